@@ -1,0 +1,5 @@
+"""Run the command line as ``python -m cryoplug``."""
+
+from cryoplug.cli.main import main
+
+main()

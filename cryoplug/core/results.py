@@ -1,0 +1,92 @@
+"""Small frozen records that travel from the workflows up to the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+EXIT_PARTIAL = 3
+EXIT_NO_USABLE_INPUT = 4
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one input file."""
+
+    input: Path
+    """The file as the user named it."""
+    status: Literal["done", "skipped", "failed"]
+    """``skipped`` means: finished by an earlier run and still valid."""
+    output: Path | None = None
+    """What was written for it, if anything."""
+    message: str = ""
+    """Why it failed or was skipped; a warning when it is done."""
+    seconds: float = 0.0
+    """Wall time spent on it."""
+    exit_code: int = 0
+    """Exit code of the error class behind a failure; 0 otherwise."""
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What became of a list of inputs."""
+
+    files: tuple[FileResult, ...]
+    """One record per input, in input order."""
+    outputs: tuple[Path, ...] = ()
+    """Files that belong to the whole batch: a STAR, a store."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Further numbers for ``--json``; plain JSON types."""
+
+    @property
+    def failed(self) -> tuple[FileResult, ...]:
+        """The inputs that failed."""
+        return tuple(item for item in self.files if item.status == "failed")
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all is done, 3 when some inputs failed, 4 (or the storage or device code) when none is usable."""
+        failed = self.failed
+        if not failed:
+            return 0 if self.files else EXIT_NO_USABLE_INPUT
+        if len(failed) < len(self.files):
+            return EXIT_PARTIAL
+        codes = {item.exit_code for item in failed}
+        return codes.pop() if len(codes) == 1 and 0 not in codes else EXIT_NO_USABLE_INPUT
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is worth knowing about a file."""
+
+    severity: Literal["error", "warning", "note"]
+    """``error``: cryoplug cannot use it. ``warning``: something is wrong. ``note``: merely unusual."""
+    field: str
+    """Where: a header field, a column, a file in the folder."""
+    message: str
+    """What was found, what is allowed, what to do."""
+
+
+def to_json(record: Any) -> str:
+    """Write a record (dataclass, dict, list, path, number) as one line of strict JSON; NaN becomes null."""
+    return json.dumps(_plain(record), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value).encode("utf-8", "replace").decode()
+    if isinstance(value, float) or hasattr(value, "item"):
+        number = value.item() if hasattr(value, "item") else value
+        if isinstance(number, float) and (number != number or number in (float("inf"), float("-inf"))):
+            return None
+        return number
+    return value

@@ -1,0 +1,40 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _shared() -> Path:
+    named = os.environ.get("CRYOPLUG_SHARED")
+    return Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real micrographs and odd files (CRYOPLUG_SHARED/data, or ../shared/data beside the checkout)."""
+    folder = _shared() / "data"
+    if not folder.is_dir():
+        pytest.skip("no shared data: set CRYOPLUG_SHARED to the folder that holds data/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def seed_checkpoints() -> Path:
+    """Folder of the founding program's own weights."""
+    folder = _shared() / "seed_checkpoints"
+    if not folder.is_dir():
+        pytest.skip("no seed checkpoints: set CRYOPLUG_SHARED to the folder that holds seed_checkpoints/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plain_program() -> Path:
+    """Path of the plain PyTorch training program that cryoplug is compared with."""
+    path = _shared() / "reference" / "plain_pytorch_train.py"
+    if not path.is_file():
+        pytest.skip("no plain program: set CRYOPLUG_SHARED to the folder that holds reference/")
+    return path

@@ -1,0 +1,64 @@
+"""Atomic writing: a final name holds the old file or the whole new one, never a part."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cryoplug.core import atomic
+from cryoplug.errors import StorageError
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    atomic.write_bytes(target, b"old")
+    with pytest.raises(RuntimeError, match="stop"), atomic.atomic_file(target) as stream:
+        stream.write(b"half of the new")
+        raise RuntimeError("stop")
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_the_file_is_synced_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (order.append("fsync"), fsync(fd))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append("replace"), replace(a, b))[1])
+    atomic.write_bytes(tmp_path / "a.bin", b"x")
+    assert order == ["fsync", "replace", "fsync"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_is_a_storage_error_and_the_old_file_stays(tmp_path: Path, monkeypatch, call: str) -> None:
+    target = tmp_path / "a.bin"
+    atomic.write_bytes(target, b"old")
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(StorageError, match=r"a\.bin: No space left on device"):
+        atomic.write_bytes(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_new_files_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        atomic.write_bytes(tmp_path / "a.bin", b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.bin").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), atomic.atomic_folder(tmp_path / "run") as folder:
+        (folder / "a").write_text("x")
+        raise RuntimeError
+    assert os.listdir(tmp_path) == []
+    with atomic.atomic_folder(tmp_path / "run") as folder:
+        (folder / "a").write_text("x")
+    assert (tmp_path / "run" / "a").read_text() == "x"
