@@ -1,0 +1,1 @@
+"""File formats: lenient readers, strict writers, validators that list everything."""

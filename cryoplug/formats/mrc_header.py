@@ -1,0 +1,368 @@
+"""The MRC header: parsed leniently, examined completely, and checked against the file size before any allocation.
+
+A file of 1 KiB that claims 65536 x 65536 pixels made another reader take 16 GiB; so every product is a Python integer,
+and no length is believed before it is compared with the size of the file.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+import string
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from mrcfile.dtypes import HEADER_DTYPE
+
+from cryoplug.core.results import Finding
+from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError
+
+HEADER_BYTES = 1024
+MAX_EXTENDED_BYTES = 64 << 20
+"""An image has one extended record of about a kilobyte; a stack of 65536 frames would need this."""
+MAX_SIDE_PX = 1 << 17
+"""Longest side that is read; the largest detectors have 16384 pixels, so a row stays small against memory."""
+
+SUPPORTED_MODES = {0: "int8", 1: "int16", 2: "float32", 6: "uint16", 12: "float16", 101: "4-bit integers"}
+_REFUSED_MODES = {3: "complex int16: a transform", 4: "complex float32: a transform", 16: "RGB: a colour picture"}
+_PIXEL_TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", 101: "u1"}
+_MODE_BITS = {0: 8, 1: 16, 2: 32, 3: 32, 4: 64, 6: 16, 12: 16, 16: 24, 101: 4}
+_KNOWN_TYPES = {b"CCP4", b"MRCO", b"SERI", b"AGAR", b"FEI1", b"FEI2", b"HDF5"}
+_IMOD_STAMP = b"IMOD"
+_TEXT_BYTES = frozenset(string.printable.encode("ascii"))
+
+ByteOrder = Literal["<", ">"]
+_ORDERS: tuple[ByteOrder, ByteOrder] = ("<", ">")
+_STAMPS: dict[bytes, ByteOrder] = {b"DD": "<", b"DA": "<", b"\x11\x11": ">"}
+
+
+@dataclass(frozen=True)
+class MrcHeader:
+    """A header that cryoplug can use: one section, a supported mode, and all pixels in the file."""
+
+    path: Path
+    """The file that it was read from."""
+    record: np.void
+    """All fields, of `mrcfile.dtypes.HEADER_DTYPE` in native byte order."""
+    byte_order: ByteOrder
+    """``<``: the file is little-endian; ``>``: big-endian."""
+    mode: int
+    """Type of the pixels; a key of `SUPPORTED_MODES`."""
+    nx: int
+    """Columns."""
+    ny: int
+    """Rows."""
+    nz: int
+    """Sections; always 1."""
+    dtype: np.dtype
+    """Type of a stored pixel with its byte order; mode 101 stores two pixels in a byte."""
+    extended_header: bytes
+    """The bytes between header and pixels, as they are."""
+    data_offset: int
+    """Byte at which the first row starts."""
+    size_bytes: int
+    """Size of the whole file when it was opened."""
+    pixel_size_angstrom: float | None
+    """``cella.x / mx``; None when it is unset, infinite or negative."""
+    warnings: tuple[str, ...]
+    """What is wrong with the header, yet accepted."""
+
+    @property
+    def row_size_bytes(self) -> int:
+        """Bytes of one row; rows of mode 101 start at a whole byte."""
+        return row_bytes(self.mode, self.nx)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """All that the first 1024 bytes and the file size tell."""
+
+    record: np.void | None
+    """The fields in native byte order; None when this is no MRC header."""
+    byte_order: ByteOrder
+    """How the fields were read."""
+    unsigned_bytes: bool
+    """Mode 0 holds 0 to 255, as IMOD wrote it before 2011."""
+    findings: tuple[Finding, ...]
+    """Errors, warnings and notes."""
+
+
+def read_header(path: str | Path) -> MrcHeader:
+    """Read and check a header without reading pixels.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    FormatError
+        Everything that makes the file unusable, in one message.
+    """
+    path = Path(path)
+    descriptor = open_for_reading(path)
+    try:
+        return parse_header(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_for_reading(path: Path) -> int:
+    """Open a regular file; give its descriptor."""
+    try:
+        # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingInputError(f"{path}: there is no such file; check the name and the working folder") from error
+    except OSError as error:
+        raise StorageError(f"{path}: reading failed: {error.strerror}; check permissions and disk") from error
+    except ValueError as error:
+        raise MissingInputError(f"{str(path)!r}: this cannot be a file name ({error}); correct it") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{path}: this is a folder, a device or a pipe; a micrograph is a regular file")
+    return descriptor
+
+
+def read_head(descriptor: int) -> tuple[bytes, int]:
+    """Give the first 1024 bytes (fewer in a shorter file) and the file size."""
+    return os.pread(descriptor, HEADER_BYTES, 0), os.fstat(descriptor).st_size
+
+
+def parse_header(path: Path, descriptor: int) -> MrcHeader:
+    """Read the header of an opened file, or raise `FormatError` with all that is wrong."""
+    head, size_bytes = read_head(descriptor)
+    seen = examine(head, size_bytes)
+    errors = [finding.message for finding in seen.findings if finding.severity == "error"]
+    if errors or seen.record is None:
+        raise FormatError(f"{path}: " + "; ".join(errors))
+    record = seen.record
+    mode, nx, ny, extended_bytes = (int(record[name]) for name in ("mode", "nx", "ny", "nsymbt"))
+    extended = os.pread(descriptor, extended_bytes, HEADER_BYTES)
+    if len(extended) != extended_bytes:
+        raise FormatError(f"{path}: changed while reading: its extended header is cut; let nothing write it meanwhile")
+    return MrcHeader(
+        path=path,
+        record=record,
+        byte_order=seen.byte_order,
+        mode=mode,
+        nx=nx,
+        ny=ny,
+        nz=1,
+        dtype=np.dtype("u1" if seen.unsigned_bytes else seen.byte_order + _PIXEL_TYPES[mode]),
+        extended_header=extended,
+        data_offset=HEADER_BYTES + extended_bytes,
+        size_bytes=size_bytes,
+        pixel_size_angstrom=pixel_size(record),
+        warnings=tuple(finding.message for finding in seen.findings if finding.severity == "warning"),
+    )
+
+
+def row_bytes(mode: int, nx: int) -> int:
+    """Bytes of one row of `nx` pixels."""
+    return (nx * _MODE_BITS[mode] + 7) // 8
+
+
+def pixel_size(record: np.void) -> float | None:
+    """Give ``cella.x / mx`` in angstrom, or None when that is no positive number."""
+    return _spacing(record, "x")
+
+
+def sniff_mrc(head: bytes) -> bool:
+    """Tell whether bytes may be the start of an MRC file: a ``MAP`` stamp, or fields that make sense."""
+    if len(head) < HEADER_BYTES:
+        return False
+    return head[208:211] == b"MAP" or any(_plausible(_fields(head, order)) for order in ("<", ">"))
+
+
+def describe_foreign(head: bytes) -> str:
+    """Say what a file is that has no MRC header."""
+    if not head:
+        return "the file is empty"
+    if all(byte in _TEXT_BYTES for byte in head):
+        return "this is a text file"
+    if len(head) < HEADER_BYTES:
+        return f"the file has only {len(head)} bytes (an MRC header alone has {HEADER_BYTES})"
+    return "no MRC header: no 'MAP ' stamp, and the sizes make no sense in either byte order"
+
+
+def examine(head: bytes, size_bytes: int) -> Examination:
+    """Look at a header from all sides.
+
+    Parameters
+    ----------
+    head
+        The first 1024 bytes, fewer only if the file is shorter.
+    size_bytes
+        Size of the whole file.
+
+    Returns
+    -------
+    Examination
+        With at least one error unless cryoplug can read the file.
+    """
+    order, finding = _byte_order(head, size_bytes)
+    if order is None:
+        return Examination(None, "<", False, (finding,) if finding else ())
+    record = _fields(head, order)
+    findings = [finding] if finding else []
+    findings += _size_findings(record, size_bytes)
+    findings += _geometry_findings(record)
+    findings += _label_findings(record)
+    unsigned = _unsigned_bytes(record, head)
+    if unsigned:
+        message = "mode 0 with values above 127: the bytes are read as unsigned, as IMOD wrote them before 2011"
+        findings.append(Finding("warning", "mode", message))
+    return Examination(record, order, unsigned, tuple(findings))
+
+
+def _byte_order(head: bytes, size_bytes: int) -> tuple[ByteOrder | None, Finding | None]:
+    if len(head) < HEADER_BYTES:
+        return None, Finding("error", "file", f"{describe_foreign(head)}; it is truncated or not an MRC file")
+    stamped = _STAMPS.get(head[212:214])
+    has_map = head[208:211] == b"MAP"
+    plausible = [order for order in _ORDERS if _plausible(_fields(head, order))]
+    fitting = [order for order in plausible if _expected_bytes(_fields(head, order)) <= size_bytes]
+    choice: ByteOrder | None
+    if stamped in fitting or (stamped in plausible and not fitting):
+        choice = stamped
+    elif len(fitting) == 1:
+        choice = fitting[0]
+    elif has_map:  # unusable in either order; the sizes say why
+        choice = plausible[0] if plausible else stamped
+    else:
+        return None, Finding("error", "map", f"{describe_foreign(head)}; it is not an MRC file")
+    choice = choice or "<"
+    odd = []
+    if not has_map:
+        odd.append(f"no 'MAP ' stamp (found {head[208:212]!r})")
+    if stamped is None:
+        odd.append(f"unknown machine stamp {head[212:216].hex(' ')}")
+    elif stamped != choice:
+        odd.append(f"the machine stamp {head[212:216].hex(' ')} contradicts the sizes")
+    if not odd:
+        return choice, None
+    name = "little-endian" if choice == "<" else "big-endian"
+    return choice, Finding("warning", "map, machst", f"{'; '.join(odd)}; read as {name}")
+
+
+def _size_findings(record: np.void, size_bytes: int) -> list[Finding]:
+    nx, ny, nz, mode, extended = (int(record[name]) for name in ("nx", "ny", "nz", "mode", "nsymbt"))
+    findings = []
+    if min(nx, ny, nz) < 1:
+        findings.append(Finding("error", "nx, ny, nz", f"size is {nx} x {ny} x {nz}; allowed: 1 and above"))
+    if extended < 0:
+        findings.append(Finding("error", "nsymbt", f"extended header of {extended} bytes; allowed: 0 and above"))
+    if mode not in SUPPORTED_MODES:
+        name = _REFUSED_MODES.get(mode, "unknown")
+        allowed = ", ".join(str(known) for known in SUPPORTED_MODES)
+        message = f"mode {mode} ({name}) is not supported (supported: {allowed}); re-export it as float32"
+        findings.append(Finding("error", "mode", message))
+    if mode not in _MODE_BITS or min(nx, ny, nz) < 1 or extended < 0:
+        return findings
+    expected = _expected_bytes(record)
+    name = SUPPORTED_MODES.get(mode, f"mode {mode}")
+    if expected > size_bytes:
+        whole = max(size_bytes - HEADER_BYTES - extended, 0) // (row_bytes(mode, nx) * ny)
+        held = f" (whole sections: {whole})" if nz > 1 else ""
+        message = (
+            f"header says {nx} x {ny} x {nz} {name} and {extended} bytes of extended header, {expected} bytes in all, "
+            f"but the file has {size_bytes}{held}: it is truncated; copy or export it again"
+        )
+        return [*findings, Finding("error", "nx, ny, nz", message)]
+    if nz > 1:
+        message = f"{nz} sections: a stack, movie or volume, not a micrograph; give single images (motion-corrected)"
+        findings.append(Finding("error", "nz", message))
+    if max(nx, ny) > MAX_SIDE_PX:
+        findings.append(Finding("error", "nx, ny", f"size is {nx} x {ny}; allowed: up to {MAX_SIDE_PX} a side"))
+    if extended > MAX_EXTENDED_BYTES:
+        message = f"extended header of {extended} bytes; allowed: up to {MAX_EXTENDED_BYTES}; re-export the file"
+        findings.append(Finding("error", "nsymbt", message))
+    if expected < size_bytes:
+        message = f"{size_bytes - expected} bytes follow the last pixel; they are ignored"
+        findings.append(Finding("warning", "file", message))
+    return findings
+
+
+def _geometry_findings(record: np.void) -> list[Finding]:
+    findings = []
+    spacing_x, spacing_y = _spacing(record, "x"), _spacing(record, "y")
+    cell = tuple(float(record["cella"][axis]) for axis in "xyz")
+    grid = tuple(int(record[name]) for name in ("mx", "my", "mz"))
+    if spacing_x is None:
+        severity: Literal["note", "warning"] = "note" if cell[0] == 0 else "warning"
+        message = f"pixel size is unset (cell {cell[0]:g} A over {grid[0]} samples)"
+        findings.append(Finding(severity, "cella, mx", message))
+    elif spacing_y is None or abs(spacing_x - spacing_y) > 1e-3 * spacing_x:
+        shown = "unset" if spacing_y is None else f"{spacing_y:g}"
+        message = f"pixel size differs by axis: x {spacing_x:g}, y {shown} A; x is used"
+        findings.append(Finding("warning", "cella", message))
+    elif spacing_x == 1.0:
+        message = "pixel size is exactly 1 A, which programs also write when they do not know it"
+        findings.append(Finding("note", "cella, mx", message))
+    nx, ny = int(record["nx"]), int(record["ny"])
+    if spacing_x is not None and nx > 0 and ny > 0 and (grid[0], grid[1]) != (nx, ny):
+        message = (
+            f"the cell has {grid[0]} x {grid[1]} samples but the image {nx} x {ny} pixels: pixel size {spacing_x:g} A "
+            f"is right for a cut-out, {spacing_x * grid[0] / nx:g} A for a binned image; check it"
+        )
+        findings.append(Finding("warning", "mx, my", message))
+    axes = tuple(int(record[name]) for name in ("mapc", "mapr", "maps"))
+    if sorted(axes) != [1, 2, 3]:
+        message = f"axis order {axes}; allowed: a permutation of 1, 2, 3; 1, 2, 3 is assumed"
+        findings.append(Finding("warning", "mapc, mapr, maps", message))
+    elif axes != (1, 2, 3):
+        message = f"axis order {axes}; rows are taken as they are stored"
+        findings.append(Finding("warning", "mapc, mapr, maps", message))
+    return findings
+
+
+def _label_findings(record: np.void) -> list[Finding]:
+    findings = []
+    if int(record["nversion"]) not in (20140, 20141):
+        message = f"{int(record['nversion'])}; MRC2014 says 20140 or 20141 (many programs leave it 0)"
+        findings.append(Finding("note", "nversion", message))
+    if int(record["nsymbt"]) > 0 and bytes(record["exttyp"]) not in _KNOWN_TYPES:
+        message = f"type {bytes(record['exttyp'])!r} of the extended header is unknown; it is carried over untouched"
+        findings.append(Finding("note", "exttyp", message))
+    filled = [bool(bytes(label).strip(b" \0")) for label in record["label"]]
+    said = int(record["nlabl"])
+    if said != sum(filled):
+        findings.append(Finding("note", "nlabl", f"says {said} labels, {sum(filled)} hold text"))
+    return findings
+
+
+def _unsigned_bytes(record: np.void, head: bytes) -> bool:
+    # MRC2014 says that mode 0 is signed. IMOD wrote it unsigned before 2011, and since then says so in a flag.
+    if int(record["mode"]) != 0:
+        return False
+    low, high = float(record["dmin"]), float(record["dmax"])
+    if head[152:156] in (_IMOD_STAMP, _IMOD_STAMP[::-1]):
+        flags = int.from_bytes(head[156:160], "little" if head[152:156] == _IMOD_STAMP else "big")
+        return not flags & 1
+    return low >= 0 and 127 < high <= 255
+
+
+def _spacing(record: np.void, axis: str) -> float | None:
+    samples, length = int(record[f"m{axis}"]), float(record["cella"][axis])
+    if samples < 1 or not (math.isfinite(length) and length > 0):
+        return None
+    # A denormal cell (3.6e-43 was seen) is garbage, and so is a pixel of a millimetre.
+    spacing = length / samples
+    return spacing if 1e-4 < spacing < 1e7 else None
+
+
+def _fields(head: bytes, order: ByteOrder) -> Any:
+    stored = np.frombuffer(head[:HEADER_BYTES], HEADER_DTYPE.newbyteorder(order))
+    return stored.astype(HEADER_DTYPE.newbyteorder("="))[0]
+
+
+def _plausible(record: np.void) -> bool:
+    positive = all(int(record[name]) > 0 for name in ("nx", "ny", "nz"))
+    return positive and int(record["mode"]) in _MODE_BITS and int(record["nsymbt"]) >= 0
+
+
+def _expected_bytes(record: np.void) -> int:
+    nx, ny, nz, mode, extended = (int(record[name]) for name in ("nx", "ny", "nz", "mode", "nsymbt"))
+    return HEADER_BYTES + extended + row_bytes(mode, nx) * ny * nz

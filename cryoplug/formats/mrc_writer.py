@@ -1,0 +1,209 @@
+"""Write float32 MRC files, row by row, with the header of the micrograph that they were made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from mrcfile.dtypes import HEADER_DTYPE
+
+import cryoplug
+from cryoplug.core.atomic import atomic_file, storage_errors
+from cryoplug.core.statistics import RunningMoments
+from cryoplug.errors import ShapeError, UsageError
+from cryoplug.formats.mrc_header import MrcHeader, pixel_size
+
+_WRITTEN_DTYPE = HEADER_DTYPE.newbyteorder("<")
+_LABELS = 10
+_LABEL_BYTES = 80
+_BAND_ROWS = 256
+
+
+def write_mrc(
+    path: str | Path,
+    pixels: np.ndarray,
+    *,
+    pixel_size_angstrom: float | None = None,
+    label: str = "",
+    template: MrcHeader | None = None,
+) -> None:
+    """Write one image as float32 MRC; the name `path` appears only when the file is complete.
+
+    Parameters
+    ----------
+    path
+        Where to; an existing file is replaced.
+    pixels
+        ``(y, x)``, any real type.
+    pixel_size_angstrom
+        Sampling; None keeps that of the template, or leaves it unset.
+    label
+        Text of the label that is added; at most 80 ASCII characters, begins with ``cryoplug``.
+    template
+        Header and extended header to carry over.
+
+    Raises
+    ------
+    ShapeError
+        Not two-dimensional, or empty.
+    StorageError
+        The system refused; nothing is left.
+    """
+    path = Path(path)
+    if pixels.ndim != 2:
+        raise ShapeError(f"{path}: pixels of shape {pixels.shape}; a micrograph is (y, x)")
+    with atomic_file(path) as stream, storage_errors(path):
+        writer = MrcRowWriter(
+            stream, pixels.shape, template=template, pixel_size_angstrom=pixel_size_angstrom, label=label, path=path
+        )
+        for start in range(0, pixels.shape[0], _BAND_ROWS):
+            writer.write_rows(pixels[start : start + _BAND_ROWS])
+        writer.finish()
+
+
+class MrcRowWriter:
+    """Write an image whose rows arrive one band after another, from top to bottom.
+
+    The file is mode 2, little-endian. Of the template everything is kept that stays true: cell, origins, labels, vendor
+    fields, and the extended header byte for byte. Statistics are recomputed, one label is added.
+
+    Parameters
+    ----------
+    stream
+        Seekable, at its start, empty; see `cryoplug.core.atomic.atomic_file`. It is not closed.
+    shape
+        ``(y, x)`` of the image.
+    template
+        Header to carry over, from `cryoplug.formats.mrc.read_header`.
+    pixel_size_angstrom
+        Sampling; None keeps that of the template, or leaves it unset.
+    label
+        Text of the label that is added; ``cryoplug`` is put before it unless it begins so.
+    path
+        Final name of the file, for messages.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        shape: tuple[int, ...],
+        *,
+        template: MrcHeader | None = None,
+        pixel_size_angstrom: float | None = None,
+        label: str = "",
+        path: Path | None = None,
+    ) -> None:
+        self._path = path or Path(str(getattr(stream, "name", "output")))
+        if len(shape) != 2 or min(shape) < 1:
+            raise ShapeError(f"{self._path}: shape {tuple(shape)}; a micrograph is (y, x) with at least one pixel")
+        if pixel_size_angstrom is not None and not (math.isfinite(pixel_size_angstrom) and pixel_size_angstrom > 0):
+            raise UsageError(f"{self._path}: pixel size {pixel_size_angstrom} A; allowed: a number above 0, or None")
+        self._stream = stream
+        self._shape = (int(shape[0]), int(shape[1]))
+        self._rows_done = 0
+        self._moments = RunningMoments()
+        self._all_finite = True
+        self._extended = template.extended_header if template else b""
+        self._header = _new_header(self._shape, template, pixel_size_angstrom)
+        _add_label(self._header, label)
+        self._put(self._header.tobytes() + self._extended)
+
+    def write_rows(self, rows: np.ndarray) -> None:
+        """Append rows.
+
+        Parameters
+        ----------
+        rows
+            ``(n, x)``; converted to float32.
+        """
+        height, width = self._shape
+        if rows.ndim != 2 or rows.shape[1] != width or self._rows_done + rows.shape[0] > height:
+            raise ShapeError(
+                f"{self._path}: rows of shape {rows.shape} after {self._rows_done} rows; the image is {self._shape}"
+            )
+        stored = np.ascontiguousarray(rows, dtype="<f4")
+        if self._all_finite and not np.isfinite(stored).all():
+            self._all_finite = False
+        if self._all_finite:
+            self._moments.add(stored)
+        if stored.size:
+            self._put(stored.reshape(-1).view(np.uint8).data)
+        self._rows_done += rows.shape[0]
+
+    def finish(self) -> None:
+        """Check that all rows came, and write the header again, now with the statistics."""
+        if self._rows_done != self._shape[0]:
+            raise ShapeError(f"{self._path}: {self._rows_done} of {self._shape[0]} rows were written; write the rest")
+        header, moments = self._header, self._moments
+        if self._all_finite:
+            values = (moments.minimum, moments.maximum, moments.mean, moments.std)
+        else:
+            values = (0.0, -1.0, -2.0, -1.0)  # how MRC2014 says "not determined"
+        for name, value in zip(("dmin", "dmax", "dmean", "rms"), values, strict=True):
+            header[name] = value
+        with storage_errors(self._path):
+            self._stream.seek(0)
+            self._stream.write(header.tobytes())
+            self._stream.seek(0, 2)
+
+    def _put(self, payload: bytes | memoryview) -> None:
+        with storage_errors(self._path):
+            self._stream.write(payload)
+
+
+def _new_header(shape: tuple[int, int], template: MrcHeader | None, pixel_size_angstrom: float | None) -> np.ndarray:
+    height, width = shape
+    header = np.zeros((), _WRITTEN_DTYPE)
+    if template is not None:
+        header = np.array(template.record, HEADER_DTYPE.newbyteorder("=")).astype(_WRITTEN_DTYPE)
+    header["nx"], header["ny"], header["nz"] = width, height, 1
+    header["mode"] = 2
+    if sorted(int(header[name]) for name in ("mapc", "mapr", "maps")) != [1, 2, 3]:
+        header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
+    header["map"] = b"MAP "
+    header["machst"] = np.frombuffer(b"DD\0\0", np.uint8)
+    header["nsymbt"] = len(template.extended_header) if template else 0
+    # MRC2014 has the type of the extended header and the signed bytes; older declarations would be untrue.
+    if int(header["nversion"]) not in (20140, 20141):
+        header["nversion"] = 20141
+    header["ispg"] = max(int(header["ispg"]), 0)
+    _set_cell(header, template, pixel_size_angstrom)
+    return header
+
+
+def _set_cell(header: np.ndarray, template: MrcHeader | None, pixel_size_angstrom: float | None) -> None:
+    known = pixel_size(template.record) if template else None
+    if min(int(header[name]) for name in ("mx", "my")) < 1:
+        header["mx"], header["my"] = header["nx"], header["ny"]
+    header["mz"] = max(int(header["mz"]), 1)
+    for axis, samples in (("x", "mx"), ("y", "my"), ("z", "mz")):
+        length = float(header["cella"][axis])
+        if pixel_size_angstrom is not None and pixel_size_angstrom != known:
+            header["cella"][axis] = pixel_size_angstrom * int(header[samples])
+        elif not (math.isfinite(length) and length >= 0):
+            header["cella"][axis] = 0.0 if known is None else known * int(header[samples])
+    for angle in ("alpha", "beta", "gamma"):
+        if not 0 < float(header["cellb"][angle]) < 180:
+            header["cellb"][angle] = 90.0
+    if 401 <= int(header["ispg"]) <= 630:
+        header["mz"] = 1  # a stack of volumes must have a whole number of them in nz = 1
+
+
+def _add_label(header: np.ndarray, text: str) -> None:
+    text = text or cryoplug.__version__
+    if not text.startswith("cryoplug"):
+        text = f"cryoplug {text}"
+    own = text.encode("ascii", "replace").replace(b"\0", b"?")[:_LABEL_BYTES]
+    labels = [*list(_filled_labels(header))[: _LABELS - 1], own]
+    header["label"] = b""
+    header["label"][: len(labels)] = labels
+    header["nlabl"] = len(labels)
+
+
+def _filled_labels(header: np.ndarray) -> Iterator[bytes]:
+    for label in header["label"]:
+        if bytes(label).strip(b" \0"):
+            yield bytes(label)
