@@ -1,0 +1,287 @@
+"""The record that belongs to a store: what its patches are, where each came from, how it was normalised.
+
+Written last, as `dataset.json` beside the bins or as the attribute `manifest` of an HDF5 file: a store that has its
+manifest is complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from cryoplug.errors import FormatError
+
+VERSION = 1
+SPLITS = ("train", "test")
+DTYPES = ("float32", "float16")
+PAIR_REGIMES = ("noise", "clean", "halves")
+MAX_BYTES = 256 * 1024 * 1024
+"""A longer manifest is not read: half a million patches need about 10 MB."""
+
+Window = tuple[int, int, int]
+"""(index into `Manifest.micrographs`, y, x) of the patch's first pixel."""
+
+
+@dataclass(frozen=True)
+class MicrographEntry:
+    """One micrograph whose patches are in the store."""
+
+    name: str
+    """Path as the convert listed it, below its input folder."""
+    split: str
+    """``train`` or ``test``: all patches of a micrograph are on one side, because neighbours overlap."""
+    shape: tuple[int, int]
+    """(y, x) in pixels."""
+    pixel_size_angstrom: float | None
+    """Sampling; None when neither the header nor the STAR file says."""
+    normalization: dict[str, Any]
+    """What was done to the noisy pixels, as `Normalization.to_dict` writes it."""
+    clean_name: str | None = None
+    """The file of the clean side; None when it is the same file."""
+    clean_normalization: dict[str, Any] | None = None
+    """What was done to the clean pixels; None when the same."""
+    index: int = 0
+    """Position in the input list of the convert; it seeds the noise."""
+    crc32: int | None = None
+    """CRC-32 of all its patches in order (noisy, clean, noisy, ...) as stored."""
+
+    def __post_init__(self) -> None:
+        """Accept a list where JSON had one."""
+        object.__setattr__(self, "shape", tuple(self.shape))
+
+
+@dataclass(frozen=True)
+class FailedInput:
+    """One input that the convert could not use."""
+
+    index: int
+    """Position in the input list of the convert."""
+    name: str
+    """Path as the convert listed it."""
+    message: str
+    """Why."""
+    exit_code: int
+    """Exit code of the error class."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about a store except its pixels. Built without micrographs it is the head of a new store."""
+
+    patch_shape: tuple[int, int]
+    """(y, x) in pixels."""
+    dtype: str
+    """``float32`` or ``float16``, little-endian."""
+    pairs: str
+    """``noise``, ``clean`` or ``halves``: where the two sides come from."""
+    normalize: str
+    """Kind of normalization; the numbers are with each micrograph."""
+    seed: int
+    """Seed of the split and of the noise."""
+    stride: int
+    """Pixels between neighbouring patches, in y and in x."""
+    counts: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
+    """Pairs on each side of the split."""
+    micrographs: tuple[MicrographEntry, ...] = ()
+    """In the order in which they were written."""
+    windows: Mapping[str, tuple[Window, ...]] = field(default_factory=lambda: dict.fromkeys(SPLITS, ()))
+    """For each pair of each split: (micrograph index, y, x)."""
+    software: str = ""
+    """Versions that wrote it."""
+    request: Mapping[str, Any] = field(default_factory=dict)
+    """Options and a digest of the inputs, to tell whether a second convert asks for the same."""
+    failures: tuple[FailedInput, ...] = ()
+    """Inputs that are missing from the store, and why."""
+    version: int = VERSION
+    """Version of this record."""
+
+    def __post_init__(self) -> None:
+        """Freeze the lists."""
+        object.__setattr__(self, "patch_shape", tuple(self.patch_shape))
+        object.__setattr__(self, "micrographs", tuple(self.micrographs))
+        object.__setattr__(self, "failures", tuple(self.failures))
+        windows = {split: tuple(map(tuple, self.windows.get(split, ()))) for split in SPLITS}
+        object.__setattr__(self, "windows", windows)
+
+    @property
+    def pixel_size_angstrom(self) -> float | None:
+        """The one pixel size of all micrographs, to 1 %; None when unknown or mixed."""
+        sizes = [entry.pixel_size_angstrom for entry in self.micrographs]
+        known = [size for size in sizes if size is not None]
+        if not known or len(known) < len(sizes) or max(known) > 1.01 * min(known):
+            return None
+        return known[0]
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of what defines the training data, pixels included through their CRC-32.
+
+        The software, the request and the failed inputs do not count: the same pairs have the same fingerprint.
+        """
+        record = dataclasses.asdict(self)
+        for name in ("software", "request", "failures"):
+            del record[name]
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Write it as JSON with one line a field and a micrograph, windows packed."""
+        lines = []
+        for name, value in dataclasses.asdict(self).items():
+            if name in ("micrographs", "failures") and value:
+                rows = ",\n  ".join(_dump(item) for item in value)
+                lines.append(f'"{name}": [\n  {rows}\n ]')
+            else:
+                lines.append(f'"{name}": {_dump(value)}')
+        return "{\n " + ",\n ".join(lines) + "\n}\n"
+
+    @staticmethod
+    def from_json(text: str | bytes, *, path: Path = Path("dataset.json")) -> Manifest:
+        """Read and check what `to_json` wrote.
+
+        Parameters
+        ----------
+        text
+            The JSON.
+        path
+            Named in errors.
+
+        Raises
+        ------
+        FormatError
+            Not JSON, a field missing or of the wrong type, or counts that contradict the windows.
+        """
+        if len(text) > MAX_BYTES:
+            _refuse(path, f"manifest of {len(text)} bytes; allowed: up to {MAX_BYTES}")
+        try:
+            record = json.loads(text, parse_constant=lambda name: _refuse(path, f"{name} is not a number"))
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, FormatError):
+                raise
+            raise FormatError(f"{path}: not valid JSON ({error}); run the convert again") from error
+        return _Reader(path).manifest(record)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a `dataset.json`, refusing an absurdly long one before it is read."""
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        _refuse(path, f"manifest of {size} bytes; allowed: up to {MAX_BYTES}")
+    return Manifest.from_json(path.read_bytes(), path=path)
+
+
+def _dump(value: object) -> str:
+    # ASCII escapes keep a file name that is not UTF-8 (lone surrogates) readable again.
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _refuse(path: Path, found: str) -> NoReturn:
+    raise FormatError(f"{path}: {found}; run the convert again")
+
+
+class _Reader:
+    """Turns untrusted JSON into records, naming the field that is wrong."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def manifest(self, record: object) -> Manifest:
+        record = self.mapping(record, "manifest")
+        version = record.get("version")
+        if version != VERSION:
+            _refuse(self.path, f"manifest version {version!r}; allowed: {VERSION}")
+        items = self.sequence(record.get("micrographs"), "micrographs")
+        entries = tuple(self.entry(item, f"micrographs[{i}]") for i, item in enumerate(items))
+        counts, windows = self.mapping(record.get("counts"), "counts"), self.mapping(record.get("windows"), "windows")
+        for split in SPLITS:
+            count = self.integer(counts.get(split), f"counts.{split}")
+            rows = self.sequence(windows.get(split), f"windows.{split}")
+            if count != len(rows):
+                _refuse(self.path, f"counts.{split} is {count} but there are {len(rows)} windows")
+            for i, row in enumerate(rows):
+                self.window(row, f"windows.{split}[{i}]", entries, split)
+        failures = self.sequence(record.get("failures", []), "failures")
+        return Manifest(
+            patch_shape=self.shape(record.get("patch_shape"), "patch_shape"),
+            dtype=self.choice(record.get("dtype"), "dtype", DTYPES),
+            pairs=self.choice(record.get("pairs"), "pairs", PAIR_REGIMES),
+            normalize=self.text(record.get("normalize"), "normalize"),
+            seed=self.integer(record.get("seed"), "seed"),
+            stride=self.integer(record.get("stride"), "stride", minimum=1),
+            counts={split: counts[split] for split in SPLITS},
+            micrographs=entries,
+            windows={split: windows[split] for split in SPLITS},
+            software=self.text(record.get("software", ""), "software"),
+            request=self.mapping(record.get("request", {}), "request"),
+            failures=tuple(self.failure(item, f"failures[{i}]") for i, item in enumerate(failures)),
+        )
+
+    def entry(self, record: object, where: str) -> MicrographEntry:
+        record = self.mapping(record, where)
+        clean = record.get("clean_normalization")
+        return MicrographEntry(
+            name=self.text(record.get("name"), f"{where}.name"),
+            split=self.choice(record.get("split"), f"{where}.split", SPLITS),
+            shape=self.shape(record.get("shape"), f"{where}.shape"),
+            pixel_size_angstrom=self.optional(record.get("pixel_size_angstrom"), f"{where}.pixel_size", self.size),
+            normalization=self.mapping(record.get("normalization"), f"{where}.normalization"),
+            clean_name=self.optional(record.get("clean_name"), f"{where}.clean_name", self.text),
+            clean_normalization=None if clean is None else self.mapping(clean, f"{where}.clean_normalization"),
+            index=self.integer(record.get("index", 0), f"{where}.index"),
+            crc32=self.optional(record.get("crc32"), f"{where}.crc32", self.integer),
+        )
+
+    def failure(self, record: object, where: str) -> FailedInput:
+        record = self.mapping(record, where)
+        return FailedInput(
+            index=self.integer(record.get("index"), f"{where}.index"),
+            name=self.text(record.get("name"), f"{where}.name"),
+            message=self.text(record.get("message"), f"{where}.message"),
+            exit_code=self.integer(record.get("exit_code"), f"{where}.exit_code"),
+        )
+
+    def window(self, row: object, where: str, entries: tuple[MicrographEntry, ...], split: str) -> None:
+        if not (isinstance(row, list) and len(row) == 3 and all(type(value) is int and value >= 0 for value in row)):
+            _refuse(self.path, f"{where} is {row!r:.80}; allowed: three whole numbers (micrograph, y, x)")
+        if row[0] >= len(entries) or entries[row[0]].split != split:
+            _refuse(self.path, f"{where} names micrograph {row[0]}, which is not in {split}")
+
+    def optional(self, value: object, where: str, check: Callable[[object, str], Any]) -> Any:
+        return None if value is None else check(value, where)
+
+    def mapping(self, value: object, where: str) -> dict[str, Any]:
+        return self.typed(value, where, dict, "an object")
+
+    def sequence(self, value: object, where: str) -> list[Any]:
+        return self.typed(value, where, list, "a list")
+
+    def text(self, value: object, where: str) -> str:
+        return self.typed(value, where, str, "text")
+
+    def choice(self, value: object, where: str, allowed: tuple[str, ...]) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            _refuse(self.path, f"{where} is {value!r:.80}; allowed: {', '.join(allowed)}")
+        return value
+
+    def integer(self, value: object, where: str, *, minimum: int = 0) -> int:
+        if type(value) is not int or value < minimum:
+            _refuse(self.path, f"{where} is {value!r:.80}; allowed: a whole number from {minimum}")
+        return value
+
+    def size(self, value: object, where: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            _refuse(self.path, f"{where} is {value!r:.80}; allowed: a positive number")
+        return float(value)
+
+    def shape(self, value: object, where: str) -> tuple[int, int]:
+        if not (isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)):
+            _refuse(self.path, f"{where} is {value!r:.80}; allowed: [y, x], both positive whole numbers")
+        return value[0], value[1]
+
+    def typed(self, value: object, where: str, kind: type, words: str) -> Any:
+        if not isinstance(value, kind):
+            _refuse(self.path, f"{where} is {value!r:.80}; allowed: {words}")
+        return value

@@ -1,0 +1,158 @@
+"""What every store writer does, whatever the backend: count, remember windows, acknowledge, publish."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from cryoplug.errors import ShapeError, UsageError
+from cryoplug.store.layout import storage_dtype
+from cryoplug.store.lock import OutputLock
+from cryoplug.store.manifest import SPLITS, FailedInput, Manifest, MicrographEntry, Window
+
+
+class StoreWriter(abc.ABC):
+    """Writes pairs, one micrograph after another, under hidden names until `finish`.
+
+    Leaving the ``with`` block without `finish` keeps what was acknowledged for a later run where the backend can.
+
+    Parameters
+    ----------
+    target
+        Folder of the bins, or the HDF5 file.
+    head
+        Manifest without micrographs.
+    lock
+        Held until the writer closes.
+    """
+
+    def __init__(self, target: Path, head: Manifest, lock: OutputLock) -> None:
+        self.target = target
+        self.head = head
+        self.dtype = storage_dtype(head.dtype)
+        self._lock = lock
+        self._entries: list[MicrographEntry] = []
+        self._windows: dict[str, list[Window]] = {split: [] for split in SPLITS}
+        self._safe = dict.fromkeys(SPLITS, 0)
+        self._crc32 = 0
+        self._closed = False
+
+    @property
+    def acknowledged(self) -> tuple[MicrographEntry, ...]:
+        """The micrographs that were acknowledged, those of an earlier interrupted run included."""
+        return tuple(self._entries)
+
+    def count(self, split: str = "train") -> int:
+        """Return how many pairs of `split` were appended so far."""
+        return len(self._windows[split])
+
+    def append(self, split: str, noisy: np.ndarray, clean: np.ndarray, window: tuple[int, int]) -> None:
+        """Add one pair of the micrograph that the next `acknowledge` names.
+
+        Parameters
+        ----------
+        split
+            ``train`` or ``test``.
+        noisy, clean
+            ``(y, x)`` of the store's patch shape; cast to the store's dtype.
+        window
+            (y, x) of the patch's first pixel in the micrograph.
+        """
+        pair = []
+        for side in (noisy, clean):
+            if side.shape != self.head.patch_shape:
+                raise ShapeError(f"{self.target}: patch of shape {side.shape}; allowed: {self.head.patch_shape}")
+            pair.append(np.ascontiguousarray(side, self.dtype))
+        self._write(split, len(self._windows[split]), pair[0], pair[1])
+        for side in pair:
+            self._crc32 = zlib.crc32(side.data, self._crc32)
+        self._windows[split].append((len(self._entries), int(window[0]), int(window[1])))
+
+    def acknowledge(self, entry: MicrographEntry) -> None:
+        """Record that all pairs since the last call belong to `entry`, and begin to make them safe."""
+        entry = dataclasses.replace(entry, crc32=self._crc32)
+        self._entries.append(entry)
+        fresh = {split: self._windows[split][self._safe[split] :] for split in SPLITS}
+        self._secure(entry, fresh)
+        self._safe = {split: len(self._windows[split]) for split in SPLITS}
+        self._crc32 = 0
+
+    def discard(self) -> None:
+        """Forget the pairs since the last `acknowledge`: their micrograph turned out to be unreadable."""
+        for split in SPLITS:
+            del self._windows[split][self._safe[split] :]
+            self._truncate(split, self._safe[split])
+        self._crc32 = 0
+
+    def finish(self, *, failures: Sequence[FailedInput] = ()) -> Manifest:
+        """Give the store its final name, manifest last, and close.
+
+        Parameters
+        ----------
+        failures
+            Inputs that are not in the store, for the record.
+        """
+        if any(len(self._windows[split]) != self._safe[split] for split in SPLITS):
+            raise UsageError(f"{self.target}: pairs without a micrograph; call acknowledge or discard before finish")
+        manifest = dataclasses.replace(
+            self.head,
+            counts=dict(self._safe),
+            micrographs=tuple(self._entries),
+            windows={split: tuple(rows) for split, rows in self._windows.items()},
+            failures=tuple(failures),
+        )
+        self._publish(manifest)
+        self.close()
+        return manifest
+
+    def abort(self) -> None:
+        """Remove everything that was written and close."""
+        self._erase()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of files and lock. A second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            try:
+                self._release()
+            finally:
+                self._lock.release()
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abc.abstractmethod
+    def _write(self, split: str, index: int, noisy: np.ndarray, clean: np.ndarray) -> None:
+        """Write pair number `index` of `split`."""
+
+    @abc.abstractmethod
+    def _secure(self, entry: MicrographEntry, windows: dict[str, list[Window]]) -> None:
+        """Make the fresh pairs survive a crash, if the backend can; may go on in the background until `_publish`."""
+
+    @abc.abstractmethod
+    def _truncate(self, split: str, count: int) -> None:
+        """Keep only the first `count` pairs of `split`."""
+
+    @abc.abstractmethod
+    def _publish(self, manifest: Manifest) -> None:
+        """Make everything safe and rename it to its final name."""
+
+    @abc.abstractmethod
+    def _erase(self) -> None:
+        """Remove the unfinished files."""
+
+    @abc.abstractmethod
+    def _release(self) -> None:
+        """Close the open files."""
