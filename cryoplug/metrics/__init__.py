@@ -1,0 +1,1 @@
+"""How good an image is, with a truth beside it."""

@@ -1,0 +1,142 @@
+"""The networks by name: what each is, how far it looks, how to build it. torch is imported only when one is built."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cryoplug.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+KERNEL_SIDE = 3
+"""Every layer of the founding networks is a 3x3 convolution."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A network that can be trained and applied."""
+
+    id: str
+    """What ``--model`` and ``checkpoint.json`` call it."""
+    description: str
+    """One line for people."""
+    factory: str | Callable[..., nn.Module]
+    """``"package.module:function"`` (imported on first use) or the function; called as ``factory(seed=0, **config)``.
+
+    The network maps ``(b, 1, y, x)`` to the same shape, and its first weights depend on ``seed`` alone.
+    """
+    receptive_field_px: int
+    """Radius: an output pixel depends on input pixels at most this far away in y and in x."""
+    size_multiple: int = 1
+    """Origins of bands and tiles must be multiples of it: the product of all pooling strides."""
+    layers: tuple[tuple[str, int, int], ...] = ()
+    """``(name, channels out, channels in)`` of 3x3 convolutions, first layer first.
+
+    State key ``name.weight`` is kept as the founding file ``name_weights.bin``, ``name.bias`` as ``name_bias.bin``.
+    Empty for networks that the founding format cannot express: they live in ``model.safetensors`` alone.
+    """
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that would give wrong seams."""
+        if self.receptive_field_px < 0 or self.size_multiple < 1:
+            raise UsageError(
+                f"model {self.id}: receptive_field_px {self.receptive_field_px} (allowed: 0 or more), "
+                f"size_multiple {self.size_multiple} (allowed: 1 or more); correct the ModelSpec"
+            )
+
+    def build(self, *, seed: int = 0, config: Mapping[str, Any] | None = None) -> nn.Module:
+        """Make the network with fresh weights that depend on `seed` alone.
+
+        Parameters
+        ----------
+        seed
+            Seed of the generator that draws the weights.
+        config
+            Further arguments of the factory, as recorded in a checkpoint.
+
+        Raises
+        ------
+        UsageError
+            The factory does not take this config.
+        """
+        factory = self.factory
+        if isinstance(factory, str):
+            module_name, _, function_name = factory.partition(":")
+            factory = getattr(importlib.import_module(module_name), function_name)
+        try:
+            return factory(seed=seed, **dict(config or {}))
+        except TypeError as error:
+            raise UsageError(
+                f"model {self.id}: config {dict(config or {})} was refused ({error}); use a config of this version"
+            ) from error
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all weights by state key, from `layers`; empty when there are none."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, channels_out, channels_in in self.layers:
+            shapes[f"{name}.weight"] = (channels_out, channels_in, KERNEL_SIDE, KERNEL_SIDE)
+            shapes[f"{name}.bias"] = (channels_out,)
+        return shapes
+
+
+def _deep_layers(count: int, channels: int) -> tuple[tuple[str, int, int], ...]:
+    return tuple(
+        (f"conv{number:02d}", 1 if number == count else channels, 1 if number == 1 else channels)
+        for number in range(1, count + 1)
+    )
+
+
+CRYO_CNN = ModelSpec(
+    id="cryo_cnn",
+    description="3 convolutions 1-16-16-1, ReLU between; 2,625 parameters",
+    factory="cryoplug.models.cryo_cnn:build",
+    receptive_field_px=3,
+    layers=(("conv1", 16, 1), ("conv2", 16, 16), ("conv3", 1, 16)),
+)
+RESIDUAL_CNN = ModelSpec(
+    id="residual_cnn",
+    description="12 convolutions with 32 channels, ReLU between; input minus predicted noise; 93,089 parameters",
+    factory="cryoplug.models.residual_cnn:build",
+    receptive_field_px=12,
+    layers=_deep_layers(12, 32),
+)
+FOUNDING_MODELS = (CRYO_CNN, RESIDUAL_CNN)
+"""The two networks whose checkpoints may be nothing but ``.bin`` files."""
+
+
+def models() -> dict[str, ModelSpec]:
+    """Return every network by id: the two of this package, then those of plugins.
+
+    A plugin gives a `ModelSpec`, or a function without arguments that returns one. Its own id must not be taken.
+    """
+    from cryoplug.extensions import load_all
+
+    found = {spec.id: spec for spec in FOUNDING_MODELS}
+    for value in load_all("models").values():
+        spec = value() if callable(value) and not isinstance(value, ModelSpec) else value
+        if isinstance(spec, ModelSpec):
+            found.setdefault(spec.id, spec)
+    return found
+
+
+def model_spec(model_id: str) -> ModelSpec:
+    """Return the network called `model_id`.
+
+    Raises
+    ------
+    UsageError
+        There is none; the message lists those that are.
+    """
+    for spec in FOUNDING_MODELS:
+        if spec.id == model_id:
+            return spec
+    known = models()
+    if model_id not in known:
+        raise UsageError(
+            f"model {model_id!r} is not known (known: {', '.join(known)}); choose one of them or install its plugin"
+        )
+    return known[model_id]

@@ -1,0 +1,1 @@
+"""Figures of micrographs and of training runs."""

@@ -1,0 +1,99 @@
+"""The microscope: from projected potential to the intensity above the detector, as a weak phase object.
+
+Sign convention: underfocus is positive, and the contrast transfer function at frequency 0 is minus the amplitude
+contrast, so that density (positive phase) is dark on bright ground. No astigmatism, no beam tilt, perfect coherence but
+for a B-factor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cryoplug.simulation.specimen import FloatArray, frequencies
+
+_ELECTRON_REST_VOLT = 510_998.95
+"""Rest energy of the electron divided by its charge, CODATA 2018."""
+_PLANCK_TIMES_C_VOLT_ANGSTROM = 12_398.419_84
+"""h * c / e, CODATA 2018."""
+
+
+@dataclass(frozen=True)
+class Optics:
+    """What the lens does."""
+
+    defocus_um: float
+    """Underfocus is positive; micrometres."""
+    voltage_kv: float = 300.0
+    """Acceleration voltage; kilovolts."""
+    spherical_aberration_mm: float = 2.7
+    """Cs; millimetres."""
+    amplitude_contrast: float = 0.1
+    """Fraction of the contrast that comes from lost electrons; 0 to below 1."""
+    b_factor_angstrom2: float = 60.0
+    """Envelope ``exp(-B f^2 / 4)`` for everything that blurs: motion, charging, energy spread."""
+
+
+def electron_wavelength_angstrom(voltage_kv: float) -> float:
+    """Return the relativistic de Broglie wavelength.
+
+    ``lambda = h c / sqrt(eV (2 m c^2 + eV))``: Kirkland, Advanced Computing in Electron Microscopy (2010), chapter 2.
+    0.0197 angstrom at 300 kV, 0.0251 at 200 kV.
+    """
+    volt = voltage_kv * 1e3
+    return float(_PLANCK_TIMES_C_VOLT_ANGSTROM / np.sqrt(volt * (2 * _ELECTRON_REST_VOLT + volt)))
+
+
+def interaction_constant(voltage_kv: float) -> float:
+    """Return the phase, in radian, that one volt * angstrom of projected potential gives to the wave.
+
+    ``sigma = 2 pi / (lambda V) * (m c^2 + eV) / (2 m c^2 + eV)``: Kirkland (2010), chapter 5.
+    6.53e-4 at 300 kV.
+    """
+    volt = voltage_kv * 1e3
+    relativity = (_ELECTRON_REST_VOLT + volt) / (2 * _ELECTRON_REST_VOLT + volt)
+    return 2 * np.pi / (electron_wavelength_angstrom(voltage_kv) * volt) * relativity
+
+
+def contrast_transfer(frequency: FloatArray, optics: Optics) -> FloatArray:
+    """Return the contrast transfer function without its envelope.
+
+    ``CTF(f) = -sin(pi lambda dz f^2 - pi/2 Cs lambda^3 f^4 + arcsin(A))``: Rohou and Grigorieff 2015
+    (CTFFIND4), without astigmatism and phase plate. ``CTF(0) = -A``.
+
+    Parameters
+    ----------
+    frequency
+        1/angstrom, any shape.
+    optics
+        The lens.
+
+    Returns
+    -------
+    ndarray
+        In [-1, 1], the shape of `frequency`.
+    """
+    wavelength = electron_wavelength_angstrom(optics.voltage_kv)
+    squared = np.asarray(frequency, np.float64) ** 2
+    defocus, aberration = optics.defocus_um * 1e4, optics.spherical_aberration_mm * 1e7
+    phase = np.pi * wavelength * squared * (defocus - 0.5 * aberration * wavelength**2 * squared)
+    return -np.sin(phase + np.arcsin(optics.amplitude_contrast))
+
+
+def weak_phase_intensity(phase: FloatArray, optics: Optics, *, pixel_size_angstrom: float) -> FloatArray:
+    """Return the intensity relative to the incoming beam, ``1 + 2 F^-1[CTF * envelope * F[phase]]``.
+
+    Parameters
+    ----------
+    phase
+        Radian, ``(y, x)``, small against 1: the square is neglected. The borders wrap around; pad by the reach of the
+        CTF (``lambda * defocus * highest frequency``) and crop if that matters.
+    optics
+        The lens.
+    pixel_size_angstrom
+        Sampling.
+    """
+    frequency = frequencies((phase.shape[0], phase.shape[1]), pixel_size_angstrom)
+    transfer = contrast_transfer(frequency, optics) * np.exp(-optics.b_factor_angstrom2 / 4 * frequency**2)
+    return 1 + 2 * np.fft.irfft2(np.fft.rfft2(phase) * transfer, s=phase.shape)

@@ -1,0 +1,1 @@
+"""Contract tests that third parties inherit."""
