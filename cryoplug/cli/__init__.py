@@ -1,0 +1,1 @@
+"""The thin click skin: parse, build a request, call one workflow, print the result."""

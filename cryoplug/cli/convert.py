@@ -1,0 +1,136 @@
+"""The command ``cryoplug convert``: micrographs in, training pairs out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option
+from cryoplug.cli.output import echo_result, printable_name
+from cryoplug.cli.progress import file_progress
+from cryoplug.core.results import BatchResult, FileResult
+
+
+@click.command("convert", cls=CryoplugCommand)
+@click.argument("inputs", metavar="INPUT...", nargs=-1)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the store (or a .h5 file)."
+)
+@click.option(
+    "--pairs",
+    type=click.Choice(["noise", "clean", "halves"]),
+    default="noise",
+    show_default=True,
+    help="Where pairs come from: noise added to INPUT, a clean file for each INPUT, or even and odd halves.",
+)
+@click.option("--clean", multiple=True, metavar="PATH", help="Clean micrographs for --pairs clean; may be repeated.")
+@click.option("--even", multiple=True, metavar="PATH", help="Even halves, the noisy side; may be repeated.")
+@click.option("--odd", multiple=True, metavar="PATH", help="Odd halves, the clean side; may be repeated.")
+@click.option(
+    "--format",
+    "store_format",
+    type=click.Choice(["bin", "hdf5"]),
+    default="bin",
+    show_default=True,
+    help="Bare bins with a manifest beside them, or one HDF5 file.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Type of a stored pixel; float16 takes half the bytes.",
+)
+@click.option("--patch-size", type=click.IntRange(min=1), default=1024, show_default=True, help="Side in pixels.")
+@click.option(
+    "--stride", type=click.IntRange(min=1), default=512, show_default=True, help="Pixels from one patch to the next."
+)
+@click.option(
+    "--normalize",
+    type=click.Choice(["percentile", "zscore"]),
+    default=None,
+    help="Default: percentile for --pairs noise, else zscore.",
+)
+@click.option(
+    "--test-split",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Part of the micrographs kept for testing.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides split and noise.")
+@overwrite_option
+@json_option
+@click.pass_context
+def convert(
+    context: click.Context,
+    inputs: tuple[str, ...],
+    output: Path,
+    pairs: str,
+    clean: tuple[str, ...],
+    even: tuple[str, ...],
+    odd: tuple[str, ...],
+    store_format: str,
+    dtype: str,
+    patch_size: int,
+    stride: int,
+    normalize: str | None,
+    test_split: float,
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Pack micrographs into a store of noisy/clean training patches.
+
+    INPUT is any number of files, folders, globs and RELION STAR files. With --pairs noise, a micrograph p becomes
+    clean = clip(p / P95, 0, 1), where P95 is the 95th percentile of its positive pixels, and noisy =
+    clip(Poisson(100 clean) / 100 + N(0, 0.05), 0, 1). With zscore, -3 to 3 standard deviations stand for 0 to 1.
+    Killed at any moment, the same command goes on where it stopped.
+
+    Example: cryoplug convert CtfFind/job003/micrographs_ctf.star -o dataset
+    """
+    from cryoplug.workflows.convert import ConvertRequest
+    from cryoplug.workflows.convert import convert as run
+
+    request = ConvertRequest(
+        inputs=inputs,
+        output=output,
+        pairs=pairs,
+        clean=clean,
+        even=even,
+        odd=odd,
+        format=store_format,
+        dtype=dtype,
+        patch_size=patch_size,
+        stride=stride,
+        normalize=normalize,
+        test_split=test_split,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    with file_progress("convert") as show:
+
+        def tell(item: FileResult) -> None:
+            echo_result(item, as_json=as_json)
+            show(item)
+
+        result = run(request, tell)
+    echo_result(
+        {"store": request.target, **result.details, "failed": len(result.failed)},
+        as_json=as_json,
+        text=_summary(request.target, result),
+    )
+    context.exit(result.exit_code)
+
+
+def _summary(target: Path, result: BatchResult) -> str:
+    counts = result.details
+    failed = f", {len(result.failed)} of {len(result.files)} inputs failed" if result.failed else ""
+    if not result.outputs:
+        return f"nothing written{failed}"
+    speed = f", {counts['patches_per_s']:.1f} patches/s" if counts.get("patches_per_s") else ""
+    complete = "already complete: " if counts.get("complete") else ""
+    return (
+        f"{printable_name(target)}: {complete}{counts['train']} training and {counts['test']} test pairs{speed}{failed}"
+    )

@@ -1,0 +1,125 @@
+"""The command ``cryoplug inspect``: what a path is and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from cryoplug.cli.options import CryoplugCommand, json_option
+from cryoplug.cli.output import echo_result, printable_name, say
+
+if TYPE_CHECKING:
+    from cryoplug.workflows.inspection import Inspection
+
+_UNITS = {"angstrom": "A", "bytes": "bytes", "px": "px"}
+_SEVERITIES: tuple[Literal["error", "warning", "note"], ...] = ("error", "warning", "note")
+_KEYED_BY_NAME = ("layers", "runs", "size_bytes", "tables")
+_SHOWN_ITEMS = 12
+
+
+@click.command("inspect", cls=CryoplugCommand)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--patch-size",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    help="Side of the patches in bare bins, in pixels; a store with a manifest knows its own.",
+)
+@click.option("--verify", is_flag=True, help="Compare every patch of a store with its checksum (reads all of it).")
+@json_option
+@click.pass_context
+def inspect(context: click.Context, paths: tuple[Path, ...], patch_size: int, verify: bool, as_json: bool) -> None:
+    """Say what each PATH is and list everything that is wrong with it.
+
+    PATH is a micrograph, a STAR file, a store, a folder of bare bins, a checkpoint, a run folder, or a folder of
+    micrographs. Exit code 1 when there is any error or warning; notes do not count. Nothing is changed.
+
+    Example: cryoplug inspect mics/*.mrc dataset/ saved_models/cryo_cnn --json
+    """
+    from cryoplug.workflows.inspect import InspectRequest
+    from cryoplug.workflows.inspect import inspect as run
+
+    result = run(
+        InspectRequest(paths, patch_size=patch_size, verify=verify),
+        progress=lambda item: echo_result(item, as_json=as_json, text=text_of(item)),
+    )
+    if len(result.inspections) > 1:
+        wrong = sum(item.wrong for item in result.inspections)
+        say(f"{len(result.inspections)} inspected, {wrong} with errors or warnings")
+    context.exit(result.exit_code)
+
+
+def text_of(inspection: Inspection) -> str:
+    """Write an inspection for people: a heading, aligned fields, then the findings, then an empty line."""
+    severities = [item.severity for item in inspection.findings]
+    counts = [(name, severities.count(name)) for name in _SEVERITIES]
+    verdict = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in counts if count) or "nothing wrong"
+    lines = [f"{printable_name(inspection.path)}: {inspection.kind}, {verdict}"]
+    lines += _fields(inspection.summary, "  ")
+    for item in sorted(inspection.findings, key=lambda item: _SEVERITIES.index(item.severity)):
+        lines.append(f"  {item.severity.upper()} {printable_name(item.field)}: {printable_name(item.message)}")
+    return "\n".join(lines) + "\n"
+
+
+def _fields(values: dict[str, Any], indent: str, *, names: bool = False) -> list[str]:
+    # Below some fields the keys are names of files, layers or tables: those stay as they are.
+    labels = {key: (key, "") if names else _label(key) for key in values}
+    width = max((len(labels[key][0]) for key, value in values.items() if not _is_table(key, value)), default=0)
+    lines = []
+    for key, value in values.items():
+        label, unit = labels[key]
+        if _is_table(key, value):
+            lines += [
+                f"{indent}{printable_name(label)}{f' ({unit})' if unit else ''}",
+                *_fields(value, indent + "  ", names=not names and key in _KEYED_BY_NAME),
+            ]
+            continue
+        margin = "\n" + " " * (len(indent) + width + 2)
+        shown = margin.join(map(printable_name, value)) if _is_text(value) else _shown(value, unit)
+        lines.append(f"{indent}{printable_name(label.ljust(width))}  {shown}".rstrip())
+    return lines
+
+
+def _is_table(key: str, value: Any) -> bool:
+    # A row of numbers such as {"dmin": 0, "dmax": 1} reads better on one line.
+    if not isinstance(value, dict) or not value:
+        return False
+    return (
+        key in _KEYED_BY_NAME
+        or len(value) > 4
+        or any(isinstance(item, (dict, list, tuple, str)) for item in value.values())
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, str) and " " in item for item in value)
+
+
+def _label(key: str) -> tuple[str, str]:
+    if key == "shape":
+        return "shape (y, x)", ""
+    head, _, tail = key.rpartition("_")
+    return (head.replace("_", " "), _UNITS[tail]) if tail in _UNITS else (key.replace("_", " "), "")
+
+
+def _shown(value: Any, unit: str = "") -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        text = f"{value:.6g}"
+    elif isinstance(value, dict):
+        text = ", ".join(f"{key} {_shown(item, unit)}" for key, item in value.items()) or "none"
+        unit = ""
+    elif isinstance(value, (list, tuple)):
+        numbers = all(isinstance(item, int) for item in value)
+        items = [_shown(item) for item in value[:_SHOWN_ITEMS]]
+        more = f", and {len(value) - _SHOWN_ITEMS} more" if len(value) > _SHOWN_ITEMS else ""
+        text = (" x ".join(items) if numbers and len(value) > 1 else ", ".join(items) or "none") + more
+    else:
+        text = printable_name(value)
+    return f"{text} {unit}".rstrip() if text not in ("unknown", "none") else text

@@ -1,0 +1,167 @@
+"""The command ``cryoplug``: load only the subcommand asked for; every error is a sentence and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cryoplug.cli.output import printable
+from cryoplug.errors import CryoplugError, UsageError
+
+COMMANDS = {
+    "convert": "Pack micrographs into a store of noisy/clean training patches.",
+    "denoise": "Apply a checkpoint to micrographs.",
+    "inspect": "Say what a file is and what is wrong with it.",
+    "plugins": "Say which plugins are installed and which are broken.",
+    "simulate": "Make micrographs with a known truth.",
+}
+"""Name and one line of help; kept here so that ``cryoplug --help`` loads no command."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called, and lets plugins add more."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name cryoplug's own commands and those of the plugins."""
+        return sorted({*COMMANDS, *self._plugin_names()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command; cryoplug's own names cannot be taken over by a plugin."""
+        if cmd_name in COMMANDS:
+            module = importlib.import_module(f"cryoplug.cli.{cmd_name}")
+            return getattr(module, cmd_name)
+        if cmd_name not in self._plugin_names():
+            return None
+        from cryoplug import extensions
+
+        command = extensions.load_all("commands").get(cmd_name)
+        if command is None:
+            raise UsageError(f"{cmd_name}: the plugin behind this command is broken; see: cryoplug plugins list")
+        if not isinstance(command, click.Command):
+            raise UsageError(f"{cmd_name}: the plugin offers a {type(command).__name__}, not a click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing one."""
+        plugins = set(self._plugin_names()) - set(COMMANDS)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name]) for name in sorted(COMMANDS)])
+        if plugins:
+            with formatter.section("Commands from plugins"):
+                formatter.write_dl([(name, "from a plugin; see: cryoplug plugins list") for name in sorted(plugins)])
+
+    @staticmethod
+    def _plugin_names() -> list[str]:
+        from cryoplug import extensions
+
+        return [item.name for item in extensions.discover("commands")]
+
+
+def _load_config(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Read defaults for the commands from a TOML file: one table a command, keys as the flags are spelled."""
+    if path is None:
+        return None
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path}: not TOML ({error}); expected tables such as [denoise] with keys like the flags"
+        ) from error
+    group = ctx.command
+    assert isinstance(group, LazyGroup)
+    ctx.default_map = {name: _checked_table(path, group, ctx, name, table) for name, table in tables.items()}
+    return path
+
+
+def _checked_table(path: Path, group: LazyGroup, ctx: click.Context, name: str, table: Any) -> dict[str, Any]:
+    command = group.get_command(ctx, name) if isinstance(table, dict) else None
+    if command is None:
+        raise UsageError(f"{path}: {name}: not a command's table; allowed: {', '.join(group.list_commands(ctx))}")
+    fields = {opt.lstrip("-").replace("-", "_"): item.name for item in command.params for opt in item.opts if item.name}
+    unknown = sorted(key for key in table if key.replace("-", "_") not in fields)
+    if unknown:
+        raise UsageError(f"{path}: [{name}] {', '.join(unknown)}: unknown; allowed: {', '.join(sorted(fields))}")
+    return {str(fields[key.replace("-", "_")]): value for key, value in table.items()}
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "CRYOPLUG",
+        "max_content_width": 110,
+    },
+)
+@click.version_option(package_name="cryoplug", message="%(prog)s %(version)s (cryo-EM micrograph denoiser)")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_load_config,
+    help="TOML file with defaults: one table a command. Flags and CRYOPLUG_COMMAND_FLAG variables beat it.",
+)
+def cli(debug: bool) -> None:
+    """Denoise cryo-EM micrographs.
+
+    The main job: convert, train --save, denoise, inspect. Results go to stdout, talk to stderr.
+
+    Exit codes: 0 done; 1 unexpected failure; 2 usage; 3 finished, but some inputs failed; 4 no usable input;
+    5 storage; 6 training diverged; 7 memory or device; 8 the output is in use; 128+n stopped by signal n.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and return its exit code; never raises for what a user can cause."""
+    debug = "--debug" in arguments
+    try:
+        outcome = cli.main(arguments, prog_name="cryoplug", standalone_mode=False)
+        sys.stdout.flush()
+        return outcome if isinstance(outcome, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _failure(arguments, "stopped by SIGINT", 130, debug)
+    except CryoplugError as error:
+        return _failure(arguments, str(error), error.exit_code, debug)
+    except BrokenPipeError:
+        # The reader of our stdout went away (`| head`); point stdout at nothing so that the interpreter's own flush
+        # at exit stays silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except MemoryError as error:
+        return _failure(arguments, f"out of memory ({error}); use a smaller --batch-size or --tile", 7, debug)
+    except OSError as error:
+        return _failure(arguments, f"{error.filename or 'storage'}: {error.strerror or error}", 5, debug)
+    except Exception as error:  # noqa: BLE001 -- the last resort: a bug becomes a sentence and exit code 1
+        message = f"unexpected {type(error).__name__}: {error}; this is a bug, --debug shows where"
+        return _failure(arguments, message, 1, debug)
+
+
+def _failure(arguments: list[str], message: str, exit_code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    command = next((word for word in arguments if word in COMMANDS), None)
+    click.echo(printable(f"cryoplug{' ' + command if command else ''}: error: {message}"), err=True)
+    return exit_code

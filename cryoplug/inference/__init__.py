@@ -1,0 +1,1 @@
+"""Inference: a checkpoint applied to micrographs in bounded memory."""

@@ -1,0 +1,158 @@
+"""Say what a path holds and everything that is wrong with it; nothing is changed, and one bad path stops no other."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryoplug.core.results import Finding
+from cryoplug.errors import InputError, StorageError
+from cryoplug.store.pairs import HDF5_SUFFIXES
+from cryoplug.store.raw import MANIFEST_NAME, partial_name
+from cryoplug.workflows.inspect_files import inspect_micrograph, inspect_star
+from cryoplug.workflows.inspect_runs import inspect_checkpoint, inspect_run, inspect_runs, is_checkpoint, is_run
+from cryoplug.workflows.inspect_store import PAIR_BINS, inspect_store, is_store
+from cryoplug.workflows.inspection import Inspection
+
+__all__ = ["InspectRequest", "InspectResult", "Inspection", "inspect", "inspect_path"]
+
+
+@dataclass(frozen=True)
+class InspectRequest:
+    """What to look at."""
+
+    paths: tuple[Path, ...]
+    """Micrographs, STAR files, stores, bare bins, checkpoints, run folders, or folders of micrographs."""
+    patch_size: int = 1024
+    """Side in pixels of the square patches in bare bins; a store with a manifest knows its own."""
+    verify: bool = False
+    """Read every patch of a store and compare it with its checksum, instead of a sample."""
+
+
+@dataclass(frozen=True)
+class InspectResult:
+    """What was found at every path."""
+
+    inspections: tuple[Inspection, ...] = field(default_factory=tuple)
+    """One record a path, in the order of the request; a folder of micrographs gives one a micrograph."""
+
+    @property
+    def exit_code(self) -> int:
+        """1 when any finding is an error or a warning, else 0; notes do not count."""
+        return int(any(item.wrong for item in self.inspections))
+
+
+def inspect(request: InspectRequest, progress: Callable[[Inspection], None] | None = None) -> InspectResult:
+    """Inspect every path of a request.
+
+    Parameters
+    ----------
+    request
+        The paths.
+    progress
+        Called with each record as soon as it is there.
+    """
+    found: list[Inspection] = []
+    for path in request.paths:
+        for part in _parts(path):
+            found.append(inspect_path(part, patch_size=request.patch_size, verify=request.verify))
+            if progress is not None:
+                progress(found[-1])
+    return InspectResult(tuple(found))
+
+
+def inspect_path(path: Path, *, patch_size: int = 1024, verify: bool = False) -> Inspection:
+    """Inspect one path; whatever is wrong with it becomes a finding, and nothing is raised for it.
+
+    Parameters
+    ----------
+    path
+        A file or a folder.
+    patch_size
+        Side in pixels of the patches in bare bins.
+    verify
+        Compare every patch of a store with its checksum.
+    """
+    try:
+        return _inspection(path, functools.partial(inspect_store, patch_size=patch_size, verify=verify))
+    except (InputError, StorageError) as error:
+        return Inspection(path, "unusable", {}, (Finding("error", "path", _without_path(error, path)),))
+    except OSError as error:
+        message = f"{error.strerror or error}; check the permissions and the disk"
+        return Inspection(path, "unusable", {}, (Finding("error", "path", message),))
+
+
+def _inspection(path: Path, store: Callable[[Path], Inspection]) -> Inspection:
+    is_hdf5 = path.suffix.lower() in HDF5_SUFFIXES and not path.is_dir()
+    if is_hdf5 and (path.is_file() or partial_name(path.parent, path.name).is_file()):
+        return store(path)  # an unfinished one too: it says what to do
+    if not os.path.lexists(path):
+        return Inspection(path, "missing", {}, (Finding("error", "path", "no such file or folder; check the name"),))
+    if not path.exists():
+        message = f"a symbolic link to {path.readlink()}, which is not there; mount or restore its target"
+        return Inspection(path, "missing", {}, (Finding("error", "path", message),))
+    if path.is_dir():
+        return _folder(path, store)
+    if not path.is_file():
+        message = "neither a file nor a folder (a device, pipe or socket); give a file"
+        return Inspection(path, "unusable", {}, (Finding("error", "path", message),))
+    if path.suffix.lower() == ".star":
+        return inspect_star(path)
+    if path.name == MANIFEST_NAME or path.name in PAIR_BINS:
+        return store(path.parent)
+    if is_checkpoint(path):
+        return inspect_checkpoint(path)
+    if path.suffix.lower() == ".bin":
+        message = (
+            f"a .bin file of another name (known: {', '.join(sorted(PAIR_BINS))}, conv*_weights.bin, conv*_bias.bin); "
+            "give the folder of a store or of a checkpoint"
+        )
+        return Inspection(path, "unusable", {"size_bytes": path.stat().st_size}, (Finding("error", "path", message),))
+    return inspect_micrograph(path)
+
+
+def _folder(path: Path, store: Callable[[Path], Inspection]) -> Inspection:
+    if is_store(path):
+        return store(path)
+    if is_checkpoint(path):
+        return inspect_checkpoint(path)
+    if is_run(path):
+        return inspect_run(path)
+    if _runs_below(path):
+        return inspect_runs(path, _runs_below(path))
+    message = (
+        "holds no micrograph, STAR file, store (dataset.json, *_train.bin), checkpoint (conv*_weights.bin, "
+        "model.safetensors) or run (epoch_NNNN); give the path of one of these"
+    )
+    return Inspection(path, "unusable", {}, (Finding("error", "path", message),))
+
+
+def _parts(path: Path) -> Iterator[Path]:
+    # A plain folder stands for the micrographs and STAR files directly in it; a store or a run stays whole.
+    try:
+        plain = path.is_dir() and not (is_store(path) or is_checkpoint(path) or is_run(path) or _runs_below(path))
+        files = sorted(item for item in path.iterdir() if _is_image(item)) if plain else []
+    except OSError:
+        files = []
+    yield from files or [path]
+
+
+def _is_image(path: Path) -> bool:
+    from cryoplug.formats.registry import formats
+
+    known = {extension for spec in formats().values() for extension in spec.extensions} | {".star"}
+    return not path.name.startswith(".") and path.is_file() and path.suffix.lower() in known
+
+
+def _runs_below(path: Path) -> list[Path]:
+    folders = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
+    runs = [item for item in folders if is_run(item) or is_checkpoint(item)]
+    parents = [item for item in folders if item.name == "saved_models"] if not runs else []
+    return runs or [run for parent in parents for run in _runs_below(parent)]
+
+
+def _without_path(error: Exception, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")

@@ -1,0 +1,190 @@
+"""Inspect checkpoints, run folders and the ``saved_models`` folder above them; torch is not needed for it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cryoplug.core.atomic import PARTIAL_SUFFIX
+from cryoplug.core.results import Finding
+from cryoplug.errors import InputError
+from cryoplug.models.checkpoint import best_epoch, epoch_number, load_checkpoint, read_loss, validate_checkpoint
+from cryoplug.workflows.inspection import Inspection
+
+_CHECKPOINT_FILE = re.compile(r"conv\d+_(weights|bias)\.bin|model\.safetensors|checkpoint\.json")
+_EPOCH_FOLDER = re.compile(r"epoch_\d{4,}")
+_RUN_FILES = ("run.json", "metrics.jsonl", "resume")
+_MAX_METRICS_BYTES = 64 << 20
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Say whether a folder holds weights, or a file is one of a checkpoint's."""
+    items = path.iterdir() if path.is_dir() else [path]
+    return any(_CHECKPOINT_FILE.fullmatch(item.name) for item in items)
+
+
+def is_run(folder: Path) -> bool:
+    """Say whether a folder is what one training leaves: ``epoch_NNNN`` folders, metrics, resume state."""
+    return folder.is_dir() and (bool(_epochs(folder)) or any((folder / name).exists() for name in _RUN_FILES))
+
+
+def inspect_checkpoint(path: Path) -> Inspection:
+    """Inspect one checkpoint: a folder of weights, or a file of it."""
+    folder = path if path.is_dir() else path.parent
+    findings = validate_checkpoint(folder)
+    names = {item.name for item in folder.iterdir() if not item.name.startswith(".")}
+    summary: dict[str, Any] = {"files": len(names)}
+    try:
+        checkpoint = load_checkpoint(folder)
+    except InputError as error:
+        if not any(item.severity == "error" for item in findings):
+            findings.append(Finding("error", "checkpoint", str(error).removeprefix(f"{folder}: ")))
+        return Inspection(path, "checkpoint", summary, tuple(findings))
+    for name, array in checkpoint.weights.items():
+        if array.size > 1 and np.ptp(array) == 0:
+            message = f"all {array.size} values are {array.flat[0]:g}; the layer has not learnt anything"
+            findings.append(Finding("warning", name, message))
+    bins = any(name.endswith(".bin") for name in names)
+    tensors = "model.safetensors" in names
+    stored = " and ".join(name for name, there in (("model.safetensors", tensors), (".bin files", bins)) if there)
+    summary |= {
+        "model": checkpoint.model_id,
+        "config": checkpoint.config,
+        "stored_in": f"{stored}, equal bit for bit" if bins and tensors else stored,
+        "parameters": sum(array.size for array in checkpoint.weights.values()),
+        "layers": {name: list(array.shape) for name, array in checkpoint.weights.items() if not name.endswith(".bias")},
+        "loss": read_loss(folder),
+        "largest_weight": max(float(np.abs(array).max()) for array in checkpoint.weights.values() if array.size),
+        "normalize": checkpoint.normalize,
+        "pixel_size_angstrom": checkpoint.pixel_size_angstrom,
+        "sha256": checkpoint.sha256,
+        **{key: value for key, value in checkpoint.details.items() if value is not None},
+    }
+    return Inspection(path, "checkpoint", summary, tuple(findings))
+
+
+def inspect_run(folder: Path) -> Inspection:
+    """Inspect a run folder: its epochs, its metrics, and the checkpoint that it would give to `denoise`."""
+    findings: list[Finding] = []
+    epochs = _epochs(folder)
+    best = best_epoch(folder)
+    resume = folder / "resume"
+    metrics = _metrics(folder, findings)
+    wanted = _wanted_epochs(folder, findings)
+    unfinished = resume.is_dir() and wanted is not None and len(metrics) < wanted
+    summary: dict[str, Any] = {
+        "epochs_kept": [item.name for item in epochs],
+        "best": best.name if best else None,
+        "best_loss": read_loss(best) if best else None,
+        "epochs_done": len(metrics) or None,
+        "epochs_wanted": wanted,
+        "can_be_resumed": resume.is_dir() and any(resume.iterdir()),
+    }
+    if metrics:
+        summary["first"], summary["last"] = _brief(metrics[0]), _brief(metrics[-1])
+    _check_metrics(metrics, best, findings)
+    if unfinished:
+        message = f"{len(metrics)} of {wanted} epochs are done; the same train command with --resume goes on"
+        findings.append(Finding("note", "resume", message))
+    if len(epochs) > 1:
+        names = ", ".join(item.name for item in epochs)
+        message = f"{len(epochs)} epoch folders ({names}) where one is kept; {best.name if best else 'none'} is used"
+        findings.append(Finding("note" if unfinished else "warning", "epochs", f"{message}; delete the others"))
+    for item in sorted(folder.glob(f".*{PARTIAL_SUFFIX}")):
+        findings.append(Finding("note", item.name, "half-written, from a killed run; delete it when no cryoplug runs"))
+    if best is None:
+        message = "no epoch with weights yet; train with --save until the first epoch ends"
+        findings.append(Finding("warning", "epochs", message))
+    else:
+        checkpoint = inspect_checkpoint(best)
+        summary["checkpoint"] = checkpoint.summary
+        findings += [Finding(item.severity, f"{best.name}/{item.field}", item.message) for item in checkpoint.findings]
+    return Inspection(folder, "run", summary, tuple(findings))
+
+
+def inspect_runs(folder: Path, runs: list[Path]) -> Inspection:
+    """Inspect several runs below one folder, such as ``saved_models``.
+
+    Parameters
+    ----------
+    folder
+        The folder above them.
+    runs
+        The run folders.
+    """
+    summary: dict[str, Any] = {"runs": {}}
+    findings: list[Finding] = []
+    for run in runs:
+        inspected = inspect_run(run) if is_run(run) else inspect_checkpoint(run)
+        name = str(run.relative_to(folder))
+        summary["runs"][name] = inspected.summary
+        findings += [Finding(item.severity, f"{name}/{item.field}", item.message) for item in inspected.findings]
+    return Inspection(folder, "runs", summary, tuple(findings))
+
+
+def _epochs(folder: Path) -> list[Path]:
+    found = [item for item in folder.iterdir() if item.is_dir() and _EPOCH_FOLDER.fullmatch(item.name)]
+    return sorted(found, key=epoch_number)
+
+
+def _metrics(folder: Path, findings: list[Finding]) -> list[dict[str, Any]]:
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    if path.stat().st_size > _MAX_METRICS_BYTES:
+        findings.append(Finding("warning", path.name, f"larger than {_MAX_METRICS_BYTES} bytes; it is not read"))
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    records: dict[int, dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            findings.append(Finding("warning", path.name, f"line {number} is not a JSON object; the others are read"))
+        elif isinstance(record.get("epoch"), int) and "val_loss" in record:
+            records[record["epoch"]] = record  # a resumed run may write an epoch again: the last one holds
+    return [records[epoch] for epoch in sorted(records)]
+
+
+def _check_metrics(metrics: list[dict[str, Any]], best: Path | None, findings: list[Finding]) -> None:
+    for record in metrics:
+        for name in ("train_loss", "val_loss"):
+            value = record.get(name, 0.0)
+            if value is None or (isinstance(value, float) and not math.isfinite(value)):
+                findings.append(Finding("error", f"metrics.jsonl {name}", f"not finite in epoch {record['epoch']}"))
+    losses = {item["epoch"]: item["val_loss"] for item in metrics if isinstance(item["val_loss"], (int, float))}
+    number = epoch_number(best) if best else 0
+    if number in losses and best is not None:
+        kept, lowest = losses[number], min(losses, key=lambda epoch: losses[epoch])
+        written = read_loss(best)
+        if losses[lowest] < kept:
+            message = f"validation loss {kept:.8f}, but epoch {lowest} had {losses[lowest]:.8f}; the best one is lost"
+            findings.append(Finding("warning", best.name, message))
+        if written is not None and abs(written - kept) > 1e-8 * max(1.0, abs(kept)) + 5e-9:
+            message = f"{written:.8f}, but metrics.jsonl says {kept:.8f}; they are of different runs"
+            findings.append(Finding("warning", f"{best.name}/loss.txt", message))
+
+
+def _wanted_epochs(folder: Path, findings: list[Finding]) -> int | None:
+    path = folder / "run.json"
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_bytes()[: 16 << 20])
+    except (ValueError, RecursionError):
+        findings.append(Finding("warning", path.name, "not JSON; what the run was asked for is not known"))
+        return None
+    config = record.get("config", record) if isinstance(record, dict) else {}
+    epochs = config.get("epochs") if isinstance(config, dict) else None
+    return epochs if isinstance(epochs, int) else None
+
+
+def _brief(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: record[key] for key in ("epoch", "train_loss", "val_loss") if key in record}

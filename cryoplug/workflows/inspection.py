@@ -1,0 +1,28 @@
+"""The record that an inspection leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryoplug.core.results import Finding
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a path holds and what is wrong with it."""
+
+    path: Path
+    """As the user named it; a file inside a store or checkpoint stands for its folder."""
+    kind: str
+    """``micrograph``, ``star``, ``store``, ``checkpoint``, ``run``, ``runs``, ``missing`` or ``unusable``."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """What it is, in plain JSON types; a unit ends each name that needs one."""
+    findings: tuple[Finding, ...] = ()
+    """Everything that is wrong or unusual, not the first of it only."""
+
+    @property
+    def wrong(self) -> bool:
+        """Whether something is wrong: any error or warning; notes do not count."""
+        return any(item.severity != "note" for item in self.findings)

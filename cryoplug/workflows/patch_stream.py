@@ -1,0 +1,184 @@
+"""Patches of a micrograph, cut from a rolling band of rows, made into pairs by a few threads, given back in order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from cryoplug.core.micrograph import ImageF32, MicrographSource
+from cryoplug.core.noise import founding_noise, patch_rng
+from cryoplug.core.normalization import Normalization, fit_normalization
+from cryoplug.errors import PairingError, ShapeError
+from cryoplug.formats.registry import open_micrograph
+from cryoplug.store.layout import storage_dtype
+from cryoplug.workflows.convert_request import ConvertRequest
+from cryoplug.workflows.pairing import PairedInput
+
+ZSCORE_NOISE_RANGE = 3.0
+"""With zscore, -3..3 standard deviations take the place of the founding recipe's 0..1."""
+_BAND_ROWS = 256
+_STRIP_PIXELS = 1024 * 1024
+_PIXEL_SIZE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class OpenedPair:
+    """One or two opened micrographs and how their pixels are normalised."""
+
+    pair: PairedInput
+    """Where they came from."""
+    sources: tuple[MicrographSource, ...]
+    """Noisy, then clean if it is another file."""
+    normalizations: tuple[Normalization, ...]
+    """One for each source."""
+    pixel_size_angstrom: float | None
+    """From the STAR file, else from the header."""
+
+    @property
+    def remarks(self) -> str:
+        """What was odd but accepted."""
+        return "; ".join(filter(None, [self.pair.remark, *(text for item in self.sources for text in item.warnings)]))
+
+    def close(self) -> None:
+        """Close the files."""
+        for source in self.sources:
+            source.close()
+
+
+@dataclass(frozen=True)
+class PatchPair:
+    """One finished pair."""
+
+    window: tuple[int, int]
+    """(y, x) of its first pixel."""
+    noisy: np.ndarray
+    """(y, x), dtype of the store."""
+    clean: np.ndarray
+    """(y, x), dtype of the store."""
+
+
+def open_pair(pair: PairedInput, request: ConvertRequest) -> OpenedPair:
+    """Open and measure the files of one pair.
+
+    Raises
+    ------
+    InputError, StorageError
+        A file cannot be read, is smaller than a patch, has unusable pixels, or the two do not belong together.
+    """
+    with ExitStack() as stack:
+        sources = tuple(stack.enter_context(open_micrograph(item.path)) for item in pair.files)
+        for source in sources:
+            if min(source.shape) < request.patch_size:
+                raise ShapeError(
+                    f"{source.path}: {source.shape[0]}x{source.shape[1]} pixels (y, x), smaller than one patch of "
+                    f"{request.patch_size}x{request.patch_size}; give --patch-size {min(source.shape)} or less"
+                )
+        sizes = [
+            item.pixel_size_angstrom or source.pixel_size_angstrom
+            for item, source in zip(pair.files, sources, strict=True)
+        ]
+        if len(sources) == 2:
+            _check_partners(sources[0], sources[1], sizes)
+        normalizations = tuple(fit_normalization(source, request.kind) for source in sources)
+        if request.pairs == "noise" and request.kind == "zscore":
+            limit = ZSCORE_NOISE_RANGE
+            normalizations = (dataclasses.replace(normalizations[0], clip_low=-limit, clip_high=limit),)
+        stack.pop_all()
+    return OpenedPair(pair, sources, normalizations, next(filter(None, sizes), None))
+
+
+def patch_pairs(
+    opened: OpenedPair, request: ConvertRequest, pool: ThreadPoolExecutor, *, ahead: int
+) -> Iterator[PatchPair]:
+    """Give all pairs of a micrograph, row by row of the grid y, x = 0, stride, 2 stride, ...
+
+    Parameters
+    ----------
+    opened
+        The micrograph.
+    request
+        Patch size, stride, seed, dtype, regime.
+    pool
+        Makes the pairs; numpy's generators and loops work outside the interpreter's lock.
+    ahead
+        Most pairs in the making at once: the bound on memory.
+
+    Yields
+    ------
+    PatchPair
+        In order; the same whatever the number of threads.
+    """
+    waiting: deque[Future[PatchPair]] = deque()
+    bands = [_bands(source, norm, request) for source, norm in zip(opened.sources, opened.normalizations, strict=True)]
+    side = request.patch_size
+    try:
+        for rows in zip(*bands, strict=True):
+            y = rows[0][0]
+            for x in range(0, rows[0][1].shape[1] - side + 1, request.stride):
+                # Copied, because the band rolls on while the pair is made.
+                cut = [band[:, x : x + side].copy() for _, band in rows]
+                waiting.append(pool.submit(_make_pair, cut, (y, x), opened.pair.index, request))
+                if len(waiting) >= ahead:
+                    yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _check_partners(one: MicrographSource, two: MicrographSource, sizes: list[float | None]) -> None:
+    if one.shape != two.shape:
+        raise ShapeError(f"{one.path}: shape {one.shape} but {two.path} has {two.shape}; a pair needs one shape")
+    if sizes[0] and sizes[1] and abs(sizes[0] - sizes[1]) > _PIXEL_SIZE_TOLERANCE * sizes[0]:
+        raise PairingError(
+            f"{one.path}: pixel size {sizes[0]:g} angstrom but {two.path} has {sizes[1]:g}; a pair needs the same"
+        )
+
+
+def _bands(
+    source: MicrographSource, normalization: Normalization, request: ConvertRequest
+) -> Iterator[tuple[int, ImageF32]]:
+    # Each row is read and normalised once; the rows that the next patches share move up in the band.
+    side, stride = request.patch_size, request.stride
+    band = np.empty((side, source.shape[1]), np.float32)
+    filled = 0
+    for y in range(0, source.shape[0] - side + 1, stride):
+        kept = max(filled - stride, 0)
+        for start in range(0, kept, stride):  # In steps that do not overlap, so that no whole copy is needed.
+            stop = min(start + stride, kept)
+            band[start:stop] = band[start + stride : stop + stride]
+        for start in range(kept, side, _BAND_ROWS):
+            stop = min(start + _BAND_ROWS, side)
+            band[start:stop] = normalization.apply(source.read_rows(y + start, y + stop))
+        filled = side
+        yield y, band
+
+
+def _make_pair(cut: list[ImageF32], window: tuple[int, int], index: int, request: ConvertRequest) -> PatchPair:
+    dtype = storage_dtype(request.dtype)
+    if request.pairs == "noise":
+        noisy, clean = _degrade(cut[0], patch_rng(request.seed, index, *window), request.kind), cut[0]
+    else:
+        noisy, clean = cut
+    return PatchPair(window, noisy.astype(dtype, copy=False), clean.astype(dtype, copy=False))
+
+
+def _degrade(clean: ImageF32, rng: np.random.Generator, kind: str) -> ImageF32:
+    # Up to 1024 x 1024 in one go; larger patches in strips, because the recipe's float64 takes 40 bytes a pixel.
+    rows = max(1, _STRIP_PIXELS // clean.shape[1])
+    noisy = np.empty_like(clean)
+    for start in range(0, len(clean), rows):
+        strip = clean[start : start + rows]
+        if kind == "zscore":
+            unit = np.clip((strip + ZSCORE_NOISE_RANGE) / (2 * ZSCORE_NOISE_RANGE), 0.0, 1.0)
+            noisy[start : start + rows] = founding_noise(unit, rng) * (2 * ZSCORE_NOISE_RANGE) - ZSCORE_NOISE_RANGE
+        else:
+            noisy[start : start + rows] = founding_noise(strip, rng)
+    return noisy

@@ -1,0 +1,122 @@
+"""The STAR file that points RELION at denoised micrographs and remembers the raw ones."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cryoplug.core.atomic import storage_errors, write_bytes, write_text
+from cryoplug.errors import UsageError
+from cryoplug.formats.star import StarBlock, StarFile, format_star, micrograph_table
+
+MICROGRAPH_COLUMN = "rlnMicrographName"
+RAW_COLUMN = "cryoplugMicrographNameRaw"
+"""Column with the name that stood in the table before."""
+_VERSION_COMMENT = "# version 30001"
+
+
+@dataclass(frozen=True)
+class DenoisedMicrograph:
+    """One row of a new table."""
+
+    raw: Path
+    """The micrograph as the user named it."""
+    denoised: Path
+    """What was made from it."""
+    pixel_size_angstrom: float | None
+    """Sampling of both; None when unknown."""
+
+
+def star_from_star(star: StarFile, denoised: Mapping[int, Path]) -> StarFile:
+    """Point a STAR file at the denoised micrographs.
+
+    Every table, column and row is kept as it is, the optics groups too, with two exceptions in the table of
+    micrographs: the name of the micrograph becomes that of the denoised one, with the raw name in a new column; and
+    rows whose micrograph was not denoised are left out, so that nobody picks on raw pixels by accident.
+
+    Parameters
+    ----------
+    star
+        The STAR file that was read.
+    denoised
+        For the row that names a micrograph first: the file made from it. Later rows with the same name follow it.
+    """
+    table = micrograph_table(star)
+    names = table.column(MICROGRAPH_COLUMN)
+    by_name = {os.path.normpath(names[row]): shown_path(path) for row, path in denoised.items()}
+    kept = [index for index, name in enumerate(names) if os.path.normpath(name) in by_name]
+    raw = [names[index] for index in kept]
+    rows = [table.rows[index] for index in kept]
+    column = table.columns.index(RAW_COLUMN) if RAW_COLUMN in table.columns else None
+    # A file that was denoised twice keeps the name of its very first source.
+    first_raw = raw if column is None else [row[column] for row in rows]
+    changed = replace(table, rows=rows).with_column(
+        MICROGRAPH_COLUMN, [by_name[os.path.normpath(name)] for name in raw]
+    )
+    return star.with_block(changed.with_column(RAW_COLUMN, first_raw))
+
+
+def star_from_files(path: Path, micrographs: Sequence[DenoisedMicrograph]) -> StarFile:
+    """Make a STAR file of RELION 3.1 style with one optics group for each pixel size.
+
+    Parameters
+    ----------
+    path
+        Where it will be written.
+    micrographs
+        The rows, in order. A group whose pixel size is unknown says 0; voltage and aberrations are not
+        known and left out.
+    """
+    sizes = list(dict.fromkeys(item.pixel_size_angstrom for item in micrographs))
+    group_of = {size: str(number) for number, size in enumerate(sizes, start=1)}
+    optics = StarBlock(
+        "optics",
+        True,
+        ["rlnOpticsGroupName", "rlnOpticsGroup", "rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize"],
+        [[f"opticsGroup{group_of[size]}", group_of[size], *[f"{size or 0.0:.6f}"] * 2] for size in sizes],
+        [_VERSION_COMMENT],
+    )
+    table = StarBlock(
+        "micrographs",
+        True,
+        [MICROGRAPH_COLUMN, "rlnOpticsGroup", RAW_COLUMN],
+        [[shown_path(item.denoised), group_of[item.pixel_size_angstrom], shown_path(item.raw)] for item in micrographs],
+        [_VERSION_COMMENT],
+    )
+    return StarFile([optics, table], path)
+
+
+def shown_path(path: Path) -> str:
+    """Give a path as RELION wants it: from the working folder (the project) if below it, else from the root."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 -- resolving links would leave the project
+    here = Path.cwd()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
+
+
+def check_star_is_ours(path: Path, record: Path, *, overwrite: bool) -> None:
+    """Raise `UsageError` when `path` exists and is not what an earlier run wrote there."""
+    if path.is_dir():
+        raise UsageError(f"{path}: this is a folder; --star names the STAR file to write")
+    if overwrite or not path.exists():
+        return
+    with storage_errors(path):
+        ours = record.read_text(encoding="ascii").split() if record.is_file() else []
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found not in ours:
+        raise UsageError(f"{path}: exists, and no earlier run of this output folder wrote it; use --overwrite")
+
+
+def write_own_star(path: Path, record: Path, star: StarFile) -> None:
+    """Write the STAR file atomically, and beside the results what is needed to know it again."""
+    payload = format_star(star).encode("utf-8", "surrogateescape")
+    with storage_errors(path):
+        old = path.read_bytes() if path.is_file() else None
+    if old == payload:
+        return
+    # Both hashes: killed between the two writes, the old file is still known as ours.
+    known = [payload] if old is None else [payload, old]
+    write_text(record, "".join(hashlib.sha256(text).hexdigest() + "\n" for text in known))
+    write_bytes(path, payload)

@@ -1,0 +1,1 @@
+"""The smallest plugin for cryoplug: one command, one model, one format."""

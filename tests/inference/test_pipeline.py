@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cryoplug.core.results import FileResult
+from cryoplug.errors import DeviceError, FormatError
+from cryoplug.formats.mrc import MrcMicrograph, write_mrc
+from cryoplug.inference import pipeline
+from cryoplug.inference.denoiser import Denoiser
+from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
+from cryoplug.models.checkpoint import Checkpoint
+from cryoplug.models.registry import model_spec
+
+
+@pytest.fixture(scope="module")
+def denoiser() -> Denoiser:
+    weights = {name: tensor.numpy() for name, tensor in model_spec("cryo_cnn").build(seed=1).state_dict().items()}
+    return Denoiser(Checkpoint("cryo_cnn", weights, normalize="zscore"), device="cpu", tile=32, threads=2)
+
+
+def jobs_in(folder: Path, count: int, *, shape: tuple[int, int] = (150, 90)) -> list[DenoiseJob]:
+    rng = np.random.default_rng(0)
+    jobs = []
+    for index in range(count):
+        write_mrc(folder / f"m{index}.mrc", rng.normal(100, 5, shape).astype(np.float32), pixel_size_angstrom=1.5)
+        jobs.append(DenoiseJob(folder / f"m{index}.mrc", folder / "out" / f"m{index}.mrc"))
+    return jobs
+
+
+def run(jobs: list[DenoiseJob], denoiser: Denoiser, **hooks: object) -> tuple[bool, list[FileResult]]:
+    results: list[FileResult] = []
+    arguments = {
+        "begin": lambda job: None,
+        "finish": lambda job, result: results.append(result),
+        **hooks,
+    }
+    return run_pipeline(jobs, denoiser, label="test", **arguments), results
+
+
+def left_over(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*partial*"))
+
+
+def no_thread_is_left() -> bool:
+    return not any(thread.name.startswith("cryoplug-files") for thread in threading.enumerate())
+
+
+def test_files_come_out_in_order_and_equal_the_image_in_memory(tmp_path, denoiser):
+    jobs = jobs_in(tmp_path, 4)
+    complete, results = run(jobs, denoiser)
+    assert complete and [item.input for item in results] == [job.source for job in jobs]
+    for job in jobs:
+        with MrcMicrograph(job.source) as source, MrcMicrograph(job.target) as target:
+            wanted = denoiser.denoise(source.read_rows(0, 150))
+            assert np.allclose(target.read_rows(0, 150), wanted, rtol=0, atol=1e-4)
+            assert target.pixel_size_angstrom == pytest.approx(1.5)
+    assert no_thread_is_left() and not left_over(tmp_path)
+
+
+def test_no_jobs_are_done_at_once(denoiser):
+    assert run([], denoiser) == (True, [])
+
+
+def test_a_source_that_breaks_while_it_is_read_leaves_nothing_and_the_next_is_done(tmp_path, denoiser, monkeypatch):
+    jobs = jobs_in(tmp_path, 3)
+    real = MrcMicrograph.read_rows
+    measured = []
+
+    def breaking(self: MrcMicrograph, start: int, stop: int) -> np.ndarray:
+        # Statistics read from row 0 in high bands; the last band of the second file is reached only when denoising.
+        if self.path.name == "m1.mrc" and start > 100:
+            measured.append(start)
+            raise FormatError(f"{self.path}: changed while reading")
+        return real(self, start, stop)
+
+    monkeypatch.setattr(MrcMicrograph, "read_rows", breaking)
+    complete, results = run(jobs, denoiser)
+    assert complete and measured
+    assert [item.status for item in results] == ["done", "failed", "done"]
+    assert "changed while reading" in results[1].message and results[1].exit_code == 4
+    assert not jobs[1].target.exists() and not left_over(tmp_path)
+
+
+def test_an_error_of_the_device_ends_everything_cleanly(tmp_path, denoiser, monkeypatch):
+    jobs = jobs_in(tmp_path, 3)
+
+    def broken(rows: np.ndarray, band: object) -> np.ndarray:
+        raise DeviceError("the GPU failed")
+
+    monkeypatch.setattr(denoiser, "forward", broken)
+    with pytest.raises(DeviceError, match="the GPU failed"):
+        run(jobs, denoiser)
+    assert no_thread_is_left() and not left_over(tmp_path)
+    assert not any(job.target.exists() for job in jobs)
+
+
+def test_a_bug_in_the_reader_is_not_swallowed(tmp_path, denoiser, monkeypatch):
+    def broken(path: Path) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(pipeline, "open_micrograph", broken)
+    with pytest.raises(ZeroDivisionError):
+        run(jobs_in(tmp_path, 2), denoiser)
+    assert no_thread_is_left()
+
+
+def test_a_bug_in_the_callback_is_not_swallowed(tmp_path, denoiser):
+    def broken(job: DenoiseJob, result: FileResult) -> None:
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError):
+        run(jobs_in(tmp_path, 4), denoiser, finish=broken)
+    assert no_thread_is_left() and not left_over(tmp_path)
+
+
+@pytest.mark.parametrize("bands", [0, 1, 4, 7])
+def test_a_stop_at_any_band_leaves_whole_files_only(tmp_path, denoiser, bands, monkeypatch):
+    jobs = jobs_in(tmp_path, 3)
+    calls = []
+    real = denoiser.forward
+    monkeypatch.setattr(denoiser, "forward", lambda rows, band: calls.append(band) or real(rows, band))
+    complete, results = run(jobs, denoiser, should_stop=lambda: len(calls) >= bands)
+    assert not complete and len(results) < 3
+    assert no_thread_is_left() and not left_over(tmp_path)
+    assert {item.output for item in results} == {job.target for job in jobs if job.target.exists()}
+
+
+def test_the_reader_goes_on_into_the_next_file_while_one_is_written(tmp_path, denoiser, monkeypatch):
+    jobs = jobs_in(tmp_path, 2, shape=(40, 40))
+    second_was_opened = threading.Event()
+    real = pipeline.open_micrograph
+
+    def noticing(path: Path) -> MrcMicrograph:
+        if path == jobs[1].source:
+            second_was_opened.set()
+        return real(path)
+
+    monkeypatch.setattr(pipeline, "open_micrograph", noticing)
+    seen = []
+
+    def begin(job: DenoiseJob) -> None:
+        if job == jobs[0]:
+            seen.append(second_was_opened.wait(10))
+
+    run(jobs, denoiser, begin=begin)
+    assert seen == [True]
+
+
+def test_bands_under_way_are_few(tmp_path, denoiser, monkeypatch):
+    jobs = jobs_in(tmp_path, 2, shape=(1500, 40))
+    counts = {"read": 0, "written": 0, "most": 0}
+    lock = threading.Lock()
+    real_apply, real_write = pipeline.Normalization.apply, pipeline.MrcRowWriter.write_rows
+
+    def applying(self: object, pixels: np.ndarray) -> np.ndarray:
+        with lock:
+            counts["read"] += 1
+            counts["most"] = max(counts["most"], counts["read"] - counts["written"])
+        return real_apply(self, pixels)
+
+    def writing(self: object, rows: np.ndarray) -> None:
+        real_write(self, rows)
+        with lock:
+            counts["written"] += 1
+
+    monkeypatch.setattr(pipeline.Normalization, "apply", applying)
+    monkeypatch.setattr(pipeline.MrcRowWriter, "write_rows", writing)
+    complete, _ = run(jobs, denoiser)
+    assert complete and counts["read"] == counts["written"] == 2 * 47
+    # Two queues, and one band in the hands of each thread.
+    assert counts["most"] <= 2 * pipeline.QUEUE_BANDS + 3

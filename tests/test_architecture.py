@@ -1,0 +1,229 @@
+"""Who may import whom: the layers of the house, and the libraries that live in one room each."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "cryoplug"
+
+LAYERS = (
+    {"errors", "__init__"},
+    {"core", "extensions"},
+    {"formats", "store", "metrics", "kernels", "simulation"},
+    {"models"},
+    {"training", "inference"},
+    {"reports"},
+    {"workflows"},
+    {"cli"},
+    {"__main__"},
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+# The lazy public names at the top of the package and the contract tests for third parties reach everywhere by purpose.
+FREE = {"__init__", "testing"}
+
+TORCH_AT_THE_TOP = (
+    "models/cryo_cnn.py",
+    "models/residual_cnn.py",
+    "kernels/",
+    "training/",
+    "inference/denoiser.py",
+)
+ONLY_IN = {
+    "click": ("cli/",),
+    "rich": ("cli/",),
+    "h5py": ("store/hdf5.py",),
+    "matplotlib": ("reports/",),
+    "mrcfile": ("formats/",),
+    "starfile": ("formats/",),
+    "safetensors": ("models/checkpoint.py", "training/"),
+    "triton": ("kernels/",),
+}
+NEVER = ("scipy", "pandas", "pickle", "requests", "urllib3")
+
+
+@dataclass(frozen=True)
+class Import:
+    source: str  # path below cryoplug/
+    line: int
+    target: str  # dotted name of what is imported
+    at_the_top: bool  # runs when the module is imported
+    for_types_only: bool
+
+    def __str__(self) -> str:
+        return f"cryoplug/{self.source}:{self.line} imports {self.target}"
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    source = path.relative_to(PACKAGE).as_posix()
+
+    def visit(node: ast.AST, *, at_the_top: bool, types: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield Import(source, node.lineno, name.name, at_the_top, types)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"cryoplug/{source}:{node.lineno}: relative import; write the full name"
+            for name in node.names:
+                yield Import(source, node.lineno, f"{node.module}.{name.name}", at_the_top, types)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.body:
+                yield from visit(child, at_the_top=at_the_top, types=True)
+            for child in node.orelse:
+                yield from visit(child, at_the_top=at_the_top, types=types)
+        else:
+            inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+            for child in ast.iter_child_nodes(node):
+                yield from visit(child, at_the_top=at_the_top and not inside, types=types)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8"), str(path)), at_the_top=True, types=False)
+
+
+def all_imports() -> list[Import]:
+    return [item for path in modules() for item in imports_of(path)]
+
+
+def layer(source: str) -> str:
+    return source.split("/")[0].removesuffix(".py")
+
+
+def target_layer(target: str) -> str | None:
+    """Layer of an imported name of cryoplug; None for other libraries."""
+    parts = target.split(".")
+    if parts[0] != "cryoplug":
+        return None
+    return parts[1] if len(parts) > 1 and parts[1] in {*RANK, *FREE} else "__init__"
+
+
+def lives_in(source: str, places: tuple[str, ...]) -> bool:
+    return any(source == place or (place.endswith("/") and source.startswith(place)) for place in places)
+
+
+def test_every_module_belongs_to_a_layer() -> None:
+    unknown = {layer(path.relative_to(PACKAGE).as_posix()) for path in modules()} - set(RANK) - FREE
+    assert not unknown, f"give these a layer in tests/test_architecture.py: {unknown}"
+
+
+def test_a_layer_imports_only_the_layers_below_it() -> None:
+    wrong = []
+    for item in all_imports():
+        source, target = layer(item.source), target_layer(item.target)
+        if target is None or source in FREE or item.for_types_only or source == target:
+            continue
+        if target in FREE - {"__init__"} or RANK[target] >= RANK[source]:
+            wrong.append(str(item))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_inference_never_imports_training() -> None:
+    wrong = [
+        str(item) for item in all_imports() if layer(item.source) == "inference" and "cryoplug.training" in item.target
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("library", sorted(ONLY_IN))
+def test_a_library_is_imported_in_its_own_place_alone(library: str) -> None:
+    users = [item for item in all_imports() if item.target.split(".")[0] == library and layer(item.source) != "testing"]
+    wrong = [str(item) for item in users if not lives_in(item.source, ONLY_IN[library])]
+    assert not wrong, "\n".join([f"{library} belongs in {ONLY_IN[library]}:", *wrong])
+
+
+@pytest.mark.parametrize("library", ["matplotlib", "rich", "h5py", "safetensors", "triton"])
+def test_a_library_that_few_commands_need_is_imported_inside_functions(library: str) -> None:
+    allowed = ("store/hdf5.py", "kernels/")
+    wrong = [
+        str(item)
+        for item in all_imports()
+        if item.target.split(".")[0] == library
+        and item.at_the_top
+        and not item.for_types_only
+        and not lives_in(item.source, allowed)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_torch_is_imported_at_the_top_only_where_networks_run() -> None:
+    wrong = [
+        str(item)
+        for item in all_imports()
+        if item.target.split(".")[0] == "torch"
+        and item.at_the_top
+        and not item.for_types_only
+        and not lives_in(item.source, TORCH_AT_THE_TOP)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_core_touches_no_library_but_numpy() -> None:
+    allowed = {"cryoplug", "numpy", *sys.stdlib_module_names}
+    used = [item for item in all_imports() if layer(item.source) == "core" and not item.for_types_only]
+    wrong = [str(item) for item in used if item.target.split(".")[0] not in allowed]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("library", NEVER)
+def test_libraries_that_are_no_dependency_are_not_imported(library: str) -> None:
+    wrong = [str(item) for item in all_imports() if item.target.split(".")[0] == library]
+    assert not wrong, "\n".join(wrong)
+
+
+def heavy_after(code: str, tmp_path: Path) -> set[str]:
+    """Run code in a fresh interpreter; return which heavy libraries it imported."""
+    script = (
+        f"import sys\n{code}\n"
+        "print('HEAVY', *sorted({'torch', 'matplotlib', 'scipy', 'pandas'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CRYOPLUG_NO_PLUGINS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.rpartition("HEAVY")[2].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import cryoplug",
+        "import cryoplug.cli.main",
+        "import cryoplug.cli.convert",
+        "import cryoplug.cli.inspect",
+        "import cryoplug.cli.plugins",
+        "import cryoplug.workflows.convert",
+        "import cryoplug.workflows.inspect",
+        "import cryoplug.cli.denoise",
+        "from cryoplug.cli.main import run; assert run(['--help']) == 0",
+        "from cryoplug.cli.main import run; assert run(['convert', '--help']) == 0",
+        "from cryoplug.cli.main import run; assert run(['inspect', '--help']) == 0",
+    ],
+)
+def test_light_commands_do_not_import_heavy_libraries(code: str, tmp_path: Path) -> None:
+    assert heavy_after(code, tmp_path) == set()
+
+
+def test_converting_and_inspecting_a_micrograph_does_not_import_torch(tmp_path: Path) -> None:
+    code = """
+import numpy as np
+from pathlib import Path
+from cryoplug.cli.main import run
+from cryoplug.formats.mrc import write_mrc
+pixels = np.random.default_rng(1).normal(5, 1, (96, 80)).astype(np.float32)
+for name in ("a.mrc", "b.mrc"):
+    write_mrc(Path(name), pixels, pixel_size_angstrom=1.0)
+assert run(["inspect", "a.mrc"]) == 0
+assert run(["convert", "a.mrc", "b.mrc", "-o", "store", "--patch-size", "64", "--stride", "16"]) == 0
+assert run(["inspect", "store"]) == 0
+"""
+    assert "torch" not in heavy_after(code, tmp_path)
