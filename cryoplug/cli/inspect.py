@@ -107,7 +107,7 @@ def _label(key: str) -> tuple[str, str]:
 
 def _shown(value: Any, unit: str = "") -> str:
     if value is None:
-        return "unknown"
+        return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -122,4 +122,4 @@ def _shown(value: Any, unit: str = "") -> str:
         text = (" x ".join(items) if numbers and len(value) > 1 else ", ".join(items) or "none") + more
     else:
         text = printable_name(value)
-    return f"{text} {unit}".rstrip() if text not in ("unknown", "none") else text
+    return f"{text} {unit}".rstrip() if text not in ("-", "none") else text

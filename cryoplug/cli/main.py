@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": "Say what a file is and what is wrong with it.",
     "plugins": "Say which plugins are installed and which are broken.",
     "simulate": "Make micrographs with a known truth.",
+    "train": "Train a network on a store and keep the best checkpoint.",
 }
 """Name and one line of help; kept here so that ``cryoplug --help`` loads no command."""
 
@@ -36,15 +37,13 @@ class LazyGroup(click.Group):
         if cmd_name in COMMANDS:
             module = importlib.import_module(f"cryoplug.cli.{cmd_name}")
             return getattr(module, cmd_name)
-        if cmd_name not in self._plugin_names():
-            return None
         from cryoplug import extensions
 
-        command = extensions.load_all("commands").get(cmd_name)
-        if command is None:
-            raise UsageError(f"{cmd_name}: the plugin behind this command is broken; see: cryoplug plugins list")
-        if not isinstance(command, click.Command):
-            raise UsageError(f"{cmd_name}: the plugin offers a {type(command).__name__}, not a click command")
+        found = next((item for item in extensions.discover("commands") if item.name == cmd_name), None)
+        if found is None:
+            return None
+        command = extensions.load(found, expected=click.Command)
+        assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

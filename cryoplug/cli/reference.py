@@ -16,7 +16,7 @@ def reference() -> str:
         "Written from the commands' own help by `python -m cryoplug.cli.reference`; a test keeps it equal.\n",
         "Option names may be spelled with underscores, too. Results go to stdout, talk to stderr.\n",
     ]
-    context = click.Context(cli, info_name="cryoplug")
+    context = click.Context(cli, info_name="cryoplug", **cli.context_settings)
     for name in sorted(COMMANDS):
         command = cli.get_command(context, name)
         assert command is not None

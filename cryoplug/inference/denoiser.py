@@ -89,12 +89,15 @@ class Denoiser:
         self._overlap = -(-checkpoint.spec.receptive_field_px // self._multiple) * self._multiple
         on_cpu = self.device.type == "cpu"
         self._tile = (tile, tile) if tile else (CPU_TILE_PX if on_cpu else CUDA_TILE_PX)
+        # 4096x4096 through cryo_cnn, float32: channels_last halves the time on a CPU, and takes 23 ms instead of 16 on an
+        # H200.
+        self._layout = torch.channels_last if on_cpu else torch.contiguous_format
         if on_cpu:
             keep_allocator_memory()
         try:
             with _device_errors():
                 module = _with_weights(checkpoint).to(self.device)
-                self._module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                self._module = module.to(memory_format=self._layout)  # type: ignore[call-overload]
         except _OutOfMemoryError as error:
             raise DeviceError(f"{self.device}: not enough memory for the weights ({error}); free memory") from error
         self._workers = _one_core_workers(self.threads) if on_cpu else None
@@ -191,7 +194,7 @@ class Denoiser:
             # inference_mode belongs to a thread, so every worker enters it.
             with torch.inference_mode():
                 pixels = torch.from_numpy(rows[tile.read.slices])[None, None].to(self.device)
-                pixels = self._padded(pixels).contiguous(memory_format=torch.channels_last)
+                pixels = self._padded(pixels).contiguous(memory_format=self._layout)
                 denoised = self._module(pixels)[0, 0][tile.crop.slices]
                 torch.from_numpy(result)[tile.paste.slices].copy_(denoised)
 

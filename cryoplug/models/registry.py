@@ -116,10 +116,9 @@ def models() -> dict[str, ModelSpec]:
     from cryoplug.extensions import load_all
 
     found = {spec.id: spec for spec in FOUNDING_MODELS}
-    for value in load_all("models").values():
-        spec = value() if callable(value) and not isinstance(value, ModelSpec) else value
-        if isinstance(spec, ModelSpec):
-            found.setdefault(spec.id, spec)
+    for spec in load_all("models", expected=ModelSpec).values():
+        assert isinstance(spec, ModelSpec)
+        found.setdefault(spec.id, spec)
     return found
 
 

@@ -21,9 +21,9 @@ from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.workflows.discovery import DiscoveredMicrograph, discover
 from cryoplug.workflows.outputs import (
     RECORD_FOLDER,
-    OutputRecord,
     PlannedOutput,
     Settings,
+    begin_output,
     check_no_input,
     is_finished,
     new_record,
@@ -170,11 +170,11 @@ def _run(
     ]
     index_of = {job.target: index for job, index in zip(jobs, todo, strict=True)}
     # Taken before anything is read: a micrograph that changes meanwhile is redone by the next run.
-    records = {index: _record(planned[index], settings) for index in todo}
+    records = {index: new_record(planned[index], settings) for index in todo}
 
     def begin(job: DenoiseJob) -> None:
         index = index_of[job.target]
-        write_record(planned[index].record, records[index])
+        begin_output(planned[index], records[index])
 
     def finish(job: DenoiseJob, result: FileResult) -> None:
         index = index_of[job.target]
@@ -205,14 +205,6 @@ def _run(
             f"{done} of {len(planned)} micrographs are finished in {request.output}; the same command goes on",
         )
     return str(denoiser.device)
-
-
-def _record(item: PlannedOutput, settings: Settings) -> OutputRecord:
-    try:
-        return new_record(item, settings)
-    except OSError:
-        # It is missing, and will fail by name; should it appear until then, these zeros make the next run redo it.
-        return OutputRecord(False, str(item.micrograph.path), 0, 0, {})
 
 
 @contextlib.contextmanager

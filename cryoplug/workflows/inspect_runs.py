@@ -20,6 +20,7 @@ _CHECKPOINT_FILE = re.compile(r"conv\d+_(weights|bias)\.bin|model\.safetensors|c
 _EPOCH_FOLDER = re.compile(r"epoch_\d{4,}")
 _RUN_FILES = ("run.json", "metrics.jsonl", "resume")
 _MAX_METRICS_BYTES = 64 << 20
+_MAX_RUN_JSON_BYTES = 16 << 20
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -57,7 +58,9 @@ def inspect_checkpoint(path: Path) -> Inspection:
         "config": checkpoint.config,
         "stored_in": f"{stored}, equal bit for bit" if bins and tensors else stored,
         "parameters": sum(array.size for array in checkpoint.weights.values()),
-        "layers": {name: list(array.shape) for name, array in checkpoint.weights.items() if not name.endswith(".bias")},
+        "layers": {
+            name: list(array.shape) for name, array in sorted(checkpoint.weights.items()) if not name.endswith(".bias")
+        },
         "loss": read_loss(folder),
         "largest_weight": max(float(np.abs(array).max()) for array in checkpoint.weights.values() if array.size),
         "normalize": checkpoint.normalize,
@@ -75,31 +78,33 @@ def inspect_run(folder: Path) -> Inspection:
     best = best_epoch(folder)
     resume = folder / "resume"
     metrics = _metrics(folder, findings)
-    wanted = _wanted_epochs(folder, findings)
-    unfinished = resume.is_dir() and wanted is not None and len(metrics) < wanted
+    status, wanted = _status(folder, findings)
+    unfinished = status not in (None, "finished")
     summary: dict[str, Any] = {
+        "status": "interrupted or still running" if unfinished else status,
         "epochs_kept": [item.name for item in epochs],
         "best": best.name if best else None,
         "best_loss": read_loss(best) if best else None,
         "epochs_done": len(metrics) or None,
         "epochs_wanted": wanted,
-        "can_be_resumed": resume.is_dir() and any(resume.iterdir()),
+        "can_be_resumed": status != "finished" and resume.is_dir() and any(resume.iterdir()),
     }
     if metrics:
         summary["first"], summary["last"] = _brief(metrics[0]), _brief(metrics[-1])
     _check_metrics(metrics, best, findings)
     if unfinished:
-        message = f"{len(metrics)} of {wanted} epochs are done; the same train command with --resume goes on"
+        message = f"{len(metrics)} of {wanted or '?'} epochs are done; the same train command with --resume goes on"
         findings.append(Finding("note", "resume", message))
     if len(epochs) > 1:
         names = ", ".join(item.name for item in epochs)
         message = f"{len(epochs)} epoch folders ({names}) where one is kept; {best.name if best else 'none'} is used"
-        findings.append(Finding("note" if unfinished else "warning", "epochs", f"{message}; delete the others"))
+        advice = "training tidies up when it goes on" if unfinished else "delete the others"
+        findings.append(Finding("note" if unfinished else "warning", "epochs", f"{message}; {advice}"))
     for item in sorted(folder.glob(f".*{PARTIAL_SUFFIX}")):
         findings.append(Finding("note", item.name, "half-written, from a killed run; delete it when no cryoplug runs"))
     if best is None:
         message = "no epoch with weights yet; train with --save until the first epoch ends"
-        findings.append(Finding("warning", "epochs", message))
+        findings.append(Finding("note" if unfinished else "warning", "epochs", message))
     else:
         checkpoint = inspect_checkpoint(best)
         summary["checkpoint"] = checkpoint.summary
@@ -154,36 +159,49 @@ def _metrics(folder: Path, findings: list[Finding]) -> list[dict[str, Any]]:
 
 
 def _check_metrics(metrics: list[dict[str, Any]], best: Path | None, findings: list[Finding]) -> None:
+    losses: dict[int, float] = {}
     for record in metrics:
-        for name in ("train_loss", "val_loss"):
-            value = record.get(name, 0.0)
-            if value is None or (isinstance(value, float) and not math.isfinite(value)):
-                findings.append(Finding("error", f"metrics.jsonl {name}", f"not finite in epoch {record['epoch']}"))
-    losses = {item["epoch"]: item["val_loss"] for item in metrics if isinstance(item["val_loss"], (int, float))}
+        # Without validation patches val_loss is null, and the training loss decides which epoch is best.
+        judged = record.get("train_loss") if record["val_loss"] is None else record["val_loss"]
+        values = {name: record[name] for name in ("train_loss", "val_loss") if record.get(name) is not None}
+        bad = [name for name, value in values.items() if not _is_finite(value)]
+        if bad or judged is None:
+            where = f"metrics.jsonl {', '.join(bad) or 'train_loss'}"
+            findings.append(Finding("error", where, f"not finite in epoch {record['epoch']}; lower --lr, train again"))
+        else:
+            losses[record["epoch"]] = float(judged)
     number = epoch_number(best) if best else 0
-    if number in losses and best is not None:
-        kept, lowest = losses[number], min(losses, key=lambda epoch: losses[epoch])
-        written = read_loss(best)
-        if losses[lowest] < kept:
-            message = f"validation loss {kept:.8f}, but epoch {lowest} had {losses[lowest]:.8f}; the best one is lost"
-            findings.append(Finding("warning", best.name, message))
-        if written is not None and abs(written - kept) > 1e-8 * max(1.0, abs(kept)) + 5e-9:
-            message = f"{written:.8f}, but metrics.jsonl says {kept:.8f}; they are of different runs"
-            findings.append(Finding("warning", f"{best.name}/loss.txt", message))
+    if best is None or number not in losses:
+        return
+    kept, lowest = losses[number], min(losses, key=lambda epoch: losses[epoch])
+    written = read_loss(best)
+    if losses[lowest] < kept:
+        message = f"loss {kept:.8f}, but epoch {lowest} had {losses[lowest]:.8f}; the best one is lost, train again"
+        findings.append(Finding("warning", best.name, message))
+    # loss.txt has eight decimals.
+    if written is not None and abs(written - kept) > 5e-9 + 1e-9 * abs(kept):
+        message = f"{written:.8f}, but metrics.jsonl says {kept:.8f}; they are of different runs"
+        findings.append(Finding("warning", f"{best.name}/loss.txt", message))
 
 
-def _wanted_epochs(folder: Path, findings: list[Finding]) -> int | None:
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _status(folder: Path, findings: list[Finding]) -> tuple[str | None, int | None]:
     path = folder / "run.json"
     if not path.is_file():
-        return None
+        return None, None
     try:
-        record = json.loads(path.read_bytes()[: 16 << 20])
+        record = json.loads(path.read_bytes()[:_MAX_RUN_JSON_BYTES])
     except (ValueError, RecursionError):
-        findings.append(Finding("warning", path.name, "not JSON; what the run was asked for is not known"))
-        return None
-    config = record.get("config", record) if isinstance(record, dict) else {}
-    epochs = config.get("epochs") if isinstance(config, dict) else None
-    return epochs if isinstance(epochs, int) else None
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+        message = "not JSON with a config; what the run was asked for is not known, and it cannot be resumed"
+        findings.append(Finding("warning", path.name, message))
+        return None, None
+    epochs, status = record["config"].get("epochs"), record.get("status")
+    return (status if isinstance(status, str) else None), (epochs if isinstance(epochs, int) else None)
 
 
 def _brief(record: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cryoplug.core.atomic import write_text
+from cryoplug.core.atomic import PARTIAL_SUFFIX, storage_errors, write_text
 from cryoplug.core.results import to_json
 from cryoplug.errors import UsageError
 from cryoplug.formats.registry import formats
@@ -62,6 +63,10 @@ class OutputRecord:
     """Time of its last change."""
     settings: dict[str, str]
     """Fields of `Settings`."""
+    host: str
+    """Machine that wrote it."""
+    pid: int
+    """Process that wrote it; part of the name of the unfinished output."""
     output_size_bytes: int = 0
     """Size of the output; 0 while unfinished."""
     version: int = _RECORD_VERSION
@@ -145,15 +150,34 @@ def check_no_input(targets: Sequence[Path], inputs: Sequence[Path]) -> None:
 
 
 def new_record(item: PlannedOutput, settings: Settings) -> OutputRecord:
-    """Describe an output that is about to be written."""
-    status = item.micrograph.path.stat()
+    """Describe an output that is about to be written.
+
+    A micrograph that is missing gets a record that matches none: should it appear until it is read, it is redone next time.
+    """
+    try:
+        status = item.micrograph.path.stat()
+        size_bytes, mtime_ns = status.st_size, status.st_mtime_ns
+    except (OSError, ValueError):
+        size_bytes, mtime_ns = -1, -1
     return OutputRecord(
         finished=False,
         input=str(item.micrograph.path.absolute()),
-        input_size_bytes=status.st_size,
-        input_mtime_ns=status.st_mtime_ns,
+        input_size_bytes=size_bytes,
+        input_mtime_ns=mtime_ns,
         settings=asdict(settings),
+        host=socket.gethostname(),
+        pid=os.getpid(),
     )
+
+
+def begin_output(item: PlannedOutput, record: OutputRecord) -> None:
+    """Note that an output is being written, and remove what a killed run on this machine left of it."""
+    old = read_record(item.record)
+    if old is not None and not old.finished and old.host == record.host and not _is_alive(old.pid):
+        rest = item.target.with_name(f".{item.target.name}.{old.pid}{PARTIAL_SUFFIX}")
+        with storage_errors(rest):
+            rest.unlink(missing_ok=True)
+    write_record(item.record, record)
 
 
 def write_record(path: Path, record: OutputRecord) -> None:
@@ -172,7 +196,8 @@ def read_record(path: Path) -> OutputRecord | None:
     if not isinstance(values, dict) or set(values) != {item.name for item in fields(OutputRecord)}:
         return None
     record = OutputRecord(**values)
-    return record if record.version == _RECORD_VERSION and isinstance(record.settings, dict) else None
+    sound = record.version == _RECORD_VERSION and isinstance(record.settings, dict) and isinstance(record.pid, int)
+    return record if sound and record.pid > 0 else None
 
 
 def is_finished(item: PlannedOutput, settings: Settings) -> bool:
@@ -208,6 +233,16 @@ def is_finished(item: PlannedOutput, settings: Settings) -> bool:
     except OSError:
         return False
     return (status.st_size, status.st_mtime_ns) == (record.input_size_bytes, record.input_mtime_ns)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _as_mrc(relative: PurePosixPath, endings: set[str]) -> PurePosixPath:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -330,6 +331,21 @@ def test_a_file_whose_run_was_killed_before_it_was_acknowledged_is_redone(here, 
     values = json.loads(record.read_text())
     record.write_text(json.dumps({**values, "finished": False, "output_size_bytes": 0}))
     assert statuses(go(checkpoints[0], "a.mrc")) == ["done"]
+
+
+def test_what_a_killed_run_left_of_a_file_goes_when_the_file_is_done_again(here, checkpoints):
+    micrographs(here, "a")
+    go(checkpoints[0], "a.mrc")
+    record = next(Path("out", outputs.RECORD_FOLDER).glob("*.json"))
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    values = {**json.loads(record.read_text()), "finished": False, "pid": dead.pid}
+    record.write_text(json.dumps(values))
+    Path("out/a.mrc").rename(f"out/.a.mrc.{dead.pid}.cryoplug-partial")
+    living = here / Path(f"out/.a.mrc.{os.getppid()}.cryoplug-partial")
+    living.write_bytes(b"another run")
+    assert statuses(go(checkpoints[0], "a.mrc")) == ["done"]
+    assert partials(here) == [living]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"finished": true}', "\x00", "[" * 5000])

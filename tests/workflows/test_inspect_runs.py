@@ -96,10 +96,34 @@ def test_kept_epoch_that_is_not_the_best_is_wrong(tmp_path: Path) -> None:
 def test_loss_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
     folder = a_run(tmp_path / "run", {1: 0.5}, kept=(1,))
     with open(folder / "metrics.jsonl", "a") as stream:
-        stream.write('{"epoch": 2, "train_loss": NaN, "val_loss": null}\nnot json\n')
+        stream.write('{"epoch": 2, "train_loss": NaN, "val_loss": 0.5}\nnot json\n')
     text = messages(inspect_path(folder))
     assert "not finite in epoch 2" in text
     assert "line 3" in text
+
+
+def test_run_without_validation_is_judged_by_its_training_loss(tmp_path: Path) -> None:
+    folder = a_run(tmp_path / "run", {1: 0.5}, kept=(1,))
+    (folder / "metrics.jsonl").write_text('{"epoch": 1, "train_loss": 0.5, "val_loss": null}\n')
+    assert not inspect_path(folder).wrong
+
+
+def test_unfinished_run_is_noted_and_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = a_run(tmp_path / "run", {1: 0.5, 2: 0.25}, kept=(1, 2))
+    (folder / "run.json").write_text(json.dumps({"status": "running", "config": {"epochs": 5}}))
+    (folder / "resume").mkdir()
+    (folder / "resume" / "state.safetensors").touch()
+    found = inspect_path(folder)
+    assert not found.wrong, messages(found)
+    assert "2 of 5 epochs are done" in messages(found, "note")
+    assert "--resume" in messages(found, "note")
+    assert found.summary["can_be_resumed"] is True
+
+
+def test_unreadable_request_of_a_run_is_wrong(tmp_path: Path) -> None:
+    folder = a_run(tmp_path / "run", {1: 0.5}, kept=(1,))
+    (folder / "run.json").write_text("{")
+    assert "run.json" in messages(inspect_path(folder))
 
 
 def test_run_without_an_epoch_is_wrong(tmp_path: Path) -> None:

@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""`cryoplug denoise` of one micrograph on the CPU against the plain network applied to the whole image.
+
+Each side runs in processes of its own, in turn. The plain side is timed for the network alone; cryoplug's side for the
+whole command: reading, statistics, network, writing, fsync. Importing torch (4 to 5 s, 217 MB) is in neither time, and
+in both memories. Appends one row to cpu_denoise.csv beside this file.
+
+    python benchmarks/cpu_denoise.py [--size 4096] [--model cryo_cnn] [--threads 2] [--repeats 3] [--csv FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+MAKE = """
+import sys
+from pathlib import Path
+import numpy as np
+from cryoplug.formats.mrc import write_mrc
+from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
+from cryoplug.models.registry import model_spec
+folder, size, model = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+pixels = np.random.default_rng(0).gamma(3.0, 2.0, (size, size)).astype(np.float32)
+write_mrc(folder / "micrograph.mrc", pixels, pixel_size_angstrom=1.0)
+weights = {name: tensor.numpy() for name, tensor in model_spec(model).build(seed=0).state_dict().items()}
+save_checkpoint(folder / "run" / "epoch_0001", Checkpoint(model, weights), 0.0)
+print("{}")
+"""
+
+PLAIN = """
+import json, resource, sys, time
+import mrcfile, numpy as np, torch
+from torch import nn
+folder, threads, model = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(threads)
+names, channels = (["1", "2", "3"], 16) if model == "cryo_cnn" else ([f"{i:02d}" for i in range(1, 13)], 32)
+layers = []
+for name in names:
+    layer = nn.Conv2d(1 if name == names[0] else channels, 1 if name == names[-1] else channels, 3, padding=1)
+    for kind, tensor in (("weights", layer.weight), ("bias", layer.bias)):
+        values = np.fromfile(f"{folder}/run/epoch_0001/conv{name}_{kind}.bin", "<f4")
+        tensor.data.copy_(torch.from_numpy(values.reshape(tensor.shape)))
+    layers += [layer, nn.ReLU()]
+net = nn.Sequential(*layers[:-1])
+pixels = np.array(mrcfile.read(f"{folder}/micrograph.mrc"))
+scale = np.float32(np.percentile(pixels[pixels > 0], 95))
+image = torch.from_numpy(np.clip(pixels / scale, 0, 1))[None, None]
+start = time.perf_counter()
+with torch.inference_mode():
+    result = net(image)
+    if model != "cryo_cnn":
+        result = image - result
+seconds = time.perf_counter() - start
+rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+np.save(f"{folder}/plain.npy", result[0, 0].numpy() * scale)
+print(json.dumps({"seconds": seconds, "rss_mib": rss}))
+"""
+
+OURS = """
+import json, resource, sys, time
+import torch
+from cryoplug.cli.main import run
+folder, threads = sys.argv[1], sys.argv[2]
+start = time.perf_counter()
+code = run(["denoise", f"{folder}/micrograph.mrc", "--checkpoint", f"{folder}/run", "-o", f"{folder}/out",
+            "--threads", threads, "--device", "cpu", "--overwrite", "--json"])
+seconds = time.perf_counter() - start
+rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+assert code == 0, code
+print(json.dumps({"seconds": seconds, "rss_mib": rss}))
+"""
+
+COMPARE = """
+import json, sys
+import mrcfile, numpy as np
+plain = np.load(f"{sys.argv[1]}/plain.npy")
+ours = mrcfile.read(f"{sys.argv[1]}/out/micrograph.mrc")
+print(json.dumps({"difference": float(np.abs(plain - ours).max() / np.ptp(plain))}))
+"""
+
+
+def child(code: str, *arguments: object) -> dict[str, float]:
+    """Run a script in a fresh interpreter and read the JSON in its last line."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    # The interpreter's -c looks for packages in the working folder first: the checkout that this file is part of.
+    done = subprocess.run(command, cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def cpu_name() -> str:
+    """Give the model of the processor."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def main() -> None:
+    """Measure both sides in turn and append a row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--model", choices=["cryo_cnn", "residual_cnn"], default="cryo_cnn")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--csv", type=Path, default=Path(__file__).with_suffix(".csv"))
+    options = parser.parse_args()
+    plain, ours = [], []
+    with tempfile.TemporaryDirectory(prefix="cryoplug-benchmark-") as folder:
+        child(MAKE, folder, options.size, options.model)
+        for _ in range(options.repeats):
+            plain.append(child(PLAIN, folder, options.threads, options.model))
+            ours.append(child(OURS, folder, options.threads))
+        difference = child(COMPARE, folder)["difference"]
+
+    def middle(side: list[dict[str, float]], key: str) -> float:
+        return round(statistics.median(item[key] for item in side), 3)
+
+    def spread(side: list[dict[str, float]]) -> str:
+        seconds = [item["seconds"] for item in side]
+        return f"{min(seconds):.2f}-{max(seconds):.2f}"
+
+    row = {
+        "date": datetime.date.today().isoformat(),
+        "cpu": cpu_name(),
+        "threads": options.threads,
+        "load_1min": round(os.getloadavg()[0], 2),
+        "torch": child("import json, torch; print(json.dumps(torch.__version__))"),
+        "model": options.model,
+        "shape": f"{options.size}x{options.size}",
+        "dtype": "float32",
+        "repeats": options.repeats,
+        "plain_network_s": middle(plain, "seconds"),
+        "plain_spread_s": spread(plain),
+        "plain_rss_mib": max(item["rss_mib"] for item in plain),
+        "cryoplug_command_s": middle(ours, "seconds"),
+        "cryoplug_spread_s": spread(ours),
+        "cryoplug_rss_mib": max(item["rss_mib"] for item in ours),
+        "times_faster": round(middle(plain, "seconds") / middle(ours, "seconds"), 2),
+        "difference_of_range": difference,
+    }
+    is_new = not options.csv.exists()
+    with options.csv.open("a", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(row))
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+    for key, value in row.items():
+        print(f"{key:>22}  {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The command ``cryoplug train``: training pairs in, the best checkpoint out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option
+from cryoplug.cli.output import echo_result, printable_name, say
+from cryoplug.errors import UsageError
+
+if TYPE_CHECKING:
+    from cryoplug.training.progress import Event
+
+
+@click.command("train", cls=CryoplugCommand)
+@click.argument("data", required=False, type=click.Path(path_type=Path))
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Another way to give DATA.")
+@click.option("--stream", is_flag=True, help="Accepted for the founding program's sake: training always streams.")
+@click.option("--model", default="cryo_cnn", show_default=True, help="cryo_cnn, residual_cnn, or one of a plugin.")
+@click.option("--epochs", type=int, default=5, show_default=True, help="Passes over the training patches.")
+@click.option("--lr", type=float, default=0.001, show_default=True, help="Adam's learning rate.")
+@click.option("--batch-size", type=int, default=8, show_default=True, help="Patches a step.")
+@click.option("--patch-size", type=int, default=1024, show_default=True, help="Side of the patches of bare bins.")
+@click.option(
+    "--val-split",
+    type=float,
+    default=0.1,
+    show_default=True,
+    help="Part held out: of the micrographs, or of the patches of bare bins; 0 for none.",
+)
+@click.option("--val-indices", type=click.Path(path_type=Path), help="File of validation patches, one index a line.")
+@click.option("--max-batches", type=click.IntRange(min=0), default=0, help="Quick test: batches an epoch; 0 for all.")
+@click.option("--save", is_flag=True, help="Keep the best checkpoint and the state for going on.")
+@click.option(
+    "--checkpoint-dir",
+    type=click.Path(path_type=Path),
+    default=Path("saved_models"),
+    show_default=True,
+    help="The run folder is CHECKPOINT_DIR/MODEL.",
+)
+@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint to start from.")
+@click.option("--resume", is_flag=True, help="Go on with a saved run, also for more --epochs.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides weights, split, order and augmentation.")
+@click.option("--shuffle/--no-shuffle", default=True, show_default=True, help="A new order each epoch.")
+@click.option(
+    "--augment",
+    type=click.Choice(["none", "dihedral"]),
+    default="none",
+    show_default=True,
+    help="dihedral: turn and mirror each pair at random.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=int, default=None, help="CPU threads; all by default.")
+@click.option(
+    "--checkpoint-minutes",
+    type=float,
+    default=5.0,
+    show_default=True,
+    help="Minutes between saves of the state for going on.",
+)
+@overwrite_option
+@json_option
+def train(
+    data: Path | None,
+    data_dir: Path | None,
+    stream: bool,
+    max_batches: int,
+    save: bool,
+    checkpoint_dir: Path,
+    init: Path | None,
+    val_indices: Path | None,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+    **fields: Any,
+) -> None:
+    """Train a network on pairs of noisy and clean patches.
+
+    Adam minimises mean((network(noisy) - clean)^2); the epoch with the lowest validation loss is kept. Killed at any
+    moment, the same command goes on where it stopped and ends with the same weights, bit for bit.
+
+    Example: cryoplug train dataset/ --epochs 5 --save --checkpoint-dir saved_models
+    """
+    from cryoplug.training.config import TrainConfig
+    from cryoplug.workflows.train import TrainRequest
+    from cryoplug.workflows.train import train as run
+
+    if (data is None) == (data_dir is None):
+        raise UsageError("give the training data once: as DATA or with --data-dir")
+    request = TrainRequest(
+        data or data_dir or Path(),
+        TrainConfig(max_batches=max_batches or None, **fields),
+        save=save,
+        checkpoint_dir=checkpoint_dir,
+        init=init,
+        val_indices=val_indices,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    result = run(request, lambda event: _show(event, as_json=as_json))
+    if result.already_finished and as_json:
+        for epoch in result.epochs:
+            echo_result(epoch.record(), as_json=True)
+    if not as_json:
+        kept = f"; kept in {printable_name(result.checkpoint)}" if result.checkpoint else "; not saved"
+        last = result.epochs[-1]
+        text = (
+            f"best epoch {result.best_epoch}: loss {result.best_loss:.8f}{kept}\n"
+            f"training loss {result.first_batch_loss:.6f} in the first batch, {last.train_loss:.8f} in epoch {last.epoch}"
+        )
+        echo_result(result, as_json=False, text=text)
+
+
+def _show(event: Event, *, as_json: bool) -> None:
+    from cryoplug.training.progress import EpochReport
+
+    say(f"train: {event.text}")
+    if as_json and isinstance(event, EpochReport):
+        echo_result(event.record(), as_json=True)

@@ -1,0 +1,1 @@
+"""How the networks are run fast: memory, bands of rows, fused kernels."""

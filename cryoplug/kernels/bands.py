@@ -1,0 +1,236 @@
+"""Run a convolutional network over row bands whose activations stay in the processor's cache, forward and backward.
+
+A band is read with a halo of the receptive radius of true neighbour rows, so that its output rows and their gradients
+are those of the whole image; zero padding acts only at the image's own border. Bands are independent: each runs on one
+thread, and sums are taken in band order, so that a result does not depend on how many threads there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from cryoplug.errors import UsageError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+DEFAULT_BAND_PIXELS = 128 * 1024
+"""Output pixels of a band; see benchmarks/cpu_training.py for the measurement behind it."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """Rows to read and, of the result, rows to keep; all in rows of the image."""
+
+    read_start: int
+    """First row read; a multiple of the network's size multiple."""
+    read_stop: int
+    """One past the last row read."""
+    start: int
+    """First row kept."""
+    stop: int
+    """One past the last row kept."""
+
+
+def plan_bands(height: int, *, receptive_field_px: int, band_rows: int, size_multiple: int = 1) -> tuple[Band, ...]:
+    """Cut `height` rows into bands; every row is kept exactly once.
+
+    Parameters
+    ----------
+    height
+        Rows of the image, at least 1.
+    receptive_field_px
+        Halo on each side, rounded up to a multiple of `size_multiple` and clipped at the image border.
+    band_rows
+        Rows kept per band, rounded up to a multiple of `size_multiple`; the last band may be shorter.
+    size_multiple
+        Product of the network's pooling strides: bands start and end on multiples of it, or at the image's end.
+    """
+    if height < 1 or band_rows < 1 or receptive_field_px < 0 or size_multiple < 1:
+        raise UsageError(
+            f"bands: height {height}, band_rows {band_rows}, size_multiple {size_multiple} (allowed: 1 or more), "
+            f"receptive_field_px {receptive_field_px} (allowed: 0 or more); correct the call"
+        )
+    step = -(-band_rows // size_multiple) * size_multiple
+    halo = -(-receptive_field_px // size_multiple) * size_multiple
+    return tuple(
+        Band(max(0, start - halo), min(height, start + step + halo), start, min(height, start + step))
+        for start in range(0, height, step)
+    )
+
+
+def default_band_rows(width: int, *, receptive_field_px: int) -> int:
+    """Rows per band for images `width` pixels wide: about `DEFAULT_BAND_PIXELS`, and not mostly halo."""
+    return max(8, 4 * receptive_field_px, DEFAULT_BAND_PIXELS // max(1, width))
+
+
+@contextlib.contextmanager
+def band_workers(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Give a pool that runs one band per thread; torch's own threads are set to one a band meanwhile.
+
+    Splitting each layer over the cores makes them wait for one another at every layer; splitting the bands does not.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="cryoplug-band") as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
+
+
+def forward_bands(
+    module: nn.Module,
+    image_tensor: torch.Tensor,
+    *,
+    receptive_field_px: int,
+    band_rows: int,
+    size_multiple: int = 1,
+    pool: ThreadPoolExecutor | None = None,
+) -> torch.Tensor:
+    """Apply a network to images in row bands.
+
+    Parameters
+    ----------
+    module
+        Maps ``(b, c, y, x)`` to ``(b, c', y, x)`` and depends only on pixels within `receptive_field_px`.
+        On the CPU it is fastest in ``torch.channels_last``.
+    image_tensor
+        ``(b, c, y, x)``, on the module's device.
+    receptive_field_px, band_rows, size_multiple
+        See `plan_bands`.
+    pool
+        From `band_workers`; without one the bands run one after another in the caller's thread.
+
+    Returns
+    -------
+    torch.Tensor
+        What ``module(image_tensor)`` gives, to float32 rounding; no gradient is recorded.
+    """
+    bands = plan_bands(
+        image_tensor.shape[2],
+        receptive_field_px=receptive_field_px,
+        band_rows=band_rows,
+        size_multiple=size_multiple,
+    )
+
+    def compute(band: Band) -> torch.Tensor:
+        with torch.inference_mode():
+            whole = module(_rows(image_tensor, band))
+            return whole[:, :, band.start - band.read_start : band.stop - band.read_start]
+
+    result: torch.Tensor | None = None
+    for band, output in zip(bands, _in_order(pool, compute, bands), strict=True):
+        if result is None:
+            # Not an inference tensor: callers may go on with it as with any other.
+            shape = (output.shape[0], output.shape[1], *image_tensor.shape[2:])
+            result = torch.empty(shape, dtype=output.dtype, device=output.device)
+        result[:, :, band.start : band.stop] = output
+    assert result is not None  # plan_bands gives at least one band
+    return result
+
+
+def mean_squared_error(
+    module: nn.Module,
+    noisy: torch.Tensor,
+    clean: torch.Tensor,
+    *,
+    receptive_field_px: int,
+    band_rows: int,
+    size_multiple: int = 1,
+    pool: ThreadPoolExecutor | None = None,
+) -> float:
+    """Return the mean squared error of ``module(noisy)`` against `clean`, both ``(b, 1, y, x)``, without gradients."""
+    units = _units(noisy, receptive_field_px=receptive_field_px, band_rows=band_rows, size_multiple=size_multiple)
+
+    def compute(unit: tuple[int, Band]) -> float:
+        with torch.inference_mode():
+            return _difference(module, noisy, clean, unit)[2]
+
+    return sum(_in_order(pool, compute, units)) / clean.numel()
+
+
+def loss_and_gradients(
+    module: nn.Module,
+    noisy: torch.Tensor,
+    clean: torch.Tensor,
+    *,
+    receptive_field_px: int,
+    band_rows: int,
+    size_multiple: int = 1,
+    pool: ThreadPoolExecutor | None = None,
+) -> tuple[float, list[torch.Tensor]]:
+    """Return the mean squared error and its gradient by every parameter, computed band by band.
+
+    Parameters
+    ----------
+    module, receptive_field_px, band_rows, size_multiple, pool
+        As in `forward_bands`.
+    noisy, clean
+        ``(b, 1, y, x)``, equal shapes.
+
+    Returns
+    -------
+    tuple
+        The loss, and gradients in the order of ``module.parameters()``. They equal those of the whole batch to
+        rounding, and are the same to the last bit for every number of threads.
+    """
+    units = _units(noisy, receptive_field_px=receptive_field_px, band_rows=band_rows, size_multiple=size_multiple)
+    parameters = list(module.parameters())
+    scale = 2.0 / clean.numel()
+
+    def compute(unit: tuple[int, Band]) -> tuple[float, Sequence[torch.Tensor]]:
+        with torch.enable_grad():
+            output, difference, squares = _difference(module, noisy, clean, unit)
+        band = unit[1]
+        slope = torch.zeros_like(output)
+        slope[:, :, band.start - band.read_start : band.stop - band.read_start] = difference.mul_(scale)
+        return squares, torch.autograd.grad(output, parameters, slope)
+
+    total = 0.0
+    gradients: list[torch.Tensor] = []
+    for squares, parts in _in_order(pool, compute, units):
+        total += squares
+        if gradients:
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient += part
+        else:
+            gradients = [part.clone() for part in parts]
+    return total / clean.numel(), gradients
+
+
+def _difference(
+    module: nn.Module, noisy: torch.Tensor, clean: torch.Tensor, unit: tuple[int, Band]
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    index, band = unit
+    output = module(_rows(noisy[index : index + 1], band))
+    kept = output.detach()[:, :, band.start - band.read_start : band.stop - band.read_start]
+    difference = kept - clean[index : index + 1, :, band.start : band.stop]
+    flat = difference.reshape(-1)
+    return output, difference, float(torch.dot(flat, flat))
+
+
+def _rows(images: torch.Tensor, band: Band) -> torch.Tensor:
+    return images[:, :, band.read_start : band.read_stop].contiguous()
+
+
+def _units(
+    noisy: torch.Tensor, *, receptive_field_px: int, band_rows: int, size_multiple: int
+) -> list[tuple[int, Band]]:
+    bands = plan_bands(
+        noisy.shape[2], receptive_field_px=receptive_field_px, band_rows=band_rows, size_multiple=size_multiple
+    )
+    return [(index, band) for index in range(noisy.shape[0]) for band in bands]
+
+
+def _in_order(
+    pool: ThreadPoolExecutor | None, compute: Callable[[Item], Result], items: Sequence[Item]
+) -> Iterator[Result]:
+    return map(compute, items) if pool is None else pool.map(compute, items)

@@ -1,0 +1,1 @@
+"""Training: configuration, loader, loop, run folder."""

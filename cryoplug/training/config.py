@@ -1,0 +1,92 @@
+"""What a training run is asked for: checked as a whole, and comparable with what an earlier run was asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from cryoplug.errors import UsageError
+
+AUGMENTATIONS = ("none", "dihedral")
+_RUNTIME_FIELDS = ("device", "threads", "checkpoint_minutes")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the trained weights, and how the run is carried out."""
+
+    model: str = "cryo_cnn"
+    """Network id; see `cryoplug.models.registry`."""
+    epochs: int = 5
+    """Passes over the training patches."""
+    lr: float = 0.001
+    """Adam's learning rate; beta 0.9 and 0.999, eps 1e-8."""
+    batch_size: int = 8
+    """Patches a step; the last batch of an epoch may be smaller."""
+    val_split: float = 0.1
+    """Part held out for validation: of the micrographs, or of the patches of bare bins; 0 holds out nothing."""
+    max_batches: int | None = None
+    """Quick test: at most this many batches an epoch, in training and in validation."""
+    patch_size: int = 1024
+    """Side of the patches of bare bins; a store with a manifest knows its own."""
+    seed: int = 0
+    """Decides first weights, split, order and augmentation."""
+    shuffle: bool = True
+    """Whether each epoch has an order of its own."""
+    augment: str = "none"
+    """``none``, or ``dihedral``: each patch turned and mirrored at random, noisy and clean alike."""
+    device: str = "auto"
+    """``auto`` (a GPU when there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
+    threads: int | None = None
+    """CPU threads; None takes all that the process may use."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between saves of the state for ``--resume``, besides one each epoch; 0 saves after every batch."""
+
+    def __post_init__(self) -> None:
+        """Collect every problem, then refuse once."""
+        problems = []
+
+        def check(fine: bool, field: str, allowed: str) -> None:
+            if not fine:
+                flag = "--" + field.replace("_", "-")
+                problems.append(f"{flag} is {getattr(self, field)!r} (allowed: {allowed})")
+
+        check(bool(self.model), "model", "a model id")
+        check(self.epochs >= 1, "epochs", "1 or more")
+        check(math.isfinite(self.lr) and self.lr > 0, "lr", "a finite number above 0")
+        check(self.batch_size >= 1, "batch_size", "1 or more")
+        check(0 <= self.val_split < 1, "val_split", "0 to below 1")
+        check(self.max_batches is None or self.max_batches >= 1, "max_batches", "1 or more, or not given")
+        check(self.patch_size >= 1, "patch_size", "1 or more")
+        check(0 <= self.seed < 2**63, "seed", "0 or more")
+        check(self.augment in AUGMENTATIONS, "augment", ", ".join(AUGMENTATIONS))
+        check(self.threads is None or self.threads >= 1, "threads", "1 or more, or not given")
+        check(self.checkpoint_minutes >= 0, "checkpoint_minutes", "0 or more")
+        if problems:
+            raise UsageError("; ".join(problems) + "; correct the command")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the fields that decide the weights; `epochs` among them, because a run is finished at a number."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key not in _RUNTIME_FIELDS}
+
+    @property
+    def thread_count(self) -> int:
+        """CPU threads to use."""
+        return self.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else self.threads or 1
+
+
+def differing_fields(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Say in words which fields differ, as ``lr was 0.001, is 0.01``."""
+    return [
+        f"{key} was {_brief(before.get(key))}, is {_brief(now.get(key))}"
+        for key in sorted(set(before) | set(now))
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else text[:12] + "..."

@@ -1,0 +1,175 @@
+"""The arithmetic of one step: loss and gradients on the CPU in row bands, on a GPU batch by batch."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cryoplug.errors import DeviceError
+from cryoplug.kernels.bands import band_workers, default_band_rows, loss_and_gradients, mean_squared_error
+from cryoplug.kernels.memory import keep_allocator_memory
+from cryoplug.models.registry import ModelSpec
+
+
+class Engine(abc.ABC):
+    """Computes the loss of a network on batches ``(b, 1, y, x)``."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    @abc.abstractmethod
+    def loss_and_gradients(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[float, list[torch.Tensor]]:
+        """Return the mean squared error and its gradient by every parameter."""
+
+    @abc.abstractmethod
+    def loss(self, noisy: torch.Tensor, clean: torch.Tensor) -> float:
+        """Return the mean squared error."""
+
+
+class BandEngine(Engine):
+    """The CPU: row bands whose activations stay in cache, one band a thread."""
+
+    def __init__(self, module: nn.Module, spec: ModelSpec, pool: ThreadPoolExecutor, *, width: int) -> None:
+        super().__init__(module)
+        self._options: dict[str, Any] = {
+            "receptive_field_px": spec.receptive_field_px,
+            "size_multiple": spec.size_multiple,
+            "band_rows": default_band_rows(width, receptive_field_px=spec.receptive_field_px),
+            "pool": pool,
+        }
+
+    def loss_and_gradients(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[float, list[torch.Tensor]]:
+        """Return the mean squared error and its gradient by every parameter."""
+        return loss_and_gradients(self.module, noisy, clean, **self._options)
+
+    def loss(self, noisy: torch.Tensor, clean: torch.Tensor) -> float:
+        """Return the mean squared error."""
+        return mean_squared_error(self.module, noisy, clean, **self._options)
+
+
+class WholeBatchEngine(Engine):
+    """A GPU, or a network whose layers look at the whole image: the batch in one piece."""
+
+    def loss_and_gradients(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[float, list[torch.Tensor]]:
+        """Return the mean squared error and its gradient by every parameter."""
+        with _memory_errors():
+            self.module.train()
+            loss = functional.mse_loss(self.module(noisy), clean)
+            gradients = torch.autograd.grad(loss, list(self.module.parameters()))
+            # One wait a step: the loss must be known to be finite before the weights are touched, and the buffers of
+            # this batch must be free before the next one is copied into them.
+            return loss.item(), list(gradients)
+
+    def loss(self, noisy: torch.Tensor, clean: torch.Tensor) -> float:
+        """Return the mean squared error."""
+        with _memory_errors(), torch.inference_mode():
+            self.module.eval()
+            return functional.mse_loss(self.module(noisy), clean).item()
+
+
+@contextlib.contextmanager
+def open_engine(
+    module: nn.Module, spec: ModelSpec, *, device: torch.device, threads: int, width: int
+) -> Iterator[Engine]:
+    """Move a network to the device and give the engine that suits it.
+
+    Parameters
+    ----------
+    module, spec
+        The network and its registry entry.
+    device
+        Where to compute.
+    threads
+        CPU threads.
+    width
+        Of the patches, in pixels; decides the height of a band.
+    """
+    with _memory_errors():
+        module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if device.type == "cuda":
+        with _deterministic_cudnn():
+            yield WholeBatchEngine(module)
+        return
+    keep_allocator_memory()
+    if not bands_are_exact(module):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            yield WholeBatchEngine(module)
+        finally:
+            torch.set_num_threads(before)
+        return
+    with band_workers(threads) as pool:
+        yield BandEngine(module, spec, pool, width=width)
+
+
+def bands_are_exact(module: nn.Module) -> bool:
+    """Say whether a band gives what the whole image gives: not with layers that average over batch or image."""
+    averaging = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+    return not any(isinstance(layer, averaging) for layer in module.modules())
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that ``--device`` names.
+
+    Raises
+    ------
+    DeviceError
+        The name is not known, or a GPU was asked for that is not there.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if count else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or (":" in name and not number.isdecimal()):
+        raise DeviceError(f"--device {name!r} is not known (allowed: auto, cpu, cuda, cuda:N); correct it")
+    index = int(number or 0)
+    if index >= count:
+        found = f"{count} found" if count else f"none found by torch {torch.__version__}"
+        raise DeviceError(f"--device {name}: there is no such GPU ({found}); give --device cpu or auto")
+    return torch.device("cuda", index)
+
+
+def fingerprint(device: torch.device, *, threads: int | None) -> dict[str, Any]:
+    """Return what the last bits of a result depend on: versions and machine.
+
+    `threads` is None where the result does not depend on their number.
+    """
+    record: dict[str, Any] = {"torch": torch.__version__, "device": device.type, "threads": threads}
+    if device.type == "cuda":
+        record["gpu"] = torch.cuda.get_device_name(device)
+        record["cuda"] = torch.version.cuda
+        record["cudnn"] = torch.backends.cudnn.version()
+    else:
+        record["cpu"] = torch.backends.cpu.get_cpu_capability()
+    return record
+
+
+@contextlib.contextmanager
+def _deterministic_cudnn() -> Iterator[None]:
+    before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        first_line = str(error).splitlines()[0]
+        raise DeviceError(
+            f"out of device memory ({first_line}); give a smaller --batch-size, or --device cpu"
+        ) from error

@@ -1,0 +1,259 @@
+"""The training loop: Adam on the mean squared error, one batch after another, best checkpoint kept."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cryoplug.errors import DivergedError, Stopped
+from cryoplug.models.checkpoint import Checkpoint
+from cryoplug.store.pairs import PairStore
+from cryoplug.training.config import TrainConfig
+from cryoplug.training.engine import Engine
+from cryoplug.training.interrupts import Interrupts
+from cryoplug.training.loader import Batch, BatchLoader, closing_batches, epoch_order
+from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, EpochReport, Note, Progress
+from cryoplug.training.run_folder import RunFolder
+from cryoplug.training.split import Split
+from cryoplug.training.state import Position, pack_state, weights_of
+from cryoplug.training.validation import validate
+
+_PATCHES_NAMED = 8
+
+
+def make_optimizer(engine: Engine, config: TrainConfig) -> torch.optim.Adam:
+    """Return the founding program's optimizer."""
+    return torch.optim.Adam(engine.module.parameters(), lr=config.lr, betas=(0.9, 0.999), eps=1e-8)
+
+
+@dataclass
+class Training:
+    """A run in memory: everything the loop works on."""
+
+    config: TrainConfig
+    """What was asked for."""
+    store: PairStore
+    """The training pairs."""
+    split: Split
+    """Which of them train and which validate."""
+    engine: Engine
+    """Computes loss and gradients; holds the network."""
+    optimizer: torch.optim.Adam
+    """From `make_optimizer`."""
+    position: Position
+    """Where the run is; advanced in place."""
+    checkpoint_head: Checkpoint
+    """Model, normalization and pixel size of the checkpoints to write; its weights are not used."""
+    environment: dict[str, Any]
+    """What the last bits depend on; saved with the state."""
+    folder: RunFolder | None
+    """Where to save; None saves nothing."""
+    device: torch.device
+    """Where the batches go."""
+
+    def run(self, progress: Progress) -> None:
+        """Train until all epochs are done.
+
+        Raises
+        ------
+        DivergedError
+            A loss or a gradient is not finite. The weights of that moment are finite and the best checkpoint is kept.
+        Stopped
+            A signal asked for an end; the state is saved.
+        """
+        loader = BatchLoader(self.store, batch_size=self.config.batch_size, device=self.device)
+        with Interrupts() as interrupts:
+            saver = _Saver(self, interrupts, progress)
+            while self.position.epoch <= self.config.epochs:
+                begin = time.perf_counter()
+                waited_before = loader.waited_s
+                patches_before = self.position.patches
+                self._train_epoch(loader, saver, progress)
+                train_seconds = time.perf_counter() - begin
+                waited = loader.waited_s - waited_before
+                patches = self.position.patches - patches_before
+                val_loss = self._validate(loader, saver)
+                self._finish_epoch(
+                    progress,
+                    val_loss=val_loss,
+                    samples_per_s=patches / train_seconds,
+                    waiting_for_data=min(1.0, waited / train_seconds),
+                    seconds=time.perf_counter() - begin,
+                )
+                saver.after_epoch()
+
+    def _train_epoch(self, loader: BatchLoader, saver: _Saver, progress: Progress) -> None:
+        config, position = self.config, self.position
+        order = epoch_order(self.split.train, seed=config.seed, epoch=position.epoch, shuffle=config.shuffle)
+        batch_count = -(-len(order) // config.batch_size)
+        if config.max_batches is not None:
+            batch_count = min(batch_count, config.max_batches)
+        augment_seed = (config.seed, position.epoch) if config.augment == "dihedral" else None
+        parameters = list(self.engine.module.parameters())
+        report = _RunningReport(position.epoch, batch_count)
+        batches = loader.batches(order, first=position.batch, limit=batch_count, augment_seed=augment_seed)
+        with closing_batches(batches):
+            for batch in batches:
+                loss, gradients = self.engine.loss_and_gradients(batch.noisy, batch.clean)
+                if not (_finite(loss) and _all_finite(gradients)):
+                    raise self._diverged("training", position.batch + 1, batch, loss)
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.grad = gradient
+                self.optimizer.step()
+                position.advance(loss, len(batch.indices))
+                report.add(loss, len(batch.indices))
+                if position.batch % BATCHES_PER_REPORT == 0:
+                    progress(report.take(position.batch))
+                saver.after_batch()
+
+    def _validate(self, loader: BatchLoader, saver: _Saver) -> float | None:
+        def check(batch: Batch, number: int, loss: float) -> None:
+            if not _finite(loss):
+                raise self._diverged("validation", number, batch, loss)
+            saver.after_batch()
+
+        return validate(self.engine, loader, self.split.validation, max_batches=self.config.max_batches, check=check)
+
+    def _finish_epoch(
+        self,
+        progress: Progress,
+        *,
+        val_loss: float | None,
+        samples_per_s: float,
+        waiting_for_data: float,
+        seconds: float,
+    ) -> None:
+        position = self.position
+        train_loss = position.loss_sum / position.patches
+        judged = train_loss if val_loss is None else val_loss
+        best = position.best_loss is None or judged < position.best_loss
+        if best:
+            position.best_epoch, position.best_loss = position.epoch, judged
+            if self.folder is not None:
+                self.folder.save_best(position.epoch, self._checkpoint(train_loss, val_loss), judged)
+        report = EpochReport(
+            epoch=position.epoch,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            best=best,
+            samples_per_s=samples_per_s,
+            seconds=seconds,
+            waiting_for_data=waiting_for_data,
+            checkpoint=self.best_folder(),
+        )
+        position.finish_epoch(report.record())
+        if self.folder is not None:
+            # This order: a kill between any two lines leaves a run that goes on to the same end.
+            self.save_state()
+            self.folder.write_metrics(position.history)
+            self.folder.keep_only(position.best_epoch or 0)
+        progress(report)
+
+    def save_state(self) -> None:
+        """Save all that going on needs; nothing when the run is not saved."""
+        if self.folder is not None:
+            payload = pack_state(self.engine.module, self.optimizer, self.position, environment=self.environment)
+            self.folder.write_state(payload)
+
+    def best_folder(self) -> Path | None:
+        """Return the folder of the best checkpoint; None when nothing is saved yet."""
+        if self.folder is None or self.position.best_epoch is None:
+            return None
+        return self.folder.epoch_folder(self.position.best_epoch)
+
+    def _checkpoint(self, train_loss: float, val_loss: float | None) -> Checkpoint:
+        head = self.checkpoint_head
+        details = {
+            **head.details,
+            "epoch": self.position.epoch,
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+        }
+        weights = weights_of(self.engine.module)
+        return Checkpoint(head.model_id, weights, head.config, head.normalize, head.pixel_size_angstrom, details)
+
+    def _diverged(self, phase: str, number: int, batch: Batch, loss: float) -> DivergedError:
+        bad = []
+        for row, index in enumerate(batch.indices):
+            for side, pixels in (("noisy", batch.noisy_host[row]), ("clean", batch.clean_host[row])):
+                count = int(pixels.size - np.isfinite(pixels).sum())
+                if count:
+                    y, x = np.argwhere(~np.isfinite(pixels))[0]
+                    found = f"{count} {side} pixels of {pixels.size} are not finite, first at y {y}, x {x}"
+                    bad.append(f"{self.store.describe(int(index))}: {found}")
+        if bad:
+            cause = "; ".join(bad[:_PATCHES_NAMED]) + "; leave its micrograph out and convert again"
+        else:
+            names = ", ".join(self.store.describe(int(index)) for index in batch.indices[:_PATCHES_NAMED])
+            cause = f"all pixels of its {len(batch.indices)} patches are finite ({names}); try --lr below {self.config.lr:g}"
+        best = self.best_folder()
+        kept = f"the best checkpoint is kept: {best}" if best else "no checkpoint was saved yet"
+        what = f"the loss is {loss}" if not _finite(loss) else f"the loss is {loss:g}, a gradient is not finite"
+        return DivergedError(
+            f"{phase} diverged in epoch {self.position.epoch}, batch {number}: {what}; {cause}; {kept}"
+        )
+
+
+class _Saver:
+    """Between two batches: save when it is time or when asked, and end when a signal says so."""
+
+    def __init__(self, training: Training, interrupts: Interrupts, progress: Progress) -> None:
+        self._training = training
+        self._interrupts = interrupts
+        self._progress = progress
+        self._interval_s = 60.0 * training.config.checkpoint_minutes
+        self._last = time.monotonic()
+
+    def after_batch(self) -> None:
+        training, interrupts = self._training, self._interrupts
+        where = f"epoch {training.position.epoch}, batch {training.position.batch}"
+        if interrupts.stop_signal is not None:
+            training.save_state()
+            saved = f"the state of {where} is saved; the same command goes on from there"
+            raise Stopped(interrupts.stop_signal, saved if training.folder else "nothing was saved (no --save)")
+        if interrupts.save_requested or time.monotonic() - self._last >= self._interval_s:
+            training.save_state()
+            self._last = time.monotonic()
+            if interrupts.save_requested:
+                interrupts.save_requested = False
+                self._progress(Note(f"state of {where} saved" if training.folder else "not saved: no --save"))
+
+    def after_epoch(self) -> None:
+        self._last = time.monotonic()
+        stop = self._interrupts.stop_signal
+        if stop is not None and self._training.position.epoch <= self._training.config.epochs:
+            self.after_batch()
+
+
+class _RunningReport:
+    """Mean loss and speed since the last report."""
+
+    def __init__(self, epoch: int, batches: int) -> None:
+        self._epoch, self._batches = epoch, batches
+        self._start()
+
+    def add(self, loss: float, patches: int) -> None:
+        self._loss += loss * patches
+        self._patches += patches
+
+    def take(self, batch: int) -> BatchReport:
+        speed = self._patches / max(1e-9, time.perf_counter() - self._since)
+        report = BatchReport(self._epoch, batch, self._batches, self._loss / self._patches, speed)
+        self._start()
+        return report
+
+    def _start(self) -> None:
+        self._loss, self._patches, self._since = 0.0, 0, time.perf_counter()
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0.0
+
+
+def _all_finite(gradients: list[torch.Tensor]) -> bool:
+    return bool(torch.stack([gradient.sum() for gradient in gradients]).isfinite().all())

@@ -1,0 +1,101 @@
+"""What a training run reports while it runs: records, and the lines that people read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BATCHES_PER_REPORT = 100
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that people should know."""
+
+    text: str
+    """One line."""
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """Progress within an epoch."""
+
+    epoch: int
+    """From 1."""
+    batch: int
+    """Batches done in this epoch."""
+    batches: int
+    """Batches of a whole epoch."""
+    loss: float
+    """Mean over the batches since the last report."""
+    samples_per_s: float
+    """Patches a second since the last report."""
+
+    @property
+    def text(self) -> str:
+        """The line for people."""
+        return (
+            f"epoch {self.epoch} batch {self.batch}/{self.batches}: loss {self.loss:.6f} "
+            f"RMSE {math.sqrt(self.loss):.6f} {self.samples_per_s:.1f} samples/s"
+        )
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One finished epoch."""
+
+    epoch: int
+    """From 1."""
+    train_loss: float
+    """Mean squared error over the epoch, each patch counted alike, with the weights as they were at its turn."""
+    val_loss: float | None
+    """Mean squared error on the held-out patches after the epoch; None without validation."""
+    best: bool
+    """Whether it is the best epoch so far."""
+    samples_per_s: float
+    """Training patches a second in this epoch."""
+    seconds: float
+    """Time of training and validation of this epoch, as far as this process did it."""
+    waiting_for_data: float
+    """Part of the training time spent waiting for the disk, 0 to 1."""
+    checkpoint: Path | None = None
+    """Folder of the best checkpoint so far, when one is kept."""
+
+    def record(self) -> dict[str, Any]:
+        """Return the line of ``metrics.jsonl`` and of ``--json``; losses that were not measured are left out."""
+        losses = {"train": self.train_loss} | ({} if self.val_loss is None else {"val": self.val_loss})
+        return {
+            "epoch": self.epoch,
+            **{f"{name}_loss": loss for name, loss in losses.items()},
+            **{f"{name}_rmse": math.sqrt(loss) for name, loss in losses.items()},
+            "best": self.best,
+            "samples_per_s": round(self.samples_per_s, 3),
+            "seconds": round(self.seconds, 3),
+            "waiting_for_data": round(self.waiting_for_data, 4),
+            "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
+        }
+
+    @staticmethod
+    def from_record(record: dict[str, Any]) -> EpochReport:
+        """Rebuild what `record` returned."""
+        kept = {key: value for key, value in record.items() if not key.endswith("_rmse")}
+        folder = kept.pop("checkpoint", None)
+        return EpochReport(**{"val_loss": None, **kept}, checkpoint=None if folder is None else Path(folder))
+
+    @property
+    def text(self) -> str:
+        """The line for people."""
+        line = f"epoch {self.epoch}: train loss {self.train_loss:.8f} RMSE {math.sqrt(self.train_loss):.8f}"
+        if self.val_loss is not None:
+            line += f", validation loss {self.val_loss:.8f} RMSE {math.sqrt(self.val_loss):.8f}"
+        line += f", {self.samples_per_s:.1f} samples/s"
+        if self.waiting_for_data >= 0.05:
+            line += f", waiting for data {100 * self.waiting_for_data:.0f} %"
+        return line + (", best so far" if self.best else "")
+
+
+Event = Note | BatchReport | EpochReport
+Progress = Callable[[Event], None]

@@ -1,0 +1,172 @@
+"""The state of a run between two batches: all that is needed to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+from torch import nn
+
+from cryoplug.errors import FormatError, UsageError
+
+VERSION = 1
+_JSON_KEY = "cryoplug_state"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class Position:
+    """Where a run is. Python's JSON keeps floats exactly."""
+
+    epoch: int = 1
+    """The epoch in progress, from 1; one more than `epochs` when all are done."""
+    batch: int = 0
+    """Batches done in it."""
+    step: int = 0
+    """Optimizer steps done in all."""
+    loss_sum: float = 0.0
+    """Sum over the patches of this epoch of their batch's loss."""
+    patches: int = 0
+    """Patches seen in this epoch."""
+    first_batch_loss: float | None = None
+    """Loss of the very first batch, before any step."""
+    best_epoch: int | None = None
+    """Epoch of the lowest loss so far."""
+    best_loss: float | None = None
+    """That loss: validation, or training without validation."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One record for each finished epoch, as in ``metrics.jsonl``."""
+
+    def advance(self, loss: float, patches: int) -> None:
+        """Count a batch that was trained on."""
+        if self.first_batch_loss is None:
+            self.first_batch_loss = loss
+        self.batch += 1
+        self.step += 1
+        self.loss_sum += loss * patches
+        self.patches += patches
+
+    def finish_epoch(self, record: dict[str, Any]) -> None:
+        """Keep the record of the epoch and go to the start of the next one."""
+        self.history.append(record)
+        self.epoch += 1
+        self.batch, self.patches, self.loss_sum = 0, 0, 0.0
+
+
+def weights_of(module: nn.Module) -> dict[str, np.ndarray]:
+    """Return a copy of all weights as float32 arrays, C order.
+
+    Raises
+    ------
+    UsageError
+        The network holds something else than float32.
+    """
+    weights = {}
+    for name, tensor in module.state_dict().items():
+        if tensor.dtype != torch.float32:
+            raise UsageError(f"{name} of this network is {tensor.dtype} (allowed: float32); it cannot be kept")
+        weights[name] = np.array(tensor.detach().cpu().contiguous().numpy())
+    return weights
+
+
+def put_weights(module: nn.Module, weights: dict[str, np.ndarray]) -> None:
+    """Copy weights into a network, keeping its device and memory format.
+
+    Raises
+    ------
+    UsageError
+        Names or shapes are those of another network.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    found = {name: array.shape for name, array in weights.items()}
+    if expected != found:
+        wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+        raise UsageError(
+            f"{wrong[0]}: the weights have {found.get(wrong[0])}, the network needs {expected.get(wrong[0])}; "
+            "give the weights of this network"
+        )
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            tensor.copy_(torch.from_numpy(np.array(weights[name])))
+
+
+def pack_state(
+    module: nn.Module, optimizer: torch.optim.Adam, position: Position, *, environment: dict[str, Any]
+) -> bytes:
+    """Return a safetensors file with weights and Adam moments, whose header carries the rest as JSON."""
+    tensors = {f"weights/{name}": array for name, array in weights_of(module).items()}
+    for name, parameter in module.named_parameters():
+        for moment in _MOMENTS:
+            value = optimizer.state.get(parameter, {}).get(moment)
+            if value is not None:
+                tensors[f"{moment}/{name}"] = np.array(value.detach().cpu().contiguous().numpy())
+    where = json.dumps(dataclasses.asdict(position), allow_nan=False)
+    record = {
+        "version": VERSION,
+        "position": where,
+        "environment": environment,
+        "sha256": _digest(tensors, where),
+    }
+    return save(tensors, {_JSON_KEY: json.dumps(record, allow_nan=False)})
+
+
+def unpack_state(
+    payload: bytes, module: nn.Module, optimizer: torch.optim.Adam, *, path: Path
+) -> tuple[Position, dict[str, Any]]:
+    """Put a packed state into a network and its optimizer.
+
+    Returns
+    -------
+    tuple
+        The position and the environment that were packed.
+
+    Raises
+    ------
+    FormatError
+        The bytes are damaged or belong to another network.
+    """
+    damaged = f"{path}: damaged (%s); delete it to start again, or give --overwrite"
+    try:
+        tensors = load(payload)
+        length = int.from_bytes(payload[:8], "little")
+        record = json.loads(json.loads(payload[8 : 8 + length])["__metadata__"][_JSON_KEY])
+        where, digest, version = str(record["position"]), record["sha256"], record["version"]
+        position, environment = Position(**json.loads(where)), dict(record["environment"])
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(damaged % error) from error
+    if version != VERSION:
+        raise FormatError(
+            f"{path}: state version {version!r} (allowed: {VERSION}); go on with the cryoplug that wrote it"
+        )
+    if digest != _digest(tensors, where):
+        raise FormatError(damaged % "its checksum differs")
+    try:
+        put_weights(module, {name[8:]: array for name, array in tensors.items() if name.startswith("weights/")})
+    except UsageError as error:
+        raise FormatError(f"{path}: {error}; or --overwrite to start again") from error
+    for name, parameter in module.named_parameters():
+        moments = {moment: tensors.get(f"{moment}/{name}") for moment in _MOMENTS}
+        if any(value is None for value in moments.values()):
+            continue
+        state: dict[str, torch.Tensor] = {"step": torch.tensor(float(position.step), dtype=torch.float32)}
+        for moment, value in moments.items():
+            state[moment] = torch.empty_like(parameter, requires_grad=False)
+            state[moment].copy_(torch.from_numpy(np.array(value)))
+        optimizer.state[parameter] = state
+    return position, environment
+
+
+def _digest(tensors: dict[str, np.ndarray], where: str) -> str:
+    digest = hashlib.sha256(where.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].shape}\n".encode())
+        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
+    return digest.hexdigest()

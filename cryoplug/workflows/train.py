@@ -1,0 +1,320 @@
+"""Train a network on a store: open, compare with what an earlier run left, train, keep the best checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryoplug.errors import UsageError
+from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
+from cryoplug.models.registry import model_spec
+from cryoplug.store.pairs import PairStore, open_store
+
+if TYPE_CHECKING:
+    from cryoplug.training.config import TrainConfig
+    from cryoplug.training.progress import EpochReport, Event
+    from cryoplug.training.run_folder import RunFolder
+    from cryoplug.training.split import Split
+
+_SAMPLED_PATCHES = 8
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What to train, on what, and where to keep it."""
+
+    data: Path
+    """A store: folder with a manifest, folder of bare bins, or ``.h5`` file."""
+    config: TrainConfig
+    """Everything that decides the weights."""
+    save: bool = False
+    """Whether anything is written."""
+    checkpoint_dir: Path = Path("saved_models")
+    """The run folder is ``checkpoint_dir/model``."""
+    init: Path | None = None
+    """Checkpoint to start from; None draws weights from the seed."""
+    val_indices: Path | None = None
+    """File that names the validation patches, one index a line."""
+    resume: bool = False
+    """Go on with an earlier run, also for more epochs than it was asked for."""
+    overwrite: bool = False
+    """Forget an earlier run in the same folder."""
+
+    def __post_init__(self) -> None:
+        """Refuse combinations that contradict each other."""
+        problems = []
+        if self.resume and not self.save:
+            problems.append("--resume goes on with a saved run, so it needs --save")
+        if self.resume and self.overwrite:
+            problems.append("--resume goes on and --overwrite starts again; give one of them")
+        if problems:
+            raise UsageError("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What became of a run."""
+
+    epochs: tuple[EpochReport, ...]
+    """Every finished epoch, those of earlier parts of the run included."""
+    best_epoch: int
+    """The epoch with the lowest loss."""
+    best_loss: float
+    """Its validation loss; its training loss without validation."""
+    first_batch_loss: float
+    """Loss of the first batch before any step."""
+    checkpoint: Path | None
+    """The best epoch's folder; None without ``--save``."""
+    already_finished: bool
+    """Whether an earlier run had done it all."""
+
+
+def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResult:
+    """Train, or go on with training.
+
+    Parameters
+    ----------
+    request
+        What to do.
+    progress
+        Called with notes, with a report every 100 batches, and with one after each epoch.
+
+    Raises
+    ------
+    UsageError
+        The folder holds a run of another configuration, or too few patches to hold any out.
+    DivergedError, Stopped
+        See `cryoplug.training.loop.Training.run`.
+    """
+    from cryoplug.training.engine import choose_device
+    from cryoplug.training.progress import Note
+    from cryoplug.training.split import split_patches
+
+    config = request.config
+    model_spec(config.model)
+    device = choose_device(config.device)
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(open_store(request.data, patch_size=config.patch_size))
+        split = split_patches(store, fraction=config.val_split, seed=config.seed, val_indices=request.val_indices)
+        init = None if request.init is None else _load_init(request.init, config.model)
+        identity = _identity(request, store, split, init)
+        folder = None
+        if request.save:
+            from cryoplug.training.run_folder import RunFolder
+
+            folder = stack.enter_context(RunFolder(request.checkpoint_dir / config.model))
+            _compare_with_earlier_run(folder, request, identity, progress)
+        else:
+            progress(Note("nothing will be saved; give --save to keep the best checkpoint"))
+        if split.note:
+            progress(Note(split.note))
+        return _train(request, store, split, init, identity, folder, device, progress)
+
+
+def _train(
+    request: TrainRequest,
+    store: PairStore,
+    split: Split,
+    init: Checkpoint | None,
+    identity: dict[str, Any],
+    folder: RunFolder | None,
+    device: Any,
+    progress: Callable[[Event], None],
+) -> TrainResult:
+    from cryoplug.training.engine import BandEngine, fingerprint, open_engine
+    from cryoplug.training.loop import Training, make_optimizer
+    from cryoplug.training.progress import EpochReport, Note
+    from cryoplug.training.split import write_indices
+    from cryoplug.training.state import Position, put_weights, unpack_state
+
+    config = request.config
+    spec = model_spec(config.model)
+    module = spec.build(seed=config.seed)
+    if init is not None:
+        put_weights(module, init.weights)
+    threads = config.thread_count
+    with open_engine(module, spec, device=device, threads=threads, width=store.patch_shape[1]) as engine:
+        optimizer = make_optimizer(engine, config)
+        # Bands are summed in a fixed order: there, and on a GPU, the number of threads changes no bit.
+        exact = isinstance(engine, BandEngine) or device.type == "cuda"
+        environment = fingerprint(device, threads=None if exact else threads)
+        position = Position()
+        payload = folder.read_state() if folder is not None else None
+        if folder is not None and payload is not None:
+            position, before = unpack_state(payload, module, optimizer, path=folder.state_path)
+            if position.epoch <= config.epochs:
+                where = f"epoch {position.epoch}, batch {position.batch}"
+                progress(Note(f"going on from {where} of {folder.path}{_bits_note(before, environment)}"))
+        training = Training(
+            config=config,
+            store=store,
+            split=split,
+            engine=engine,
+            optimizer=optimizer,
+            position=position,
+            checkpoint_head=_checkpoint_head(request, store, identity),
+            environment=environment,
+            folder=folder,
+            device=device,
+        )
+        already_finished = position.epoch > config.epochs
+        if folder is not None and already_finished:
+            # A kill may have fallen between the last state and the tidying up.
+            folder.write_metrics(position.history)
+            folder.keep_only(position.best_epoch or 0)
+            _draw_loss_curve(folder, position.history, progress)
+            progress(Note(f"{folder.path}: all {config.epochs} epochs are done already; nothing to do"))
+        elif folder is not None:
+            folder.write_request(_run_record(request, identity, environment, finished=False))
+            folder.write_validation_indices(write_indices(split.validation))
+        if not already_finished:
+            training.run(lambda event: _forward(event, folder, training, progress))
+    if folder is not None:
+        folder.write_request(_run_record(request, identity, environment, finished=True))
+    assert position.best_epoch is not None and position.best_loss is not None
+    assert position.first_batch_loss is not None
+    return TrainResult(
+        epochs=tuple(EpochReport.from_record(record) for record in position.history),
+        best_epoch=position.best_epoch,
+        best_loss=position.best_loss,
+        first_batch_loss=position.first_batch_loss,
+        checkpoint=training.best_folder(),
+        already_finished=already_finished,
+    )
+
+
+def _forward(event: Event, folder: RunFolder | None, training: Any, progress: Callable[[Event], None]) -> None:
+    from cryoplug.training.progress import EpochReport
+
+    if folder is not None and isinstance(event, EpochReport):
+        _draw_loss_curve(folder, training.position.history, progress if event.epoch == 1 else None)
+    progress(event)
+
+
+def _draw_loss_curve(
+    folder: RunFolder, history: list[dict[str, Any]], progress: Callable[[Event], None] | None
+) -> None:
+    from cryoplug.reports.figures import loss_curve
+    from cryoplug.training.progress import Note
+
+    try:
+        loss_curve(folder.loss_curve_path, history)
+    except UsageError as error:  # matplotlib is an extra: training goes on without it
+        if progress is not None:
+            progress(Note(f"no loss curve: {error}"))
+
+
+def _compare_with_earlier_run(
+    folder: RunFolder, request: TrainRequest, identity: dict[str, Any], progress: Callable[[Event], None]
+) -> None:
+    from cryoplug.training.config import differing_fields
+    from cryoplug.training.progress import Note
+
+    if request.overwrite:
+        folder.forget()
+        return
+    earlier = folder.read_request()
+    if earlier is None:
+        if folder.epochs():
+            raise UsageError(
+                f"{folder.path}: holds {folder.epochs()[0].name} but no run.json, so it is not known what made it; "
+                "give --overwrite to replace it, or another --checkpoint-dir"
+            )
+        if folder.read_state() is not None:
+            folder.forget()
+        if request.resume:
+            progress(Note(f"{folder.path}: no run to go on with yet; starting at the beginning"))
+        return
+    before = earlier["config"]
+    epochs_before = before.get("epochs")
+    more = request.resume and isinstance(epochs_before, int) and request.config.epochs > epochs_before
+    differing = differing_fields({**before, "epochs": request.config.epochs} if more else before, identity)
+    if differing:
+        advice = "give the same values, --overwrite to start again, or another --checkpoint-dir"
+        if isinstance(epochs_before, int) and request.config.epochs > epochs_before and not request.resume:
+            advice = "--resume to go on for more epochs, " + advice
+        raise UsageError(f"{folder.path}: holds a run of another configuration ({'; '.join(differing)}); {advice}")
+    if earlier.get("status") == "finished" and folder.read_state() is None:
+        raise UsageError(
+            f"{folder.state_path}: missing, so this finished run cannot be checked or gone on with; restore it, "
+            "give --overwrite to start again, or another --checkpoint-dir"
+        )
+
+
+def _identity(request: TrainRequest, store: PairStore, split: Split, init: Checkpoint | None) -> dict[str, Any]:
+    return {
+        **request.config.identity(),
+        "init": None if init is None else init.sha256,
+        "data": _data_fingerprint(store),
+        "validation": hashlib.sha256(split.validation.astype("<i8").tobytes()).hexdigest(),
+    }
+
+
+def _data_fingerprint(store: PairStore) -> str:
+    """Return the manifest's fingerprint; of bare bins that of their shape, count and a few patches."""
+    if store.manifest is not None:
+        return store.manifest.fingerprint()
+    count = store.count("train")
+    digest = hashlib.sha256(f"{count} {store.patch_shape} {store.dtype}".encode())
+    noisy, clean = (np.empty((1, *store.patch_shape), np.float32) for _ in range(2))
+    for index in np.unique(np.linspace(0, count - 1, _SAMPLED_PATCHES).round().astype(int)):
+        store.read([int(index)], noisy, clean)
+        digest.update(noisy.data)
+        digest.update(clean.data)
+    return digest.hexdigest()
+
+
+def _load_init(path: Path, model: str) -> Checkpoint:
+    checkpoint = load_checkpoint(path)
+    if checkpoint.model_id != model:
+        raise UsageError(f"--init {path}: holds {checkpoint.model_id}, but --model is {model}; make them agree")
+    return checkpoint
+
+
+def _checkpoint_head(request: TrainRequest, store: PairStore, identity: dict[str, Any]) -> Checkpoint:
+    manifest = store.manifest
+    details = {"data_fingerprint": identity["data"], "training": identity, "software": _software()}
+    if manifest is not None:
+        details["pairs"] = manifest.pairs
+    return Checkpoint(
+        request.config.model,
+        weights={},
+        normalize="percentile" if manifest is None else manifest.normalize,
+        pixel_size_angstrom=None if manifest is None else manifest.pixel_size_angstrom,
+        details=details,
+    )
+
+
+def _run_record(
+    request: TrainRequest, identity: dict[str, Any], environment: dict[str, Any], *, finished: bool
+) -> dict[str, Any]:
+    return {
+        "status": "finished" if finished else "running",
+        "data_path": str(request.data.absolute()),
+        "config": identity,
+        "environment": environment,
+        "software": _software(),
+    }
+
+
+def _software() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in ("cryoplug", "torch", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def _bits_note(before: dict[str, Any], now: dict[str, Any]) -> str:
+    from cryoplug.training.config import differing_fields
+
+    differing = differing_fields(before, now)
+    return f"; not bit-identical to an uninterrupted run: {', '.join(differing)}" if differing else ""
