@@ -229,3 +229,24 @@ def test_weights_of_another_network_are_refused():
     wrong = Checkpoint("cryo_cnn", checkpoint_of("residual_cnn").weights)
     with pytest.raises(FormatError, match="do not fit cryo_cnn"):
         Denoiser(wrong, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["cryo_cnn/epoch_0001", "deep12/epoch_0005", "n2n_real/epoch_0009"])
+def test_founding_weights_on_a_real_micrograph_give_what_plain_layers_give(
+    name: str, seed_checkpoints: Path, shared_data: Path
+) -> None:
+    import mrcfile
+
+    raw = mrcfile.read(next(shared_data.glob("micrographs/24dec03a*.mrc")))
+    scale = np.percentile(raw[raw > 0], 95)
+    image = torch.from_numpy(np.clip(raw / scale, 0, 1))[None, None]
+    layers = sorted((seed_checkpoints / name).glob("conv*_weights.bin"))
+    plain = image
+    for path in layers:
+        bias = np.fromfile(path.with_name(path.name.replace("weights", "bias")), "<f4")
+        weight = np.fromfile(path, "<f4").reshape(len(bias), -1, 3, 3)
+        plain = torch.nn.functional.conv2d(plain, torch.from_numpy(weight), torch.from_numpy(bias), padding=1)
+        plain = plain if path is layers[-1] else plain.relu()
+    expected = (plain if len(layers) == 3 else image - plain)[0, 0].numpy() * scale
+    found = Denoiser.from_checkpoint(seed_checkpoints / name, device="cpu").denoise(raw)
+    assert np.abs(found - expected).max() <= 1e-5 * np.ptp(expected)
