@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from cryoplug.errors import UsageError
+from cryoplug.training.config import TrainConfig, differing_fields
+
+
+def test_defaults_are_those_of_the_founding_program() -> None:
+    config = TrainConfig()
+    assert (config.model, config.epochs, config.lr, config.batch_size) == ("cryo_cnn", 5, 0.001, 8)
+    assert (config.val_split, config.patch_size, config.max_batches) == (0.1, 1024, None)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(UsageError) as raised:
+        TrainConfig(epochs=0, lr=float("nan"), batch_size=0, val_split=1.0, augment="flip", threads=0, seed=-1)
+    for part in (
+        "--epochs is 0 (allowed: 1 or more)",
+        "--lr is nan",
+        "--batch-size is 0",
+        "--val-split is 1.0 (allowed: 0 to below 1)",
+        "--augment is 'flip' (allowed: none, dihedral)",
+        "--threads is 0",
+        "--seed is -1",
+    ):
+        assert part in str(raised.value)
+
+
+def test_how_a_run_is_carried_out_is_no_part_of_what_it_is() -> None:
+    here, there = TrainConfig(), TrainConfig(device="cpu", threads=3, checkpoint_minutes=0)
+    assert here.identity() == there.identity()
+    for field in ("model", "epochs", "lr", "batch_size", "val_split", "max_batches", "seed", "shuffle", "augment"):
+        assert field in here.identity()
+
+
+def test_threads_default_to_those_the_process_may_use() -> None:
+    assert TrainConfig().thread_count >= 1
+    assert dataclasses.replace(TrainConfig(), threads=3).thread_count == 3
+
+
+def test_differing_fields_are_named_with_both_values() -> None:
+    assert differing_fields({"lr": 0.1, "seed": 1}, {"lr": 0.2, "seed": 1}) == ["lr was 0.1, is 0.2"]
