@@ -28,7 +28,9 @@ _SHOWN_ITEMS = 12
     show_default=True,
     help="Side of the patches in bare bins, in pixels; a store with a manifest knows its own.",
 )
-@click.option("--verify", is_flag=True, help="Compare every patch of a store with its checksum (reads all of it).")
+@click.option(
+    "--verify", is_flag=True, help="Read every patch of a store, however large, and compare it with its checksum."
+)
 @json_option
 @click.pass_context
 def inspect(context: click.Context, paths: tuple[Path, ...], patch_size: int, verify: bool, as_json: bool) -> None:

@@ -111,7 +111,7 @@ FOUNDING_MODELS = (CRYO_CNN, RESIDUAL_CNN)
 def models() -> dict[str, ModelSpec]:
     """Return every network by id: the two of this package, then those of plugins.
 
-    A plugin gives a `ModelSpec`, or a function without arguments that returns one. Its own id must not be taken.
+    A plugin gives a `ModelSpec`; an id that is taken already stays with its owner.
     """
     from cryoplug.extensions import load_all
 

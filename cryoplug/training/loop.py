@@ -141,9 +141,9 @@ class Training:
             train_loss=train_loss,
             val_loss=val_loss,
             best=best,
-            samples_per_s=samples_per_s,
-            seconds=seconds,
-            waiting_for_data=waiting_for_data,
+            samples_per_s=round(samples_per_s, 3),
+            seconds=round(seconds, 3),
+            waiting_for_data=round(waiting_for_data, 4),
             checkpoint=self.best_folder(),
         )
         position.finish_epoch(report.record())

@@ -72,9 +72,9 @@ class EpochReport:
             **{f"{name}_loss": loss for name, loss in losses.items()},
             **{f"{name}_rmse": math.sqrt(loss) for name, loss in losses.items()},
             "best": self.best,
-            "samples_per_s": round(self.samples_per_s, 3),
-            "seconds": round(self.seconds, 3),
-            "waiting_for_data": round(self.waiting_for_data, 4),
+            "samples_per_s": self.samples_per_s,
+            "seconds": self.seconds,
+            "waiting_for_data": self.waiting_for_data,
             "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
         }
 

@@ -29,7 +29,7 @@ class InspectRequest:
     patch_size: int = 1024
     """Side in pixels of the square patches in bare bins; a store with a manifest knows its own."""
     verify: bool = False
-    """Read every patch of a store and compare it with its checksum, instead of a sample."""
+    """Read every patch of a store, however large it is, and compare it with its checksum."""
 
 
 @dataclass(frozen=True)

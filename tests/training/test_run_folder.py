@@ -18,9 +18,8 @@ def weights(value: float) -> Checkpoint:
 
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    with RunFolder(tmp_path / "run"):
-        with pytest.raises(OutputBusyError, match="in use by process"):
-            RunFolder(tmp_path / "run")
+    with RunFolder(tmp_path / "run"), pytest.raises(OutputBusyError, match="in use by process"):
+        RunFolder(tmp_path / "run")
     with RunFolder(tmp_path / "run") as run:
         assert run.epochs() == []
 

@@ -115,3 +115,12 @@ def test_inspecting_changes_nothing(tmp_path: Path) -> None:
     for path in (store, tmp_path / "m0.mrc"):
         inspect_path(path)
     assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))} == before
+
+
+def test_one_bad_pixel_among_many_patches_is_found(tmp_path: Path) -> None:
+    noisy = patches(200)
+    noisy[137, 3, 4] = np.nan
+    found = inspect_path(bare_bins(tmp_path / "bins", noisy, patches(200, seed=1)), patch_size=16)
+    assert [item.message for item in found.findings if item.severity == "error"] == [
+        "patch 137 of train: NaN or infinite pixels: 1 in noisy; convert again"
+    ]
