@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 ImageF32 = npt.NDArray[np.float32]
 
+BAND_PIXELS = 1 << 20
+"""Pixels of a band unless the caller chooses: 4 MB, however wide the micrograph is."""
+
 
 class MicrographSource(abc.ABC):
     """An opened micrograph; every file format gives one.
@@ -112,7 +115,7 @@ class ArrayMicrograph(MicrographSource):
         """Do nothing: there is no file."""
 
 
-def row_bands(source: MicrographSource, *, band_rows: int = 256) -> Iterator[tuple[int, ImageF32]]:
+def row_bands(source: MicrographSource, *, band_rows: int | None = None) -> Iterator[tuple[int, ImageF32]]:
     """Read a micrograph from top to bottom.
 
     Parameters
@@ -120,7 +123,7 @@ def row_bands(source: MicrographSource, *, band_rows: int = 256) -> Iterator[tup
     source
         The opened micrograph.
     band_rows
-        Height of a band; the last one may be lower.
+        Height of a band, the last one may be lower; None takes 16 to 256 rows, so that wide micrographs need no more memory.
 
     Yields
     ------
@@ -128,5 +131,7 @@ def row_bands(source: MicrographSource, *, band_rows: int = 256) -> Iterator[tup
         First row of the band, and its pixels.
     """
     height = source.shape[0]
+    if band_rows is None:
+        band_rows = min(256, max(16, BAND_PIXELS // source.shape[1]))
     for start in range(0, height, band_rows):
         yield start, source.read_rows(start, min(start + band_rows, height))

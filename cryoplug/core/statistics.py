@@ -86,7 +86,7 @@ class RunningMoments:
         return math.sqrt(self._squares / self.count) if self.count else math.nan
 
 
-def scan_pixels(source: MicrographSource, *, band_rows: int = 256) -> PixelStatistics:
+def scan_pixels(source: MicrographSource, *, band_rows: int | None = None) -> PixelStatistics:
     """Look at every pixel once.
 
     Parameters
@@ -94,7 +94,7 @@ def scan_pixels(source: MicrographSource, *, band_rows: int = 256) -> PixelStati
     source
         The opened micrograph.
     band_rows
-        Rows held in memory at a time.
+        Rows held in memory at a time; None chooses.
     """
     moments = RunningMoments()
     positive = nonfinite = 0
@@ -123,7 +123,7 @@ def scan_pixels(source: MicrographSource, *, band_rows: int = 256) -> PixelStati
 
 
 def stream_quantiles(
-    source: MicrographSource, fractions: Sequence[float], *, positive_only: bool = False, band_rows: int = 256
+    source: MicrographSource, fractions: Sequence[float], *, positive_only: bool = False, band_rows: int | None = None
 ) -> tuple[float, ...]:
     """Compute exact quantiles in two passes and about a megabyte.
 
@@ -139,7 +139,7 @@ def stream_quantiles(
     positive_only
         Count only pixels above zero, as the founding recipe does.
     band_rows
-        Rows held in memory at a time.
+        Rows held in memory at a time; None chooses.
 
     Returns
     -------
@@ -174,7 +174,7 @@ def _values_at(
     upper: npt.NDArray[np.int64],
     *,
     positive_only: bool,
-    band_rows: int,
+    band_rows: int | None,
 ) -> dict[int, float]:
     below = np.cumsum(upper)
     bin_of = {rank: int(np.searchsorted(below, rank, side="right")) for rank in ranks}
