@@ -26,6 +26,7 @@ import numpy as np
 
 
 def main() -> int:
+    """Run both sides in turn and append a CSV row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plain", type=Path, required=True, help="path of the plain program")
     parser.add_argument("--patches", type=int, default=27, help="patches in the set; a tenth validates (default 27)")
@@ -85,6 +86,7 @@ def make_bins(folder: Path, *, count: int, size: int) -> None:
 
 
 def run_plain(folder: Path, arguments: argparse.Namespace) -> tuple[list[float], float]:
+    """Return images/s of each epoch and the last validation loss of the plain program."""
     output = run([
         arguments.plain, folder, "--epochs", arguments.epochs, "--batch-size", arguments.batch_size,
         "--val-split", 0.1, "--size", arguments.size, "--device", "cpu",
@@ -94,6 +96,7 @@ def run_plain(folder: Path, arguments: argparse.Namespace) -> tuple[list[float],
 
 
 def run_cryoplug(folder: Path, arguments: argparse.Namespace) -> tuple[list[float], float]:
+    """Return images/s of each epoch and the last validation loss of `cryoplug train`."""
     output = run([
         "-m", "cryoplug", "train", folder, "--epochs", arguments.epochs, "--batch-size", arguments.batch_size,
         "--val-split", 0.1, "--patch-size", arguments.size, "--device", "cpu", "--json",
@@ -103,12 +106,13 @@ def run_cryoplug(folder: Path, arguments: argparse.Namespace) -> tuple[list[floa
 
 
 def run(words: list[object]) -> str:
+    """Run this interpreter with arguments and return its stdout."""
     command = [sys.executable, *(str(word) for word in words)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
 
 
-def time_bands(size: int, batch_size: int) -> None:
-    """Time one training step for several band heights."""
+def time_bands(size: int, batch_size: int, *, rounds: int = 8) -> None:
+    """Time one training step for several band heights, in turn, so that a load on the machine meets all of them."""
     import torch
 
     from cryoplug.kernels.bands import band_workers, loss_and_gradients
@@ -118,22 +122,28 @@ def time_bands(size: int, batch_size: int) -> None:
     keep_allocator_memory()
     noisy, clean = torch.rand(2, batch_size, 1, size, size)
     module = CRYO_CNN.build().to(memory_format=torch.channels_last)
+    heights = (16, 32, 64, 128, 192, 256, 512, 1024)
+    wall: dict[int, list[float]] = {rows: [] for rows in heights}
+    processor: dict[int, list[float]] = {rows: [] for rows in heights}
     with band_workers(len(os.sched_getaffinity(0))) as pool:
-        for rows in (16, 32, 64, 96, 128, 192, 256, 512, 1024):
-            wall, processor = [], []
-            for _ in range(5):
+        for number in range(rounds + 1):
+            for rows in heights:
                 begin, begin_processor = time.perf_counter(), time.process_time()
                 loss_and_gradients(module, noisy, clean, receptive_field_px=3, band_rows=rows, pool=pool)
-                wall.append(time.perf_counter() - begin)
-                processor.append(time.process_time() - begin_processor)
-            print(
-                f"bands of {rows:4d} rows: {batch_size / statistics.median(wall[1:]):6.2f} images/s (median of 4), "
-                f"{1000 * min(processor[1:]) / batch_size:.0f} ms of processor an image",
-                flush=True,
-            )
+                if number:  # the first round warms up
+                    wall[rows].append(time.perf_counter() - begin)
+                    processor[rows].append(time.process_time() - begin_processor)
+    for rows in heights:
+        print(
+            f"bands of {rows:4d} rows: median {batch_size / statistics.median(wall[rows]):6.2f} images/s, "
+            f"best {batch_size / min(wall[rows]):6.2f}, "
+            f"{1000 * statistics.median(processor[rows]) / batch_size:.0f} ms of processor an image",
+            flush=True,
+        )
 
 
 def cpu_model() -> str:
+    """Name the processor."""
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -141,6 +151,7 @@ def cpu_model() -> str:
 
 
 def torch_version() -> str:
+    """Name the version of torch without importing it."""
     from importlib import metadata
 
     return metadata.version("torch")

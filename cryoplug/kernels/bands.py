@@ -21,7 +21,7 @@ from cryoplug.errors import UsageError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-DEFAULT_BAND_PIXELS = 128 * 1024
+DEFAULT_BAND_PIXELS = 192 * 1024
 """Output pixels of a band; see benchmarks/cpu_training.py for the measurement behind it."""
 
 
