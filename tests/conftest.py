@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# The same examples every time where a red build must mean a change; new ones elsewhere.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 
 def _shared() -> Path:
     named = os.environ.get("CRYOPLUG_SHARED")
     return Path(named) if named else Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def fixed_torch_seed() -> None:
+    """Give every test the same random tensors, where torch is loaded at all."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

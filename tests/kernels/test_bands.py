@@ -75,13 +75,14 @@ def test_bands_of_a_pooling_network_give_the_whole_image(height: int, width: int
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("rows", [5, 32])
 @pytest.mark.parametrize("spec", [CRYO_CNN, RESIDUAL_CNN], ids=lambda spec: spec.id)
 def test_gradients_by_bands_are_those_of_the_whole_batch(
     spec: ModelSpec, rows: int, dtype: torch.dtype, tolerance: float, shape: tuple[int, int]
 ) -> None:
-    # tolerance: relative to the largest gradient of the tensor; in float32 sums of some 10^4 terms in another order
+    # tolerance: relative to the largest gradient of the tensor; in float32 sums of some 10^4 terms in another
+    # order, and now and then a ReLU whose input is zero to rounding
     noisy, clean = torch.rand(2, 3, 1, *shape, dtype=dtype)
     reference = spec.build(seed=2).to(dtype)
     loss = functional.mse_loss(reference(noisy), clean)
