@@ -153,7 +153,7 @@ def _metrics(folder: Path, findings: list[Finding]) -> list[dict[str, Any]]:
             record = None
         if not isinstance(record, dict):
             findings.append(Finding("warning", path.name, f"line {number} is not a JSON object; the others are read"))
-        elif isinstance(record.get("epoch"), int) and "val_loss" in record:
+        elif isinstance(record.get("epoch"), int) and {"train_loss", "val_loss"} & record.keys():
             records[record["epoch"]] = record  # a resumed run may write an epoch again: the last one holds
     return [records[epoch] for epoch in sorted(records)]
 
@@ -161,8 +161,8 @@ def _metrics(folder: Path, findings: list[Finding]) -> list[dict[str, Any]]:
 def _check_metrics(metrics: list[dict[str, Any]], best: Path | None, findings: list[Finding]) -> None:
     losses: dict[int, float] = {}
     for record in metrics:
-        # Without validation patches val_loss is null, and the training loss decides which epoch is best.
-        judged = record.get("train_loss") if record["val_loss"] is None else record["val_loss"]
+        # Without validation patches there is no val_loss, and the training loss decides which epoch is best.
+        judged = record.get("train_loss") if record.get("val_loss") is None else record["val_loss"]
         values = {name: record[name] for name in ("train_loss", "val_loss") if record.get(name) is not None}
         bad = [name for name, value in values.items() if not _is_finite(value)]
         if bad or judged is None:

@@ -141,3 +141,12 @@ def test_folder_above_runs_shows_all_of_them(tmp_path: Path) -> None:
         assert found.kind == "runs"
         assert len(found.summary["runs"]) == 2
         assert "b/epoch_0001" in messages(found)
+
+
+def test_epochs_of_a_run_without_validation_count(tmp_path: Path) -> None:
+    from cryoplug.workflows.inspect_runs import _metrics
+
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "train_loss": 0.2}\n{"epoch": 2, "train_loss": 0.1}\n')
+    findings: list = []
+    assert [record["epoch"] for record in _metrics(tmp_path, findings)] == [1, 2]
+    assert findings == []
