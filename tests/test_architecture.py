@@ -44,6 +44,9 @@ ONLY_IN = {
     "matplotlib": ("reports/",),
     "mrcfile": ("formats/",),
     "starfile": ("formats/",),
+    "tifffile": ("formats/",),
+    "imagecodecs": ("formats/",),
+    "ncempy": ("formats/",),
     "safetensors": ("models/checkpoint.py", "training/"),
     "triton": ("kernels/",),
 }

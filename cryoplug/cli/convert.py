@@ -22,11 +22,22 @@ from cryoplug.core.results import BatchResult, FileResult
     type=click.Choice(["noise", "clean", "halves"]),
     default="noise",
     show_default=True,
-    help="Where pairs come from: noise added to INPUT, a clean file for each INPUT, or even and odd halves.",
+    help="Where pairs come from: noise added to INPUT, a clean file for each INPUT, or even and odd halves of INPUT.",
 )
 @click.option("--clean", multiple=True, metavar="PATH", help="Clean micrographs for --pairs clean; may be repeated.")
 @click.option("--even", multiple=True, metavar="PATH", help="Even halves, the noisy side; may be repeated.")
 @click.option("--odd", multiple=True, metavar="PATH", help="Odd halves, the clean side; may be repeated.")
+@click.option(
+    "--gain",
+    type=click.Path(path_type=Path),
+    help="Gain reference that frames of movies are multiplied by (.gain, MRC).",
+)
+@click.option(
+    "--defects", type=click.Path(path_type=Path), help="Bad pixels of movies: lines x y w h, or an image, 0 where good."
+)
+@click.option(
+    "--accept-unproven", is_flag=True, help="Take pairs without common signal (thin ice) instead of refusing them."
+)
 @click.option(
     "--format",
     "store_format",
@@ -71,6 +82,9 @@ def convert(
     clean: tuple[str, ...],
     even: tuple[str, ...],
     odd: tuple[str, ...],
+    gain: Path | None,
+    defects: Path | None,
+    accept_unproven: bool,
     store_format: str,
     dtype: str,
     patch_size: int,
@@ -88,7 +102,14 @@ def convert(
     clip(Poisson(100 clean) / 100 + N(0, 0.05), 0, 1). With zscore, -3 to 3 standard deviations stand for 0 to 1.
     Killed at any moment, the same command goes on where it stopped.
 
+    With --pairs halves, INPUT is movies, or micrographs with halves beside them (X_EVN.mrc and X_ODD.mrc, or what
+    rlnMicrographNameEven and Odd say). Odd (1, 3, ...) and even frames of a movie are summed: raw frame * gain, defects
+    (and gain 0) replaced by the mean of their neighbours, shifted as RELION's motion STAR file beside the movie says,
+    or the one that a corrected_micrographs.star names. Halves that do not belong together stop the conversion.
+
     Example: cryoplug convert CtfFind/job003/micrographs_ctf.star -o dataset
+
+    Example: cryoplug convert --pairs halves Movies --gain gain.mrc -o dataset
     """
     from cryoplug.workflows.convert import ConvertRequest
     from cryoplug.workflows.convert import convert as run
@@ -100,6 +121,9 @@ def convert(
         clean=clean,
         even=even,
         odd=odd,
+        gain=gain,
+        defects=defects,
+        accept_unproven=accept_unproven,
         format=store_format,
         dtype=dtype,
         patch_size=patch_size,

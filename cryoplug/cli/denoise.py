@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,6 +11,22 @@ from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.progress import file_progress
 from cryoplug.core.results import BatchResult, FileResult
+from cryoplug.errors import UsageError
+
+
+class Size(click.ParamType):
+    """An amount of memory, as in ``2GB``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Give bytes."""
+        from cryoplug.inference.memory_plan import parse_size
+
+        try:
+            return parse_size(str(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command(cls=CryoplugCommand)
@@ -30,8 +47,26 @@ from cryoplug.core.results import BatchResult, FileResult
     help="Instead of the checkpoint's own; none applies the bare network.",
 )
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
+@click.option(
+    "--gpu", type=click.IntRange(min=0), metavar="N", help="GPU N of CUDA_VISIBLE_DEVICES, from 0: --device cuda:N."
+)
 @click.option("--tile", type=click.IntRange(min=0), default=0, help="Side of a tile in pixels.  [default: automatic]")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads.  [default: all cores]")
+@click.option("--max-memory", type=Size(), metavar="SIZE", help="Of the process, on the CPU, as in 2GB; an estimate.")
+@click.option("--float16", is_flag=True, help="Write float16 (MRC mode 12): half the bytes, 3 digits.")
+@click.option("--watch", is_flag=True, help="Go on looking for new micrographs; end by --idle-exit or a signal.")
+@click.option(
+    "--poll", type=float, default=15.0, show_default=True, metavar="S", help="Watching: seconds between looks."
+)
+@click.option(
+    "--settle",
+    type=float,
+    default=60.0,
+    show_default=True,
+    metavar="S",
+    help="Watching: take a file when its size and time have stood still so long.",
+)
+@click.option("--idle-exit", type=float, metavar="S", help="Watching: end when nothing happened for S seconds.")
 @overwrite_option
 @json_option
 def denoise(
@@ -41,17 +76,28 @@ def denoise(
     star: Path | None,
     normalize: str | None,
     device: str,
+    gpu: int | None,
     tile: int,
     threads: int,
+    max_memory: int | None,
+    float16: bool,
+    watch: bool,
+    poll: float,
+    settle: float,
+    idle_exit: float | None,
     overwrite: bool,
     as_json: bool,
 ) -> int:
-    """Denoise micrographs: files, folders, patterns or a RELION STAR file.
+    """Denoise micrographs: files, folders, patterns, a RELION STAR file or a cryoSPARC dataset.
 
     The network runs on tiles that overlap by its receptive field, which gives what the whole image at once gives.
     Output is float32 MRC in the input's grey-scale units, for looking and picking: extract particles from raw files.
     Files that an earlier run finished are skipped. With --star, rlnMicrographName becomes the denoised file and
-    cryoplugMicrographNameRaw keeps the raw one.
+    cryoplugMicrographNameRaw keeps the raw one. denoise.jsonl in the output folder gets a line for each micrograph.
+
+    Several processes may share an output folder, also from several machines: each micrograph is done by one of them.
+    SIGTERM and SIGINT drop the file in work; SIGUSR1 ends nothing, for all that is finished is on the disk already.
+    With --watch, folders, patterns and STAR files are looked at again and again, and may still be missing or growing.
 
     Example: cryoplug denoise MotionCorr/job002/corrected_micrographs.star --checkpoint saved_models/cryo_cnn
     -o Denoised --star Denoised/micrographs.star
@@ -66,9 +112,16 @@ def denoise(
         star=star,
         normalize=normalize,
         device=device,
+        gpu=gpu,
         tile=tile,
         threads=threads,
+        max_memory_bytes=max_memory,
+        float16=float16,
         overwrite=overwrite,
+        watch=watch,
+        poll_s=poll,
+        settle_s=settle,
+        idle_exit_s=idle_exit,
     )
     with file_progress("denoise") as show:
 
@@ -77,14 +130,14 @@ def denoise(
             if as_json:
                 echo_result(result, as_json=True)
 
-        batch = run(request, tell)
+        batch = run(request, tell, lambda text: say(f"denoise: {text}"))
     _summarize(batch, output, as_json=as_json)
     return batch.exit_code
 
 
 def _summarize(batch: BatchResult, output: Path, *, as_json: bool) -> None:
     counts = {status: sum(item.status == status for item in batch.files) for status in ("done", "skipped", "failed")}
-    text = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    text = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing to do"
     if not as_json:
         echo_result(batch, as_json=False, text=f"{text} -> {printable_name(output)}")
     for star in batch.outputs:

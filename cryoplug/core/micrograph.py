@@ -1,4 +1,4 @@
-"""A micrograph that is open for reading, band of rows by band of rows."""
+"""A micrograph that is open for reading band of rows by band of rows, and a movie, frame by frame."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from cryoplug.errors import ShapeError
+from cryoplug.errors import FormatError, ShapeError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -113,6 +113,125 @@ class ArrayMicrograph(MicrographSource):
 
     def close(self) -> None:
         """Do nothing: there is no file."""
+
+
+class MovieSource(abc.ABC):
+    """An opened movie or stack: frames of one shape, read one at a time.
+
+    A file of a single image is a movie of one frame. Use it from one thread at a time, and as a context manager.
+    """
+
+    path: Path
+    """The file, as the user named it."""
+    frame_shape: tuple[int, int]
+    """``(y, x)`` of every frame in pixels."""
+    frame_count: int
+    """Frames; at least 1."""
+    dtype: np.dtype
+    """Type of a pixel on disk; `read_frame` always gives float32."""
+    pixel_size_angstrom: float | None
+    """Sampling from the file; None where it is unset."""
+    warnings: tuple[str, ...] = ()
+    """What was odd, yet accepted; one sentence each."""
+
+    @abc.abstractmethod
+    def read_frame(self, index: int) -> ImageF32:
+        """Read one frame.
+
+        Parameters
+        ----------
+        index
+            From 0 to ``frame_count - 1``.
+
+        Returns
+        -------
+        ImageF32
+            New array of `frame_shape`, rows in the order of the file.
+
+        Raises
+        ------
+        ShapeError
+            There is no such frame.
+        FormatError
+            It cannot be decoded, or the file became shorter since it was opened.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give the file back; a second call does nothing."""
+
+    def frame(self, index: int) -> MicrographSource:
+        """Give one frame as a micrograph, which closes the movie when it is closed."""
+        return MovieFrame(self, index)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def check_frame(self, index: int) -> None:
+        """Raise `ShapeError` unless there is a frame `index`."""
+        if not 0 <= index < self.frame_count:
+            raise ShapeError(
+                f"{self.path}: section {index + 1} was asked for; allowed: 1 to {self.frame_count} (counted from 1)"
+            )
+
+
+class MovieFrame(MicrographSource):
+    """One frame of a movie as a micrograph; it is decoded when its first rows are read, and kept.
+
+    Parameters
+    ----------
+    movie
+        The opened movie; closed together with this frame.
+    index
+        Frame, counted from 0.
+    """
+
+    def __init__(self, movie: MovieSource, index: int) -> None:
+        movie.check_frame(index)
+        self._movie = movie
+        self._index = index
+        self._pixels: ImageF32 | None = None
+        self.path = movie.path
+        self.shape = movie.frame_shape
+        self.dtype = movie.dtype
+        self.pixel_size_angstrom = movie.pixel_size_angstrom
+        self.warnings = movie.warnings
+
+    def read_rows(self, start: int, stop: int) -> ImageF32:
+        """Copy rows out of the decoded frame."""
+        self.check_rows(start, stop)
+        if self._pixels is None:
+            self._pixels = self._movie.read_frame(self._index)
+        return self._pixels[start:stop].copy()
+
+    def close(self) -> None:
+        """Close the movie."""
+        self._pixels = None
+        self._movie.close()
+
+
+def only_frame(movie: MovieSource) -> MicrographSource:
+    """Give the one frame of a file that must hold a single image; else close it and raise `FormatError`."""
+    try:
+        check_single(movie.path, movie.frame_count)
+        return movie.frame(0)
+    except BaseException:
+        movie.close()
+        raise
+
+
+def check_single(path: Path, sections: int) -> None:
+    """Raise `FormatError` unless a file that is opened as one micrograph has one section."""
+    if sections != 1:
+        raise FormatError(
+            f"{path}: {sections} sections: a stack, movie or volume, not a micrograph; name one of them in a STAR file "
+            f"as 000001@{path.name}, or use `cryoplug convert --pairs halves` on a movie"
+        )
 
 
 def row_bands(source: MicrographSource, *, band_rows: int | None = None) -> Iterator[tuple[int, ImageF32]]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from cryoplug.core.micrograph import ImageF32, MicrographSource
+from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource, check_single
 from cryoplug.core.results import Finding
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
-from cryoplug.errors import CryoplugError, FormatError
+from cryoplug.errors import CryoplugError, FormatError, ShapeError
 from cryoplug.formats.mrc_header import (
     MrcHeader,
     describe_foreign,
@@ -26,10 +27,12 @@ from cryoplug.formats.mrc_header import (
     sniff_mrc,
 )
 from cryoplug.formats.mrc_writer import MrcRowWriter, write_mrc
+from cryoplug.formats.validation import pixel_findings
 
 __all__ = [
     "MrcHeader",
     "MrcMicrograph",
+    "MrcMovie",
     "MrcRowWriter",
     "describe_foreign",
     "read_header",
@@ -43,7 +46,57 @@ _STATISTICS_TOLERANCE = 1e-3
 
 
 class MrcMicrograph(MicrographSource):
-    """An opened MRC file with one section.
+    """An opened section of an MRC file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    section
+        Which one, counted from 1; None for a file that must have a single section.
+
+    Raises
+    ------
+    FormatError
+        The header is no MRC header, disagrees with the size of the file, or declares a mode that is not read; or there
+        are several sections and none was named.
+    ShapeError
+        There is no such section.
+    """
+
+    def __init__(self, path: Path, section: int | None = None) -> None:
+        self._pixels = _PixelBytes(path)
+        self.header = header = self._pixels.header
+        try:
+            if section is None:
+                check_single(path, header.nz)
+            elif not 1 <= section <= header.nz:
+                raise ShapeError(f"{path}: section {section} was asked for; allowed: 1 to {header.nz} (counted from 1)")
+        except BaseException:
+            self.close()
+            raise
+        self._first_byte = ((section or 1) - 1) * header.section_size_bytes
+        self.path = path
+        self.shape = (header.ny, header.nx)
+        self.dtype = header.dtype
+        self.pixel_size_angstrom = header.pixel_size_angstrom
+        self.warnings = header.warnings
+
+    def read_rows(self, start: int, stop: int) -> ImageF32:
+        """Read rows with ``pread``: a memory map would end in SIGBUS when the file is cut meanwhile."""
+        self.check_rows(start, stop)
+        size = self.header.row_size_bytes
+        return self.header.unpack(
+            self._pixels.read(self._first_byte + start * size, (stop - start) * size), stop - start
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._pixels.close()
+
+
+class MrcMovie(MovieSource):
+    """An opened MRC file as a movie or stack of its sections.
 
     Parameters
     ----------
@@ -53,9 +106,38 @@ class MrcMicrograph(MicrographSource):
     Raises
     ------
     FormatError
-        The header is no MRC header, disagrees with the size of the file, or declares a mode or a number of sections
-        that is not read.
+        As for `MrcMicrograph`, except that any number of sections is read.
     """
+
+    def __init__(self, path: Path) -> None:
+        self._pixels = _PixelBytes(path)
+        header = self._pixels.header
+        self.path = path
+        self.frame_shape = (header.ny, header.nx)
+        self.frame_count = header.nz
+        self.dtype = header.dtype
+        self.pixel_size_angstrom = header.pixel_size_angstrom
+        self.warnings = header.warnings
+
+    def read_frame(self, index: int) -> ImageF32:
+        """Read one section."""
+        self.check_frame(index)
+        header = self._pixels.header
+        return header.unpack(self._pixels.read(index * header.section_size_bytes, header.section_size_bytes), header.ny)
+
+    def frame(self, index: int) -> MicrographSource:
+        """Give one section as a micrograph, with the header that outputs carry over."""
+        self.check_frame(index)
+        self.close()
+        return MrcMicrograph(self.path, index + 1)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._pixels.close()
+
+
+class _PixelBytes:
+    """The header of a file, and its pixels as bytes."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = open_for_reading(path)
@@ -64,29 +146,25 @@ class MrcMicrograph(MicrographSource):
         except BaseException:
             self.close()
             raise
-        self.path = path
-        self.shape = (self.header.ny, self.header.nx)
-        self.dtype = self.header.dtype
-        self.pixel_size_angstrom = self.header.pixel_size_angstrom
-        self.warnings = self.header.warnings
 
-    def read_rows(self, start: int, stop: int) -> ImageF32:
-        """Read rows with ``pread``: a memory map would end in SIGBUS when the file is cut meanwhile."""
-        self.check_rows(start, stop)
-        if self._descriptor < 0:
-            raise FormatError(f"{self.path}: the micrograph was closed already; open it again")
+    def read(self, offset: int, size: int) -> npt.NDArray[np.uint8]:
         header = self.header
-        stored = np.empty((stop - start, header.row_size_bytes // header.dtype.itemsize), header.dtype)
-        self._fill(stored.reshape(-1).view(np.uint8).data, start)
-        if header.mode == 101:
-            unpacked = np.empty((stop - start, stored.shape[1] * 2), np.float32)
-            unpacked[:, 0::2] = stored & 0x0F
-            unpacked[:, 1::2] = stored >> 4
-            return np.ascontiguousarray(unpacked[:, : header.nx])
-        return stored.astype(np.float32, order="C", copy=False)
+        if self._descriptor < 0:
+            raise FormatError(f"{header.path}: the micrograph was closed already; open it again")
+        found = np.empty(size, np.uint8)
+        buffer, done = found.data, 0
+        offset += header.data_offset
+        while done < size:
+            got = os.preadv(self._descriptor, [buffer[done:]], offset + done)
+            if got == 0:
+                raise FormatError(
+                    f"{header.path}: changed while reading: it ends at byte {offset + done}, "
+                    f"{header.size_bytes} bytes were there when it was opened; let nothing write it meanwhile"
+                )
+            done += got
+        return found
 
     def close(self) -> None:
-        """Close the file."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -94,18 +172,6 @@ class MrcMicrograph(MicrographSource):
     def __del__(self) -> None:
         if getattr(self, "_descriptor", -1) >= 0:
             self.close()
-
-    def _fill(self, buffer: memoryview, start: int) -> None:
-        offset = self.header.data_offset + start * self.header.row_size_bytes
-        done = 0
-        while done < len(buffer):
-            got = os.preadv(self._descriptor, [buffer[done:]], offset + done)
-            if got == 0:
-                raise FormatError(
-                    f"{self.path}: changed while reading: it ends at byte {offset + done}, "
-                    f"{self.header.size_bytes} bytes were there when it was opened; let nothing write it meanwhile"
-                )
-            done += got
 
 
 def validate_mrc(path: Path) -> list[Finding]:
@@ -133,30 +199,14 @@ def validate_mrc(path: Path) -> list[Finding]:
     if any(finding.severity == "error" for finding in findings):
         return findings
     try:
-        with MrcMicrograph(path) as source:
+        # Of a stack the first section stands for all; its header has the statistics of them together.
+        with MrcMicrograph(path, 1) as source:
             statistics = scan_pixels(source)
-            findings += _pixel_findings(statistics)
-            findings += _statistics_findings(source.header.record, statistics)
+            findings += pixel_findings(statistics)
+            if source.header.nz == 1:
+                findings += _statistics_findings(source.header.record, statistics)
     except CryoplugError as error:
         findings.append(Finding("error", "pixels", str(error).removeprefix(f"{path}: ")))
-    return findings
-
-
-def _pixel_findings(statistics: PixelStatistics) -> list[Finding]:
-    findings = []
-    if statistics.nonfinite_count:
-        message = (
-            f"{statistics.nonfinite_count} of {statistics.count} are NaN or infinite, the first at "
-            f"(y, x) = {statistics.first_nonfinite}; repair or re-export the micrograph"
-        )
-        findings.append(Finding("error", "pixels", message))
-    if statistics.is_constant and statistics.nonfinite_count < statistics.count:
-        message = f"all finite pixels are {statistics.minimum:g}; a micrograph needs contrast"
-        findings.append(Finding("error", "pixels", message))
-    elif statistics.maximum - statistics.mean > 50 * statistics.std:
-        sigmas = (statistics.maximum - statistics.mean) / statistics.std
-        message = f"maximum {statistics.maximum:g} lies {sigmas:.0f} standard deviations above the mean (hot pixels?)"
-        findings.append(Finding("note", "pixels", message))
     return findings
 
 

@@ -6,17 +6,21 @@ and no length is believed before it is compared with the size of the file.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import stat
 import string
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from mrcfile.dtypes import HEADER_DTYPE
 
+from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.results import Finding
 from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError
 
@@ -41,7 +45,7 @@ _STAMPS: dict[bytes, ByteOrder] = {b"DD": "<", b"DA": "<", b"\x11\x11": ">"}
 
 @dataclass(frozen=True)
 class MrcHeader:
-    """A header that cryoplug can use: one section, a supported mode, and all pixels in the file."""
+    """A header that cryoplug can use: a supported mode, and all pixels in the file."""
 
     path: Path
     """The file that it was read from."""
@@ -56,7 +60,7 @@ class MrcHeader:
     ny: int
     """Rows."""
     nz: int
-    """Sections; always 1."""
+    """Sections; more than 1 in stacks, movies and volumes."""
     dtype: np.dtype
     """Type of a stored pixel with its byte order; mode 101 stores two pixels in a byte."""
     extended_header: bytes
@@ -74,6 +78,21 @@ class MrcHeader:
     def row_size_bytes(self) -> int:
         """Bytes of one row; rows of mode 101 start at a whole byte."""
         return row_bytes(self.mode, self.nx)
+
+    @property
+    def section_size_bytes(self) -> int:
+        """Bytes of one section."""
+        return self.row_size_bytes * self.ny
+
+    def unpack(self, raw: npt.NDArray[np.uint8], rows: int) -> ImageF32:
+        """Turn the bytes of whole rows into pixels ``(rows, nx)``, grey scale of the file."""
+        stored = raw.view(self.dtype).reshape(rows, self.row_size_bytes // self.dtype.itemsize)
+        if self.mode == 101:
+            unpacked = np.empty((rows, stored.shape[1] * 2), np.float32)
+            unpacked[:, 0::2] = stored & 0x0F
+            unpacked[:, 1::2] = stored >> 4
+            return np.ascontiguousarray(unpacked[:, : self.nx])
+        return stored.astype(np.float32, order="C", copy=False)
 
 
 @dataclass(frozen=True)
@@ -116,6 +135,8 @@ def open_for_reading(path: Path) -> int:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingInputError(f"{path}: there is no such file; check the name and the working folder") from error
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"{path}: a link that leads to itself; mend or remove it") from error
         raise StorageError(f"{path}: reading failed: {error.strerror}; check permissions and disk") from error
     except ValueError as error:
         raise MissingInputError(f"{str(path)!r}: this cannot be a file name ({error}); correct it") from error
@@ -133,13 +154,18 @@ def read_head(descriptor: int) -> tuple[bytes, int]:
 def parse_header(path: Path, descriptor: int) -> MrcHeader:
     """Read the header of an opened file, or raise `FormatError` with all that is wrong."""
     head, size_bytes = read_head(descriptor)
+    return parse_head(path, head, size_bytes, lambda count: os.pread(descriptor, count, HEADER_BYTES))
+
+
+def parse_head(path: Path, head: bytes, size_bytes: int, read_extended: Callable[[int], bytes]) -> MrcHeader:
+    """Check the first 1024 bytes against the file size; `read_extended` gives that many of the bytes after them."""
     seen = examine(head, size_bytes)
     errors = [finding.message for finding in seen.findings if finding.severity == "error"]
     if errors or seen.record is None:
         raise FormatError(f"{path}: " + "; ".join(errors))
     record = seen.record
-    mode, nx, ny, extended_bytes = (int(record[name]) for name in ("mode", "nx", "ny", "nsymbt"))
-    extended = os.pread(descriptor, extended_bytes, HEADER_BYTES)
+    mode, nx, ny, nz, extended_bytes = (int(record[name]) for name in ("mode", "nx", "ny", "nz", "nsymbt"))
+    extended = read_extended(extended_bytes)
     if len(extended) != extended_bytes:
         raise FormatError(f"{path}: changed while reading: its extended header is cut; let nothing write it meanwhile")
     return MrcHeader(
@@ -149,7 +175,7 @@ def parse_header(path: Path, descriptor: int) -> MrcHeader:
         mode=mode,
         nx=nx,
         ny=ny,
-        nz=1,
+        nz=nz,
         dtype=np.dtype("u1" if seen.unsigned_bytes else seen.byte_order + _PIXEL_TYPES[mode]),
         extended_header=extended,
         data_offset=HEADER_BYTES + extended_bytes,
@@ -223,7 +249,7 @@ def _byte_order(head: bytes, size_bytes: int) -> tuple[ByteOrder | None, Finding
     stamped = _STAMPS.get(head[212:214])
     has_map = head[208:211] == b"MAP"
     plausible = [order for order in _ORDERS if _plausible(_fields(head, order))]
-    fitting = [order for order in plausible if _expected_bytes(_fields(head, order)) <= size_bytes]
+    fitting = [order for order in plausible if expected_bytes(_fields(head, order)) <= size_bytes]
     choice: ByteOrder | None
     if stamped in fitting or (stamped in plausible and not fitting):
         choice = stamped
@@ -261,7 +287,7 @@ def _size_findings(record: np.void, size_bytes: int) -> list[Finding]:
         findings.append(Finding("error", "mode", message))
     if mode not in _MODE_BITS or min(nx, ny, nz) < 1 or extended < 0:
         return findings
-    expected = _expected_bytes(record)
+    expected = expected_bytes(record)
     name = SUPPORTED_MODES.get(mode, f"mode {mode}")
     if expected > size_bytes:
         whole = max(size_bytes - HEADER_BYTES - extended, 0) // (row_bytes(mode, nx) * ny)
@@ -272,8 +298,7 @@ def _size_findings(record: np.void, size_bytes: int) -> list[Finding]:
         )
         return [*findings, Finding("error", "nx, ny, nz", message)]
     if nz > 1:
-        message = f"{nz} sections: a stack, movie or volume, not a micrograph; give single images (motion-corrected)"
-        findings.append(Finding("error", "nz", message))
+        findings.append(Finding("note", "nz", f"{nz} sections: a stack, movie or volume, not a single micrograph"))
     if max(nx, ny) > MAX_SIDE_PX:
         findings.append(Finding("error", "nx, ny", f"size is {nx} x {ny}; allowed: up to {MAX_SIDE_PX} a side"))
     if extended > MAX_EXTENDED_BYTES:
@@ -363,6 +388,7 @@ def _plausible(record: np.void) -> bool:
     return positive and int(record["mode"]) in _MODE_BITS and int(record["nsymbt"]) >= 0
 
 
-def _expected_bytes(record: np.void) -> int:
+def expected_bytes(record: np.void) -> int:
+    """Give the size of a whole file with this header, in bytes; the mode must be a known one."""
     nx, ny, nz, mode, extended = (int(record[name]) for name in ("nx", "ny", "nz", "mode", "nsymbt"))
     return HEADER_BYTES + extended + row_bytes(mode, nx) * ny * nz

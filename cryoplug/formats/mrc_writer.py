@@ -1,4 +1,4 @@
-"""Write float32 MRC files, row by row, with the header of the micrograph that they were made of."""
+"""Write float32 or float16 MRC files, row by row, with the header of the micrograph that they were made of."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from mrcfile.dtypes import HEADER_DTYPE
 import cryoplug
 from cryoplug.core.atomic import atomic_file, storage_errors
 from cryoplug.core.statistics import RunningMoments
-from cryoplug.errors import ShapeError, UsageError
+from cryoplug.errors import PixelError, ShapeError, UsageError
 from cryoplug.formats.mrc_header import MrcHeader, pixel_size
 
 _WRITTEN_DTYPE = HEADER_DTYPE.newbyteorder("<")
 _LABELS = 10
 _LABEL_BYTES = 80
 _BAND_ROWS = 256
+_MODES = {"float32": 2, "float16": 12}
+FLOAT16_LIMIT = 65504.0
+"""Largest value of float16."""
 
 
 def write_mrc(
@@ -29,8 +32,9 @@ def write_mrc(
     pixel_size_angstrom: float | None = None,
     label: str = "",
     template: MrcHeader | None = None,
+    dtype: str = "float32",
 ) -> None:
-    """Write one image as float32 MRC; the name `path` appears only when the file is complete.
+    """Write one image as MRC; the name `path` appears only when the file is complete.
 
     Parameters
     ----------
@@ -44,11 +48,15 @@ def write_mrc(
         Text of the label that is added; at most 80 ASCII characters, begins with ``cryoplug``.
     template
         Header and extended header to carry over.
+    dtype
+        ``float32`` (mode 2) or ``float16`` (mode 12).
 
     Raises
     ------
     ShapeError
         Not two-dimensional, or empty.
+    PixelError
+        A pixel is beyond the range of float16.
     StorageError
         The system refused; nothing is left.
     """
@@ -57,7 +65,13 @@ def write_mrc(
         raise ShapeError(f"{path}: pixels of shape {pixels.shape}; a micrograph is (y, x)")
     with atomic_file(path) as stream, storage_errors(path):
         writer = MrcRowWriter(
-            stream, pixels.shape, template=template, pixel_size_angstrom=pixel_size_angstrom, label=label, path=path
+            stream,
+            pixels.shape,
+            template=template,
+            pixel_size_angstrom=pixel_size_angstrom,
+            label=label,
+            path=path,
+            dtype=dtype,
         )
         for start in range(0, pixels.shape[0], _BAND_ROWS):
             writer.write_rows(pixels[start : start + _BAND_ROWS])
@@ -67,8 +81,8 @@ def write_mrc(
 class MrcRowWriter:
     """Write an image whose rows arrive one band after another, from top to bottom.
 
-    The file is mode 2, little-endian. Of the template everything is kept that stays true: cell, origins, labels, vendor
-    fields, and the extended header byte for byte. Statistics are recomputed, one label is added.
+    The file is mode 2 or 12, little-endian. Of the template everything is kept that stays true: cell, origins, labels, vendor
+    fields, and the extended header byte for byte. Statistics are recomputed from what is stored, one label is added.
 
     Parameters
     ----------
@@ -84,6 +98,8 @@ class MrcRowWriter:
         Text of the label that is added; ``cryoplug`` is put before it unless it begins so.
     path
         Final name of the file, for messages.
+    dtype
+        ``float32`` or ``float16``.
     """
 
     def __init__(
@@ -95,12 +111,17 @@ class MrcRowWriter:
         pixel_size_angstrom: float | None = None,
         label: str = "",
         path: Path | None = None,
+        dtype: str = "float32",
     ) -> None:
         self._path = path or Path(str(getattr(stream, "name", "output")))
         if len(shape) != 2 or min(shape) < 1:
             raise ShapeError(f"{self._path}: shape {tuple(shape)}; a micrograph is (y, x) with at least one pixel")
         if pixel_size_angstrom is not None and not (math.isfinite(pixel_size_angstrom) and pixel_size_angstrom > 0):
             raise UsageError(f"{self._path}: pixel size {pixel_size_angstrom} A; allowed: a number above 0, or None")
+        if dtype not in _MODES:
+            raise UsageError(f"{self._path}: pixels as {dtype!r}; allowed: {', '.join(_MODES)}")
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._rounding_squares = 0.0
         self._stream = stream
         self._shape = (int(shape[0]), int(shape[1]))
         self._rows_done = 0
@@ -108,6 +129,7 @@ class MrcRowWriter:
         self._all_finite = True
         self._extended = template.extended_header if template else b""
         self._header = _new_header(self._shape, template, pixel_size_angstrom)
+        self._header["mode"] = _MODES[dtype]
         _add_label(self._header, label)
         self._put(self._header.tobytes() + self._extended)
 
@@ -117,14 +139,19 @@ class MrcRowWriter:
         Parameters
         ----------
         rows
-            ``(n, x)``; converted to float32.
+            ``(n, x)``; converted to the type of the file.
+
+        Raises
+        ------
+        PixelError
+            A pixel is beyond the range of float16.
         """
         height, width = self._shape
         if rows.ndim != 2 or rows.shape[1] != width or self._rows_done + rows.shape[0] > height:
             raise ShapeError(
                 f"{self._path}: rows of shape {rows.shape} after {self._rows_done} rows; the image is {self._shape}"
             )
-        stored = np.ascontiguousarray(rows, dtype="<f4")
+        stored = self._converted(rows)
         if self._all_finite and not np.isfinite(stored).all():
             self._all_finite = False
         if self._all_finite:
@@ -148,6 +175,31 @@ class MrcRowWriter:
             self._stream.seek(0)
             self._stream.write(header.tobytes())
             self._stream.seek(0, 2)
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the rows so far; NaN when one of them holds a pixel that is not finite."""
+        return self._moments.std if self._all_finite else math.nan
+
+    @property
+    def rounding_rms(self) -> float:
+        """By how much the rows so far were rounded to float16, root mean square; 0 for float32."""
+        return math.sqrt(self._rounding_squares / max(1, self._rows_done * self._shape[1]))
+
+    def _converted(self, rows: np.ndarray) -> np.ndarray:
+        if self._dtype.itemsize == 4:
+            return np.ascontiguousarray(rows, dtype=self._dtype)
+        finite = rows[np.isfinite(rows)]
+        largest = float(np.abs(finite).max()) if finite.size else 0.0
+        if largest > FLOAT16_LIMIT:
+            raise PixelError(
+                f"{self._path}: a pixel of {largest:g} does not fit into float16 (allowed: up to {FLOAT16_LIMIT:g}); "
+                "write float32"
+            )
+        stored = np.ascontiguousarray(rows, dtype=self._dtype)
+        rounding = np.subtract(stored, rows, dtype=np.float32).ravel()
+        self._rounding_squares += float(np.dot(rounding, rounding))
+        return stored
 
     def _put(self, payload: bytes | memoryview) -> None:
         with storage_errors(self._path):
@@ -178,6 +230,9 @@ def _set_cell(header: np.ndarray, template: MrcHeader | None, pixel_size_angstro
     known = pixel_size(template.record) if template else None
     if min(int(header[name]) for name in ("mx", "my")) < 1:
         header["mx"], header["my"] = header["nx"], header["ny"]
+    if template is not None and template.nz > 1:  # one section of a stack
+        header["cella"]["z"] = float(header["cella"]["z"]) / max(int(header["mz"]), 1)
+        header["mz"] = 1
     header["mz"] = max(int(header["mz"]), 1)
     for axis, samples in (("x", "mx"), ("y", "my"), ("z", "mz")):
         length = float(header["cella"][axis])

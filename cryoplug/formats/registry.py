@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryoplug import extensions
-from cryoplug.core.micrograph import MicrographSource
+from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource
 from cryoplug.core.results import Finding
 from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError
-from cryoplug.formats import mrc
+from cryoplug.formats import compressed, microscope, mrc, tiff
 
 _SNIFF_BYTES = 2048
 _FOREIGN = (
-    (b"\x1f\x8b", "a gzip file", "decompress it first (gunzip)"),
-    (b"BZh", "a bzip2 file", "decompress it first (bunzip2)"),
     (b"PK\x03\x04", "a zip file", "unpack it first"),
-    (b"II*\x00", "a TIFF file", "convert it to MRC, or install a plugin that reads TIFF"),
-    (b"MM\x00*", "a TIFF file", "convert it to MRC, or install a plugin that reads TIFF"),
-    (b"II+\x00", "a BigTIFF or EER file", "convert it to MRC"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "name it as a store, or export the micrograph as MRC"),
     (b"\x89PNG", "a PNG picture", "use the micrograph that it was made of"),
     (b"\x93NUMPY", "a numpy array", "save it as MRC with cryoplug.write_mrc"),
@@ -37,24 +33,77 @@ class FormatSpec:
     description: str
     """One line for people."""
     extensions: tuple[str, ...]
-    """Endings of file names with the dot, in lower case; a folder is searched for these."""
+    """Endings of file names with the dot, in lower case; some have two parts (``.mrc.gz``)."""
     open: Callable[[Path], MicrographSource]
     """Opens a file, or raises `FormatError`."""
     validate: Callable[[Path], list[Finding]]
     """Lists everything that is wrong or unusual; empty when nothing is."""
     sniff: Callable[[bytes], bool]
     """Whether a file that begins with these bytes (2048, or the whole file) may be in this format."""
+    open_movie: Callable[[Path], MovieSource] | None = None
+    """Opens a file as a movie or stack, or raises `FormatError`; None when the format holds single images only."""
+    searched: tuple[str, ...] | None = None
+    """Endings that a folder is searched for; None: all of `extensions`."""
 
 
 MRC = FormatSpec(
     id="mrc",
     description="MRC2014 image, modes 0, 1, 2, 6, 12 and 101",
-    extensions=(".mrc",),
+    extensions=(".mrc", ".mrcs", ".map", ".rec", ".st", ".ali"),
     open=mrc.MrcMicrograph,
     validate=mrc.validate_mrc,
     sniff=mrc.sniff_mrc,
+    open_movie=mrc.MrcMovie,
+    searched=(".mrc", ".mrcs"),
 )
-_BUILT_IN = {MRC.id: MRC}
+_OTHERS = (
+    FormatSpec(
+        id="mrc-compressed",
+        description="MRC2014 image inside gzip or bzip2",
+        extensions=compressed.ENDINGS,
+        open=compressed.open_compressed,
+        validate=compressed.validate_compressed,
+        sniff=compressed.sniff_compressed,
+        open_movie=compressed.CompressedMrcMovie,
+    ),
+    FormatSpec(
+        id="tiff",
+        description="TIFF image or movie in grey scale",
+        extensions=(".tif", ".tiff"),
+        open=tiff.open_tiff,
+        validate=tiff.validate_tiff,
+        sniff=tiff.sniff_tiff,
+        open_movie=tiff.TiffMovie,
+    ),
+    FormatSpec(
+        id="eer",
+        description="EER movie (electron events)",
+        extensions=(".eer",),
+        open=tiff.open_tiff,
+        validate=tiff.validate_tiff,
+        sniff=tiff.sniff_tiff,
+        open_movie=tiff.TiffMovie,
+    ),
+    FormatSpec(
+        id="dm",
+        description="DigitalMicrograph image or series",
+        extensions=(".dm3", ".dm4"),
+        open=microscope.open_dm,
+        validate=microscope.validate_dm,
+        sniff=microscope.sniff_dm,
+        open_movie=microscope.DmMovie,
+    ),
+    FormatSpec(
+        id="ser",
+        description="TIA image or series",
+        extensions=(".ser",),
+        open=microscope.open_ser,
+        validate=microscope.validate_ser,
+        sniff=microscope.sniff_ser,
+        open_movie=microscope.SerMovie,
+    ),
+)
+_BUILT_IN = {spec.id: spec for spec in (MRC, *_OTHERS)}
 
 
 def formats() -> dict[str, FormatSpec]:
@@ -81,11 +130,11 @@ def format_of(path: Path) -> FormatSpec:
         The system refused to read it.
     """
     head = _first_bytes(path)
-    suffix = path.suffix.lower()
+    name = path.name.lower()
     # Plugins are imported only when no format of cryoplug itself fits: an MRC must not pay for them.
     for known in (_BUILT_IN.values(), _plugin_formats()):
         specs = list(known)
-        by_name = [spec for spec in specs if suffix in spec.extensions]
+        by_name = [spec for spec in specs if name.endswith(spec.extensions)]
         by_content = [spec for spec in specs if spec.sniff(head)]
         both = [spec for spec in by_name if spec in by_content]
         if both or by_content:
@@ -95,13 +144,49 @@ def format_of(path: Path) -> FormatSpec:
         if head.startswith(magic):
             raise FormatError(f"{path}: this is {name}, not a micrograph that can be read ({allowed}); {advice}")
     for spec in formats().values():
-        if suffix in spec.extensions:
+        if name.endswith(spec.extensions):
             return spec  # its own reader says best what is wrong
     raise FormatError(f"{path}: {mrc.describe_foreign(head)}, not a micrograph (formats: {allowed}); leave it out")
 
 
-def open_micrograph(path: str | Path) -> MicrographSource:
+def open_micrograph(path: str | Path, *, section: int | None = None) -> MicrographSource:
     """Open a micrograph in any known format; raises what `format_of` raises.
+
+    Parameters
+    ----------
+    path
+        The file.
+    section
+        Image of a stack, counted from 1 as in ``000012@stack.mrcs``; None for a file that must hold a single image.
+
+    Returns
+    -------
+    MicrographSource
+        Close it, or use it as a context manager.
+
+    Raises
+    ------
+    FormatError
+        The file holds several images, and none was named.
+    ShapeError
+        There is no such section.
+    """
+    path = Path(path)
+    spec = format_of(path)
+    with read_errors(path):
+        if section is None:
+            return spec.open(path)
+    movie = open_movie(path)
+    try:
+        with read_errors(path):
+            return movie.frame(section - 1)
+    except BaseException:
+        movie.close()
+        raise
+
+
+def open_movie(path: str | Path) -> MovieSource:
+    """Open a movie or stack in any known format; a file of a single image is a movie of one frame.
 
     Parameters
     ----------
@@ -110,13 +195,39 @@ def open_micrograph(path: str | Path) -> MicrographSource:
 
     Returns
     -------
-    MicrographSource
+    MovieSource
         Close it, or use it as a context manager.
+
+    Raises
+    ------
+    FormatError
+        As `format_of`.
     """
     path = Path(path)
     spec = format_of(path)
     with read_errors(path):
-        return spec.open(path)
+        return _SingleImage(spec.open(path)) if spec.open_movie is None else spec.open_movie(path)
+
+
+class _SingleImage(MovieSource):
+    """A micrograph of a format without movies, as a movie of one frame."""
+
+    def __init__(self, source: MicrographSource) -> None:
+        self._source = source
+        self.path, self.frame_shape, self.frame_count = source.path, source.shape, 1
+        self.dtype, self.pixel_size_angstrom = source.dtype, source.pixel_size_angstrom
+        self.warnings = source.warnings
+
+    def read_frame(self, index: int) -> ImageF32:
+        self.check_frame(index)
+        return self._source.read_rows(0, self.frame_shape[0])
+
+    def frame(self, index: int) -> MicrographSource:
+        self.check_frame(index)
+        return self._source
+
+    def close(self) -> None:
+        self._source.close()
 
 
 def _plugin_formats() -> Iterator[FormatSpec]:
@@ -145,4 +256,6 @@ def read_errors(path: Path) -> Iterator[None]:
     except ValueError as error:  # a NUL byte in the name
         raise MissingInputError(f"{str(path)!r}: this cannot be a file name ({error}); correct it") from error
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"{path}: a link that leads to itself; mend or remove it") from error
         raise StorageError(f"{path}: reading failed: {error.strerror or error}; check permissions and disk") from error

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,22 @@ from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
 from cryoplug.core.normalization import KINDS, fit_normalization
 from cryoplug.core.tiling import Tile, plan_tiles
 from cryoplug.errors import DeviceError, FormatError, UsageError
+from cryoplug.inference.devices import (
+    Interrupted,
+    OutOfDeviceMemory,
+    device_errors,
+    hidden_gpu_note,
+    only,
+    resolve_device,
+)
+from cryoplug.inference.memory_plan import (
+    LEAST_TILE_PX,
+    MemoryPlan,
+    plan_memory,
+    resident_bytes,
+    rows_that_fit,
+    widest_layer,
+)
 from cryoplug.kernels.memory import keep_allocator_memory
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 
@@ -35,8 +50,6 @@ SHALLOW_LAYERS = 4
 """Up to this many layers the faster order of summation is used; see `Denoiser`."""
 LEAST_ROWS = 64
 """But not fewer than these: every band is computed together with its overlap."""
-LEAST_TILE_PX = 64
-"""A tile is halved down to this when memory runs out."""
 
 
 class Denoiser:
@@ -54,13 +67,17 @@ class Denoiser:
         Side of a tile in pixels; 0 chooses. The result does not depend on it, to float32 rounding.
     threads
         CPU threads; 0 takes every core that this process may use.
+    max_memory_bytes
+        Memory of the whole process on the CPU; see `cryoplug.inference.memory_plan`. None: no limit.
+    note
+        Called with a sentence when something is worth telling: tiles made smaller, a limit that does not count.
 
     Raises
     ------
     DeviceError
         The GPU that was asked for is not there.
     UsageError
-        An argument is out of range.
+        An argument is out of range, or the memory too little.
     FormatError
         The weights do not fit the network.
     """
@@ -73,6 +90,8 @@ class Denoiser:
         normalize: str | None = None,
         tile: int = 0,
         threads: int = 0,
+        max_memory_bytes: int | None = None,
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.checkpoint = checkpoint
         self.normalize = checkpoint.normalize if normalize is None else normalize
@@ -85,10 +104,14 @@ class Denoiser:
             problems.append(f"threads {threads} (allowed: 0 for all cores, or a number)")
         if problems:
             raise UsageError("; ".join(problems))
+        self._note = note
         self.device = resolve_device(device)
+        if device == "auto" and (text := hidden_gpu_note(self.device)):
+            note(text)
         self.threads = threads or len(os.sched_getaffinity(0))
         self._multiple = checkpoint.spec.size_multiple
         self._overlap = -(-checkpoint.spec.receptive_field_px // self._multiple) * self._multiple
+        self._told_of_memory = False
         on_cpu = self.device.type == "cpu"
         self._tile = (tile, tile) if tile else (CPU_TILE_PX if on_cpu else CUDA_TILE_PX)
         # 4096x4096 through cryo_cnn, float32: channels_last takes two thirds of the time on a CPU, and 23 ms instead of 16
@@ -99,11 +122,12 @@ class Denoiser:
         if on_cpu:
             keep_allocator_memory()
         try:
-            with _device_errors():
+            with device_errors(), only(self.device):
                 module = _with_weights(checkpoint).to(self.device)
                 self._module = module.to(memory_format=self._layout)  # type: ignore[call-overload]
-        except _OutOfMemoryError as error:
+        except OutOfDeviceMemory as error:
             raise DeviceError(f"{self.device}: not enough memory for the weights ({error}); free memory") from error
+        self._plan = self._fit_into(max_memory_bytes)
         self._workers = _one_core_workers(self.threads) if on_cpu else None
 
     @classmethod
@@ -150,9 +174,11 @@ class Denoiser:
         rows = min(self._tile[0], max(LEAST_ROWS, BAND_PIXELS // shape[1]))
         if self.device.type != "cpu":
             rows = self._tile[0]
+        if self._plan is not None:
+            rows = rows_that_fit(self._plan, min(rows, shape[0]), shape[1], overlap_px=self._overlap)
         return plan_tiles(shape, tile=(rows, shape[1]), overlap=self._overlap, multiple=self._multiple)
 
-    def forward(self, rows: ImageF32, band: Tile) -> ImageF32:
+    def forward(self, rows: ImageF32, band: Tile, should_stop: Callable[[], bool] = lambda: False) -> ImageF32:
         """Run the network over a band.
 
         Parameters
@@ -161,6 +187,8 @@ class Denoiser:
             Normalised pixels of ``band.read``.
         band
             From `bands`.
+        should_stop
+            Asked before each tile.
 
         Returns
         -------
@@ -171,23 +199,60 @@ class Denoiser:
         ------
         DeviceError
             Even small tiles do not fit into memory, or the device failed.
+        Interrupted
+            `should_stop` said yes.
         """
-        while True:
-            try:
-                with _device_errors():
-                    return self._forward(rows)[band.crop.slices]
-            except _OutOfMemoryError as error:
-                if min(self._tile) <= LEAST_TILE_PX:
-                    raise DeviceError(
-                        f"{self.device}: not enough memory for a tile of {self._tile[0]}x{self._tile[1]} px ({error}); "
-                        "free memory, or use --device cpu --threads 1"
-                    ) from error
-                height, width = self._tile
-                self._tile = (max(height // 2, LEAST_TILE_PX), max(width // 2, LEAST_TILE_PX))
+        begun_with = self._tile
+        result = self._try(rows, should_stop)
+        while result is None:
+            # Only here, when the error and all that it held on to is gone.
+            with only(self.device):
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
+            result = self._try(rows, should_stop)
+        if self._tile != begun_with and not self._told_of_memory:
+            self._told_of_memory = True
+            self._note(
+                f"{self.device}: memory ran out with tiles of {begun_with[0]}x{begun_with[1]} px; going on with "
+                f"{self._tile[0]}x{self._tile[1]} px, which gives the same result"
+            )
+        return result[band.crop.slices]
 
-    def _forward(self, rows: ImageF32) -> ImageF32:
+    def _try(self, rows: ImageF32, should_stop: Callable[[], bool]) -> ImageF32 | None:
+        """Compute; None when memory ran out, and then tiles are smaller from now on."""
+        try:
+            with device_errors(), only(self.device):
+                return self._forward(rows, should_stop)
+        except OutOfDeviceMemory as error:
+            height, width = self._tile
+            if max(height, width) <= LEAST_TILE_PX:
+                raise DeviceError(
+                    f"{self.device}: not enough memory for a tile of {height}x{width} px ({error}); "
+                    "free memory, or use --device cpu --threads 1"
+                ) from error
+            self._tile = (min(height, max(height // 2, LEAST_TILE_PX)), min(width, max(width // 2, LEAST_TILE_PX)))
+            return None
+
+    def _fit_into(self, limit_bytes: int | None) -> MemoryPlan | None:
+        if limit_bytes is None:
+            return None
+        if self.device.type != "cpu":
+            self._note(
+                f"--max-memory counts for the CPU alone; {self.device} takes smaller tiles when its own runs out"
+            )
+            return None
+        plan = plan_memory(
+            limit_bytes,
+            in_use_bytes=resident_bytes(),
+            channels=widest_layer(self.checkpoint),
+            overlap_px=self._overlap,
+            tile=self._tile,
+            threads=self.threads,
+        )
+        self._tile, self.threads = plan.tile, plan.threads
+        return plan
+
+    def _forward(self, rows: ImageF32, should_stop: Callable[[], bool]) -> ImageF32:
         height, width = self._tile[0] + 2 * self._overlap, self._tile[1]
         if self._workers is not None:
             width = min(width, max(LEAST_TILE_PX, -(-rows.shape[1] // self.threads)))
@@ -195,6 +260,8 @@ class Denoiser:
         result = np.empty(rows.shape, np.float32)
 
         def run(tile: Tile) -> None:
+            if should_stop():
+                raise Interrupted
             # inference_mode belongs to a thread, so every worker enters it.
             with torch.inference_mode():
                 pixels = torch.from_numpy(rows[tile.read.slices])[None, None].to(self.device)
@@ -215,51 +282,6 @@ class Denoiser:
         """Repeat the last row and column up to the pooling grid; it only happens at the image's own border."""
         bottom, right = (-side % self._multiple for side in pixels.shape[-2:])
         return functional.pad(pixels, (0, right, 0, bottom), mode="replicate") if bottom or right else pixels
-
-
-def resolve_device(name: str) -> torch.device:
-    """Give the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means on this machine.
-
-    Raises
-    ------
-    DeviceError
-        It was asked for by name and is not there.
-    UsageError
-        The name means nothing.
-    """
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    kind, colon, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isascii() and number.isdigit())):
-        raise UsageError(f"device {name!r} (allowed: auto, cpu, cuda, cuda:N); use one of them")
-    if kind == "cpu":
-        return torch.device("cpu")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = int(number or 0)
-    if index >= count:
-        there = f"GPUs 0 to {count - 1} are" if count else "no GPU that this PyTorch can use is"
-        raise DeviceError(f"device {name}: {there} there; use --device auto or cpu, or check nvidia-smi")
-    return torch.device("cuda", index)
-
-
-class _OutOfMemoryError(Exception):
-    """The allocator of a device refused."""
-
-
-@contextlib.contextmanager
-def _device_errors() -> Iterator[None]:
-    """Turn what torch raises about memory and devices into errors that say so."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _OutOfMemoryError(str(error).split("\n")[0] or "out of memory") from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error):
-            raise _OutOfMemoryError("the system gave no memory") from error
-        if "CUDA error" in str(error):
-            first_line = str(error).split("\n")[0]
-            raise DeviceError(f"the GPU failed ({first_line}); check nvidia-smi, run again") from error
-        raise
 
 
 def _with_weights(checkpoint: Checkpoint) -> nn.Module:

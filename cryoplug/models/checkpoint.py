@@ -19,19 +19,25 @@ import numpy as np
 
 from cryoplug.core.atomic import atomic_folder, storage_errors
 from cryoplug.core.results import Finding, to_json
+from cryoplug.core.untrusted import parse_json, read_limited, shown
 from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError
 from cryoplug.models.registry import FOUNDING_MODELS, ModelSpec, model_spec
+from cryoplug.models.safetensors_header import TensorEntry, read_tensor_header
 
 FORMAT_VERSION = 1
 NORMALIZATIONS = ("percentile", "zscore", "none")
 JSON_NAME = "checkpoint.json"
 SAFETENSORS_NAME = "model.safetensors"
 LOSS_NAME = "loss.txt"
-MAX_JSON_BYTES = 4 << 20
+MAX_JSON_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 4 << 30
 EPOCH_FOLDER = re.compile(r"epoch_(\d{4,})")
 _BIN_NAME = re.compile(r"(conv\d+)_(weights|bias)\.bin")
-_PICKLES = (".pt", ".pth", ".pkl", ".ckpt", ".pickle", ".bin.gz", ".npz")
+_MAX_LOSS_BYTES = 4096
+_MAX_NAME = 100
+_SHOWN_PROBLEMS = 20
+_PICKLES = (".pt", ".pth", ".pkl", ".ckpt", ".pickle", ".npz", ".npy", ".joblib", ".tar")
+_DTYPE_NAMES = {"F64": "float64", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -187,8 +193,8 @@ def epoch_number(folder: Path) -> int:
 def read_loss(folder: Path) -> float | None:
     """Return the loss in ``loss.txt``, or None when the file is missing or holds no number."""
     try:
-        return float((folder / LOSS_NAME).read_text()[:100].split()[0])
-    except (OSError, ValueError, IndexError):
+        return float(read_limited(folder / LOSS_NAME, _MAX_LOSS_BYTES).split()[0])
+    except (InputError, StorageError, ValueError, IndexError):
         return None
 
 
@@ -198,11 +204,13 @@ def _loss_of(folder: Path) -> float:
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
+    with storage_errors(path):
+        return sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
 
 
 def _holds_weights(folder: Path) -> bool:
-    names = {item.name for item in folder.iterdir()}
+    with storage_errors(folder):
+        names = {item.name for item in folder.iterdir()}
     return bool(names & {SAFETENSORS_NAME, JSON_NAME}) or any(_BIN_NAME.fullmatch(name) for name in names)
 
 
@@ -242,7 +250,9 @@ def _examine(folder: Path) -> tuple[Checkpoint | None, list[Finding]]:
     )
     recorded = record.get("weights_sha256")
     if recorded is not None and recorded != checkpoint.sha256:
-        message = f"weights_sha256 {recorded!s:.12}... recorded, {checkpoint.sha256:.12}... found; damaged: restore it"
+        message = (
+            f"weights_sha256 {shown(recorded):.13}... recorded, {checkpoint.sha256:.12}... found; damaged: restore it"
+        )
         findings.append(Finding("error", JSON_NAME, message))
     return checkpoint, findings
 
@@ -255,15 +265,12 @@ def _read_record(folder: Path, findings: list[Finding]) -> dict[str, Any]:
     def bad(message: str) -> None:
         findings.append(Finding("error", JSON_NAME, message))
 
-    with storage_errors(path):
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            bad(f"{size} bytes (allowed: {MAX_JSON_BYTES}); restore the folder")
-            return {}
-        payload = path.read_bytes()
     try:
-        record = json.loads(payload)
-    except (ValueError, RecursionError) as error:
+        record = parse_json(read_limited(path, MAX_JSON_BYTES))
+    except InputError as error:
+        bad(str(error).removeprefix(f"{path}: "))
+        return {}
+    except ValueError as error:
         bad(f"not JSON ({error}); restore the folder")
         return {}
     if not isinstance(record, dict):
@@ -271,18 +278,20 @@ def _read_record(folder: Path, findings: list[Finding]) -> dict[str, Any]:
         return {}
     if record.get("format_version") != FORMAT_VERSION:
         version = record.get("format_version")
-        bad(f"format_version {version!r} (allowed: {FORMAT_VERSION}); use the cryoplug that wrote it")
-    if not isinstance(record.get("model"), str):
-        bad(f"model {record.get('model')!r} (allowed: a name); restore the folder")
+        bad(f"format_version {shown(version)} (allowed: {FORMAT_VERSION}); use the cryoplug that wrote it")
+    model = record.get("model")
+    if not isinstance(model, str) or not 0 < len(model) <= _MAX_NAME:
+        bad(f"model {shown(model)} (allowed: a name of up to {_MAX_NAME} letters); restore the folder")
+        record["model"] = None
     if not isinstance(record.get("config", {}), dict):
-        bad(f"config {record.get('config')!r} (allowed: an object); restore the folder")
+        bad(f"config {shown(record.get('config'))} (allowed: an object); restore the folder")
         record["config"] = {}
-    if record.get("normalize") not in NORMALIZATIONS:
-        bad(f"normalize {record.get('normalize')!r} (allowed: {', '.join(NORMALIZATIONS)}); restore the folder")
+    if not isinstance(record.get("normalize"), str) or record["normalize"] not in NORMALIZATIONS:
+        bad(f"normalize {shown(record.get('normalize'))} (allowed: {', '.join(NORMALIZATIONS)}); restore the folder")
     pixel_size = record.get("pixel_size_angstrom")
     number = isinstance(pixel_size, (int, float)) and not isinstance(pixel_size, bool)
     if pixel_size is not None and not (number and 0 < pixel_size < 1e6):
-        bad(f"pixel_size_angstrom {pixel_size!r} (allowed: a positive number or null); restore the folder")
+        bad(f"pixel_size_angstrom {shown(pixel_size)} (allowed: a positive number or null); restore the folder")
         record["pixel_size_angstrom"] = None
     return record
 
@@ -351,28 +360,50 @@ def _read_safetensors(folder: Path, spec: ModelSpec, findings: list[Finding]) ->
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    def bad(message: str) -> dict[str, np.ndarray]:
+    def bad(message: str) -> None:
         findings.append(Finding("error", SAFETENSORS_NAME, message))
-        return {}
 
-    with storage_errors(path):
-        size = path.stat().st_size
-        if size > MAX_WEIGHTS_BYTES:
-            return bad(f"{size} bytes (allowed: {MAX_WEIGHTS_BYTES}); restore it")
-        payload = path.read_bytes()
     try:
-        loaded = load(payload)
+        with storage_errors(path):
+            size, entries = read_tensor_header(path, MAX_WEIGHTS_BYTES)
+    except InputError as error:
+        bad(str(error).removeprefix(f"{path}: "))
+        return {}
+    except ValueError as error:
+        bad(f"not readable: {error}; restore it")
+        return {}
+    wrong = _entry_problems(entries, spec)
+    for message in wrong:
+        bad(message)
+    # Not one weight is read before their shapes are known to be right: a sparse file may claim gigabytes of them.
+    if wrong:
+        return {}
+    try:
+        loaded = load(read_limited(path, size))
+    except InputError as error:
+        bad(str(error).removeprefix(f"{path}: "))
+        return {}
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        return bad(f"not readable ({error}); restore it")
-    others = sorted(name for name, array in loaded.items() if array.dtype != np.float32)
-    if others:
-        bad(f"{others[0]} is {loaded[others[0]].dtype} (allowed: float32); restore it")
-    shapes = spec.weight_shapes()
-    for name in sorted(set(shapes) - set(loaded)):
-        bad(f"{name} is missing; {spec.id} needs it")
-    for name in sorted(set(loaded) - set(shapes)) if shapes else ():
-        bad(f"{name} is no weight of {spec.id}; restore it")
-    for name in sorted(set(shapes) & set(loaded)):
-        if loaded[name].shape != shapes[name]:
-            bad(f"{name} is {_times(loaded[name].shape)}, {spec.id} needs {_times(shapes[name])}; restore it")
+        bad(f"not readable: {error}; restore it")
+        return {}
     return {name: np.array(array, np.float32) for name, array in loaded.items()}
+
+
+def _entry_problems(entries: dict[str, TensorEntry], spec: ModelSpec) -> list[str]:
+    shapes = spec.weight_shapes()
+    problems = [
+        f"{shown(name)[1:-1]} is {_DTYPE_NAMES.get(entry.dtype, entry.dtype)} (allowed: float32); restore it"
+        for name, entry in sorted(entries.items())
+        if entry.dtype != "F32"
+    ]
+    problems += [f"{name} is missing; {spec.id} needs it" for name in sorted(set(shapes) - set(entries))]
+    if shapes:
+        others = sorted(set(entries) - set(shapes))
+        problems += [f"{shown(name)[1:-1]} is no weight of {spec.id}; restore it" for name in others]
+    for name in sorted(set(shapes) & set(entries)):
+        if entries[name].shape != shapes[name]:
+            found, needed = _times(entries[name].shape), _times(shapes[name])
+            problems.append(f"{name} is {found}, {spec.id} needs {needed}; restore it")
+    return (
+        problems if len(problems) <= _SHOWN_PROBLEMS else [*problems[:_SHOWN_PROBLEMS], f"and {len(problems)} in all"]
+    )

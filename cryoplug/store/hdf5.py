@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from cryoplug.core.atomic import PARTIAL_SUFFIX, fsync_file, fsync_folder, storage_errors
+from cryoplug.core.untrusted import allocated_bytes
 from cryoplug.errors import CryoplugError, FormatError, StorageError
 from cryoplug.store.layout import PatchRun, StoreLayout, check_count, check_equal_counts, storage_dtype
 from cryoplug.store.lock import OutputLock
-from cryoplug.store.manifest import DTYPES, SPLITS, Manifest, MicrographEntry, Window
+from cryoplug.store.manifest import DTYPES, MAX_SIDE_PX, SPLITS, Manifest, MicrographEntry, Window
 from cryoplug.store.writer import StoreWriter
 
 FILE_NAME = "dataset.h5"
@@ -50,7 +52,9 @@ def hdf5_layout(path: Path) -> StoreLayout:
         manifest = _manifest(file, path)
         runs, shapes, dtypes = {}, set(), set()
         for split in SPLITS:
-            sides = [_run(file, f"{split}/{side}", path) for side in SIDES if f"{split}/{side}" in file]
+            group = _group(file, split, path)
+            found = [_run(group, side, path) for side in SIDES] if group is not None else []
+            sides = [item for item in found if item is not None]
             if len(sides) == 1:
                 raise FormatError(f"{path}: {split} has only one of noisy and clean; run the convert again")
             if not sides:
@@ -112,6 +116,9 @@ class Hdf5Writer(StoreWriter):
             self.close()
             raise
 
+    def settle(self) -> None:
+        """Do nothing: an unfinished HDF5 file is not continued."""
+
     def _write(self, split: str, index: int, noisy: np.ndarray, clean: np.ndarray) -> None:
         with storage_errors(self.target):
             # libhdf5 on a full disk writes zeros or ends in SIGSEGV, so it must never meet one.
@@ -159,53 +166,95 @@ class Hdf5Writer(StoreWriter):
 
 
 def _manifest(file: h5py.File, path: Path) -> Manifest | None:
-    if MANIFEST_ATTRIBUTE not in file.attrs:
+    if not h5py.h5a.exists(file.id, MANIFEST_ATTRIBUTE.encode()):
         return None
-    text = file.attrs[MANIFEST_ATTRIBUTE]
-    if not isinstance(text, str):
-        raise FormatError(f"{path}: attribute manifest is not text; run the convert again")
-    return Manifest.from_json(text, path=path)
+    attribute = h5py.h5a.open(file.id, MANIFEST_ATTRIBUTE.encode())
+    # Text of fixed length may claim gigabytes; what cryoplug writes is one text of variable length.
+    if attribute.shape != () or h5py.check_string_dtype(attribute.dtype) != h5py.string_info("utf-8", None):
+        raise FormatError(f"{path}: attribute {MANIFEST_ATTRIBUTE} is not one text of variable length; convert again")
+    return Manifest.from_json(str(file.attrs[MANIFEST_ATTRIBUTE]), path=path, pixel_bytes=allocated_bytes(path))
 
 
-def _run(file: h5py.File, name: str, path: Path) -> tuple[PatchRun, tuple[int, int], str]:
-    group, _, side = name.partition("/")
-    for parent, key in ((file, group), (file[group], side)):
-        # A link may lead into another file, which nobody checked.
-        if not isinstance(parent.get(key, getlink=True), h5py.HardLink):
-            raise FormatError(f"{path}: {name} is a link to elsewhere; allowed: data in this file")
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 3 or 0 in dataset.shape[1:]:
+def _group(file: h5py.File, split: str, path: Path) -> h5py.Group | None:
+    found = _linked(file, split, split, path)
+    if found is not None and not isinstance(found, h5py.Group):
+        raise FormatError(f"{path}: {split} is no group; allowed: groups {' and '.join(SPLITS)}; run the convert again")
+    return found
+
+
+def _linked(parent: h5py.Group, key: str, name: str, path: Path) -> h5py.HLObject | None:
+    """Give what a hard link leads to, None when there is none; ``in`` would already open another file."""
+    link = parent.get(key, getlink=True)
+    if link is None:
+        return None
+    if not isinstance(link, h5py.HardLink):
+        raise FormatError(f"{path}: {name} is a link to elsewhere; allowed: data in this file; run the convert again")
+    return parent[key]
+
+
+def _run(group: h5py.Group, side: str, path: Path) -> tuple[PatchRun, tuple[int, int], str] | None:
+    """Find the patches of one dataset; None when it is not there."""
+    name = f"{group.name}/{side}".lstrip("/")
+    dataset = _linked(group, side, name, path)
+    if dataset is None:
+        return None
+    if not isinstance(dataset, h5py.Dataset):
         raise FormatError(f"{path}: {name} is no dataset of shape (n, y, x); run the convert again")
-    if dataset.is_virtual or dataset.external:
-        raise FormatError(f"{path}: {name} keeps its pixels in another file; allowed: data in this file")
-    if dataset.dtype not in [storage_dtype(known) for known in DTYPES]:
-        raise FormatError(f"{path}: {name} is {dataset.dtype}; allowed: little-endian {', '.join(DTYPES)}")
     properties = dataset.id.get_create_plist()
+    # Asked before the shape: that of a virtual dataset may depend on other files, which would be opened for it.
+    if properties.get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED) or properties.get_external_count():
+        raise FormatError(
+            f"{path}: {name} keeps its pixels in another file or in its header; allowed: plain data in this file; "
+            "run the convert again"
+        )
     if properties.get_nfilters():
         raise FormatError(f"{path}: {name} is compressed or filtered; allowed: plain patches; convert again")
-    count, shape = dataset.shape[0], (int(dataset.shape[1]), int(dataset.shape[2]))
-    patch = shape[0] * shape[1] * dataset.dtype.itemsize
+    if dataset.dtype not in [storage_dtype(known) for known in DTYPES]:
+        raise FormatError(f"{path}: {name} is {dataset.dtype}; allowed: little-endian {', '.join(DTYPES)}")
+    if dataset.ndim != 3 or not all(0 < side <= MAX_SIDE_PX for side in dataset.shape[1:]):
+        raise FormatError(
+            f"{path}: {name} has the shape {dataset.shape}; allowed: (n, y, x) with sides from 1 to {MAX_SIDE_PX}; "
+            "run the convert again"
+        )
+    count, shape = int(dataset.shape[0]), (int(dataset.shape[1]), int(dataset.shape[2]))
+    patch, size = shape[0] * shape[1] * dataset.dtype.itemsize, path.stat().st_size
+    if count * patch > size:
+        raise FormatError(f"{path}: {name} claims {count * patch} bytes but the file has {size}; convert again")
+    offsets: Sequence[int] | NDArray[np.int64]
     if dataset.chunks is None:
         start = dataset.id.get_offset()
         if count and start is None:
             raise FormatError(f"{path}: {name} has no pixels; the file was not closed properly, convert again")
-        offsets = (start or 0) + np.arange(count, dtype=np.int64) * patch
+        if count and start + count * patch > size:
+            raise FormatError(f"{path}: {name} reaches beyond the end of the file; it was cut off, convert again")
+        offsets = range(start or 0, (start or 0) + count * patch, patch)
     elif dataset.chunks == (1, *shape):
-        offsets = np.full(count, -1, dtype=np.int64)
-
-        def remember(info: h5py.h5d.StoreInfo) -> None:
-            if info.size == patch and info.chunk_offset[0] < count:
-                offsets[info.chunk_offset[0]] = info.byte_offset
-
-        dataset.id.chunk_iter(remember)
-        if (offsets < 0).any():
-            missing = int(np.flatnonzero(offsets < 0)[0])
-            raise FormatError(f"{path}: {name} has no pixels for patch {missing}; convert again")
+        offsets = _chunk_offsets(dataset, name, path, patch)
     else:
         raise FormatError(f"{path}: {name} has chunks {dataset.chunks}; allowed: contiguous or {(1, *shape)}")
-    if count and int(offsets.max()) + patch > path.stat().st_size:
-        raise FormatError(f"{path}: {name} reaches beyond the end of the file; it was cut off, convert again")
     return PatchRun(path, offsets), shape, dataset.dtype.name
+
+
+def _chunk_offsets(dataset: h5py.Dataset, name: str, path: Path, patch: int) -> NDArray[np.int64]:
+    count, size = dataset.shape[0], path.stat().st_size
+    # A sparse file may be as long as it likes: the index of the chunks is what really takes place.
+    chunks = dataset.id.get_num_chunks()
+    if chunks != count:
+        raise FormatError(f"{path}: {name} has pixels for {chunks} of {count} patches; convert again")
+    offsets = np.full(count, -1, dtype=np.int64)
+
+    def remember(info: h5py.h5d.StoreInfo) -> None:
+        inside = info.size == patch and info.byte_offset is not None and info.byte_offset + patch <= size
+        if inside and info.chunk_offset[0] < count:
+            offsets[info.chunk_offset[0]] = info.byte_offset
+
+    dataset.id.chunk_iter(remember)
+    if (offsets < 0).any():
+        missing = int(np.flatnonzero(offsets < 0)[0])
+        raise FormatError(
+            f"{path}: {name} has no pixels for patch {missing}, or they lie beyond the end of the file; convert again"
+        )
+    return offsets
 
 
 @contextlib.contextmanager
@@ -214,6 +263,6 @@ def _hdf5_errors(path: Path) -> Iterator[None]:
         yield
     except CryoplugError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, LookupError, ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError) as error:
         # libhdf5 reports damage in all of these, depending on where it meets it.
         raise FormatError(f"{path}: not a readable HDF5 file ({error}); run the convert again") from error

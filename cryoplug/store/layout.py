@@ -6,7 +6,7 @@ h5py's automatic chunks, and the offsets need no lock between threads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,8 @@ class PatchRun:
 
     path: Path
     """The file that holds it."""
-    offsets: NDArray[np.int64]
-    """Byte offset of each patch."""
+    offsets: Sequence[int] | NDArray[np.int64]
+    """Byte offset of each patch; a `range` where they follow each other: a sparse file may claim any number of them."""
 
 
 @dataclass(frozen=True)

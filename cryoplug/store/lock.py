@@ -1,23 +1,22 @@
-"""One writer at a time: a lock beside the output that the system drops when its owner dies."""
+"""One writer at a time: a claim beside the output, also between machines that share a network disk."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import socket
+from contextlib import ExitStack
 from pathlib import Path
 
-from cryoplug.core.atomic import storage_errors
-from cryoplug.errors import OutputBusyError
+from cryoplug.core.claims import Claims
 
 
 class OutputLock:
     """Holds an output for this process until `release`.
 
+    A process of this machine that died is noticed at once; one of another machine after a minute without a sign of life.
+
     Parameters
     ----------
     path
-        The lock file; its folder must exist.
+        The file that stands for the claim; its folder must exist.
 
     Raises
     ------
@@ -27,38 +26,10 @@ class OutputLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = -1
-        while self._descriptor < 0:
-            self._descriptor = self._try()
+        with ExitStack() as stack:
+            stack.enter_context(Claims()).take_or_fail(path, str(path.parent))
+            self._stack = stack.pop_all()
 
     def release(self) -> None:
-        """Remove the lock file and let others in. A second call does nothing."""
-        if self._descriptor >= 0:
-            self.path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def _try(self) -> int:
-        with storage_errors(self.path):
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another run"
-            os.close(descriptor)
-            raise OutputBusyError(
-                f"{self.path.parent}: in use by {owner}; wait for its end or choose another output"
-            ) from error
-        except OSError:
-            # Some network file systems have no locks: work without one rather than not at all.
-            pass
-        try:
-            same = self.path.stat().st_ino == os.fstat(descriptor).st_ino
-        except FileNotFoundError:
-            same = False
-        if not same:  # The previous owner removed the file between our open and our lock.
-            os.close(descriptor)
-            return -1
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-        return descriptor
+        """Remove the claim and let others in. A second call does nothing."""
+        self._stack.close()

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cryoplug.core.atomic import storage_errors
+from cryoplug.core.untrusted import allocated_bytes, parse_json, read_limited, shown
 from cryoplug.errors import FormatError
 
 VERSION = 1
@@ -22,6 +24,15 @@ DTYPES = ("float32", "float16")
 PAIR_REGIMES = ("noise", "clean", "halves")
 MAX_BYTES = 256 * 1024 * 1024
 """A longer manifest is not read: half a million patches need about 10 MB."""
+SMALL_BYTES = 2 * 1024 * 1024
+"""What is read without asking how many pixels there are: parsed, it takes up to 50 MB."""
+PIXEL_BYTES_PER_BYTE = 16
+"""A longer manifest needs so many bytes of pixels for each of its own: a pair of 16 x 16 float16 has 1024 for about 15."""
+MAX_SIDE_PX = 1 << 17
+"""Longest side of a micrograph or patch, as in `cryoplug.formats.mrc_header`."""
+MAX_PIXEL_SIZE = 1e7
+"""A millimetre, in angstrom."""
+MAX_INTEGER = (1 << 63) - 1
 
 Window = tuple[int, int, int]
 """(index into `Manifest.micrographs`, y, x) of the patch's first pixel."""
@@ -139,7 +150,7 @@ class Manifest:
         return "{\n " + ",\n ".join(lines) + "\n}\n"
 
     @staticmethod
-    def from_json(text: str | bytes, *, path: Path = Path("dataset.json")) -> Manifest:
+    def from_json(text: str | bytes, *, path: Path = Path("dataset.json"), pixel_bytes: int | None = None) -> Manifest:
         """Read and check what `to_json` wrote.
 
         Parameters
@@ -148,29 +159,37 @@ class Manifest:
             The JSON.
         path
             Named in errors.
+        pixel_bytes
+            Bytes of pixels on the disk, which limit how long the manifest may be; None for what this program wrote.
 
         Raises
         ------
         FormatError
             Not JSON, a field missing or of the wrong type, or counts that contradict the windows.
         """
-        if len(text) > MAX_BYTES:
-            _refuse(path, f"manifest of {len(text)} bytes; allowed: up to {MAX_BYTES}")
+        limit = _limit(pixel_bytes)
+        if len(text) > limit:
+            _refuse(path, f"manifest of {len(text)} bytes; allowed with so few pixels: up to {limit}")
         try:
-            record = json.loads(text, parse_constant=lambda name: _refuse(path, f"{name} is not a number"))
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, FormatError):
-                raise
+            record = parse_json(text)
+        except ValueError as error:
             raise FormatError(f"{path}: not valid JSON ({error}); run the convert again") from error
         return _Reader(path).manifest(record)
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a `dataset.json`, refusing an absurdly long one before it is read."""
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        _refuse(path, f"manifest of {size} bytes; allowed: up to {MAX_BYTES}")
-    return Manifest.from_json(path.read_bytes(), path=path)
+    """Read a `dataset.json`, refusing one that is too long for the bins beside it before it is read."""
+    pixel_bytes = 0
+    with storage_errors(path):
+        if path.stat().st_size > SMALL_BYTES:
+            pixel_bytes = sum(allocated_bytes(item) for item in path.parent.glob("*.bin") if item.is_file())
+    return Manifest.from_json(read_limited(path, _limit(pixel_bytes)), path=path, pixel_bytes=pixel_bytes)
+
+
+def _limit(pixel_bytes: int | None) -> int:
+    if pixel_bytes is None:
+        return MAX_BYTES
+    return min(MAX_BYTES, max(SMALL_BYTES, pixel_bytes // PIXEL_BYTES_PER_BYTE))
 
 
 def _dump(value: object) -> str:
@@ -192,20 +211,23 @@ class _Reader:
         record = self.mapping(record, "manifest")
         version = record.get("version")
         if version != VERSION:
-            _refuse(self.path, f"manifest version {version!r}; allowed: {VERSION}")
+            _refuse(self.path, f"manifest version {shown(version)}; allowed: {VERSION}")
         items = self.sequence(record.get("micrographs"), "micrographs")
         entries = tuple(self.entry(item, f"micrographs[{i}]") for i, item in enumerate(items))
         counts, windows = self.mapping(record.get("counts"), "counts"), self.mapping(record.get("windows"), "windows")
+        patch_shape = self.shape(record.get("patch_shape"), "patch_shape")
         for split in SPLITS:
             count = self.integer(counts.get(split), f"counts.{split}")
             rows = self.sequence(windows.get(split), f"windows.{split}")
             if count != len(rows):
                 _refuse(self.path, f"counts.{split} is {count} but there are {len(rows)} windows")
             for i, row in enumerate(rows):
-                self.window(row, f"windows.{split}[{i}]", entries, split)
+                problem = _window_problem(row, entries, split, patch_shape)
+                if problem:
+                    _refuse(self.path, f"windows.{split}[{i}] {problem}")
         failures = self.sequence(record.get("failures", []), "failures")
         return Manifest(
-            patch_shape=self.shape(record.get("patch_shape"), "patch_shape"),
+            patch_shape=patch_shape,
             dtype=self.choice(record.get("dtype"), "dtype", DTYPES),
             pairs=self.choice(record.get("pairs"), "pairs", PAIR_REGIMES),
             normalize=self.text(record.get("normalize"), "normalize"),
@@ -223,12 +245,12 @@ class _Reader:
         record = self.mapping(record, where)
         clean = record.get("clean_normalization")
         return MicrographEntry(
-            name=self.text(record.get("name"), f"{where}.name"),
+            name=self.name(record.get("name"), f"{where}.name"),
             split=self.choice(record.get("split"), f"{where}.split", SPLITS),
             shape=self.shape(record.get("shape"), f"{where}.shape"),
             pixel_size_angstrom=self.optional(record.get("pixel_size_angstrom"), f"{where}.pixel_size", self.size),
             normalization=self.mapping(record.get("normalization"), f"{where}.normalization"),
-            clean_name=self.optional(record.get("clean_name"), f"{where}.clean_name", self.text),
+            clean_name=self.optional(record.get("clean_name"), f"{where}.clean_name", self.name),
             clean_normalization=None if clean is None else self.mapping(clean, f"{where}.clean_normalization"),
             index=self.integer(record.get("index", 0), f"{where}.index"),
             crc32=self.optional(record.get("crc32"), f"{where}.crc32", self.integer),
@@ -243,12 +265,6 @@ class _Reader:
             exit_code=self.integer(record.get("exit_code"), f"{where}.exit_code"),
         )
 
-    def window(self, row: object, where: str, entries: tuple[MicrographEntry, ...], split: str) -> None:
-        if not (isinstance(row, list) and len(row) == 3 and all(type(value) is int and value >= 0 for value in row)):
-            _refuse(self.path, f"{where} is {row!r:.80}; allowed: three whole numbers (micrograph, y, x)")
-        if row[0] >= len(entries) or entries[row[0]].split != split:
-            _refuse(self.path, f"{where} names micrograph {row[0]}, which is not in {split}")
-
     def optional(self, value: object, where: str, check: Callable[[object, str], Any]) -> Any:
         return None if value is None else check(value, where)
 
@@ -261,27 +277,50 @@ class _Reader:
     def text(self, value: object, where: str) -> str:
         return self.typed(value, where, str, "text")
 
+    def name(self, value: object, where: str) -> str:
+        text = self.text(value, where)
+        # No reader opens these names; one that does some day must not be led out of its folder.
+        if not text or "\0" in text or text.startswith("/") or ".." in text.split("/"):
+            _refuse(self.path, f"{where} is {shown(text)}; allowed: a path below the input folder, without '..'")
+        return text
+
     def choice(self, value: object, where: str, allowed: tuple[str, ...]) -> str:
         if not isinstance(value, str) or value not in allowed:
-            _refuse(self.path, f"{where} is {value!r:.80}; allowed: {', '.join(allowed)}")
+            _refuse(self.path, f"{where} is {shown(value)}; allowed: {', '.join(allowed)}")
         return value
 
     def integer(self, value: object, where: str, *, minimum: int = 0) -> int:
-        if type(value) is not int or value < minimum:
-            _refuse(self.path, f"{where} is {value!r:.80}; allowed: a whole number from {minimum}")
+        if type(value) is not int or not minimum <= value <= MAX_INTEGER:
+            _refuse(self.path, f"{where} is {shown(value)}; allowed: a whole number from {minimum} to {MAX_INTEGER}")
         return value
 
     def size(self, value: object, where: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-            _refuse(self.path, f"{where} is {value!r:.80}; allowed: a positive number")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < MAX_PIXEL_SIZE:
+            _refuse(self.path, f"{where} is {shown(value)}; allowed: a positive number below {MAX_PIXEL_SIZE:g}")
         return float(value)
 
     def shape(self, value: object, where: str) -> tuple[int, int]:
-        if not (isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)):
-            _refuse(self.path, f"{where} is {value!r:.80}; allowed: [y, x], both positive whole numbers")
-        return value[0], value[1]
+        sides = value if isinstance(value, list) else []
+        if len(sides) != 2 or not all(type(side) is int and 0 < side <= MAX_SIDE_PX for side in sides):
+            _refuse(
+                self.path, f"{where} is {shown(value)}; allowed: [y, x], both whole numbers from 1 to {MAX_SIDE_PX}"
+            )
+        return sides[0], sides[1]
 
     def typed(self, value: object, where: str, kind: type, words: str) -> Any:
         if not isinstance(value, kind):
-            _refuse(self.path, f"{where} is {value!r:.80}; allowed: {words}")
+            _refuse(self.path, f"{where} is {shown(value)}; allowed: {words}")
         return value
+
+
+def _window_problem(
+    row: object, entries: tuple[MicrographEntry, ...], split: str, patch_shape: tuple[int, int]
+) -> str | None:
+    if not (isinstance(row, list) and len(row) == 3 and all(type(value) is int and value >= 0 for value in row)):
+        return f"is {shown(row)}; allowed: three whole numbers (micrograph, y, x)"
+    if row[0] >= len(entries) or entries[row[0]].split != split:
+        return f"names micrograph {shown(row[0])}, which is not in {split}"
+    shape = entries[row[0]].shape
+    if row[1] + patch_shape[0] > shape[0] or row[2] + patch_shape[1] > shape[1]:
+        return f"is {shown(row)}; a patch of {patch_shape} from there leaves its micrograph of {shape}"
+    return None

@@ -20,7 +20,7 @@ from cryoplug.core.atomic import PARTIAL_SUFFIX, fsync_folder, storage_errors, w
 from cryoplug.errors import FormatError, MissingInputError, StorageError
 from cryoplug.store.layout import PatchRun, StoreLayout, check_count, check_equal_counts, storage_dtype
 from cryoplug.store.lock import OutputLock
-from cryoplug.store.manifest import SPLITS, Manifest, MicrographEntry, Window, read_manifest
+from cryoplug.store.manifest import MAX_SIDE_PX, SPLITS, Manifest, MicrographEntry, Window, read_manifest
 from cryoplug.store.writer import StoreWriter
 
 MANIFEST_NAME = "dataset.json"
@@ -88,7 +88,7 @@ def finish_interrupted(folder: Path) -> None:
     try:
         lines = _journal_lines(folder)
         if lines and "publish" in lines[-1]:
-            _publish_bins(folder, Manifest.from_json(lines[-1]["publish"], path=journal_path(folder)))
+            _publish_bins(folder, Manifest.from_json(str(lines[-1]["publish"]), path=journal_path(folder)))
     finally:
         lock.release()
 
@@ -163,6 +163,10 @@ class RawWriter(StoreWriter):
         touched = [descriptor for split in SPLITS if windows[split] for descriptor in self._descriptors[split]]
         line = {"entry": dataclasses.asdict(entry), "windows": windows}
         self._syncing = self._background.submit(self._sync, touched, line)
+
+    def settle(self) -> None:
+        """Wait for the last micrograph's line in the journal."""
+        self._wait()
 
     def _sync(self, descriptors: list[int], line: dict[str, Any]) -> None:
         with storage_errors(self.target):
@@ -254,7 +258,7 @@ def _plain_run(path: Path, shape: tuple[int, int], dtype: np.dtype) -> PatchRun:
             f"{path}: {size} bytes is {size / patch:.2f} patches of {shape[0]}x{shape[1]} {dtype.name} "
             f"({patch} bytes each); give --patch-size, or convert again if the file was cut off"
         )
-    return PatchRun(path, np.arange(size // patch, dtype=np.int64) * patch)
+    return PatchRun(path, range(0, size, patch))
 
 
 def _interleaved(path: Path) -> tuple[tuple[int, int], tuple[PatchRun, PatchRun]]:
@@ -264,10 +268,10 @@ def _interleaved(path: Path) -> tuple[tuple[int, int], tuple[PatchRun, PatchRun]
     if len(header) < INTERLEAVED_HEADER_BYTES:
         raise FormatError(f"{path}: {size} bytes; allowed: a header of 16 bytes and patches; run the convert again")
     count, height, width, channels = (int(value) for value in np.frombuffer(header, "<i4"))
-    if min(count, height, width) < 1 or channels != 1:
+    if min(count, height, width) < 1 or max(height, width) > MAX_SIDE_PX or channels != 1:
         raise FormatError(
             f"{path}: header says n {count}, height {height}, width {width}, channels {channels}; "
-            "allowed: positive sizes and 1 channel"
+            f"allowed: sizes from 1 to {MAX_SIDE_PX} and 1 channel; run the convert again"
         )
     patch = 4 * height * width
     if size != INTERLEAVED_HEADER_BYTES + 2 * count * patch:
@@ -275,8 +279,10 @@ def _interleaved(path: Path) -> tuple[tuple[int, int], tuple[PatchRun, PatchRun]
             f"{path}: {size} bytes but the header says {count} pairs of {height}x{width} float32 "
             f"({INTERLEAVED_HEADER_BYTES + 2 * count * patch} bytes); it was cut off or is of another kind"
         )
-    offsets = INTERLEAVED_HEADER_BYTES + np.arange(count, dtype=np.int64) * (2 * patch)
-    return (height, width), (PatchRun(path, offsets), PatchRun(path, offsets + patch))
+    noisy, clean = (
+        range(start, size, 2 * patch) for start in (INTERLEAVED_HEADER_BYTES, INTERLEAVED_HEADER_BYTES + patch)
+    )
+    return (height, width), (PatchRun(path, noisy), PatchRun(path, clean))
 
 
 def _lock_path(folder: Path) -> Path:
@@ -299,7 +305,7 @@ def _complete_lines(folder: Path) -> list[bytes]:
 def _journal_lines(folder: Path) -> list[dict[str, Any]]:
     try:
         lines = [json.loads(line) for line in _complete_lines(folder)]
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return lines if all(isinstance(line, dict) for line in lines) else []
 

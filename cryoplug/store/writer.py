@@ -134,6 +134,10 @@ class StoreWriter(abc.ABC):
         self.close()
 
     @abc.abstractmethod
+    def settle(self) -> None:
+        """Return when all that was acknowledged survives a crash, if the backend can do that before `finish`."""
+
+    @abc.abstractmethod
     def _write(self, split: str, index: int, noisy: np.ndarray, clean: np.ndarray) -> None:
         """Write pair number `index` of `split`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from cryoplug.core.interrupts import Interrupts
 from cryoplug.errors import DivergedError, Stopped
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.store.pairs import PairStore
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.engine import Engine
-from cryoplug.training.interrupts import Interrupts
 from cryoplug.training.loader import Batch, BatchLoader, closing_batches, epoch_order
 from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, EpochReport, Note, Progress
 from cryoplug.training.run_folder import RunFolder
@@ -69,23 +70,27 @@ class Training:
         loader = BatchLoader(self.store, batch_size=self.config.batch_size, device=self.device)
         with Interrupts() as interrupts:
             saver = _Saver(self, interrupts, progress)
-            while self.position.epoch <= self.config.epochs:
-                begin = time.perf_counter()
-                waited_before = loader.waited_s
-                patches_before = self.position.patches
-                self._train_epoch(loader, saver, progress)
-                train_seconds = time.perf_counter() - begin
-                waited = loader.waited_s - waited_before
-                patches = self.position.patches - patches_before
-                val_loss = self._validate(loader, saver)
-                self._finish_epoch(
-                    progress,
-                    val_loss=val_loss,
-                    samples_per_s=patches / train_seconds,
-                    waiting_for_data=min(1.0, waited / train_seconds),
-                    seconds=time.perf_counter() - begin,
-                )
-                saver.after_epoch()
+            with self.engine.heeding(saver.heed_signals):
+                while self.position.epoch <= self.config.epochs:
+                    self._run_epoch(loader, saver, progress)
+
+    def _run_epoch(self, loader: BatchLoader, saver: _Saver, progress: Progress) -> None:
+        begin = time.perf_counter()
+        waited_before = loader.waited_s
+        patches_before = self.position.patches
+        self._train_epoch(loader, saver, progress)
+        train_seconds = time.perf_counter() - begin
+        waited = loader.waited_s - waited_before
+        patches = self.position.patches - patches_before
+        val_loss = self._validate(loader, saver)
+        self._finish_epoch(
+            progress,
+            val_loss=val_loss,
+            samples_per_s=patches / train_seconds,
+            waiting_for_data=min(1.0, waited / train_seconds),
+            seconds=time.perf_counter() - begin,
+        )
+        saver.after_epoch()
 
     def _train_epoch(self, loader: BatchLoader, saver: _Saver, progress: Progress) -> None:
         config, position = self.config, self.position
@@ -200,7 +205,7 @@ class Training:
 
 
 class _Saver:
-    """Between two batches: save when it is time or when asked, and end when a signal says so."""
+    """Save when it is time or when asked, and end when a signal says so."""
 
     def __init__(self, training: Training, interrupts: Interrupts, progress: Progress) -> None:
         self._training = training
@@ -208,26 +213,40 @@ class _Saver:
         self._progress = progress
         self._interval_s = 60.0 * training.config.checkpoint_minutes
         self._last = time.monotonic()
+        self._lock = threading.Lock()
+        self._stopped: Stopped | None = None
 
-    def after_batch(self) -> None:
+    def heed_signals(self) -> None:
+        """Save when asked, and end when told to; also from within a batch, when weights are those of the batch before."""
         training, interrupts = self._training, self._interrupts
         where = f"epoch {training.position.epoch}, batch {training.position.batch}"
-        if interrupts.stop_signal is not None:
-            training.save_state()
-            saved = f"the state of {where} is saved; the same command goes on from there"
-            raise Stopped(interrupts.stop_signal, saved if training.folder else "nothing was saved (no --save)")
-        if interrupts.save_requested or time.monotonic() - self._last >= self._interval_s:
-            training.save_state()
-            self._last = time.monotonic()
+        with self._lock:  # the pieces of a batch are computed in several threads
+            if self._stopped is None and interrupts.stop_signal is not None:
+                training.save_state()
+                saved = f"the state of {where} is saved; the same command goes on from there"
+                found = saved if training.folder else "nothing was saved (no --save)"
+                self._stopped = Stopped(interrupts.stop_signal, found)
+            if self._stopped is not None:
+                raise self._stopped
             if interrupts.save_requested:
                 interrupts.save_requested = False
+                self._save()
                 self._progress(Note(f"state of {where} saved" if training.folder else "not saved: no --save"))
+
+    def after_batch(self) -> None:
+        self.heed_signals()
+        if time.monotonic() - self._last >= self._interval_s:
+            self._save()
 
     def after_epoch(self) -> None:
         self._last = time.monotonic()
         stop = self._interrupts.stop_signal
         if stop is not None and self._training.position.epoch <= self._training.config.epochs:
-            self.after_batch()
+            self.heed_signals()
+
+    def _save(self) -> None:
+        self._training.save_state()
+        self._last = time.monotonic()
 
 
 class _RunningReport:

@@ -13,6 +13,7 @@ from typing import Any
 from cryoplug.errors import UsageError
 from cryoplug.store.manifest import DTYPES, PAIR_REGIMES
 from cryoplug.store.pairs import FORMATS, store_target
+from cryoplug.workflows.movie_halves import MovieInput
 from cryoplug.workflows.pairing import PairedInput
 
 NORMALIZATIONS = ("percentile", "zscore")
@@ -23,7 +24,8 @@ class ConvertRequest:
     """Micrographs in, a store of training pairs out."""
 
     inputs: tuple[str, ...]
-    """Files, folders, globs and STAR files: the micrographs (``noise``) or the noisy ones (``clean``)."""
+    """Files, folders, globs and STAR files: the micrographs (``noise``), the noisy ones (``clean``), or movies, or
+    micrographs with halves beside them (``halves``)."""
     output: Path
     """Folder of the store; for ``hdf5`` also a file name."""
     pairs: str = "noise"
@@ -34,6 +36,12 @@ class ConvertRequest:
     """One half of each exposure; becomes the noisy side."""
     odd: tuple[str, ...] = ()
     """The other half; becomes the clean side."""
+    gain: Path | None = None
+    """Gain reference that the frames of movies are multiplied by."""
+    defects: Path | None = None
+    """Bad pixels of movies: a list ``x y w h``, or an image that is 0 where pixels are good."""
+    accept_unproven: bool = False
+    """Take pairs that share no signal instead of refusing them."""
     format: str = "bin"
     """``bin`` or ``hdf5``."""
     dtype: str = "float32"
@@ -58,6 +66,9 @@ class ConvertRequest:
         for name in ("inputs", "clean", "even", "odd"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "output", Path(self.output))
+        for name in ("gain", "defects"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else Path(value))
         problems = [
             f"{flag} is {value!r}; allowed: {', '.join(allowed)}"
             for flag, value, allowed in (
@@ -78,18 +89,24 @@ class ConvertRequest:
                 problems.append(f"{flag} is {number}; allowed: {minimum} or more")
         if not (math.isfinite(self.test_split) and 0 <= self.test_split <= 1):
             problems.append(f"--test-split is {self.test_split}; allowed: 0 to 1")
-        needed = {"noise": {"INPUT"}, "clean": {"INPUT", "--clean"}, "halves": {"--even", "--odd"}}.get(self.pairs)
-        lists = {"INPUT": self.inputs, "--clean": self.clean, "--even": self.even, "--odd": self.odd}
-        if needed is not None:
-            for flag, values in lists.items():
-                if flag in needed and not values:
-                    problems.append(f"--pairs {self.pairs} needs {flag}")
-                if flag not in needed and values:
-                    problems.append(f"--pairs {self.pairs} does not use {flag}; leave it out or change --pairs")
+        problems += self._wrong_lists()
         if not problems:
             store_target(self.output, self.format)
         if problems:
             raise UsageError("; ".join(problems))
+
+    def _wrong_lists(self) -> list[str]:
+        lists = {"INPUT": self.inputs, "--clean": self.clean, "--even": self.even, "--odd": self.odd}
+        if self.pairs == "halves" and self.inputs and (self.even or self.odd):
+            return ["--pairs halves takes INPUT (movies, or micrographs with halves beside them) or --even and --odd"]
+        separate = self.pairs == "halves" and bool(self.even or self.odd)
+        needed = {"--even", "--odd"} if separate else {"INPUT", "--clean"} if self.pairs == "clean" else {"INPUT"}
+        problems = [f"--pairs {self.pairs} needs {flag}" for flag in lists if flag in needed and not lists[flag]]
+        unused = [flag for flag, values in lists.items() if values and flag not in needed]
+        if self.pairs != "halves" or separate:
+            unused += [f"--{name}" for name in ("gain", "defects") if getattr(self, name) is not None]
+        named = f"--pairs {self.pairs}{' with --even and --odd' if separate else ''}"
+        return problems + [f"{named} does not use {flag}; leave it out or change --pairs" for flag in unused]
 
     @property
     def kind(self) -> str:
@@ -106,9 +123,15 @@ class ConvertRequest:
         return store_target(self.output, self.format)
 
     def identity(self, pairs: Iterable[PairedInput]) -> dict[str, Any]:
-        """Return what decides the pixels of the store: options, and a digest of the inputs' names, sizes and times."""
-        files = [[str(item.relative), *_state(item.path)] for pair in pairs for item in pair.files]
+        """Return what decides the pixels of the store: options, and names, sizes and times of all files (a digest)."""
+        files = []
+        for pair in pairs:
+            files += [[str(item.relative), *_state(item.path)] for item in pair.files]
+            if isinstance(pair, MovieInput) and (motion := pair.motion_path) is not None:
+                files.append(["motion", *_state(motion)])
+        given = {name: path for name in ("gain", "defects") if (path := getattr(self, name)) is not None}
         return {
+            **{name: [path.name, *_state(path)] for name, path in given.items()},
             "pairs": self.pairs,
             "dtype": self.dtype,
             "patch_size": self.patch_size,

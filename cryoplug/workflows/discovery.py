@@ -1,111 +1,150 @@
-"""From what the user named to a list of micrographs: files, folders, patterns and STAR files."""
+"""From what the user named to a list of micrographs: files, folders, patterns, STAR files, cryoSPARC datasets."""
 
 from __future__ import annotations
 
 import glob
 import os
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from cryoplug.core.atomic import PARTIAL_SUFFIX
-from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError
-from cryoplug.formats.registry import formats
-from cryoplug.formats.star import micrograph_table, pixel_sizes, read_star
+from cryoplug.errors import InputError, MissingInputError, StorageError, UsageError
+from cryoplug.workflows.discovered import (
+    DiscoveredMicrograph,
+    known_endings,
+    searched_endings,
+    split_section,
+    with_section,
+    with_unique_names,
+)
+from cryoplug.workflows.discovery_lists import from_cs, from_star
+from cryoplug.workflows.halves_names import SiblingHalves
 
-_JOB_FOLDER = re.compile(r"job\d{3,}")
-_PATTERN = re.compile(r"[*?\[]")
+__all__ = ["CS_SUFFIX", "KINDS", "STAR_SUFFIX", "DiscoveredMicrograph", "discover"]
+
 STAR_SUFFIX = ".star"
+CS_SUFFIX = ".cs"
+KINDS = ("micrographs", "movies", "either")
+_PATTERN = re.compile(r"[*?\[]")
 
 
-@dataclass(frozen=True)
-class DiscoveredMicrograph:
-    """One micrograph to work on; whether it can be read shows when it is opened."""
-
-    path: Path
-    """The file; it may be missing, which is then reported for it alone."""
-    relative: PurePosixPath
-    """Its name below an output folder: no ``..``, not absolute, different for every micrograph of a list."""
-    star_row: int | None = None
-    """Row of the micrograph table that names it (the first one, when several do), from 0."""
-    star_path: Path | None = None
-    """The STAR file that names it."""
-    pixel_size_angstrom: float | None = None
-    """Pixel size that the STAR file gives."""
-
-
-def discover(inputs: Sequence[str]) -> list[DiscoveredMicrograph]:
-    """List the micrographs that the user named, in order, each file once.
+def discover(inputs: Sequence[str], *, kind: str = "micrographs") -> list[DiscoveredMicrograph]:
+    """List the micrographs that the user named, in order, each once.
 
     Parameters
     ----------
     inputs
-        Files; folders, searched in all depths for known endings, sorted, without hidden files; patterns (``*``, ``?``,
-        ``[...]``, ``**``); STAR files, whose paths are looked up from the working folder, then from the folder of the
-        STAR file and the folders above it (the project).
+        Files; sections of stacks (``000012@stack.mrcs``, from 1); folders, searched in all depths for known endings,
+        sorted, without hidden files; patterns (``*``, ``?``, ``[...]``, ``**``); STAR files and cryoSPARC datasets
+        (``.cs``), whose paths are looked up from the working folder, then from the folder of the list and the folders
+        above it (the project).
+    kind
+        What STAR files and datasets are asked for. ``micrographs``: for particles those that they were picked on, and
+        where those are not named, the particles as sections of their stacks. ``movies``. ``either``: micrographs where
+        there are any, else movies. Files, folders and patterns give whatever they hold.
 
     Returns
     -------
     list[DiscoveredMicrograph]
         At least one. A path in RELION's layout ``X/jobNNN/rest`` of a STAR file keeps ``rest``; where two names
-        collide, parent folders are put before both.
+        collide, parent folders are put before both. ``even`` and ``odd`` come from ``rlnMicrographNameEven`` and
+        ``rlnMicrographNameOdd``, else they are files beside it: see `cryoplug.workflows.halves_names`.
 
     Raises
     ------
     MissingInputError
-        A pattern matches nothing, or a STAR file is missing.
+        A pattern matches nothing, or a STAR file or dataset is missing.
     FormatError
-        A STAR file cannot be read or lists no micrographs.
+        A STAR file or dataset cannot be read or lists no images of that kind.
     InputError
         Nothing was found at all.
+    StorageError
+        A folder cannot be read.
     """
-    found: dict[str, DiscoveredMicrograph] = {}
+    if kind not in KINDS:
+        raise UsageError(f"kind {kind!r}; allowed: {', '.join(KINDS)}")
+    endings = known_endings()
+    siblings = SiblingHalves(endings)
+    found: dict[tuple[str, int | None], DiscoveredMicrograph] = {}
     for text in inputs:
         if "\0" in text or not text:
             raise MissingInputError(f"{text!r}: this cannot be a file name; correct it")
-        for item in _expand(text):
+        for item in _expand(text, kind, endings):
             # abspath, not resolve: a link is what the user named, and resolving 100,000 paths takes seconds.
-            found.setdefault(os.path.abspath(item.path), item)  # noqa: PTH100
+            found.setdefault((os.path.abspath(item.path), item.section), item)  # noqa: PTH100
     if not found:
-        endings = ", ".join(_known_suffixes())
+        known = ", ".join([*sorted(endings), STAR_SUFFIX, CS_SUFFIX])
         named = ", ".join(inputs) or "no input"
-        raise InputError(f"{named}: no micrograph was found (endings: {endings}, {STAR_SUFFIX}); name files or folders")
-    return _with_unique_names(list(found.items()))
+        raise InputError(f"{named}: no micrograph was found (endings: {known}); name files or folders")
+    return with_unique_names(
+        [
+            (with_section(absolute, section, endings), _with_halves(item, siblings))
+            for (absolute, section), item in found.items()
+        ]
+    )
 
 
-def _expand(text: str) -> Iterator[DiscoveredMicrograph]:
-    path = Path(text)
-    if _PATTERN.search(text) and not os.path.lexists(path):
+def _with_halves(item: DiscoveredMicrograph, siblings: SiblingHalves) -> DiscoveredMicrograph:
+    if item.section is not None or (item.even is not None and item.odd is not None):
+        return item
+    even, odd = siblings.of(item.path)
+    if even is None and odd is None:
+        return item
+    return replace(item, even=item.even or even, odd=item.odd or odd)
+
+
+def _expand(text: str, kind: str, endings: frozenset[str]) -> Iterator[DiscoveredMicrograph]:
+    if os.path.lexists(text):
+        yield from _expand_path(Path(text), kind, endings)
+        return
+    section, rest = split_section(text)
+    if section is not None:
+        if section == 0:
+            raise InputError(f"{text}: section 0; sections of a stack are counted from 1; correct it")
+        yield DiscoveredMicrograph(
+            Path(rest), PurePosixPath(with_section(Path(rest).name, section, endings)), section=section
+        )
+    elif _PATTERN.search(text):
         matches = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 -- Path.glob refuses absolute patterns
         matches = [match for match in matches if not match.endswith(PARTIAL_SUFFIX)]
         if not matches:
             raise MissingInputError(f"{text}: no file matches this pattern; check it, and quote it in the shell")
         for match in matches:
-            yield from _expand_path(Path(match))
-        return
-    yield from _expand_path(path)
+            yield from _expand_path(Path(match), kind, endings)
+    else:
+        yield from _expand_path(Path(text), kind, endings)
 
 
-def _expand_path(path: Path) -> Iterator[DiscoveredMicrograph]:
-    if path.is_dir():
+def _expand_path(path: Path, kind: str, endings: frozenset[str]) -> Iterator[DiscoveredMicrograph]:
+    # os.path.isdir and not Path.is_dir: that raises where a folder above may not be searched.
+    if os.path.isdir(path):  # noqa: PTH112
         yield from _from_folder(path)
     elif path.suffix.lower() == STAR_SUFFIX:
-        yield from _from_star(path)
+        yield from from_star(path, kind, endings)
+    elif path.suffix.lower() == CS_SUFFIX:
+        yield from from_cs(path, kind, endings)
     else:
         yield DiscoveredMicrograph(path, PurePosixPath(path.name))
 
 
 def _from_folder(folder: Path) -> Iterator[DiscoveredMicrograph]:
-    suffixes = _known_suffixes()
+    suffixes = searched_endings()
     seen: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> None:
-        raise StorageError(f"{error.filename}: this folder cannot be read: {error.strerror}; check permissions")
+        # A folder that goes away during the search has nothing in it any more.
+        if not isinstance(error, FileNotFoundError):
+            raise StorageError(f"{error.filename}: this folder cannot be read: {error.strerror}; check permissions")
 
     for root, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        status = Path(root).stat()
+        try:
+            status = Path(root).stat()
+        except OSError as error:
+            refuse(error)
+            folders.clear()
+            continue
         # A link to a folder above would be walked for ever.
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
@@ -116,73 +155,3 @@ def _from_folder(folder: Path) -> Iterator[DiscoveredMicrograph]:
         for name in sorted(names):
             if not name.startswith(".") and name.lower().endswith(suffixes):
                 yield DiscoveredMicrograph(Path(root, name), below / name)
-
-
-def _from_star(star_path: Path) -> Iterator[DiscoveredMicrograph]:
-    star = read_star(star_path)
-    names = micrograph_table(star).column("rlnMicrographName")
-    if not names:
-        raise FormatError(f"{star_path}: the table of micrographs is empty; select some first")
-    folders = [Path(), *star_path.absolute().parents]
-    seen: set[str] = set()
-    for row, (name, size) in enumerate(zip(names, pixel_sizes(star), strict=True)):
-        if not name or "\0" in name:
-            raise FormatError(f"{star_path}: row {row + 1} of the micrographs names no file ({name!r}); correct it")
-        if name in seen:
-            continue  # particle tables name a micrograph many times
-        seen.add(name)
-        path = _look_up(name, folders)
-        yield DiscoveredMicrograph(path, _name_below_job(name), row, star_path, size)
-
-
-def _look_up(name: str, folders: list[Path]) -> Path:
-    for folder in folders:
-        candidate = folder / name
-        if os.path.lexists(candidate):
-            return candidate
-    return Path(name)
-
-
-def _name_below_job(name: str) -> PurePosixPath:
-    # RELION pairs coordinates with micrographs by what follows X/jobNNN/.
-    parts = _safe_parts(name)
-    jobs = [index for index, part in enumerate(parts[:-1]) if index > 0 and _JOB_FOLDER.fullmatch(part)]
-    if jobs:
-        return PurePosixPath(*parts[jobs[-1] + 1 :])
-    # Of a path from the root only the name is kept: the rest is this machine's, not the project's.
-    return PurePosixPath(parts[-1] if name.startswith("/") else PurePosixPath(*parts))
-
-
-def _safe_parts(name: str) -> list[str]:
-    parts = [part for part in PurePosixPath(os.path.normpath(name)).parts if part not in ("/", "//", "..", ".")]
-    return parts or ["micrograph"]
-
-
-def _with_unique_names(items: list[tuple[str, DiscoveredMicrograph]]) -> list[DiscoveredMicrograph]:
-    # Text and not paths while comparing: hashing 100,000 paths takes seconds.
-    names = [str(item.relative) for _, item in items]
-    # Each round lengthens every colliding name by one folder; whole paths differ, so this ends.
-    while True:
-        groups: dict[str, list[int]] = defaultdict(list)
-        for index, name in enumerate(names):
-            groups[name].append(index)
-        colliding = [index for group in groups.values() if len(group) > 1 for index in group]
-        longer = {index: _longer(names[index], items[index][0]) for index in colliding}
-        if all(longer[index] == names[index] for index in colliding):
-            break
-        for index, name in longer.items():
-            names[index] = name
-    return [
-        item if str(item.relative) == name else replace(item, relative=PurePosixPath(name))
-        for (_, item), name in zip(items, names, strict=True)
-    ]
-
-
-def _longer(name: str, absolute: str) -> str:
-    parts = _safe_parts(absolute)
-    depth = len(PurePosixPath(name).parts)
-    return "/".join(parts[-(depth + 1) :]) if depth < len(parts) else name
-
-
-def _known_suffixes() -> tuple[str, ...]:
-    return tuple(sorted({suffix for spec in formats().values() for suffix in spec.extensions}))

@@ -1,30 +1,31 @@
-"""Where the results of a batch go, which of them are finished already, and what must never be overwritten.
-
-Beside the results lies a hidden folder with one small record per file: what it was made from, and how. The record is
-written unfinished before the result gets its name and finished after it: a killed run is told from a foreign file.
-"""
+"""Where the results of a batch go, and what must never be overwritten."""
 
 from __future__ import annotations
 
-import contextlib
-import json
+import errno
 import os
-import socket
+import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from cryoplug.core.atomic import PARTIAL_SUFFIX, storage_errors, write_text
-from cryoplug.core.results import to_json
-from cryoplug.errors import UsageError
-from cryoplug.formats.registry import formats
-from cryoplug.workflows.discovery import DiscoveredMicrograph
+from cryoplug.core.atomic import PARTIAL_SUFFIX
+from cryoplug.core.claims import CLAIM_SUFFIX
+from cryoplug.errors import StorageError, UsageError
+from cryoplug.workflows.discovered import DiscoveredMicrograph, known_endings, split_ending
 
 RECORD_FOLDER = ".cryoplug"
 """Below the output folder; may be deleted, then finished files are no longer known as such."""
-_RECORD_VERSION = 1
-_MAX_RECORD_BYTES = 1 << 20
+_PROBE_BYTES = 4096
+_LONGEST_NAME_BYTES = 224
+"""A file name has 255 bytes; while a record is written, its name is that of the output and 31 more."""
+_ADVICE = {
+    errno.EACCES: "get permission to write there or choose another output",
+    errno.EPERM: "get permission to write there or choose another output",
+    errno.EROFS: "the disk can only be read; choose another output",
+    errno.ENOSPC: "free space or choose another output",
+    errno.EDQUOT: "free space within your quota or choose another output",
+}
 
 
 @dataclass(frozen=True)
@@ -38,72 +39,90 @@ class PlannedOutput:
     record: Path
     """The small file that says how `target` was made."""
 
+    @property
+    def claim(self) -> Path:
+        """The file by which a process says that it is working on it."""
+        return self.record.with_suffix(CLAIM_SUFFIX)
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything besides the input that the pixels of an output depend on."""
-
-    checkpoint_sha256: str
-    """Hash of the weights."""
-    normalize: str
-    """Normalization that is applied."""
-
-
-@dataclass(frozen=True)
-class OutputRecord:
-    """How an output was made: the contents of the small file."""
-
-    finished: bool
-    """False while the output is being written."""
-    input: str
-    """Path of the micrograph, for people."""
-    input_size_bytes: int
-    """Size of the micrograph when it was read."""
-    input_mtime_ns: int
-    """Time of its last change."""
-    settings: dict[str, str]
-    """Fields of `Settings`."""
-    host: str
-    """Machine that wrote it."""
-    pid: int
-    """Process that wrote it; part of the name of the unfinished output."""
-    output_size_bytes: int = 0
-    """Size of the output; 0 while unfinished."""
-    version: int = _RECORD_VERSION
-    """Layout of this record."""
+    @property
+    def shown(self) -> Path:
+        """The micrograph as people name it: ``000012@stack.mrcs`` for a section."""
+        section = self.micrograph.section
+        return self.micrograph.path if section is None else Path(f"{section:06d}@{self.micrograph.path}")
 
 
-def plan_outputs(micrographs: Sequence[DiscoveredMicrograph], folder: Path) -> list[PlannedOutput]:
-    """Choose a name below `folder` for the result of every micrograph.
+class OutputPlanner:
+    """Chooses names below a folder for the results of micrographs, which may become known one after another.
 
     The name of the micrograph is kept with the ending ``.mrc``. Of two micrographs that differ in nothing but the
     ending, the one that is not MRC keeps its own ending too: ``a.tif.mrc``.
 
-    Raises
-    ------
-    UsageError
-        A result would overwrite a micrograph or another result, or lie outside of `folder`.
+    Parameters
+    ----------
+    folder
+        The output folder.
+    reserved
+        Files that must not become a result: a STAR file, a journal.
     """
-    endings = {ending for spec in formats().values() for ending in spec.extensions}
-    names = [_as_mrc(item.relative, endings) for item in micrographs]
-    taken = {str(item.relative) for item in micrographs}
-    seen: dict[str, int] = {}
-    for index, item in enumerate(micrographs):
-        if str(names[index]) in seen or (names[index] != item.relative and str(names[index]) in taken):
-            names[index] = item.relative.with_name(item.relative.name + ".mrc")
-        first = seen.setdefault(str(names[index]), index)
-        if first != index:
+
+    def __init__(self, folder: Path, *, reserved: Iterable[Path] = ()) -> None:
+        self._folder = folder
+        self._root = folder.resolve()
+        self._endings = known_endings()
+        self._absolute = os.path.abspath(folder)  # noqa: PTH100 -- as text: compared 100,000 times
+        self._reserved = {os.path.abspath(path) for path in reserved}  # noqa: PTH100
+        self._relatives: set[str] = set()
+        self._sources: dict[str, Path] = {}
+        self._inputs = _Inputs()
+        self._sound_folders: set[Path] = set()
+
+    def add(self, micrographs: Sequence[DiscoveredMicrograph]) -> list[PlannedOutput]:
+        """Plan the results of further micrographs.
+
+        Raises
+        ------
+        UsageError
+            A result would overwrite a micrograph or another result, or lie outside of the folder.
+        """
+        self._relatives.update(str(item.relative) for item in micrographs)
+        self._inputs.add(item.path for item in micrographs)
+        return [self._plan(item) for item in micrographs]
+
+    def _plan(self, item: DiscoveredMicrograph) -> PlannedOutput:
+        relative = item.relative
+        name = _as_mrc(relative, self._endings)
+        if str(name) in self._sources or (name != relative and str(name) in self._relatives):
+            name = relative.with_name(relative.name + ".mrc")
+        target = self._folder / name
+        other = self._sources.get(str(name))
+        if other is not None:
             raise UsageError(
-                f"{item.path} and {micrographs[first].path}: both would be written to {folder / names[index]}; "
-                "denoise them into two folders"
+                f"{item.path} and {other}: both would be written to {target}; denoise them into two folders"
             )
-    planned = [
-        PlannedOutput(item, folder / name, folder / RECORD_FOLDER / name.with_name(name.name + ".json"))
-        for item, name in zip(micrographs, names, strict=True)
-    ]
-    _check_inside(planned, folder)
-    check_no_input([item.target for item in planned], [item.path for item in micrographs])
-    return planned
+        if f"{self._absolute}/{name}" in self._reserved:
+            raise UsageError(f"{target}: this is the name of a denoised micrograph; choose another name for --star")
+        length = len(os.fsencode(name.name))
+        if length > _LONGEST_NAME_BYTES:
+            raise UsageError(
+                f"{item.path}: its output would have a name of {length} bytes (allowed: {_LONGEST_NAME_BYTES}); "
+                "make a link with a shorter name to it"
+            )
+        self._check_inside(target)
+        self._inputs.check(target)
+        self._sources[str(name)] = item.path
+        return PlannedOutput(item, target, self._folder / RECORD_FOLDER / name.with_name(name.name + ".json"))
+
+    def _check_inside(self, target: Path) -> None:
+        parent = target.parent
+        if parent in self._sound_folders:
+            return
+        real = parent.resolve()
+        if not real.is_relative_to(self._root) or RECORD_FOLDER in parent.relative_to(self._folder).parts:
+            raise UsageError(
+                f"{target}: leads outside of the output folder {self._folder} ({real}); "
+                "remove the link or choose another output folder"
+            )
+        self._sound_folders.add(parent)
 
 
 def without_own_outputs(
@@ -136,146 +155,89 @@ def without_own_outputs(
     return [item for item in micrographs if item.path in spelled or not is_own(item.path)]
 
 
-def check_no_input(targets: Sequence[Path], inputs: Sequence[Path]) -> None:
+def check_no_input(targets: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise `UsageError` when a file to be written is one of the inputs, under whatever name or link."""
-    by_name = {_resolved(path): path for path in inputs}
-    by_identity = {identity: path for path in inputs if (identity := _identity(path)) is not None}
+    known = _Inputs()
+    known.add(inputs)
     for target in targets:
-        identity = _identity(target)
-        hit = by_name.get(_resolved(target)) or (by_identity.get(identity) if identity else None)
+        known.check(target)
+
+
+def check_writable(folder: Path) -> None:
+    """Make the output folder and write a little into it, so that hours of work do not end there.
+
+    Raises
+    ------
+    StorageError
+        The system refuses: no permission, read-only, full.
+    """
+    records = folder / RECORD_FOLDER
+    try:
+        records.mkdir(parents=True, exist_ok=True)
+        for place in (folder, records):
+            probe = place / f".probe.{os.getpid()}{PARTIAL_SUFFIX}"
+            try:
+                with probe.open("wb") as stream:
+                    stream.write(bytes(_PROBE_BYTES))
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            finally:
+                probe.unlink(missing_ok=True)
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "check the disk or choose another output")
+        raise StorageError(f"{folder}: cannot be written: {error.strerror or error}; {advice}") from error
+
+
+class _Inputs:
+    """All inputs so far, by resolved name and by what the system knows them by."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Path] = {}
+        self._by_identity: dict[tuple[int, int], Path] = {}
+        self._real_folders: dict[str, str] = {}
+
+    def add(self, paths: Iterable[Path]) -> None:
+        for path in dict.fromkeys(paths):
+            name, identity = self._known_as(path)
+            self._by_name[name] = path
+            if identity is not None:
+                self._by_identity[identity] = path
+
+    def check(self, target: Path) -> None:
+        name, identity = self._known_as(target)
+        hit = self._by_name.get(name) or (self._by_identity.get(identity) if identity else None)
         if hit is not None:
             raise UsageError(
                 f"{target}: this is the input {hit}; inputs are never overwritten; choose another output folder"
             )
 
-
-def new_record(item: PlannedOutput, settings: Settings) -> OutputRecord:
-    """Describe an output that is about to be written.
-
-    A micrograph that is missing gets a record that matches none: should it appear until it is read, it is redone next time.
-    """
-    try:
-        status = item.micrograph.path.stat()
-        size_bytes, mtime_ns = status.st_size, status.st_mtime_ns
-    except (OSError, ValueError):
-        size_bytes, mtime_ns = -1, -1
-    return OutputRecord(
-        finished=False,
-        input=str(item.micrograph.path.absolute()),
-        input_size_bytes=size_bytes,
-        input_mtime_ns=mtime_ns,
-        settings=asdict(settings),
-        host=socket.gethostname(),
-        pid=os.getpid(),
-    )
+    def _known_as(self, path: Path) -> tuple[str, tuple[int, int] | None]:
+        # Each folder is resolved once: resolving 100,000 paths takes 16 s.
+        folder, name = os.path.split(path)
+        if folder not in self._real_folders:
+            self._real_folders[folder] = _real_path(folder)
+        try:
+            status = os.lstat(path)
+            if not stat.S_ISLNK(status.st_mode):
+                return f"{self._real_folders[folder]}/{name}", (status.st_dev, status.st_ino)
+            status = os.stat(path)
+        except FileNotFoundError:
+            if not path.is_symlink():
+                return f"{self._real_folders[folder]}/{name}", None
+            return _real_path(str(path)), None
+        except (OSError, ValueError):
+            return _real_path(str(path)), None
+        return _real_path(str(path)), (status.st_dev, status.st_ino)
 
 
-def begin_output(item: PlannedOutput, record: OutputRecord) -> None:
-    """Note that an output is being written, and remove what a killed run on this machine left of it."""
-    old = read_record(item.record)
-    if old is not None and not old.finished and old.host == record.host and not _is_alive(old.pid):
-        rest = item.target.with_name(f".{item.target.name}.{old.pid}{PARTIAL_SUFFIX}")
-        with storage_errors(rest):
-            rest.unlink(missing_ok=True)
-    write_record(item.record, record)
-
-
-def write_record(path: Path, record: OutputRecord) -> None:
-    """Write a record atomically."""
-    write_text(path, to_json(record) + "\n")
-
-
-def read_record(path: Path) -> OutputRecord | None:
-    """Read a record; None when there is none, or none that this version wrote."""
-    try:
-        if path.stat().st_size > _MAX_RECORD_BYTES:
-            return None
-        values: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(values, dict) or set(values) != {item.name for item in fields(OutputRecord)}:
-        return None
-    record = OutputRecord(**values)
-    sound = record.version == _RECORD_VERSION and isinstance(record.settings, dict) and isinstance(record.pid, int)
-    return record if sound and record.pid > 0 else None
-
-
-def is_finished(item: PlannedOutput, settings: Settings) -> bool:
-    """Tell whether the output of an earlier run still stands for this input, checkpoint and settings.
-
-    Returns
-    -------
-    bool
-        False when there is no output, when an earlier run was interrupted, or when the input has changed since.
-
-    Raises
-    ------
-    UsageError
-        The output exists and came about in another way: replacing it needs ``--overwrite``.
-    """
-    if not os.path.lexists(item.target):
-        return False
-    record = read_record(item.record)
-    if record is None:
-        raise UsageError(f"{item.target}: exists, and no record says how it was made; use --overwrite to replace it")
-    if not record.finished:
-        return False
-    with contextlib.suppress(OSError):
-        if item.target.stat().st_size != record.output_size_bytes:
-            raise UsageError(f"{item.target}: was changed after it was written; use --overwrite to replace it")
-    wanted = asdict(settings)
-    differing = sorted(key for key in wanted if record.settings.get(key) != wanted[key])
-    if differing:
-        found = ", ".join(f"{key} {str(record.settings.get(key))[:12]}, now {wanted[key][:12]}" for key in differing)
-        raise UsageError(f"{item.target}: was made with {found}; use --overwrite or another output folder")
-    try:
-        status = item.micrograph.path.stat()
-    except OSError:
-        return False
-    return (status.st_size, status.st_mtime_ns) == (record.input_size_bytes, record.input_mtime_ns)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _as_mrc(relative: PurePosixPath, endings: set[str]) -> PurePosixPath:
-    if relative.suffix == ".mrc":
-        return relative
+def _as_mrc(relative: PurePosixPath, endings: frozenset[str]) -> PurePosixPath:
     # `mic_1.5A` has no ending that could be dropped.
-    known = relative.suffix.lower() in endings
-    return relative.with_suffix(".mrc") if known else relative.with_name(relative.name + ".mrc")
+    stem, _ = split_ending(relative.name, endings)
+    return relative if relative.suffix == ".mrc" else relative.with_name(stem + ".mrc")
 
 
-def _check_inside(planned: Sequence[PlannedOutput], folder: Path) -> None:
-    root = folder.resolve()
-    parents: dict[Path, bool] = {}
-    for item in planned:
-        parent = item.target.parent
-        if parent not in parents:
-            parents[parent] = parent.resolve().is_relative_to(root) and RECORD_FOLDER not in parent.parts
-        if not parents[parent]:
-            raise UsageError(
-                f"{item.target}: leads outside of the output folder {folder} ({parent.resolve()}); "
-                "remove the link or choose another output folder"
-            )
-
-
-def _resolved(path: Path) -> str:
-    with contextlib.suppress(OSError, RuntimeError):
-        return str(path.resolve())
-    return str(path.absolute())
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
+def _real_path(path: str) -> str:
     try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
+        return os.path.realpath(path)
+    except (OSError, ValueError):  # a loop of links, a NUL byte
+        return os.path.abspath(path)  # noqa: PTH100 -- as text, like the above

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryoplug.errors import PairingError
-from cryoplug.workflows.discovery import DiscoveredMicrograph
+from cryoplug.workflows.discovered import DiscoveredMicrograph, known_endings, split_ending
+from cryoplug.workflows.halves_names import expected_names, half_of
 
 ROLE_WORDS = frozenset(
     {"noisy", "clean", "raw", "truth", "gt", "denoised", "input", "target"}
@@ -16,6 +19,8 @@ ROLE_WORDS = frozenset(
 )
 """Parts of a file name that say which side it is, and so do not say which micrograph."""
 _SHOWN = 10
+_COMPANIONS = ("_PS", "_noDW", "_DW")
+"""Endings of other files of an exposure that motion correction leaves beside it, which have no halves of their own."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,108 @@ def pair_files(
     )
 
 
+def halves_of(
+    micrographs: Sequence[DiscoveredMicrograph],
+) -> tuple[list[DiscoveredMicrograph], list[DiscoveredMicrograph]]:
+    """Find the even and the odd half of every exposure.
+
+    Parameters
+    ----------
+    micrographs
+        As discovered: micrographs whose halves a STAR file names or which lie beside them, or halves themselves. Halves
+        in two folders belong together when no other exposure has the same name. A power spectrum or a dose-weighted
+        sum (``X_PS``, ``X_noDW``, ``X_DW``) of an exposure whose halves are there is passed over.
+
+    Returns
+    -------
+    tuple[list[DiscoveredMicrograph], list[DiscoveredMicrograph]]
+        Even and odd, each pair once, in the order of the input; both of a pair carry the name of the exposure, so that
+        `pair_files` brings them together.
+
+    Raises
+    ------
+    PairingError
+        Some have no even or no odd half, or a half belongs to two; the message names what is missing.
+    """
+    endings = known_endings()
+    items = _with_partners(micrographs, endings)
+    pairs: dict[tuple[Path, Path], DiscoveredMicrograph] = {}
+    exposures: set[tuple[Path, str]] = set()
+    for item in items:
+        if item.even is not None and item.odd is not None:
+            pairs.setdefault((item.even, item.odd), item)
+            exposures.add((item.path.parent, _exposure(item.path.name, endings)))
+    missing = [
+        _missing(item, endings)
+        for item in items
+        if (item.even is None or item.odd is None) and not _is_companion(item.path, exposures, endings)
+    ]
+    if missing:
+        more = f"; and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise PairingError(
+            f"{len(missing)} of {len(items)} have no halves: {'; '.join(missing[:_SHOWN])}{more}. Add what is missing, "
+            "give movies, or name the halves with --even and --odd"
+        )
+    _refuse_shared_halves(list(pairs))
+    even, odd = [], []
+    for (even_path, odd_path), item in pairs.items():
+        named = half_of(item.relative.name, endings)
+        relative = item.relative.with_name(named[0] + named[2]) if named else item.relative
+        exposure = replace(item, relative=relative, even=None, odd=None)
+        even.append(replace(exposure, path=even_path))
+        odd.append(replace(exposure, path=odd_path))
+    return even, odd
+
+
+def _with_partners(micrographs: Sequence[DiscoveredMicrograph], endings: frozenset[str]) -> list[DiscoveredMicrograph]:
+    """Bring halves together that lie in two folders."""
+    alone: dict[str, dict[str, list[Path]]] = defaultdict(lambda: {"even": [], "odd": []})
+    for item in micrographs:
+        named = half_of(item.path.name, endings)
+        if named is not None and (item.even is None) != (item.odd is None):
+            alone[named[0]][named[1]].append(item.path)
+    found = []
+    for item in micrographs:
+        named = half_of(item.path.name, endings)
+        sides = alone[named[0]] if named is not None and (item.even is None) != (item.odd is None) else None
+        if sides is not None and len(sides["even"]) == len(sides["odd"]) == 1:
+            found.append(replace(item, even=sides["even"][0], odd=sides["odd"][0]))
+        else:
+            found.append(item)
+    return found
+
+
+def _exposure(name: str, endings: frozenset[str]) -> str:
+    named = half_of(name, endings)
+    return named[0] if named else split_ending(name, endings)[0]
+
+
+def _is_companion(path: Path, exposures: set[tuple[Path, str]], endings: frozenset[str]) -> bool:
+    stem = split_ending(path.name, endings)[0]
+    return any(stem.endswith(end) and (path.parent, stem.removesuffix(end)) in exposures for end in _COMPANIONS)
+
+
+def _missing(item: DiscoveredMicrograph, endings: frozenset[str]) -> str:
+    if item.section is not None:
+        return f"{item.path}: is a stack, of which section {item.section} was named"
+    even, odd = expected_names(item.path.name, endings)
+    wanted = [name for name, half in ((even, item.even), (odd, item.odd)) if half is None]
+    return f"{item.path}: no {' and no '.join(wanted)} beside it"
+
+
+def _refuse_shared_halves(pairs: Sequence[tuple[Path, Path]]) -> None:
+    partner: dict[Path, Path] = {}
+    for even, odd in pairs:
+        for one, two in ((even, odd), (odd, even)):
+            if partner.setdefault(one, two) != two:
+                raise PairingError(
+                    f"{one}: belongs to {partner[one]} and to {two}; leave one of them out, or use --even and --odd"
+                )
+
+
 def _pair(index: int, one: DiscoveredMicrograph, two: DiscoveredMicrograph, *, remark: str = "") -> PairedInput:
-    if Path(one.path).resolve() == Path(two.path).resolve():
+    # os.path and not Path: that raises RuntimeError for a link to itself.
+    if os.path.realpath(one.path) == os.path.realpath(two.path) and one.section == two.section:
         raise PairingError(f"{one.path}: is on both sides of its pair; a network would learn to do nothing")
     return PairedInput(index, one, two, remark)
 

@@ -14,17 +14,19 @@ import numpy as np
 from cryoplug.core.micrograph import ImageF32, MicrographSource
 from cryoplug.core.noise import founding_noise, patch_rng
 from cryoplug.core.normalization import Normalization, fit_normalization
-from cryoplug.errors import PairingError, ShapeError
-from cryoplug.formats.registry import open_micrograph
+from cryoplug.errors import ShapeError
+from cryoplug.formats import registry
 from cryoplug.store.layout import storage_dtype
 from cryoplug.workflows.convert_request import ConvertRequest
+from cryoplug.workflows.discovered import DiscoveredMicrograph
+from cryoplug.workflows.movie_halves import MovieInput, MovieSummer
+from cryoplug.workflows.pair_proof import PairProof
 from cryoplug.workflows.pairing import PairedInput
 
 ZSCORE_NOISE_RANGE = 3.0
 """With zscore, -3..3 standard deviations take the place of the founding recipe's 0..1."""
 _BAND_ROWS = 256
 _STRIP_PIXELS = 1024 * 1024
-_PIXEL_SIZE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,14 @@ class OpenedPair:
     """One for each source."""
     pixel_size_angstrom: float | None
     """From the STAR file, else from the header."""
+    notes: tuple[str, ...] = ()
+    """What the comparison of the two showed."""
 
     @property
     def remarks(self) -> str:
         """What was odd but accepted."""
-        return "; ".join(filter(None, [self.pair.remark, *(text for item in self.sources for text in item.warnings)]))
+        warnings = [text for item in self.sources for text in item.warnings]
+        return "; ".join(filter(None, [self.pair.remark, *warnings, *self.notes]))
 
     def close(self) -> None:
         """Close the files."""
@@ -63,34 +68,56 @@ class PatchPair:
     """(y, x), dtype of the store."""
 
 
-def open_pair(pair: PairedInput, request: ConvertRequest) -> OpenedPair:
-    """Open and measure the files of one pair.
+def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summer: MovieSummer | None) -> OpenedPair:
+    """Open and measure the files of one pair; a movie is summed.
+
+    Parameters
+    ----------
+    pair
+        The files.
+    request
+        Patch size and normalization.
+    proof
+        Compares the two sides.
+    summer
+        Sums movies; None where there are none.
 
     Raises
     ------
     InputError, StorageError
-        A file cannot be read, is smaller than a patch, has unusable pixels, or the two do not belong together.
+        A file cannot be read, is smaller than a patch, or has unusable pixels.
+    PairingError
+        The two do not belong together.
     """
     with ExitStack() as stack:
-        sources = tuple(stack.enter_context(open_micrograph(item.path)) for item in pair.files)
+        sources: tuple[MicrographSource, ...]
+        if isinstance(pair, MovieInput) and summer is not None:
+            halves = summer.halves(pair)
+            sources = (halves.even, halves.odd)
+            sizes = tuple(source.pixel_size_angstrom for source in sources)
+        else:
+            sources = tuple(stack.enter_context(_open(item)) for item in pair.files)
+            sizes = tuple(
+                item.pixel_size_angstrom or source.pixel_size_angstrom
+                for item, source in zip(pair.files, sources, strict=True)
+            )
         for source in sources:
             if min(source.shape) < request.patch_size:
                 raise ShapeError(
                     f"{source.path}: {source.shape[0]}x{source.shape[1]} pixels (y, x), smaller than one patch of "
                     f"{request.patch_size}x{request.patch_size}; give --patch-size {min(source.shape)} or less"
                 )
-        sizes = [
-            item.pixel_size_angstrom or source.pixel_size_angstrom
-            for item, source in zip(pair.files, sources, strict=True)
-        ]
         if len(sources) == 2:
-            _check_partners(sources[0], sources[1], sizes)
+            proof.check_files(sources[0], sources[1], sizes)
         normalizations = tuple(fit_normalization(source, request.kind) for source in sources)
         if request.pairs == "noise" and request.kind == "zscore":
             limit = ZSCORE_NOISE_RANGE
             normalizations = (dataclasses.replace(normalizations[0], clip_low=-limit, clip_high=limit),)
+        notes = []
+        if len(sources) == 2:
+            notes = proof.check_pixels(sources[0], sources[1], summed_here=isinstance(pair, MovieInput))
         stack.pop_all()
-    return OpenedPair(pair, sources, normalizations, next(filter(None, sizes), None))
+    return OpenedPair(pair, sources, normalizations, next(filter(None, sizes), None), tuple(notes))
 
 
 def patch_pairs(
@@ -133,13 +160,10 @@ def patch_pairs(
             future.cancel()
 
 
-def _check_partners(one: MicrographSource, two: MicrographSource, sizes: list[float | None]) -> None:
-    if one.shape != two.shape:
-        raise ShapeError(f"{one.path}: shape {one.shape} but {two.path} has {two.shape}; a pair needs one shape")
-    if sizes[0] and sizes[1] and abs(sizes[0] - sizes[1]) > _PIXEL_SIZE_TOLERANCE * sizes[0]:
-        raise PairingError(
-            f"{one.path}: pixel size {sizes[0]:g} angstrom but {two.path} has {sizes[1]:g}; a pair needs the same"
-        )
+def _open(item: DiscoveredMicrograph) -> MicrographSource:
+    if item.section is None:
+        return registry.open_micrograph(item.path)
+    return registry.open_micrograph(item.path, section=item.section)
 
 
 def _bands(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryoplug.core.atomic import storage_errors, write_bytes, write_text
 from cryoplug.errors import UsageError
-from cryoplug.formats.star import StarBlock, StarFile, format_star, micrograph_table
+from cryoplug.formats.star import MICROGRAPH_COLUMN, StarBlock, StarFile, format_star, image_table
+from cryoplug.workflows.discovered import split_section
 
-MICROGRAPH_COLUMN = "rlnMicrographName"
 RAW_COLUMN = "cryoplugMicrographNameRaw"
 """Column with the name that stood in the table before."""
+RAW_IMAGE_COLUMN = "cryoplugImageNameRaw"
+"""The same for particles: sections of stacks."""
 _VERSION_COMMENT = "# version 30001"
 
 
@@ -34,8 +36,10 @@ def star_from_star(star: StarFile, denoised: Mapping[int, Path]) -> StarFile:
     """Point a STAR file at the denoised micrographs.
 
     Every table, column and row is kept as it is, the optics groups too, with two exceptions in the table of
-    micrographs: the name of the micrograph becomes that of the denoised one, with the raw name in a new column; and
-    rows whose micrograph was not denoised are left out, so that nobody picks on raw pixels by accident.
+    micrographs (of particles, too): the name of the micrograph becomes that of the denoised one in every row that names
+    it, with the raw name in a new column; and rows whose micrograph was not denoised are left out, so that nobody picks
+    on raw pixels by accident. Where a table names no micrographs but sections of stacks (``rlnImageName``), the
+    denoised one is the first section of its own file: ``000001@...``.
 
     Parameters
     ----------
@@ -44,19 +48,32 @@ def star_from_star(star: StarFile, denoised: Mapping[int, Path]) -> StarFile:
     denoised
         For the row that names a micrograph first: the file made from it. Later rows with the same name follow it.
     """
-    table = micrograph_table(star)
-    names = table.column(MICROGRAPH_COLUMN)
-    by_name = {os.path.normpath(names[row]): shown_path(path) for row, path in denoised.items()}
-    kept = [index for index, name in enumerate(names) if os.path.normpath(name) in by_name]
+    listed = image_table(star)
+    table, names = listed.block, listed.names
+    raw_column, prefix = (RAW_COLUMN, "") if listed.column == MICROGRAPH_COLUMN else (RAW_IMAGE_COLUMN, "000001@")
+    by_name = {_same_file(names[row]): prefix + shown_path(path) for row, path in denoised.items()}
+    kept = [index for index, name in enumerate(names) if _same_file(name) in by_name]
     raw = [names[index] for index in kept]
     rows = [table.rows[index] for index in kept]
-    column = table.columns.index(RAW_COLUMN) if RAW_COLUMN in table.columns else None
+    column = table.columns.index(raw_column) if raw_column in table.columns else None
     # A file that was denoised twice keeps the name of its very first source.
     first_raw = raw if column is None else [row[column] for row in rows]
-    changed = replace(table, rows=rows).with_column(
-        MICROGRAPH_COLUMN, [by_name[os.path.normpath(name)] for name in raw]
-    )
-    return star.with_block(changed.with_column(RAW_COLUMN, first_raw))
+    changed = replace(table, rows=rows).with_column(listed.column, [by_name[_same_file(name)] for name in raw])
+    return star.with_block(changed.with_column(raw_column, first_raw))
+
+
+def _same_file(name: str) -> tuple[int | None, str]:
+    section, path = split_section(name)
+    return section, os.path.normpath(path)
+
+
+def check_star_can_name(path: Path, images: Iterable[Path]) -> None:
+    """Raise `UsageError` when a file cannot be named in the STAR file `path`: to be asked before hours of work.
+
+    A STAR file has one line per row, so a name with a line break, or with spaces and both kinds of quotes, has no place.
+    """
+    for image in images:
+        format_star(StarFile([StarBlock("", True, [MICROGRAPH_COLUMN], [[shown_path(image)]])], path))
 
 
 def star_from_files(path: Path, micrographs: Sequence[DenoisedMicrograph]) -> StarFile:
@@ -67,16 +84,26 @@ def star_from_files(path: Path, micrographs: Sequence[DenoisedMicrograph]) -> St
     path
         Where it will be written.
     micrographs
-        The rows, in order. A group whose pixel size is unknown says 0; voltage and aberrations are not
-        known and left out.
+        The rows, in order. What is not known is 0: the pixel size of some groups, voltage and spherical aberration of
+        all. These two cannot be left out: RELION 3.1 passes over an optics table without them, and reads no row then.
     """
     sizes = list(dict.fromkeys(item.pixel_size_angstrom for item in micrographs))
     group_of = {size: str(number) for number, size in enumerate(sizes, start=1)}
     optics = StarBlock(
         "optics",
         True,
-        ["rlnOpticsGroupName", "rlnOpticsGroup", "rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize"],
-        [[f"opticsGroup{group_of[size]}", group_of[size], *[f"{size or 0.0:.6f}"] * 2] for size in sizes],
+        [
+            "rlnOpticsGroupName",
+            "rlnOpticsGroup",
+            "rlnMicrographPixelSize",
+            "rlnMicrographOriginalPixelSize",
+            "rlnVoltage",
+            "rlnSphericalAberration",
+        ],
+        [
+            [f"opticsGroup{group_of[size]}", group_of[size], *[f"{size or 0.0:.6f}"] * 2, "0.000000", "0.000000"]
+            for size in sizes
+        ],
         [_VERSION_COMMENT],
     )
     table = StarBlock(
@@ -91,9 +118,8 @@ def star_from_files(path: Path, micrographs: Sequence[DenoisedMicrograph]) -> St
 
 def shown_path(path: Path) -> str:
     """Give a path as RELION wants it: from the working folder (the project) if below it, else from the root."""
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100 -- resolving links would leave the project
-    here = Path.cwd()
-    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
+    absolute = os.path.abspath(path)  # noqa: PTH100 -- resolving links would leave the project
+    return absolute.removeprefix(os.getcwd().rstrip("/") + "/")  # noqa: PTH109 -- 100,000 times
 
 
 def check_star_is_ours(path: Path, record: Path, *, overwrite: bool) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryoplug.errors import CryoplugError, FormatError, InputError, MissingInputError, ShapeError
-from cryoplug.formats.mrc import MrcMicrograph, read_header, validate_mrc, write_mrc
+from cryoplug.formats.mrc import MrcMicrograph, MrcMovie, read_header, validate_mrc, write_mrc
 from cryoplug.formats.mrc_header import examine
 
 MODES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6, "float16": 12}
@@ -83,16 +83,9 @@ def test_real_micrographs_are_read_as_mrcfile_reads_them(shared_data: Path) -> N
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("5i55_tiny.ccp4", "10 sections"),
         ("DEgain_nz32766_Movie_00784.seq.gain.mrc", "8589411328 bytes in all, but the file has 263168"),
         ("EMD-3001.map.bz2", "not an MRC file"),
-        ("EMformat_named_human_ribo_mask_32_8_5_Mirrored.mrc", "32 sections"),
-        ("crs_or_trailing_file.mrc", "10 sections"),
         ("emd_3197.map.gz", "not an MRC file"),
-        ("invalid_axes.mrc", "8 sections"),
-        ("mode6_Custom_movie.mrc", "30 sections"),
-        ("mode6_ROI_Random_Scan_movie.mrc", "348 sections"),
-        ("noMAP_mode0_rec3D.rec", "78 sections"),
         ("rsciio_20241021_00405_info.txt", "this is a text file"),
         ("singleImage_swap.spi", "not an MRC file"),
         ("smallStack.img", "not an MRC file"),
@@ -107,6 +100,41 @@ def test_odd_files_are_refused_by_name_and_reason(shared_data: Path, name: str, 
     assert str(caught.value).startswith(f"{path}: ")
     assert reason in str(caught.value)
     assert any(finding.severity == "error" and reason in finding.message for finding in validate_mrc(path))
+
+
+STACKS = {
+    "5i55_tiny.ccp4": 10,
+    "EMformat_named_human_ribo_mask_32_8_5_Mirrored.mrc": 32,
+    "crs_or_trailing_file.mrc": 10,
+    "invalid_axes.mrc": 8,
+    "mode6_Custom_movie.mrc": 30,
+    "mode6_ROI_Random_Scan_movie.mrc": 348,
+    "noMAP_mode0_rec3D.rec": 78,
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_a_stack_is_no_micrograph_but_each_of_its_sections_is(shared_data: Path, name: str) -> None:
+    path, count = shared_data / "odd_mrc" / name, STACKS[name]
+    with pytest.raises(FormatError, match=f"{count} sections: a stack, movie or volume, not a micrograph; name one"):
+        MrcMicrograph(path)
+    assert any(found.severity == "note" and f"{count} sections" in found.message for found in validate_mrc(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stored = mrcfile.open(path, permissive=True).data
+    with MrcMovie(path) as movie:
+        assert movie.frame_count == count
+        for index in {0, count // 2, count - 1}:
+            frame = movie.read_frame(index)
+            with MrcMicrograph(path, index + 1) as section:
+                assert np.array_equal(section.read_rows(0, section.shape[0]), frame)
+            if movie.dtype.itemsize > 1:  # bytes without a sign are an old convention that mrcfile does not know
+                assert np.array_equal(frame, stored[index].astype(np.float32), equal_nan=True)
+        with pytest.raises(ShapeError, match=rf"section {count + 1} was asked for; allowed: 1 to {count}"):
+            movie.read_frame(count)
+    for section in (0, count + 1):
+        with pytest.raises(ShapeError, match=f"section {section} was asked for"):
+            MrcMicrograph(path, section)
 
 
 def test_an_old_file_without_stamps_is_read_with_a_warning(shared_data: Path) -> None:

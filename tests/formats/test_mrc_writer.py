@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import mrcfile
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from cryoplug.core.atomic import atomic_file
-from cryoplug.errors import ShapeError, UsageError
+from cryoplug.errors import PixelError, ShapeError, UsageError
 from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, read_header, validate_mrc, write_mrc
 from cryoplug.formats.mrc_header import MrcHeader
 
@@ -149,3 +150,47 @@ def test_impossible_requests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="pixel size -1"):
         write_mrc(tmp_path / "out.mrc", image(), pixel_size_angstrom=-1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_float16_stores_mode_12_and_the_statistics_of_what_is_stored(tmp_path: Path) -> None:
+    out = tmp_path / "out.mrc"
+    template = fei2_micrograph(tmp_path / "raw.mrc", byte_order=">")
+    write_mrc(out, image(), template=template, dtype="float16")
+    stored = image().astype(np.float16)
+    with mrcfile.open(out) as file:
+        assert int(file.header.mode) == 12 and np.array_equal(file.data, stored)
+        assert file.extended_header.tobytes() == template.extended_header
+        assert float(file.header.dmin) == stored.min() != image().min()
+        assert float(file.header.rms) == pytest.approx(stored.std(dtype=np.float64), rel=1e-6)
+    assert out.stat().st_size == 1024 + 888 + 2 * stored.size
+    assert not [finding for finding in validate_mrc(out) if finding.severity != "note"]
+
+
+def test_float16_tells_how_much_it_rounded(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "out.mrc") as stream:
+        writer = MrcRowWriter(stream, (37, 23), path=tmp_path / "out.mrc", dtype="float16")
+        writer.write_rows(image()[:20])
+        writer.write_rows(image()[20:])
+        writer.finish()
+    wanted = (image().astype(np.float16).astype(np.float64) - image()).std()
+    assert writer.rounding_rms == pytest.approx(wanted, rel=0.02)
+    assert writer.std == pytest.approx(image().astype(np.float16).std(dtype=np.float64), rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [65505.0, -1e9])
+def test_a_value_beyond_float16_is_refused_with_the_value_and_leaves_no_file(tmp_path: Path, value: float) -> None:
+    pixels = image()
+    pixels[5, 5] = value
+    with pytest.raises(
+        PixelError,
+        match=rf"a pixel of {re.escape(format(abs(value), 'g'))} does not fit into float16 \(allowed: up to 65504\)",
+    ):
+        write_mrc(tmp_path / "out.mrc", pixels, dtype="float16")
+    assert list(tmp_path.iterdir()) == []
+    pixels[5, 5] = np.copysign(65504.0, value)
+    write_mrc(tmp_path / "out.mrc", pixels, dtype="float16")
+
+
+def test_another_type_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'int16'; allowed: float32, float16"):
+        write_mrc(tmp_path / "out.mrc", image(), dtype="int16")

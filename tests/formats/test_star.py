@@ -143,7 +143,10 @@ def test_a_first_value_may_look_like_a_keyword() -> None:
         ("hello\n", "line 1: text before the first data_ block"),
         ("# only a comment\n", "no data_ block"),
         ("", "no data_ block"),
+        ("data_x\nloop_\n" + "".join(f"_{i}\n" for i in range(200_000)), "line 1003: block data_x has more than 1000"),
+        ("data_x\n" + "".join(f"_{i} 1\n" for i in range(200_000)), "line 1002: block data_x has more than 1000"),
     ],
+    ids=lambda value: value[:30],
 )
 def test_malformed_text_is_refused_with_its_line(text: str, message: str) -> None:
     with pytest.raises(FormatError) as caught:
@@ -203,3 +206,55 @@ def test_pixel_size_of_relion_30_comes_from_detector_and_magnification() -> None
 def test_a_star_without_micrographs_says_what_it_has() -> None:
     with pytest.raises(FormatError, match=r"no table with the column rlnMicrographName \(blocks: data_x\)"):
         micrograph_table(parse_star("data_x\nloop_\n_a\n1\n", HERE))
+
+
+RELION_STYLE = format_star(parse_star(RELION_31, HERE))
+
+
+def test_a_table_of_relion_cut_at_any_byte_is_refused_or_has_only_whole_values() -> None:
+    whole = {tuple(row) for block in parse_star(RELION_STYLE, HERE).blocks for row in block.rows}
+    refused = 0
+    for cut in range(len(RELION_STYLE)):
+        try:
+            star = parse_star(RELION_STYLE[:cut], HERE)
+        except FormatError:
+            refused += 1
+            continue
+        assert {tuple(row) for block in star.blocks for row in block.rows} <= whole
+    assert refused > len(RELION_STYLE) // 2
+
+
+def test_a_cut_last_value_is_refused_with_its_line() -> None:
+    cut = RELION_STYLE.rstrip()[:-1]
+    assert parse_star(RELION_STYLE.rstrip(" \n") + " ", HERE).blocks[1].rows[-1] == ["MotionCorr/job002/c.mrc", "3"]
+    lines = cut.count("\n") + 1
+    with pytest.raises(FormatError, match=rf"a\.star: line {lines}: 1 values in block data_micrographs; allowed: 2"):
+        parse_star(cut, HERE)
+    table = "data_\n\nloop_ \n_rlnMicrographName #1 \nmic_01.mrc \nmic_0"
+    with pytest.raises(FormatError, match=r"a\.star: line 6: the file ends within this line: 'mic_0'; copy it again"):
+        parse_star(table, HERE)
+    # Without the spaces that RELION puts there, nothing tells a cut line from a whole one.
+    assert len(parse_star(table.replace(" \n", "\n"), HERE).blocks[0].rows) == 2
+
+
+def test_comments_are_kept_where_they_can_be() -> None:
+    text = (
+        "# made by hand\ndata_x # here\n_a 1 # volts\n\ndata_y\nloop_ # rows follow\n_b #1 [angstrom]\n_c # second\n"
+        "# within\n1 2 # odd one\n3 4\n# end\n"
+    )
+    star = parse_star(text, HERE)
+    assert star.blocks[0].notes == {"a": "# volts"}
+    assert star.blocks[1].notes == {"b": "[angstrom]", "c": "# second"}
+    written = format_star(star)
+    for comment in (
+        "# made by hand",
+        "# here",
+        "# volts",
+        "# rows follow",
+        "[angstrom]",
+        "# second",
+        "# within",
+        "# odd",
+    ):
+        assert written.count(comment) == 1
+    assert parse_star(written, HERE) == star

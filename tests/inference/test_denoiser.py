@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from cryoplug.errors import DeviceError, FormatError, PixelError, UsageError
-from cryoplug.inference.denoiser import Denoiser, resolve_device
+from cryoplug.inference.denoiser import Denoiser
+from cryoplug.inference.devices import Interrupted, device_name, resolve_device
 from cryoplug.models import registry
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.models.registry import ModelSpec, model_spec
@@ -174,7 +175,8 @@ def test_each_worker_computes_on_one_core():
 
 def test_tiles_are_halved_when_memory_runs_out_and_the_result_stays():
     checkpoint = checkpoint_of("residual_cnn")
-    denoiser = Denoiser(checkpoint, device="cpu", threads=1)
+    notes: list[str] = []
+    denoiser = Denoiser(checkpoint, device="cpu", threads=1, note=notes.append)
     real = denoiser._module
 
     class Tight(nn.Module):
@@ -185,7 +187,11 @@ def test_tiles_are_halved_when_memory_runs_out_and_the_result_stays():
 
     denoiser._module = Tight()
     image = noise((300, 310))
-    assert_equal_to_rounding(denoiser.denoise(image), whole_image(real, image))
+    for _ in range(2):
+        assert_equal_to_rounding(denoiser.denoise(image), whole_image(real, image))
+    assert notes == [
+        "cpu: memory ran out with tiles of 128x256 px; going on with 64x128 px, which gives the same result"
+    ], "said once"
 
 
 def test_memory_that_never_suffices_is_a_device_error():
@@ -197,6 +203,45 @@ def test_memory_that_never_suffices_is_a_device_error():
     denoiser._module = Full()
     with pytest.raises(DeviceError, match="not enough memory"):
         denoiser.denoise(noise((300, 300)))
+
+
+def test_libraries_below_torch_may_say_it_in_their_own_way():
+    denoiser = Denoiser(checkpoint_of("cryo_cnn"), device="cpu", threads=1)
+    real = denoiser._module
+    texts = ["CUDA error: out of memory", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"]
+
+    class Tight(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            if texts:
+                raise RuntimeError(texts.pop())
+            return real(image)
+
+    denoiser._module = Tight()
+    image = noise((300, 310))
+    assert_equal_to_rounding(denoiser.denoise(image), whole_image(real, image))
+
+
+def test_a_gpu_that_fails_is_a_device_error_and_a_bug_is_a_bug():
+    denoiser = Denoiser(checkpoint_of("cryo_cnn"), device="cpu", threads=1)
+    for text, kind in (("CUDA error: an illegal memory access", DeviceError), ("sizes do not match", RuntimeError)):
+
+        class Broken(nn.Module):
+            def forward(self, image: torch.Tensor, text: str = text) -> torch.Tensor:
+                raise RuntimeError(text)
+
+        denoiser._module = Broken()
+        with pytest.raises(kind, match=text) as caught:
+            denoiser.denoise(noise((90, 90)))
+        assert isinstance(caught.value, DeviceError) == (kind is DeviceError)
+
+
+def test_a_stop_is_heeded_between_two_tiles():
+    denoiser = Denoiser(checkpoint_of("cryo_cnn"), device="cpu", threads=1, tile=64)
+    calls = []
+    (band,) = denoiser.bands((64, 640))
+    with pytest.raises(Interrupted):
+        denoiser.forward(noise((64, 640)), band, lambda: calls.append(1) or len(calls) == 3)
+    assert len(calls) < 10
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -212,6 +257,27 @@ def test_a_gpu_gives_what_the_cpu_gives(model, tile):
 def test_a_gpu_that_is_not_there_is_named():
     with pytest.raises(DeviceError, match="cuda:99"):
         resolve_device("cuda:99")
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "wanted"), [("auto", 1, "cuda:1"), ("cuda", 2, "cuda:2"), ("cuda:0", 0, "cuda:0")]
+)
+def test_a_number_and_a_name_may_agree(device, gpu, wanted):
+    assert device_name(device, gpu) == wanted
+    assert device_name(device, None) == device
+
+
+@pytest.mark.parametrize(("device", "gpu"), [("cpu", 0), ("cuda:1", 0), ("cuda:0", 1)])
+def test_a_number_and_a_name_that_contradict_each_other_are_refused(device, gpu):
+    with pytest.raises(UsageError, match=f"--gpu {gpu} and --device {device} name two devices"):
+        device_name(device, gpu)
+
+
+def test_a_device_that_is_not_there_is_told_with_what_the_environment_shows(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match=r"cuda:0: no GPU .* is there \(CUDA_VISIBLE_DEVICES=5\)"):
+        resolve_device("cuda:0")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cpu:0", "", "cuda:-1"])

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cryoplug.core.normalization import Normalization
 from cryoplug.core.results import FileResult
 from cryoplug.errors import DeviceError, FormatError
-from cryoplug.formats.mrc import MrcMicrograph, write_mrc
-from cryoplug.inference import pipeline
+from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, write_mrc
+from cryoplug.inference import pipeline, reading
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.models.checkpoint import Checkpoint
@@ -31,7 +34,7 @@ def jobs_in(folder: Path, count: int, *, shape: tuple[int, int] = (150, 90)) -> 
     return jobs
 
 
-def run(jobs: list[DenoiseJob], denoiser: Denoiser, **hooks: object) -> tuple[bool, list[FileResult]]:
+def run(jobs: Iterable[DenoiseJob], denoiser: Denoiser, **hooks: object) -> tuple[bool, list[FileResult]]:
     results: list[FileResult] = []
     arguments = {
         "begin": lambda job: None,
@@ -88,7 +91,7 @@ def test_a_source_that_breaks_while_it_is_read_leaves_nothing_and_the_next_is_do
 def test_an_error_of_the_device_ends_everything_cleanly(tmp_path, denoiser, monkeypatch):
     jobs = jobs_in(tmp_path, 3)
 
-    def broken(rows: np.ndarray, band: object) -> np.ndarray:
+    def broken(*arguments: object) -> np.ndarray:
         raise DeviceError("the GPU failed")
 
     monkeypatch.setattr(denoiser, "forward", broken)
@@ -102,7 +105,7 @@ def test_a_bug_in_the_reader_is_not_swallowed(tmp_path, denoiser, monkeypatch):
     def broken(path: Path) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(pipeline, "open_micrograph", broken)
+    monkeypatch.setattr(reading, "open_micrograph", broken)
     with pytest.raises(ZeroDivisionError):
         run(jobs_in(tmp_path, 2), denoiser)
     assert no_thread_is_left()
@@ -122,7 +125,7 @@ def test_a_stop_at_any_band_leaves_whole_files_only(tmp_path, denoiser, bands, m
     jobs = jobs_in(tmp_path, 3)
     calls = []
     real = denoiser.forward
-    monkeypatch.setattr(denoiser, "forward", lambda rows, band: calls.append(band) or real(rows, band))
+    monkeypatch.setattr(denoiser, "forward", lambda *arguments: calls.append(1) or real(*arguments))
     complete, results = run(jobs, denoiser, should_stop=lambda: len(calls) >= bands)
     assert not complete and len(results) < 3
     assert no_thread_is_left() and not left_over(tmp_path)
@@ -132,14 +135,14 @@ def test_a_stop_at_any_band_leaves_whole_files_only(tmp_path, denoiser, bands, m
 def test_the_reader_goes_on_into_the_next_file_while_one_is_written(tmp_path, denoiser, monkeypatch):
     jobs = jobs_in(tmp_path, 2, shape=(40, 40))
     second_was_opened = threading.Event()
-    real = pipeline.open_micrograph
+    real = reading.open_micrograph
 
     def noticing(path: Path) -> MrcMicrograph:
         if path == jobs[1].source:
             second_was_opened.set()
         return real(path)
 
-    monkeypatch.setattr(pipeline, "open_micrograph", noticing)
+    monkeypatch.setattr(reading, "open_micrograph", noticing)
     seen = []
 
     def begin(job: DenoiseJob) -> None:
@@ -154,7 +157,7 @@ def test_bands_under_way_are_few(tmp_path, denoiser, monkeypatch):
     jobs = jobs_in(tmp_path, 2, shape=(1500, 40))
     counts = {"read": 0, "written": 0, "most": 0}
     lock = threading.Lock()
-    real_apply, real_write = pipeline.Normalization.apply, pipeline.MrcRowWriter.write_rows
+    real_apply, real_write = Normalization.apply, MrcRowWriter.write_rows
 
     def applying(self: object, pixels: np.ndarray) -> np.ndarray:
         with lock:
@@ -167,9 +170,69 @@ def test_bands_under_way_are_few(tmp_path, denoiser, monkeypatch):
         with lock:
             counts["written"] += 1
 
-    monkeypatch.setattr(pipeline.Normalization, "apply", applying)
-    monkeypatch.setattr(pipeline.MrcRowWriter, "write_rows", writing)
+    monkeypatch.setattr(Normalization, "apply", applying)
+    monkeypatch.setattr(MrcRowWriter, "write_rows", writing)
     complete, _ = run(jobs, denoiser)
     assert complete and counts["read"] == counts["written"] == 2 * 47
     # Two queues, and one band in the hands of each thread.
     assert counts["most"] <= 2 * pipeline.QUEUE_BANDS + 3
+
+
+def test_the_section_of_a_stack_is_asked_for(tmp_path, denoiser, monkeypatch):
+    (job,) = jobs_in(tmp_path, 1)
+    real, asked = reading.open_micrograph, []
+
+    def noticing(path: Path, **named: object) -> MrcMicrograph:
+        asked.append(named)
+        return real(path)
+
+    monkeypatch.setattr(reading, "open_micrograph", noticing)
+    assert run([replace(job, section=3)], denoiser)[0] and run([job], denoiser)[0]
+    assert asked == [{"section": 3}, {}]
+
+
+def test_a_file_that_float16_cannot_hold_fails_and_the_next_is_right(tmp_path, denoiser):
+    jobs = jobs_in(tmp_path, 3)
+    with MrcMicrograph(jobs[1].source) as source:
+        pixels = source.read_rows(0, 150)
+    write_mrc(jobs[1].source, pixels * 1e6)
+    complete, results = run(jobs, denoiser, dtype="float16")
+    assert complete and [item.status for item in results] == ["done", "failed", "done"]
+    assert "does not fit into float16" in results[1].message and results[1].shape == (150, 90)
+    with MrcMicrograph(jobs[2].source) as source, MrcMicrograph(jobs[2].target) as target:
+        wanted = denoiser.denoise(source.read_rows(0, 150))
+        assert np.allclose(target.read_rows(0, 150), wanted, rtol=1e-3, atol=0)
+    assert not left_over(tmp_path)
+
+
+def test_the_numbers_of_a_journal_are_those_of_the_files(tmp_path, denoiser):
+    (job,) = jobs_in(tmp_path, 1)
+    _, (result,) = run([job], denoiser)
+    with MrcMicrograph(job.source) as source, MrcMicrograph(job.target) as target:
+        assert result.sigma_in == pytest.approx(source.read_rows(0, 150).std(dtype=np.float64), rel=1e-5)
+        assert result.sigma_out == pytest.approx(target.read_rows(0, 150).std(dtype=np.float64), rel=1e-5)
+    assert (result.shape, result.pixel_size_angstrom) == ((150, 90), 1.5)
+
+
+def test_jobs_may_come_one_after_another(tmp_path, denoiser):
+    jobs = jobs_in(tmp_path, 2)
+    finished = threading.Event()
+
+    def coming() -> Iterator[DenoiseJob]:
+        yield jobs[0]
+        assert finished.wait(10), "the first is done before the second is known"
+        yield jobs[1]
+
+    complete, _ = run(coming(), denoiser, finish=lambda job, result: finished.set())
+    assert complete and all(job.target.exists() for job in jobs)
+
+
+def test_a_stop_while_nothing_is_to_do_ends_the_wait(tmp_path, denoiser):
+    stop = threading.Event()
+
+    def waiting() -> Iterator[DenoiseJob]:
+        threading.Timer(0.1, stop.set).start()
+        stop.wait(10)
+        yield from ()
+
+    assert run(waiting(), denoiser, should_stop=stop.is_set) == (False, [])

@@ -14,12 +14,13 @@ from click.testing import CliRunner
 
 from cryoplug.cli.convert import convert as command
 from cryoplug.core.noise import founding_noise, patch_rng
-from cryoplug.errors import MissingInputError, PairingError, StorageError, UsageError
+from cryoplug.errors import MissingInputError, OutputBusyError, PairingError, StorageError, UsageError
 from cryoplug.formats.mrc_writer import MrcRowWriter, write_mrc
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.store.pairs import open_store
+from cryoplug.store.raw import RawWriter
 from cryoplug.store.writer import StoreWriter
-from cryoplug.workflows import convert as workflow
+from cryoplug.workflows import convert_run as run_module
 from cryoplug.workflows.convert import ConvertRequest, convert, pick_test_micrographs
 
 PATCH, STRIDE = 64, 32
@@ -35,6 +36,14 @@ def write(path: Path, pixels: np.ndarray, pixel_size: float = 1.5) -> Path:
 
 def image(seed: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
     return np.random.default_rng(seed).normal(50, 12, shape).astype(np.float32)
+
+
+def half(exposure: int, side: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    """Blobs that belong to the exposure, and noise of this half alone."""
+    signal = np.random.default_rng(exposure).normal(0, 60, shape).astype(np.float32)
+    for axis in (0, 1):
+        signal = sum(np.roll(signal, k, axis) for k in range(-3, 4)) / 7
+    return 50 + signal + np.random.default_rng([exposure, side]).normal(0, 12, shape).astype(np.float32)
 
 
 def folder_of(path: Path, count: int, *, name: str = "mic_{}.mrc", first: int = 0) -> Path:
@@ -155,8 +164,8 @@ def test_the_split_is_a_pure_function_and_leaves_both_sides_something():
 
 def test_halves_go_even_to_noisy_and_odd_to_clean_each_by_its_own_numbers(tmp_path):
     for i in range(2):
-        write(tmp_path / "even" / f"m{i}_EVN.mrc", image(i))
-        write(tmp_path / "odd" / f"m{i}_ODD.mrc", 3 * image(10 + i))
+        write(tmp_path / "even" / f"m{i}_EVN.mrc", half(i, 0))
+        write(tmp_path / "odd" / f"m{i}_ODD.mrc", 3 * half(i, 1))
     result = convert(
         request((), tmp_path / "s", pairs="halves", even=(f"{tmp_path}/even",), odd=(f"{tmp_path}/odd",), test_split=0)
     )
@@ -165,19 +174,19 @@ def test_halves_go_even_to_noisy_and_odd_to_clean_each_by_its_own_numbers(tmp_pa
         assert store.manifest.normalize == "zscore"
         entries = store.manifest.micrographs
         assert [(e.name, e.clean_name) for e in entries] == [("m0_EVN.mrc", "m0_ODD.mrc"), ("m1_EVN.mrc", "m1_ODD.mrc")]
-    for name, first, factor in (("noisy_train.bin", 0, 1), ("clean_train.bin", 10, 3)):
-        pixels = factor * image(first)
+    for name, which, factor in (("noisy_train.bin", 0, 1), ("clean_train.bin", 1, 3)):
+        pixels = factor * half(0, which)
         side = "normalization" if name[0] == "n" else "clean_normalization"
         numbers = getattr(entries[0], side)
         expected = (pixels[:PATCH, :PATCH] - numbers["offset"]) / numbers["scale"]
         np.testing.assert_allclose(patches(tmp_path / "s", name)[0], expected, atol=1e-5)
-        assert numbers["scale"] == pytest.approx(12 * factor, rel=0.05)
+        assert numbers["scale"] == pytest.approx(pixels.std(), rel=0.01)
 
 
 def test_clean_files_are_found_by_name_whatever_the_order(tmp_path):
     for i in range(3):
-        write(tmp_path / "n" / f"m{i}.mrc", image(i))
-        write(tmp_path / "c" / f"clean_m{i}.mrc", image(10 + i))
+        write(tmp_path / "n" / f"m{i}.mrc", half(i, 0))
+        write(tmp_path / "c" / f"clean_m{i}.mrc", half(i, 1))
     clean = tuple(str(tmp_path / "c" / f"clean_m{i}.mrc") for i in (2, 0, 1))
     convert(request(tmp_path / "n", tmp_path / "s", pairs="clean", clean=clean))
     with open_store(tmp_path / "s") as store:
@@ -187,8 +196,8 @@ def test_clean_files_are_found_by_name_whatever_the_order(tmp_path):
 
 
 def test_files_without_common_names_are_paired_in_order_and_it_is_said(tmp_path):
-    noisy = [write(tmp_path / f"{name}.mrc", image(1)) for name in ("x", "y")]
-    clean = tuple(str(write(tmp_path / f"{name}.mrc", image(2))) for name in ("p", "q"))
+    noisy = [write(tmp_path / f"{name}.mrc", half(i, 0)) for i, name in enumerate(("x", "y"))]
+    clean = tuple(str(write(tmp_path / f"{name}.mrc", half(i, 1))) for i, name in enumerate(("p", "q")))
     result = convert(request(noisy, tmp_path / "s", pairs="clean", clean=clean))
     assert "paired by its place in the list" in result.files[0].message
     with pytest.raises(PairingError, match="2 noisy but 1 clean"):
@@ -210,12 +219,15 @@ def test_a_file_is_never_its_own_partner(tmp_path):
 
 
 def test_partners_of_different_shape_or_pixel_size_fail_and_others_go_on(tmp_path):
-    folder_of(tmp_path / "n", 3)
-    write(tmp_path / "c" / "mic_0.mrc", image(10))
-    write(tmp_path / "c" / "mic_1.mrc", image(11, (100, 200)))
-    write(tmp_path / "c" / "mic_2.mrc", image(12), pixel_size=3.0)
+    for i in range(4):
+        write(tmp_path / "n" / f"mic_{i}.mrc", half(i, 0))
+    write(tmp_path / "c" / "mic_0.mrc", half(0, 1))
+    write(tmp_path / "c" / "mic_1.mrc", half(1, 1, (100, 200)))
+    write(tmp_path / "c" / "mic_2.mrc", half(2, 1), pixel_size=3.0)
+    write(tmp_path / "c" / "mic_3.mrc", half(0, 1))
     result = convert(request(tmp_path / "n", tmp_path / "s", pairs="clean", clean=(f"{tmp_path}/c",), test_split=0))
-    assert [item.status for item in result.files] == ["done", "failed", "failed"]
+    assert [item.status for item in result.files] == ["done", "failed", "failed", "failed"]
+    assert "mic_3.mrc do not belong together: correlation at low resolution" in result.files[3].message
     assert "(150, 200) but" in result.files[1].message
     assert "pixel size 1.5 angstrom but" in result.files[2].message
     assert result.exit_code == 3
@@ -255,7 +267,7 @@ def test_bad_micrographs_are_named_and_the_others_are_done(tmp_path):
 def test_a_file_that_breaks_in_the_middle_leaves_none_of_its_patches(tmp_path, monkeypatch):
     folder = folder_of(tmp_path / "in", 3)
     convert(request(folder, tmp_path / "t", test_split=0))
-    real = workflow.patch_pairs
+    real = run_module.patch_pairs
 
     def breaking(opened, *rest, **options):
         for k, item in enumerate(real(opened, *rest, **options)):
@@ -263,7 +275,7 @@ def test_a_file_that_breaks_in_the_middle_leaves_none_of_its_patches(tmp_path, m
                 raise StorageError("mic_1.mrc: input/output error")
             yield item
 
-    monkeypatch.setattr(workflow, "patch_pairs", breaking)
+    monkeypatch.setattr(run_module, "patch_pairs", breaking)
     result = convert(request(folder, tmp_path / "s", test_split=0))
     assert [item.status for item in result.files] == ["done", "failed", "done"]
     expected = patches(tmp_path / "t", "noisy_train.bin")
@@ -393,6 +405,76 @@ def test_killed_twice_the_same_command_gives_the_same_bytes(tmp_path, format):
         assert one.verify() == []
 
 
+def wait_for_acknowledged(run: subprocess.Popen, folder: Path, goal: int) -> None:
+    deadline = time.monotonic() + 60
+    while acknowledged(folder) < goal and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_between_two_patches_and_the_same_command_goes_on(tmp_path, number):
+    for i in range(6):
+        write(tmp_path / "in" / f"m{i}.mrc", image(i, (1100, 1100)))
+    options = ("-m", "cryoplug", "convert", tmp_path / "in", "--patch-size", 256, "--stride", 128, "-o")
+    command = [sys.executable, *map(str, options)]
+    subprocess.run([*command, str(tmp_path / "t")], check=True, capture_output=True)
+    run = subprocess.Popen([*command, str(tmp_path / "s")], stderr=subprocess.PIPE, text=True)
+    wait_for_acknowledged(run, tmp_path / "s", 2)
+    run.send_signal(number)
+    began = time.monotonic()
+    said = run.communicate(timeout=60)[1]
+    assert time.monotonic() - began < 5
+    assert run.returncode == 128 + number
+    done = acknowledged(tmp_path / "s")
+    assert 2 <= done < 6
+    assert (
+        f"stopped by {number.name}: {done} of 6 micrographs are safe in {tmp_path}/s; the same command goes on" in said
+    )
+    assert "Traceback" not in said
+    assert all(name.endswith(".cryoplug-partial") and "lock" not in name for name in names(tmp_path / "s"))
+    again = subprocess.run([*command, str(tmp_path / "s"), "--json"], check=True, capture_output=True, text=True)
+    assert [json.loads(line).get("status") for line in again.stdout.splitlines()][:6].count("skipped") == done
+    assert content(tmp_path / "s") == content(tmp_path / "t")
+
+
+def test_the_warning_signal_makes_safe_what_is_complete_and_the_work_goes_on(tmp_path, monkeypatch):
+    folder = folder_of(tmp_path / "in", 4)
+    convert(request(folder, tmp_path / "t"))
+    settled = []
+    real = RawWriter.settle
+
+    def settle(writer: RawWriter) -> None:
+        real(writer)
+        settled.append((len(writer.acknowledged), acknowledged(tmp_path / "s")))
+
+    monkeypatch.setattr(RawWriter, "settle", settle)
+    result = convert(request(folder, tmp_path / "s"), lambda item: os.kill(os.getpid(), signal.SIGUSR1))
+    assert [item.status for item in result.files] == ["done"] * 4
+    assert settled == [(1, 1), (2, 2), (3, 3)]
+    assert content(tmp_path / "s") == content(tmp_path / "t")
+
+
+def test_a_live_convert_is_not_disturbed_and_a_dead_one_is_followed(tmp_path):
+    for i in range(3):
+        write(tmp_path / "in" / f"m{i}.mrc", image(i, (1100, 1100)))
+    options = (tmp_path / "in", "--patch-size", 256, "--stride", 16, "-o", tmp_path / "s")
+    first = start(*options)
+    lock = tmp_path / "s" / ".dataset.lock.cryoplug-partial"
+    try:
+        while not (lock.exists() and lock.stat().st_size) and first.poll() is None:
+            time.sleep(0.002)
+        first.send_signal(signal.SIGSTOP)
+        with pytest.raises(OutputBusyError, match=f"s: in use by process {first.pid} on ") as caught:
+            convert(request(tmp_path / "in", tmp_path / "s", patch_size=256, stride=128))
+        assert caught.value.exit_code == 8
+    finally:
+        first.kill()
+        first.wait()
+    assert lock.exists()
+    assert convert(request(tmp_path / "in", tmp_path / "s", patch_size=256, stride=128)).exit_code == 0
+    assert not lock.exists()
+
+
 def test_an_interrupted_convert_of_a_changed_input_starts_again(tmp_path, monkeypatch):
     folder = folder_of(tmp_path / "in", 3)
 
@@ -400,7 +482,6 @@ def test_an_interrupted_convert_of_a_changed_input_starts_again(tmp_path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(workflow, "_outputs", stopped)
         patched.setattr(StoreWriter, "finish", lambda *_, **__: stopped())
         convert(request(folder, tmp_path / "s"))
     assert acknowledged(tmp_path / "s") == 3
@@ -468,7 +549,13 @@ def test_the_command_says_where_the_store_is_and_that_it_is_complete(tmp_path):
         ({"clean": ("x",)}, "--pairs noise does not use --clean"),
         ({"pairs": "clean"}, "--pairs clean needs --clean"),
         ({"pairs": "halves", "inputs": (), "even": ("x",)}, "--pairs halves needs --odd"),
-        ({"pairs": "halves", "even": ("x",), "odd": ("y",)}, "--pairs halves does not use INPUT"),
+        ({"pairs": "halves", "even": ("x",), "odd": ("y",)}, "--pairs halves takes INPUT (movies, or"),
+        ({"pairs": "halves", "inputs": ()}, "--pairs halves needs INPUT"),
+        ({"pairs": "noise", "gain": Path("g.mrc")}, "--pairs noise does not use --gain"),
+        (
+            {"pairs": "halves", "inputs": (), "even": ("x",), "odd": ("y",), "defects": Path("d.txt")},
+            "--pairs halves with --even and --odd does not use --defects",
+        ),
         ({"pairs": "magic"}, "--pairs is 'magic'; allowed: noise, clean, halves"),
         ({"dtype": "float64"}, "--dtype is 'float64'"),
         ({"patch_size": 0, "stride": 0}, "--patch-size is 0; allowed: 1 or more; --stride is 0"),

@@ -6,20 +6,25 @@ import os
 import signal
 import subprocess
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import mrcfile
 import numpy as np
 import pytest
+import torch
 
 from cryoplug.cli.main import run as command_line
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.errors import DeviceError, InputError, MissingInputError, Stopped, StorageError, UsageError
-from cryoplug.formats.mrc import MrcRowWriter, write_mrc
+from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, read_header, validate_mrc, write_mrc
 from cryoplug.formats.star import micrograph_table, read_star
 from cryoplug.inference.denoiser import Denoiser
+from cryoplug.inference.memory_plan import parse_size
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
+from cryoplug.workflows import denoise as denoise_module
 from cryoplug.workflows import outputs
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
 
@@ -77,7 +82,7 @@ def pixels(seed: int, shape: tuple[int, int] = (70, 90)) -> np.ndarray:
     return np.random.default_rng(seed).normal(50, 4, shape).astype(np.float32)
 
 
-def micrographs(folder: Path, names: str = "abc", **named: object) -> list[Path]:
+def micrographs(folder: Path, names: Sequence[str] = "abc", **named: object) -> list[Path]:
     paths = [folder / f"{name}.mrc" for name in names]
     for seed, path in enumerate(paths):
         write_mrc(path, pixels(seed), **{"pixel_size_angstrom": 1.25, **named})
@@ -242,6 +247,15 @@ def test_a_link_in_the_output_folder_cannot_lead_outside(here, checkpoints):
     assert not list((here / "elsewhere").iterdir())
 
 
+def test_the_longest_name_works_and_a_longer_one_is_named_before_the_work(here, checkpoints):
+    longest = "x" * 220
+    micrographs(here, [longest])
+    assert statuses(go(checkpoints[0], f"{longest}.mrc")) == ["done"]
+    micrographs(here, [longest + "y"])
+    with pytest.raises(UsageError, match=r"a name of 225 bytes \(allowed: 224\)"):
+        go(checkpoints[0], f"{longest}y.mrc")
+
+
 def test_an_output_that_is_a_file_is_refused(here, checkpoints):
     micrographs(here, "a")
     (here / "out").write_text("mine")
@@ -356,7 +370,149 @@ def test_a_damaged_record_counts_as_none(here, checkpoints, text):
     assert "no record" in go(checkpoints[0], "a.mrc").files[0].message
 
 
+# What is written besides the micrographs, and how.
+
+
+def test_the_journal_has_a_line_for_every_micrograph_that_was_worked_on(here, checkpoints):
+    micrographs(here, "ab")
+    (here / "c.mrc").write_text("no micrograph")
+    batch = go(checkpoints[0], "a.mrc", "b.mrc", "c.mrc")
+    go(checkpoints[0], "a.mrc", "b.mrc")
+    lines = [json.loads(line) for line in Path("out/denoise.jsonl").read_text().splitlines()]
+    assert [(line["input"], line["status"], line["exit_code"]) for line in lines] == [
+        ("a.mrc", "done", 0),
+        ("b.mrc", "done", 0),
+        ("c.mrc", "failed", 4),
+    ]
+    first = lines[0]
+    assert (first["output"], first["shape"], first["pixel_size_angstrom"]) == ("out/a.mrc", [70, 90], 1.25)
+    assert first["sigma_in"] == pytest.approx(pixels(0).std(), rel=1e-4)
+    assert first["sigma_out"] == pytest.approx(mrcfile.read("out/a.mrc").std(), rel=1e-4)
+    assert first["checkpoint_sha256"] == batch.details["checkpoint_sha256"] and first["pid"] == os.getpid()
+    assert first["seconds"] > 0 and "no micrograph" not in lines[2]["message"] and "c.mrc" in lines[2]["message"]
+
+
+def test_a_journal_line_that_a_full_disk_cut_does_not_spoil_the_next(here, checkpoints):
+    micrographs(here, "a")
+    Path("out").mkdir()
+    Path("out/denoise.jsonl").write_text('{"input": "cut')
+    go(checkpoints[0], "a.mrc")
+    cut, whole = Path("out/denoise.jsonl").read_text().splitlines()
+    assert cut == '{"input": "cut' and json.loads(whole)["input"] == "a.mrc"
+
+
+def test_the_journal_cannot_be_the_star_file(here, checkpoints):
+    micrographs(here, "a")
+    with pytest.raises(UsageError, match="name of the journal"):
+        go(checkpoints[0], "a.mrc", star=Path("out/denoise.jsonl"))
+
+
+def test_float16_is_half_the_bytes_of_the_same_pixels(here, checkpoints):
+    micrographs(here, "a")
+    go(checkpoints[0], "a.mrc")
+    batch = go(checkpoints[0], "a.mrc", output="half", float16=True)
+    assert statuses(batch) == ["done"] and batch.files[0].message == ""
+    # mrcfile's own validator overflows on float16, for files that mrcfile wrote, too.
+    assert validate_mrc(Path("half/a.mrc")) == []
+    wanted = mrcfile.read("out/a.mrc").astype(np.float16)
+    with mrcfile.open("half/a.mrc") as mrc:
+        assert mrc.data.dtype == np.float16 and np.array_equal(mrc.data, wanted)
+        assert float(mrc.header.dmean) == pytest.approx(wanted.mean(dtype=np.float64), rel=1e-6)
+        assert float(mrc.header.rms) == pytest.approx(wanted.std(dtype=np.float64), rel=1e-6)
+        assert float(mrc.header.dmax) == wanted.max()
+        assert mrc.get_labels()[-1].endswith(" float16")
+
+
+def test_what_float16_cannot_hold_fails_alone_and_what_it_rounds_much_is_told(here, checkpoints):
+    write_mrc(here / "a.mrc", pixels(0))
+    write_mrc(here / "b.mrc", pixels(1, (900, 90)) * 3000)
+    write_mrc(here / "c.mrc", pixels(2) / 4 + 6800)
+    batch = go(checkpoints[0], "a.mrc", "b.mrc", "c.mrc", float16=True)
+    assert statuses(batch) == ["done", "failed", "done"] and batch.exit_code == 3
+    assert "does not fit into float16" in batch.files[1].message and batch.files[1].exit_code == 4
+    assert "float16 rounds the pixels by" in batch.files[2].message
+    assert not Path("out/b.mrc").exists() and not partials(here)
+
+
+def test_another_type_of_pixels_is_another_setting(here, checkpoints):
+    micrographs(here, "a")
+    go(checkpoints[0], "a.mrc")
+    batch = go(checkpoints[0], "a.mrc", float16=True)
+    assert "was made with dtype float32, now float16" in batch.files[0].message
+    record = next(Path("out", outputs.RECORD_FOLDER).glob("*.json"))
+    values = json.loads(record.read_text())
+    del values["settings"]["dtype"]  # as it was before there was a choice
+    record.write_text(json.dumps(values))
+    assert statuses(go(checkpoints[0], "a.mrc")) == ["skipped"]
+
+
+def test_too_little_memory_names_the_least_and_the_least_works(here, checkpoints):
+    (path,) = micrographs(here, "a")
+    go(checkpoints[0], path, output="free")
+    with pytest.raises(UsageError, match="--max-memory 1MB: too little") as caught:
+        go(checkpoints[0], path, max_memory_bytes=1_000_000)
+    least = parse_size(str(caught.value).rpartition(" ")[2])
+    assert statuses(go(checkpoints[0], path, max_memory_bytes=int(least * 1.2))) == ["done"]
+    assert np.allclose(mrcfile.read("out/a.mrc"), mrcfile.read("free/a.mrc"), rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("named", [{"gpu": 0}, {"gpu": 7}, {"device": "cuda"}])
+def test_a_gpu_that_was_asked_for_and_is_not_there_never_becomes_a_cpu(here, checkpoints, named):
+    micrographs(here, "a")
+    with pytest.raises(DeviceError, match="no GPU that this PyTorch can use") as caught:
+        go(checkpoints[0], "a.mrc", **{"device": "auto", **named})
+    assert caught.value.exit_code == 7 and not list(Path("out").glob("*.mrc"))
+
+
+def test_a_cpu_run_on_a_machine_that_should_have_a_gpu_is_told(here, checkpoints, monkeypatch):
+    micrographs(here, "a")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    notes: list[str] = []
+    request = DenoiseRequest(("a.mrc",), checkpoints[0], Path("out"), overwrite=True)
+    denoise(request, note=notes.append)
+    assert notes == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    denoise(request, note=notes.append)
+    assert notes == ["CUDA_VISIBLE_DEVICES=3 names a GPU, but PyTorch finds none; computing on the CPU"]
+
+
 # Faults and signals.
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.EROFS, "can only be read"), (errno.EACCES, "permission"), (errno.ENOSPC, "free space")],
+)
+def test_an_output_that_cannot_be_written_is_told_before_the_work(here, checkpoints, monkeypatch, number, advice):
+    micrographs(here, "a")
+    real = Path.open
+
+    def refusing(self: Path, mode: str = "r", *rest: object, **named: object) -> object:
+        if self.parent.name == "out" and "w" in mode:
+            raise OSError(number, os.strerror(number))
+        return real(self, mode, *rest, **named)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    monkeypatch.setattr(Denoiser, "__init__", lambda *arguments, **named: pytest.fail("the work began"))
+    with pytest.raises(StorageError, match=f"out: cannot be written: {os.strerror(number)}; .*{advice}") as caught:
+        go(checkpoints[0], "a.mrc")
+    assert caught.value.exit_code == 5
+
+
+def test_an_output_below_a_file_is_a_storage_error(here, checkpoints):
+    micrographs(here, "a")
+    Path("file").write_text("")
+    with pytest.raises(StorageError, match="file/out: cannot be written: Not a directory"):
+        go(checkpoints[0], "a.mrc", output="file/out")
+
+
+def test_what_is_finished_is_told_though_the_output_can_only_be_read(here, checkpoints, monkeypatch):
+    micrographs(here, "a")
+    go(checkpoints[0], "a.mrc")
+    monkeypatch.setattr(denoise_module, "check_writable", lambda folder: pytest.fail("it tried to write"))
+    assert statuses(go(checkpoints[0], "a.mrc")) == ["skipped"]
 
 
 def test_a_full_disk_stops_everything_and_leaves_no_half_file(here, checkpoints, monkeypatch):
@@ -380,7 +536,7 @@ def test_a_full_disk_stops_everything_and_leaves_no_half_file(here, checkpoints,
     assert statuses(go(checkpoints[0], *paths)) == ["skipped", "skipped", "done", "done", "done", "done"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_keeps_finished_files_and_the_same_command_goes_on(here, checkpoints, number, code):
     paths = micrographs(here, "abcdefghijkl")
     before = signal.getsignal(number)
@@ -402,6 +558,41 @@ def test_a_signal_keeps_finished_files_and_the_same_command_goes_on(here, checkp
     finished = len(list(Path("out").glob("*.mrc")))
     assert 2 <= finished < 12
     assert sorted(statuses(denoise(request))) == ["done"] * (12 - finished) + ["skipped"] * finished
+
+
+def test_sigusr1_is_answered_and_everything_goes_on(here, checkpoints):
+    paths = micrographs(here, "abcd")
+    notes: list[str] = []
+
+    def progress(result: FileResult) -> None:
+        if result.input.name == "b.mrc":
+            os.kill(os.getpid(), signal.SIGUSR1)
+            threading.Event().wait(0.3)
+
+    request = DenoiseRequest(tuple(map(str, paths)), checkpoints[0], Path("out"), device="cpu", threads=1)
+    assert statuses(denoise(request, progress, notes.append)) == ["done"] * 4
+    assert notes == ["SIGUSR1: 2 finished micrographs are on the disk already; going on"]
+
+
+def test_a_stop_is_heeded_while_a_micrograph_is_measured(here, checkpoints, monkeypatch):
+    write_mrc(here / "tall.mrc", pixels(0, (40000, 20)))
+    real = MrcMicrograph.read_rows
+    reads = []
+
+    def slow(self: MrcMicrograph, start: int, stop: int) -> np.ndarray:
+        reads.append(start)
+        if len(reads) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(0.05)
+        return real(self, start, stop)
+
+    monkeypatch.setattr(MrcMicrograph, "read_rows", slow)
+    began = time.monotonic()
+    with pytest.raises(Stopped, match="0 of 1 micrographs"):
+        go(checkpoints[0], "tall.mrc")
+    assert len(reads) < 10, "157 bands are measured four times, 30 s at this pace"
+    assert time.monotonic() - began < 5
+    assert not partials(here)
 
 
 def test_outside_of_the_main_thread_no_signal_handler_is_set(here, checkpoints):
@@ -543,6 +734,19 @@ def test_the_command_speaks_of_results_on_stdout_and_of_progress_on_stderr(here,
     told = capsys.readouterr()
     assert told.out == "1 done -> out\nSTAR -> out.star\n"
     assert "a.mrc: done in" in told.err
+
+
+def test_the_command_takes_gpu_memory_and_float16(here, checkpoints, capsys):
+    micrographs(here, "a")
+    arguments = ["denoise", "a.mrc", "--checkpoint", str(checkpoints[0]), "-o", "out", "--device", "cpu"]
+    assert command_line([*arguments, "--gpu", "0"]) == 2
+    assert "--gpu 0 and --device cpu name two devices" in capsys.readouterr().err
+    assert command_line([*arguments, "--max-memory", "much"]) == 2
+    assert "as in 2GB" in capsys.readouterr().err
+    assert command_line([*arguments, "--max-memory", "10MB"]) == 2
+    assert "too little; the least for this network" in capsys.readouterr().err
+    assert command_line([*arguments, "--max-memory", "64GB", "--float16"]) == 0
+    assert read_header("out/a.mrc").mode == 12
 
 
 def test_real_micrographs_come_through(shared_data, seed_checkpoints, here):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import time
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from cryoplug.errors import FormatError, InputError, MissingInputError
+from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError, UsageError
+from cryoplug.formats import registry
+from cryoplug.formats.registry import open_micrograph
 from cryoplug.workflows.discovery import discover
+from cryoplug.workflows.outputs import OutputPlanner
+from cryoplug.workflows.pairing import halves_of, pair_files
 
 STAR = """
 data_optics
@@ -60,6 +67,23 @@ def test_a_loop_of_links_is_walked_once() -> None:
     touch("d/a.mrc")
     Path("d/again").symlink_to(Path("d").absolute())
     assert relatives("d") == ["a.mrc"]
+
+
+def test_links_that_lead_round_between_two_folders_are_walked_once() -> None:
+    touch("d/a/1.mrc", "d/b/2.mrc")
+    Path("d/a/over").symlink_to("../b")
+    Path("d/b/back").symlink_to("../a")
+    names = relatives("d")
+    assert sorted(Path(name).name for name in names) == ["1.mrc", "2.mrc"]
+
+
+def test_a_link_to_itself_is_listed_and_fails_alone() -> None:
+    touch("d/a.mrc")
+    Path("d/loop.mrc").symlink_to("loop.mrc")
+    found = discover(["d"])
+    assert [item.path.name for item in found] == ["a.mrc", "loop.mrc"]
+    with pytest.raises((InputError, StorageError), match=r"loop\.mrc"):
+        open_micrograph(found[1].path)
 
 
 def test_a_link_to_a_folder_elsewhere_is_followed() -> None:
@@ -144,6 +168,26 @@ def test_an_output_name_never_leaves_the_output_folder(name: str, relative: str)
     assert relatives(write_star("m.star", name)) == [relative]
 
 
+def test_a_path_that_climbs_out_is_read_but_its_output_stays_inside(working_folder: Path) -> None:
+    outside = working_folder.parent / "session"
+    touch("../session/a.mrc", "../session/deep/b.mrc")
+    Path("link").symlink_to(outside)
+    names = ["../session/a.mrc", f"{outside}/deep/b.mrc", "link/../session/a.mrc", "link/deep/../../session/deep/b.mrc"]
+    found = discover([write_star("m.star", *names)])
+    assert {item.path.resolve() for item in found[:2]} == {outside / "a.mrc", outside / "deep" / "b.mrc"}
+    planned = OutputPlanner(Path("out")).add(found)
+    assert all(item.target.resolve().is_relative_to(working_folder / "out") for item in planned)
+    assert len({item.target for item in planned}) == len(planned)
+
+
+def test_an_output_folder_with_a_link_that_leads_out_is_refused(working_folder: Path) -> None:
+    touch("Movies/a.mrc", "../elsewhere/x")
+    Path("out").mkdir()
+    Path("out/Movies").symlink_to(working_folder.parent / "elsewhere")
+    with pytest.raises(UsageError, match="leads outside of the output folder"):
+        OutputPlanner(Path("out")).add(discover([write_star("m.star", "Movies/a.mrc")]))
+
+
 def test_a_micrograph_that_many_rows_name_is_listed_once_with_its_first_row() -> None:
     star = write_star("particles.star", "a.mrc", "b.mrc", "a.mrc")
     assert [(str(item.relative), item.star_row) for item in discover([star])] == [("a.mrc", 0), ("b.mrc", 1)]
@@ -152,7 +196,7 @@ def test_a_micrograph_that_many_rows_name_is_listed_once_with_its_first_row() ->
 def test_nothing_to_do_is_an_error_that_says_what_was_looked_for() -> None:
     Path("empty").mkdir()
     for inputs in ([], ["empty"]):
-        with pytest.raises(InputError, match=r"no micrograph was found \(endings: \.mrc, \.star\)"):
+        with pytest.raises(InputError, match=r"no micrograph was found \(endings: .*\.mrc, .*\.star, \.cs\)"):
             discover(inputs)
     with pytest.raises(MissingInputError, match="cannot be a file name"):
         discover(["a\0b.mrc"])
@@ -160,6 +204,41 @@ def test_nothing_to_do_is_an_error_that_says_what_was_looked_for() -> None:
         discover(["none.star"])
     with pytest.raises(FormatError, match="the table of micrographs is empty"):
         discover([write_star("m.star")])
+
+
+def test_every_known_ending_is_found_the_double_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(registry.MRC, id="packed", extensions=(".mrc.gz", ".tif"), searched=None)
+    monkeypatch.setattr("cryoplug.workflows.discovered.formats", lambda: {"mrc": registry.MRC, "packed": spec})
+    touch("d/a.mrc", "d/b.MRC.GZ", "d/c.gz", "d/d.Tif", "d/e.mrc.bak", "d/.mrc.gz")
+    assert relatives("d") == ["a.mrc", "b.MRC.GZ", "d.Tif"]
+    assert relatives("3@d/b.MRC.GZ", "3@d/d.Tif") == ["b_000003.MRC.GZ", "d_000003.Tif"]
+
+
+@pytest.mark.parametrize(
+    "name", ["mic é.mrc", "two\nlines.mrc", "tab\t.mrc", "'quoted\".mrc", os.fsdecode(b"latin\xe9.mrc")]
+)
+def test_any_name_that_the_file_system_takes_is_found(name: str) -> None:
+    touch(f"d/{name}", f"{name}/inside.mrc")
+    assert relatives("d") == [name]
+    (item,) = discover([f"d/{name}"])
+    assert item.path.exists()
+    assert relatives(name) == ["inside.mrc"]
+
+
+def test_twenty_thousand_files_and_rows_take_seconds() -> None:
+    Path("many").mkdir()
+    for i in range(10_000):
+        Path("many", f"mic_{i:05d}_EVN.mrc").touch()
+        Path("many", f"mic_{i:05d}_ODD.mrc").touch()
+    began = time.perf_counter()
+    found = discover(["many"])
+    assert len(found) == 20_000
+    even, odd = halves_of(found)
+    assert len(pair_files(even, odd, sides=("even", "odd"))) == 10_000
+    star = write_star("m.star", *(f"many/mic_{i:05d}.mrc" for i in range(20_000)))
+    assert len(discover([star])) == 20_000
+    # 2 to 4 seconds on two busy cores; quadratic work would take minutes.
+    assert time.perf_counter() - began < 30
 
 
 def test_a_real_project_gives_its_micrographs(shared_data: Path) -> None:

@@ -269,7 +269,38 @@ def test_sigusr1_saves_at_once_and_goes_on(data: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     request = TrainRequest(data, CONFIG, save=True, checkpoint_dir=tmp_path / "out")
     assert len(train(request, stop_after_first_epoch(signal.SIGUSR1, events)).epochs) == 3
-    assert Note("state of epoch 2, batch 1 saved") in events
+    assert Note("state of epoch 2, batch 0 saved") in events
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_is_heeded_within_a_batch_and_no_bit_changes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    pieces = []
+    real = torch.nn.Conv2d.forward
+
+    def forward(self: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        if self.in_channels == 1:
+            pieces.append(images.shape)
+            if len(pieces) == 2:  # in the middle of the first batch, in a worker thread
+                os.kill(os.getpid(), number)
+                time.sleep(0.2)
+        return real(self, images)
+
+    events: list[Event] = []
+    request = TrainRequest(data, CONFIG, save=True, checkpoint_dir=tmp_path / "out")
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
+    if number == signal.SIGTERM:
+        with pytest.raises(Stopped, match="the state of epoch 1, batch 0 is saved"):
+            train(request, events.append)
+        assert len(pieces) < 6
+    else:
+        train(request, events.append)
+        assert Note("state of epoch 1, batch 0 saved") in events
+    run(data, tmp_path / "out")
+    run(data, tmp_path / "straight")
+    assert digest(tmp_path / "out") == digest(tmp_path / "straight")
+    assert final_state(tmp_path / "out") == final_state(tmp_path / "straight")
 
 
 def test_a_finished_run_says_so_and_changes_nothing(data: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Signals during training: the handler only sets a flag; the loop acts on it between two batches."""
+"""Signals during long work: the handler only sets a flag; the work looks at it between two steps."""
 
 from __future__ import annotations
 

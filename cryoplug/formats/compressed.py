@@ -1,0 +1,150 @@
+"""MRC files inside gzip or bzip2: read as they are, without a copy on disk.
+
+How much a compressed file grows is known only at its end. So the header inside is believed only as far as the size of
+the compressed file makes it possible: noise does not shrink to a hundredth, and what claims so much is no micrograph.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieFrame, MovieSource, only_frame
+from cryoplug.core.results import Finding
+from cryoplug.errors import FormatError
+from cryoplug.formats.mrc_header import HEADER_BYTES, MrcHeader, examine, expected_bytes, parse_head
+from cryoplug.formats.validation import validate_by_reading
+
+MAX_GROWTH = 100
+"""Largest size inside over the size of the file; float32 images of counts shrink to about a tenth, masks more."""
+SMALL_BYTES = 16 << 20
+"""What may grow by any factor."""
+
+_GZIP, _BZIP2 = b"\x1f\x8b", b"BZh"
+ENDINGS = tuple(f"{inner}{outer}" for inner in (".mrc", ".mrcs", ".map") for outer in (".gz", ".bz2"))
+"""Endings of the names of such files."""
+
+
+def sniff_compressed(head: bytes) -> bool:
+    """Tell whether bytes are the start of a gzip or bzip2 file."""
+    return head.startswith((_GZIP, _BZIP2))
+
+
+def open_compressed(path: Path) -> MicrographSource:
+    """Open a compressed MRC file with one section; raises what `CompressedMrcMovie` raises."""
+    return only_frame(CompressedMrcMovie(path))
+
+
+def validate_compressed(path: Path) -> list[Finding]:
+    """List everything that is wrong or unusual about a compressed MRC file."""
+    return validate_by_reading(path, CompressedMrcMovie)
+
+
+class CompressedMrcMovie(MovieSource):
+    """An opened compressed MRC file; frames are best read in their order, since going back starts again.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    FormatError
+        It is damaged, holds no MRC file, or claims to grow more than any micrograph does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        raw = path.open("rb")
+        try:
+            magic, size = raw.read(3), raw.seek(0, 2)
+            raw.seek(0)
+            self._raw = raw
+            self._stream: bz2.BZ2File | gzip.GzipFile = bz2.open(raw) if magic == _BZIP2 else gzip.open(raw)
+            self.header = self._parse(size)
+        except BaseException:
+            raw.close()
+            raise
+        self.frame_shape = (self.header.ny, self.header.nx)
+        self.frame_count = self.header.nz
+        self.dtype = self.header.dtype
+        self.pixel_size_angstrom = self.header.pixel_size_angstrom
+        self.warnings = self.header.warnings
+
+    def read_frame(self, index: int) -> ImageF32:
+        """Decompress one section."""
+        self.check_frame(index)
+        size = self.header.section_size_bytes
+        with self._damage():
+            self._stream.seek(self.header.data_offset + index * size)
+            raw = np.empty(size, np.uint8)
+            buffer, done = raw.data, 0
+            while done < size:
+                chunk = self._stream.read(min(size - done, 1 << 20))
+                if not chunk:
+                    raise FormatError(
+                        f"{self.path}: what is inside ends at byte {self.header.data_offset + index * size + done}, "
+                        f"before section {index + 1} of {self.header.nz} is complete; copy or export it again"
+                    )
+                buffer[done : done + len(chunk)] = chunk
+                done += len(chunk)
+            if index + 1 == self.header.nz:
+                self._stream.read(1)  # the checksum is looked at when the end is reached
+        return self.header.unpack(raw, self.header.ny)
+
+    def frame(self, index: int) -> MicrographSource:
+        """Give one section as a micrograph, with the header that outputs carry over."""
+        return _Section(self, index)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+        self._raw.close()
+
+    def _parse(self, compressed_bytes: int) -> MrcHeader:
+        limit = max(SMALL_BYTES, MAX_GROWTH * compressed_bytes)
+        with self._damage():
+            head = self._stream.read(HEADER_BYTES)
+        seen = examine(head, limit)
+        if seen.record is None:
+            found = "; ".join(item.message for item in seen.findings)
+            raise FormatError(f"{self.path}: a compressed file that holds no MRC image ({found}); leave it out")
+        if not any(item.severity == "error" for item in examine(head, 1 << 62).findings):
+            size = expected_bytes(seen.record)
+            if size > limit:
+                raise FormatError(
+                    f"{self.path}: {compressed_bytes} bytes that claim to hold {size}; allowed: up to {MAX_GROWTH} times "
+                    "as many; no micrograph compresses so well: check where it comes from, or decompress it first"
+                )
+        else:
+            size = limit
+        return parse_head(self.path, head, size, self._read_extended)
+
+    def _read_extended(self, count: int) -> bytes:
+        with self._damage():
+            return self._stream.read(count)
+
+    @contextlib.contextmanager
+    def _damage(self) -> Iterator[None]:
+        if self._raw.closed:
+            raise FormatError(f"{self.path}: the micrograph was closed already; open it again")
+        try:
+            yield
+        except (EOFError, OSError, zlib.error) as error:
+            # A disk that fails has an error number, a damaged stream has none.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise FormatError(f"{self.path}: damaged or incomplete ({error}); copy or export it again") from error
+
+
+class _Section(MovieFrame):
+    def __init__(self, movie: CompressedMrcMovie, index: int) -> None:
+        super().__init__(movie, index)
+        self.header = movie.header

@@ -1,0 +1,203 @@
+"""TIFF images and movies, and EER movies, through tifffile; rows stay in the order of the file, from the top.
+
+LZW, deflate with a predictor, and EER need imagecodecs, which ``pip install 'cryoplug[movies]'`` brings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource, only_frame
+from cryoplug.core.results import Finding
+from cryoplug.errors import FormatError
+from cryoplug.formats.mrc_header import MAX_SIDE_PX
+from cryoplug.formats.validation import validate_by_reading
+
+MAX_GROWTH = 200
+"""Largest size of an image over that of its compressed bytes; frames of counted electrons reach about a hundred."""
+SMALL_BYTES = 16 << 20
+"""What may grow by any factor: one EER frame of 4096 x 4096."""
+
+_EER_COMPRESSIONS = (65000, 65001, 65002)
+_WITHOUT_CODECS = (1, 8, 32773, 32946)
+_MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_ANGSTROM_PER_UNIT = {2: 2.54e8, 3: 1e8}
+_ANGSTROM_PER_NAME = {"nm": 10.0, "nanometer": 10.0, "angstrom": 1.0, "a": 1.0, "\u00c5": 1.0, "um": 1e4, "micron": 1e4}
+_PLAUSIBLE_ANGSTROM = (0.05, 1000.0)
+"""Beyond these, a resolution is that of a screen or printer (72 dots an inch are 3.5 million angstrom)."""
+_EER_PIXEL = re.compile(rb'name="sensorPixelSize\.width"[^>]*unit="m"[^>]*>\s*([0-9.eE+-]+)\s*<')
+_DECODING_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    tifffile.TiffFileError,
+)
+"""What tifffile and its decoders raise on damaged files; there is no common class."""
+
+# tifffile tells of damage through logging; it is told to users as an error or a warning of the file instead.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+logging.getLogger("tifffile").propagate = False
+
+
+def sniff_tiff(head: bytes) -> bool:
+    """Tell whether bytes are the start of a TIFF or BigTIFF file."""
+    return head.startswith(_MAGIC)
+
+
+def open_tiff(path: Path) -> MicrographSource:
+    """Open a TIFF file with one image; raises what `TiffMovie` raises."""
+    return only_frame(TiffMovie(path))
+
+
+def validate_tiff(path: Path) -> list[Finding]:
+    """List everything that is wrong or unusual about a TIFF or EER file."""
+    return validate_by_reading(path, TiffMovie)
+
+
+class TiffMovie(MovieSource):
+    """An opened TIFF or EER file; every page of the first one's shape is a frame.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    FormatError
+        It is damaged or incomplete, in colour or complex, or its decoder is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: tifffile.TiffFile | None = None
+        with self._decoding():
+            self._file = tifffile.TiffFile(path)
+        try:
+            with self._decoding():
+                self._pages, self.warnings = self._frames(self._file)
+                first = self._pages[0]
+                self.frame_count = len(self._pages)
+                self.frame_shape = (int(first.shape[0]), int(first.shape[1]))
+                self.dtype = np.dtype(first.dtype)
+                self.pixel_size_angstrom = _pixel_size(self._file, first)
+        except BaseException:
+            self.close()
+            raise
+
+    def read_frame(self, index: int) -> ImageF32:
+        """Decode one page."""
+        self.check_frame(index)
+        with self._decoding():
+            return np.array(self._pages[index].asarray(), dtype=np.float32, order="C")
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _frames(self, file: tifffile.TiffFile) -> tuple[list[Any], tuple[str, ...]]:
+        pages: list[Any] = list(file.pages)
+        if not pages:
+            raise FormatError(f"{self.path}: a TIFF file without an image; export it again")
+        first = next((page for page in pages if int(page.compression) in _EER_COMPRESSIONS), pages[0])
+        self._check_page(first)
+        if file.is_imagej and len(pages) == 1 and int((file.imagej_metadata or {}).get("images", 1)) > 1:
+            raise FormatError(
+                f"{self.path}: an ImageJ hyperstack, whose images lie behind one directory; save it as an ordinary TIFF"
+            )
+        frames = [page for page in pages if (page.shape, page.dtype) == (first.shape, first.dtype)]
+        for page in frames:
+            self._check_bytes(page, file.filehandle.size)
+        remarks = []
+        if len(frames) < len(pages):
+            count = len(pages) - len(frames)
+            remarks.append(f"{count} of {len(pages)} images have another size or type, and are left out")
+        if int(first.photometric) == 0:
+            remarks.append("the tags say that 0 is white; grey values are taken as they are stored")
+        return frames, tuple(remarks)
+
+    def _check_page(self, page: Any) -> None:
+        if page.ndim != 2 or page.dtype is None or np.dtype(page.dtype).kind not in "buif":
+            raise FormatError(
+                f"{self.path}: image of shape {page.shape} and type {page.dtype}; allowed: (y, x) of integers or floats, "
+                "one sample a pixel (no colour); export it as grey scale"
+            )
+        if not all(1 <= side <= MAX_SIDE_PX for side in page.shape):
+            raise FormatError(f"{self.path}: size {page.shape}; allowed: 1 to {MAX_SIDE_PX} pixels a side")
+        if int(page.compression) not in _WITHOUT_CODECS and importlib.util.find_spec("imagecodecs") is None:
+            raise FormatError(
+                f"{self.path}: compressed by {page.compression!r}; to read it: pip install 'cryoplug[movies]'"
+            )
+
+    def _check_bytes(self, page: Any, file_bytes: int) -> None:
+        ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
+        stored = sum(page.databytecounts)
+        if not ends or max(ends) > file_bytes or min(page.databytecounts) < 0 or min(page.dataoffsets) < 0:
+            raise FormatError(
+                f"{self.path}: image {page.index + 1} needs {max(ends, default=0)} bytes, but the file has {file_bytes}: "
+                "it is truncated; copy or export it again"
+            )
+        if page.nbytes > max(SMALL_BYTES, MAX_GROWTH * stored):
+            raise FormatError(
+                f"{self.path}: image {page.index + 1} claims {page.nbytes} bytes out of {stored}; allowed: up to "
+                f"{MAX_GROWTH} times as many; check where it comes from"
+            )
+
+    @contextlib.contextmanager
+    def _decoding(self) -> Iterator[None]:
+        try:
+            yield
+        except FormatError:
+            raise
+        except _DECODING_ERRORS as error:
+            what = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise FormatError(f"{self.path}: a TIFF file that cannot be decoded ({what}); export it again") from error
+
+
+def _pixel_size(file: tifffile.TiffFile, page: Any) -> float | None:
+    tags = page.tags
+    if int(page.compression) in _EER_COMPRESSIONS:
+        return _eer_pixel_size(file)
+    if "XResolution" not in tags:
+        return None
+    above, below = tags["XResolution"].value
+    if above < 1 or below < 1:
+        return None
+    if file.is_imagej:
+        name = str((file.imagej_metadata or {}).get("unit", "")).strip().lower()
+        size = _ANGSTROM_PER_NAME.get(name, 0.0) * below / above
+    else:
+        unit = int(tags["ResolutionUnit"].value) if "ResolutionUnit" in tags else 2
+        size = _ANGSTROM_PER_UNIT.get(unit, 0.0) * below / above
+    return size if _PLAUSIBLE_ANGSTROM[0] <= size <= _PLAUSIBLE_ANGSTROM[1] else None
+
+
+def _eer_pixel_size(file: tifffile.TiffFile) -> float | None:
+    for page in file.pages[:2]:
+        tag = page.tags.get(65001) if isinstance(page, tifffile.TiffPage) else None
+        if tag is not None and isinstance(tag.value, bytes):
+            found = _EER_PIXEL.search(tag.value)
+            if found:
+                size = float(found[1]) * 1e10
+                return size if _PLAUSIBLE_ANGSTROM[0] <= size <= _PLAUSIBLE_ANGSTROM[1] else None
+    return None

@@ -1,0 +1,124 @@
+"""Which device a name means, and what its failures mean."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cryoplug.errors import DeviceError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class OutOfDeviceMemory(Exception):
+    """The allocator of a device refused; smaller tiles may do."""
+
+
+class Interrupted(Exception):
+    """Nobody wants the result of a computation any more."""
+
+
+def device_name(device: str, gpu: int | None) -> str:
+    """Join what ``--device`` and ``--gpu`` say into one name.
+
+    Parameters
+    ----------
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    gpu
+        Number of a GPU among those that CUDA_VISIBLE_DEVICES shows, from 0; None: not said.
+
+    Raises
+    ------
+    UsageError
+        They contradict each other.
+    """
+    if gpu is None:
+        return device
+    if gpu < 0:
+        raise UsageError(f"--gpu {gpu} (allowed: 0 or more)")
+    if device not in ("auto", "cuda", f"cuda:{gpu}"):
+        raise UsageError(f"--gpu {gpu} and --device {device} name two devices; give one of them")
+    return f"cuda:{gpu}"
+
+
+def resolve_device(name: str) -> torch.device:
+    """Give the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means on this machine.
+
+    Raises
+    ------
+    DeviceError
+        It was asked for by name and is not there.
+    UsageError
+        The name means nothing.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isascii() and number.isdigit())):
+        raise UsageError(f"device {name!r} (allowed: auto, cpu, cuda, cuda:N); use one of them")
+    if kind == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = int(number or 0)
+    if index >= count:
+        there = f"GPUs 0 to {count - 1} are" if count > 1 else "only GPU 0 is"
+        there = there if count else "no GPU that this PyTorch can use is"
+        raise DeviceError(f"device {name}: {there} there{_visible()}; use --device auto or cpu, or check nvidia-smi")
+    return torch.device("cuda", index)
+
+
+def hidden_gpu_note(device: torch.device) -> str:
+    """Say that ``auto`` fell back to the CPU although the environment names a GPU; empty when it did not."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    if device.type == "cpu" and named not in ("", "-1", "NoDevFiles"):
+        return f"CUDA_VISIBLE_DEVICES={named} names a GPU, but PyTorch finds none; computing on the CPU"
+    return ""
+
+
+def only(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Make a GPU the current one while the block runs: some calls of torch open a context on GPU 0 else."""
+    import torch
+
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def device_errors() -> Iterator[None]:
+    """Turn what torch raises about memory and devices into errors that say so.
+
+    Raises
+    ------
+    OutOfDeviceMemory
+        There is no room; the device itself is well.
+    DeviceError
+        The device failed.
+    """
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        # What follows is advice on the allocator's settings.
+        raise OutOfDeviceMemory(str(error).split("\n")[0].split(". Including")[0] or "out of memory") from error
+    except RuntimeError as error:
+        text = str(error)
+        first_line = text.split("\n")[0]
+        if "can't allocate memory" in text:
+            raise OutOfDeviceMemory("the system gave no memory") from error
+        # The libraries below torch say it in their own way when they find no room for a workspace.
+        if "CUDA error: out of memory" in text or "STATUS_ALLOC_FAILED" in text:
+            raise OutOfDeviceMemory(first_line) from error
+        if "CUDA" in text or "CUBLAS" in text:
+            raise DeviceError(f"the GPU failed ({first_line}); check nvidia-smi, run again") from error
+        raise
+
+
+def _visible() -> str:
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "" if named is None else f" (CUDA_VISIBLE_DEVICES={named})"

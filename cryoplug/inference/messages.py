@@ -1,0 +1,94 @@
+"""What travels through the pipeline: jobs go in, bands pass from thread to thread, results come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryoplug.core.micrograph import ImageF32
+from cryoplug.core.normalization import Normalization
+from cryoplug.core.results import FileResult
+from cryoplug.core.tiling import Tile
+from cryoplug.errors import InputError, StorageError, UsageError
+from cryoplug.formats.mrc import MrcHeader
+
+
+@dataclass(frozen=True)
+class DenoiseJob:
+    """One micrograph to denoise."""
+
+    source: Path
+    """The file to read."""
+    target: Path
+    """The MRC file to write; replaced when it exists."""
+    pixel_size_angstrom: float | None = None
+    """Sampling to write when the header of `source` has none; from a STAR file."""
+    section: int | None = None
+    """Which image of a stack, from 1; None: the file holds one."""
+
+
+@dataclass(frozen=True)
+class DenoiseResult(FileResult):
+    """What became of one micrograph, with the numbers that its line in a journal needs."""
+
+    shape: tuple[int, int] | None = None
+    """``(y, x)``; None when it could not be opened."""
+    pixel_size_angstrom: float | None = None
+    """Sampling that was written; None when unknown."""
+    sigma_in: float | None = None
+    """Standard deviation of the micrograph."""
+    sigma_out: float | None = None
+    """Standard deviation of what was written."""
+
+
+@dataclass(frozen=True)
+class Begin:
+    """A micrograph was opened and measured; its bands follow."""
+
+    job: DenoiseJob
+    """What is worked on."""
+    started: float
+    """When, by `time.perf_counter`."""
+    shape: tuple[int, int]
+    """``(y, x)``."""
+    template: MrcHeader | None
+    """Header to carry over; None when the source is no MRC."""
+    pixel_size_angstrom: float | None
+    """Sampling to write."""
+    normalization: Normalization
+    """What was applied to the bands, to be undone when they are written."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One band, normalised."""
+
+    band: Tile
+    """Where it lies."""
+    pixels: ImageF32
+    """Of ``band.read`` before the network, of ``band.paste`` after it."""
+
+
+@dataclass(frozen=True)
+class End:
+    """All bands of a micrograph have been sent."""
+
+    message: str
+    """Warnings about it."""
+    sigma_in: float
+    """Its standard deviation."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A micrograph could not be read; it comes instead of `Begin`, or of `End`."""
+
+    job: DenoiseJob
+    """What was worked on."""
+    started: float
+    """When, by `time.perf_counter`."""
+    error: InputError | StorageError | UsageError
+    """Why."""
+
+
+Message = Begin | Rows | End | Failed

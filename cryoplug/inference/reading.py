@@ -1,0 +1,137 @@
+"""The pipeline's first thread: open, measure, normalise and read micrographs band by band."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryoplug.core.micrograph import ImageF32, MicrographSource
+from cryoplug.core.normalization import Normalization, fit_normalization
+from cryoplug.errors import InputError, StorageError, UsageError
+from cryoplug.formats.mrc import MrcHeader
+from cryoplug.formats.registry import open_micrograph
+from cryoplug.inference.channel import Channel, Closed
+from cryoplug.inference.messages import Begin, DenoiseJob, End, Failed, Message, Rows
+
+if TYPE_CHECKING:
+    from cryoplug.inference.denoiser import Denoiser
+
+CLIPPED_WARNING = 0.2
+"""Percentile normalization clips 5 % of an ordinary micrograph; beyond this the network sees little of it."""
+
+
+def read_all(
+    jobs: Iterable[DenoiseJob], denoiser: Denoiser, out: Channel[Message], should_stop: Callable[[], bool]
+) -> None:
+    """Send all jobs, one after another; one that cannot be read becomes `Failed`."""
+
+    def given_up() -> bool:
+        return out.aborted or should_stop()
+
+    try:
+        for job in jobs:
+            started = time.perf_counter()
+            try:
+                with _open(job) as source:
+                    _read_one(job, _Guarded(source, given_up), denoiser, out, started=started)
+            except (InputError, StorageError, UsageError) as error:
+                out.put(Failed(job, started, error))
+    except Closed:
+        pass
+    finally:
+        out.close()
+
+
+def _open(job: DenoiseJob) -> MicrographSource:
+    return open_micrograph(job.source) if job.section is None else open_micrograph(job.source, section=job.section)
+
+
+class _Guarded(MicrographSource):
+    """A source that ends the reading, statistics included, as soon as nobody wants it any more."""
+
+    def __init__(self, source: MicrographSource, given_up: Callable[[], bool]) -> None:
+        self.path, self.shape, self.dtype = source.path, source.shape, source.dtype
+        self.pixel_size_angstrom, self.warnings = source.pixel_size_angstrom, source.warnings
+        header = getattr(source, "header", None)
+        self.header = header if isinstance(header, MrcHeader) else None
+        self._source = source
+        self._given_up = given_up
+
+    def read_rows(self, start: int, stop: int) -> ImageF32:
+        """Read rows, or raise `Closed`."""
+        if self._given_up():
+            raise Closed
+        return self._source.read_rows(start, stop)
+
+    def close(self) -> None:
+        """Do nothing: who opened the source closes it."""
+
+
+def _read_one(job: DenoiseJob, source: _Guarded, denoiser: Denoiser, out: Channel[Message], *, started: float) -> None:
+    bands = denoiser.bands(source.shape)
+    normalization = fit_normalization(source, denoiser.normalize)
+    known = source.pixel_size_angstrom
+    out.put(
+        Begin(
+            job,
+            started,
+            shape=source.shape,
+            template=source.header,
+            pixel_size_angstrom=job.pixel_size_angstrom if known is None else known,
+            normalization=normalization,
+        )
+    )
+    clipped = 0
+    deviation = _Deviation()
+    for band in bands:
+        rows = source.read_rows(band.read.y0, band.read.y1)
+        inner = rows[band.crop.y0 : band.crop.y1]
+        clipped += _count_clipped(inner, normalization)
+        deviation.add(inner)
+        out.put(Rows(band, normalization.apply(rows)))
+    warnings = _warnings(job, source, normalization, clipped / (source.shape[0] * source.shape[1]))
+    out.put(End("; ".join(warnings), deviation.value))
+
+
+class _Deviation:
+    """Standard deviation in one pass; sums of float32 about the first band's mean are exact enough for a journal."""
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._squares, self._shift = 0, 0.0, 0.0, 0.0
+
+    def add(self, rows: np.ndarray) -> None:
+        if not self._count:
+            self._shift = float(rows.mean(dtype=np.float64))
+        with np.errstate(over="ignore"):
+            moved = (rows - np.float32(self._shift)).ravel()
+            self._sum += float(moved.sum(dtype=np.float64))
+            self._squares += float(np.dot(moved, moved))
+        self._count += moved.size
+
+    @property
+    def value(self) -> float:
+        mean = self._sum / self._count
+        return math.sqrt(max(0.0, self._squares / self._count - mean * mean))
+
+
+def _count_clipped(rows: np.ndarray, normalization: Normalization) -> int:
+    if normalization.kind != "percentile":
+        return 0
+    low, high = normalization.offset, normalization.offset + normalization.scale
+    return int(np.count_nonzero(rows < low)) + int(np.count_nonzero(rows > high))
+
+
+def _warnings(job: DenoiseJob, source: MicrographSource, normalization: Normalization, clipped: float) -> Iterator[str]:
+    yield from source.warnings
+    header, given = source.pixel_size_angstrom, job.pixel_size_angstrom
+    if header is not None and given is not None and abs(header - given) > 0.01 * given:
+        yield f"the header says {header:g} A/px, the STAR file {given:g}; the header's was kept"
+    if normalization.kind == "percentile" and clipped > CLIPPED_WARNING:
+        yield (
+            f"percentile normalization clips {100 * clipped:.0f} % of the pixels, which are lost; "
+            "use --normalize zscore, with a checkpoint trained so"
+        )

@@ -1,0 +1,113 @@
+"""The pipeline's last thread: bring bands back to grey values and write them as MRC files."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+from cryoplug.core.atomic import atomic_file, storage_errors
+from cryoplug.core.normalization import Normalization
+from cryoplug.errors import PixelError
+from cryoplug.formats.mrc import MrcRowWriter
+from cryoplug.inference.channel import Channel, Closed
+from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, End, Failed, Message, Rows
+
+ROUNDING_WARNING = 0.05
+"""Rounding to float16 of this part of the deviation begins to be seen."""
+
+
+def write_all(
+    messages: Channel[Message],
+    label: str,
+    dtype: str,
+    begin: Callable[[DenoiseJob], None],
+    finish: Callable[[DenoiseJob, DenoiseResult], None],
+) -> bool:
+    """Write every file that comes; return whether all that was begun came to its end."""
+    stream = messages.messages()
+    try:
+        for message in stream:
+            if isinstance(message, Begin):
+                begin(message.job)
+                result = _write_one(message, stream, label, dtype)
+                if result is None:
+                    return False
+                finish(message.job, result)
+            elif isinstance(message, Failed):
+                finish(message.job, _failure(message))
+        return not messages.aborted
+    finally:
+        # Also frees a compute thread that waits for room.
+        messages.abort()
+        messages.close()
+
+
+def _write_one(start: Begin, messages: Iterator[Message], label: str, dtype: str) -> DenoiseResult | None:
+    """Write one file; None when the stream ended before the file did."""
+    job = start.job
+    try:
+        with atomic_file(job.target) as stream, storage_errors(job.target):
+            writer = MrcRowWriter(
+                stream,
+                start.shape,
+                template=start.template,
+                pixel_size_angstrom=start.pixel_size_angstrom,
+                label=label,
+                path=job.target,
+                dtype=dtype,
+            )
+            end = _copy_rows(writer, start.normalization, messages)
+            writer.finish()
+    except _SourceError as error:
+        return _failure(error.failed, start)
+    except PixelError as error:
+        # What is still under way of this file must not be taken for the next one's.
+        rest = next((message for message in messages if isinstance(message, (End, Failed))), None)
+        return None if rest is None else _failure(Failed(job, start.started, error), start)
+    except Closed:
+        return None
+    return DenoiseResult(
+        job.source,
+        "done",
+        job.target,
+        "; ".join(filter(None, (end.message, _rounding_warning(writer)))),
+        time.perf_counter() - start.started,
+        shape=start.shape,
+        pixel_size_angstrom=start.pixel_size_angstrom,
+        sigma_in=end.sigma_in,
+        sigma_out=writer.std,
+    )
+
+
+def _copy_rows(writer: MrcRowWriter, normalization: Normalization, messages: Iterator[Message]) -> End:
+    for message in messages:
+        if isinstance(message, Rows):
+            writer.write_rows(normalization.invert(message.pixels))
+        elif isinstance(message, End):
+            return message
+        elif isinstance(message, Failed):
+            raise _SourceError(message)
+    raise Closed
+
+
+def _rounding_warning(writer: MrcRowWriter) -> str:
+    if not writer.rounding_rms > ROUNDING_WARNING * writer.std:
+        return ""
+    part = 100 * writer.rounding_rms / writer.std if writer.std else math.inf
+    return f"float16 rounds the pixels by {part:.0f} % of their deviation; write float32"
+
+
+class _SourceError(Exception):
+    """The source broke while it was read: nothing of it may stay."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(str(failed.error))
+        self.failed = failed
+
+
+def _failure(failed: Failed, start: Begin | None = None) -> DenoiseResult:
+    error = failed.error
+    seconds = time.perf_counter() - failed.started
+    shape = None if start is None else start.shape
+    return DenoiseResult(failed.job.source, "failed", None, str(error), seconds, error.exit_code, shape=shape)

@@ -1,0 +1,83 @@
+"""What to denoise, with what, and where to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryoplug.core.normalization import KINDS
+from cryoplug.errors import UsageError
+from cryoplug.inference.devices import device_name
+
+
+@dataclass(frozen=True)
+class DenoiseRequest:
+    """What to denoise, with what, and where to."""
+
+    inputs: tuple[str, ...]
+    """Files, folders, patterns, STAR files and cryoSPARC datasets."""
+    checkpoint: Path
+    """Run folder, ``epoch_NNNN`` folder or founding folder."""
+    output: Path
+    """Folder for the denoised MRC files; made when missing."""
+    star: Path | None = None
+    """STAR file to write; None: none."""
+    normalize: str | None = None
+    """``percentile``, ``zscore`` or ``none``; None takes the checkpoint's own."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    gpu: int | None = None
+    """Number of a GPU among those that CUDA_VISIBLE_DEVICES shows, from 0; the same as ``cuda:N``."""
+    tile: int = 0
+    """Side of a tile in pixels; 0 chooses."""
+    threads: int = 0
+    """CPU threads; 0 takes all cores."""
+    max_memory_bytes: int | None = None
+    """Memory of the process when it computes on the CPU; None: no limit."""
+    float16: bool = False
+    """Write float16 (mode 12) instead of float32."""
+    overwrite: bool = False
+    """Redo finished files, and replace files that came about in another way."""
+    watch: bool = False
+    """Go on looking for new micrographs."""
+    poll_s: float = 15.0
+    """Watching: seconds between two looks."""
+    settle_s: float = 60.0
+    """Watching: a micrograph is taken when its size and time have stood still for so many seconds."""
+    idle_exit_s: float | None = None
+    """Watching: end when nothing happened for so many seconds; None: go on until a signal comes."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.inputs:
+            problems.append("no input (allowed: files, folders, patterns, STAR files)")
+        if self.normalize is not None and self.normalize not in KINDS:
+            problems.append(f"--normalize {self.normalize!r} (allowed: {', '.join(KINDS)})")
+        if self.tile < 0:
+            problems.append(f"--tile {self.tile} (allowed: 0 for automatic, or a side in pixels)")
+        if self.threads < 0:
+            problems.append(f"--threads {self.threads} (allowed: 0 for all cores, or a number)")
+        if self.max_memory_bytes is not None and self.max_memory_bytes < 1:
+            problems.append(f"--max-memory {self.max_memory_bytes} (allowed: above 0)")
+        for name, value in (("poll", self.poll_s), ("settle", self.settle_s), ("idle-exit", self.idle_exit_s)):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                problems.append(f"--{name} {value} (allowed: seconds, 0 or more)")
+        if self.idle_exit_s is not None and not self.watch:
+            problems.append("--idle-exit belongs to --watch; give both")
+        try:
+            device_name(self.device, self.gpu)
+        except UsageError as error:
+            problems.append(str(error))
+        if problems:
+            raise UsageError("; ".join(problems))
+
+    @property
+    def device_name(self) -> str:
+        """What ``device`` and ``gpu`` say together."""
+        return device_name(self.device, self.gpu)
+
+    @property
+    def dtype(self) -> str:
+        """Type of the pixels that are written."""
+        return "float16" if self.float16 else "float32"

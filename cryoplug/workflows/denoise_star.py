@@ -1,0 +1,120 @@
+"""The STAR file that `denoise` writes: checked before the work, written after it, and while watching again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryoplug.errors import FormatError, UsageError
+from cryoplug.formats.mrc import read_header
+from cryoplug.formats.star import StarFile, read_star
+from cryoplug.workflows.denoise_request import DenoiseRequest
+from cryoplug.workflows.discovered import DiscoveredMicrograph
+from cryoplug.workflows.discovery import discover
+from cryoplug.workflows.outputs import RECORD_FOLDER, PlannedOutput, check_no_input
+from cryoplug.workflows.star_output import (
+    DenoisedMicrograph,
+    check_star_can_name,
+    check_star_is_ours,
+    star_from_files,
+    star_from_star,
+    write_own_star,
+)
+
+_TRIES = 3
+_State = tuple[int, int, int]
+
+
+class OutputStar:
+    """The STAR file of one run.
+
+    Parameters
+    ----------
+    path
+        Where to write it.
+    request
+        The run; nothing is written yet.
+
+    Raises
+    ------
+    UsageError
+        The file exists and is not what an earlier run wrote.
+    """
+
+    def __init__(self, path: Path, request: DenoiseRequest) -> None:
+        self.path = path
+        self._record = request.output / RECORD_FOLDER / f"{path.name}.sha256"
+        self._pixel_sizes: dict[Path, float | None] = {}
+        self._written: tuple[tuple[Path, ...], _State | None] = ((), None)
+        check_no_input([path], [Path(text) for text in request.inputs if "\0" not in text])
+        check_star_is_ours(path, self._record, overwrite=request.overwrite)
+
+    def check(self, planned: Sequence[PlannedOutput]) -> None:
+        """Raise `UsageError` when it cannot be made of these micrographs, or would overwrite one."""
+        micrographs = [item.micrograph for item in planned]
+        source = self._source(micrographs)
+        check_no_input([self.path], [item.path for item in micrographs] + ([source] if source else []))
+        check_star_can_name(self.path, [path for item in planned for path in (item.target, item.micrograph.path)])
+
+    def write(self, done: Sequence[PlannedOutput]) -> bool:
+        """Write the file with these micrographs, atomically; give whether there was anything new to write.
+
+        Raises
+        ------
+        FormatError
+            The STAR file that it is made from cannot be read (any more), or is changing all the time.
+        """
+        source = self._source([item.micrograph for item in done])
+        made_of = tuple(item.target for item in done), None if source is None else _state(source)
+        if not done or made_of == self._written:
+            return False
+        star = self._from_files(done) if source is None else self._from_star(source, done)
+        write_own_star(self.path, self._record, star)
+        self._written = made_of
+        return True
+
+    def _source(self, micrographs: Sequence[DiscoveredMicrograph]) -> Path | None:
+        """Return the STAR file that names all micrographs, if there is one."""
+        stars = list(dict.fromkeys(item.star_path for item in micrographs))
+        if len(stars) > 1:
+            named = ", ".join(str(path) for path in stars if path is not None)
+            raise UsageError(
+                f"--star {self.path}: it is made from one STAR file ({named} and other inputs were named); "
+                "give one STAR file alone, or no STAR file"
+            )
+        return stars[0] if stars else None
+
+    def _from_files(self, done: Sequence[PlannedOutput]) -> StarFile:
+        for item in done:
+            if item.target not in self._pixel_sizes:
+                self._pixel_sizes[item.target] = read_header(item.target).pixel_size_angstrom
+        rows = [DenoisedMicrograph(item.shown, item.target, self._pixel_sizes[item.target]) for item in done]
+        return star_from_files(self.path, rows)
+
+    def _from_star(self, source: Path, done: Sequence[PlannedOutput]) -> StarFile:
+        """Point the STAR file as it is now at what is done; it may have grown, or been written in another order."""
+        targets = {_key(item.micrograph): item.target for item in done}
+        for _ in range(_TRIES):
+            before = _state(source)
+            listed = discover([str(source)])
+            star = read_star(source)
+            if _state(source) == before:
+                rows = {
+                    item.star_row: targets[_key(item)]
+                    for item in listed
+                    if item.star_row is not None and _key(item) in targets
+                }
+                return star_from_star(star, rows)
+        raise FormatError(f"{source}: changes while it is read; let nothing write it for a moment, and run again")
+
+
+def _key(item: DiscoveredMicrograph) -> tuple[Path, int | None]:
+    return item.path.absolute(), item.section
+
+
+def _state(path: Path) -> _State | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

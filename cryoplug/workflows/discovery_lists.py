@@ -1,0 +1,103 @@
+"""The micrographs, movies or particles that a STAR file or a cryoSPARC dataset lists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from cryoplug.errors import FormatError
+from cryoplug.formats.cs import cs_images
+from cryoplug.formats.star import MICROGRAPH_COLUMN, ImageTable, image_table, read_star
+from cryoplug.workflows.discovered import DiscoveredMicrograph, name_below_job, split_section, with_section
+
+EVEN_COLUMN = "rlnMicrographNameEven"
+ODD_COLUMN = "rlnMicrographNameOdd"
+
+
+def from_star(star_path: Path, kind: str, endings: frozenset[str]) -> Iterator[DiscoveredMicrograph]:
+    """List the images of a STAR file, each once, with the first row that names it.
+
+    Raises
+    ------
+    FormatError
+        It cannot be read, lists no images of that kind, or a row names no file.
+    """
+    table = image_table(read_star(star_path), kind)
+    names = table.names
+    if not names:
+        raise FormatError(f"{star_path}: the table of {_shown(kind)} is empty; select some first")
+    project = _Project(star_path)
+    even, odd = _half_names(table, EVEN_COLUMN), _half_names(table, ODD_COLUMN)
+    seen: set[str] = set()
+    for row, (name, size) in enumerate(zip(names, table.pixel_sizes, strict=True)):
+        section, file_name = split_section(name)
+        if not file_name or "\0" in file_name or section == 0:
+            allowed = "a path, or a section from 1 and a path: 000012@stack.mrcs"
+            raise FormatError(f"{star_path}: row {row + 1} of {table.column} has {name!r}; allowed: {allowed}")
+        if name in seen:
+            continue  # particle tables name a micrograph many times
+        seen.add(name)
+        yield DiscoveredMicrograph(
+            path=project.path(file_name),
+            relative=PurePosixPath(with_section(name_below_job(file_name), section, endings)),
+            star_row=row,
+            star_path=star_path,
+            pixel_size_angstrom=size,
+            section=section,
+            even=project.path(even[row]) if even[row] else None,
+            odd=project.path(odd[row]) if odd[row] else None,
+        )
+
+
+def from_cs(path: Path, kind: str, endings: frozenset[str]) -> Iterator[DiscoveredMicrograph]:
+    """List the images of a cryoSPARC dataset, each once; raises what `cs_images` raises."""
+    project = _Project(path)
+    seen: set[tuple[str, int | None]] = set()
+    for image in cs_images(path, kind):
+        if (image.name, image.section) in seen:
+            continue
+        seen.add((image.name, image.section))
+        yield DiscoveredMicrograph(
+            path=project.path(image.name, is_exported=image.is_exported),
+            relative=PurePosixPath(with_section(name_below_job(image.name), image.section, endings)),
+            pixel_size_angstrom=image.pixel_size_angstrom,
+            section=image.section,
+        )
+
+
+class _Project:
+    """Looks up the paths of a list: from the working folder, the folder of the list, and the folders above that."""
+
+    def __init__(self, list_path: Path) -> None:
+        self._roots = ["", *map(str, list_path.absolute().parents)]
+        self._found: dict[tuple[str, bool], list[str]] = {}
+
+    def path(self, name: str, *, is_exported: bool = False) -> Path:
+        """Give the first file of that name; where there is none, the name itself.
+
+        With `is_exported` the working folder comes last.
+        """
+        folder, last = os.path.split(name)
+        found = self._found.get((folder, is_exported))
+        if found is None:
+            # Most names of a list lie in a few folders: looked up once, a name costs one question to the disk.
+            roots = self._roots[1:] + self._roots[:1] if is_exported else self._roots
+            candidates = [os.path.join(root, folder) for root in roots]  # noqa: PTH118
+            found = [item for item in dict.fromkeys(candidates) if os.path.isdir(item or ".")]  # noqa: PTH112
+            self._found[folder, is_exported] = found
+        for item in found:
+            candidate = os.path.join(item, last)  # noqa: PTH118 -- a third of the time of Path for 100,000 names
+            if os.path.lexists(candidate):
+                return Path(candidate)
+        return Path(name)
+
+
+def _half_names(table: ImageTable, column: str) -> list[str]:
+    if table.column != MICROGRAPH_COLUMN or column not in table.block.columns:
+        return [""] * len(table.block.rows)
+    return ["" if name.lower() == "none" else name for name in table.block.column(column)]
+
+
+def _shown(kind: str) -> str:
+    return "micrographs or movies" if kind == "either" else kind

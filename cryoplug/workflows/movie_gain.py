@@ -1,0 +1,188 @@
+"""Gain reference and defects of a run, fitted to each movie: which row is the first, and how large a frame is.
+
+RELION turns every TIFF upside down when it reads it, so that its rows run as in MRC files; gain references, defect lists,
+shifts and hot pixels are meant for frames so turned. Here frames stay as they are stored, and the others are turned.
+Counting cameras' EER movies and their ``.gain`` files (TIFF) are not turned, in RELION neither.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cryoplug.core.gain import DefectRepair, Gain, check_defects, check_gain, parse_defects
+from cryoplug.core.micrograph import ImageF32
+from cryoplug.errors import FormatError, ShapeError
+from cryoplug.formats import registry
+from cryoplug.workflows.motion import Motion
+
+_FROM_THE_TOP = frozenset({"tiff", "dm"})
+_EER = "eer"
+_MAX_LIST_BYTES = 16 << 20
+
+
+class MovieFormat:
+    """How the frames of a movie lie.
+
+    Parameters
+    ----------
+    path
+        The movie.
+    shape
+        ``(y, x)`` of a frame.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int]) -> None:
+        kind = registry.format_of(path).id
+        self.path = path
+        self.shape = shape
+        self.from_the_top = kind in _FROM_THE_TOP
+        """Whether RELION would turn it upside down."""
+        self.is_eer = kind == _EER
+        """Whether frames are single counts, of which many make one frame of RELION's."""
+
+    @property
+    def key(self) -> tuple[tuple[int, int], bool, bool]:
+        """Equal for movies that need the same gain."""
+        return self.shape, self.from_the_top, self.is_eer
+
+
+class RunGain:
+    """Gain and defects as the user gave them, fitted once to each kind of movie.
+
+    Parameters
+    ----------
+    gain
+        Gain reference, any image format; for EER a ``.gain`` file is multiplied, any other one divided by.
+    defects
+        List ``x y w h``, or an image that is 0 at good pixels.
+
+    Raises
+    ------
+    InputError, StorageError
+        A file cannot be read or is of another kind.
+    """
+
+    def __init__(self, gain: Path | None, defects: Path | None) -> None:
+        self.gain_path = gain
+        self._defects_path = defects
+        self._text = None if defects is None else _read_list(defects)
+        # What cannot be opened is noticed now, not after the first movie was read; pixels are read when they are fitted.
+        for path in (gain, defects if self._text is None else None):
+            if path is not None:
+                registry.open_micrograph(path).close()
+        self._fitted: tuple[tuple[object, ...], Gain, DefectRepair | None] | None = None
+
+    def fit(self, movie: MovieFormat, motion: Motion | None) -> tuple[Gain, DefectRepair | None]:
+        """Give what to multiply the frames of a movie by, and how to repair them.
+
+        Parameters
+        ----------
+        movie
+            Its format.
+        motion
+            Brings hot pixels that RELION found, if it is there.
+
+        Raises
+        ------
+        ShapeError
+            Gain or defects have another shape than the frames.
+        """
+        if self._fitted is None or self._fitted[0] != movie.key:
+            gain = self._gain(movie)
+            defects = self._defects(movie)
+            if gain.defects is not None:
+                defects = gain.defects if defects is None else defects | gain.defects
+            gain = Gain(gain.factor, defects)
+            self._fitted = movie.key, gain, None if defects is None else DefectRepair(defects)
+        _, gain, repair = self._fitted
+        if motion is None or not motion.hot_pixels or motion.shape != movie.shape:
+            return gain, repair
+        bad = np.zeros(movie.shape, bool) if gain.defects is None else gain.defects.copy()
+        y, x = np.array(motion.hot_pixels).T
+        bad[movie.shape[0] - 1 - y if movie.from_the_top else y, x] = True
+        return Gain(gain.factor, bad), DefectRepair(bad)
+
+    def turned(self, movie: MovieFormat) -> bool:
+        """Tell whether the gain reference is turned upside down for this movie."""
+        return self.gain_path is not None and _lies_from_the_top(self.gain_path) != movie.from_the_top
+
+    def _gain(self, movie: MovieFormat) -> Gain:
+        if self.gain_path is None:
+            return Gain(None, None)
+        pixels = _read_image(self.gain_path)
+        pixels = pixels[::-1] if self.turned(movie) else pixels
+        if movie.is_eer:
+            pixels = _fitted_to_eer(pixels, movie.shape)
+        if pixels.shape != movie.shape:
+            raise ShapeError(_wrong_shape(self.gain_path, "gain reference", pixels.shape, movie))
+        gain = check_gain(np.ascontiguousarray(pixels), self.gain_path)
+        if movie.is_eer and self.gain_path.suffix.lower() != ".gain" and gain.factor is not None:
+            mean = gain.factor.mean(dtype=np.float64)
+            np.divide(np.float32(mean), gain.factor, out=gain.factor, where=gain.factor > 0)
+        return gain
+
+    def _defects(self, movie: MovieFormat) -> np.ndarray | None:
+        if self._defects_path is None:
+            return None
+        if self._text is not None:
+            mask = parse_defects(self._text, self._defects_path, movie.shape)
+            mask = mask[::-1] if movie.from_the_top else mask
+        else:
+            mask = _read_image(self._defects_path) != 0
+            mask = mask[::-1] if _lies_from_the_top(self._defects_path) != movie.from_the_top else mask
+            if mask.shape != movie.shape:
+                raise ShapeError(_wrong_shape(self._defects_path, "map of defects", mask.shape, movie))
+        check_defects(mask, self._defects_path)
+        return np.ascontiguousarray(mask) if mask.any() else None
+
+
+def _wrong_shape(path: Path, what: str, shape: tuple[int, ...], movie: MovieFormat) -> str:
+    hint = "it must have the shape of a frame"
+    if shape == movie.shape[::-1]:
+        hint = "rotate it by 90 degrees, to the orientation of the movie"
+    elif any(shape == (extent[0], extent[1]) for extent in _other_scales(movie.shape)):
+        hint = "it was taken at another binning (super-resolution?): bring it to the size of the frames"
+    return f"{path}: {what} of shape {shape} (y, x) but the frames of {movie.path} have {movie.shape}; {hint}"
+
+
+def _other_scales(shape: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    return (shape[0] * 2, shape[1] * 2), (shape[0] // 2, shape[1] // 2)
+
+
+def _fitted_to_eer(pixels: ImageF32, shape: tuple[int, int]) -> ImageF32:
+    # A reference of 4096 x 4096 serves frames rendered at 8192 x 8192, and the other way round, as in RELION.
+    double, half = _other_scales(shape)
+    if pixels.shape == half:
+        return pixels.repeat(2, axis=0).repeat(2, axis=1)
+    if pixels.shape == double:
+        boxes = pixels.reshape(shape[0], 2, shape[1], 2)
+        return np.where((boxes == 0).any((1, 3)), np.float32(0), boxes.mean((1, 3), dtype=np.float32))
+    return pixels
+
+
+def _lies_from_the_top(path: Path) -> bool:
+    return path.suffix.lower() != ".gain" and registry.format_of(path).id in _FROM_THE_TOP
+
+
+def _read_image(path: Path) -> ImageF32:
+    with registry.open_micrograph(path) as source:
+        return source.read_rows(0, source.shape[0])
+
+
+def _read_list(path: Path) -> str | None:
+    """Give the text of a list of defects; None when the file is an image."""
+    with registry.read_errors(path), path.open("rb") as stream:
+        head = stream.read(4096)
+        if b"\0" in head:
+            return None
+        rest = stream.read(_MAX_LIST_BYTES)
+        if stream.read(1):
+            raise FormatError(f"{path}: a list of defects longer than {_MAX_LIST_BYTES} bytes; check the file")
+    try:
+        return (head + rest).decode("ascii")
+    except UnicodeDecodeError as error:
+        raise FormatError(
+            f"{path}: neither an image nor a list of defects (x y w h in each line); check the file"
+        ) from error

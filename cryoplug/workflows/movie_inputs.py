@@ -1,0 +1,104 @@
+"""What `convert --pairs halves INPUT` works on: micrographs with halves beside them, or movies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError, UsageError
+from cryoplug.formats import registry
+from cryoplug.formats.star import image_table, read_star
+from cryoplug.workflows.discovery import DiscoveredMicrograph, discover
+from cryoplug.workflows.motion import METADATA_COLUMN, look_up, project_folders, read_motion
+from cryoplug.workflows.movie_halves import MovieInput
+from cryoplug.workflows.pairing import PairedInput, halves_of, pair_files
+
+
+def halves_or_movies(inputs: Sequence[str], *, gain: Path | None, defects: Path | None) -> tuple[PairedInput, ...]:
+    """List the exposures, each with its two halves or as a movie.
+
+    Movies are: what a STAR file of movies lists; the movies that the motion files of a ``corrected_micrographs.star``
+    name, when not all of its micrographs have halves, or a gain reference is given; files of more than one frame.
+    Whether there are movies is told from the first file that opens.
+
+    Parameters
+    ----------
+    inputs
+        As `discover` takes them.
+    gain, defects
+        Files that belong to movies, and are no inputs themselves.
+
+    Raises
+    ------
+    UsageError
+        Gain or defects are given, but the inputs are no movies.
+    PairingError
+        Neither movies, nor halves for every exposure.
+    """
+    taken = {os.path.realpath(path) for path in (gain, defects) if path is not None}
+    items = [item for item in discover(inputs, kind="either") if os.path.realpath(item.path) not in taken]
+    if not items:
+        raise InputError(f"{', '.join(inputs)}: nothing but the gain reference and the defects; name the movies")
+    have_halves = all(item.even is not None and item.odd is not None for item in items)
+    if not have_halves or taken:
+        movies = _movies_of_metadata(items) or _movies(items)
+        if movies is not None:
+            return movies
+    if taken:
+        raise UsageError(
+            f"{items[0].path}: has one frame, so that --gain and --defects cannot be applied; give the movies, "
+            "or leave the two out"
+        )
+    return pair_files(*halves_of(items), sides=("even", "odd"))
+
+
+def _movies(items: Sequence[DiscoveredMicrograph]) -> tuple[PairedInput, ...] | None:
+    for item in items:
+        if item.section is not None:
+            return None
+        try:
+            with registry.open_movie(item.path) as movie:
+                many = movie.frame_count > 1
+        except (InputError, StorageError):
+            continue  # reported for itself, when its turn comes
+        return tuple(MovieInput(i, movie) for i, movie in enumerate(items)) if many else None
+    return None
+
+
+def _movies_of_metadata(items: Sequence[DiscoveredMicrograph]) -> tuple[PairedInput, ...] | None:
+    metadata = cache(_metadata_column)
+    found: list[PairedInput] = []
+    for item in items:
+        names = () if item.star_path is None else metadata(item.star_path)
+        if item.star_path is None or item.star_row is None or item.star_row >= len(names):
+            return None
+        star, project = look_up(names[item.star_row], project_folders(item.star_path))
+        movie = _movie_of(star, project)
+        if movie is None:
+            return None
+        # The pixel size listed is that of the micrograph, which may be binned.
+        exposure = replace(item, path=movie, even=None, odd=None, pixel_size_angstrom=None)
+        found.append(MovieInput(len(found), exposure, motion_star=star))
+    return tuple(found)
+
+
+def _metadata_column(path: Path) -> tuple[str, ...]:
+    try:
+        table = image_table(read_star(path), "micrographs").block
+    except FormatError:
+        return ()
+    return tuple(table.column(METADATA_COLUMN)) if METADATA_COLUMN in table.columns else ()
+
+
+def _movie_of(star: Path, project: str) -> Path | None:
+    try:
+        motion = read_motion(star)
+    except MissingInputError:
+        return None
+    if motion is None or not motion.movie_name:
+        return None
+    # Where the project is, is known by now: a folder of the job may hold a micrograph of the movie's name.
+    return look_up(motion.movie_name, (project, *project_folders(star)))[0]

@@ -1,0 +1,150 @@
+"""How an output was made, and by that whether it is finished.
+
+Beside the results lies a hidden folder with one small record per file: what it was made from, and how. The record is
+written unfinished before the result gets its name and finished after it: a killed run is told from a foreign file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cryoplug.core.atomic import PARTIAL_SUFFIX, storage_errors, write_text
+from cryoplug.core.results import to_json
+from cryoplug.errors import UsageError
+from cryoplug.workflows.outputs import PlannedOutput
+
+_RECORD_VERSION = 1
+_MAX_RECORD_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything besides the input that the pixels of an output depend on."""
+
+    checkpoint_sha256: str
+    """Hash of the weights."""
+    normalize: str
+    """Normalization that is applied."""
+    dtype: str = "float32"
+    """Type of the pixels that are written."""
+
+
+@dataclass(frozen=True)
+class OutputRecord:
+    """How an output was made: the contents of the small file."""
+
+    finished: bool
+    """False while the output is being written."""
+    input: str
+    """Path of the micrograph, for people."""
+    input_size_bytes: int
+    """Size of the micrograph when it was read."""
+    input_mtime_ns: int
+    """Time of its last change."""
+    settings: dict[str, str]
+    """Fields of `Settings`."""
+    host: str
+    """Machine that wrote it."""
+    pid: int
+    """Process that wrote it; part of the name of the unfinished output."""
+    output_size_bytes: int = 0
+    """Size of the output; 0 while unfinished."""
+    version: int = _RECORD_VERSION
+    """Layout of this record."""
+
+
+def new_record(item: PlannedOutput, settings: Settings) -> OutputRecord:
+    """Describe an output that is about to be written.
+
+    A micrograph that is missing gets a record that matches none: should it appear until it is read, it is redone next time.
+    """
+    try:
+        status = item.micrograph.path.stat()
+        size_bytes, mtime_ns = status.st_size, status.st_mtime_ns
+    except (OSError, ValueError):
+        size_bytes, mtime_ns = -1, -1
+    return OutputRecord(
+        finished=False,
+        input=str(item.shown.absolute() if item.micrograph.section is None else item.shown),
+        input_size_bytes=size_bytes,
+        input_mtime_ns=mtime_ns,
+        settings=asdict(settings),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+    )
+
+
+def begin_output(item: PlannedOutput, record: OutputRecord) -> None:
+    """Note that an output is being written, and remove what a killed run left of it.
+
+    Whoever calls this has the claim of the output, so that no other live process is writing it.
+    """
+    old = read_record(item.record)
+    if old is not None and not old.finished and (old.host, old.pid) != (record.host, record.pid):
+        rest = item.target.with_name(f".{item.target.name}.{old.pid}{PARTIAL_SUFFIX}")
+        with storage_errors(rest):
+            rest.unlink(missing_ok=True)
+    write_record(item.record, record)
+
+
+def write_record(path: Path, record: OutputRecord) -> None:
+    """Write a record atomically."""
+    write_text(path, to_json(record) + "\n")
+
+
+def read_record(path: Path) -> OutputRecord | None:
+    """Read a record; None when there is none, or none that this version wrote."""
+    try:
+        if path.stat().st_size > _MAX_RECORD_BYTES:
+            return None
+        values: Any = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict) or set(values) != {item.name for item in fields(OutputRecord)}:
+        return None
+    record = OutputRecord(**values)
+    sound = record.version == _RECORD_VERSION and isinstance(record.settings, dict) and isinstance(record.pid, int)
+    return record if sound and record.pid > 0 else None
+
+
+def is_finished(item: PlannedOutput, settings: Settings) -> bool:
+    """Tell whether the output of an earlier run still stands for this input, checkpoint and settings.
+
+    Returns
+    -------
+    bool
+        False when there is no output, when an earlier run was interrupted, or when the input has changed since.
+
+    Raises
+    ------
+    UsageError
+        The output exists and came about in another way: replacing it needs ``--overwrite``.
+    """
+    if not os.path.lexists(item.target):
+        return False
+    record = read_record(item.record)
+    if record is None:
+        raise UsageError(f"{item.target}: exists, and no record says how it was made; use --overwrite to replace it")
+    if not record.finished:
+        return False
+    with contextlib.suppress(OSError):
+        if item.target.stat().st_size != record.output_size_bytes:
+            raise UsageError(f"{item.target}: was changed after it was written; use --overwrite to replace it")
+    wanted = asdict(settings)
+    # Records of before there was a choice of types.
+    made = {"dtype": "float32", **record.settings}
+    differing = sorted(key for key in wanted if made.get(key) != wanted[key])
+    if differing:
+        found = ", ".join(f"{key} {str(made.get(key))[:12]}, now {wanted[key][:12]}" for key in differing)
+        raise UsageError(f"{item.target}: was made with {found}; use --overwrite or another output folder")
+    try:
+        status = item.micrograph.path.stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (record.input_size_bytes, record.input_mtime_ns)

@@ -1,0 +1,136 @@
+"""The proof that two files show the same exposure: shape, pixel size, and correlation; and that they share no pattern."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+from cryoplug.core.correlation import (
+    HIGH_BAND,
+    Correlation,
+    ImageSample,
+    high_correlation,
+    low_correlations,
+    sample_image,
+)
+from cryoplug.core.micrograph import MicrographSource
+from cryoplug.errors import PairingError, ShapeError
+
+BEYOND_CHANCE = 5.0
+"""Standard errors above 0 that the low correlation of a pair must have; the real pairs at hand have 9 or more."""
+BEYOND_OTHERS = 3.0
+"""Standard errors by which it must exceed that with the exposure before: all exposures share the detector's pattern."""
+FIXED_PATTERN = 0.05
+"""Correlation near Nyquist that is worth a warning."""
+SAME_IMAGE = 0.9
+"""Correlation near Nyquist that two exposures of any detector cannot have."""
+_PIXEL_SIZE_TOLERANCE = 0.01
+
+
+class PairProof:
+    """Looks at the pairs of one run, one after another.
+
+    Parameters
+    ----------
+    halves
+        Whether the two are halves of an exposure, so that nothing but noise may be left near Nyquist.
+    accept_unproven
+        Remark on pairs without common signal instead of refusing them: thin ice without particles has none.
+    """
+
+    def __init__(self, *, halves: bool, accept_unproven: bool) -> None:
+        self._halves = halves
+        self._accept = accept_unproven
+        self._before: tuple[Path, ImageSample] | None = None
+
+    def check_files(self, one: MicrographSource, two: MicrographSource, sizes: tuple[float | None, ...]) -> None:
+        """Compare what headers and STAR files say.
+
+        Parameters
+        ----------
+        one, two
+            The opened files.
+        sizes
+            Pixel size of each in angstrom, where known.
+
+        Raises
+        ------
+        PairingError, ShapeError
+            They differ; for halves always `PairingError`, which ends a conversion.
+        """
+        if one.shape != two.shape:
+            error = PairingError if self._halves else ShapeError
+            raise error(f"{one.path}: shape {one.shape} but {two.path} has {two.shape}; a pair needs one shape")
+        if sizes[0] and sizes[1] and abs(sizes[0] - sizes[1]) > _PIXEL_SIZE_TOLERANCE * sizes[0]:
+            raise PairingError(
+                f"{one.path}: pixel size {sizes[0]:g} angstrom but {two.path} has {sizes[1]:g}; a pair needs the same"
+            )
+
+    def check_pixels(self, one: MicrographSource, two: MicrographSource, *, summed_here: bool = False) -> list[str]:
+        """Compare the pixels; one pass over both.
+
+        Parameters
+        ----------
+        one, two
+            Of equal shape, all pixels finite.
+        summed_here
+            Both are sums of the same movie's frames: they belong together whatever the figures say.
+
+        Returns
+        -------
+        list[str]
+            What the user should know.
+
+        Raises
+        ------
+        PairingError
+            The two do not show the same exposure, or are copies of each other.
+        """
+        first, second = sample_image(one), sample_image(two)
+        remarks = []
+        problem = self._unproven(first, second)
+        self._before = two.path, dataclasses.replace(second, strips=())
+        if problem and summed_here:
+            remarks.append(f"even and odd frames share little: {problem}")
+        elif problem and self._accept:
+            remarks.append(f"accepted without proof: {problem}")
+        elif problem:
+            raise PairingError(
+                f"{one.path} and {two.path} do not belong together: {problem}; correct the pairing, leave the two out, "
+                "or give --accept-unproven if you know that they are a pair without contrast"
+            )
+        high = high_correlation(first, second) if self._halves else None
+        if high is not None and high.value > SAME_IMAGE and not summed_here:
+            raise PairingError(
+                f"{one.path} and {two.path} are one image: {_near_nyquist(high)}, where halves share nothing; "
+                "a network would learn to do nothing; give the other half"
+            )
+        if high is not None and high.value > FIXED_PATTERN and high.significance > BEYOND_CHANCE:
+            remarks.append(
+                f"fixed pattern: {_near_nyquist(high)} (above {FIXED_PATTERN:g}); "
+                "gain, dust or hot pixels that both halves share are learnt as signal"
+            )
+        return remarks
+
+    def _unproven(self, first: ImageSample, second: ImageSample) -> str:
+        bands = low_correlations(first, second)
+        band, found = max(enumerate(bands), key=lambda item: item[1].significance)
+        figures = f"correlation at low resolution {_shown(found)}"
+        if found.significance < BEYOND_CHANCE:
+            return f"{figures}, {found.significance:.1f} standard errors above chance; needed {BEYOND_CHANCE:g}"
+        if self._before is None or self._before[1].shape != first.shape:
+            return ""
+        other = low_correlations(first, self._before[1])[band]
+        margin = (found.value - other.value) / math.hypot(found.error, other.error)
+        if margin >= BEYOND_OTHERS:
+            return ""
+        return f"{figures}, but {_shown(other)} with {self._before[0]}, which is another exposure"
+
+
+def _near_nyquist(high: Correlation) -> str:
+    return f"the halves correlate by {_shown(high)} at {HIGH_BAND[0]:.2f} to {HIGH_BAND[1]:.2f} cycles per pixel"
+
+
+def _shown(found: Correlation) -> str:
+    return f"{found.value:.3f} +- {found.error:.3f}"

@@ -1,0 +1,81 @@
+"""Whether a file that another program writes is complete: it stood still, and it is as long as its header says."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from cryoplug.errors import InputError, StorageError
+from cryoplug.formats.mrc_header import HEADER_BYTES, SUPPORTED_MODES, examine, open_for_reading, read_head, row_bytes
+from cryoplug.formats.registry import formats
+
+State = tuple[int, int]
+"""Size in bytes and time of the last change in nanoseconds: compared for equality only, never with a clock."""
+
+
+class Settling:
+    """Remembers since when each file has stood still.
+
+    Parameters
+    ----------
+    settle_s
+        Seconds of this machine's steady clock for which size and time must not change.
+    """
+
+    def __init__(self, settle_s: float) -> None:
+        self._settle_s = settle_s
+        self._seen: dict[Path, tuple[State, float]] = {}
+
+    def look(self, path: Path) -> tuple[State | None, bool]:
+        """Look at a file.
+
+        Returns
+        -------
+        tuple
+            Its state, None when it is not there; and whether it has stood still for long enough.
+        """
+        try:
+            status = path.stat()
+        except (OSError, ValueError):
+            self._seen.pop(path, None)
+            return None, False
+        now = time.monotonic()
+        state = (status.st_size, status.st_mtime_ns)
+        before = self._seen.get(path)
+        if before is None or before[0] != state:
+            self._seen[path] = (state, now)
+            return state, self._settle_s == 0
+        return state, now - before[1] >= self._settle_s
+
+
+def missing_bytes(path: Path) -> int:
+    """Tell how many bytes a file lacks by its own header.
+
+    Returns
+    -------
+    int
+        0 when it is long enough, when its format does not tell, or when its header makes no sense: then its reader says
+        best what is wrong. For an empty file, 1.
+    """
+    try:
+        descriptor = open_for_reading(path)
+        try:
+            head, size_bytes = read_head(descriptor)
+        finally:
+            os.close(descriptor)
+    except (InputError, StorageError, OSError):
+        return 0
+    if size_bytes == 0:
+        return 1
+    if not path.name.lower().endswith(formats()["mrc"].extensions):
+        return 0
+    if size_bytes < HEADER_BYTES:
+        return HEADER_BYTES - size_bytes
+    record = examine(head, size_bytes).record
+    if record is None:
+        return 0
+    nx, ny, nz, mode, extended = (int(record[name]) for name in ("nx", "ny", "nz", "mode", "nsymbt"))
+    if mode not in SUPPORTED_MODES or min(nx, ny, nz) < 1 or extended < 0:
+        return 0
+    return max(0, HEADER_BYTES + extended + row_bytes(mode, nx) * ny * nz - size_bytes)

@@ -1,0 +1,101 @@
+"""MRC files inside gzip and bzip2: the same pixels and headers, and no bombs."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+
+from cryoplug.core.micrograph import row_bands
+from cryoplug.errors import FormatError, ShapeError
+from cryoplug.formats.compressed import CompressedMrcMovie
+from cryoplug.formats.mrc import write_mrc
+from cryoplug.formats.registry import format_of, open_micrograph, open_movie
+
+PACK = {".gz": gzip.compress, ".bz2": bz2.compress}
+
+
+def packed(path: Path, payload: bytes) -> Path:
+    path.write_bytes(PACK[path.suffix](payload))
+    return path
+
+
+@pytest.fixture
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(50, 40)).astype(np.float32)
+
+
+@pytest.mark.parametrize("ending", PACK)
+@pytest.mark.parametrize("name", ["a.mrc", "anything"])
+def test_a_compressed_micrograph_is_read_as_the_plain_one(
+    tmp_path: Path, noise: np.ndarray, name: str, ending: str
+) -> None:
+    write_mrc(tmp_path / "plain.mrc", noise, pixel_size_angstrom=1.5, label="a label")
+    path = packed(tmp_path / f"{name}{ending}", (tmp_path / "plain.mrc").read_bytes())
+    with open_micrograph(path) as source:
+        bands = [rows for _, rows in row_bands(source, band_rows=16)]
+        assert np.array_equal(np.concatenate(bands), noise)
+        assert source.pixel_size_angstrom == 1.5
+        assert source.header.record["nlabl"] == 1
+        assert np.array_equal(source.read_rows(3, 5), noise[3:5])
+    assert format_of(path).validate(path) == []
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_sections_of_a_compressed_stack_are_read_in_any_order(tmp_path: Path, ending: str) -> None:
+    frames = np.random.default_rng(0).integers(0, 999, (4, 8, 6)).astype(np.int16)
+    with mrcfile.new(tmp_path / "s.mrcs", frames):
+        pass
+    path = packed(tmp_path / f"s.mrcs{ending}", (tmp_path / "s.mrcs").read_bytes())
+    with open_movie(path) as movie:
+        assert movie.frame_count == 4
+        for index in (2, 0, 3, 3, 1):
+            assert np.array_equal(movie.read_frame(index), frames[index])
+    with open_micrograph(path, section=4) as source:
+        assert np.array_equal(source.read_rows(0, 8), frames[3])
+    with pytest.raises(FormatError, match="4 sections"):
+        open_micrograph(path)
+    with pytest.raises(ShapeError, match="section 5 was asked for; allowed: 1 to 4"):
+        open_micrograph(path, section=5)
+
+
+def test_real_compressed_maps_agree_with_mrcfile(shared_data: Path) -> None:
+    for name in ("EMD-3001.map.bz2", "emd_3197.map.gz"):
+        path = shared_data / "odd_mrc" / name
+        stored = mrcfile.open(path, permissive=True).data
+        with open_movie(path) as movie:
+            assert movie.frame_count == len(stored)
+            assert np.array_equal(movie.read_frame(7), stored[7])
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_damage_is_told(tmp_path: Path, noise: np.ndarray, ending: str) -> None:
+    write_mrc(tmp_path / "plain.mrc", noise)
+    whole = PACK[ending]((tmp_path / "plain.mrc").read_bytes())
+    path = tmp_path / f"a.mrc{ending}"
+    flipped = bytearray(whole)
+    flipped[-6] ^= 0xFF  # in the checksum
+    for payload in (whole[:2000], bytes(flipped), whole[:20]):
+        path.write_bytes(payload)
+        with pytest.raises(FormatError, match=f"^{path}: damaged or incomplete"), open_micrograph(path) as source:
+            source.read_rows(0, 50)
+        assert [found.severity for found in format_of(path).validate(path)] == ["error"]
+    packed(path, b"some text " * 200)
+    with pytest.raises(FormatError, match="holds no MRC image"):
+        open_micrograph(path)
+    packed(path, (tmp_path / "plain.mrc").read_bytes()[:-4])
+    with pytest.raises(FormatError, match="before section 1 of 1 is complete"), open_micrograph(path) as source:
+        source.read_rows(0, 1)
+
+
+def test_a_bomb_is_refused_before_it_grows(tmp_path: Path) -> None:
+    write_mrc(tmp_path / "plain.mrc", np.zeros((2, 2), np.float32))
+    header = bytearray((tmp_path / "plain.mrc").read_bytes()[:1024])
+    header[:8] = np.array([8192, 8192], "<i4").tobytes()
+    path = packed(tmp_path / "a.mrc.gz", bytes(header) + bytes(8192 * 8192 * 4))
+    with pytest.raises(FormatError, match="claim to hold 268436480; allowed: up to 100 times as many"):
+        CompressedMrcMovie(path)

@@ -1,0 +1,58 @@
+"""STAR: which table lists the images that are asked for, and at which sampling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cryoplug.errors import FormatError
+from cryoplug.formats.star import image_table, parse_star, read_star
+
+HERE = Path("a.star")
+
+
+def test_pixel_size_is_that_of_the_image_that_is_asked_for() -> None:
+    optics = (
+        "data_optics\nloop_\n_rlnOpticsGroup\n_rlnMicrographOriginalPixelSize\n_rlnMicrographPixelSize\n"
+        "_rlnImagePixelSize\n1 0.5 1.0 4.0\n"
+    )
+    particles = "data_particles\nloop_\n_rlnImageName\n_rlnMicrographName\n_rlnOpticsGroup\n1@s.mrcs m.mrc 1\n"
+    movies = "data_movies\nloop_\n_rlnMicrographMovieName\n_rlnOpticsGroup\nm.tif 1\n"
+    star = parse_star(optics + particles + movies, HERE)
+    assert (image_table(star).column, image_table(star).pixel_sizes) == ("rlnMicrographName", [1.0])
+    assert image_table(star, "movies").pixel_sizes == [0.5]
+    stack = parse_star(optics + particles.replace("_rlnMicrographName\n", "").replace(" m.mrc", ""), HERE)
+    assert (image_table(stack).column, image_table(stack).pixel_sizes) == ("rlnImageName", [4.0])
+
+
+def test_the_sampling_of_particles_is_not_taken_for_that_of_their_micrograph(shared_data: Path) -> None:
+    # 5 micrometres at 10,000 times are the 5 angstrom of these subtomograms; their tomogram is called ..._15.00Apx.
+    star = read_star(shared_data / "star" / "odd_teamtomo" / "one_loop.star")
+    assert set(image_table(star).pixel_sizes) == {None}
+    # In RELION 3.1 the movie's pixel size stands beside that of the particles; the micrograph may have been binned.
+    star = read_star(shared_data / "star" / "relion31_spa" / "particles_1k.star")
+    assert set(image_table(star).pixel_sizes) == {None}
+
+
+@pytest.mark.parametrize("block", ["data_", "data_images", "data_model_class_1"])
+def test_relion_30_has_one_table_of_any_name(block: str) -> None:
+    text = f"{block}\nloop_\n_rlnImageName\n_rlnDetectorPixelSize\n_rlnMagnification\n3@s.mrcs 7.0 20000\n"
+    table = image_table(parse_star(text, HERE))
+    assert (table.names, table.pixel_sizes) == (["3@s.mrcs"], [3.5])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("relion5_spa/movies.star", "micrographs", "it lists movies: make halves of them with convert --pairs halves"),
+        ("relion5_spa/micrographs_ctf.star", "movies", "it lists micrographs: give the STAR file of the movies"),
+        ("relion5_tomo_evenodd/tilt_series_ctf.star", "either", "such as CtfFind/job003/tilt_series/TS_01.star"),
+        ("odd_teamtomo/postprocess.star", "either", "(blocks: data_general, data_fsc, data_guinier)"),
+    ],
+)
+def test_a_star_of_something_else_says_what_it_has(name: str, kind: str, message: str, shared_data: Path) -> None:
+    with pytest.raises(FormatError) as caught:
+        image_table(read_star(shared_data / "star" / name), kind)
+    assert message in str(caught.value)
+    assert name in str(caught.value)

@@ -1,0 +1,87 @@
+"""What the arithmetic of a step says when memory runs out, and that a batch can be left in the middle."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from cryoplug.errors import DeviceError
+from cryoplug.models.registry import model_spec
+from cryoplug.training.engine import BandEngine, WholeBatchEngine, open_engine
+
+
+class Full(nn.Module):
+    """Has room for nothing."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, 16, 3, padding=1)
+        self._error = error
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise self._error
+
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nlong advice"),
+    MemoryError("Unable to allocate 2 GiB"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=["torch", "python", "cpu", "cudnn"])
+@pytest.mark.parametrize("step", ["loss", "loss_and_gradients"])
+def test_memory_that_does_not_suffice_names_the_need_and_the_batch_size_to_try(error: Exception, step: str) -> None:
+    engine = WholeBatchEngine(Full(error))
+    batch = torch.zeros(8, 1, 1024, 1024)
+    # 8 Mi pixels of 4 bytes: both images, 16 channels and a quarter of them for gradients.
+    with pytest.raises(DeviceError, match=r"a batch of 8 patches of 1024x1024 needs about 0\.7 GiB") as caught:
+        getattr(engine, step)(batch, batch)
+    assert "--batch-size 4" in str(caught.value) and "long advice" not in str(caught.value)
+    assert caught.value.exit_code == 7
+
+
+def test_a_single_patch_that_is_too_large_is_told_to_be_smaller() -> None:
+    batch = torch.zeros(1, 1, 64, 64)
+    with pytest.raises(DeviceError, match="give smaller patches"):
+        WholeBatchEngine(Full(ERRORS[0])).loss(batch, batch)
+
+
+def test_bands_say_so_too() -> None:
+    spec = model_spec("cryo_cnn")
+    batch = torch.zeros(2, 1, 64, 64)
+    module = spec.build(seed=0)
+    with open_engine(module, spec, device=torch.device("cpu"), threads=1, width=64) as engine:
+        assert isinstance(engine, BandEngine)
+
+        def full() -> None:
+            raise torch.OutOfMemoryError("no room")
+
+        with engine.heeding(full), pytest.raises(DeviceError, match=r"--batch-size 1, or free memory"):
+            engine.loss_and_gradients(batch, batch)
+
+
+def test_another_error_is_not_taken_for_one_of_memory() -> None:
+    batch = torch.zeros(1, 1, 8, 8)
+    with pytest.raises(RuntimeError, match="a bug"):
+        WholeBatchEngine(Full(RuntimeError("a bug"))).loss(batch, batch)
+
+
+def test_a_batch_is_left_between_two_pieces_and_the_next_one_is_right() -> None:
+    spec = model_spec("cryo_cnn")
+    noisy, clean = torch.rand(4, 1, 300, 1024), torch.rand(4, 1, 300, 1024)
+    with open_engine(spec.build(seed=0), spec, device=torch.device("cpu"), threads=2, width=1024) as engine:
+        wanted, _ = engine.loss_and_gradients(noisy, clean)
+        pieces = []
+
+        def heed() -> None:
+            pieces.append(1)
+            if len(pieces) == 3:
+                raise KeyError("enough")
+
+        with engine.heeding(heed), pytest.raises(KeyError):
+            engine.loss_and_gradients(noisy, clean)
+        assert engine.loss_and_gradients(noisy, clean)[0] == wanted
+        assert len(pieces) <= 8, "nothing is asked after the block"

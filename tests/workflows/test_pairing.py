@@ -1,0 +1,168 @@
+"""Halves and partners are brought together by their names, or nothing is."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from cryoplug.errors import PairingError
+from cryoplug.formats.registry import open_micrograph
+from cryoplug.workflows.discovery import DiscoveredMicrograph, discover
+from cryoplug.workflows.pairing import PairedInput, halves_of, pair_files
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def touch(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+
+
+def halves(*inputs: str) -> list[tuple[str, str, str]]:
+    """Name, even and odd of every exposure, after both lists went through the pairing."""
+    even, odd = halves_of(discover(inputs))
+    pairs = pair_files(even, odd, sides=("even", "odd"))
+    assert all(pair.remark == "" for pair in pairs)
+    return [(str(pair.noisy.relative), *(item.path.as_posix() for item in pair.files)) for pair in pairs]  # type: ignore[misc]
+
+
+def shown(pairs: tuple[PairedInput, ...]) -> list[tuple[str, ...]]:
+    return [tuple(item.path.as_posix() for item in pair.files) for pair in pairs]
+
+
+def test_real_halves_in_a_folder_make_pairs(shared_data: Path) -> None:
+    even, odd = halves_of(discover([str(shared_data / "halves_apoferritin")]))
+    assert [item.path.name for item in even] == [item.path.name.replace("_ODD", "_EVN") for item in odd]
+    assert [str(item.relative) for item in even] == [
+        f"May08_{number}.mrc" for number in ("030502", "031502", "043227", "043657")
+    ]
+    for item in (*even, *odd):
+        with open_micrograph(item.path) as source:
+            assert source.shape == (1024, 1024)
+
+
+def test_a_micrograph_and_its_halves_in_one_folder_are_one_pair() -> None:
+    touch("d/a.mrc", "d/a_EVN.mrc", "d/a_ODD.mrc", "d/b_even.mrc", "d/b_odd.mrc")
+    assert halves("d") == [("a.mrc", "d/a_EVN.mrc", "d/a_ODD.mrc"), ("b.mrc", "d/b_even.mrc", "d/b_odd.mrc")]
+
+
+def test_one_micrograph_is_enough_to_find_its_halves() -> None:
+    touch("d/a.mrc", "d/a_EVN.mrc", "d/a_ODD.mrc")
+    for named in ("d/a.mrc", "d/a_EVN.mrc", "d/a_ODD.mrc"):
+        assert halves(named) == [("a.mrc", "d/a_EVN.mrc", "d/a_ODD.mrc")]
+
+
+def test_other_files_of_an_exposure_are_passed_over_but_only_of_one_with_halves() -> None:
+    touch("d/a.mrc", "d/a_EVN.mrc", "d/a_ODD.mrc", "d/a_PS.mrc", "d/a_noDW.mrc", "d/a_DW.mrc")
+    assert halves("d") == [("a.mrc", "d/a_EVN.mrc", "d/a_ODD.mrc")]
+    touch("d/b_PS.mrc")
+    with pytest.raises(
+        PairingError, match=r"1 of 7 have no halves: d/b_PS\.mrc: no b_PS_EVN\.mrc and no b_PS_ODD\.mrc"
+    ):
+        halves("d")
+
+
+def test_halves_in_two_folders_belong_together_by_their_names() -> None:
+    touch("e/a_EVN.mrc", "o/a_ODD.mrc", "e/b_EVN.mrc", "o/b_ODD.mrc")
+    assert halves("e", "o") == [("a.mrc", "e/a_EVN.mrc", "o/a_ODD.mrc"), ("b.mrc", "e/b_EVN.mrc", "o/b_ODD.mrc")]
+
+
+def test_halves_of_the_same_name_in_many_folders_are_not_guessed() -> None:
+    touch("e1/a_EVN.mrc", "e2/a_EVN.mrc", "o1/a_ODD.mrc", "o2/a_ODD.mrc")
+    with pytest.raises(PairingError, match="4 of 4 have no halves"):
+        halves("e1", "e2", "o1", "o2")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("d/a_EVN.mrc",), r"d/a_EVN\.mrc: no a_ODD\.mrc beside it"),
+        (("d/a.mrc", "d/a_ODD.mrc"), r"2 of 2 .*d/a\.mrc: no a_EVN\.mrc beside it; d/a_ODD\.mrc: no a_EVN\.mrc"),
+        (("d/a.mrc",), r"d/a\.mrc: no a_EVN\.mrc and no a_ODD\.mrc beside it"),
+        (tuple(f"d/{i:02d}.mrc" for i in range(14)), r"14 of 14 .*09\.mrc: .*; and 4 more\. Add what is missing"),
+    ],
+)
+def test_what_is_missing_is_named(names: tuple[str, ...], message: str) -> None:
+    touch(*names)
+    with pytest.raises(PairingError, match=message):
+        halves("d")
+
+
+def test_one_half_never_serves_two_exposures() -> None:
+    touch("d/a_EVN.mrc", "d/a_even.mrc", "d/a_ODD.mrc")
+    with pytest.raises(PairingError, match=r"d/a_ODD\.mrc: belongs to d/a_EVN\.mrc and to d/a_even\.mrc"):
+        halves("d")
+
+
+def test_halves_that_a_star_names_are_taken_whatever_they_are_called() -> None:
+    Path("t.star").write_text(
+        "data_TS\nloop_\n_rlnMicrographName\n_rlnMicrographNameEven\n_rlnMicrographNameOdd\n"
+        "x/1.mrc h/9.mrc h/7.mrc\nx/2.mrc h/7b.mrc h/9b.mrc\n"
+    )
+    assert halves("t.star") == [("x/1.mrc", "h/9.mrc", "h/7.mrc"), ("x/2.mrc", "h/7b.mrc", "h/9b.mrc")]
+
+
+def test_real_tilt_series_give_a_pair_for_every_tilt(shared_data: Path) -> None:
+    path = shared_data / "star" / "relion5_tomo_evenodd" / "TS_01.star"
+    found = halves(str(path))
+    assert len(found) == 41
+    assert all(even == odd.replace("_ODD.", "_EVN.") for _, even, odd in found)
+
+
+def test_a_section_has_no_halves() -> None:
+    with pytest.raises(PairingError, match=r"s\.mrc: is a stack, of which section 3 was named"):
+        halves("3@s.mrc")
+
+
+def test_a_link_to_itself_is_no_traceback() -> None:
+    Path("a_EVN.mrc").symlink_to("a_EVN.mrc")
+    touch("a_ODD.mrc")
+    assert halves("a_ODD.mrc") == [("a.mrc", "a_EVN.mrc", "a_ODD.mrc")]
+
+
+def test_two_names_of_one_file_are_no_pair() -> None:
+    touch("d/a_EVN.mrc")
+    Path("d/a_ODD.mrc").symlink_to("a_EVN.mrc")
+    with pytest.raises(PairingError, match=r"d/a_EVN\.mrc: is on both sides of its pair"):
+        halves("d")
+
+
+def test_two_sections_of_one_stack_are_a_pair() -> None:
+    touch("s.mrc")
+    pairs = pair_files(discover(["1@s.mrc"]), discover(["2@s.mrc"]), sides=("even", "odd"))
+    assert [(pair.noisy.section, pair.clean.section) for pair in pairs if pair.clean] == [(1, 2)]
+    with pytest.raises(PairingError, match="on both sides"):
+        pair_files(discover(["1@s.mrc"]), discover(["1@s.mrc"]), sides=("even", "odd"))
+
+
+def test_partners_are_found_without_the_words_that_say_the_side() -> None:
+    touch("n/a_noisy.mrc", "n/b_noisy.mrc", "c/b_clean.mrc", "c/a_clean.mrc")
+    pairs = pair_files(discover(["n"]), discover(["c"]), sides=("noisy", "clean"))
+    assert shown(pairs) == [("n/a_noisy.mrc", "c/a_clean.mrc"), ("n/b_noisy.mrc", "c/b_clean.mrc")]
+
+
+def test_a_missing_partner_stops_everything() -> None:
+    touch("n/a.mrc", "n/b.mrc", "c/b.mrc")
+    with pytest.raises(PairingError, match=r"no partner of the same name for 1 noisy: n/a\.mrc"):
+        pair_files(discover(["n"]), discover(["c"]), sides=("noisy", "clean"))
+
+
+def test_lists_without_common_names_pair_by_place_and_say_so() -> None:
+    touch("n/a.mrc", "c/x.mrc", "c/y.mrc")
+    (pair,) = pair_files(discover(["n"]), discover(["c/x.mrc"]), sides=("noisy", "clean"))
+    assert pair.remark == "paired by its place in the list with c/x.mrc, because no names agree"
+    with pytest.raises(PairingError, match="1 noisy but 2 clean micrographs, and no names that agree"):
+        pair_files(discover(["n"]), discover(["c"]), sides=("noisy", "clean"))
+
+
+def test_halves_carry_the_pixel_size_and_the_row_of_their_exposure() -> None:
+    halves_at = {"even": Path("a_EVN.mrc"), "odd": Path("a_ODD.mrc")}
+    item = DiscoveredMicrograph(Path("a.mrc"), PurePosixPath("a.mrc"), 4, Path("m.star"), 1.5, **halves_at)
+    even, odd = halves_of([item])
+    assert [(half.pixel_size_angstrom, half.star_row) for half in (*even, *odd)] == [(1.5, 4), (1.5, 4)]
