@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cryoplug.core.atomic import PARTIAL_SUFFIX, storage_errors, write_text
+from cryoplug.core.atomic import partial_path_of, storage_errors, write_text
 from cryoplug.core.results import to_json
 from cryoplug.errors import UsageError
 from cryoplug.workflows.outputs import PlannedOutput
@@ -87,7 +87,7 @@ def begin_output(item: PlannedOutput, record: OutputRecord) -> None:
     """
     old = read_record(item.record)
     if old is not None and not old.finished and (old.host, old.pid) != (record.host, record.pid):
-        rest = item.target.with_name(f".{item.target.name}.{old.pid}{PARTIAL_SUFFIX}")
+        rest = partial_path_of(item.target, old.host, old.pid)
         with storage_errors(rest):
             rest.unlink(missing_ok=True)
     write_record(item.record, record)
