@@ -46,13 +46,15 @@ def partial_path_of(target: Path, host: str, pid: int) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_file(target: Path) -> Iterator[BinaryIO]:
+def atomic_file(target: Path, *, partial: Path | None = None) -> Iterator[BinaryIO]:
     """Open a new file that takes the name `target` only when the block ends without an error.
 
     Parameters
     ----------
     target
         Final path; its folder is made when missing. An old file stays until the new one is safe on disk.
+    partial
+        Name until then, for who is sure to be the only writer; None takes one of this process.
 
     Yields
     ------
@@ -64,7 +66,7 @@ def atomic_file(target: Path) -> Iterator[BinaryIO]:
     StorageError
         The system refused: disk full, read-only, permission. Nothing is left under either name.
     """
-    partial = partial_path(target)
+    partial = partial or partial_path(target)
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         stream = open(partial, "w+b")

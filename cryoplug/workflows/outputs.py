@@ -170,6 +170,7 @@ def check_writable(folder: Path) -> None:
             probe = place / f".probe.{os.getpid()}{PARTIAL_SUFFIX}"
             try:
                 with probe.open("wb") as stream:
+                    probe.unlink()  # at once: a run that is killed here leaves nothing
                     stream.write(bytes(_PROBE_BYTES))
                     stream.flush()
                     os.fsync(stream.fileno())
