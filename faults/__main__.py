@@ -23,6 +23,7 @@ GROUPS = (
     "names",
     "lists",
     "headers",
+    "movies",
     "pixels",
     "checkpoints",
     "stores",
@@ -48,8 +49,6 @@ that of results.
 def main(only: str, list_only: bool, page: Path | None, keep: Path | None) -> None:
     """Run the rows."""
     for group in GROUPS:
-        if not (Path(__file__).parent / f"{group}.py").exists():
-            continue
         importlib.import_module(f"faults.{group}")
     chosen = [row for row in FAULTS if re.search(only, f"{row.group} {row.name} {row.title}", re.IGNORECASE)]
     if list_only:

@@ -16,7 +16,7 @@ from faults.table import fault
 from faults.trial import Trial
 
 
-class _Gadget:
+class Gadget:
     """Pickled, it makes a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +45,7 @@ def _refused(trial: Trial, says: str | tuple[str, ...], *, code: int = 4, path: 
 def pickle_as_pth(trial: Trial) -> None:
     """A pickle with code in it, named model.pth."""
     ran = trial.folder / "ran"
-    (trial.folder / "model.pth").write_bytes(pickle.dumps({"conv1.weight": _Gadget(ran)}))
+    (trial.folder / "model.pth").write_bytes(pickle.dumps({"conv1.weight": Gadget(ran)}))
     _refused(trial, "model.pth", path="model.pth")
     trial.check(not ran.exists(), "its code never ran", "ITS CODE RAN")
 
@@ -54,7 +54,7 @@ def pickle_as_pth(trial: Trial) -> None:
 def pickle_as_safetensors(trial: Trial) -> None:
     """A pickle with code in it, named model.safetensors."""
     ran = trial.folder / "ran"
-    (_copy(trial) / "model.safetensors").write_bytes(pickle.dumps(_Gadget(ran)) * 10)
+    (_copy(trial) / "model.safetensors").write_bytes(pickle.dumps(Gadget(ran)) * 10)
     _refused(trial, "model.safetensors")
     trial.check(not ran.exists(), "its code never ran", "ITS CODE RAN")
 
@@ -64,7 +64,7 @@ def pickle_as_resume_state(trial: Trial) -> None:
     """A pickle with code in it in place of the state for going on."""
     ran = trial.folder / "ran"
     shutil.copytree(trial.bench.runs, trial.out)
-    (trial.out / "cryo_cnn" / "resume" / "state.safetensors").write_bytes(pickle.dumps(_Gadget(ran)))
+    (trial.out / "cryo_cnn" / "resume" / "state.safetensors").write_bytes(pickle.dumps(Gadget(ran)))
     from faults.signals import train_words
 
     trial.fault(*train_words(trial), code=4, says="state.safetensors")
@@ -122,7 +122,7 @@ def bin_flipped(trial: Trial) -> None:
     payload = bytearray(path.read_bytes())
     payload[1000] ^= 1 << 6
     path.write_bytes(payload)
-    _refused(trial, "conv2_weights.bin")
+    _refused(trial, "conv2.weight")
 
 
 @fault
@@ -194,8 +194,7 @@ def checkpoint_half_copied(trial: Trial) -> None:
     """A checkpoint folder that is still being copied: checkpoint.json is missing beside the weights."""
     epoch = _copy(trial)
     (epoch / "checkpoint.json").unlink()
-    (epoch / "conv3_weights.bin").unlink()
-    _refused(trial, str(epoch.name))
+    _refused(trial, (epoch.name, "checkpoint.json"))
 
 
 @fault

@@ -46,7 +46,7 @@ def _full(trial: Trial, words: list[str], size_kb: int, check: Callable[[], None
     how = Surroundings() if mounted else Surroundings(before=_file_limit)
     says = "No space left" if mounted else "File too large"
     trial.facts.append(f"by a disk of {size_kb} kB" if mounted else f"by a limit of {_FILE_LIMIT} bytes a file")
-    trial.fault(*words, code=5, says=says, how=how)
+    trial.fault(*words, code=5, says=("out", says), how=how)
     broken = unsound(trial.out)
     trial.check(not broken, "nothing incomplete under a final name", f"under its final name: {broken}")
     trial.no_rests() if words[0] == "denoise" else None

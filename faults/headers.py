@@ -187,8 +187,7 @@ def sparse_giant(trial: Trial) -> None:
     path.write_bytes(_with(_bytes(trial), nx=131072, ny=131072)[:1024])
     with path.open("r+b") as stream:
         stream.truncate(1024 + 131072 * 131072 * 4)
-    # Its 64 GB of zeros are not read to compare them.
-    trial._before = {}
+    trial.forget_inputs()
     words = ["denoise", "in", "--checkpoint", str(trial.bench.checkpoint), "-o", "out"]
     trial.fault(*words, code=3, says="bad.mrc")
     trial.same_results([_GOOD])
@@ -198,9 +197,9 @@ def sparse_giant(trial: Trial) -> None:
 
 @fault
 def gzip_bomb(trial: Trial) -> None:
-    """A gzip bomb: 2 GB of zeros in 2 MB, named .mrc.gz."""
+    """A gzip bomb: 2 GB of zeros in 9 MB, named .mrc.gz."""
     path = trial.inputs / "bad.mrc.gz"
-    with gzip.open(path, "wb", compresslevel=6) as stream:
+    with gzip.open(path, "wb", compresslevel=1) as stream:
         stream.write(_with(_bytes(trial), nx=2**15, ny=2**14)[:1024])
         block = bytes(1 << 24)
         for _ in range(128):

@@ -116,8 +116,7 @@ def link_to_device(trial: Trial) -> None:
     """A link to /dev/zero that is named like a micrograph."""
     _place(trial, "mic_0001.mrc")
     (trial.inputs / "zero.mrc").symlink_to("/dev/zero")
-    # A device has no contents that could be compared.
-    trial._before = {}
+    trial.forget_inputs()
     trial.fault(*_words(trial), code=3, says=("zero.mrc", "a micrograph is a regular file"))
     trial.only_results(["mic_0001.mrc"])
 

@@ -55,7 +55,7 @@ def checkpoint_changed(trial: Trial) -> None:
     train = ["train", str(trial.bench.store), "--save", "--epochs", "1", "--max-batches", "2", "--checkpoint-dir", "m"]
     trial.run(*train)
     shutil.move(trial.folder / "m" / "cryo_cnn", trial.folder / "model")
-    trial.fault(*words, code=4, says=("was made with checkpoint", "--overwrite"))
+    trial.fault(*words, code=2, says=("was made with checkpoint", "--overwrite"))
     trial.check(digests(trial.out, "*.mrc") == before, "the old results stay until then", "old results were changed")
     trial.run(*words, "--overwrite")
     after = digests(trial.out, "*.mrc")
@@ -113,7 +113,7 @@ def records_deleted(trial: Trial) -> None:
     words = denoise_words(trial)
     trial.run(*words)
     shutil.rmtree(trial.out / ".cryoplug")
-    trial.fault(*words, code=(3, 4), says=("no record says how it was made", "--overwrite"))
+    trial.fault(*words, code=2, says=("no record says how it was made", "--overwrite"))
     trial.same_results(RESULTS)
 
 
@@ -158,3 +158,24 @@ def older_epoch(trial: Trial) -> None:
     os.truncate(weights, weights.stat().st_size - 8)
     trial.fault(*words, code=4, says=(epoch.name, "model.safetensors"))
     trial.only_results([])
+
+
+@fault
+def killed_overwrite(trial: Trial) -> None:
+    """Kill -9 while --overwrite replaces finished results: each is the old one or the new one, whole."""
+    import signal
+
+    from faults.signals import interrupted
+
+    trial.add()
+    words = [*denoise_words(trial), "--overwrite"]
+    trial.run(*words, "--normalize", "none")
+    old = digests(trial.out, "*.mrc")
+    changed = lambda: digests(trial.out, "*.mrc") != old  # noqa: E731
+    trial.judge(interrupted(trial, words, signal.SIGKILL, changed), code=-9)
+    found = digests(trial.out, "*.mrc")
+    wrong = [name for name in RESULTS if found.get(name) not in (old[name], trial.bench.reference[name])]
+    trial.check(not wrong, "each the old one or the new one", f"neither old nor new: {wrong}")
+    trial.run(*words)
+    trial.same_results(RESULTS)
+    trial.no_rests()

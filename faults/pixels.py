@@ -97,7 +97,7 @@ def narrow(trial: Trial) -> None:
 @fault
 def huge_values(trial: Trial) -> None:
     """Pixels of 1e38, near the end of float32."""
-    pixels = _pixels(trial) * np.float32(1e36)
+    pixels = _pixels(trial) * np.float32(5e35)
     _write(trial, "huge.mrc", pixels)
     trial.add(_GOOD)
     done = trial.fault(*_denoise(trial), code=(0, 3), says="huge.mrc")

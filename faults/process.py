@@ -107,6 +107,11 @@ class Running:
         """What it has said so far."""
         return self._err.read_text(encoding="utf-8", errors="replace")
 
+    @property
+    def ended(self) -> bool:
+        """Tell whether `finish` was called."""
+        return self._process.returncode is not None
+
     def send(self, number: int) -> None:
         """Send a signal; nothing when it has ended."""
         with contextlib.suppress(ProcessLookupError):

@@ -90,8 +90,9 @@ def kill_train(trial: Trial) -> None:
     words = train_words(trial)
     trial.judge(interrupted(trial, words, signal.SIGKILL, an_epoch_is_kept(trial, 1)), code=-9)
     interrupted(trial, words, signal.SIGKILL, an_epoch_is_kept(trial, 2))
-    trial.run("inspect", *sorted((trial.out / "cryo_cnn").glob("epoch_*")))
-    trial.check(True, "the best checkpoint so far still loads", "")
+    kept = sorted((trial.out / "cryo_cnn").glob("epoch_*"))
+    loads = bool(kept) and trial.run("inspect", *kept).code == 0
+    trial.check(loads, "the best checkpoint so far still loads", "no checkpoint, or one that does not load")
     trial.run(*words)
     weights_as_undisturbed(trial)
     trial.no_rests()

@@ -54,6 +54,10 @@ class Trial:
         """Take the inputs as they are now for what must be there at the end."""
         self._before = digests(self.inputs)
 
+    def forget_inputs(self) -> None:
+        """Compare no inputs: a device, or gigabytes of zeros."""
+        self._before = {}
+
     def at_the_end(self, action: Callable[[], object]) -> None:
         """Have something undone when the row has been tried."""
         self._cleanups.append(action)
@@ -148,9 +152,10 @@ class Trial:
         left = rests(folder or self.out)
         self.check(not left, "nothing half-finished left", f"left behind: {', '.join(left)}")
 
-    def quick(self, done: Finished) -> None:
-        """Check that a refusal took under a second and 100 MB more than looking at a good file."""
-        seconds, memory = done.seconds - self.bench.inspect_s, done.peak_mb - self.bench.inspect_mb
+    def quick(self, done: Finished, good: Finished | None = None) -> None:
+        """Check that a refusal took under a second and 100 MB more than looking at a good file (of the same kind)."""
+        seconds = done.seconds - (good.seconds if good else self.bench.inspect_s)
+        memory = done.peak_mb - (good.peak_mb if good else self.bench.inspect_mb)
         self.check(
             seconds < 1 and memory < 100,
             "refused in under 1 s and 100 MB more than a good file takes",
@@ -160,7 +165,7 @@ class Trial:
     def close(self) -> None:
         """Check what holds for every row, and undo."""
         for running in self._running:
-            if running._process.returncode is None:
+            if not running.ended:
                 running.finish(0.0)
         for problem in unsound(self.out):
             self.problems.append(f"under its final name: {problem}")

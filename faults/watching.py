@@ -16,7 +16,7 @@ from faults.trial import Trial
 _FAST = ("--watch", "--poll", "0.1", "--settle", "0.5")
 
 
-def _watch(trial: Trial, *more: str, idle_s: float = 4) -> Running:
+def _watch(trial: Trial, *more: str, idle_s: float = 3) -> Running:
     """Start watching ``in``; returns when it has looked once."""
     return trial.start(*denoise_words(trial, *_FAST, "--idle-exit", str(idle_s), *more))
 

@@ -133,11 +133,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fill_closed_streams() -> None:
     """Point closed standard streams at nothing: else the next file that is opened gets what is meant for stderr."""
-    for number in (0, 1, 2):
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
 
 
 def run(arguments: list[str]) -> int:
@@ -146,8 +148,7 @@ def run(arguments: list[str]) -> int:
     try:
         _check_working_folder()
         outcome = cli.main(arguments, prog_name="cryoplug", standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
         return outcome if isinstance(outcome, int) else 0
     except click.ClickException as error:
         error.show()

@@ -71,11 +71,14 @@ def atomic_file(target: Path, *, partial: Path | None = None) -> Iterator[Binary
         target.parent.mkdir(parents=True, exist_ok=True)
         stream = open(partial, "w+b")
     try:
-        with stream:
+        try:
             yield stream
             with storage_errors(target):
                 stream.flush()
                 os.fsync(stream.fileno())
+        finally:
+            with storage_errors(target):  # on a full disk, closing fails once more
+                stream.close()
         with storage_errors(target):
             os.replace(partial, target)
             fsync_folder(target.parent)

@@ -151,12 +151,16 @@ class _PixelBytes:
 
     def _check_written(self) -> None:
         """Refuse a file whose pixels are one hole: zeros without end, which would take hours to read."""
+        header, descriptor = self.header, self._descriptor
         try:
-            os.lseek(self._descriptor, self.header.data_offset, os.SEEK_DATA)
+            hole = os.lseek(descriptor, header.data_offset, os.SEEK_HOLE)
+            # The header's own disk block is there; the end of a file counts as a hole.
+            if hole < header.size_bytes and hole - header.data_offset <= os.fstat(descriptor).st_blksize:
+                os.lseek(descriptor, hole, os.SEEK_DATA)
         except OSError as error:
             if error.errno == errno.ENXIO:
-                path = self.header.path
-                raise PixelError(f"{path}: not one pixel was ever written (a sparse file); copy it again") from error
+                found = f"nothing was ever written after byte {hole} of {header.size_bytes} (a sparse file)"
+                raise PixelError(f"{header.path}: {found}; copy it again") from error
 
     def read(self, offset: int, size: int) -> npt.NDArray[np.uint8]:
         header = self.header

@@ -36,6 +36,7 @@ MAX_BYTES = 1 << 30
 MAX_LINE_BYTES = 1 << 20
 """A row of a thousand columns has some 20 kB."""
 _SNIFFED_BYTES = 1 << 16
+_SHOWN_BLOCKS, _SHOWN_LETTERS = 20, 100
 MICROGRAPH_COLUMN = "rlnMicrographName"
 MOVIE_COLUMN = "rlnMicrographMovieName"
 IMAGE_COLUMN = "rlnImageName"
@@ -175,7 +176,8 @@ def _table_with(star: StarFile, column: str) -> StarBlock | None:
 
 
 def _what_is_missing(star: StarFile, columns: tuple[str, ...]) -> str:
-    blocks = ", ".join(f"data_{block.name}" for block in star.blocks)
+    names = [f"data_{block.name[:_SHOWN_LETTERS]}" for block in star.blocks[:_SHOWN_BLOCKS]]
+    blocks = ", ".join([*names, *(["..."] if len(star.blocks) > _SHOWN_BLOCKS else [])])
     wanted = f"no table with the column {' or '.join(columns)} (blocks: {blocks})"
     series = next((block for block in star.blocks if _TILT_SERIES_COLUMN in block.columns), None)
     if series is not None and series.rows:

@@ -116,7 +116,12 @@ class TiffMovie(MovieSource):
             self._file.close()
 
     def _frames(self, file: tifffile.TiffFile) -> tuple[list[Any], tuple[str, ...]]:
-        pages: list[Any] = list(file.pages)
+        with _lost_pages() as said:
+            pages: list[Any] = list(file.pages)
+        if said:
+            raise FormatError(
+                f"{self.path}: the list of its images is damaged ({said[0]:.120}); copy or export it again"
+            )
         if not pages:
             raise FormatError(f"{self.path}: a TIFF file without an image; export it again")
         first = next((page for page in pages if int(page.compression) in _EER_COMPRESSIONS), pages[0])
@@ -201,3 +206,27 @@ def _eer_pixel_size(file: tifffile.TiffFile) -> float | None:
                 size = float(found[1]) * 1e10
                 return size if _PLAUSIBLE_ANGSTROM[0] <= size <= _PLAUSIBLE_ANGSTROM[1] else None
     return None
+
+
+class _PageErrors(logging.Handler):
+    """Collects what tifffile says about a broken chain of pages."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if "TiffPages" in text:
+            self.said.append(text)
+
+
+@contextlib.contextmanager
+def _lost_pages() -> Iterator[list[str]]:
+    """Give what is wrong with the chain of pages that is walked meanwhile: tifffile goes on with those before the break."""
+    logger, errors = logging.getLogger("tifffile"), _PageErrors()
+    logger.addHandler(errors)
+    try:
+        yield errors.said
+    finally:
+        logger.removeHandler(errors)

@@ -140,7 +140,7 @@ def unpack_state(
         record = json.loads(json.loads(payload[8 : 8 + length])["__metadata__"][_JSON_KEY])
         where, digest, version = str(record["position"]), record["sha256"], record["version"]
         position, environment = Position(**json.loads(where)), dict(record["environment"])
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(damaged % error) from error
     if version != VERSION:
         raise FormatError(

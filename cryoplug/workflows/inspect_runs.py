@@ -19,8 +19,8 @@ from cryoplug.workflows.inspection import Inspection
 _CHECKPOINT_FILE = re.compile(r"conv\d+_(weights|bias)\.bin|model\.safetensors|checkpoint\.json")
 _EPOCH_FOLDER = re.compile(r"epoch_\d{4,}")
 _RUN_FILES = ("run.json", "metrics.jsonl", "resume")
-_MAX_METRICS_BYTES = 64 << 20
-_MAX_RUN_JSON_BYTES = 16 << 20
+_MAX_METRICS_BYTES = 4 << 20
+_MAX_RUN_JSON_BYTES = 1 << 20
 
 
 def is_checkpoint(path: Path) -> bool:

@@ -167,7 +167,7 @@ def check_writable(folder: Path) -> None:
     try:
         records.mkdir(parents=True, exist_ok=True)
         for place in (folder, records):
-            probe = place / f".probe.{os.getpid()}{PARTIAL_SUFFIX}"
+            probe = place / f".probe.{os.urandom(6).hex()}{PARTIAL_SUFFIX}"
             try:
                 with probe.open("wb") as stream:
                     probe.unlink()  # at once: a run that is killed here leaves nothing

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import struct
 from pathlib import Path
 
 from cryoplug.formats.mrc import validate_mrc
 from cryoplug.formats.registry import open_micrograph, open_movie
 from fuzz.targets import Target
+
+# Damage can make another format of it; importing a reader is not what is measured.
+for _library in ("tifffile", "ncempy.io.dm", "ncempy.io.ser"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(_library)
 
 _PIXEL_BYTES = {0: 1, 1: 2, 2: 4, 6: 2, 12: 2, 101: 1}
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -55,7 +55,9 @@ def _refuse_without_path(folder: Path, payload: bytes) -> None:
 
 
 def _take_memory(folder: Path, payload: bytes) -> None:
-    np.ones(20_000_000)
+    # Not from the heap: other tests of this process may have left so much of it resident.
+    with mmap.mmap(-1, 160_000_000) as memory:
+        memory.write(b"\1" * 160_000_000)
 
 
 def _take_time(folder: Path, payload: bytes) -> None:

@@ -243,3 +243,36 @@ def test_a_plain_hdf5_file_of_the_same_maker_is_read(tmp_path: Path) -> None:
         plain(file, "noisy")
     with open_store(path) as store:
         assert store.count() == 2
+
+
+def with_manifest(path: Path, text: str) -> bytes:
+    with h5py.File(path, "w") as file:
+        plain(file, "clean")
+        plain(file, "noisy")
+        file.attrs["manifest"] = text
+    return path.read_bytes()
+
+
+def test_a_file_that_libhdf5_reads_for_ever_is_refused(tmp_path: Path, refused) -> None:
+    # Found by fuzzing: the length of an object in the global heap wraps around to a step of zero.
+    path = tmp_path / "a.h5"
+    payload = bytearray(with_manifest(path, manifest().decode()))
+    length = payload.index(b"GCOL") + 24
+    payload[length : length + 8] = ((1 << 64) - 16).to_bytes(8, "little")
+    path.write_bytes(payload)
+    assert "SIGPROF" in refused("store", path)
+
+
+def test_a_manifest_too_long_for_its_store_is_refused_before_it_is_here(tmp_path: Path, refused) -> None:
+    path = tmp_path / "a.h5"
+    with_manifest(path, '["' + "x" * (60 << 20) + '"]')
+    refused("store", path)
+
+
+def test_a_library_in_the_working_folder_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "h5py.py").write_text("import os; os.mkdir('owned')")
+    with_manifest(tmp_path / "a.h5", manifest().decode())
+    monkeypatch.chdir(tmp_path)
+    with open_store("a.h5") as store:
+        assert store.count() == 2
+    assert not (tmp_path / "owned").exists()

@@ -1,0 +1,185 @@
+"""RELION reads what cryoplug writes, and gets the same numbers; cryoplug reads what RELION writes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+
+from cryoplug.cli.main import run as cryoplug
+from cryoplug.formats.mrc import write_mrc
+from cryoplug.formats.registry import open_micrograph
+from cryoplug.formats.star import micrograph_table, read_star
+from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
+from cryoplug.models.registry import model_spec
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("relion_image_handler") and shutil.which("relion_star_handler")),
+    reason="RELION is not on this machine: apt-get install relion",
+)
+PIXEL_SIZE = 1.25
+STAR = """
+# version 30001
+
+data_optics
+
+loop_
+_rlnOpticsGroupName #1
+_rlnOpticsGroup #2
+_rlnMicrographOriginalPixelSize #3
+_rlnMicrographPixelSize #4
+_rlnVoltage #5
+_rlnSphericalAberration #6
+_rlnAmplitudeContrast #7
+opticsGroup1 1 1.250000 1.250000 300.000000 2.700000 0.100000
+
+
+# version 30001
+
+data_micrographs
+
+loop_
+_rlnMicrographName #1
+_rlnOpticsGroup #2
+_rlnCtfMaxResolution #3
+MotionCorr/job002/Movies/a.mrc 1 4.900000
+MotionCorr/job002/Movies/b.mrc 1 5.123450
+MotionCorr/job002/Movies/c.mrc 1 3.000000
+
+"""
+
+
+def relion(program: str, *words: str) -> str:
+    done = subprocess.run([program, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def stats(path: Path) -> dict[str, float]:
+    text = relion("relion_image_handler", "--i", str(path), "--stats")
+    found = {key: float(value) for key, value in re.findall(r"(avg|stddev|minval|maxval|angpix) ?= ?([-+.e\d]+)", text)}
+    sides = re.search(r"\(x,y,z,n\)= (\d+) x (\d+) x (\d+) x (\d+)", text)
+    assert sides is not None, text
+    return {**found, "nx": float(sides[1]), "ny": float(sides[2]), "nz": float(sides[3])}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a RELION project with three micrographs, their STAR file, and a checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    spec = model_spec("cryo_cnn")
+    weights = {name: tensor.numpy() for name, tensor in spec.build(seed=1).state_dict().items()}
+    save_checkpoint(Path("model/epoch_0001"), Checkpoint("cryo_cnn", weights, normalize="zscore"), 0.5)
+    Path("MotionCorr/job002/Movies").mkdir(parents=True)
+    for seed, name in enumerate("abc"):
+        pixels = np.random.default_rng(seed).normal(50, 4, (130, 150)).astype(np.float32)
+        write_mrc(Path(f"MotionCorr/job002/Movies/{name}.mrc"), pixels, pixel_size_angstrom=PIXEL_SIZE)
+    Path("micrographs.star").write_text(STAR)
+    return tmp_path
+
+
+def denoise(*more: str) -> None:
+    words = ["denoise", "micrographs.star", "--checkpoint", "model", "-o", "Denoise", "--device", "cpu", *more]
+    assert cryoplug(words) == 0
+
+
+def test_image_handler_finds_the_statistics_of_a_denoised_micrograph(project: Path) -> None:
+    denoise()
+    path = Path("Denoise/Movies/a.mrc")
+    with mrcfile.open(path) as file:
+        pixels = np.asarray(file.data, np.float64)
+        written = (float(file.header.dmin), float(file.header.dmax), float(file.header.dmean), float(file.header.rms))
+    found = stats(path)
+    assert (found["nx"], found["ny"], found["nz"], found["angpix"]) == (150, 130, 1, PIXEL_SIZE)
+    there = (found["minval"], found["maxval"], found["avg"], found["stddev"])
+    computed = (pixels.min(), pixels.max(), pixels.mean(), pixels.std())
+    # RELION prints six digits.
+    assert there == pytest.approx(computed, rel=1e-5)
+    assert written == pytest.approx(computed, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["noisy", "even", "clean"])
+def test_image_handler_reads_a_simulated_micrograph(tmp_path: Path, kind: str) -> None:
+    words = ["simulate", "-o", str(tmp_path / "sim"), "--count", "1", "--size", "128", "--pixel-size", "2.6"]
+    assert cryoplug(words) == 0
+    path = tmp_path / "sim" / kind / "mic_0001.mrc"
+    pixels = np.asarray(mrcfile.read(path), np.float64)
+    found = stats(path)
+    assert found["angpix"] == pytest.approx(2.6, rel=1e-5)
+    assert (found["avg"], found["stddev"]) == pytest.approx((pixels.mean(), pixels.std()), rel=1e-5)
+
+
+def test_star_handler_reads_the_star_file_of_denoise_row_for_row(project: Path) -> None:
+    denoise("--star", "Denoise/micrographs.star")
+    relion("relion_star_handler", "--i", "Denoise/micrographs.star", "--o", "copy.star")
+    ours, theirs = read_star(Path("Denoise/micrographs.star")), read_star(Path("copy.star"))
+    mine, copy = micrograph_table(ours), micrograph_table(theirs)
+    assert copy.columns == mine.columns
+    for column in ("rlnMicrographName", "rlnOpticsGroup", "cryoplugMicrographNameRaw"):
+        assert copy.column(column) == mine.column(column)
+    assert [float(value) for value in copy.column("rlnCtfMaxResolution")] == [4.9, 5.12345, 3.0]
+    optics = next(block for block in theirs.blocks if block.name == "optics")
+    assert [float(value) for value in optics.column("rlnMicrographPixelSize")] == [PIXEL_SIZE]
+
+
+def test_star_handler_selects_rows_of_the_star_file_of_denoise(project: Path) -> None:
+    denoise("--star", "Denoise/micrographs.star")
+    words = ["--select", "rlnCtfMaxResolution", "--minval", "4", "--maxval", "5"]
+    relion("relion_star_handler", "--i", "Denoise/micrographs.star", "--o", "some.star", *words)
+    assert micrograph_table(read_star(Path("some.star"))).column("rlnMicrographName") == ["Denoise/Movies/a.mrc"]
+
+
+def test_star_handler_reads_a_star_file_made_without_one(project: Path) -> None:
+    words = ["denoise", "MotionCorr", "--checkpoint", "model", "-o", "Denoise", "--star", "Denoise/micrographs.star"]
+    assert cryoplug([*words, "--device", "cpu"]) == 0
+    relion("relion_star_handler", "--i", "Denoise/micrographs.star", "--o", "copy.star")
+    names = micrograph_table(read_star(Path("copy.star"))).column("rlnMicrographName")
+    assert names == [f"Denoise/job002/Movies/{name}.mrc" for name in "abc"]
+    assert all(Path(name).is_file() for name in names)
+
+
+def test_a_star_file_that_relion_wrote_gives_the_same_micrographs(project: Path) -> None:
+    relion("relion_star_handler", "--i", "micrographs.star", "--o", "relion.star")
+    denoise("--star", "Denoise/ours.star")
+    words = ["denoise", "relion.star", "--checkpoint", "model", "-o", "Denoise2", "--star", "Denoise2/theirs.star"]
+    assert cryoplug([*words, "--device", "cpu"]) == 0
+    for name in "abc":
+        ours, theirs = Path(f"Denoise/Movies/{name}.mrc"), Path(f"Denoise2/Movies/{name}.mrc")
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_star_handler_reads_the_star_file_of_simulate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cryoplug(["simulate", "-o", "sim", "--count", "2", "--size", "64"]) == 0
+    relion("relion_star_handler", "--i", "sim/micrographs.star", "--o", "copy.star")
+    ours, theirs = (micrograph_table(read_star(Path(name))) for name in ("sim/micrographs.star", "copy.star"))
+    assert theirs.columns == ours.columns
+    assert theirs.column("rlnMicrographName") == ours.column("rlnMicrographName")
+    defocus = [[float(value) for value in table.column("rlnDefocusU")] for table in (ours, theirs)]
+    assert defocus[0] == pytest.approx(defocus[1])
+
+
+def test_an_image_that_relion_wrote_has_the_pixels_that_were_meant(project: Path) -> None:
+    source = Path("MotionCorr/job002/Movies/a.mrc")
+    relion("relion_image_handler", "--i", str(source), "--o", "double.mrc", "--multiply_constant", "2")
+    with open_micrograph(Path("double.mrc")) as micrograph:
+        assert micrograph.shape == (130, 150)
+        assert micrograph.pixel_size_angstrom == pytest.approx(PIXEL_SIZE)
+        assert np.array_equal(micrograph.read_rows(0, 130), 2 * mrcfile.read(source))
+
+
+def test_the_sections_of_a_stack_are_numbered_as_in_relion(project: Path) -> None:
+    frames = np.random.default_rng(9).normal(10, 2, (4, 48, 48)).astype(np.float32)
+    with mrcfile.new("stack.mrcs") as file:
+        file.set_data(frames)
+        file.set_image_stack()
+        file.voxel_size = PIXEL_SIZE
+    relion("relion_image_handler", "--i", "000003@stack.mrcs", "--o", "third.mrc", "--multiply_constant", "1")
+    with open_micrograph(Path("stack.mrcs"), section=3) as ours, open_micrograph(Path("third.mrc")) as theirs:
+        assert np.array_equal(ours.read_rows(0, 48), theirs.read_rows(0, 48))
+        assert np.array_equal(ours.read_rows(0, 48), frames[2])
