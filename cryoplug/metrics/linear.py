@@ -26,6 +26,8 @@ BASELINES = ("identity", "affine", "gaussian", "wiener")
 _SIGMAS = np.geomspace(0.3, 64, 40)
 _REFINEMENTS = 14
 _WIENER_RINGS = 128
+_MARGIN_PX = 64
+"""Filters see the image mirrored so far beyond its borders, as the Gaussian blur does, instead of wrapped around."""
 _SIGNIFICANT = 4.0
 """With the other half as judge, rings are put together until their signal exceeds chance by so many standard errors."""
 
@@ -108,17 +110,17 @@ def _fine_rings(image: Image, one: Spectrum, two: Spectrum, *, weight: np.ndarra
 
 
 def _wiener_of_truth(raw: Image, truth: Image) -> Filter:
-    rings = Rings.of((raw.shape[0], raw.shape[1]), most=max(raw.shape))
-    one, two = spectrum(raw), spectrum(truth)
+    rings = _rings_with_margin(raw, most=2 * max(raw.shape))
+    one, two = spectrum(_mirrored(raw)), spectrum(_mirrored(truth))
     cross, power = rings.cross(one, two), rings.cross(one, one)
     gain = np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
     shift = float(np.mean(truth, dtype=np.float64)) - float(np.mean(raw, dtype=np.float64))
-    return lambda image: apply_radial(image, gain, rings) + np.float32(shift)
+    return lambda image: _filtered(image, gain, rings) + np.float32(shift)
 
 
 def _crossed_wiener(raw: Image, judge: Image) -> Filter:
     middle = raw.shape[0] // 2
-    rings = Rings.of((raw.shape[0], raw.shape[1]), most=_WIENER_RINGS)
+    rings = _rings_with_margin(raw, most=_WIENER_RINGS)
     gains = []
     for rows in (slice(middle, None), slice(0, middle)):
         part = HalfImages(raw[rows], judge[rows], raw[rows])
@@ -126,7 +128,7 @@ def _crossed_wiener(raw: Image, judge: Image) -> Filter:
         gains.append(np.interp(rings.frequency, fitted_on.frequency, _steady_gain(part, fitted_on)))
 
     def apply(image: Image) -> ImageF32:
-        upper, lower = (apply_radial(image, gain, rings) for gain in gains)
+        upper, lower = (_filtered(image, gain, rings) for gain in gains)
         return np.concatenate([upper[:middle], lower[middle:]])
 
     return apply
@@ -146,6 +148,22 @@ def _steady_gain(part: HalfImages, rings: Rings) -> np.ndarray:
             gain[group] = min(max(found / total, 0.0), 1.0) if total > 0 else 0.0
             start = stop
     return gain
+
+
+def _mirrored(image: Image) -> np.ndarray:
+    return np.pad(
+        np.asarray(image, np.float64), [(min(_MARGIN_PX, side),) * 2 for side in image.shape], mode="symmetric"
+    )
+
+
+def _rings_with_margin(image: Image, *, most: int) -> Rings:
+    height, width = (side + 2 * min(_MARGIN_PX, side) for side in image.shape)
+    return Rings.of((height, width), most=most)
+
+
+def _filtered(image: Image, gain: np.ndarray, rings: Rings) -> ImageF32:
+    inside = tuple(slice(min(_MARGIN_PX, side), min(_MARGIN_PX, side) + side) for side in image.shape)
+    return apply_radial(_mirrored(image), gain, rings)[inside]
 
 
 def _affine(image: Image, slope: float, offset: float) -> ImageF32:
