@@ -11,6 +11,8 @@ import numpy.typing as npt
 from cryoplug.metrics.pixel import Image
 from cryoplug.metrics.rings import Curve, Rings, apply_radial, spectrum
 
+_MARGIN_PX = 16
+
 
 @dataclass(frozen=True)
 class Hallucination:
@@ -82,9 +84,12 @@ def synthesize_noise(power: Curve, rings: Rings, *, mean: float, seed: int) -> n
 
 
 def hallucinate(
-    noise: npt.NDArray[np.float32], denoise: Callable[[Image], Image], *, denoised_variance: float
+    noise: npt.NDArray[np.float32], denoise: Callable[[Image], Image], *, denoised: Image
 ) -> tuple[Hallucination, Image]:
     """Send noise through a denoiser.
+
+    16 pixels at each border (less for small images) do not count: the zero padding of a network can leave a frame
+    there, which says nothing about what it sees.
 
     Parameters
     ----------
@@ -92,8 +97,8 @@ def hallucinate(
         From `synthesize_noise`.
     denoise
         The denoiser.
-    denoised_variance
-        Variance of the denoised micrograph, above 0.
+    denoised
+        The denoised micrograph, for `Hallucination.share`.
 
     Returns
     -------
@@ -101,16 +106,24 @@ def hallucinate(
         The measurement, and the image that came out.
     """
     output = denoise(noise)
-    centred = np.asarray(output, np.float64) - np.mean(output, dtype=np.float64)
+    inner = _inner(output)
+    centred = np.asarray(inner, np.float64) - np.mean(inner, dtype=np.float64)
     variance = float((centred**2).mean())
+    denoised_variance = float(np.var(_inner(denoised), dtype=np.float64))
     result = Hallucination(
-        noise_std=float(noise.std(dtype=np.float64)),
+        noise_std=float(_inner(noise).std(dtype=np.float64)),
         output_std=float(np.sqrt(variance)),
         share=variance / denoised_variance if denoised_variance > 0 else float("nan"),
         excess_kurtosis=float((centred**4).mean() / variance**2 - 3) if variance > 0 else float("nan"),
-        mean_frequency=_mean_frequency(output),
+        mean_frequency=_mean_frequency(inner),
     )
     return result, output
+
+
+def _inner(image: Image) -> Image:
+    return image[
+        tuple(slice(margin, -margin or None) for margin in (min(_MARGIN_PX, side // 8) for side in image.shape))
+    ]
 
 
 def _mean_frequency(image: Image) -> float:

@@ -40,7 +40,7 @@ def test_synthetic_noise_has_the_spectrum_and_nothing_of_the_image():
 
 def test_identity_passes_all_noise_and_makes_no_structure():
     noise = synthesize_noise(np.full(len(RINGS.count), 0.01), RINGS, mean=0.0, seed=2)
-    found, output = hallucinate(noise, lambda image: image, denoised_variance=2 * float(noise.var()))
+    found, output = hallucinate(noise, lambda image: image, denoised=np.sqrt(2) * noise)
     assert found.output_std == pytest.approx(found.noise_std)
     assert found.share == pytest.approx(0.5, rel=1e-4)
     assert found.excess_kurtosis == pytest.approx(0, abs=0.1)
@@ -49,20 +49,31 @@ def test_identity_passes_all_noise_and_makes_no_structure():
 
 def test_invented_blobs_stand_out_and_a_blur_does_not():
     noise = np.random.default_rng(3).standard_normal(SHAPE).astype(np.float32)
-    blurred, _ = hallucinate(noise, lambda image: gaussian_blur(image, 2), denoised_variance=1.0)
-    blobs, _ = hallucinate(noise, lambda image: np.maximum(gaussian_blur(image, 2) - 0.3, 0), denoised_variance=1.0)
+    blurred, _ = hallucinate(noise, lambda image: gaussian_blur(image, 2), denoised=noise)
+    blobs, _ = hallucinate(noise, lambda image: np.maximum(gaussian_blur(image, 2) - 0.3, 0), denoised=noise)
     assert abs(blurred.excess_kurtosis) < 0.3 < 3 < blobs.excess_kurtosis
     assert blurred.mean_frequency < 0.15
 
 
 def test_white_noise_has_the_mean_frequency_of_a_square():
     noise = np.random.default_rng(3).standard_normal((256, 256)).astype(np.float32)
-    found, _ = hallucinate(noise, lambda image: image, denoised_variance=1.0)
+    found, _ = hallucinate(noise, lambda image: image, denoised=noise)
     # Mean distance from the middle of a unit square.
     assert found.mean_frequency == pytest.approx((np.sqrt(2) + np.log(1 + np.sqrt(2))) / 6, rel=0.02)
 
 
 def test_a_denoiser_that_gives_a_constant_saw_nothing():
     noise = np.ones((16, 16), np.float32)
-    found, _ = hallucinate(noise, lambda image: image, denoised_variance=0.0)
+    found, _ = hallucinate(noise, lambda image: image, denoised=noise)
     assert found.output_std == 0 and np.isnan(found.share) and np.isnan(found.excess_kurtosis)
+
+
+def test_a_frame_at_the_border_is_no_structure():
+    def framed(image):
+        result = image.copy()
+        result[:3] = result[-3:] = 100
+        return result
+
+    noise = np.random.default_rng(3).standard_normal(SHAPE).astype(np.float32)
+    found, _ = hallucinate(noise, framed, denoised=noise)
+    assert found.output_std == pytest.approx(1, rel=0.02) and abs(found.excess_kurtosis) < 0.1
