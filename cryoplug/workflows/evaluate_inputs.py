@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,7 @@ def list_subjects(request: EvaluateRequest) -> tuple[Subject, ...]:
         join("odd", odd, "odd")
     join("clean", clean, "clean")
     denoised, denoised_odd = _denoised(request)
+    _refuse_raw([*noisy, *even, *odd], [*denoised, *denoised_odd])
     if request.denoised_is_of_inputs:
         join("denoised", denoised, "denoised")
     else:
@@ -113,6 +115,14 @@ def _denoised(request: EvaluateRequest) -> tuple[Found, Found]:
     if denoised and not odd and not request.denoised_is_of_inputs and all(item.even and item.odd for item in denoised):
         return halves_of(denoised)
     return denoised, odd
+
+
+def _refuse_raw(raw: Found, denoised: Found) -> None:
+    # os.path and not Path: that raises RuntimeError for a link to itself.
+    known = {(os.path.realpath(item.path), item.section) for item in raw}
+    for item in denoised:
+        if (os.path.realpath(item.path), item.section) in known:
+            raise PairingError(f"{item.path}: is given as raw and as denoised; name the denoised file")
 
 
 def _all(items: Sequence[DiscoveredMicrograph | None]) -> Found:
