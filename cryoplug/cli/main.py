@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from cryoplug.cli.output import printable
-from cryoplug.errors import CryoplugError, UsageError
+from cryoplug.errors import CryoplugError, StorageError, UsageError
 
 COMMANDS = {
     "convert": "Pack micrographs into a store of noisy/clean training patches.",
@@ -125,18 +125,30 @@ def cli(debug: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _fill_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     sys.exit(run(arguments))
 
 
+def _fill_closed_streams() -> None:
+    """Point closed standard streams at nothing: else the next file that is opened gets what is meant for stderr."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+
+
 def run(arguments: list[str]) -> int:
     """Run the command line and return its exit code; never raises for what a user can cause."""
     debug = "--debug" in arguments
     try:
+        _check_working_folder()
         outcome = cli.main(arguments, prog_name="cryoplug", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return outcome if isinstance(outcome, int) else 0
     except click.ClickException as error:
         error.show()
@@ -157,6 +169,14 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 -- the last resort: a bug becomes a sentence and exit code 1
         message = f"unexpected {type(error).__name__}: {error}; this is a bug, --debug shows where"
         return _failure(arguments, message, 1, debug)
+
+
+def _check_working_folder() -> None:
+    # Some libraries that are loaded later end the process without a sentence when there is none.
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError as error:
+        raise StorageError("the working folder was deleted; change to another one and run again") from error
 
 
 def _failure(arguments: list[str], message: str, exit_code: int, debug: bool) -> int:

@@ -6,8 +6,11 @@ A process killed while overwriting a file in place left it unreadable in 19 of 2
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -18,19 +21,40 @@ PARTIAL_SUFFIX = ".cryoplug-partial"
 """Ends the name of everything that is not finished; safe to delete when no cryoplug runs."""
 
 
+_ADVICE = {
+    errno.EACCES: "get permission to write there or choose another output",
+    errno.EPERM: "get permission to write there or choose another output",
+    errno.EROFS: "the disk can only be read; choose another output",
+    errno.ENOSPC: "free space or choose another output",
+    errno.EDQUOT: "free space within your quota or choose another output",
+    errno.ENAMETOOLONG: "shorten the name",
+    errno.ENOTDIR: "a part of this path is a file; choose another output",
+    errno.EISDIR: "a folder of this name is in the way; choose another output",
+    errno.EIO: "the disk failed; look at the system's log and choose another output",
+}
+
+
 def partial_path(target: Path) -> Path:
     """Return the hidden name beside `target` under which it is written until it is complete."""
-    return target.with_name(f".{target.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    return partial_path_of(target, socket.gethostname(), os.getpid())
+
+
+def partial_path_of(target: Path, host: str, pid: int) -> Path:
+    """Return the name that another process, maybe on another machine, writes `target` under."""
+    place = hashlib.sha256(host.encode("utf-8", "surrogateescape")).hexdigest()[:6]  # names may be long already
+    return target.with_name(f".{target.name}.{place}.{pid}{PARTIAL_SUFFIX}")
 
 
 @contextlib.contextmanager
-def atomic_file(target: Path) -> Iterator[BinaryIO]:
+def atomic_file(target: Path, *, partial: Path | None = None) -> Iterator[BinaryIO]:
     """Open a new file that takes the name `target` only when the block ends without an error.
 
     Parameters
     ----------
     target
         Final path; its folder is made when missing. An old file stays until the new one is safe on disk.
+    partial
+        Name until then, for who is sure to be the only writer; None takes one of this process.
 
     Yields
     ------
@@ -42,7 +66,7 @@ def atomic_file(target: Path) -> Iterator[BinaryIO]:
     StorageError
         The system refused: disk full, read-only, permission. Nothing is left under either name.
     """
-    partial = partial_path(target)
+    partial = partial or partial_path(target)
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         stream = open(partial, "w+b")
@@ -122,4 +146,9 @@ def storage_errors(path: Path) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}; free space or choose another output") from error
+        raise StorageError(f"{path}: {error.strerror or error}; {advice_on(error)}") from error
+
+
+def advice_on(error: OSError) -> str:
+    """Say what users can do when the system refuses to write."""
+    return _ADVICE.get(error.errno or 0, "check the disk or choose another output")

@@ -12,6 +12,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -25,6 +26,8 @@ MAX_GROWTH = 100
 """Largest size inside over the size of the file; float32 images of counts shrink to about a tenth, masks more."""
 SMALL_BYTES = 16 << 20
 """What may grow by any factor."""
+IDLE_BYTES = 1 << 18
+"""What may be read without anything coming out of it; a file of a million empty streams took half a minute."""
 
 _GZIP, _BZIP2 = b"\x1f\x8b", b"BZh"
 ENDINGS = tuple(f"{inner}{outer}" for inner in (".mrc", ".mrcs", ".map") for outer in (".gz", ".bz2"))
@@ -66,8 +69,9 @@ class CompressedMrcMovie(MovieSource):
         try:
             magic, size = raw.read(3), raw.seek(0, 2)
             raw.seek(0)
-            self._raw = raw
-            self._stream: bz2.BZ2File | gzip.GzipFile = bz2.open(raw) if magic == _BZIP2 else gzip.open(raw)
+            self._raw, self._packed = raw, _Packed(raw)
+            stream = bz2.open(self._packed) if magic == _BZIP2 else gzip.open(self._packed)
+            self._stream: bz2.BZ2File | gzip.GzipFile = stream
             self.header = self._parse(size)
         except BaseException:
             raw.close()
@@ -83,7 +87,9 @@ class CompressedMrcMovie(MovieSource):
         self.check_frame(index)
         size = self.header.section_size_bytes
         with self._damage():
-            self._stream.seek(self.header.data_offset + index * size)
+            start = self.header.data_offset + index * size
+            self._packed.expect(start + size)
+            self._stream.seek(start)
             raw = np.empty(size, np.uint8)
             buffer, done = raw.data, 0
             while done < size:
@@ -111,6 +117,7 @@ class CompressedMrcMovie(MovieSource):
     def _parse(self, compressed_bytes: int) -> MrcHeader:
         limit = max(SMALL_BYTES, MAX_GROWTH * compressed_bytes)
         with self._damage():
+            self._packed.expect(HEADER_BYTES)
             head = self._stream.read(HEADER_BYTES)
         seen = examine(head, limit)
         if seen.record is None:
@@ -129,6 +136,7 @@ class CompressedMrcMovie(MovieSource):
 
     def _read_extended(self, count: int) -> bytes:
         with self._damage():
+            self._packed.expect(HEADER_BYTES + count)
             return self._stream.read(count)
 
     @contextlib.contextmanager
@@ -142,6 +150,32 @@ class CompressedMrcMovie(MovieSource):
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise FormatError(f"{self.path}: damaged or incomplete ({error}); copy or export it again") from error
+
+
+class _Packed:
+    """The bytes of the file, given out as long as something comes out of them."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._taken = self._allowed = 0
+
+    def expect(self, size: int) -> None:
+        """Allow what `size` bytes from the start of the image can need; nothing grows by being compressed."""
+        self._allowed = IDLE_BYTES + 2 * size
+
+    def read(self, size: int = -1) -> bytes:
+        got = self._raw.read(size)
+        self._taken += len(got)
+        if self._taken > self._allowed:
+            raise EOFError(f"{self._taken} bytes hold less than {self._allowed} inside")
+        return got
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._taken = self._raw.seek(offset, whence)
+        return self._taken
+
+    def seekable(self) -> bool:
+        return True
 
 
 class _Section(MovieFrame):

@@ -22,9 +22,11 @@ _MAGIC = b"\x93NUMPY"
 _COMPRESSED_MAGIC = b"\x95CSDAT"
 _MAX_HEADER_BYTES = 1 << 18
 """A particle set with everything that cryoSPARC knows has about 200 columns in 10 kB."""
+_MAX_ROW_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 22
-# Names, numbers and brackets: no operators, no calls, and no escapes within the names.
-_HEADER = re.compile(r"(?:'[^'\\\n]*'|\d{1,19}L?|[\[\](){},: \n]|True|False)*")
+# Names, numbers and brackets: no operators, no calls, and no escapes within the names. Each number has one way to match:
+# without the lookahead, a row of digits took minutes.
+_HEADER = re.compile(r"(?:'[^'\\\n]*'|\d{1,19}(?!\d)L?|[\[\](){},: \n]|True|False)*")
 _MAX_DEPTH = 6
 
 _SOURCES = {
@@ -177,6 +179,8 @@ def _parse_header(text: str, path: Path) -> tuple[np.dtype[Any], int]:
         raise FormatError(f"{path}: holds Python objects, which are never loaded; save it with fixed-size columns")
     if dtype.names is None or dtype.itemsize == 0:
         raise FormatError(f"{path}: an array without named columns; a cryoSPARC dataset has them; check the file")
+    if dtype.itemsize > _MAX_ROW_BYTES:
+        raise FormatError(f"{path}: rows of {dtype.itemsize} bytes; allowed: up to {_MAX_ROW_BYTES}; check the file")
     if not (isinstance(shape, tuple) and len(shape) == 1 and type(shape[0]) is int):
         raise FormatError(f"{path}: an array of shape {shape!r}; a cryoSPARC dataset has one axis; check the file")
     return dtype, shape[0]
@@ -199,4 +203,8 @@ def _read_columns(
         chunk = np.frombuffer(payload, dtype)
         for name, column in columns.items():
             column[first : first + wanted] = chunk[name]
+        # Looked at in every chunk: a sparse file may have a thousand million rows of nothing.
+        if chunk[names[0]].dtype.kind in "SU" and not np.char.str_len(chunk[names[0]]).all():
+            row = first + int(np.flatnonzero(np.char.str_len(chunk[names[0]]) == 0)[0])
+            raise FormatError(f"{path}: row {row + 1} names no file in {names[0]} (''); correct it")
     return columns

@@ -5,6 +5,7 @@ The header is examined in `cryoplug.formats.mrc_header`, written in `cryoplug.fo
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource, check_single
 from cryoplug.core.results import Finding
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
-from cryoplug.errors import CryoplugError, FormatError, ShapeError
+from cryoplug.errors import CryoplugError, FormatError, PixelError, ShapeError
 from cryoplug.formats.mrc_header import (
     MrcHeader,
     describe_foreign,
@@ -143,9 +144,19 @@ class _PixelBytes:
         self._descriptor = open_for_reading(path)
         try:
             self.header = parse_header(path, self._descriptor)
+            self._check_written()
         except BaseException:
             self.close()
             raise
+
+    def _check_written(self) -> None:
+        """Refuse a file whose pixels are one hole: zeros without end, which would take hours to read."""
+        try:
+            os.lseek(self._descriptor, self.header.data_offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                path = self.header.path
+                raise PixelError(f"{path}: not one pixel was ever written (a sparse file); copy it again") from error
 
     def read(self, offset: int, size: int) -> npt.NDArray[np.uint8]:
         header = self.header

@@ -6,13 +6,16 @@ beside ``data_micrographs``, ``data_movies`` or ``data_particles``. The text its
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from cryoplug.core.atomic import write_text
 from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError
-from cryoplug.formats.star_parser import parse_star
+from cryoplug.formats.star_parser import parse_lines, parse_star
 from cryoplug.formats.star_text import StarBlock, StarFile, format_star
 
 __all__ = [
@@ -30,6 +33,9 @@ __all__ = [
 
 MAX_BYTES = 1 << 30
 """A STAR file of ten million particles is about this long."""
+MAX_LINE_BYTES = 1 << 20
+"""A row of a thousand columns has some 20 kB."""
+_SNIFFED_BYTES = 1 << 16
 MICROGRAPH_COLUMN = "rlnMicrographName"
 MOVIE_COLUMN = "rlnMicrographMovieName"
 IMAGE_COLUMN = "rlnImageName"
@@ -74,16 +80,38 @@ def read_star(path: str | Path) -> StarFile:
         size_bytes = path.stat().st_size
         if size_bytes > MAX_BYTES:
             raise FormatError(f"{path}: {size_bytes} bytes; allowed for a STAR file: {MAX_BYTES}; split it")
-        payload = path.read_bytes()
+        with path.open("rb") as stream:
+            if b"\0" in stream.read(_SNIFFED_BYTES):
+                raise FormatError(f"{path}: this is a binary file, not a STAR file; check the name")
+            stream.seek(0)
+            return parse_lines(_lines(stream, path), path)
     except OSError as error:
         if isinstance(error, InputError):
             raise
         raise StorageError(f"{path}: reading failed: {error.strerror or error}; check permissions and disk") from error
     except ValueError as error:
+        if isinstance(error, InputError):
+            raise
         raise MissingInputError(f"{str(path)!r}: this cannot be a file name ({error}); correct it") from error
-    if b"\0" in payload:
-        raise FormatError(f"{path}: this is a binary file, not a STAR file; check the name")
-    return parse_star(payload.decode("utf-8", "surrogateescape"), path)
+
+
+def _lines(stream: BinaryIO, path: Path) -> Iterator[str]:
+    # Line by line: what is no STAR file is refused at its first wrong line, however long it is.
+    line = b"\n"
+    for number in itertools.count(1):
+        ended = line.endswith(b"\n")
+        line = stream.readline(MAX_LINE_BYTES + 1)
+        if not line:
+            if ended:
+                yield ""
+            return
+        if len(line) > MAX_LINE_BYTES:
+            raise FormatError(
+                f"{path}: line {number}: more than {MAX_LINE_BYTES} bytes; allowed: {MAX_LINE_BYTES}; check it"
+            )
+        if b"\0" in line:
+            raise FormatError(f"{path}: line {number}: a NUL byte; this is a binary or damaged file; copy it again")
+        yield line.removesuffix(b"\r\n" if line.endswith(b"\r\n") else b"\n").decode("utf-8", "surrogateescape")
 
 
 def write_star(path: str | Path, star: StarFile) -> None:

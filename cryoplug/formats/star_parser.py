@@ -6,6 +6,7 @@ Line numbers are in every message, because a short row that a lenient reader pad
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from cryoplug.formats.star_text import SPACE, TOKEN, StarBlock, StarFile
 
 MAX_COLUMNS = 1000
 """RELION knows some 400 names; the lists of a hostile file would be searched for hours."""
+MAX_BLOCKS = 20_000
+"""A tilt series has one block; the largest projects have some thousand."""
+MAX_FILLER_LINES = 100_000
+"""Lines of comment or nothing, one after another."""
 # A quote ends a token only before white space, so that an apostrophe within a name stays what it is (the CIF rule).
 _QUOTED = {mark: re.compile(rf"{mark}(.*?){mark}(?=[{SPACE}]|$)") for mark in "'\""}
 _NUMBER = re.compile(r"#\d+(?![^\s\[])\s*")
@@ -21,12 +26,19 @@ _NUMBER = re.compile(r"#\d+(?![^\s\[])\s*")
 
 def parse_star(text: str, path: Path) -> StarFile:
     """Read the text of a STAR file; `path` is for messages. Raises what `read_star` raises."""
-    parser = _Parser(path)
     # Only these newlines: str.splitlines would also cut at form feeds and at Unicode separators within a name.
-    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+    return parse_lines(text.replace("\r\n", "\n").split("\n"), path)
+
+
+def parse_lines(lines: Iterable[str], path: Path) -> StarFile:
+    """Read lines without their ends, one at a time; the last one is empty when the text ends with a newline."""
+    parser = _Parser(path)
+    ends = ["", ""]
     for number, line in enumerate(lines, start=1):
+        line = line.removeprefix("\ufeff") if number == 1 else line
+        ends = [ends[1], line]
         parser.take(number, line.strip(SPACE))
-    parser.refuse_cut_value(lines)
+    parser.refuse_cut_value(ends)
     return parser.finish()
 
 
@@ -40,13 +52,14 @@ class _Parser:
         self.comments: list[str] = []
         self.in_loop = False
         self.note = ""
+        self.number = self.filler_lines = 0
 
     def take(self, number: int, line: str) -> None:
-        if not line:
+        self.number = number
+        if not line or line.startswith("#"):
+            self._take_filler(number, line)
             return
-        if line.startswith("#"):
-            self.comments.append(line)
-            return
+        self.filler_lines = 0
         lowered = line.lower()
         in_rows = self.in_loop and self.block is not None and bool(self.block.columns)
         # A first value may look like a keyword (data_001.mrc); a keyword stands alone in its line.
@@ -64,6 +77,13 @@ class _Parser:
         else:
             self._take_row(number, line)
 
+    def _take_filler(self, number: int, line: str) -> None:
+        self.filler_lines += 1
+        if self.filler_lines > MAX_FILLER_LINES:
+            raise self._error(number, f"more than {MAX_FILLER_LINES} lines without a value; check the file")
+        if line:
+            self.comments.append(line)
+
     def finish(self) -> StarFile:
         if not self.blocks:
             raise FormatError(f"{self.path}: no data_ block; a STAR file has at least one; check the file")
@@ -77,7 +97,7 @@ class _Parser:
         before, last = lines[-2], lines[-1]
         if before.strip(SPACE) and before[-1] in SPACE and last.strip(SPACE) and last[-1] not in SPACE:
             raise self._error(
-                len(lines), f"the file ends within this line: {last[-40:]!r}; copy it again, or complete the line"
+                self.number, f"the file ends within this line: {last[-40:]!r}; copy it again, or complete the line"
             )
 
     def _start_block(self, number: int, line: str) -> None:
@@ -88,6 +108,8 @@ class _Parser:
             raise self._error(number, f"text after the name of block data_{name}: {tokens[1]!r}; use a new line")
         if name in self.blocks:
             raise self._error(number, f"block data_{name} is there twice; a name may stand once; rename or remove one")
+        if len(self.blocks) == MAX_BLOCKS:
+            raise self._error(number, f"more than {MAX_BLOCKS} blocks; split the file")
         self.block = self.blocks[name] = StarBlock(name, False, preamble=self.comments)
         self.comments, self.in_loop = [], False
 
@@ -164,4 +186,6 @@ class _Parser:
         return self.block
 
     def _error(self, number: int, message: str) -> FormatError:
-        return FormatError(f"{self.path}: line {number}: {message}")
+        # Names in it may be a megabyte long.
+        shown = message if len(message) <= 1000 else f"{message[:600]} ... {message[-300:]}"
+        return FormatError(f"{self.path}: line {number}: {shown}")

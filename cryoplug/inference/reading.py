@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CLIPPED_WARNING = 0.2
 """Percentile normalization clips 5 % of an ordinary micrograph; beyond this the network sees little of it."""
+OTHER_SCALE = 1.5
+"""Factor between the pixel sizes of a micrograph and of the training data from which on a warning is given."""
 
 
 def read_all(
@@ -93,7 +95,7 @@ def _read_one(job: DenoiseJob, source: _Guarded, denoiser: Denoiser, out: Channe
         clipped += _count_clipped(inner, normalization)
         deviation.add(inner)
         out.put(Rows(band, normalization.apply(rows)))
-    warnings = _warnings(job, source, normalization, clipped / (source.shape[0] * source.shape[1]))
+    warnings = _warnings(job, source, denoiser, normalization, clipped / (source.shape[0] * source.shape[1]))
     out.put(End("; ".join(warnings), deviation.value))
 
 
@@ -125,9 +127,17 @@ def _count_clipped(rows: np.ndarray, normalization: Normalization) -> int:
     return int(np.count_nonzero(rows < low)) + int(np.count_nonzero(rows > high))
 
 
-def _warnings(job: DenoiseJob, source: MicrographSource, normalization: Normalization, clipped: float) -> Iterator[str]:
+def _warnings(
+    job: DenoiseJob, source: MicrographSource, denoiser: Denoiser, normalization: Normalization, clipped: float
+) -> Iterator[str]:
     yield from source.warnings
     header, given = source.pixel_size_angstrom, job.pixel_size_angstrom
+    known, trained = header or given, denoiser.checkpoint.pixel_size_angstrom
+    if known and trained and max(known / trained, trained / known) > OTHER_SCALE:
+        yield (
+            f"pixel size {known:g} A, but the checkpoint was trained at {trained:g} A: noise and particles look "
+            "different to the network; use one trained near this pixel size"
+        )
     if header is not None and given is not None and abs(header - given) > 0.01 * given:
         yield f"the header says {header:g} A/px, the STAR file {given:g}; the header's was kept"
     if normalization.kind == "percentile" and clipped > CLIPPED_WARNING:

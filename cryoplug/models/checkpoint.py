@@ -259,12 +259,15 @@ def _examine(folder: Path) -> tuple[Checkpoint | None, list[Finding]]:
 
 def _read_record(folder: Path, findings: list[Finding]) -> dict[str, Any]:
     path = folder / JSON_NAME
-    if not path.exists():
-        return {}
 
     def bad(message: str) -> None:
         findings.append(Finding("error", JSON_NAME, message))
 
+    if not path.exists():
+        # Founding folders hold nothing but .bin files; beside model.safetensors it was lost, and the normalization with it.
+        if (folder / SAFETENSORS_NAME).exists():
+            bad(f"missing beside {SAFETENSORS_NAME}, so that the normalization is unknown; copy the whole folder again")
+        return {}
     try:
         record = parse_json(read_limited(path, MAX_JSON_BYTES))
     except InputError as error:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -15,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryoplug.core.atomic import PARTIAL_SUFFIX, fsync_file, fsync_folder, storage_errors
-from cryoplug.core.untrusted import allocated_bytes
 from cryoplug.errors import CryoplugError, FormatError, StorageError
-from cryoplug.store.layout import PatchRun, StoreLayout, check_count, check_equal_counts, storage_dtype
+from cryoplug.store.layout import PatchRun, check_equal_counts, storage_dtype
 from cryoplug.store.lock import OutputLock
 from cryoplug.store.manifest import DTYPES, MAX_SIDE_PX, SPLITS, Manifest, MicrographEntry, Window
 from cryoplug.store.writer import StoreWriter
@@ -33,8 +33,22 @@ def partial_name(path: Path) -> Path:
     return path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
 
 
-def hdf5_layout(path: Path) -> StoreLayout:
-    """Find the patches of an HDF5 store.
+@dataclass(frozen=True)
+class Hdf5Content:
+    """What an HDF5 store holds, apart from its pixels."""
+
+    manifest_text: str | None
+    """The manifest as JSON, not looked at yet; None when there is none."""
+    runs: Mapping[str, tuple[PatchRun, PatchRun]]
+    """For each split that has patches: noisy, clean."""
+    patch_shape: tuple[int, int] | None
+    """(y, x) in pixels; None without patches."""
+    dtype: str | None
+    """``float32`` or ``float16``; None without patches."""
+
+
+def read_content(path: Path) -> Hdf5Content:
+    """Find the patches and the manifest; `cryoplug.store.hdf5_guard` calls this where libhdf5 can do no harm.
 
     Parameters
     ----------
@@ -49,7 +63,7 @@ def hdf5_layout(path: Path) -> StoreLayout:
     with _hdf5_errors(path), h5py.File(path, "r", locking="best-effort") as file:
         if file.userblock_size:
             raise FormatError(f"{path}: has a user block; allowed: none; write it again with cryoplug convert")
-        manifest = _manifest(file, path)
+        text = _manifest_text(file, path)
         runs, shapes, dtypes = {}, set(), set()
         for split in SPLITS:
             group = _group(file, split, path)
@@ -64,26 +78,9 @@ def hdf5_layout(path: Path) -> StoreLayout:
                 runs[split] = sides[0][0], sides[1][0]
                 shapes |= {shape for _, shape, _ in sides}
                 dtypes |= {dtype for _, _, dtype in sides}
-    if not runs:
-        raise FormatError(f"{path}: no patches under train/noisy, train/clean or test; is it a cryoplug store?")
     if len(shapes) > 1 or len(dtypes) > 1:
         raise FormatError(f"{path}: patches of different shape or type; allowed: one shape, one type")
-    shape, dtype = shapes.pop(), storage_dtype(dtypes.pop())
-    if manifest is not None:
-        if (manifest.patch_shape, manifest.dtype) != (shape, dtype.name):
-            raise FormatError(
-                f"{path}: patches are {shape} {dtype.name} but the manifest says {manifest.patch_shape} "
-                f"{manifest.dtype}; run the convert again"
-            )
-        for split in SPLITS:
-            check_count(path, len(runs[split][0].offsets) if split in runs else 0, manifest, split)
-    return StoreLayout(manifest=manifest, patch_shape=shape, dtype=dtype, runs=runs)
-
-
-def hdf5_manifest(path: Path) -> Manifest | None:
-    """Read only the manifest; None when the file has none."""
-    with _hdf5_errors(path), h5py.File(path, "r", locking="best-effort") as file:
-        return _manifest(file, path)
+    return Hdf5Content(text, runs, shapes.pop() if shapes else None, dtypes.pop() if dtypes else None)
 
 
 class Hdf5Writer(StoreWriter):
@@ -165,14 +162,15 @@ class Hdf5Writer(StoreWriter):
             self._file = None
 
 
-def _manifest(file: h5py.File, path: Path) -> Manifest | None:
+def _manifest_text(file: h5py.File, path: Path) -> str | None:
     if not h5py.h5a.exists(file.id, MANIFEST_ATTRIBUTE.encode()):
         return None
     attribute = h5py.h5a.open(file.id, MANIFEST_ATTRIBUTE.encode())
     # Text of fixed length may claim gigabytes; what cryoplug writes is one text of variable length.
-    if attribute.shape != () or h5py.check_string_dtype(attribute.dtype) != h5py.string_info("utf-8", None):
+    text = h5py.check_string_dtype(attribute.dtype)
+    if attribute.shape != () or text is None or text.length is not None:
         raise FormatError(f"{path}: attribute {MANIFEST_ATTRIBUTE} is not one text of variable length; convert again")
-    return Manifest.from_json(str(file.attrs[MANIFEST_ATTRIBUTE]), path=path, pixel_bytes=allocated_bytes(path))
+    return str(file.attrs[MANIFEST_ATTRIBUTE])
 
 
 def _group(file: h5py.File, split: str, path: Path) -> h5py.Group | None:
@@ -213,7 +211,7 @@ def _run(group: h5py.Group, side: str, path: Path) -> tuple[PatchRun, tuple[int,
         raise FormatError(f"{path}: {name} is {dataset.dtype}; allowed: little-endian {', '.join(DTYPES)}")
     if dataset.ndim != 3 or not all(0 < side <= MAX_SIDE_PX for side in dataset.shape[1:]):
         raise FormatError(
-            f"{path}: {name} has the shape {dataset.shape}; allowed: (n, y, x) with sides from 1 to {MAX_SIDE_PX}; "
+            f"{path}: {name} has the shape {dataset.shape}; allowed: shape (n, y, x) with sides from 1 to {MAX_SIDE_PX}; "
             "run the convert again"
         )
     count, shape = int(dataset.shape[0]), (int(dataset.shape[1]), int(dataset.shape[2]))
@@ -239,8 +237,11 @@ def _chunk_offsets(dataset: h5py.Dataset, name: str, path: Path, patch: int) -> 
     count, size = dataset.shape[0], path.stat().st_size
     # A sparse file may be as long as it likes: the index of the chunks is what really takes place.
     chunks = dataset.id.get_num_chunks()
-    if chunks != count:
-        raise FormatError(f"{path}: {name} has pixels for {chunks} of {count} patches; convert again")
+    if chunks < count:
+        raise FormatError(
+            f"{path}: {name} has no pixels for patch {chunks} or one before it: {chunks} of {count} patches are there; "
+            "convert again"
+        )
     offsets = np.full(count, -1, dtype=np.int64)
 
     def remember(info: h5py.h5d.StoreInfo) -> None:
@@ -263,6 +264,6 @@ def _hdf5_errors(path: Path) -> Iterator[None]:
         yield
     except CryoplugError:
         raise
-    except (OSError, LookupError, ValueError, TypeError, RuntimeError, ArithmeticError, AttributeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
         # libhdf5 reports damage in all of these, depending on where it meets it.
         raise FormatError(f"{path}: not a readable HDF5 file ({error}); run the convert again") from error

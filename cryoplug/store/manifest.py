@@ -24,10 +24,10 @@ DTYPES = ("float32", "float16")
 PAIR_REGIMES = ("noise", "clean", "halves")
 MAX_BYTES = 256 * 1024 * 1024
 """A longer manifest is not read: half a million patches need about 10 MB."""
-SMALL_BYTES = 2 * 1024 * 1024
-"""What is read without asking how many pixels there are: parsed, it takes up to 50 MB."""
-PIXEL_BYTES_PER_BYTE = 16
-"""A longer manifest needs so many bytes of pixels for each of its own: a pair of 16 x 16 float16 has 1024 for about 15."""
+SMALL_BYTES, SMALL_VALUES = 8 * 1024 * 1024, 500_000
+"""What is read without asking how many pixels there are: 120,000 patches. Parsed it takes up to 100 MB."""
+PIXEL_BYTES_PER_BYTE, PIXEL_BYTES_PER_VALUE = 16, 64
+"""A longer manifest needs so many bytes of pixels: a pair of 16 x 16 float16 has 1024 for 15 bytes and 4 values."""
 MAX_SIDE_PX = 1 << 17
 """Longest side of a micrograph or patch, as in `cryoplug.formats.mrc_header`."""
 MAX_PIXEL_SIZE = 1e7
@@ -167,9 +167,7 @@ class Manifest:
         FormatError
             Not JSON, a field missing or of the wrong type, or counts that contradict the windows.
         """
-        limit = _limit(pixel_bytes)
-        if len(text) > limit:
-            _refuse(path, f"manifest of {len(text)} bytes; allowed with so few pixels: up to {limit}")
+        _refuse_bomb(text, pixel_bytes, path)
         try:
             record = parse_json(text)
         except ValueError as error:
@@ -183,13 +181,27 @@ def read_manifest(path: Path) -> Manifest:
     with storage_errors(path):
         if path.stat().st_size > SMALL_BYTES:
             pixel_bytes = sum(allocated_bytes(item) for item in path.parent.glob("*.bin") if item.is_file())
-    return Manifest.from_json(read_limited(path, _limit(pixel_bytes)), path=path, pixel_bytes=pixel_bytes)
+    limit = _limit(SMALL_BYTES, pixel_bytes // PIXEL_BYTES_PER_BYTE)
+    return Manifest.from_json(read_limited(path, limit), path=path, pixel_bytes=pixel_bytes)
 
 
-def _limit(pixel_bytes: int | None) -> int:
-    if pixel_bytes is None:
-        return MAX_BYTES
-    return min(MAX_BYTES, max(SMALL_BYTES, pixel_bytes // PIXEL_BYTES_PER_BYTE))
+def _limit(small: int, suited: int) -> int:
+    return min(MAX_BYTES, max(small, suited))
+
+
+def _refuse_bomb(text: str | bytes, pixel_bytes: int | None, path: Path) -> None:
+    # Three bytes of JSON may take 72 of memory, so the values are counted before anything is parsed.
+    marks = (b"[", b"{", b",") if isinstance(text, bytes) else ("[", "{", ",")
+    values = sum(text.count(mark) for mark in marks)  # type: ignore[arg-type, misc]
+    pixels = MAX_BYTES * PIXEL_BYTES_PER_BYTE if pixel_bytes is None else pixel_bytes
+    checks = (
+        (len(text), "bytes", SMALL_BYTES, PIXEL_BYTES_PER_BYTE),
+        (values, "values", SMALL_VALUES, PIXEL_BYTES_PER_VALUE),
+    )
+    for found, unit, small, ratio in checks:
+        limit = _limit(small, pixels // ratio)
+        if found > limit:
+            _refuse(path, f"manifest of {found} {unit}; allowed with {pixels} bytes of pixels: up to {limit}")
 
 
 def _dump(value: object) -> str:

@@ -189,7 +189,7 @@ def open_store(path: str | Path, *, patch_size: int = 1024) -> PairStore:
     if path.is_file() and path.suffix == ".bin":
         return PairStore(path, raw.raw_layout(path.parent, patch_size=patch_size))
     if path.is_file():
-        from cryoplug.store.hdf5 import hdf5_layout
+        from cryoplug.store.hdf5_guard import hdf5_layout
 
         return PairStore(path, hdf5_layout(path))
     if not (path / raw.MANIFEST_NAME).is_file():
@@ -259,7 +259,7 @@ def finished_files(target: Path, format: str) -> list[Path]:
 def finished_manifest(target: Path, format: str) -> Manifest | None:
     """Return the manifest of the finished store at `target`; None when there is none."""
     if format == "hdf5":
-        from cryoplug.store.hdf5 import hdf5_manifest
+        from cryoplug.store.hdf5_guard import hdf5_manifest
 
         return hdf5_manifest(target) if target.is_file() else None
     raw.finish_interrupted(target)

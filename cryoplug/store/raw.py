@@ -268,10 +268,10 @@ def _interleaved(path: Path) -> tuple[tuple[int, int], tuple[PatchRun, PatchRun]
     if len(header) < INTERLEAVED_HEADER_BYTES:
         raise FormatError(f"{path}: {size} bytes; allowed: a header of 16 bytes and patches; run the convert again")
     count, height, width, channels = (int(value) for value in np.frombuffer(header, "<i4"))
-    if min(count, height, width) < 1 or max(height, width) > MAX_SIDE_PX or channels != 1:
+    if min(count, height, width) < 1 or channels != 1:
         raise FormatError(
             f"{path}: header says n {count}, height {height}, width {width}, channels {channels}; "
-            f"allowed: sizes from 1 to {MAX_SIDE_PX} and 1 channel; run the convert again"
+            "allowed: positive sizes and 1 channel; run the convert again"
         )
     patch = 4 * height * width
     if size != INTERLEAVED_HEADER_BYTES + 2 * count * patch:
@@ -279,6 +279,8 @@ def _interleaved(path: Path) -> tuple[tuple[int, int], tuple[PatchRun, PatchRun]
             f"{path}: {size} bytes but the header says {count} pairs of {height}x{width} float32 "
             f"({INTERLEAVED_HEADER_BYTES + 2 * count * patch} bytes); it was cut off or is of another kind"
         )
+    if max(height, width) > MAX_SIDE_PX:
+        raise FormatError(f"{path}: patches of {height}x{width}; allowed: up to {MAX_SIDE_PX} a side; cut smaller ones")
     noisy, clean = (
         range(start, size, 2 * patch) for start in (INTERLEAVED_HEADER_BYTES, INTERLEAVED_HEADER_BYTES + patch)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass
@@ -57,8 +58,15 @@ class Training:
     device: torch.device
     """Where the batches go."""
 
-    def run(self, progress: Progress) -> None:
+    def run(self, progress: Progress, interrupts: Interrupts | None = None) -> None:
         """Train until all epochs are done.
+
+        Parameters
+        ----------
+        progress
+            Called with every event.
+        interrupts
+            Signals that the caller catches already, some of which may have come; None catches them here.
 
         Raises
         ------
@@ -68,7 +76,7 @@ class Training:
             A signal asked for an end; the state is saved.
         """
         loader = BatchLoader(self.store, batch_size=self.config.batch_size, device=self.device)
-        with Interrupts() as interrupts:
+        with contextlib.nullcontext(interrupts) if interrupts else Interrupts() as interrupts:
             saver = _Saver(self, interrupts, progress)
             with self.engine.heeding(saver.heed_signals):
                 while self.position.epoch <= self.config.epochs:

@@ -12,7 +12,8 @@ from cryoplug.core.results import Finding
 from cryoplug.errors import InputError, StorageError
 from cryoplug.store.pairs import HDF5_SUFFIXES
 from cryoplug.store.raw import MANIFEST_NAME, partial_name
-from cryoplug.workflows.inspect_files import inspect_micrograph, inspect_star
+from cryoplug.workflows.discovered import searched_endings
+from cryoplug.workflows.inspect_files import inspect_cs, inspect_micrograph, inspect_star
 from cryoplug.workflows.inspect_runs import inspect_checkpoint, inspect_run, inspect_runs, is_checkpoint, is_run
 from cryoplug.workflows.inspect_store import PAIR_BINS, inspect_store, is_store
 from cryoplug.workflows.inspection import Inspection
@@ -101,6 +102,8 @@ def _inspection(path: Path, store: Callable[[Path], Inspection]) -> Inspection:
         return Inspection(path, "unusable", {}, (Finding("error", "path", message),))
     if path.suffix.lower() == ".star":
         return inspect_star(path)
+    if path.suffix.lower() == ".cs":
+        return inspect_cs(path)
     if path.name == MANIFEST_NAME or path.name in PAIR_BINS:
         return store(path.parent)
     if is_checkpoint(path):
@@ -141,10 +144,8 @@ def _parts(path: Path) -> Iterator[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    from cryoplug.formats.registry import formats
-
-    known = {extension for spec in formats().values() for extension in spec.extensions} | {".star"}
-    return not path.name.startswith(".") and path.is_file() and path.suffix.lower() in known
+    known = (*searched_endings(), ".star", ".cs")
+    return not path.name.startswith(".") and path.is_file() and path.name.lower().endswith(known)
 
 
 def _runs_below(path: Path) -> list[Path]:

@@ -1,9 +1,10 @@
-"""Inspect one micrograph or one STAR file."""
+"""Inspect one micrograph, stack or movie, or one STAR file or cryoSPARC dataset."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from cryoplug.core.micrograph import MicrographSource
 from cryoplug.core.results import Finding
 from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import FormatError, InputError
+from cryoplug.formats.cs import cs_images
 from cryoplug.formats.mrc_header import examine, open_for_reading, read_head
-from cryoplug.formats.registry import format_of
-from cryoplug.formats.star import StarFile, micrograph_table, pixel_sizes, read_star
+from cryoplug.formats.registry import format_of, open_movie
+from cryoplug.formats.star import ImageTable, StarFile, image_table, read_star
 from cryoplug.workflows.discovery import discover
 from cryoplug.workflows.inspection import Inspection
 
@@ -21,7 +23,10 @@ _SHOWN_MISSING = 5
 
 
 def inspect_micrograph(path: Path) -> Inspection:
-    """Inspect an image file: its header, its size, its statistics, and all that its format's validator finds."""
+    """Inspect an image file: its header, its size, its statistics, and all that its format's validator finds.
+
+    Of a stack or movie the first image is looked at.
+    """
     summary: dict[str, Any] = {"size_bytes": path.stat().st_size}
     try:
         spec = format_of(path)
@@ -30,20 +35,24 @@ def inspect_micrograph(path: Path) -> Inspection:
         return Inspection(path, "unusable", summary, (finding,))
     summary["format"] = spec.id
     findings = list(spec.validate(path))
+    kind = "micrograph"
     if spec.id == "mrc":
         summary |= _mrc_header(path)
     try:
-        with spec.open(path) as source:
+        with open_movie(path) as movie:
+            if movie.frame_count > 1:
+                kind, summary["images"] = "stack or movie", movie.frame_count
             summary |= {
-                "shape": list(source.shape),
-                "dtype": source.dtype.name,
-                "pixel_size_angstrom": source.pixel_size_angstrom,
+                "shape": list(movie.frame_shape),
+                "dtype": movie.dtype.name,
+                "pixel_size_angstrom": movie.pixel_size_angstrom,
             }
-            summary |= _statistics(source, findings)
+            with movie.frame(0) as source:
+                summary |= _statistics(source, findings)
     except InputError as error:
         if not any(item.severity == "error" for item in findings):
             findings.append(Finding("error", "file", str(error).removeprefix(f"{path}: ")))
-    return Inspection(path, "micrograph", summary, tuple(findings))
+    return Inspection(path, kind, summary, tuple(findings))
 
 
 def _statistics(source: MicrographSource, findings: list[Finding]) -> dict[str, Any]:
@@ -105,22 +114,43 @@ def inspect_star(path: Path) -> Inspection:
     findings: list[Finding] = []
     if not star.blocks:
         findings.append(Finding("error", "text", "no data_ block in it; it is empty or no STAR file"))
-    elif _has_micrographs(star):
-        summary["optics_groups"] = _optics_groups(star)
-        summary |= _pixel_sizes(star, findings)
-        summary |= _micrographs(path, findings)
     else:
-        message = "no table names micrographs (rlnMicrographName), so convert and denoise cannot take it as input"
-        findings.append(Finding("note", "tables", message))
+        table = _images(star, findings)
+        if table is not None:
+            summary["optics_groups"] = _optics_groups(star)
+            summary["images_in"] = table.column
+            summary |= _pixel_sizes(table.pixel_sizes, findings)
+            summary |= _files(path, findings)
     return Inspection(path, "star", summary, tuple(findings))
 
 
-def _has_micrographs(star: StarFile) -> bool:
+def inspect_cs(path: Path) -> Inspection:
+    """Inspect a cryoSPARC dataset: the images that it names, and their pixel sizes."""
+    summary: dict[str, Any] = {"size_bytes": path.stat().st_size}
+    findings: list[Finding] = []
     try:
-        table = micrograph_table(star)
-    except InputError:
-        return False
-    return "rlnMicrographName" in table.columns
+        images = cs_images(path, "either")
+    except InputError as error:
+        findings.append(Finding("error", "dataset", str(error).removeprefix(f"{path}: ")))
+    else:
+        summary["rows"] = len(images)
+        summary |= _pixel_sizes([image.pixel_size_angstrom for image in images], findings)
+        summary |= _files(path, findings)
+    return Inspection(path, "cs", summary, tuple(findings))
+
+
+def _images(star: StarFile, findings: list[Finding]) -> ImageTable | None:
+    try:
+        return image_table(star, "either")
+    except FormatError:
+        message = (
+            "no table names micrographs, movies or images (rlnMicrographName, rlnMicrographMovieName, rlnImageName), "
+            "so convert and denoise cannot take it as input"
+        )
+        findings.append(Finding("note", "tables", message))
+    except InputError as error:
+        findings.append(Finding("error", "pixel size", str(error).removeprefix(f"{star.path}: ")))
+    return None
 
 
 def _optics_groups(star: StarFile) -> list[str]:
@@ -131,12 +161,8 @@ def _optics_groups(star: StarFile) -> list[str]:
     return block.column(name) if name else []
 
 
-def _pixel_sizes(star: StarFile, findings: list[Finding]) -> dict[str, Any]:
-    try:
-        counted = Counter(pixel_sizes(star))
-    except InputError as error:
-        findings.append(Finding("error", "pixel size", str(error)))
-        return {}
+def _pixel_sizes(sizes: Sequence[float | None], findings: list[Finding]) -> dict[str, Any]:
+    counted = Counter(sizes)
     known = [size for size in counted if size is not None]
     if known and (None in counted or max(known) > 1.01 * min(known)):
         shown = ", ".join(
@@ -146,13 +172,13 @@ def _pixel_sizes(star: StarFile, findings: list[Finding]) -> dict[str, Any]:
         message = f"{len(counted)} different ones, in angstrom: {shown}; train and denoise them apart"
         findings.append(Finding("warning", "pixel size", message))
     elif not known:
-        findings.append(Finding("note", "pixel size", "not given for any micrograph"))
+        findings.append(Finding("note", "pixel size", "not given for any image"))
     return {"pixel_size_angstrom": sorted(counted, key=str)}
 
 
-def _micrographs(path: Path, findings: list[Finding]) -> dict[str, Any]:
+def _files(path: Path, findings: list[Finding]) -> dict[str, Any]:
     try:
-        named = discover([str(path)])
+        named = discover([str(path)], kind="either")
     except InputError as error:
         findings.append(Finding("error", "micrographs", str(error).removeprefix(f"{path}: ")))
         return {}

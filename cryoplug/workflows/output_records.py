@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cryoplug.core.atomic import PARTIAL_SUFFIX, storage_errors, write_text
+from cryoplug.core.atomic import PARTIAL_SUFFIX, atomic_file, partial_path_of, storage_errors
 from cryoplug.core.results import to_json
 from cryoplug.errors import UsageError
 from cryoplug.workflows.outputs import PlannedOutput
@@ -87,15 +87,18 @@ def begin_output(item: PlannedOutput, record: OutputRecord) -> None:
     """
     old = read_record(item.record)
     if old is not None and not old.finished and (old.host, old.pid) != (record.host, record.pid):
-        rest = item.target.with_name(f".{item.target.name}.{old.pid}{PARTIAL_SUFFIX}")
+        rest = partial_path_of(item.target, old.host, old.pid)
         with storage_errors(rest):
             rest.unlink(missing_ok=True)
     write_record(item.record, record)
 
 
 def write_record(path: Path, record: OutputRecord) -> None:
-    """Write a record atomically."""
-    write_text(path, to_json(record) + "\n")
+    """Write a record atomically; the claim of its output makes this process the only writer."""
+    # One name for all processes: what a killed one left of a record is written over by the next.
+    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
+    with atomic_file(path, partial=partial) as stream, storage_errors(path):
+        stream.write((to_json(record) + "\n").encode("utf-8", "surrogateescape"))
 
 
 def read_record(path: Path) -> OutputRecord | None:

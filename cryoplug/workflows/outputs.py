@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cryoplug.core.atomic import PARTIAL_SUFFIX
+from cryoplug.core.atomic import PARTIAL_SUFFIX, advice_on
 from cryoplug.core.claims import CLAIM_SUFFIX
 from cryoplug.errors import StorageError, UsageError
 from cryoplug.workflows.discovered import DiscoveredMicrograph, known_endings, split_ending
@@ -17,15 +16,8 @@ from cryoplug.workflows.discovered import DiscoveredMicrograph, known_endings, s
 RECORD_FOLDER = ".cryoplug"
 """Below the output folder; may be deleted, then finished files are no longer known as such."""
 _PROBE_BYTES = 4096
-_LONGEST_NAME_BYTES = 224
-"""A file name has 255 bytes; while a record is written, its name is that of the output and 31 more."""
-_ADVICE = {
-    errno.EACCES: "get permission to write there or choose another output",
-    errno.EPERM: "get permission to write there or choose another output",
-    errno.EROFS: "the disk can only be read; choose another output",
-    errno.ENOSPC: "free space or choose another output",
-    errno.EDQUOT: "free space within your quota or choose another output",
-}
+_LONGEST_NAME_BYTES = 217
+"""A file name has 255 bytes; while a record is written, its name is that of the output and 38 more."""
 
 
 @dataclass(frozen=True)
@@ -178,13 +170,14 @@ def check_writable(folder: Path) -> None:
             probe = place / f".probe.{os.getpid()}{PARTIAL_SUFFIX}"
             try:
                 with probe.open("wb") as stream:
+                    probe.unlink()  # at once: a run that is killed here leaves nothing
                     stream.write(bytes(_PROBE_BYTES))
                     stream.flush()
                     os.fsync(stream.fileno())
             finally:
                 probe.unlink(missing_ok=True)
     except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, "check the disk or choose another output")
+        advice = advice_on(error)
         raise StorageError(f"{folder}: cannot be written: {error.strerror or error}; {advice}") from error
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cryoplug.core.interrupts import Interrupts
 from cryoplug.errors import UsageError
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.models.registry import model_spec
@@ -102,6 +103,8 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
     model_spec(config.model)
     device = choose_device(config.device)
     with contextlib.ExitStack() as stack:
+        # From the beginning: Slurm's warning may come while a store of a terabyte is being opened.
+        interrupts = stack.enter_context(Interrupts())
         store = stack.enter_context(open_store(request.data, patch_size=config.patch_size))
         split = split_patches(store, fraction=config.val_split, seed=config.seed, val_indices=request.val_indices)
         init = None if request.init is None else _load_init(request.init, config.model)
@@ -116,7 +119,7 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
             progress(Note("nothing will be saved; give --save to keep the best checkpoint"))
         if split.note:
             progress(Note(split.note))
-        return _train(request, store, split, init, identity, folder, device, progress)
+        return _train(request, store, split, init, identity, folder, device, progress, interrupts)
 
 
 def _train(
@@ -128,6 +131,7 @@ def _train(
     folder: RunFolder | None,
     device: Any,
     progress: Callable[[Event], None],
+    interrupts: Interrupts,
 ) -> TrainResult:
     from cryoplug.training.engine import BandEngine, fingerprint, open_engine
     from cryoplug.training.loop import Training, make_optimizer
@@ -176,7 +180,7 @@ def _train(
             folder.write_request(_run_record(request, identity, environment, finished=False))
             folder.write_validation_indices(write_indices(split.validation))
         if not already_finished:
-            training.run(lambda event: _forward(event, folder, training, progress))
+            training.run(lambda event: _forward(event, folder, training, progress), interrupts)
     if folder is not None:
         folder.write_request(_run_record(request, identity, environment, finished=True))
     assert position.best_epoch is not None and position.best_loss is not None

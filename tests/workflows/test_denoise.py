@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from cryoplug.cli.main import run as command_line
+from cryoplug.core.atomic import partial_path_of
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.errors import DeviceError, InputError, MissingInputError, Stopped, StorageError, UsageError
 from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, read_header, validate_mrc, write_mrc
@@ -248,11 +249,11 @@ def test_a_link_in_the_output_folder_cannot_lead_outside(here, checkpoints):
 
 
 def test_the_longest_name_works_and_a_longer_one_is_named_before_the_work(here, checkpoints):
-    longest = "x" * 220
+    longest = "x" * 213
     micrographs(here, [longest])
     assert statuses(go(checkpoints[0], f"{longest}.mrc")) == ["done"]
     micrographs(here, [longest + "y"])
-    with pytest.raises(UsageError, match=r"a name of 225 bytes \(allowed: 224\)"):
+    with pytest.raises(UsageError, match=r"a name of 218 bytes \(allowed: 217\)"):
         go(checkpoints[0], f"{longest}y.mrc")
 
 
@@ -355,8 +356,9 @@ def test_what_a_killed_run_left_of_a_file_goes_when_the_file_is_done_again(here,
     dead.wait()
     values = {**json.loads(record.read_text()), "finished": False, "pid": dead.pid}
     record.write_text(json.dumps(values))
-    Path("out/a.mrc").rename(f"out/.a.mrc.{dead.pid}.cryoplug-partial")
-    living = here / Path(f"out/.a.mrc.{os.getppid()}.cryoplug-partial")
+    target = Path("out/a.mrc")
+    target.rename(partial_path_of(target, values["host"], dead.pid))
+    living = here / partial_path_of(target, values["host"], os.getppid())
     living.write_bytes(b"another run")
     assert statuses(go(checkpoints[0], "a.mrc")) == ["done"]
     assert partials(here) == [living]

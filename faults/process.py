@@ -1,0 +1,146 @@
+"""Real processes of `cryoplug`: started, waited for, measured."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+COMMAND = Path(sys.executable).with_name("cryoplug")
+"""The command that is installed beside this Python."""
+NOBODY = 65534
+"""User and group without any rights."""
+LIMIT_S = 180.0
+"""A process that takes longer hangs."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a process is started in."""
+
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    """Variables to set; None removes one."""
+    folder: Path | None = None
+    """Working folder."""
+    stdin: IO[bytes] | int | None = subprocess.DEVNULL
+    """Where it reads from."""
+    stdout: Path | None = None
+    """A file or device instead of the log."""
+    before: Callable[[], object] | None = None
+    """Called in the new process before the program starts: limits, closed files."""
+    prefix: Sequence[str] = ()
+    """Program that starts it, with arguments."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A process that has ended."""
+
+    words: tuple[str, ...]
+    """Its arguments, without the program's name."""
+    code: int
+    """Exit code; of one that a signal killed, minus the signal."""
+    stdout: str
+    """What it printed."""
+    stderr: str
+    """What it said."""
+    seconds: float
+    """How long it ran."""
+    peak_mb: float
+    """The most memory it held."""
+
+    def line(self, wanted: str = "") -> str:
+        """Give the last line of stderr that has `wanted` in it, else the last of all."""
+        lines = [line for line in self.stderr.splitlines() if line.strip()]
+        return next((line for line in reversed(lines) if wanted in line), lines[-1] if lines else "")
+
+
+class Running:
+    """A process that was started.
+
+    Parameters
+    ----------
+    words
+        Arguments of `cryoplug`.
+    log
+        Prefix of the two files that get stdout and stderr.
+    how
+        What it is started in.
+    """
+
+    def __init__(self, words: Sequence[str | os.PathLike[str]], log: Path, how: Surroundings) -> None:
+        self.words = tuple(os.fspath(word) for word in words)
+        self._out, self._err = log.with_suffix(".out"), log.with_suffix(".err")
+        self._begin = time.monotonic()
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("CRYOPLUG")}
+        # The same on every machine: no plugin, and no GPU unless a row asks for one.
+        changes = {"CRYOPLUG_NO_PLUGINS": "1", "CUDA_VISIBLE_DEVICES": "", **how.environment}
+        environment.update({key: value for key, value in changes.items() if value is not None})
+        for key, value in changes.items():
+            if value is None:
+                environment.pop(key, None)
+        with (how.stdout or self._out).open("wb") as out, self._err.open("wb") as err:
+            self._process = subprocess.Popen(
+                [*how.prefix, str(COMMAND), *self.words],
+                env=environment,
+                cwd=how.folder,
+                stdin=how.stdin,
+                stdout=out,
+                stderr=err,
+                preexec_fn=how.before,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    @property
+    def said(self) -> str:
+        """What it has said so far."""
+        return self._err.read_text(encoding="utf-8", errors="replace")
+
+    def send(self, number: int) -> None:
+        """Send a signal; nothing when it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def wait_until(self, happened: Callable[[], bool], limit_s: float = LIMIT_S) -> bool:
+        """Wait for something; False when the process ended before, or it took too long."""
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            if happened():
+                return True
+            if not self.alive():
+                return happened()
+            time.sleep(0.002)
+        return False
+
+    def alive(self) -> bool:
+        """Tell whether it still runs."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def finish(self, limit_s: float = LIMIT_S) -> Finished:
+        """Wait for its end; kill it after `limit_s`."""
+        end = time.monotonic() + limit_s
+        while self.alive():
+            if time.monotonic() > end:
+                self.send(signal.SIGKILL)
+            time.sleep(0.005)
+        _, status, usage = os.wait4(self.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        return Finished(
+            words=self.words,
+            code=self._process.returncode,
+            stdout=self._out.read_text(encoding="utf-8", errors="replace") if self._out.exists() else "",
+            stderr=self.said,
+            seconds=time.monotonic() - self._begin,
+            peak_mb=usage.ru_maxrss / 1024,
+        )
