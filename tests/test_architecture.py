@@ -208,6 +208,8 @@ def heavy_after(code: str, tmp_path: Path) -> set[str]:
         "import cryoplug.workflows.inspect",
         "import cryoplug.cli.train",
         "import cryoplug.cli.denoise",
+        "import cryoplug.cli.evaluate",
+        "import cryoplug.workflows.evaluate",
         "from cryoplug.cli.main import run; assert run(['--help']) == 0",
         "from cryoplug.cli.main import run; assert run(['convert', '--help']) == 0",
         "from cryoplug.cli.main import run; assert run(['inspect', '--help']) == 0",

@@ -17,6 +17,7 @@ from cryoplug.errors import CryoplugError, StorageError, UsageError
 COMMANDS = {
     "convert": "Pack micrographs into a store of noisy/clean training patches.",
     "denoise": "Apply a checkpoint to micrographs.",
+    "evaluate": "Say how good a denoiser is, with truth or with halves.",
     "inspect": "Say what a file is and what is wrong with it.",
     "plugins": "Say which plugins are installed and which are broken.",
     "simulate": "Make micrographs with a known truth.",

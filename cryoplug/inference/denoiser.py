@@ -178,6 +178,13 @@ class Denoiser:
             rows = rows_that_fit(self._plan, min(rows, shape[0]), shape[1], overlap_px=self._overlap)
         return plan_tiles(shape, tile=(rows, shape[1]), overlap=self._overlap, multiple=self._multiple)
 
+    def tile_borders(self, shape: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Give the first row and the first column of every tile that an image ``(y, x)`` is computed in."""
+        bands = self.bands(shape)
+        # A tile is as high as its band, so the bands carry all borders between rows.
+        columns = {tile.paste.x0 for tile in self._tiles(bands[0].read.shape)}
+        return tuple(sorted({band.paste.y0 for band in bands})), tuple(sorted(columns))
+
     def forward(self, rows: ImageF32, band: Tile, should_stop: Callable[[], bool] = lambda: False) -> ImageF32:
         """Run the network over a band.
 
@@ -253,10 +260,7 @@ class Denoiser:
         return plan
 
     def _forward(self, rows: ImageF32, should_stop: Callable[[], bool]) -> ImageF32:
-        height, width = self._tile[0] + 2 * self._overlap, self._tile[1]
-        if self._workers is not None:
-            width = min(width, max(LEAST_TILE_PX, -(-rows.shape[1] // self.threads)))
-        tiles = plan_tiles(rows.shape, tile=(height, width), overlap=self._overlap, multiple=self._multiple)
+        tiles = self._tiles(rows.shape)
         result = np.empty(rows.shape, np.float32)
 
         def run(tile: Tile) -> None:
@@ -277,6 +281,12 @@ class Denoiser:
             for tile in tiles:
                 run(tile)
         return result
+
+    def _tiles(self, shape: tuple[int, ...]) -> list[Tile]:
+        height, width = self._tile[0] + 2 * self._overlap, self._tile[1]
+        if self._workers is not None:
+            width = min(width, max(LEAST_TILE_PX, -(-shape[1] // self.threads)))
+        return plan_tiles((shape[0], shape[1]), tile=(height, width), overlap=self._overlap, multiple=self._multiple)
 
     def _padded(self, pixels: torch.Tensor) -> torch.Tensor:
         """Repeat the last row and column up to the pooling grid; it only happens at the image's own border."""

@@ -1,1 +1,1 @@
-"""How good an image is, with a truth beside it."""
+"""How good an image is: by its truth, by the halves of its exposure, and beside simple filters."""

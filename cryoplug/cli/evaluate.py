@@ -1,0 +1,90 @@
+"""The command ``cryoplug evaluate``: how good a checkpoint or denoised files are, with truth or with halves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option
+from cryoplug.cli.output import echo_result, printable_name, say
+from cryoplug.cli.progress import file_progress
+
+
+@click.command(cls=CryoplugCommand)
+@click.argument("inputs", metavar="[INPUT]...", nargs=-1)
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Run, epoch_NNNN or founding folder to apply.")
+@click.option(
+    "--denoised",
+    multiple=True,
+    metavar="PATH",
+    help="Instead: denoised files of any program, of INPUT with --clean, else of the even halves; may be repeated.",
+)
+@click.option("--denoised-odd", multiple=True, metavar="PATH", help="Denoised odd halves; gives B and N apart.")
+@click.option("--clean", multiple=True, metavar="PATH", help="The truth of each INPUT; may be repeated.")
+@click.option("--even", multiple=True, metavar="PATH", help="Even halves, instead of those beside INPUT.")
+@click.option("--odd", multiple=True, metavar="PATH", help="Odd halves.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for records, table and figures."
+)
+@click.option(
+    "--require-better-than",
+    type=click.Choice(["identity", "affine", "gaussian", "wiener"]),
+    help="Exit with 1 unless the paired difference exceeds two standard errors.",
+)
+@click.option(
+    "--direction",
+    type=click.Choice(["auto", "even", "odd", "both"]),
+    default="auto",
+    show_default=True,
+    help="Half that is denoised and judged by the other; auto: both when equally noisy, else the less noisy one.",
+)
+@click.option(
+    "--normalize", type=click.Choice(["percentile", "zscore", "none"]), help="Instead of the checkpoint's own."
+)
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
+@click.option(
+    "--tile",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Side of a tile in pixels, for the seams.  [default: automatic]",
+)
+@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads.  [default: all cores]")
+@click.option("--accept-unproven", is_flag=True, help="Take halves without common signal instead of refusing them.")
+@overwrite_option
+@json_option
+def evaluate(output: Path, as_json: bool, **fields: Any) -> int:
+    """Say how good a denoiser is, with the best simple filters beside it on the same data.
+
+    With --clean: MSE, PSNR, SSIM, correlation, SNR = var(truth) / error after the best a*x+b, and where the FRC with
+    the truth falls below 0.5 and 0.143. Without truth, from the raw halves Re, Ro and the denoised ones De, Do:
+    signal S = cov(Re, Ro), noise left N = var(De) - cov(De, Do), bias B = cov(De, Do) + S - 2 cov(De, Ro), and the
+    mean squared error to the unknown truth B + N. De must come from Re alone: what was denoised from the sum of both
+    halves knows the noise of Ro. Halves are X_EVN and X_ODD beside INPUT, those that a STAR file names, or --even and
+    --odd, both at the same scale.
+
+    Pure noise with the measured spectrum is denoised too: what comes out was made up. Beside the denoiser stand the
+    identity, the best a*x+b, the best Gaussian and the Wiener filter, all fitted on the very data. With --denoised,
+    --tile says where that program had its tile borders. Exit code 1 when --require-better-than is not met.
+
+    Example: cryoplug evaluate --checkpoint saved_models/cryo_cnn Micrographs/*_EVN.mrc -o evaluation
+    --require-better-than gaussian
+    """
+    from cryoplug.reports.evaluation import table
+    from cryoplug.workflows.evaluate import EvaluateRequest
+    from cryoplug.workflows.evaluate import evaluate as run
+
+    request = EvaluateRequest(output=output, **fields)
+    with file_progress("evaluate") as show:
+        result = run(
+            request,
+            show,
+            lambda text: say(f"evaluate: {text}"),
+            lambda record: echo_result(record, as_json=as_json),
+        )
+    if result.summary is not None:
+        record = {"output": output, **result.details, "summary": result.summary, "failed": len(result.failed)}
+        echo_result(record, as_json=as_json, text=table(result.summary))
+        say(f"evaluate: {', '.join(path.name for path in result.outputs)} -> {printable_name(output)}")
+    return result.exit_code

@@ -1,0 +1,231 @@
+"""Everything that is measured on one micrograph, for a denoiser and the baselines beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cryoplug.errors import UsageError
+from cryoplug.metrics.halves import (
+    PSNR_RANGE_SIGMAS,
+    HalfImages,
+    HalvesMoments,
+    halves_moments,
+    mean_moments,
+    ring_moments,
+)
+from cryoplug.metrics.linear import fit_baselines
+from cryoplug.metrics.pixel import Image, best_affine
+from cryoplug.metrics.rings import Curve, Rings, spectrum
+from cryoplug.metrics.truth import TruthScore, score_truth, truth_frc
+
+DENOISED = "denoised"
+"""Name of the denoiser among the methods; the others are `cryoplug.metrics.linear.BASELINES`."""
+DIRECTIONS = ("auto", "even", "odd", "both")
+"""Which half is denoised and judged by the other one."""
+EQUALLY_NOISY = 1.5
+"""Up to this ratio of the variances of their noise, two halves count as equal."""
+
+
+@dataclass(frozen=True)
+class HalvesScore:
+    """The figures of `HalvesMoments` for one method, ready for a record; NaN where an estimate does not exist."""
+
+    error: float
+    """B + N, mean squared error to the unknown truth, square of the halves' unit."""
+    bias: float
+    """B."""
+    noise_left: float
+    """N."""
+    psnr_db: float
+    """With the range `psnr_range`."""
+    psnr_range: float
+    """Six standard deviations of the signal."""
+    snr_db: float
+    """S / (B + N)."""
+    snr_fitted_db: float
+    """The same after the best ``a*x + b``."""
+    correlation: float
+    """corr(De, Ro)."""
+    correlation_multiple: float
+    """corr(De, Ro) / corr(Re, Ro)."""
+    truth_correlation: float
+    """Estimated correlation with the unknown truth."""
+    residual_correlation: float
+    """corr(Re - De, Ro)."""
+    signal_removed: float
+    """1 - cov(De, Ro) / S."""
+
+    @classmethod
+    def of(cls, moments: HalvesMoments) -> HalvesScore:
+        """Derive all figures from the moments of a micrograph."""
+        return cls(
+            error=float(moments.error),
+            bias=float(moments.bias),
+            noise_left=float(moments.noise_left),
+            psnr_db=_decibel(moments.psnr),
+            psnr_range=float(PSNR_RANGE_SIGMAS * np.sqrt(max(float(moments.signal), 0.0))),
+            snr_db=_decibel(moments.snr),
+            snr_fitted_db=_decibel(moments.snr_fitted),
+            correlation=float(moments.correlation),
+            correlation_multiple=float(moments.correlation_multiple),
+            truth_correlation=float(moments.truth_correlation),
+            residual_correlation=float(moments.residual_correlation),
+            signal_removed=float(moments.signal_removed),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class HalvesReport:
+    """What the halves of one micrograph say."""
+
+    directions: tuple[str, ...]
+    """``even``: the even half was denoised and the odd one judged; figures are means over the directions."""
+    signal: float
+    """S, square of the halves' unit."""
+    raw_correlation: float
+    """corr(Re, Ro)."""
+    gaussian_sigma_px: float
+    """Of the best Gaussian, mean over the directions."""
+    scores: dict[str, HalvesScore]
+    """By method."""
+    frequency: Curve
+    """Cycles per pixel of the curves."""
+    rings: dict[str, HalvesMoments]
+    """By method, an array over `frequency`."""
+
+
+@dataclass(frozen=True, eq=False)
+class TruthReport:
+    """What the truth says about one micrograph."""
+
+    scores: dict[str, TruthScore]
+    """By method."""
+    gaussian_sigma_px: float
+    """Of the best Gaussian."""
+    frequency: Curve
+    """Cycles per pixel of the curves."""
+    frc: dict[str, Curve]
+    """By method: Fourier ring correlation with the truth."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The error that the halves told, and the true one, of the same denoised halves."""
+
+    truth_free_error: float
+    """B + N."""
+    true_error: float
+    """Mean squared difference to the truth, brought to the halves' scale; means play no part."""
+
+    @property
+    def deviation(self) -> float:
+        """``truth_free_error / true_error - 1``."""
+        return self.truth_free_error / self.true_error - 1 if self.true_error > 0 else float("nan")
+
+
+def choose_directions(even: Image, odd: Image, *, wanted: str, has_odd: bool) -> tuple[str, ...]:
+    """Choose which half is denoised.
+
+    Parameters
+    ----------
+    even, odd
+        Raw halves.
+    wanted
+        One of `DIRECTIONS`. ``auto``: both when they are equally noisy, else the less noisy one, since a denoiser made
+        for that one cannot be expected to manage the other.
+    has_odd
+        Whether the denoised odd half is at hand.
+    """
+    if wanted not in DIRECTIONS:
+        raise UsageError(f"direction {wanted!r}; allowed: {', '.join(DIRECTIONS)}")
+    if wanted in ("odd", "both") and not has_odd:
+        raise UsageError(f"direction {wanted}: the denoised odd half is not at hand; give it, or take even")
+    if wanted == "auto":
+        moments = halves_moments(HalfImages(even, odd, even))
+        noise_even = max(float(moments.input_variance - moments.signal), 1e-300)
+        noise_odd = max(float(moments.judge_variance - moments.signal), 1e-300)
+        equal = 1 / EQUALLY_NOISY <= noise_even / noise_odd <= EQUALLY_NOISY
+        wanted = "even" if not has_odd else "both" if equal else "even" if noise_even < noise_odd else "odd"
+    return ("even", "odd") if wanted == "both" else (wanted,)
+
+
+def score_halves(
+    raw: tuple[Image, Image], denoised: tuple[Image | None, Image | None], directions: Sequence[str]
+) -> HalvesReport:
+    """Judge a denoiser and the baselines by halves.
+
+    Parameters
+    ----------
+    raw
+        Even and odd half, ``(y, x)``.
+    denoised
+        What became of them; the one that `directions` names must be there, the other one gives N and B.
+    directions
+        From `choose_directions`.
+    """
+    rings = Rings.of((raw[0].shape[0], raw[0].shape[1]))
+    whole: dict[str, list[HalvesMoments]] = {}
+    curves: dict[str, list[HalvesMoments]] = {}
+    sigmas = []
+    for direction in directions:
+        order = (0, 1) if direction == "even" else (1, 0)
+        one, judge = (raw[side] for side in order)
+        made, other = (denoised[side] for side in order)
+        if made is None:
+            raise UsageError(f"direction {direction}: its denoised half is not at hand")
+        known = spectrum(one, taper=True), spectrum(judge, taper=True)
+        baselines = fit_baselines(one, judge, judge_is_truth=False)
+        sigmas.append(baselines.gaussian_sigma_px)
+        for method in (DENOISED, *baselines.filters):
+            if method == DENOISED:
+                images = HalfImages(one, judge, made, other)
+            else:
+                apply = baselines.filters[method]
+                images = HalfImages(one, judge, apply(one), apply(judge))
+            whole.setdefault(method, []).append(halves_moments(images))
+            curves.setdefault(method, []).append(ring_moments(images, rings, known=known))
+    means = {method: mean_moments(items) for method, items in whole.items()}
+    return HalvesReport(
+        directions=tuple(directions),
+        signal=float(means[DENOISED].signal),
+        raw_correlation=float(means[DENOISED].raw_correlation),
+        gaussian_sigma_px=float(np.mean(sigmas)),
+        scores={method: HalvesScore.of(moments) for method, moments in means.items()},
+        frequency=rings.frequency,
+        rings={method: mean_moments(items) for method, items in curves.items()},
+    )
+
+
+def score_against_truth(noisy: Image, truth: Image, denoised: Image) -> TruthReport:
+    """Judge a denoiser and the baselines by the truth; all ``(y, x)`` and of equal shape."""
+    baselines = fit_baselines(noisy, truth, judge_is_truth=True)
+    scores: dict[str, TruthScore] = {}
+    curves: dict[str, Curve] = {}
+    frequency = np.empty(0)
+    for method in (DENOISED, *baselines.filters):
+        image = denoised if method == DENOISED else baselines.filters[method](noisy)
+        scores[method] = score_truth(image, truth)
+        frequency, curves[method] = truth_frc(image, truth)
+    return TruthReport(scores, baselines.gaussian_sigma_px, frequency, curves)
+
+
+def check_agreement(
+    raw: tuple[Image, Image], denoised: tuple[Image | None, Image | None], truth: Image, report: HalvesReport
+) -> Agreement:
+    """Compare the error that the halves told with the true one, of the same images."""
+    slope, _ = best_affine(truth, 0.5 * (np.asarray(raw[0], np.float64) + raw[1]))
+    errors = []
+    for direction in report.directions:
+        image = denoised[0 if direction == "even" else 1]
+        assert image is not None
+        errors.append(float(np.var(np.asarray(image, np.float64) - slope * np.asarray(truth, np.float64))))
+    return Agreement(report.scores[DENOISED].error, float(np.mean(errors)))
+
+
+def _decibel(ratio: Any) -> float:
+    value = float(ratio)
+    return float(10 * np.log10(value)) if value > 0 else float("nan")

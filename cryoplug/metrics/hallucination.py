@@ -1,0 +1,133 @@
+"""Does a denoiser see things? Noise with the measured spectrum goes in, and whatever comes out was made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cryoplug.metrics.pixel import Image
+from cryoplug.metrics.rings import Curve, Rings, apply_radial, spectrum
+
+_MARGIN_PX = 16
+
+
+@dataclass(frozen=True)
+class Hallucination:
+    """What became of pure noise."""
+
+    noise_std: float
+    """Standard deviation of the noise that went in, unit of the image."""
+    output_std: float
+    """Standard deviation of what came out."""
+    share: float
+    """Variance of what came out over that of the denoised image: 1 means that noise alone gives as much contrast."""
+    excess_kurtosis: float
+    """Of what came out. A linear filter makes 0 of Gaussian noise; blobs and edges stand out and make it positive."""
+    mean_frequency: float
+    """Of the power that came out, cycles per pixel: low where noise was gathered into large structures."""
+
+
+def noise_spectrum(raw: Image, other: Image, rings: Rings, *, other_is_truth: bool) -> Curve:
+    """Measure the power of the noise in an image, ring by ring.
+
+    Parameters
+    ----------
+    raw
+        ``(y, x)``, the noisy image or half.
+    other
+        The other half, or the truth.
+    rings
+        For its shape.
+    other_is_truth
+        Which of the two; a truth may have another scale than `raw`.
+
+    Returns
+    -------
+    ndarray
+        Variance in each ring, not below 0: ``var(Re) - cov(Re, Ro)``, or ``var(x) - cov(x, t)^2 / var(t)``.
+    """
+    one, two = spectrum(raw, taper=True), spectrum(other, taper=True)
+    power, cross = rings.cross(one, one), rings.cross(one, two)
+    if not other_is_truth:
+        return np.maximum(power - cross, 0)
+    truth = rings.cross(two, two)
+    explained = np.divide(cross**2, truth, out=np.zeros_like(cross), where=truth > 0)
+    return np.maximum(power - explained, 0)
+
+
+def synthesize_noise(power: Curve, rings: Rings, *, mean: float, seed: int) -> npt.NDArray[np.float32]:
+    """Draw Gaussian noise of a given spectrum.
+
+    Parameters
+    ----------
+    power
+        Variance in each ring.
+    rings
+        Those of the image to make.
+    mean
+        Mean of the result.
+    seed
+        Not negative; the same seed gives the same noise.
+
+    Returns
+    -------
+    ndarray
+        ``(y, x)`` float32.
+    """
+    white = np.random.default_rng(seed).standard_normal(rings.shape)
+    share = rings.count / rings.count.sum()
+    noise = apply_radial(white - white.mean(), np.sqrt(power / share), rings)
+    return noise + np.float32(mean)
+
+
+def hallucinate(
+    noise: npt.NDArray[np.float32], denoise: Callable[[Image], Image], *, denoised: Image
+) -> tuple[Hallucination, Image]:
+    """Send noise through a denoiser.
+
+    16 pixels at each border (less for small images) do not count: the zero padding of a network can leave a frame
+    there, which says nothing about what it sees.
+
+    Parameters
+    ----------
+    noise
+        From `synthesize_noise`.
+    denoise
+        The denoiser.
+    denoised
+        The denoised micrograph, for `Hallucination.share`.
+
+    Returns
+    -------
+    tuple
+        The measurement, and the image that came out.
+    """
+    output = denoise(noise)
+    inner = _inner(output)
+    centred = np.asarray(inner, np.float64) - np.mean(inner, dtype=np.float64)
+    variance = float((centred**2).mean())
+    denoised_variance = float(np.var(_inner(denoised), dtype=np.float64))
+    result = Hallucination(
+        noise_std=float(_inner(noise).std(dtype=np.float64)),
+        output_std=float(np.sqrt(variance)),
+        share=variance / denoised_variance if denoised_variance > 0 else float("nan"),
+        excess_kurtosis=float((centred**4).mean() / variance**2 - 3) if variance > 0 else float("nan"),
+        mean_frequency=_mean_frequency(inner),
+    )
+    return result, output
+
+
+def _inner(image: Image) -> Image:
+    return image[
+        tuple(slice(margin, -margin or None) for margin in (min(_MARGIN_PX, side // 8) for side in image.shape))
+    ]
+
+
+def _mean_frequency(image: Image) -> float:
+    rings = Rings.of((image.shape[0], image.shape[1]))
+    terms = spectrum(image, taper=True)
+    power = rings.cross(terms, terms)
+    return float((rings.frequency * power).sum() / power.sum()) if power.sum() > 0 else float("nan")

@@ -1,0 +1,228 @@
+"""How good a denoiser is when nobody knows the truth: from the two halves of an exposure, whose noise is independent.
+
+``Re = s + ne`` and ``Ro = s + no`` are the raw halves (even and odd), ``De = f(Re)`` and ``Do = f(Ro)`` what a denoiser
+makes of them. ``no`` knows nothing of ``Re``, so that ``cov(De, Ro) = cov(De, s)`` and ``cov(Re, Ro) = var(s)``: the
+distance of De to the unknown s follows from covariances alone (the argument of Noise2Noise, Lehtinen et al. 2018).
+Means play no part. Both halves must show the signal at the same scale. De and Do are never scored by their correlation
+with each other: it rewards any blur, and is 1 for a network that ignores its input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cryoplug.errors import ShapeError
+from cryoplug.metrics.pixel import Image
+from cryoplug.metrics.rings import Curve, Rings, Spectrum, spectrum
+
+PSNR_RANGE_SIGMAS = 6.0
+"""The range in the PSNR without truth, in standard deviations of the signal, for its maximum and minimum are unknown."""
+
+Value = float | np.float64 | Curve
+
+
+@dataclass(frozen=True, eq=False)
+class HalvesMoments:
+    """What all figures follow from: numbers for a whole micrograph, or arrays with one value a Fourier ring.
+
+    Square of the halves' unit throughout. `input` is the half that was denoised, `judge` the other one.
+    """
+
+    signal: Value
+    """``S = cov(Re, Ro)``, the variance of the unknown truth."""
+    input_variance: Value
+    """``var(Re)``."""
+    judge_variance: Value
+    """``var(Ro)``."""
+    denoised_variance: Value
+    """``var(De)``."""
+    input_denoised: Value
+    """``cov(Re, De)``; holds noise, and serves only for the variance of the residual."""
+    across: Value
+    """``cov(De, Ro)``, which is the covariance of De with the truth."""
+    between: Value
+    """``cov(De, Do)``; NaN when Do is not at hand."""
+
+    @property
+    def noise_left(self) -> Value:
+        """``N = var(De) - cov(De, Do)``: variance in De that comes from the noise of its input.
+
+        N and B taken alone suppose equally noisy halves; their sum does not.
+        """
+        return self.denoised_variance - self.between
+
+    @property
+    def bias(self) -> Value:
+        """``B = cov(De, Do) + S - 2 cov(De, Ro)``: mean square of what the denoiser takes from the signal or adds to it."""
+        return self.between + self.signal - 2 * self.across
+
+    @property
+    def error(self) -> Value:
+        """``B + N = var(De) + S - 2 cov(De, Ro)``: mean squared error of De to the unknown truth."""
+        return self.denoised_variance + self.signal - 2 * self.across
+
+    @property
+    def snr(self) -> Value:
+        """``S / (B + N)``, signal-to-noise of De as it is; a ratio, NaN where the estimates are not above 0."""
+        return _ratio(self.signal, self.error)
+
+    @property
+    def truth_correlation(self) -> Value:
+        """``cov(De, Ro) / sqrt(var(De) S)``, the correlation of De with the unknown truth; chance may carry it above 1.
+
+        In rings it is ``FRC(De, Ro) / sqrt(FRC(Re, Ro))`` when the halves are equally noisy, and holds when they are not.
+        """
+        return _over_root(self.across, self.denoised_variance, self.signal)
+
+    @property
+    def snr_fitted(self) -> Value:
+        """``1 / (1 - r^2)`` with `truth_correlation` r: S over the error of the best ``a * De + b``; a ratio."""
+        return _ratio(1.0, 1 - np.square(self.truth_correlation))
+
+    @property
+    def correlation(self) -> Value:
+        """``corr(De, Ro)``; needs no estimate of S and so is the steadiest measure."""
+        return _over_root(self.across, self.denoised_variance, self.judge_variance)
+
+    @property
+    def raw_correlation(self) -> Value:
+        """``corr(Re, Ro)``; in rings the FRC of the halves."""
+        return _over_root(self.signal, self.input_variance, self.judge_variance)
+
+    @property
+    def correlation_multiple(self) -> Value:
+        """``corr(De, Ro) / corr(Re, Ro)``."""
+        return _ratio(self.correlation, self.raw_correlation)
+
+    @property
+    def residual_correlation(self) -> Value:
+        """``corr(Re - De, Ro)``; above 0 signal was removed (as the best linear filter does, too, where noise rules)."""
+        variance = self.input_variance + self.denoised_variance - 2 * self.input_denoised
+        # An identity leaves nothing but rounding.
+        variance = np.where(variance > 1e-9 * np.abs(self.input_variance), variance, np.nan)
+        return _over_root(self.signal - self.across, variance, self.judge_variance)
+
+    @property
+    def signal_removed(self) -> Value:
+        """``1 - cov(De, Ro) / S``: part of the signal that is in the residual; below 0 the signal was enlarged."""
+        return 1 - _ratio(self.across, self.signal)
+
+    @property
+    def psnr(self) -> Value:
+        """``(6 sqrt(S))^2 / (B + N)``, a ratio; see `PSNR_RANGE_SIGMAS`."""
+        return PSNR_RANGE_SIGMAS**2 * self.snr
+
+    @property
+    def wiener_gain(self) -> Value:
+        """``1 / (1 + 1/SSNR) = S / var(Re)``, in [0, 1]: the best gain of a ring that a linear filter can have."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gain = np.clip(np.divide(self.signal, self.input_variance), 0, 1)
+        return np.where(np.isfinite(gain), gain, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class HalfImages:
+    """One direction of a comparison; all ``(y, x)`` of equal shape."""
+
+    raw: Image
+    """Re, the half that is denoised."""
+    judge: Image
+    """Ro, the other half, untouched."""
+    denoised: Image
+    """De."""
+    other_denoised: Image | None = None
+    """Do; None when it is not at hand, and then `noise_left` and `bias` are NaN."""
+
+    def __post_init__(self) -> None:
+        """Refuse different shapes."""
+        images = (self.raw, self.judge, self.denoised, self.other_denoised)
+        shapes = [image.shape for image in images if image is not None]
+        if len(set(shapes)) != 1 or len(shapes[0]) != 2 or 0 in shapes[0]:
+            raise ShapeError(f"halves of shapes {shapes} (raw, judge, denoised ...); they must be (y, x) and equal")
+
+
+def halves_moments(images: HalfImages) -> HalvesMoments:
+    """Measure a whole micrograph.
+
+    Returns
+    -------
+    HalvesMoments
+        Numbers.
+    """
+    raw, judge, denoised = (_centred(image) for image in (images.raw, images.judge, images.denoised))
+    other = None if images.other_denoised is None else _centred(images.other_denoised)
+    return HalvesMoments(
+        signal=_covariance(raw, judge),
+        input_variance=_covariance(raw, raw),
+        judge_variance=_covariance(judge, judge),
+        denoised_variance=_covariance(denoised, denoised),
+        input_denoised=_covariance(raw, denoised),
+        across=_covariance(denoised, judge),
+        between=np.float64(np.nan) if other is None else _covariance(denoised, other),
+    )
+
+
+def ring_moments(
+    images: HalfImages, rings: Rings, *, taper: bool = True, known: tuple[Spectrum, Spectrum] | None = None
+) -> HalvesMoments:
+    """Measure each Fourier ring; without the taper the sums over the rings are exactly what `halves_moments` gives.
+
+    Parameters
+    ----------
+    images
+        One direction.
+    rings
+        For their shape.
+    taper
+        See `cryoplug.metrics.rings.spectrum`.
+    known
+        Spectra of raw and judge with the same taper, when they are at hand: a transform of a large image takes seconds.
+
+    Returns
+    -------
+    HalvesMoments
+        Arrays, one value a ring of `rings`.
+    """
+    raw, judge = known or (spectrum(images.raw, taper=taper), spectrum(images.judge, taper=taper))
+    denoised = spectrum(images.denoised, taper=taper)
+    other = None if images.other_denoised is None else spectrum(images.other_denoised, taper=taper)
+    cross = rings.cross
+    return HalvesMoments(
+        signal=cross(raw, judge),
+        input_variance=cross(raw, raw),
+        judge_variance=cross(judge, judge),
+        denoised_variance=cross(denoised, denoised),
+        input_denoised=cross(raw, denoised),
+        across=cross(denoised, judge),
+        between=np.full(len(rings.count), np.nan) if other is None else cross(denoised, other),
+    )
+
+
+def mean_moments(moments: Sequence[HalvesMoments]) -> HalvesMoments:
+    """Average moments field by field: of both directions of one micrograph, or of micrographs of one shape."""
+    names = [item.name for item in dataclasses.fields(HalvesMoments)]
+    return HalvesMoments(**{name: np.mean([getattr(item, name) for item in moments], axis=0) for name in names})
+
+
+def _centred(image: Image) -> np.ndarray:
+    pixels = np.asarray(image, np.float64)
+    return (pixels - pixels.mean()).ravel()
+
+
+def _covariance(one: np.ndarray, two: np.ndarray) -> np.float64:
+    return np.float64(np.dot(one, two) / one.size)
+
+
+def _ratio(above: Value, below: Value) -> Value:
+    """Divide where both are above 0, or at least the lower one when the upper may have any sign."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.asarray(below) > 0, np.divide(above, below), np.nan)[()]
+
+
+def _over_root(above: Value, one: Value, two: Value) -> Value:
+    scale = np.sqrt(np.maximum(one, 0) * np.maximum(two, 0))
+    return _ratio(above, scale)

@@ -1,0 +1,73 @@
+"""How good an image is when its truth is known, as in a simulation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cryoplug.metrics.pixel import Image, correlation, mse, psnr
+from cryoplug.metrics.rings import Curve, Rings, crossing, ring_correlation, spectrum
+from cryoplug.metrics.structure import ssim
+
+THRESHOLDS = (0.5, 0.143)
+"""Of the Fourier ring correlation; where it falls below these is called the resolution."""
+
+
+@dataclass(frozen=True)
+class TruthScore:
+    """An image compared with its truth."""
+
+    mse: float
+    """Mean squared error of the image as it is, square of its unit."""
+    psnr_db: float
+    """``10 log10(psnr_range^2 / mse)``."""
+    psnr_range: float
+    """The truth's maximum less its minimum; also the range in `ssim`."""
+    ssim: float
+    """Mean structural similarity, at most 1; NaN below 11 pixels."""
+    correlation: float
+    """Pearson's, in [-1, 1]; NaN for a constant image."""
+    snr_db: float
+    """Variance of the truth over the mean squared error of the best ``a * image + b``: ``-10 log10(1 - r^2)`` with the
+    correlation r; 0 for an image that knows nothing of the truth."""
+    frc_05: float
+    """Cycles per pixel where the FRC with the truth first falls below 0.5; NaN when it never does."""
+    frc_0143: float
+    """The same for 0.143."""
+
+
+def score_truth(image: Image, truth: Image) -> TruthScore:
+    """Compare an image with its truth; both ``(y, x)``, equal shape, the truth not constant."""
+    data_range = float(np.max(truth)) - float(np.min(truth))
+    peak = psnr(image, truth, data_range=data_range)
+    constant = float(np.max(image)) == float(np.min(image))
+    similar = correlation(image, truth) if not constant else float("nan")
+    frequency, curve = truth_frc(image, truth)
+    return TruthScore(
+        mse=mse(image, truth),
+        psnr_db=peak,
+        psnr_range=data_range,
+        ssim=ssim(image, truth, data_range=data_range) if min(image.shape) >= 11 else float("nan"),
+        correlation=similar,
+        snr_db=fitted_snr_db(similar),
+        frc_05=crossing(frequency, curve, THRESHOLDS[0]),
+        frc_0143=crossing(frequency, curve, THRESHOLDS[1]),
+    )
+
+
+def truth_frc(image: Image, truth: Image) -> tuple[Curve, Curve]:
+    """Return frequencies (cycles per pixel, to 0.5, without 0) and the Fourier ring correlation of image and truth."""
+    rings = Rings.of((truth.shape[0], truth.shape[1]))
+    one, two = spectrum(image, taper=True), spectrum(truth, taper=True)
+    curve = ring_correlation(rings.cross(one, two), rings.cross(one, one), rings.cross(two, two))
+    return rings.frequency[rings.to_nyquist], curve[rings.to_nyquist]
+
+
+def fitted_snr_db(correlation_with_truth: float) -> float:
+    """Return the signal-to-noise ratio after the best ``a*x + b``, from the correlation; decibel, 0 or more.
+
+    The best fit of the truth by ``a * image + b`` leaves ``1 - r^2`` of the truth's variance as error.
+    """
+    rest = 1 - correlation_with_truth**2
+    return float(-10 * np.log10(rest)) if rest > 0 else float("nan" if np.isnan(rest) else "inf")

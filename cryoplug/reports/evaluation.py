@@ -1,0 +1,172 @@
+"""An evaluation over micrographs in figures and as a table for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from cryoplug.metrics.evaluation import DENOISED, Agreement, HalvesReport, HalvesScore, TruthReport
+from cryoplug.metrics.hallucination import Hallucination
+from cryoplug.metrics.linear import BASELINES
+from cryoplug.metrics.summary import Mean, Requirement, mean_of, require_better
+from cryoplug.metrics.truth import TruthScore
+
+METHODS = (DENOISED, *BASELINES)
+_TRUTH_COLUMNS = (
+    ("snr_db", "SNR dB", "{:.2f}"),
+    ("correlation", "correlation", "{:.4f}"),
+    ("mse", "MSE", "{:.4g}"),
+    ("psnr_db", "PSNR dB", "{:.2f}"),
+    ("ssim", "SSIM", "{:.4f}"),
+    ("frc_05", "FRC 0.5", "{:.4f}"),
+    ("frc_0143", "FRC 0.143", "{:.4f}"),
+)
+_HALVES_COLUMNS = (
+    ("error", "error B+N", "{:.4g}"),
+    ("bias", "bias B", "{:.4g}"),
+    ("noise_left", "noise N", "{:.4g}"),
+    ("snr_fitted_db", "SNR dB", "{:.2f}"),
+    ("psnr_db", "PSNR dB", "{:.2f}"),
+    ("correlation", "corr(De, Ro)", "{:.5f}"),
+    ("correlation_multiple", "x raw", "{:.3f}"),
+    ("residual_correlation", "corr(Re-De, Ro)", "{:.5f}"),
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Means over the micrographs."""
+
+    micrographs: int
+    """How many were measured."""
+    truth: dict[str, dict[str, Mean]] | None
+    """By method and figure of `TruthScore`; None without truth."""
+    halves: dict[str, dict[str, Mean]] | None
+    """By method and figure of `HalvesScore`; None without halves."""
+    agreement: dict[str, float] | None
+    """Mean error without truth, mean true error of the same images, and the deviation of the first from the second."""
+    hallucination: dict[str, dict[str, Mean]] | None
+    """By method and figure of `Hallucination`."""
+    seam: Mean | None
+    """Of tile borders; 1 where nothing is to be seen."""
+    requirement: Requirement | None
+    """What was asked for with ``--require-better-than``."""
+
+
+def summarize(
+    truth: Sequence[TruthReport],
+    halves: Sequence[HalvesReport],
+    *,
+    agreement: Sequence[Agreement] = (),
+    hallucination: Sequence[Mapping[str, Hallucination]] = (),
+    seams: Sequence[float] = (),
+    micrographs: int,
+    require_better_than: str | None = None,
+) -> Summary:
+    """Average over micrographs.
+
+    Parameters
+    ----------
+    truth, halves, agreement, hallucination, seams
+        One for each micrograph that has it.
+    micrographs
+        How many were measured.
+    require_better_than
+        Baseline to be beaten: with a truth by the SNR, else by the correlation with the other half.
+    """
+    told, true = (mean_of([getattr(item, name) for item in agreement]) for name in ("truth_free_error", "true_error"))
+    requirement = None
+    if require_better_than is not None:
+        measure = "snr_db" if truth else "correlation"
+        scored: Sequence[Mapping[str, Any]] = [item.scores for item in truth or halves]
+        pairs = [(getattr(item[DENOISED], measure), getattr(item[require_better_than], measure)) for item in scored]
+        requirement = require_better(require_better_than, measure, pairs)
+    return Summary(
+        micrographs=micrographs,
+        truth=_means(TruthScore, [item.scores for item in truth]),
+        halves=_means(HalvesScore, [item.scores for item in halves]),
+        agreement={
+            "truth_free_error": told.mean,
+            "true_error": true.mean,
+            "deviation": told.mean / true.mean - 1 if true.mean > 0 else math.nan,
+        }
+        if agreement
+        else None,
+        hallucination=_means(Hallucination, list(hallucination)),
+        seam=mean_of(seams) if seams else None,
+        requirement=requirement,
+    )
+
+
+def table(summary: Summary) -> str:
+    """Write a summary for people: mean and standard error over the micrographs."""
+    count = f"{summary.micrographs} micrograph{'s' * (summary.micrographs != 1)}"
+    parts = []
+    if summary.truth:
+        parts.append(f"{count}, judged by the truth; SNR after the best a*x+b, FRC in cycles per pixel")
+        parts += _rows(summary.truth, _TRUTH_COLUMNS)
+        parts.append(f"PSNR range: the truth's maximum less its minimum, {_range(summary.truth)} in the mean\n")
+    if summary.halves:
+        parts.append(f"{count}, judged by halves, without truth; SNR after the best a*x+b")
+        parts += _rows(summary.halves, _HALVES_COLUMNS)
+        parts.append(f"PSNR range: 6 standard deviations of the signal, {_range(summary.halves)} in the mean\n")
+    if summary.agreement:
+        told, true, deviation = (summary.agreement[name] for name in ("truth_free_error", "true_error", "deviation"))
+        parts.append(f"error of the halves without truth {told:.4g}, with truth {true:.4g} ({100 * deviation:+.1f} %)")
+    for method, found in (summary.hallucination or {}).items():
+        parts.append(
+            f"pure noise through {method}: standard deviation {_shown(found['noise_std'], '{:.4g}')} -> "
+            f"{_shown(found['output_std'], '{:.4g}')}, {100 * found['share'].mean:.1f} % of the variance of a denoised "
+            f"micrograph, excess kurtosis {_shown(found['excess_kurtosis'], '{:.2f}')}, mean frequency "
+            f"{_shown(found['mean_frequency'], '{:.3f}')}"
+        )
+    if summary.seam is not None:
+        parts.append(f"steps across tile borders over steps beside them: {_shown(summary.seam, '{:.3f}')}")
+    if summary.requirement is not None:
+        parts.append(verdict(summary.requirement))
+    return "\n".join(parts)
+
+
+def verdict(requirement: Requirement) -> str:
+    """Say in one line whether a requirement was met."""
+    unit, scale = (" dB SNR", 1.0) if requirement.measure == "snr_db" else (" % correlation", 100.0)
+    difference = requirement.difference
+    error = f" +- {scale * difference.standard_error:.3f}" if math.isfinite(difference.standard_error) else ""
+    answer = "better" if requirement.met else "NOT better"
+    return (
+        f"{answer} than {requirement.than}: paired difference {scale * difference.mean:+.3f}{error}{unit} "
+        f"over {difference.count} micrographs"
+    )
+
+
+def _means(record: type, scores: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mean]] | None:
+    if not scores:
+        return None
+    plain = [{method: asdict(score) for method, score in item.items()} for item in scores]
+    return {
+        method: {item.name: mean_of([one[method][item.name] for one in plain]) for item in fields(record)}
+        for method in plain[0]
+    }
+
+
+def _range(means: Mapping[str, Mapping[str, Mean]]) -> str:
+    return f"{means[DENOISED]['psnr_range'].mean:.4g}"
+
+
+def _rows(means: Mapping[str, Mapping[str, Mean]], columns: Sequence[tuple[str, str, str]]) -> list[str]:
+    lines = [["method", *(title for _, title, _ in columns)]]
+    lines += [[method, *(_shown(means[method][name], form) for name, _, form in columns)] for method in METHODS]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return ["  ".join([line[0].ljust(widths[0]), *(map(str.rjust, line[1:], widths[1:]))]) for line in lines]
+
+
+def _shown(value: Mean, form: str) -> str:
+    if not value.count:
+        return "-"
+    if not math.isfinite(value.standard_error):
+        return form.format(value.mean)
+    # An error in the digits of its mean: 4 significant digits of each would look more exact than they are.
+    error = form.replace("4g", "2g").format(value.standard_error)
+    return f"{form.format(value.mean)} +- {error}"

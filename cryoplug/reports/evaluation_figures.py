@@ -1,0 +1,132 @@
+"""Pictures of an evaluation: curves over the spatial frequency, and panels of one micrograph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cryoplug.errors import ShapeError
+from cryoplug.metrics.evaluation import DENOISED, HalvesReport, TruthReport
+from cryoplug.metrics.halves import HalvesMoments, mean_moments
+from cryoplug.metrics.rings import Curve
+from cryoplug.metrics.truth import THRESHOLDS
+from cryoplug.reports.figures import _MAX_PANEL_PX, _averaged_down, _new_figure, _save
+
+_COLOURS = {
+    DENOISED: "#cc3311",
+    "identity": "#bbbbbb",
+    "affine": "#999933",
+    "gaussian": "#4477aa",
+    "wiener": "#228833",
+}
+_SMOOTHING = 5
+"""Rings that are averaged for a curve on paper: single ones scatter more than the curves differ."""
+
+
+def evaluation_curves(path: Path, truth: Sequence[TruthReport], halves: Sequence[HalvesReport]) -> None:
+    """Draw the resolution of every method: FRC, signal-to-noise and error over frequency.
+
+    Parameters
+    ----------
+    path
+        PNG to write; replaced atomically.
+    truth, halves
+        Of the micrographs; curves are averaged over those of the first one's shape.
+
+    Raises
+    ------
+    ShapeError
+        Neither has a report.
+    UsageError
+        matplotlib is not installed.
+    """
+    if not truth and not halves:
+        raise ShapeError("no reports; at least one of truth and halves is needed for curves")
+    figure = _new_figure(6.4 * (bool(truth) + 2 * bool(halves)), 4.4)
+    panels = list(figure.subplots(1, bool(truth) + 2 * bool(halves), squeeze=False)[0])
+    if truth:
+        _draw_truth(panels.pop(0), truth)
+    if halves:
+        _draw_halves(panels, halves)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def evaluation_panels(path: Path, images: Mapping[str, npt.NDArray[np.floating]], title: str) -> None:
+    """Draw images side by side, each in its own grey scale, above the central quarter of each.
+
+    Grey limits are the 0.5 and 99.5 percentiles of each image: what comes out of pure noise would else be plain grey.
+    """
+    if not images:
+        raise ShapeError("no images to draw; at least one is needed")
+    figure = _new_figure(4.2 * len(images), 9.2)
+    rows = figure.subplots(2, len(images), squeeze=False)
+    for column, (caption, image) in enumerate(images.items()):
+        y, x = image.shape[0] * 3 // 8, image.shape[1] * 3 // 8
+        detail = image[y : y + max(image.shape[0] // 4, 1), x : x + max(image.shape[1] // 4, 1)]
+        low, high = np.percentile(image, [0.5, 99.5])
+        for row, pixels in enumerate((_averaged_down(image), detail[:_MAX_PANEL_PX, :_MAX_PANEL_PX])):
+            axes = rows[row][column]
+            axes.imshow(pixels, cmap="gray", vmin=low, vmax=high if high > low else low + 1, interpolation="nearest")
+            axes.set_axis_off()
+        rows[0][column].set_title(f"{caption}\n{low:.4g} to {high:.4g}", fontsize=10)
+    figure.suptitle(title, fontsize=12)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def _draw_truth(axes: Any, reports: Sequence[TruthReport]) -> None:
+    alike = [item for item in reports if item.frequency.shape == reports[0].frequency.shape]
+    for method in alike[0].frc:
+        curve = np.mean([item.frc[method] for item in alike], axis=0)
+        axes.plot(alike[0].frequency, _smooth(curve), label=method, color=_COLOURS.get(method))
+    _thresholds(axes)
+    _dress(axes, "FRC with the truth")
+
+
+def _draw_halves(panels: Sequence[Any], reports: Sequence[HalvesReport]) -> None:
+    alike = [item for item in reports if item.frequency.shape == reports[0].frequency.shape]
+    frequency = alike[0].frequency
+    shown = slice(1, int(np.searchsorted(frequency, 0.5 + 1e-9)))
+    for method in alike[0].rings:
+        moments = mean_moments([item.rings[method] for item in alike])
+        smooth = _smoothed(moments, shown)
+        colour = _COLOURS.get(method)
+        panels[0].plot(frequency[shown], smooth.truth_correlation, label=method, color=colour)
+        error = np.asarray(smooth.error)
+        panels[1].plot(frequency[shown], np.where(error > 0, error, np.nan), label=method, color=colour)
+    signal = np.asarray(smooth.signal)
+    panels[1].plot(frequency[shown], np.where(signal > 0, signal, np.nan), label="signal", color="black", linestyle=":")
+    panels[0].set_ylim(-0.1, 1.1)
+    _thresholds(panels[0])
+    _dress(panels[0], "FRC(De, Ro) / sqrt(FRC(Re, Ro)): correlation with the unknown truth")
+    panels[1].set_yscale("log")
+    _dress(panels[1], "error B + N in each ring")
+
+
+def _smoothed(moments: HalvesMoments, shown: slice) -> HalvesMoments:
+    # Variances are averaged, not ratios: a ratio of two small numbers has no mean.
+    return HalvesMoments(**{name: _smooth(np.asarray(value)[shown]) for name, value in vars(moments).items()})
+
+
+def _smooth(curve: Curve) -> Curve:
+    if len(curve) < 8 * _SMOOTHING:
+        return curve
+    kernel = np.ones(_SMOOTHING)
+    return np.convolve(curve, kernel, "same") / np.convolve(np.ones(len(curve)), kernel, "same")
+
+
+def _thresholds(axes: Any) -> None:
+    for threshold in THRESHOLDS:
+        axes.axhline(threshold, color="black", linewidth=0.6, linestyle="--")
+
+
+def _dress(axes: Any, title: str) -> None:
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("cycles per pixel")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
