@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Another way to give DATA.")
 @click.option("--stream", is_flag=True, help="Accepted for the founding program's sake: training always streams.")
-@click.option("--model", default="cryo_cnn", show_default=True, help="cryo_cnn, residual_cnn, or one of a plugin.")
+@click.option(
+    "--model", default="cryo_cnn", show_default=True, help="cryo_cnn, residual_cnn, unet, or one of a plugin."
+)
+@click.option(
+    "--model-option",
+    "model_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Of the model; unet: depth=3, width=32, norm=none or group. May be repeated.",
+)
 @click.option("--epochs", type=int, default=5, show_default=True, help="Passes over the training patches.")
 @click.option("--lr", type=float, default=0.001, show_default=True, help="Adam's learning rate.")
 @click.option("--batch-size", type=int, default=8, show_default=True, help="Patches a step.")
@@ -68,6 +77,7 @@ def train(
     data_dir: Path | None,
     stream: bool,
     max_batches: int,
+    model_options: tuple[str, ...],
     save: bool,
     checkpoint_dir: Path,
     init: Path | None,
@@ -84,7 +94,7 @@ def train(
 
     Example: cryoplug train dataset/ --epochs 5 --save --checkpoint-dir saved_models
     """
-    from cryoplug.training.config import TrainConfig
+    from cryoplug.training.config import TrainConfig, parse_model_options
     from cryoplug.workflows.train import TrainRequest
     from cryoplug.workflows.train import train as run
 
@@ -92,7 +102,7 @@ def train(
         raise UsageError("give the training data once: as DATA or with --data-dir")
     request = TrainRequest(
         data or data_dir or Path(),
-        TrainConfig(max_batches=max_batches or None, **fields),
+        TrainConfig(max_batches=max_batches or None, model_options=parse_model_options(model_options), **fields),
         save=save,
         checkpoint_dir=checkpoint_dir,
         init=init,

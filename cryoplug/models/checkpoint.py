@@ -71,8 +71,8 @@ class Checkpoint:
 
     @property
     def spec(self) -> ModelSpec:
-        """The network's entry in the registry."""
-        return model_spec(self.model_id)
+        """The network's entry in the registry, completed by the config."""
+        return model_spec(self.model_id).configured(self.config)
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
@@ -303,7 +303,7 @@ def _spec_of(folder: Path, record: dict[str, Any], findings: list[Finding]) -> M
     model_id = record.get("model")
     if isinstance(model_id, str):
         try:
-            return model_spec(model_id)
+            return model_spec(model_id).configured(record.get("config"))
         except ValueError as error:
             findings.append(Finding("error", JSON_NAME, str(error)))
             return None
@@ -323,7 +323,7 @@ def _spec_of(folder: Path, record: dict[str, Any], findings: list[Finding]) -> M
 
 def _read_bins(folder: Path, spec: ModelSpec, findings: list[Finding]) -> dict[str, np.ndarray]:
     present = {item.name for item in folder.iterdir() if _BIN_NAME.fullmatch(item.name)}
-    shapes = spec.weight_shapes()
+    shapes = spec.weight_shapes() if spec.layers else {}
     files = {_bin_name(key): key for key in shapes}
     severity = "error" if not (folder / SAFETENSORS_NAME).exists() else "warning"
     if severity == "error" or present:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryoplug.errors import UsageError
@@ -20,6 +22,8 @@ class TrainConfig:
 
     model: str = "cryo_cnn"
     """Network id; see `cryoplug.models.registry`."""
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the network's factory, such as ``depth`` and ``width`` of a `unet`."""
     epochs: int = 5
     """Passes over the training patches."""
     lr: float = 0.001
@@ -68,6 +72,11 @@ class TrainConfig:
         if problems:
             raise UsageError("; ".join(problems) + "; correct the command")
 
+    @staticmethod
+    def completed(record: dict[str, Any]) -> dict[str, Any]:
+        """Return what an older version wrote as `identity`, with the defaults of the fields that it did not have."""
+        return {**TrainConfig().identity(), **record}
+
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide the weights; `epochs` among them, because a run is finished at a number."""
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in _RUNTIME_FIELDS}
@@ -85,6 +94,34 @@ def differing_fields(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for key in sorted(set(before) | set(now))
         if before.get(key) != now.get(key)
     ]
+
+
+def parse_model_options(texts: Iterable[str]) -> dict[str, int | float | str]:
+    """Read ``name=value`` texts; what looks like a number becomes one.
+
+    Raises
+    ------
+    UsageError
+        A text has no name or no value, or a name comes twice.
+    """
+    options: dict[str, int | float | str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals and value):
+            raise UsageError(f"--model-option {text!r} (allowed: NAME=VALUE, as in depth=4)")
+        if name in options:
+            raise UsageError(f"--model-option {name} is given twice; give it once")
+        options[name] = _number(value)
+    return options
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            number = kind(text)
+            if math.isfinite(number):
+                return number
+    return text
 
 
 def _brief(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import platform
 from collections.abc import Callable
@@ -100,7 +101,7 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
     from cryoplug.training.split import split_patches
 
     config = request.config
-    model_spec(config.model)
+    model_spec(config.model).configured(config.model_options)
     device = choose_device(config.device)
     with contextlib.ExitStack() as stack:
         # From the beginning: Slurm's warning may come while a store of a terabyte is being opened.
@@ -108,6 +109,9 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         store = stack.enter_context(open_store(request.data, patch_size=config.patch_size))
         split = split_patches(store, fraction=config.val_split, seed=config.seed, val_indices=request.val_indices)
         init = None if request.init is None else _load_init(request.init, config.model)
+        if init is not None and not config.model_options:
+            config = dataclasses.replace(config, model_options=init.config)
+            request = dataclasses.replace(request, config=config)
         identity = _identity(request, store, split, init)
         folder = None
         if request.save:
@@ -140,8 +144,8 @@ def _train(
     from cryoplug.training.state import Position, put_weights, unpack_state
 
     config = request.config
-    spec = model_spec(config.model)
-    module = spec.build(seed=config.seed)
+    spec = model_spec(config.model).configured(config.model_options)
+    module = spec.build(seed=config.seed, config=config.model_options)
     if init is not None:
         put_weights(module, init.weights)
     threads = config.thread_count
@@ -219,7 +223,7 @@ def _draw_loss_curve(
 def _compare_with_earlier_run(
     folder: RunFolder, request: TrainRequest, identity: dict[str, Any], progress: Callable[[Event], None]
 ) -> None:
-    from cryoplug.training.config import differing_fields
+    from cryoplug.training.config import TrainConfig, differing_fields
     from cryoplug.training.progress import Note
 
     if request.overwrite:
@@ -237,7 +241,7 @@ def _compare_with_earlier_run(
         if request.resume:
             progress(Note(f"{folder.path}: no run to go on with yet; starting at the beginning"))
         return
-    before = earlier["config"]
+    before = TrainConfig.completed(earlier["config"])
     epochs_before = before.get("epochs")
     more = request.resume and isinstance(epochs_before, int) and request.config.epochs > epochs_before
     differing = differing_fields({**before, "epochs": request.config.epochs} if more else before, identity)
@@ -291,6 +295,7 @@ def _checkpoint_head(request: TrainRequest, store: PairStore, identity: dict[str
     return Checkpoint(
         request.config.model,
         weights={},
+        config=dict(request.config.model_options),
         normalize="percentile" if manifest is None else manifest.normalize,
         pixel_size_angstrom=None if manifest is None else manifest.pixel_size_angstrom,
         details=details,

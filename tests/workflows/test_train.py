@@ -507,3 +507,20 @@ def test_the_loss_curve_is_drawn(data: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.undo()
     run(data, tmp_path / "out", epochs=2)
     assert (tmp_path / "out" / "cryo_cnn" / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_unet_learns_goes_on_bit_for_bit_and_keeps_its_options(data: Path, tmp_path: Path) -> None:
+    options = {"depth": 2, "width": 4}
+    recipe: dict[str, Any] = {"model": "unet", "model_options": options, "lr": 0.002}
+    straight = run(data, tmp_path / "a", epochs=20, **recipe)
+    assert straight.best_loss < 0.6 * straight.first_batch_loss
+    run(data, tmp_path / "b", epochs=7, **recipe)
+    resumed = run(data, tmp_path / "b", epochs=20, resume=True, **recipe)
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    assert [epoch.val_loss for epoch in resumed.epochs] == [epoch.val_loss for epoch in straight.epochs]
+    assert load_checkpoint(tmp_path / "a").config == options
+    with pytest.raises(UsageError, match="model_options was"):
+        run(data, tmp_path / "a", epochs=20, **{**recipe, "model_options": {"depth": 1, "width": 4}})
+    # A start from a checkpoint takes over its options.
+    run(data, tmp_path / "c", model="unet", init=tmp_path / "a", epochs=1)
+    assert load_checkpoint(tmp_path / "c").config == options
