@@ -12,7 +12,9 @@ from typing import Any
 
 from cryoplug.errors import UsageError
 
-AUGMENTATIONS = ("none", "dihedral")
+AUGMENTATIONS = ("none", "dihedral", "halves")
+LOSSES = ("mse", "l1", "charbonnier")
+SCHEDULES = ("constant", "cosine")
 _RUNTIME_FIELDS = ("device", "threads", "checkpoint_minutes")
 
 
@@ -28,6 +30,18 @@ class TrainConfig:
     """Passes over the training patches."""
     lr: float = 0.001
     """Adam's learning rate; beta 0.9 and 0.999, eps 1e-8."""
+    schedule: str = "constant"
+    """How the learning rate goes after the warm-up: ``constant``, or ``cosine`` down to 0 at the end of the last epoch."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly."""
+    loss: str = "mse"
+    """``mse``, ``l1`` or ``charbonnier``; see `cryoplug.kernels.losses`."""
+    clip_norm: float | None = None
+    """Largest norm of all gradients of a step together; None: no limit."""
+    ema: float | None = None
+    """Decay of a moving average of the weights, which is validated and kept instead of the last step's; None: none."""
+    patience: int | None = None
+    """End when so many epochs in a row were not better than the best; None: never."""
     batch_size: int = 8
     """Patches a step; the last batch of an epoch may be smaller."""
     val_split: float = 0.1
@@ -41,7 +55,7 @@ class TrainConfig:
     shuffle: bool = True
     """Whether each epoch has an order of its own."""
     augment: str = "none"
-    """``none``, or ``dihedral``: each patch turned and mirrored at random, noisy and clean alike."""
+    """``none``; ``dihedral``: each pair turned and mirrored at random; ``halves``: also its sides exchanged at random."""
     device: str = "auto"
     """``auto`` (a GPU when there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     threads: int | None = None
@@ -61,6 +75,13 @@ class TrainConfig:
         check(bool(self.model), "model", "a model id")
         check(self.epochs >= 1, "epochs", "1 or more")
         check(math.isfinite(self.lr) and self.lr > 0, "lr", "a finite number above 0")
+        check(self.schedule in SCHEDULES, "schedule", ", ".join(SCHEDULES))
+        check(self.warmup_steps >= 0, "warmup_steps", "0 or more")
+        check(self.loss in LOSSES, "loss", ", ".join(LOSSES))
+        limit = self.clip_norm
+        check(limit is None or (math.isfinite(limit) and limit > 0), "clip_norm", "a number above 0, or not given")
+        check(self.ema is None or 0 < self.ema < 1, "ema", "above 0 and below 1, or not given")
+        check(self.patience is None or self.patience >= 1, "patience", "1 or more, or not given")
         check(self.batch_size >= 1, "batch_size", "1 or more")
         check(0 <= self.val_split < 1, "val_split", "0 to below 1")
         check(self.max_batches is None or self.max_batches >= 1, "max_batches", "1 or more, or not given")

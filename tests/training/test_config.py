@@ -22,7 +22,7 @@ def test_all_problems_are_told_at_once() -> None:
         "--lr is nan",
         "--batch-size is 0",
         "--val-split is 1.0 (allowed: 0 to below 1)",
-        "--augment is 'flip' (allowed: none, dihedral)",
+        "--augment is 'flip' (allowed: none, dihedral, halves)",
         "--threads is 0",
         "--seed is -1",
     ):
