@@ -303,6 +303,8 @@ def _checkpoint_head(request: TrainRequest, store: PairStore, identity: dict[str
     details = {"data_fingerprint": identity["data"], "training": identity, "software": _software()}
     if manifest is not None:
         details["pairs"] = manifest.pairs
+        if manifest.angpix is not None:
+            details["angpix"] = manifest.angpix
     return Checkpoint(
         request.config.model,
         weights={},
