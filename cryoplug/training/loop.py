@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from cryoplug.core.interrupts import Interrupts
-from cryoplug.errors import DivergedError, Stopped
+from cryoplug.errors import DivergedError
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.store.pairs import PairStore
 from cryoplug.training.average import WeightAverage
@@ -23,6 +22,7 @@ from cryoplug.training.loader import Batch, BatchLoader, closing_batches, epoch_
 from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, EpochReport, Note, Progress
 from cryoplug.training.recipe import gave_up, is_done, learning_rate, limit_gradients
 from cryoplug.training.run_folder import RunFolder
+from cryoplug.training.saver import Saver
 from cryoplug.training.split import Split
 from cryoplug.training.state import Position, pack_state, weights_of
 from cryoplug.training.validation import validate
@@ -81,7 +81,7 @@ class Training:
         """
         loader = BatchLoader(self.store, batch_size=self.config.batch_size, device=self.device)
         with contextlib.nullcontext(interrupts) if interrupts else Interrupts() as interrupts:
-            saver = _Saver(self, interrupts, progress)
+            saver = Saver(self, interrupts, progress)
             with self.engine.heeding(saver.heed_signals):
                 while not is_done(self.position, self.config):
                     self._run_epoch(loader, saver, progress)
@@ -89,7 +89,7 @@ class Training:
             best = self.position.best_epoch
             progress(Note(f"ended early: no epoch since {best} was better (--patience {self.config.patience})"))
 
-    def _run_epoch(self, loader: BatchLoader, saver: _Saver, progress: Progress) -> None:
+    def _run_epoch(self, loader: BatchLoader, saver: Saver, progress: Progress) -> None:
         begin = time.perf_counter()
         waited_before = loader.waited_s
         patches_before = self.position.patches
@@ -107,7 +107,7 @@ class Training:
         )
         saver.after_epoch()
 
-    def _train_epoch(self, loader: BatchLoader, saver: _Saver, progress: Progress) -> None:
+    def _train_epoch(self, loader: BatchLoader, saver: Saver, progress: Progress) -> None:
         config, position = self.config, self.position
         order = epoch_order(self.split.train, seed=config.seed, epoch=position.epoch, shuffle=config.shuffle)
         batch_count = -(-len(order) // config.batch_size)
@@ -143,7 +143,7 @@ class Training:
                     progress(report.take(position.batch))
                 saver.after_batch()
 
-    def _validate(self, loader: BatchLoader, saver: _Saver) -> float | None:
+    def _validate(self, loader: BatchLoader, saver: Saver) -> float | None:
         def check(batch: Batch, number: int, loss: float) -> None:
             if not _finite(loss):
                 raise self._diverged("validation", number, batch, loss)
@@ -239,51 +239,6 @@ class Training:
         return DivergedError(
             f"{phase} diverged in epoch {self.position.epoch}, batch {number}: {what}; {cause}; {kept}"
         )
-
-
-class _Saver:
-    """Save when it is time or when asked, and end when a signal says so."""
-
-    def __init__(self, training: Training, interrupts: Interrupts, progress: Progress) -> None:
-        self._training = training
-        self._interrupts = interrupts
-        self._progress = progress
-        self._interval_s = 60.0 * training.config.checkpoint_minutes
-        self._last = time.monotonic()
-        self._lock = threading.Lock()
-        self._stopped: Stopped | None = None
-
-    def heed_signals(self) -> None:
-        """Save when asked, and end when told to; also from within a batch, when weights are those of the batch before."""
-        training, interrupts = self._training, self._interrupts
-        where = f"epoch {training.position.epoch}, batch {training.position.batch}"
-        with self._lock:  # the pieces of a batch are computed in several threads
-            if self._stopped is None and interrupts.stop_signal is not None:
-                training.save_state()
-                saved = f"the state of {where} is saved; the same command goes on from there"
-                found = saved if training.folder else "nothing was saved (no --save)"
-                self._stopped = Stopped(interrupts.stop_signal, found)
-            if self._stopped is not None:
-                raise self._stopped
-            if interrupts.save_requested:
-                interrupts.save_requested = False
-                self._save()
-                self._progress(Note(f"state of {where} saved" if training.folder else "not saved: no --save"))
-
-    def after_batch(self) -> None:
-        self.heed_signals()
-        if time.monotonic() - self._last >= self._interval_s:
-            self._save()
-
-    def after_epoch(self) -> None:
-        self._last = time.monotonic()
-        stop = self._interrupts.stop_signal
-        if stop is not None and not is_done(self._training.position, self._training.config):
-            self.heed_signals()
-
-    def _save(self) -> None:
-        self._training.save_state()
-        self._last = time.monotonic()
 
 
 class _RunningReport:
