@@ -33,6 +33,7 @@ FREE = {"__init__", "testing"}
 TORCH_AT_THE_TOP = (
     "models/cryo_cnn.py",
     "models/residual_cnn.py",
+    "models/unet.py",
     "kernels/",
     "training/",
     "inference/denoiser.py",

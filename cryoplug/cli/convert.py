@@ -58,6 +58,9 @@ from cryoplug.core.results import BatchResult, FileResult
     "--stride", type=click.IntRange(min=1), default=512, show_default=True, help="Pixels from one patch to the next."
 )
 @click.option(
+    "--angpix", type=float, metavar="A", help="Fourier-crop to this pixel size in angstrom first, both halves alike."
+)
+@click.option(
     "--normalize",
     type=click.Choice(["percentile", "zscore"]),
     default=None,
@@ -89,6 +92,7 @@ def convert(
     dtype: str,
     patch_size: int,
     stride: int,
+    angpix: float | None,
     normalize: str | None,
     test_split: float,
     seed: int,
@@ -106,6 +110,9 @@ def convert(
     rlnMicrographNameEven and Odd say). Odd (1, 3, ...) and even frames of a movie are summed: raw frame * gain, defects
     (and gain 0) replaced by the mean of their neighbours, shifted as RELION's motion STAR file beside the movie says,
     or the one that a corrected_micrographs.star names. Halves that do not belong together stop the conversion.
+
+    With --angpix, a network trained on the store sees farther and learns from less noise; denoise then crops every
+    micrograph to that pixel size and brings the result back to its own grid. Patches and stride count cropped pixels.
 
     Example: cryoplug convert CtfFind/job003/micrographs_ctf.star -o dataset
 
@@ -128,6 +135,7 @@ def convert(
         dtype=dtype,
         patch_size=patch_size,
         stride=stride,
+        angpix=angpix,
         normalize=normalize,
         test_split=test_split,
         seed=seed,

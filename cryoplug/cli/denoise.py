@@ -46,6 +46,20 @@ class Size(click.ParamType):
     type=click.Choice(["percentile", "zscore", "none"]),
     help="Instead of the checkpoint's own; none applies the bare network.",
 )
+@click.option(
+    "--angpix",
+    type=float,
+    metavar="A",
+    help="Pixel size that the network sees; 0: the micrograph's own.  [default: what it was trained at by convert --angpix]",
+)
+@click.option(
+    "--strength",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Part of the denoised image, 0 to 1; the rest is raw.",
+)
+@click.option("--merge-highres", type=float, metavar="A", help="Put raw Fourier terms beyond this resolution back.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
 @click.option(
     "--gpu", type=click.IntRange(min=0), metavar="N", help="GPU N of CUDA_VISIBLE_DEVICES, from 0: --device cuda:N."
@@ -75,6 +89,9 @@ def denoise(
     output: Path,
     star: Path | None,
     normalize: str | None,
+    angpix: float | None,
+    strength: float,
+    merge_highres: float | None,
     device: str,
     gpu: int | None,
     tile: int,
@@ -95,6 +112,9 @@ def denoise(
     Files that an earlier run finished are skipped. With --star, rlnMicrographName becomes the denoised file and
     cryoplugMicrographNameRaw keeps the raw one. denoise.jsonl in the output folder gets a line for each micrograph.
 
+    A checkpoint of a store that convert --angpix made works at that pixel size: each micrograph is Fourier-cropped to it
+    and the result padded back, so it has no detail beyond. --merge-highres A takes the raw one's there.
+
     Several processes may share an output folder, also from several machines: each micrograph is done by one of them.
     SIGTERM and SIGINT drop the file in work; SIGUSR1 ends nothing, for all that is finished is on the disk already.
     With --watch, folders, patterns and STAR files are looked at again and again, and may still be missing or growing.
@@ -111,6 +131,9 @@ def denoise(
         output=output,
         star=star,
         normalize=normalize,
+        angpix=angpix,
+        strength=strength,
+        merge_highres=merge_highres,
         device=device,
         gpu=gpu,
         tile=tile,

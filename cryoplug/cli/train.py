@@ -19,9 +19,40 @@ if TYPE_CHECKING:
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Another way to give DATA.")
 @click.option("--stream", is_flag=True, help="Accepted for the founding program's sake: training always streams.")
-@click.option("--model", default="cryo_cnn", show_default=True, help="cryo_cnn, residual_cnn, or one of a plugin.")
+@click.option(
+    "--model", default="cryo_cnn", show_default=True, help="cryo_cnn, residual_cnn, unet, or one of a plugin."
+)
+@click.option(
+    "--model-option",
+    "model_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Of the model; unet: depth=3, width=32, norm=none or group. May be repeated.",
+)
 @click.option("--epochs", type=int, default=5, show_default=True, help="Passes over the training patches.")
 @click.option("--lr", type=float, default=0.001, show_default=True, help="Adam's learning rate.")
+@click.option(
+    "--schedule",
+    type=click.Choice(["constant", "cosine"]),
+    default="constant",
+    show_default=True,
+    help="Of the learning rate; cosine: down to 0 at the end of the last epoch.",
+)
+@click.option(
+    "--warmup-steps", type=int, default=0, show_default=True, help="Steps over which the learning rate rises."
+)
+@click.option(
+    "--loss",
+    type=click.Choice(["mse", "l1", "charbonnier"]),
+    default="mse",
+    show_default=True,
+    help="Mean of d^2, |d| or sqrt(d^2 + 1e-6), where d = network(noisy) - clean.",
+)
+@click.option("--clip-norm", type=float, help="Largest norm of a step's gradients.  [default: no limit]")
+@click.option(
+    "--ema", type=float, help="Validate and keep a moving average of the weights with this decay, as in 0.999."
+)
+@click.option("--patience", type=int, help="End after so many epochs in a row without a better one.")
 @click.option("--batch-size", type=int, default=8, show_default=True, help="Patches a step.")
 @click.option("--patch-size", type=int, default=1024, show_default=True, help="Side of the patches of bare bins.")
 @click.option(
@@ -47,10 +78,10 @@ if TYPE_CHECKING:
 @click.option("--shuffle/--no-shuffle", default=True, show_default=True, help="A new order each epoch.")
 @click.option(
     "--augment",
-    type=click.Choice(["none", "dihedral"]),
+    type=click.Choice(["none", "dihedral", "halves"]),
     default="none",
     show_default=True,
-    help="dihedral: turn and mirror each pair at random.",
+    help="dihedral: turn and mirror each pair at random; halves: exchange even and odd, too.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=int, default=None, help="CPU threads; all by default.")
@@ -68,6 +99,7 @@ def train(
     data_dir: Path | None,
     stream: bool,
     max_batches: int,
+    model_options: tuple[str, ...],
     save: bool,
     checkpoint_dir: Path,
     init: Path | None,
@@ -79,12 +111,14 @@ def train(
 ) -> None:
     """Train a network on pairs of noisy and clean patches.
 
-    Adam minimises mean((network(noisy) - clean)^2); the epoch with the lowest validation loss is kept. Killed at any
-    moment, the same command goes on where it stopped and ends with the same weights, bit for bit.
+    Adam minimises mean((network(noisy) - clean)^2), or another --loss; the epoch with the lowest validation loss is
+    kept. Killed at any moment, the same command goes on where it stopped and ends with the same weights, bit for bit.
+
+    For pairs of halves: --augment halves --schedule cosine --warmup-steps 100 --ema 0.999 --clip-norm 1 --model unet.
 
     Example: cryoplug train dataset/ --epochs 5 --save --checkpoint-dir saved_models
     """
-    from cryoplug.training.config import TrainConfig
+    from cryoplug.training.config import TrainConfig, parse_model_options
     from cryoplug.workflows.train import TrainRequest
     from cryoplug.workflows.train import train as run
 
@@ -92,7 +126,7 @@ def train(
         raise UsageError("give the training data once: as DATA or with --data-dir")
     request = TrainRequest(
         data or data_dir or Path(),
-        TrainConfig(max_batches=max_batches or None, **fields),
+        TrainConfig(max_batches=max_batches or None, model_options=parse_model_options(model_options), **fields),
         save=save,
         checkpoint_dir=checkpoint_dir,
         init=init,

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 CPU_TILE_PX = (128, 256)
 """Rows and columns of a tile on the CPU: 16 channels of it are 2 MB and stay in cache."""
+OVERLAPS_PER_TILE, MOST_WIDENED_PX = 8, 448
+"""A network that looks far gets larger tiles on the CPU, up to a side, or most of the work would be overlap."""
 CUDA_TILE_PX = (512, 4096)
 """Rows and columns of a tile on a GPU: large enough to fill it, 270 MB for 32 channels."""
 BAND_PIXELS = 1 << 20
@@ -109,15 +111,23 @@ class Denoiser:
         if device == "auto" and (text := hidden_gpu_note(self.device)):
             note(text)
         self.threads = threads or len(os.sched_getaffinity(0))
-        self._multiple = checkpoint.spec.size_multiple
-        self._overlap = -(-checkpoint.spec.receptive_field_px // self._multiple) * self._multiple
+        spec = checkpoint.spec
+        self._multiple = spec.size_multiple
+        self._overlap = -(-spec.receptive_field_px // self._multiple) * self._multiple
+        if spec.uses_whole_image:
+            note(
+                f"{spec.id}: this network takes its norm over what it sees at once, so the result depends on the tiles; "
+                "one trained with norm=none gives the same whatever the tiles"
+            )
         self._told_of_memory = False
         on_cpu = self.device.type == "cpu"
-        self._tile = (tile, tile) if tile else (CPU_TILE_PX if on_cpu else CUDA_TILE_PX)
+        least = min(MOST_WIDENED_PX, OVERLAPS_PER_TILE * self._overlap)
+        height, width = (max(side, least) for side in CPU_TILE_PX) if on_cpu else CUDA_TILE_PX
+        self._tile = (tile, tile) if tile else (height, width)
         # 4096x4096 through cryo_cnn, float32: channels_last takes two thirds of the time on a CPU, and 23 ms instead of 16
         # on an H200. It sums in another order than the plain layers: 7e-7 of the output's range over 3 layers, but 1.6e-5
         # over the 12 of a founding residual_cnn. A deep network therefore keeps the plain order, and its very bits.
-        shallow = len(checkpoint.spec.layers) <= SHALLOW_LAYERS
+        shallow = len(spec.layers) <= SHALLOW_LAYERS
         self._layout = torch.channels_last if on_cpu and shallow else torch.contiguous_format
         if on_cpu:
             keep_allocator_memory()
@@ -171,7 +181,7 @@ class Denoiser:
 
     def bands(self, shape: tuple[int, int]) -> list[Tile]:
         """Cut an image ``(y, x)`` into bands of full width, from top to bottom, each to be given to `forward`."""
-        rows = min(self._tile[0], max(LEAST_ROWS, BAND_PIXELS // shape[1]))
+        rows = min(self._tile[0], max(LEAST_ROWS, 4 * self._overlap, BAND_PIXELS // shape[1]))
         if self.device.type != "cpu":
             rows = self._tile[0]
         if self._plan is not None:

@@ -72,7 +72,10 @@ def resident_bytes() -> int:
 
 
 def widest_layer(checkpoint: Checkpoint) -> int:
-    """Give the largest number of channels that go into and come out of one layer together."""
+    """Give the largest number of channels that go into and come out of one layer together; what the spec says, if it does."""
+    spec = checkpoint.spec
+    if spec.tile_channels:
+        return spec.tile_channels
     return max((sum(array.shape[:2]) for array in checkpoint.weights.values() if array.ndim == 4), default=2)
 
 

@@ -11,6 +11,7 @@ from cryoplug.core.results import FileResult
 from cryoplug.core.tiling import Tile
 from cryoplug.errors import InputError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
+from cryoplug.inference.regrid import GridPlan
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,10 @@ class Begin:
     """Sampling to write."""
     normalization: Normalization
     """What was applied to the bands, to be undone when they are written."""
+    grid: GridPlan | None = None
+    """How the bands come back to `shape`; None: they are on it."""
+    raw: ImageF32 | None = None
+    """The micrograph, where `grid` needs it once more."""
 
 
 @dataclass(frozen=True)

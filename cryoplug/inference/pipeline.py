@@ -20,6 +20,7 @@ from cryoplug.inference.channel import Channel, Closed
 from cryoplug.inference.devices import Interrupted
 from cryoplug.inference.messages import DenoiseJob, DenoiseResult, Message, Rows
 from cryoplug.inference.reading import read_all
+from cryoplug.inference.regrid import Regrid
 from cryoplug.inference.writing import write_all
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QUEUE_BANDS", "DenoiseJob", "DenoiseResult", "run_pipeline"]
 
+AS_IT_IS = Regrid()
 QUEUE_BANDS = 2
 """Bands that may wait between two threads: one being taken, one ready."""
 
@@ -40,6 +42,7 @@ def run_pipeline(
     finish: Callable[[DenoiseJob, DenoiseResult], None],
     should_stop: Callable[[], bool] = lambda: False,
     dtype: str = "float32",
+    regrid: Regrid = AS_IT_IS,
 ) -> bool:
     """Denoise micrographs one after another.
 
@@ -61,6 +64,9 @@ def run_pipeline(
         without a trace.
     dtype
         ``float32`` or ``float16``; with the latter a file whose pixels do not fit is failed.
+    regrid
+        What is done around the network. Another pixel size holds a micrograph in memory whose width is the network's,
+        `strength` and the merging of high frequencies the raw one, too.
 
     Returns
     -------
@@ -78,7 +84,7 @@ def run_pipeline(
     incoming: Channel[Message] = Channel(QUEUE_BANDS)
     outgoing: Channel[Message] = Channel(QUEUE_BANDS)
     with ThreadPoolExecutor(2, thread_name_prefix="cryoplug-files") as threads:
-        reader = threads.submit(read_all, jobs, denoiser, incoming, should_stop)
+        reader = threads.submit(read_all, jobs, denoiser, incoming, should_stop, regrid)
         writer = threads.submit(write_all, outgoing, label, dtype, begin, finish)
         try:
             for message in incoming.messages(should_stop):

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryoplug.core.micrograph import ImageF32, MicrographSource
-from cryoplug.core.normalization import Normalization, fit_normalization
+from cryoplug.core.fourier_crop import resample_source
+from cryoplug.core.micrograph import ArrayMicrograph, ImageF32, MicrographSource
+from cryoplug.core.normalization import Normalization, check_usable, fit_normalization
+from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import InputError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.inference.channel import Channel, Closed
 from cryoplug.inference.messages import Begin, DenoiseJob, End, Failed, Message, Rows
+from cryoplug.inference.regrid import GridPlan, Regrid
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
@@ -27,7 +30,11 @@ OTHER_SCALE = 1.5
 
 
 def read_all(
-    jobs: Iterable[DenoiseJob], denoiser: Denoiser, out: Channel[Message], should_stop: Callable[[], bool]
+    jobs: Iterable[DenoiseJob],
+    denoiser: Denoiser,
+    out: Channel[Message],
+    should_stop: Callable[[], bool],
+    regrid: Regrid,
 ) -> None:
     """Send all jobs, one after another; one that cannot be read becomes `Failed`."""
 
@@ -39,7 +46,7 @@ def read_all(
             started = time.perf_counter()
             try:
                 with _open(job) as source:
-                    _read_one(job, _Guarded(source, given_up), denoiser, out, started=started)
+                    _read_one(job, _Guarded(source, given_up), denoiser, out, regrid, started=started)
             except (InputError, StorageError, UsageError) as error:
                 out.put(Failed(job, started, error))
     except Closed:
@@ -73,30 +80,56 @@ class _Guarded(MicrographSource):
         """Do nothing: who opened the source closes it."""
 
 
-def _read_one(job: DenoiseJob, source: _Guarded, denoiser: Denoiser, out: Channel[Message], *, started: float) -> None:
-    bands = denoiser.bands(source.shape)
-    normalization = fit_normalization(source, denoiser.normalize)
-    known = source.pixel_size_angstrom
+def _read_one(
+    job: DenoiseJob, source: _Guarded, denoiser: Denoiser, out: Channel[Message], regrid: Regrid, *, started: float
+) -> None:
+    known = job.pixel_size_angstrom if source.pixel_size_angstrom is None else source.pixel_size_angstrom
+    plan = regrid.plan(source.shape, known, path=source.path)
+    pixels, raw, measured = _on_the_networks_grid(source, plan)
+    bands = denoiser.bands(pixels.shape)
+    normalization = fit_normalization(pixels, denoiser.normalize)
     out.put(
         Begin(
             job,
             started,
             shape=source.shape,
             template=source.header,
-            pixel_size_angstrom=job.pixel_size_angstrom if known is None else known,
+            pixel_size_angstrom=known,
             normalization=normalization,
+            grid=None if plan.does_nothing else plan,
+            raw=raw,
         )
     )
     clipped = 0
     deviation = _Deviation()
     for band in bands:
-        rows = source.read_rows(band.read.y0, band.read.y1)
+        rows = pixels.read_rows(band.read.y0, band.read.y1)
         inner = rows[band.crop.y0 : band.crop.y1]
         clipped += _count_clipped(inner, normalization)
         deviation.add(inner)
         out.put(Rows(band, normalization.apply(rows)))
-    warnings = _warnings(job, source, denoiser, normalization, clipped / (source.shape[0] * source.shape[1]))
-    out.put(End("; ".join(warnings), deviation.value))
+    part = clipped / (pixels.shape[0] * pixels.shape[1])
+    warnings = _warnings(job, source, denoiser, plan, normalization, part)
+    out.put(End("; ".join(warnings), (measured or deviation).value))
+
+
+def _on_the_networks_grid(
+    source: MicrographSource, plan: GridPlan
+) -> tuple[MicrographSource, ImageF32 | None, _Deviation | None]:
+    """Give what the network sees, the raw pixels if they are needed again, and their deviation if it was measured."""
+    if plan.does_nothing:
+        return source, None, None
+    check_usable(source, scan_pixels(source))
+    raw = np.empty(source.shape, np.float32) if plan.regrid.needs_raw else None
+    deviation = _Deviation()
+
+    def see(start: int, rows: ImageF32) -> None:
+        deviation.add(rows)
+        if raw is not None:
+            raw[start : start + len(rows)] = rows
+
+    small = resample_source(source, plan.network_shape, see)
+    return ArrayMicrograph(small, source.path), raw, deviation
 
 
 class _Deviation:
@@ -128,11 +161,17 @@ def _count_clipped(rows: np.ndarray, normalization: Normalization) -> int:
 
 
 def _warnings(
-    job: DenoiseJob, source: MicrographSource, denoiser: Denoiser, normalization: Normalization, clipped: float
+    job: DenoiseJob,
+    source: MicrographSource,
+    denoiser: Denoiser,
+    plan: GridPlan,
+    normalization: Normalization,
+    clipped: float,
 ) -> Iterator[str]:
     yield from source.warnings
     header, given = source.pixel_size_angstrom, job.pixel_size_angstrom
-    known, trained = header or given, denoiser.checkpoint.pixel_size_angstrom
+    yield from filter(None, [plan.remark])
+    known, trained = plan.regrid.angpix or header or given, denoiser.checkpoint.pixel_size_angstrom
     if known and trained and max(known / trained, trained / known) > OTHER_SCALE:
         yield (
             f"pixel size {known:g} A, but the checkpoint was trained at {trained:g} A: noise and particles look "

@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from cryoplug.core.atomic import atomic_file, storage_errors
-from cryoplug.core.normalization import Normalization
 from cryoplug.errors import PixelError
 from cryoplug.formats.mrc import MrcRowWriter
 from cryoplug.inference.channel import Channel, Closed
@@ -57,7 +58,7 @@ def _write_one(start: Begin, messages: Iterator[Message], label: str, dtype: str
                 path=job.target,
                 dtype=dtype,
             )
-            end = _copy_rows(writer, start.normalization, messages)
+            end = _copy_rows(writer, start, messages)
             writer.finish()
     except _SourceError as error:
         return _failure(error.failed, start)
@@ -80,11 +81,20 @@ def _write_one(start: Begin, messages: Iterator[Message], label: str, dtype: str
     )
 
 
-def _copy_rows(writer: MrcRowWriter, normalization: Normalization, messages: Iterator[Message]) -> End:
+def _copy_rows(writer: MrcRowWriter, start: Begin, messages: Iterator[Message]) -> End:
+    grid = start.grid
+    denoised = None if grid is None else np.empty(grid.network_shape, np.float32)
     for message in messages:
         if isinstance(message, Rows):
-            writer.write_rows(normalization.invert(message.pixels))
+            rows = start.normalization.invert(message.pixels)
+            if denoised is None:
+                writer.write_rows(rows)
+            else:
+                denoised[message.band.paste.slices] = rows
         elif isinstance(message, End):
+            if grid is not None and denoised is not None:
+                for rows in grid.finish(denoised, start.raw):
+                    writer.write_rows(rows)
             return message
         elif isinstance(message, Failed):
             raise _SourceError(message)

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from cryoplug.errors import UsageError
+from cryoplug.kernels.losses import loss_slope, loss_sum
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -137,7 +138,7 @@ def forward_bands(
     return result
 
 
-def mean_squared_error(
+def mean_loss(
     module: nn.Module,
     noisy: torch.Tensor,
     clean: torch.Tensor,
@@ -146,13 +147,14 @@ def mean_squared_error(
     band_rows: int,
     size_multiple: int = 1,
     pool: ThreadPoolExecutor | None = None,
+    loss: str = "mse",
 ) -> float:
-    """Return the mean squared error of ``module(noisy)`` against `clean`, both ``(b, 1, y, x)``, without gradients."""
+    """Return the mean loss of ``module(noisy)`` against `clean`, both ``(b, 1, y, x)``, without gradients."""
     units = _units(noisy, receptive_field_px=receptive_field_px, band_rows=band_rows, size_multiple=size_multiple)
 
     def compute(unit: tuple[int, Band]) -> float:
         with torch.inference_mode():
-            return _difference(module, noisy, clean, unit)[2]
+            return loss_sum(_difference(module, noisy, clean, unit)[1], loss)
 
     return sum(_in_order(pool, compute, units)) / clean.numel()
 
@@ -166,8 +168,9 @@ def loss_and_gradients(
     band_rows: int,
     size_multiple: int = 1,
     pool: ThreadPoolExecutor | None = None,
+    loss: str = "mse",
 ) -> tuple[float, list[torch.Tensor]]:
-    """Return the mean squared error and its gradient by every parameter, computed band by band.
+    """Return the mean loss and its gradient by every parameter, computed band by band.
 
     Parameters
     ----------
@@ -175,6 +178,8 @@ def loss_and_gradients(
         As in `forward_bands`.
     noisy, clean
         ``(b, 1, y, x)``, equal shapes.
+    loss
+        ``mse``, ``l1`` or ``charbonnier``; see `cryoplug.kernels.losses`.
 
     Returns
     -------
@@ -184,37 +189,37 @@ def loss_and_gradients(
     """
     units = _units(noisy, receptive_field_px=receptive_field_px, band_rows=band_rows, size_multiple=size_multiple)
     parameters = list(module.parameters())
-    scale = 2.0 / clean.numel()
+    scale = 1.0 / clean.numel()
 
     def compute(unit: tuple[int, Band]) -> tuple[float, Sequence[torch.Tensor]]:
         with torch.enable_grad():
-            output, difference, squares = _difference(module, noisy, clean, unit)
-        band = unit[1]
+            output, difference = _difference(module, noisy, clean, unit)
+        part, band = loss_sum(difference, loss), unit[1]
         slope = torch.zeros_like(output)
-        slope[:, :, band.start - band.read_start : band.stop - band.read_start] = difference.mul_(scale)
-        return squares, torch.autograd.grad(output, parameters, slope)
+        slope[:, :, band.start - band.read_start : band.stop - band.read_start] = loss_slope(
+            difference, loss, scale=scale
+        )
+        return part, torch.autograd.grad(output, parameters, slope)
 
     total = 0.0
     gradients: list[torch.Tensor] = []
-    for squares, parts in _in_order(pool, compute, units):
-        total += squares
+    for part, parts in _in_order(pool, compute, units):
+        total += part
         if gradients:
-            for gradient, part in zip(gradients, parts, strict=True):
-                gradient += part
+            for gradient, addend in zip(gradients, parts, strict=True):
+                gradient += addend
         else:
-            gradients = [part.clone() for part in parts]
+            gradients = [gradient.clone() for gradient in parts]
     return total / clean.numel(), gradients
 
 
 def _difference(
     module: nn.Module, noisy: torch.Tensor, clean: torch.Tensor, unit: tuple[int, Band]
-) -> tuple[torch.Tensor, torch.Tensor, float]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     index, band = unit
     output = module(_rows(noisy[index : index + 1], band))
     kept = output.detach()[:, :, band.start - band.read_start : band.stop - band.read_start]
-    difference = kept - clean[index : index + 1, :, band.start : band.stop]
-    flat = difference.reshape(-1)
-    return output, difference, float(torch.dot(flat, flat))
+    return output, kept - clean[index : index + 1, :, band.start : band.stop]
 
 
 def _rows(images: torch.Tensor, band: Band) -> torch.Tensor:

@@ -70,9 +70,14 @@ class Checkpoint:
         return digest.hexdigest()
 
     @property
+    def angpix(self) -> float | None:
+        """Pixel size that the training data were Fourier-cropped to, in angstrom; None when they were not."""
+        return self.details.get("angpix")
+
+    @property
     def spec(self) -> ModelSpec:
-        """The network's entry in the registry."""
-        return model_spec(self.model_id)
+        """The network's entry in the registry, completed by the config."""
+        return model_spec(self.model_id).configured(self.config)
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
@@ -291,11 +296,12 @@ def _read_record(folder: Path, findings: list[Finding]) -> dict[str, Any]:
         record["config"] = {}
     if not isinstance(record.get("normalize"), str) or record["normalize"] not in NORMALIZATIONS:
         bad(f"normalize {shown(record.get('normalize'))} (allowed: {', '.join(NORMALIZATIONS)}); restore the folder")
-    pixel_size = record.get("pixel_size_angstrom")
-    number = isinstance(pixel_size, (int, float)) and not isinstance(pixel_size, bool)
-    if pixel_size is not None and not (number and 0 < pixel_size < 1e6):
-        bad(f"pixel_size_angstrom {shown(pixel_size)} (allowed: a positive number or null); restore the folder")
-        record["pixel_size_angstrom"] = None
+    for name in ("pixel_size_angstrom", "angpix"):
+        size = record.get(name)
+        number = isinstance(size, (int, float)) and not isinstance(size, bool)
+        if size is not None and not (number and 0 < size < 1e6):
+            bad(f"{name} {shown(size)} (allowed: a positive number or null); restore the folder")
+            record[name] = None
     return record
 
 
@@ -303,7 +309,7 @@ def _spec_of(folder: Path, record: dict[str, Any], findings: list[Finding]) -> M
     model_id = record.get("model")
     if isinstance(model_id, str):
         try:
-            return model_spec(model_id)
+            return model_spec(model_id).configured(record.get("config"))
         except ValueError as error:
             findings.append(Finding("error", JSON_NAME, str(error)))
             return None
@@ -323,7 +329,7 @@ def _spec_of(folder: Path, record: dict[str, Any], findings: list[Finding]) -> M
 
 def _read_bins(folder: Path, spec: ModelSpec, findings: list[Finding]) -> dict[str, np.ndarray]:
     present = {item.name for item in folder.iterdir() if _BIN_NAME.fullmatch(item.name)}
-    shapes = spec.weight_shapes()
+    shapes = spec.weight_shapes() if spec.layers else {}
     files = {_bin_name(key): key for key in shapes}
     severity = "error" if not (folder / SAFETENSORS_NAME).exists() else "warning"
     if severity == "error" or present:

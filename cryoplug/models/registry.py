@@ -39,6 +39,15 @@ class ModelSpec:
     State key ``name.weight`` is kept as the founding file ``name_weights.bin``, ``name.bias`` as ``name_bias.bin``.
     Empty for networks that the founding format cannot express: they live in ``model.safetensors`` alone.
     """
+    tensor_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """State key and shape of every weight, where `layers` cannot say it; empty when it is not known beforehand."""
+    tile_channels: int = 0
+    """Float32 values that a pixel of a tile takes at most while the network runs; 0: estimated from the widest layer."""
+    uses_whole_image: bool = False
+    """Whether the result depends on all pixels at once (a norm over the image): then tiles cannot equal the whole."""
+    configurator: str | Callable[..., ModelSpec] | None = None
+    """Where the numbers above depend on the config: ``"package.module:function"`` or the function, called as
+    ``configurator(spec, **config)``; returns the completed entry. It must not import torch."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that would give wrong seams."""
@@ -47,6 +56,21 @@ class ModelSpec:
                 f"model {self.id}: receptive_field_px {self.receptive_field_px} (allowed: 0 or more), "
                 f"size_multiple {self.size_multiple} (allowed: 1 or more); correct the ModelSpec"
             )
+
+    def configured(self, config: Mapping[str, Any] | None) -> ModelSpec:
+        """Return the entry of the network with this config: its receptive field, size multiple and weights.
+
+        Raises
+        ------
+        UsageError
+            The network does not take this config.
+        """
+        if self.configurator is None:
+            return self
+        try:
+            return _imported(self.configurator)(self, **dict(config or {}))
+        except TypeError as error:
+            raise self._refused(config, error) from error
 
     def build(self, *, seed: int = 0, config: Mapping[str, Any] | None = None) -> nn.Module:
         """Make the network with fresh weights that depend on `seed` alone.
@@ -63,24 +87,31 @@ class ModelSpec:
         UsageError
             The factory does not take this config.
         """
-        factory = self.factory
-        if isinstance(factory, str):
-            module_name, _, function_name = factory.partition(":")
-            factory = getattr(importlib.import_module(module_name), function_name)
+        self.configured(config)
         try:
-            return factory(seed=seed, **dict(config or {}))
+            return _imported(self.factory)(seed=seed, **dict(config or {}))
         except TypeError as error:
-            raise UsageError(
-                f"model {self.id}: config {dict(config or {})} was refused ({error}); use a config of this version"
-            ) from error
+            raise self._refused(config, error) from error
+
+    def _refused(self, config: Mapping[str, Any] | None, error: TypeError) -> UsageError:
+        return UsageError(
+            f"model {self.id}: config {dict(config or {})} was refused ({error}); use a config of this version"
+        )
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of all weights by state key, from `layers`; empty when there are none."""
-        shapes: dict[str, tuple[int, ...]] = {}
+        """Shapes of all weights by state key, from `tensor_shapes` or `layers`; empty when there are none."""
+        shapes: dict[str, tuple[int, ...]] = dict(self.tensor_shapes)
         for name, channels_out, channels_in in self.layers:
             shapes[f"{name}.weight"] = (channels_out, channels_in, KERNEL_SIDE, KERNEL_SIDE)
             shapes[f"{name}.bias"] = (channels_out,)
         return shapes
+
+
+def _imported(target: str | Callable[..., Any]) -> Callable[..., Any]:
+    if not isinstance(target, str):
+        return target
+    module_name, _, function_name = target.partition(":")
+    return getattr(importlib.import_module(module_name), function_name)
 
 
 def _deep_layers(count: int, channels: int) -> tuple[tuple[str, int, int], ...]:
@@ -106,16 +137,24 @@ RESIDUAL_CNN = ModelSpec(
 )
 FOUNDING_MODELS = (CRYO_CNN, RESIDUAL_CNN)
 """The two networks whose checkpoints may be nothing but ``.bin`` files."""
+UNET = ModelSpec(
+    id="unet",
+    description="residual U-Net, options depth (3), width (32) and norm (none or group); 1,946,561 parameters",
+    factory="cryoplug.models.unet:build",
+    receptive_field_px=0,
+    configurator="cryoplug.models.unet_geometry:configure",
+)
+"""Its numbers depend on its options: ask `ModelSpec.configured`."""
 
 
 def models() -> dict[str, ModelSpec]:
-    """Return every network by id: the two of this package, then those of plugins.
+    """Return every network by id: those of this package, then those of plugins.
 
     A plugin gives a `ModelSpec`; an id that is taken already stays with its owner.
     """
     from cryoplug.extensions import load_all
 
-    found = {spec.id: spec for spec in FOUNDING_MODELS}
+    found = {spec.id: spec for spec in (*FOUNDING_MODELS, UNET)}
     for spec in load_all("models", expected=ModelSpec).values():
         assert isinstance(spec, ModelSpec)
         found.setdefault(spec.id, spec)
@@ -130,7 +169,7 @@ def model_spec(model_id: str) -> ModelSpec:
     UsageError
         There is none; the message lists those that are.
     """
-    for spec in FOUNDING_MODELS:
+    for spec in (*FOUNDING_MODELS, UNET):
         if spec.id == model_id:
             return spec
     known = models()

@@ -128,6 +128,14 @@ class Manifest:
             return None
         return known[0]
 
+    @property
+    def angpix(self) -> float | None:
+        """The pixel size that the convert cropped to; None when it took the micrographs as they are."""
+        found = self.request.get("angpix")
+        if isinstance(found, (int, float)) and not isinstance(found, bool) and 0 < found < MAX_PIXEL_SIZE:
+            return float(found)
+        return None
+
     def fingerprint(self) -> str:
         """Return the sha256 of what defines the training data, pixels included through their CRC-32.
 

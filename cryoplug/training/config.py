@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryoplug.errors import UsageError
 
-AUGMENTATIONS = ("none", "dihedral")
+AUGMENTATIONS = ("none", "dihedral", "halves")
+LOSSES = ("mse", "l1", "charbonnier")
+SCHEDULES = ("constant", "cosine")
 _RUNTIME_FIELDS = ("device", "threads", "checkpoint_minutes")
 
 
@@ -20,10 +24,24 @@ class TrainConfig:
 
     model: str = "cryo_cnn"
     """Network id; see `cryoplug.models.registry`."""
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the network's factory, such as ``depth`` and ``width`` of a `unet`."""
     epochs: int = 5
     """Passes over the training patches."""
     lr: float = 0.001
     """Adam's learning rate; beta 0.9 and 0.999, eps 1e-8."""
+    schedule: str = "constant"
+    """How the learning rate goes after the warm-up: ``constant``, or ``cosine`` down to 0 at the end of the last epoch."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly."""
+    loss: str = "mse"
+    """``mse``, ``l1`` or ``charbonnier``; see `cryoplug.kernels.losses`."""
+    clip_norm: float | None = None
+    """Largest norm of all gradients of a step together; None: no limit."""
+    ema: float | None = None
+    """Decay of a moving average of the weights, which is validated and kept instead of the last step's; None: none."""
+    patience: int | None = None
+    """End when so many epochs in a row were not better than the best; None: never."""
     batch_size: int = 8
     """Patches a step; the last batch of an epoch may be smaller."""
     val_split: float = 0.1
@@ -37,7 +55,7 @@ class TrainConfig:
     shuffle: bool = True
     """Whether each epoch has an order of its own."""
     augment: str = "none"
-    """``none``, or ``dihedral``: each patch turned and mirrored at random, noisy and clean alike."""
+    """``none``; ``dihedral``: each pair turned and mirrored at random; ``halves``: also its sides exchanged at random."""
     device: str = "auto"
     """``auto`` (a GPU when there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     threads: int | None = None
@@ -57,6 +75,13 @@ class TrainConfig:
         check(bool(self.model), "model", "a model id")
         check(self.epochs >= 1, "epochs", "1 or more")
         check(math.isfinite(self.lr) and self.lr > 0, "lr", "a finite number above 0")
+        check(self.schedule in SCHEDULES, "schedule", ", ".join(SCHEDULES))
+        check(self.warmup_steps >= 0, "warmup_steps", "0 or more")
+        check(self.loss in LOSSES, "loss", ", ".join(LOSSES))
+        limit = self.clip_norm
+        check(limit is None or (math.isfinite(limit) and limit > 0), "clip_norm", "a number above 0, or not given")
+        check(self.ema is None or 0 < self.ema < 1, "ema", "above 0 and below 1, or not given")
+        check(self.patience is None or self.patience >= 1, "patience", "1 or more, or not given")
         check(self.batch_size >= 1, "batch_size", "1 or more")
         check(0 <= self.val_split < 1, "val_split", "0 to below 1")
         check(self.max_batches is None or self.max_batches >= 1, "max_batches", "1 or more, or not given")
@@ -67,6 +92,11 @@ class TrainConfig:
         check(self.checkpoint_minutes >= 0, "checkpoint_minutes", "0 or more")
         if problems:
             raise UsageError("; ".join(problems) + "; correct the command")
+
+    @staticmethod
+    def completed(record: dict[str, Any]) -> dict[str, Any]:
+        """Return what an older version wrote as `identity`, with the defaults of the fields that it did not have."""
+        return {**TrainConfig().identity(), **record}
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide the weights; `epochs` among them, because a run is finished at a number."""
@@ -85,6 +115,34 @@ def differing_fields(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for key in sorted(set(before) | set(now))
         if before.get(key) != now.get(key)
     ]
+
+
+def parse_model_options(texts: Iterable[str]) -> dict[str, int | float | str]:
+    """Read ``name=value`` texts; what looks like a number becomes one.
+
+    Raises
+    ------
+    UsageError
+        A text has no name or no value, or a name comes twice.
+    """
+    options: dict[str, int | float | str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name.isidentifier() and equals and value):
+            raise UsageError(f"--model-option {text!r} (allowed: NAME=VALUE, as in depth=4)")
+        if name in options:
+            raise UsageError(f"--model-option {name} is given twice; give it once")
+        options[name] = _number(value)
+    return options
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            number = kind(text)
+            if math.isfinite(number):
+                return number
+    return text
 
 
 def _brief(value: Any) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from cryoplug.errors import DeviceError
-from cryoplug.kernels.bands import band_workers, default_band_rows, loss_and_gradients, mean_squared_error
+from cryoplug.kernels.bands import band_workers, default_band_rows, loss_and_gradients, mean_loss
+from cryoplug.kernels.losses import mean_loss_of
 from cryoplug.kernels.memory import keep_allocator_memory
 from cryoplug.models.registry import ModelSpec
 
@@ -21,8 +21,9 @@ from cryoplug.models.registry import ModelSpec
 class Engine(abc.ABC):
     """Computes the loss of a network on batches ``(b, 1, y, x)``."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, loss: str = "mse") -> None:
         self.module = module
+        self.loss_name = loss
 
     @contextlib.contextmanager
     def heeding(self, heed: Callable[[], None]) -> Iterator[None]:
@@ -38,59 +39,60 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def loss_and_gradients(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[float, list[torch.Tensor]]:
-        """Return the mean squared error and its gradient by every parameter."""
+        """Return the mean loss and its gradient by every parameter."""
 
     @abc.abstractmethod
     def loss(self, noisy: torch.Tensor, clean: torch.Tensor) -> float:
-        """Return the mean squared error."""
+        """Return the mean loss."""
 
 
 class BandEngine(Engine):
     """The CPU: row bands whose activations stay in cache, one band a thread."""
 
-    def __init__(self, module: nn.Module, spec: ModelSpec, pool: ThreadPoolExecutor, *, width: int) -> None:
-        super().__init__(module)
+    def __init__(self, module: nn.Module, spec: ModelSpec, pool: ThreadPoolExecutor, *, width: int, loss: str) -> None:
+        super().__init__(module, loss=loss)
         self._options: dict[str, Any] = {
             "receptive_field_px": spec.receptive_field_px,
             "size_multiple": spec.size_multiple,
             "band_rows": default_band_rows(width, receptive_field_px=spec.receptive_field_px),
             "pool": pool,
+            "loss": loss,
         }
 
     def loss_and_gradients(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[float, list[torch.Tensor]]:
-        """Return the mean squared error and its gradient by every parameter."""
+        """Return the mean loss and its gradient by every parameter."""
         with _memory_errors(self.module, noisy):
             return loss_and_gradients(self.module, noisy, clean, **self._options)
 
     def loss(self, noisy: torch.Tensor, clean: torch.Tensor) -> float:
-        """Return the mean squared error."""
+        """Return the mean loss."""
         with _memory_errors(self.module, noisy):
-            return mean_squared_error(self.module, noisy, clean, **self._options)
+            return mean_loss(self.module, noisy, clean, **self._options)
 
 
 class WholeBatchEngine(Engine):
     """A GPU, or a network whose layers look at the whole image: the batch in one piece."""
 
     def loss_and_gradients(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[float, list[torch.Tensor]]:
-        """Return the mean squared error and its gradient by every parameter."""
+        """Return the mean loss and its gradient by every parameter."""
         with _memory_errors(self.module, noisy):
             self.module.train()
-            loss = functional.mse_loss(self.module(noisy), clean)
+            loss = mean_loss_of(self.module(noisy), clean, self.loss_name)
             gradients = torch.autograd.grad(loss, list(self.module.parameters()))
             # One wait a step: the loss must be known to be finite before the weights are touched, and the buffers of
             # this batch must be free before the next one is copied into them.
             return loss.item(), list(gradients)
 
     def loss(self, noisy: torch.Tensor, clean: torch.Tensor) -> float:
-        """Return the mean squared error."""
+        """Return the mean loss."""
         with _memory_errors(self.module, noisy), torch.inference_mode():
             self.module.eval()
-            return functional.mse_loss(self.module(noisy), clean).item()
+            return mean_loss_of(self.module(noisy), clean, self.loss_name).item()
 
 
 @contextlib.contextmanager
 def open_engine(
-    module: nn.Module, spec: ModelSpec, *, device: torch.device, threads: int, width: int
+    module: nn.Module, spec: ModelSpec, *, device: torch.device, threads: int, width: int, loss: str = "mse"
 ) -> Iterator[Engine]:
     """Move a network to the device and give the engine that suits it.
 
@@ -104,24 +106,26 @@ def open_engine(
         CPU threads.
     width
         Of the patches, in pixels; decides the height of a band.
+    loss
+        See `cryoplug.kernels.losses`.
     """
     with _memory_errors(module, None):
         module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if device.type == "cuda":
         with _deterministic_cudnn():
-            yield WholeBatchEngine(module)
+            yield WholeBatchEngine(module, loss=loss)
         return
     keep_allocator_memory()
     if not bands_are_exact(module):
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            yield WholeBatchEngine(module)
+            yield WholeBatchEngine(module, loss=loss)
         finally:
             torch.set_num_threads(before)
         return
     with band_workers(threads) as pool:
-        yield BandEngine(module, spec, pool, width=width)
+        yield BandEngine(module, spec, pool, width=width, loss=loss)
 
 
 def bands_are_exact(module: nn.Module) -> bool:

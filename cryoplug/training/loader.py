@@ -43,9 +43,19 @@ def epoch_order(indices: np.ndarray, *, seed: int, epoch: int, shuffle: bool) ->
     return np.random.default_rng([seed, epoch]).permutation(indices) if shuffle else indices
 
 
-def turn_patch(noisy: np.ndarray, clean: np.ndarray, *, seed: int, epoch: int, index: int) -> None:
-    """Turn and mirror a pair in place, both alike: one of 8 ways, of 4 when the patch is not square."""
-    way = int(np.random.default_rng([seed, epoch, index]).integers(8))
+def turn_patch(
+    noisy: np.ndarray, clean: np.ndarray, *, seed: int, epoch: int, index: int, exchange: bool = False
+) -> None:
+    """Turn and mirror a pair in place, both alike: one of 8 ways, of 4 when the patch is not square.
+
+    With `exchange`, noisy and clean change places in half of the cases: two halves of an exposure are worth the same.
+    """
+    rng = np.random.default_rng([seed, epoch, index])
+    way = int(rng.integers(8))
+    if exchange and rng.integers(2):
+        kept = noisy.copy()
+        noisy[...] = clean
+        clean[...] = kept
     quarter_turns = way % 4 if noisy.shape[0] == noisy.shape[1] else 2 * (way % 2)
     for patch in (noisy, clean):
         turned = np.rot90(patch, quarter_turns)
@@ -85,6 +95,7 @@ class BatchLoader:
         first: int = 0,
         limit: int | None = None,
         augment_seed: tuple[int, int] | None = None,
+        exchange: bool = False,
     ) -> Iterator[Batch]:
         """Yield the batches of one pass.
 
@@ -98,6 +109,8 @@ class BatchLoader:
             Deliver only batches below this number.
         augment_seed
             (seed, epoch) of the augmentation; None for none.
+        exchange
+            Whether the augmentation exchanges noisy and clean, too.
         """
         starts = range(0, len(order), self._batch_size)[:limit][first:]
         upcoming = iter([order[start : start + self._batch_size] for start in starts])
@@ -107,7 +120,7 @@ class BatchLoader:
         def read_next_into(slot: int) -> None:
             indices = next(upcoming, None)
             if indices is not None:
-                pending.append((slot, indices, reader.submit(self._fill, slot, indices, augment_seed)))
+                pending.append((slot, indices, reader.submit(self._fill, slot, indices, augment_seed, exchange)))
 
         try:
             for slot in range(READ_AHEAD):
@@ -122,14 +135,14 @@ class BatchLoader:
         finally:
             reader.shutdown(wait=True, cancel_futures=True)
 
-    def _fill(self, slot: int, indices: np.ndarray, augment_seed: tuple[int, int] | None) -> None:
+    def _fill(self, slot: int, indices: np.ndarray, augment_seed: tuple[int, int] | None, exchange: bool) -> None:
         host, on_device = self._slots[slot]
         noisy, clean = (part[: len(indices), 0].numpy() for part in host)
         self._store.read(indices, noisy, clean)
         if augment_seed is not None:
             seed, epoch = augment_seed
             for row, index in enumerate(indices):
-                turn_patch(noisy[row], clean[row], seed=seed, epoch=epoch, index=int(index))
+                turn_patch(noisy[row], clean[row], seed=seed, epoch=epoch, index=int(index), exchange=exchange)
         if on_device is not host:
             # On a stream of its own, so that the copy runs beside the previous batch's arithmetic.
             stream = torch.cuda.Stream(self._device)

@@ -1,9 +1,8 @@
-"""The training loop: Adam on the mean squared error, one batch after another, best checkpoint kept."""
+"""The training loop: Adam on the mean loss, one batch after another, best checkpoint kept."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,17 @@ import numpy as np
 import torch
 
 from cryoplug.core.interrupts import Interrupts
-from cryoplug.errors import DivergedError, Stopped
+from cryoplug.errors import DivergedError
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.store.pairs import PairStore
+from cryoplug.training.average import WeightAverage
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.engine import Engine
 from cryoplug.training.loader import Batch, BatchLoader, closing_batches, epoch_order
 from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, EpochReport, Note, Progress
+from cryoplug.training.recipe import gave_up, is_done, learning_rate, limit_gradients
 from cryoplug.training.run_folder import RunFolder
+from cryoplug.training.saver import Saver
 from cryoplug.training.split import Split
 from cryoplug.training.state import Position, pack_state, weights_of
 from cryoplug.training.validation import validate
@@ -57,6 +59,8 @@ class Training:
     """Where to save; None saves nothing."""
     device: torch.device
     """Where the batches go."""
+    average: WeightAverage | None = None
+    """The moving average of the weights, which is validated and kept; None: the weights themselves."""
 
     def run(self, progress: Progress, interrupts: Interrupts | None = None) -> None:
         """Train until all epochs are done.
@@ -77,12 +81,15 @@ class Training:
         """
         loader = BatchLoader(self.store, batch_size=self.config.batch_size, device=self.device)
         with contextlib.nullcontext(interrupts) if interrupts else Interrupts() as interrupts:
-            saver = _Saver(self, interrupts, progress)
+            saver = Saver(self, interrupts, progress)
             with self.engine.heeding(saver.heed_signals):
-                while self.position.epoch <= self.config.epochs:
+                while not is_done(self.position, self.config):
                     self._run_epoch(loader, saver, progress)
+        if gave_up(self.position, self.config):
+            best = self.position.best_epoch
+            progress(Note(f"ended early: no epoch since {best} was better (--patience {self.config.patience})"))
 
-    def _run_epoch(self, loader: BatchLoader, saver: _Saver, progress: Progress) -> None:
+    def _run_epoch(self, loader: BatchLoader, saver: Saver, progress: Progress) -> None:
         begin = time.perf_counter()
         waited_before = loader.waited_s
         patches_before = self.position.patches
@@ -100,37 +107,52 @@ class Training:
         )
         saver.after_epoch()
 
-    def _train_epoch(self, loader: BatchLoader, saver: _Saver, progress: Progress) -> None:
+    def _train_epoch(self, loader: BatchLoader, saver: Saver, progress: Progress) -> None:
         config, position = self.config, self.position
         order = epoch_order(self.split.train, seed=config.seed, epoch=position.epoch, shuffle=config.shuffle)
         batch_count = -(-len(order) // config.batch_size)
         if config.max_batches is not None:
             batch_count = min(batch_count, config.max_batches)
-        augment_seed = (config.seed, position.epoch) if config.augment == "dihedral" else None
+        total_steps = config.epochs * batch_count
+        augment_seed = (config.seed, position.epoch) if config.augment != "none" else None
         parameters = list(self.engine.module.parameters())
-        report = _RunningReport(position.epoch, batch_count)
-        batches = loader.batches(order, first=position.batch, limit=batch_count, augment_seed=augment_seed)
+        report = _RunningReport(position.epoch, batch_count, config.loss)
+        batches = loader.batches(
+            order,
+            first=position.batch,
+            limit=batch_count,
+            augment_seed=augment_seed,
+            exchange=config.augment == "halves",
+        )
         with closing_batches(batches):
             for batch in batches:
                 loss, gradients = self.engine.loss_and_gradients(batch.noisy, batch.clean)
                 if not (_finite(loss) and _all_finite(gradients)):
                     raise self._diverged("training", position.batch + 1, batch, loss)
+                if config.clip_norm is not None:
+                    limit_gradients(gradients, config.clip_norm)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.grad = gradient
+                self.optimizer.param_groups[0]["lr"] = learning_rate(config, position.step, total_steps=total_steps)
                 self.optimizer.step()
                 position.advance(loss, len(batch.indices))
+                if self.average is not None:
+                    self.average.update(position.step)
                 report.add(loss, len(batch.indices))
                 if position.batch % BATCHES_PER_REPORT == 0:
                     progress(report.take(position.batch))
                 saver.after_batch()
 
-    def _validate(self, loader: BatchLoader, saver: _Saver) -> float | None:
+    def _validate(self, loader: BatchLoader, saver: Saver) -> float | None:
         def check(batch: Batch, number: int, loss: float) -> None:
             if not _finite(loss):
                 raise self._diverged("validation", number, batch, loss)
             saver.after_batch()
 
-        return validate(self.engine, loader, self.split.validation, max_batches=self.config.max_batches, check=check)
+        with contextlib.nullcontext() if self.average is None else self.average.in_the_network():
+            return validate(
+                self.engine, loader, self.split.validation, max_batches=self.config.max_batches, check=check
+            )
 
     def _finish_epoch(
         self,
@@ -158,6 +180,7 @@ class Training:
             seconds=round(seconds, 3),
             waiting_for_data=round(waiting_for_data, 4),
             checkpoint=self.best_folder(),
+            loss_name=self.config.loss,
         )
         position.finish_epoch(report.record())
         if self.folder is not None:
@@ -170,7 +193,13 @@ class Training:
     def save_state(self) -> None:
         """Save all that going on needs; nothing when the run is not saved."""
         if self.folder is not None:
-            payload = pack_state(self.engine.module, self.optimizer, self.position, environment=self.environment)
+            payload = pack_state(
+                self.engine.module,
+                self.optimizer,
+                self.position,
+                environment=self.environment,
+                average=self.average,
+            )
             self.folder.write_state(payload)
 
     def best_folder(self) -> Path | None:
@@ -187,7 +216,7 @@ class Training:
             "train_loss": train_loss,
             "val_loss": val_loss,
         }
-        weights = weights_of(self.engine.module)
+        weights = weights_of(self.engine.module) if self.average is None else self.average.weights()
         return Checkpoint(head.model_id, weights, head.config, head.normalize, head.pixel_size_angstrom, details)
 
     def _diverged(self, phase: str, number: int, batch: Batch, loss: float) -> DivergedError:
@@ -212,56 +241,11 @@ class Training:
         )
 
 
-class _Saver:
-    """Save when it is time or when asked, and end when a signal says so."""
-
-    def __init__(self, training: Training, interrupts: Interrupts, progress: Progress) -> None:
-        self._training = training
-        self._interrupts = interrupts
-        self._progress = progress
-        self._interval_s = 60.0 * training.config.checkpoint_minutes
-        self._last = time.monotonic()
-        self._lock = threading.Lock()
-        self._stopped: Stopped | None = None
-
-    def heed_signals(self) -> None:
-        """Save when asked, and end when told to; also from within a batch, when weights are those of the batch before."""
-        training, interrupts = self._training, self._interrupts
-        where = f"epoch {training.position.epoch}, batch {training.position.batch}"
-        with self._lock:  # the pieces of a batch are computed in several threads
-            if self._stopped is None and interrupts.stop_signal is not None:
-                training.save_state()
-                saved = f"the state of {where} is saved; the same command goes on from there"
-                found = saved if training.folder else "nothing was saved (no --save)"
-                self._stopped = Stopped(interrupts.stop_signal, found)
-            if self._stopped is not None:
-                raise self._stopped
-            if interrupts.save_requested:
-                interrupts.save_requested = False
-                self._save()
-                self._progress(Note(f"state of {where} saved" if training.folder else "not saved: no --save"))
-
-    def after_batch(self) -> None:
-        self.heed_signals()
-        if time.monotonic() - self._last >= self._interval_s:
-            self._save()
-
-    def after_epoch(self) -> None:
-        self._last = time.monotonic()
-        stop = self._interrupts.stop_signal
-        if stop is not None and self._training.position.epoch <= self._training.config.epochs:
-            self.heed_signals()
-
-    def _save(self) -> None:
-        self._training.save_state()
-        self._last = time.monotonic()
-
-
 class _RunningReport:
     """Mean loss and speed since the last report."""
 
-    def __init__(self, epoch: int, batches: int) -> None:
-        self._epoch, self._batches = epoch, batches
+    def __init__(self, epoch: int, batches: int, loss_name: str) -> None:
+        self._epoch, self._batches, self._loss_name = epoch, batches, loss_name
         self._start()
 
     def add(self, loss: float, patches: int) -> None:
@@ -270,7 +254,8 @@ class _RunningReport:
 
     def take(self, batch: int) -> BatchReport:
         speed = self._patches / max(1e-9, time.perf_counter() - self._since)
-        report = BatchReport(self._epoch, batch, self._batches, self._loss / self._patches, speed)
+        mean = self._loss / self._patches
+        report = BatchReport(self._epoch, batch, self._batches, mean, speed, self._loss_name)
         self._start()
         return report
 

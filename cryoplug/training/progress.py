@@ -33,13 +33,16 @@ class BatchReport:
     """Mean over the batches since the last report."""
     samples_per_s: float
     """Patches a second since the last report."""
+    loss_name: str = "mse"
+    """Which loss."""
 
     @property
     def text(self) -> str:
         """The line for people."""
+        rmse = f" RMSE {math.sqrt(self.loss):.6f}" if self.loss_name == "mse" else ""
         return (
-            f"epoch {self.epoch} batch {self.batch}/{self.batches}: loss {self.loss:.6f} "
-            f"RMSE {math.sqrt(self.loss):.6f} {self.samples_per_s:.1f} samples/s"
+            f"epoch {self.epoch} batch {self.batch}/{self.batches}: loss {self.loss:.6f}{rmse} "
+            f"{self.samples_per_s:.1f} samples/s"
         )
 
 
@@ -50,9 +53,9 @@ class EpochReport:
     epoch: int
     """From 1."""
     train_loss: float
-    """Mean squared error over the epoch, each patch counted alike, with the weights as they were at its turn."""
+    """Mean loss over the epoch, each patch counted alike, with the weights as they were at its turn."""
     val_loss: float | None
-    """Mean squared error on the held-out patches after the epoch; None without validation."""
+    """Mean loss on the held-out patches after the epoch; None without validation."""
     best: bool
     """Whether it is the best epoch so far."""
     samples_per_s: float
@@ -63,6 +66,8 @@ class EpochReport:
     """Part of the training time spent waiting for the disk, 0 to 1."""
     checkpoint: Path | None = None
     """Folder of the best checkpoint so far, when one is kept."""
+    loss_name: str = "mse"
+    """Which loss: ``mse``, ``l1`` or ``charbonnier``."""
 
     def record(self) -> dict[str, Any]:
         """Return the line of ``metrics.jsonl`` and of ``--json``; losses that were not measured are left out."""
@@ -70,7 +75,8 @@ class EpochReport:
         return {
             "epoch": self.epoch,
             **{f"{name}_loss": loss for name, loss in losses.items()},
-            **{f"{name}_rmse": math.sqrt(loss) for name, loss in losses.items()},
+            **{f"{name}_rmse": math.sqrt(loss) for name, loss in losses.items() if self.loss_name == "mse"},
+            "loss_name": self.loss_name,
             "best": self.best,
             "samples_per_s": self.samples_per_s,
             "seconds": self.seconds,
@@ -88,9 +94,13 @@ class EpochReport:
     @property
     def text(self) -> str:
         """The line for people."""
-        line = f"epoch {self.epoch}: train loss {self.train_loss:.8f} RMSE {math.sqrt(self.train_loss):.8f}"
+
+        def shown(loss: float) -> str:
+            return f"loss {loss:.8f}" + (f" RMSE {math.sqrt(loss):.8f}" if self.loss_name == "mse" else "")
+
+        line = f"epoch {self.epoch}: train {shown(self.train_loss)}"
         if self.val_loss is not None:
-            line += f", validation loss {self.val_loss:.8f} RMSE {math.sqrt(self.val_loss):.8f}"
+            line += f", validation {shown(self.val_loss)}"
         line += f", {self.samples_per_s:.1f} samples/s"
         if self.waiting_for_data >= 0.05:
             line += f", waiting for data {100 * self.waiting_for_data:.0f} %"

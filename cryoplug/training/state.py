@@ -7,7 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from safetensors.numpy import load, save
 from torch import nn
 
 from cryoplug.errors import FormatError, UsageError
+
+if TYPE_CHECKING:
+    from cryoplug.training.average import WeightAverage
 
 VERSION = 1
 _JSON_KEY = "cryoplug_state"
@@ -99,10 +102,18 @@ def put_weights(module: nn.Module, weights: dict[str, np.ndarray]) -> None:
 
 
 def pack_state(
-    module: nn.Module, optimizer: torch.optim.Adam, position: Position, *, environment: dict[str, Any]
+    module: nn.Module,
+    optimizer: torch.optim.Adam,
+    position: Position,
+    *,
+    environment: dict[str, Any],
+    average: WeightAverage | None = None,
 ) -> bytes:
-    """Return a safetensors file with weights and Adam moments, whose header carries the rest as JSON."""
-    tensors = {f"weights/{name}": array for name, array in weights_of(module).items()}
+    """Return a safetensors file with weights, their average and Adam moments, whose header carries the rest as JSON."""
+    weights = weights_of(module) if average is None else average.stepped_weights()
+    tensors = {f"weights/{name}": array for name, array in weights.items()}
+    if average is not None:
+        tensors |= {f"average/{name}": array for name, array in average.weights().items()}
     for name, parameter in module.named_parameters():
         for moment in _MOMENTS:
             value = optimizer.state.get(parameter, {}).get(moment)
@@ -119,9 +130,14 @@ def pack_state(
 
 
 def unpack_state(
-    payload: bytes, module: nn.Module, optimizer: torch.optim.Adam, *, path: Path
+    payload: bytes,
+    module: nn.Module,
+    optimizer: torch.optim.Adam,
+    *,
+    path: Path,
+    average: WeightAverage | None = None,
 ) -> tuple[Position, dict[str, Any]]:
-    """Put a packed state into a network and its optimizer.
+    """Put a packed state into a network, its optimizer and the average of its weights.
 
     Returns
     -------
@@ -152,6 +168,13 @@ def unpack_state(
         put_weights(module, {name[8:]: array for name, array in tensors.items() if name.startswith("weights/")})
     except UsageError as error:
         raise FormatError(f"{path}: {error}; or --overwrite to start again") from error
+    if average is not None:
+        kept = {name[8:]: array for name, array in tensors.items() if name.startswith("average/")}
+        if {name: array.shape for name, array in kept.items()} != {
+            name: tuple(tensor.shape) for name, tensor in module.state_dict().items()
+        }:
+            raise FormatError(damaged % "the average of the weights is not in it")
+        average.load(kept)
     for name, parameter in module.named_parameters():
         moments = {moment: tensors.get(f"{moment}/{name}") for moment in _MOMENTS}
         if any(value is None for value in moments.values()):

@@ -18,7 +18,7 @@ def validate(
     max_batches: int | None,
     check: Callable[[Batch, int, float], None],
 ) -> float | None:
-    """Return the mean squared error over the held-out patches, each patch counted alike; None when there are none.
+    """Return the mean loss over the held-out patches, each patch counted alike; None when there are none.
 
     Parameters
     ----------

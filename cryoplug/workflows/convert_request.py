@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cryoplug.errors import UsageError
-from cryoplug.store.manifest import DTYPES, PAIR_REGIMES
+from cryoplug.store.manifest import DTYPES, MAX_PIXEL_SIZE, PAIR_REGIMES
 from cryoplug.store.pairs import FORMATS, store_target
 from cryoplug.workflows.movie_halves import MovieInput
 from cryoplug.workflows.pairing import PairedInput
@@ -50,6 +50,8 @@ class ConvertRequest:
     """Side of the square patches in pixels."""
     stride: int = 512
     """Pixels from one patch to the next, in y and in x."""
+    angpix: float | None = None
+    """Pixel size in angstrom that every micrograph is Fourier-cropped to; None: as they are."""
     normalize: str | None = None
     """``percentile`` or ``zscore``; None: percentile for noise, zscore for two files."""
     test_split: float = 0.1
@@ -87,6 +89,8 @@ class ConvertRequest:
         ):
             if number < minimum:
                 problems.append(f"{flag} is {number}; allowed: {minimum} or more")
+        if self.angpix is not None and not (math.isfinite(self.angpix) and 0 < self.angpix < MAX_PIXEL_SIZE):
+            problems.append(f"--angpix is {self.angpix}; allowed: a pixel size in angstrom above 0, or not given")
         if not (math.isfinite(self.test_split) and 0 <= self.test_split <= 1):
             problems.append(f"--test-split is {self.test_split}; allowed: 0 to 1")
         problems += self._wrong_lists()
@@ -129,9 +133,11 @@ class ConvertRequest:
             files += [[str(item.relative), *_state(item.path)] for item in pair.files]
             if isinstance(pair, MovieInput) and (motion := pair.motion_path) is not None:
                 files.append(["motion", *_state(motion)])
+        cropped = {} if self.angpix is None else {"angpix": float(self.angpix)}
         given = {name: path for name in ("gain", "defects") if (path := getattr(self, name)) is not None}
         return {
             **{name: [path.name, *_state(path)] for name, path in given.items()},
+            **cropped,
             "pairs": self.pairs,
             "dtype": self.dtype,
             "patch_size": self.patch_size,

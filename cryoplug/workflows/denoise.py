@@ -84,13 +84,27 @@ class _Run:
 
     def __post_init__(self) -> None:
         request, checkpoint = self.request, self.checkpoint
-        self.settings = Settings(checkpoint.sha256, request.normalize or checkpoint.normalize, request.dtype)
+        self.regrid = request.regrid(checkpoint)
+        self.settings = Settings(
+            checkpoint.sha256,
+            request.normalize or checkpoint.normalize,
+            request.dtype,
+            angpix=_shown(self.regrid.angpix),
+            strength=_shown(self.regrid.strength),
+            merge_highres=_shown(self.regrid.merge_highres_angstrom),
+        )
         self.details: dict[str, Any] = {
             "model": checkpoint.model_id,
             "checkpoint_sha256": checkpoint.sha256,
             "normalize": self.settings.normalize,
             "dtype": self.settings.dtype,
         }
+        if not self.regrid.does_nothing:
+            self.details |= {
+                "angpix": self.regrid.angpix,
+                "strength": self.regrid.strength,
+                "merge_highres": self.regrid.merge_highres_angstrom,
+            }
         journal = request.output / JOURNAL_NAME
         reserved = [journal] if request.star is None else [journal, request.star]
         if request.star is not None and request.star.absolute() == journal.absolute():
@@ -163,6 +177,12 @@ class _Run:
         )
         self.details["device"] = str(denoiser.device)
         label = f"cryoplug {cryoplug.__version__} {checkpoint.model_id} sha256:{checkpoint.sha256[:12]}"
+        if self.regrid.angpix is not None:
+            label += f" {self.regrid.angpix:g}A/px"
+        if not self.regrid.does_nothing and request.max_memory_bytes is not None:
+            self.note(
+                "--max-memory does not count micrographs that --angpix, --strength and --merge-highres hold in memory"
+            )
         return run_pipeline(
             jobs,
             denoiser,
@@ -171,6 +191,7 @@ class _Run:
             finish=self.work.finish,
             should_stop=self.should_stop,
             dtype=self.settings.dtype,
+            regrid=self.regrid,
         )
 
     def _write_star(self, planned: Sequence[PlannedOutput], *, last: bool) -> tuple[Any, ...]:
@@ -194,3 +215,7 @@ class _Run:
             number,
             f"{self._finished()} of {count} micrographs are finished in {self.request.output}; the same command goes on",
         )
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.10g}"

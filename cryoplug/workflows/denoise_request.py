@@ -9,6 +9,11 @@ from pathlib import Path
 from cryoplug.core.normalization import KINDS
 from cryoplug.errors import UsageError
 from cryoplug.inference.devices import device_name
+from cryoplug.inference.regrid import Regrid
+from cryoplug.models.checkpoint import Checkpoint
+
+MAX_ANGSTROM = 1e6
+"""Longer lengths are no pixel sizes."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,13 @@ class DenoiseRequest:
     """STAR file to write; None: none."""
     normalize: str | None = None
     """``percentile``, ``zscore`` or ``none``; None takes the checkpoint's own."""
+    angpix: float | None = None
+    """Pixel size in angstrom that the network sees; 0: the micrograph's own; None: what its training data were cropped
+    to, or the micrograph's own."""
+    strength: float = 1.0
+    """Part of the denoised image in the result; the rest is raw."""
+    merge_highres: float | None = None
+    """Resolution in angstrom beyond which Fourier terms are raw; None: none are."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     gpu: int | None = None
@@ -54,6 +66,15 @@ class DenoiseRequest:
             problems.append("no input (allowed: files, folders, patterns, STAR files)")
         if self.normalize is not None and self.normalize not in KINDS:
             problems.append(f"--normalize {self.normalize!r} (allowed: {', '.join(KINDS)})")
+        if self.angpix is not None and not (math.isfinite(self.angpix) and 0 <= self.angpix < MAX_ANGSTROM):
+            problems.append(
+                f"--angpix {self.angpix} (allowed: a pixel size in angstrom, or 0 for the micrograph's own)"
+            )
+        if not 0 <= self.strength <= 1:
+            problems.append(f"--strength {self.strength} (allowed: 0 for raw to 1 for denoised)")
+        resolution = self.merge_highres
+        if resolution is not None and not (math.isfinite(resolution) and 0 < resolution < MAX_ANGSTROM):
+            problems.append(f"--merge-highres {resolution} (allowed: a resolution in angstrom above 0)")
         if self.tile < 0:
             problems.append(f"--tile {self.tile} (allowed: 0 for automatic, or a side in pixels)")
         if self.threads < 0:
@@ -81,3 +102,8 @@ class DenoiseRequest:
     def dtype(self) -> str:
         """Type of the pixels that are written."""
         return "float16" if self.float16 else "float32"
+
+    def regrid(self, checkpoint: Checkpoint) -> Regrid:
+        """Say what is done around the network of a checkpoint."""
+        angpix = checkpoint.angpix if self.angpix is None else self.angpix
+        return Regrid(angpix or None, self.strength, self.merge_highres)

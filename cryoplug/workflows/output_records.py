@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,12 @@ class Settings:
     """Normalization that is applied."""
     dtype: str = "float32"
     """Type of the pixels that are written."""
+    angpix: str = "none"
+    """Pixel size that every micrograph was brought to for the network; ``none``: each had its own."""
+    strength: str = "1"
+    """Part of the denoised image."""
+    merge_highres: str = "none"
+    """Resolution beyond which Fourier terms are raw; ``none``: nowhere."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +146,8 @@ def is_finished(item: PlannedOutput, settings: Settings) -> bool:
         if item.target.stat().st_size != record.output_size_bytes:
             raise UsageError(f"{item.target}: was changed after it was written; use --overwrite to replace it")
     wanted = asdict(settings)
-    # Records of before there was a choice of types.
-    made = {"dtype": "float32", **record.settings}
+    # Records of before there was a choice of these.
+    made = {**{item.name: item.default for item in fields(Settings) if item.default is not MISSING}, **record.settings}
     differing = sorted(key for key in wanted if made.get(key) != wanted[key])
     if differing:
         found = ", ".join(f"{key} {str(made.get(key))[:12]}, now {wanted[key][:12]}" for key in differing)

@@ -13,11 +13,13 @@ import numpy as np
 
 from cryoplug.core.micrograph import ImageF32, MicrographSource
 from cryoplug.core.noise import founding_noise, patch_rng
-from cryoplug.core.normalization import Normalization, fit_normalization
+from cryoplug.core.normalization import Normalization, check_usable, fit_normalization
+from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import ShapeError
 from cryoplug.formats import registry
 from cryoplug.store.layout import storage_dtype
 from cryoplug.workflows.convert_request import ConvertRequest
+from cryoplug.workflows.cropping import cropped_source
 from cryoplug.workflows.discovered import DiscoveredMicrograph
 from cryoplug.workflows.movie_halves import MovieInput, MovieSummer
 from cryoplug.workflows.pair_proof import PairProof
@@ -40,7 +42,7 @@ class OpenedPair:
     normalizations: tuple[Normalization, ...]
     """One for each source."""
     pixel_size_angstrom: float | None
-    """From the STAR file, else from the header."""
+    """What was asked for, else that of the STAR file, else of the header."""
     notes: tuple[str, ...] = ()
     """What the comparison of the two showed."""
 
@@ -101,23 +103,37 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
                 item.pixel_size_angstrom or source.pixel_size_angstrom
                 for item, source in zip(pair.files, sources, strict=True)
             )
-        for source in sources:
-            if min(source.shape) < request.patch_size:
-                raise ShapeError(
-                    f"{source.path}: {source.shape[0]}x{source.shape[1]} pixels (y, x), smaller than one patch of "
-                    f"{request.patch_size}x{request.patch_size}; give --patch-size {min(source.shape)} or less"
-                )
         if len(sources) == 2:
             proof.check_files(sources[0], sources[1], sizes)
+        notes = []
+        summed_here = isinstance(pair, MovieInput)
+        size = next(filter(None, sizes), None)
+        if request.angpix is not None:
+            if len(sources) == 2:
+                # Before the crop: it is near Nyquist that two halves must share nothing.
+                for source in sources:
+                    check_usable(source, scan_pixels(source))
+                notes = proof.check_pixels(sources[0], sources[1], summed_here=summed_here)
+            sources = tuple(
+                stack.enter_context(cropped_source(source, pixel_size_angstrom=size, target_angstrom=request.angpix))
+                for source in sources
+            )
+            size = request.angpix
+        for source in sources:
+            if min(source.shape) < request.patch_size:
+                at = "" if request.angpix is None else f" at {request.angpix:g} angstrom"
+                raise ShapeError(
+                    f"{source.path}: {source.shape[0]}x{source.shape[1]} pixels (y, x){at}, smaller than one patch of "
+                    f"{request.patch_size}x{request.patch_size}; give --patch-size {min(source.shape)} or less"
+                )
         normalizations = tuple(fit_normalization(source, request.kind) for source in sources)
         if request.pairs == "noise" and request.kind == "zscore":
             limit = ZSCORE_NOISE_RANGE
             normalizations = (dataclasses.replace(normalizations[0], clip_low=-limit, clip_high=limit),)
-        notes = []
-        if len(sources) == 2:
-            notes = proof.check_pixels(sources[0], sources[1], summed_here=isinstance(pair, MovieInput))
+        if len(sources) == 2 and request.angpix is None:
+            notes = proof.check_pixels(sources[0], sources[1], summed_here=summed_here)
         stack.pop_all()
-    return OpenedPair(pair, sources, normalizations, next(filter(None, sizes), None), tuple(notes))
+    return OpenedPair(pair, sources, normalizations, size, tuple(notes))
 
 
 def patch_pairs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import platform
 from collections.abc import Callable
@@ -100,14 +101,22 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
     from cryoplug.training.split import split_patches
 
     config = request.config
-    model_spec(config.model)
+    model_spec(config.model).configured(config.model_options)
     device = choose_device(config.device)
     with contextlib.ExitStack() as stack:
         # From the beginning: Slurm's warning may come while a store of a terabyte is being opened.
         interrupts = stack.enter_context(Interrupts())
         store = stack.enter_context(open_store(request.data, patch_size=config.patch_size))
+        if config.augment == "halves" and store.manifest is not None and store.manifest.pairs != "halves":
+            raise UsageError(
+                f"{store.path}: a store of --pairs {store.manifest.pairs}, whose sides must not be exchanged; "
+                "give --augment dihedral, or convert --pairs halves"
+            )
         split = split_patches(store, fraction=config.val_split, seed=config.seed, val_indices=request.val_indices)
         init = None if request.init is None else _load_init(request.init, config.model)
+        if init is not None and not config.model_options:
+            config = dataclasses.replace(config, model_options=init.config)
+            request = dataclasses.replace(request, config=config)
         identity = _identity(request, store, split, init)
         folder = None
         if request.save:
@@ -133,28 +142,32 @@ def _train(
     progress: Callable[[Event], None],
     interrupts: Interrupts,
 ) -> TrainResult:
+    from cryoplug.training.average import WeightAverage
     from cryoplug.training.engine import BandEngine, fingerprint, open_engine
     from cryoplug.training.loop import Training, make_optimizer
     from cryoplug.training.progress import EpochReport, Note
+    from cryoplug.training.recipe import is_done
     from cryoplug.training.split import write_indices
     from cryoplug.training.state import Position, put_weights, unpack_state
 
     config = request.config
-    spec = model_spec(config.model)
-    module = spec.build(seed=config.seed)
+    spec = model_spec(config.model).configured(config.model_options)
+    module = spec.build(seed=config.seed, config=config.model_options)
     if init is not None:
         put_weights(module, init.weights)
     threads = config.thread_count
-    with open_engine(module, spec, device=device, threads=threads, width=store.patch_shape[1]) as engine:
+    width = store.patch_shape[1]
+    with open_engine(module, spec, device=device, threads=threads, width=width, loss=config.loss) as engine:
         optimizer = make_optimizer(engine, config)
+        average = None if config.ema is None else WeightAverage(module, config.ema)
         # Bands are summed in a fixed order: there, and on a GPU, the number of threads changes no bit.
         exact = isinstance(engine, BandEngine) or device.type == "cuda"
         environment = fingerprint(device, threads=None if exact else threads)
         position = Position()
         payload = folder.read_state() if folder is not None else None
         if folder is not None and payload is not None:
-            position, before = unpack_state(payload, module, optimizer, path=folder.state_path)
-            if position.epoch <= config.epochs:
+            position, before = unpack_state(payload, module, optimizer, path=folder.state_path, average=average)
+            if not is_done(position, config):
                 where = f"epoch {position.epoch}, batch {position.batch}"
                 progress(Note(f"going on from {where} of {folder.path}{_bits_note(before, environment)}"))
         training = Training(
@@ -168,14 +181,16 @@ def _train(
             environment=environment,
             folder=folder,
             device=device,
+            average=average,
         )
-        already_finished = position.epoch > config.epochs
+        already_finished = is_done(position, config)
         if folder is not None and already_finished:
             # A kill may have fallen between the last state and the tidying up.
             folder.write_metrics(position.history)
             folder.keep_only(position.best_epoch or 0)
             _draw_loss_curve(folder, position.history, progress)
-            progress(Note(f"{folder.path}: all {config.epochs} epochs are done already; nothing to do"))
+            done = f"all {config.epochs}" if position.epoch > config.epochs else f"{position.epoch - 1} (--patience)"
+            progress(Note(f"{folder.path}: {done} epochs are done already; nothing to do"))
         elif folder is not None:
             folder.write_request(_run_record(request, identity, environment, finished=False))
             folder.write_validation_indices(write_indices(split.validation))
@@ -219,7 +234,7 @@ def _draw_loss_curve(
 def _compare_with_earlier_run(
     folder: RunFolder, request: TrainRequest, identity: dict[str, Any], progress: Callable[[Event], None]
 ) -> None:
-    from cryoplug.training.config import differing_fields
+    from cryoplug.training.config import TrainConfig, differing_fields
     from cryoplug.training.progress import Note
 
     if request.overwrite:
@@ -237,7 +252,7 @@ def _compare_with_earlier_run(
         if request.resume:
             progress(Note(f"{folder.path}: no run to go on with yet; starting at the beginning"))
         return
-    before = earlier["config"]
+    before = TrainConfig.completed(earlier["config"])
     epochs_before = before.get("epochs")
     more = request.resume and isinstance(epochs_before, int) and request.config.epochs > epochs_before
     differing = differing_fields({**before, "epochs": request.config.epochs} if more else before, identity)
@@ -288,9 +303,12 @@ def _checkpoint_head(request: TrainRequest, store: PairStore, identity: dict[str
     details = {"data_fingerprint": identity["data"], "training": identity, "software": _software()}
     if manifest is not None:
         details["pairs"] = manifest.pairs
+        if manifest.angpix is not None:
+            details["angpix"] = manifest.angpix
     return Checkpoint(
         request.config.model,
         weights={},
+        config=dict(request.config.model_options),
         normalize="percentile" if manifest is None else manifest.normalize,
         pixel_size_angstrom=None if manifest is None else manifest.pixel_size_angstrom,
         details=details,

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from cryoplug.errors import UsageError
-from cryoplug.kernels.bands import band_workers, forward_bands, loss_and_gradients, mean_squared_error, plan_bands
+from cryoplug.kernels.bands import band_workers, forward_bands, loss_and_gradients, mean_loss, plan_bands
 from cryoplug.models.registry import CRYO_CNN, RESIDUAL_CNN, ModelSpec
 
 SHAPES = [(1, 1), (2, 7), (37, 41), (64, 64), (65, 33), (131, 17)]
@@ -95,7 +95,7 @@ def test_gradients_by_bands_are_those_of_the_whole_batch(
     for mine, theirs in zip(gradients, expected, strict=True):
         largest = float(theirs.abs().max())
         torch.testing.assert_close(mine, theirs, rtol=0, atol=tolerance * max(largest, 1e-3))
-    again = mean_squared_error(module, noisy, clean, receptive_field_px=spec.receptive_field_px, band_rows=rows)
+    again = mean_loss(module, noisy, clean, receptive_field_px=spec.receptive_field_px, band_rows=rows)
     assert again == pytest.approx(loss.item(), rel=max(tolerance, 1e-12))
 
 

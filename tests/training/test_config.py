@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from cryoplug.errors import UsageError
-from cryoplug.training.config import TrainConfig, differing_fields
+from cryoplug.training.config import TrainConfig, differing_fields, parse_model_options
 
 
 def test_defaults_are_those_of_the_founding_program() -> None:
@@ -22,7 +22,7 @@ def test_all_problems_are_told_at_once() -> None:
         "--lr is nan",
         "--batch-size is 0",
         "--val-split is 1.0 (allowed: 0 to below 1)",
-        "--augment is 'flip' (allowed: none, dihedral)",
+        "--augment is 'flip' (allowed: none, dihedral, halves)",
         "--threads is 0",
         "--seed is -1",
     ):
@@ -43,3 +43,21 @@ def test_threads_default_to_those_the_process_may_use() -> None:
 
 def test_differing_fields_are_named_with_both_values() -> None:
     assert differing_fields({"lr": 0.1, "seed": 1}, {"lr": 0.2, "seed": 1}) == ["lr was 0.1, is 0.2"]
+
+
+def test_model_options_become_numbers_where_they_look_like_them() -> None:
+    assert parse_model_options(["depth=4", "rate=0.5", "norm=group", "name=nan"]) == {
+        "depth": 4,
+        "rate": 0.5,
+        "norm": "group",
+        "name": "nan",
+    }
+    for texts in (["depth"], ["=4"], ["depth="], ["depth=4", "depth=5"]):
+        with pytest.raises(UsageError, match="--model-option"):
+            parse_model_options(texts)
+
+
+def test_what_an_older_version_did_not_ask_for_had_its_default() -> None:
+    older = TrainConfig(lr=0.5).identity()
+    del older["model_options"]
+    assert TrainConfig.completed(older) == TrainConfig(lr=0.5).identity()

@@ -98,3 +98,25 @@ def test_leaving_early_ends_the_reader_thread(store: PairStore) -> None:
     with closing_batches(loader(store, 1).batches(np.arange(COUNT))) as batches:
         next(batches)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("cryoplug-loader")]
+
+
+def test_sides_are_exchanged_in_half_of_the_cases_and_turned_as_without_it() -> None:
+    exchanged = 0
+    for index in range(400):
+        noisy = np.arange(9, dtype="f4").reshape(3, 3)
+        clean = -noisy
+        plain = noisy.copy()
+        turn_patch(plain, clean.copy(), seed=5, epoch=1, index=index)
+        turn_patch(noisy, clean, seed=5, epoch=1, index=index, exchange=True)
+        assert np.array_equal(noisy, -clean)
+        assert np.array_equal(np.abs(noisy), plain)
+        exchanged += int(noisy.sum() < 0)
+    assert 160 < exchanged < 240
+
+
+def test_an_epoch_of_halves_gives_every_pair_once_in_either_order(store: PairStore) -> None:
+    signs = []
+    for batch in loader(store).batches(np.arange(COUNT), augment_seed=(3, 2), exchange=True):
+        assert torch.equal(batch.noisy, -batch.clean)
+        signs += batch.noisy.sum(dim=(1, 2, 3)).sign().tolist()
+    assert len(signs) == COUNT and set(signs) == {-1.0, 1.0}

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from cryoplug.errors import DivergedError, FormatError, OutputBusyError, Stopped, UsageError
 from cryoplug.models.checkpoint import load_checkpoint, save_checkpoint
+from cryoplug.models.cryo_cnn import CryoCNN
 from cryoplug.models.registry import CRYO_CNN, ModelSpec
 from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import create_store, open_store
@@ -507,3 +508,105 @@ def test_the_loss_curve_is_drawn(data: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.undo()
     run(data, tmp_path / "out", epochs=2)
     assert (tmp_path / "out" / "cryo_cnn" / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_unet_learns_goes_on_bit_for_bit_and_keeps_its_options(data: Path, tmp_path: Path) -> None:
+    options = {"depth": 2, "width": 4}
+    recipe: dict[str, Any] = {"model": "unet", "model_options": options, "lr": 0.002}
+    straight = run(data, tmp_path / "a", epochs=20, **recipe)
+    assert straight.best_loss < 0.6 * straight.first_batch_loss
+    run(data, tmp_path / "b", epochs=7, **recipe)
+    resumed = run(data, tmp_path / "b", epochs=20, resume=True, **recipe)
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    assert [epoch.val_loss for epoch in resumed.epochs] == [epoch.val_loss for epoch in straight.epochs]
+    assert load_checkpoint(tmp_path / "a").config == options
+    with pytest.raises(UsageError, match="model_options was"):
+        run(data, tmp_path / "a", epochs=20, **{**recipe, "model_options": {"depth": 1, "width": 4}})
+    # A start from a checkpoint takes over its options.
+    run(data, tmp_path / "c", model="unet", init=tmp_path / "a", epochs=1)
+    assert load_checkpoint(tmp_path / "c").config == options
+
+
+RECIPE: dict[str, Any] = {
+    "loss": "charbonnier",
+    "schedule": "cosine",
+    "warmup_steps": 2,
+    "clip_norm": 0.05,
+    "ema": 0.9,
+    "augment": "halves",
+    "patience": 3,
+}
+
+
+def state_tensors(folder: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load_file
+
+    return load_file(folder / "cryo_cnn" / "resume" / "state.safetensors")
+
+
+@pytest.mark.parametrize("number", [2, 7, 9, 12, 14])
+def test_a_run_with_the_whole_recipe_goes_on_to_the_same_bits(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    run(data, tmp_path / "straight", **RECIPE)
+    real, calls = CryoCNN.forward, [0]
+
+    def forward(self: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+        return real(self, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CryoCNN, "forward", forward)
+        with pytest.raises(Stopped):
+            run(data, tmp_path / "out", **RECIPE)
+    run(data, tmp_path / "out", **RECIPE)
+    assert digest(tmp_path / "out") == digest(tmp_path / "straight")
+    mine, theirs = state_tensors(tmp_path / "out"), state_tensors(tmp_path / "straight")
+    assert {name.partition("/")[0] for name in mine} == {"weights", "average", "exp_avg", "exp_avg_sq"}
+    assert all(np.array_equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_the_checkpoint_holds_the_average_and_names_the_recipe(data: Path, tmp_path: Path) -> None:
+    result = run(data, tmp_path / "out", **{**RECIPE, "patience": None}, epochs=1)
+    kept, state = load_checkpoint(tmp_path / "out"), state_tensors(tmp_path / "out")
+    for name, array in kept.weights.items():
+        assert np.array_equal(array, state[f"average/{name}"])
+        assert not np.array_equal(array, state[f"weights/{name}"])
+    for name, value in RECIPE.items():
+        assert kept.details["training"][name] == (None if name == "patience" else value)
+    # The validation loss is the average's own: measured again by the formula.
+    noisy, clean = (torch.from_numpy(side)[10:, None] for side in pairs())
+    with torch.no_grad():
+        network = CRYO_CNN.build()
+        network.load_state_dict({name: torch.from_numpy(array) for name, array in kept.weights.items()})
+        expected = ((network(noisy) - clean) ** 2 + 1e-6).sqrt().mean().item()
+    assert result.best_loss == pytest.approx(expected, rel=1e-4)
+    report = result.epochs[0].record()
+    assert report["loss_name"] == "charbonnier" and "val_rmse" not in report and "RMSE" not in result.epochs[0].text
+
+
+def test_a_run_that_no_longer_improves_ends_early_and_stays_finished(data: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    result = run(data, tmp_path / "out", events=events, epochs=30, lr=0.3, patience=2)
+    assert len(result.epochs) == result.best_epoch + 2 < 30
+    assert Note(f"ended early: no epoch since {result.best_epoch} was better (--patience 2)") in events
+    again = run(data, tmp_path / "out", events=events, epochs=30, lr=0.3, patience=2)
+    assert again.already_finished and again.epochs == result.epochs
+
+
+def test_sides_of_a_store_that_are_not_halves_are_never_exchanged(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    head = Manifest((SIDE, SIDE), "float32", "noise", "percentile", 0, SIDE)
+    with create_store(store, head) as writer:
+        noisy, clean = pairs(2)
+        for index in range(2):
+            writer.append("train", noisy[index], clean[index], (0, 0))
+            writer.acknowledge(MicrographEntry(f"m{index}", "train", (SIDE, SIDE), 1.0, {"kind": "percentile"}))
+        writer.finish()
+    with pytest.raises(
+        UsageError, match=r"a store of --pairs noise, whose sides must not be exchanged; give --augment"
+    ):
+        run(store, augment="halves")

@@ -1,0 +1,140 @@
+"""Change the pixel size of an image by cutting its Fourier transform, or padding it with zeros.
+
+Grey values keep their scale: the mean stays, and so does every wave that both grids can hold. On an even grid the two
+waves of the Nyquist frequency are one: cutting adds the two terms (what sampling the wave gives), padding halves the
+one. Thus padding and then cutting gives the very image back. The transform is periodic: a step between opposite borders
+rings within a few pixels of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from cryoplug.core.micrograph import ImageF32, MicrographSource, row_bands
+from cryoplug.errors import UsageError
+
+SAME_PIXEL_SIZE = 0.01
+"""Pixel sizes that differ by less than this part are taken for the same: nothing is resampled."""
+_BLOCK_PIXELS = 1 << 20
+"""Pixels that are transformed at a time, in float64: 8 MB and as much for the transform."""
+
+
+def cropped_shape(shape: tuple[int, int], *, pixel_size_angstrom: float, target_angstrom: float) -> tuple[int, int]:
+    """Return the grid whose pixels are nearest to a target size; `shape` itself when they are so already.
+
+    Parameters
+    ----------
+    shape
+        ``(y, x)``.
+    pixel_size_angstrom
+        Sampling of the image.
+    target_angstrom
+        Sampling that is wanted. Sides are whole numbers, so the sampling reached differs by up to half a pixel in the new
+        side: 0.05 % at 1000 pixels.
+    """
+    for name, value in (("pixel size", pixel_size_angstrom), ("target", target_angstrom)):
+        if not (np.isfinite(value) and value > 0):
+            raise UsageError(f"{name} {value!r} angstrom; allowed: a finite number above 0")
+    ratio = pixel_size_angstrom / target_angstrom
+    if abs(ratio - 1) < SAME_PIXEL_SIZE:
+        return shape
+    return max(1, round(shape[0] * ratio)), max(1, round(shape[1] * ratio))
+
+
+def resample_image(pixels: np.ndarray, shape: tuple[int, int]) -> ImageF32:
+    """Bring an image ``(y, x)`` to another grid; each axis is cut or padded on its own.
+
+    Returns
+    -------
+    ImageF32
+        New array of `shape`.
+    """
+    along_x = np.concatenate([resample_axis(rows, shape[1], axis=1) for rows in _row_blocks(pixels)])
+    return _resample_columns(along_x, shape[0])
+
+
+def resample_source(
+    source: MicrographSource, shape: tuple[int, int], seen: Callable[[int, ImageF32], None] = lambda row, rows: None
+) -> ImageF32:
+    """Read a micrograph band by band and bring it to another grid, in the memory of ``source.shape[0] * shape[1]`` pixels.
+
+    Parameters
+    ----------
+    source
+        The opened micrograph, all pixels finite.
+    shape
+        The new ``(y, x)``.
+    seen
+        Called with the number of the first row and the rows of each band that is read.
+    """
+    along_x = np.empty((source.shape[0], shape[1]), np.float32)
+    for start, rows in row_bands(source):
+        seen(start, rows)
+        along_x[start : start + len(rows)] = resample_axis(rows, shape[1], axis=1)
+    return _resample_columns(along_x, shape[0])
+
+
+def resampled_rows(pixels: np.ndarray, shape: tuple[int, int]) -> Iterator[ImageF32]:
+    """Give what `resample_image` gives, in bands of rows from top to bottom, without holding it all."""
+    along_y = _resample_columns(pixels, shape[0])
+    for rows in _row_blocks(along_y, shape[1]):
+        yield resample_axis(rows, shape[1], axis=1)
+
+
+def resample_axis(pixels: np.ndarray, size: int, *, axis: int) -> ImageF32:
+    """Cut or pad along one axis to `size` samples; computed in float64."""
+    before = pixels.shape[axis]
+    if before == size:
+        return np.array(pixels, np.float32)
+    terms = np.moveaxis(np.fft.rfft(np.asarray(pixels, np.float64), axis=axis, norm="forward"), axis, -1)
+    kept = np.zeros((*terms.shape[:-1], size // 2 + 1), terms.dtype)
+    smaller = min(before, size)
+    count = smaller // 2 + 1
+    kept[..., :count] = terms[..., :count]
+    if smaller % 2 == 0:
+        # The Nyquist term of the smaller grid.
+        if size < before:
+            kept[..., -1] = 2.0 * kept[..., -1].real
+        else:
+            kept[..., count - 1] *= 0.5
+    return np.fft.irfft(np.moveaxis(kept, -1, axis), n=size, axis=axis, norm="forward").astype(np.float32)
+
+
+def merge_high_resolution(
+    denoised: np.ndarray, raw: np.ndarray, *, pixel_size_angstrom: float, resolution_angstrom: float
+) -> ImageF32:
+    """Take the Fourier terms of `raw` beyond a resolution, and those of `denoised` up to it.
+
+    Parameters
+    ----------
+    denoised, raw
+        ``(y, x)``, equal shape, the same grey scale.
+    pixel_size_angstrom
+        Sampling of both.
+    resolution_angstrom
+        The terms of `raw` have spatial frequencies above ``1 / resolution_angstrom``; sharp cut, in all directions alike.
+    """
+    y = np.fft.fftfreq(raw.shape[0], pixel_size_angstrom)[:, None]
+    x = np.fft.rfftfreq(raw.shape[1], pixel_size_angstrom)[None, :]
+    terms = np.fft.rfft2(np.subtract(raw, denoised, dtype=np.float32))
+    terms[y * y + x * x <= 1.0 / resolution_angstrom**2] = 0.0
+    result = np.fft.irfft2(terms, s=raw.shape).astype(np.float32)
+    result += np.asarray(denoised, np.float32)
+    return result
+
+
+def _resample_columns(pixels: np.ndarray, size: int) -> ImageF32:
+    result = np.empty((size, pixels.shape[1]), np.float32)
+    step = max(1, _BLOCK_PIXELS // max(size, pixels.shape[0]))
+    for start in range(0, pixels.shape[1], step):
+        columns = slice(start, start + step)
+        result[:, columns] = resample_axis(pixels[:, columns], size, axis=0)
+    return result
+
+
+def _row_blocks(pixels: np.ndarray, width: int = 0) -> Iterator[np.ndarray]:
+    step = max(1, _BLOCK_PIXELS // max(width, pixels.shape[1]))
+    for start in range(0, pixels.shape[0], step):
+        yield pixels[start : start + step]

@@ -1,0 +1,159 @@
+"""Denoise at another pixel size than the micrograph's: crop, denoise, pad back, and mix with the raw pixels if asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryoplug.core.fourier_crop import (
+    SAME_PIXEL_SIZE,
+    cropped_shape,
+    merge_high_resolution,
+    resample_image,
+    resampled_rows,
+)
+from cryoplug.core.micrograph import ImageF32
+from cryoplug.errors import InputError
+
+if TYPE_CHECKING:
+    from cryoplug.inference.denoiser import Denoiser
+
+
+@dataclass(frozen=True)
+class Regrid:
+    """What is done around the network."""
+
+    angpix: float | None = None
+    """Pixel size in angstrom that the network sees; None: the micrograph's own."""
+    strength: float = 1.0
+    """Part of the denoised image in the result, 0 to 1; the rest is the raw one."""
+    merge_highres_angstrom: float | None = None
+    """Raw Fourier terms beyond this resolution are put back, before `strength` counts; None: none."""
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether the network's own output is the result."""
+        return self.angpix is None and not self.needs_raw
+
+    @property
+    def needs_raw(self) -> bool:
+        """Whether the raw pixels are needed once more, after the network."""
+        return self.strength != 1.0 or self.merge_highres_angstrom is not None
+
+    def plan(self, shape: tuple[int, int], pixel_size_angstrom: float | None, *, path: Path) -> GridPlan:
+        """Say which grid the network gets.
+
+        Parameters
+        ----------
+        shape
+            Of the micrograph, ``(y, x)``.
+        pixel_size_angstrom
+            Its sampling, if known.
+        path
+            Named in messages.
+
+        Raises
+        ------
+        InputError
+            The pixel size is needed and not known.
+        """
+        if pixel_size_angstrom is None and (self.angpix is not None or self.merge_highres_angstrom is not None):
+            why = (
+                f"--merge-highres {self.merge_highres_angstrom:g}"
+                if self.angpix is None
+                else f"the network works at {self.angpix:g} angstrom"
+            )
+            raise InputError(
+                f"{path}: its pixel size is not known, and {why}; give a STAR file that has it (rlnMicrographPixelSize or "
+                "an optics table), write it into the header, or give --angpix 0 to take pixels as they are"
+            )
+        small = shape
+        if self.angpix is not None and pixel_size_angstrom is not None:
+            small = cropped_shape(shape, pixel_size_angstrom=pixel_size_angstrom, target_angstrom=self.angpix)
+        return GridPlan(self, shape, small, pixel_size_angstrom)
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """The two grids of one micrograph."""
+
+    regrid: Regrid
+    """What was asked for."""
+    shape: tuple[int, int]
+    """``(y, x)`` of the micrograph and of the result."""
+    network_shape: tuple[int, int]
+    """``(y, x)`` that the network sees."""
+    pixel_size_angstrom: float | None
+    """Of the micrograph."""
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether the network's own output is the result."""
+        return self.network_shape == self.shape and not self.regrid.needs_raw
+
+    @property
+    def remark(self) -> str:
+        """What the user should know about this micrograph."""
+        size, target = self.pixel_size_angstrom, self.regrid.angpix
+        if size is None or target is None or size <= target * (1 + SAME_PIXEL_SIZE):
+            return ""
+        return (
+            f"pixel size {size:g} A, coarser than the {target:g} A that the network works at: it was padded to that, and the "
+            "network sees no detail beyond the micrograph's own"
+        )
+
+    def finish(self, denoised: np.ndarray, raw: np.ndarray | None) -> Iterator[ImageF32]:
+        """Bring the network's output to the micrograph's grid, in bands of rows from top to bottom.
+
+        Parameters
+        ----------
+        denoised
+            Grey values on `network_shape`.
+        raw
+            The micrograph; may be None unless ``regrid.needs_raw``.
+        """
+        merge = self.regrid.merge_highres_angstrom
+        bands: Iterator[ImageF32] = resampled_rows(denoised, self.shape)
+        if merge is not None:
+            assert raw is not None and self.pixel_size_angstrom is not None
+            whole = merge_high_resolution(
+                np.concatenate(list(bands)),
+                raw,
+                pixel_size_angstrom=self.pixel_size_angstrom,
+                resolution_angstrom=merge,
+            )
+            bands = iter((whole,))
+        strength, row = np.float32(self.regrid.strength), 0
+        for band in bands:
+            if strength != 1.0:
+                assert raw is not None
+                band = strength * band + (np.float32(1.0) - strength) * raw[row : row + len(band)]
+            row += len(band)
+            yield band
+
+
+def denoise_regridded(
+    denoiser: Denoiser, image: np.ndarray, regrid: Regrid, *, pixel_size_angstrom: float | None
+) -> ImageF32:
+    """Denoise one image in memory, as ``cryoplug denoise`` does with the same options.
+
+    Parameters
+    ----------
+    denoiser
+        The network.
+    image
+        ``(y, x)``, finite, not constant.
+    regrid
+        What is done around it.
+    pixel_size_angstrom
+        Sampling of `image`, if known.
+    """
+    plan = regrid.plan((int(image.shape[0]), int(image.shape[1])), pixel_size_angstrom, path=Path("<array>"))
+    if plan.does_nothing:
+        return denoiser.denoise(image)
+    denoised = denoiser.denoise(resample_image(image, plan.network_shape))
+    return np.concatenate(list(plan.finish(denoised, image)))

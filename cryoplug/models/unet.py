@@ -1,0 +1,84 @@
+"""A residual U-Net: sees far by halving the image, adds a correction to its input, and begins as the identity."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cryoplug.kernels.narrow import convolve_to_one
+from cryoplug.models.unet_geometry import GROUPS, block_channels
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, the second one around a shortcut; zero padding."""
+
+    def __init__(self, channels_in: int, channels_out: int, norm: str) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        grouped = norm == "group"
+        self.norm1: nn.Module = nn.GroupNorm(GROUPS, channels_out) if grouped else nn.Identity()
+        self.norm2: nn.Module = nn.GroupNorm(GROUPS, channels_out) if grouped else nn.Identity()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map ``(b, channels_in, y, x)`` to ``(b, channels_out, y, x)``."""
+        hidden = functional.relu(self.norm1(self.conv1(features)))
+        return functional.relu_(hidden + self.norm2(self.conv2(hidden)))
+
+
+class UNet(nn.Module):
+    """Map a noisy image ``(b, 1, y, x)`` of any size to the image plus a learnt correction.
+
+    Halving is the mean of 2x2 pixels, doubling repeats them: both keep to the grid of multiples of ``2**depth``.
+    """
+
+    def __init__(self, *, depth: int, width: int, norm: str) -> None:
+        super().__init__()
+        self.depth = depth
+        for name, (channels_in, channels_out) in block_channels(depth, width).items():
+            self.add_module(name, Block(channels_in, channels_out, norm))
+        self.output = nn.Conv2d(width, 1, 3, padding=1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Denoise; a size off the grid is continued at the bottom and on the right with the last row and column."""
+        height, width = images.shape[-2:]
+        bottom, right = (-side % (1 << self.depth) for side in (height, width))
+        padded = functional.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
+        blocks = dict(self.named_children())
+        hidden, skips = padded, []
+        for level in range(self.depth):
+            hidden = blocks[f"down{level}"](hidden)
+            skips.append(hidden)
+            hidden = functional.avg_pool2d(hidden, 2)
+        hidden = blocks["middle"](hidden)
+        for level in reversed(range(self.depth)):
+            hidden = functional.interpolate(hidden, scale_factor=2, mode="nearest")
+            hidden = blocks[f"up{level}"](torch.cat((skips.pop(), hidden), dim=1))
+        return (padded + convolve_to_one(hidden, self.output))[..., :height, :width]
+
+
+def build(*, seed: int = 0, depth: int = 3, width: int = 32, norm: str = "none") -> UNet:
+    """Make the network: He weights drawn from `seed`, smaller ones around the shortcuts, an output of zero.
+
+    Parameters
+    ----------
+    seed
+        Decides all weights; torch's own random state is not touched.
+    depth, width, norm
+        See `cryoplug.models.unet_geometry.configure`, which checks them.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network = UNet(depth=depth, width=width, norm=norm)
+    generator = torch.Generator().manual_seed(seed)
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            # Without a norm, He's bound keeps the activations' size over ten layers; shortcuts would add to it.
+            slope = math.sqrt(5) if name.endswith("conv2") else 0.0
+            nn.init.kaiming_uniform_(layer.weight, a=slope, nonlinearity="leaky_relu", generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    nn.init.zeros_(network.output.weight)
+    return network

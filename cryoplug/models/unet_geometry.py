@@ -1,0 +1,107 @@
+"""What a `unet` of given depth and width is, told without torch: how far it looks, its pooling grid, its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from cryoplug.errors import UsageError
+from cryoplug.models.registry import KERNEL_SIDE, ModelSpec
+
+NORMS = ("none", "group")
+MAX_DEPTH = 6
+MAX_CHANNELS = 2048
+GROUPS = 8
+"""Of a group norm; widths must be multiples of it."""
+_BLOCK_RADIUS = 2
+"""Two 3x3 convolutions."""
+
+
+def configure(spec: ModelSpec, *, depth: int = 3, width: int = 32, norm: str = "none") -> ModelSpec:
+    """Return the entry of a U-Net of this configuration.
+
+    Parameters
+    ----------
+    spec
+        The entry to complete.
+    depth
+        How often the image is halved, 1 to 6.
+    width
+        Channels at full resolution; every halving doubles them, up to 2048 in all.
+    norm
+        ``none`` or ``group``; see docs/decisions/0007-unet-without-norm.md.
+
+    Raises
+    ------
+    UsageError
+        A value is not allowed.
+    """
+    problems = []
+    if type(depth) is not int or not 1 <= depth <= MAX_DEPTH:
+        problems.append(f"depth {depth!r} (allowed: 1 to {MAX_DEPTH})")
+    elif type(width) is not int or width < 1 or width << depth > MAX_CHANNELS:
+        problems.append(f"width {width!r} (allowed with depth {depth}: 1 to {MAX_CHANNELS >> depth})")
+    elif norm == "group" and width % GROUPS:
+        problems.append(f"width {width} (allowed with norm group: multiples of {GROUPS})")
+    if norm not in NORMS:
+        problems.append(f"norm {norm!r} (allowed: {', '.join(NORMS)})")
+    if problems:
+        raise UsageError(f"model {spec.id}: " + "; ".join(problems))
+    return dataclasses.replace(
+        spec,
+        receptive_field_px=receptive_radius(depth),
+        size_multiple=1 << depth,
+        tensor_shapes=_tensor_shapes(depth, width, norm),
+        tile_channels=8 * width,
+        uses_whole_image=norm == "group",
+    )
+
+
+def channels_at(level: int, width: int) -> int:
+    """Channels at a level; 0 is full resolution."""
+    return width << level
+
+
+def receptive_radius(depth: int) -> int:
+    """Return how far an output pixel looks at most, over all its positions on the pooling grid."""
+    reaches = []
+    for position in range(1 << depth):
+        first, last = _reach(0, depth, position - 1, position + 1)
+        reaches += [position - first, last - position]
+    return max(reaches)
+
+
+def block_channels(depth: int, width: int) -> dict[str, tuple[int, int]]:
+    """Return (channels in, channels out) of every block by name: ``down0``, ..., ``middle``, ..., ``up0``."""
+    blocks = {}
+    for level in range(depth):
+        blocks[f"down{level}"] = (1 if level == 0 else channels_at(level - 1, width), channels_at(level, width))
+    blocks["middle"] = (channels_at(depth - 1, width), channels_at(depth, width))
+    for level in reversed(range(depth)):
+        here = channels_at(level, width)
+        blocks[f"up{level}"] = (here + channels_at(level + 1, width), here)
+    return blocks
+
+
+def _reach(level: int, depth: int, first: int, last: int) -> tuple[int, int]:
+    """Pixels that enter a level, of those that leave it: the block down, the skip and what lies below, the block up."""
+    first, last = first - _BLOCK_RADIUS, last + _BLOCK_RADIUS
+    if level == depth:
+        return first, last
+    below_first, below_last = _reach(level + 1, depth, first // 2, last // 2)
+    return min(first, 2 * below_first) - _BLOCK_RADIUS, max(last, 2 * below_last + 1) + _BLOCK_RADIUS
+
+
+def _tensor_shapes(depth: int, width: int, norm: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def add(name: str, *shape: int) -> None:
+        shapes[f"{name}.weight"] = shape
+        shapes[f"{name}.bias"] = shape[:1]
+
+    for name, (inside, outside) in block_channels(depth, width).items():
+        for number, entering in ((1, inside), (2, outside)):
+            add(f"{name}.conv{number}", outside, entering, KERNEL_SIDE, KERNEL_SIDE)
+            if norm == "group":
+                add(f"{name}.norm{number}", outside)
+    add("output", 1, width, KERNEL_SIDE, KERNEL_SIDE)
+    return tuple(shapes.items())

@@ -1,0 +1,52 @@
+"""What surrounds a step: the learning rate of that step, the limit on its gradients, and when to give up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from cryoplug.training.config import TrainConfig
+from cryoplug.training.state import Position
+
+
+def learning_rate(config: TrainConfig, step: int, *, total_steps: int) -> float:
+    """Return the learning rate of a step, a function of its number alone, so that an interrupted run goes on with it.
+
+    Parameters
+    ----------
+    config
+        ``lr``, ``schedule`` and ``warmup_steps``: it rises linearly over the warm-up, then stays (``constant``) or falls
+        along half a cosine towards 0 at the end of the last epoch (``cosine``).
+    step
+        Steps done before, from 0.
+    total_steps
+        Steps of the whole run.
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.lr
+    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    return config.lr * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
+
+
+def limit_gradients(gradients: Sequence[torch.Tensor], limit: float) -> None:
+    """Scale all gradients by one factor, in place, so that the norm over all of them is at most `limit`."""
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
+    factor = (limit / (norm + 1e-12)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(factor)
+
+
+def is_done(position: Position, config: TrainConfig) -> bool:
+    """Tell whether all epochs are done, or no epoch was better than the best for ``patience`` epochs."""
+    return position.epoch > config.epochs or gave_up(position, config)
+
+
+def gave_up(position: Position, config: TrainConfig) -> bool:
+    """Tell whether the run ends before its last epoch for want of improvement."""
+    if config.patience is None or position.best_epoch is None or position.epoch > config.epochs:
+        return False
+    return position.epoch - 1 - position.best_epoch >= config.patience

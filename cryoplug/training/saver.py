@@ -1,0 +1,62 @@
+"""When a run saves its state: when it is time, when a signal asks for it, and when a signal ends the run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from cryoplug.core.interrupts import Interrupts
+from cryoplug.errors import Stopped
+from cryoplug.training.progress import Note, Progress
+from cryoplug.training.recipe import is_done
+
+if TYPE_CHECKING:
+    from cryoplug.training.loop import Training
+
+
+class Saver:
+    """Save when it is time or when asked, and end when a signal says so."""
+
+    def __init__(self, training: Training, interrupts: Interrupts, progress: Progress) -> None:
+        self._training = training
+        self._interrupts = interrupts
+        self._progress = progress
+        self._interval_s = 60.0 * training.config.checkpoint_minutes
+        self._last = time.monotonic()
+        self._lock = threading.Lock()
+        self._stopped: Stopped | None = None
+
+    def heed_signals(self) -> None:
+        """Save when asked, and end when told to; also from within a batch, when weights are those of the batch before."""
+        training, interrupts = self._training, self._interrupts
+        where = f"epoch {training.position.epoch}, batch {training.position.batch}"
+        with self._lock:  # the pieces of a batch are computed in several threads
+            if self._stopped is None and interrupts.stop_signal is not None:
+                training.save_state()
+                saved = f"the state of {where} is saved; the same command goes on from there"
+                found = saved if training.folder else "nothing was saved (no --save)"
+                self._stopped = Stopped(interrupts.stop_signal, found)
+            if self._stopped is not None:
+                raise self._stopped
+            if interrupts.save_requested:
+                interrupts.save_requested = False
+                self._save()
+                self._progress(Note(f"state of {where} saved" if training.folder else "not saved: no --save"))
+
+    def after_batch(self) -> None:
+        """Heed signals, and save when the interval is over."""
+        self.heed_signals()
+        if time.monotonic() - self._last >= self._interval_s:
+            self._save()
+
+    def after_epoch(self) -> None:
+        """Begin the interval anew, for an epoch ends with a save; end when a signal came and work is left."""
+        self._last = time.monotonic()
+        stop = self._interrupts.stop_signal
+        if stop is not None and not is_done(self._training.position, self._training.config):
+            self.heed_signals()
+
+    def _save(self) -> None:
+        self._training.save_state()
+        self._last = time.monotonic()

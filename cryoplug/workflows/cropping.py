@@ -1,0 +1,41 @@
+"""Bring the micrographs of a store to one pixel size before anything is measured or cut."""
+
+from __future__ import annotations
+
+from cryoplug.core.fourier_crop import SAME_PIXEL_SIZE, cropped_shape, resample_source
+from cryoplug.core.micrograph import ArrayMicrograph, MicrographSource
+from cryoplug.core.normalization import check_usable
+from cryoplug.core.statistics import scan_pixels
+from cryoplug.errors import InputError
+
+
+def cropped_source(
+    source: MicrographSource, *, pixel_size_angstrom: float | None, target_angstrom: float
+) -> MicrographSource:
+    """Return a micrograph at the target pixel size, in memory; the one given is closed unless it is returned.
+
+    Raises
+    ------
+    InputError
+        Its pixel size is not known, or coarser than the target: there is nothing to crop.
+    PixelError
+        Pixels are NaN or infinite, or all equal.
+    """
+    if pixel_size_angstrom is None:
+        raise InputError(
+            f"{source.path}: its pixel size is not known, so --angpix {target_angstrom:g} cannot be reached; give a STAR "
+            "file that has it (rlnMicrographPixelSize), write it into the header, or leave --angpix out"
+        )
+    if pixel_size_angstrom > target_angstrom * (1 + SAME_PIXEL_SIZE):
+        raise InputError(
+            f"{source.path}: pixel size {pixel_size_angstrom:g} angstrom, coarser than --angpix {target_angstrom:g}; "
+            f"give --angpix {pixel_size_angstrom:g} or more"
+        )
+    shape = cropped_shape(source.shape, pixel_size_angstrom=pixel_size_angstrom, target_angstrom=target_angstrom)
+    if shape == source.shape:
+        return source
+    check_usable(source, scan_pixels(source))
+    cropped = ArrayMicrograph(resample_source(source, shape), source.path, pixel_size_angstrom=target_angstrom)
+    cropped.warnings = source.warnings
+    source.close()
+    return cropped

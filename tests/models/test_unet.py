@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cryoplug.errors import FormatError, UsageError
+from cryoplug.inference.denoiser import Denoiser
+from cryoplug.kernels.bands import forward_bands, loss_and_gradients
+from cryoplug.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from cryoplug.models.registry import UNET
+from cryoplug.training.engine import bands_are_exact
+
+CONFIGS = [{"depth": 1, "width": 4}, {"depth": 2, "width": 3}, {"depth": 3, "width": 2}, {}]
+
+
+def awake(config: dict[str, Any], seed: int = 0) -> nn.Module:
+    """Make a network whose output layer is not zero any more."""
+    network = UNET.build(seed=seed, config=config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        output = network.get_parameter("output.weight")
+        output.copy_(0.1 * torch.randn(output.shape, generator=generator))
+    return network
+
+
+def weights_of(network: nn.Module) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (8, 8), (17, 31), (64, 50)])
+@pytest.mark.parametrize("norm", ["none", "group"])
+def test_it_begins_as_the_identity_for_any_size(shape: tuple[int, int], norm: str) -> None:
+    image = torch.from_numpy(noise(2, 1, *shape))
+    assert torch.equal(UNET.build(seed=1, config={"depth": 2, "width": 8, "norm": norm})(image), image)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_a_pixel_reaches_exactly_as_far_as_the_spec_says(config: dict[str, Any]) -> None:
+    spec = UNET.configured(config)
+    network = UNET.build(config={**config, "width": 2})
+    with torch.no_grad():
+        for parameter in network.parameters():  # positive everywhere: no ReLU shuts and nothing cancels
+            parameter.fill_(0.05)
+    radius, multiple = spec.receptive_field_px, spec.size_multiple
+    side, farthest = -(-2 * radius // multiple) * multiple + 3 * multiple, 0
+    middle = side // 2 // multiple * multiple
+    for position in range(middle, middle + multiple):
+        image = torch.ones(1, 1, side, side, requires_grad=True)
+        network(image)[0, 0, position, position].backward()
+        assert image.grad is not None
+        for axis in torch.nonzero(image.grad[0, 0], as_tuple=True):
+            farthest = max(farthest, int((axis - position).abs().max()))
+    assert farthest == radius
+
+
+@pytest.mark.parametrize("config", [*CONFIGS, {"depth": 2, "width": 8, "norm": "group"}], ids=str)
+def test_weights_of_the_spec_are_those_of_the_network(config: dict[str, Any]) -> None:
+    found = {name: tuple(tensor.shape) for name, tensor in UNET.build(config=config).state_dict().items()}
+    assert found == UNET.configured(config).weight_shapes()
+
+
+def test_the_description_tells_the_parameters() -> None:
+    count = sum(parameter.numel() for parameter in UNET.build().parameters())
+    assert f"{count:,} parameters" in UNET.description
+
+
+def test_weights_depend_on_the_seed_alone_and_leave_the_random_state_of_torch_alone() -> None:
+    before = torch.random.get_rng_state()
+    first, again, other = (weights_of(UNET.build(seed=seed, config=CONFIGS[1])) for seed in (1, 1, 2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first["down0.conv1.weight"], other["down0.conv1.weight"])
+
+
+@pytest.mark.parametrize("shape", [(150, 210), (97, 133), (40, 300)])
+@pytest.mark.parametrize("tile", [0, 16, 50])
+def test_tiles_equal_the_whole_image(shape: tuple[int, int], tile: int) -> None:
+    config = {"depth": 2, "width": 4}
+    network = awake(config)
+    image = noise(*shape)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(image)[None, None])[0, 0].numpy()
+    assert np.abs(wanted - image).max() > 0.1, "the network changes the image"
+    checkpoint = Checkpoint("unet", weights_of(network), config=config, normalize="none")
+    denoiser = Denoiser(checkpoint, device="cpu", tile=tile, threads=2)
+    assert np.abs(denoiser.denoise(image) - wanted).max() < 2e-5 * np.abs(wanted).max()
+
+
+def test_tiles_of_a_group_norm_differ_and_it_is_said() -> None:
+    config = {"depth": 2, "width": 8, "norm": "group"}
+    checkpoint = Checkpoint("unet", weights_of(awake(config)), config=config, normalize="none")
+    notes: list[str] = []
+    image = noise(128, 128) + np.linspace(0, 4, 128, dtype=np.float32)
+    small, large = (
+        Denoiser(checkpoint, device="cpu", tile=tile, threads=1, note=notes.append).denoise(image) for tile in (32, 512)
+    )
+    assert np.abs(small - large).max() > 0.01
+    assert notes and "depends on the tiles" in notes[0]
+    assert not bands_are_exact(UNET.build(config=config))
+
+
+def test_bands_give_the_result_and_the_gradients_of_the_whole_image() -> None:
+    config = {"depth": 2, "width": 3}
+    spec, network = UNET.configured(config), awake(config)
+    noisy, clean = torch.from_numpy(noise(1, 1, 90, 37)), torch.zeros(1, 1, 90, 37)
+    cut = {"receptive_field_px": spec.receptive_field_px, "size_multiple": spec.size_multiple, "band_rows": 20}
+    torch.testing.assert_close(forward_bands(network, noisy, **cut), network(noisy), rtol=1e-4, atol=1e-5)
+    loss, gradients = loss_and_gradients(network, noisy, clean, **cut)
+    whole = nn.functional.mse_loss(network(noisy), clean)
+    assert loss == pytest.approx(whole.item(), rel=1e-5)
+    for mine, theirs in zip(gradients, torch.autograd.grad(whole, list(network.parameters())), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_a_checkpoint_keeps_the_options_and_is_checked_against_them(tmp_path: Path) -> None:
+    config = {"depth": 2, "width": 3}
+    saved = Checkpoint("unet", weights_of(awake(config)), config=config, normalize="zscore")
+    save_checkpoint(tmp_path / "epoch_0001", saved, 1.0)
+    found = load_checkpoint(tmp_path)
+    assert found.config == config and found.sha256 == saved.sha256
+    assert found.spec.size_multiple == 4
+    path = tmp_path / "epoch_0001" / "checkpoint.json"
+    record = json.loads(path.read_text())
+    for depth, problem in ((3, "needs"), (40, "depth 40 .allowed: 1 to 6"), ("x", "depth 'x'")):
+        path.write_text(json.dumps({**record, "config": {**config, "depth": depth}}))
+        with pytest.raises(FormatError, match=problem):
+            load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"depth": 0}, "depth 0"),
+        ({"depth": True}, "depth True"),
+        ({"width": 100000}, "width 100000 .allowed with depth 3: 1 to 256"),
+        ({"norm": "batch"}, "norm 'batch' .allowed: none, group"),
+        ({"width": 12, "norm": "group"}, "multiples of 8"),
+        ({"breadth": 3}, "breadth"),
+    ],
+)
+def test_options_that_make_no_network_are_refused(config: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        UNET.configured(config)
+    with pytest.raises(UsageError, match=problem):
+        UNET.build(config=config)
+
+
+def test_its_numbers_are_told_without_torch() -> None:
+    code = (
+        "import sys; from cryoplug.models.registry import UNET; "
+        "assert UNET.configured({'depth': 2}).size_multiple == 4; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
