@@ -1,0 +1,197 @@
+"""cryo_cnn on the GPU as a few fused kernels: forward, and mean squared error with the gradients of all weights.
+
+Hidden values are kept in half precision and every sum in float32: about the exactness of TF32, at a fraction of its
+memory traffic. Weights stay float32 outside. See the table of tolerances in tests/kernels/test_fused.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cryoplug.kernels import triton_cryo_cnn as kernels
+from cryoplug.kernels.unfolding import CONSTANTS, PARTIAL_COUNT, border_flags, tables
+
+SLOPE_SCALE = 32.0
+"""Differences from the clean image are multiplied by it: half precision keeps 10 bits down to 2e-6 then, up to 2000."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a kernel cuts the images."""
+
+    pairs: int
+    """Pairs of columns of a program."""
+    rows: int
+    """Rows of a program."""
+    warps: int
+    """Groups of 32 threads of a program."""
+    stages: int = 2
+    """Rows under way at a time, where the compiler finds it possible."""
+
+
+FORWARD_HIDDEN = Tiling(128, 32, 4)
+FORWARD_OUTPUT = Tiling(128, 32, 4)
+BACKWARD = Tiling(128, 32, 4)
+
+
+class FusedCryoCNN:
+    """Buffers for images of one shape, and the kernels over them.
+
+    Parameters
+    ----------
+    parameters
+        The six of the network in order, float32 on the device; read anew at each call.
+    batch, height, width
+        Shape of the images, each at least 1.
+    backward
+        Whether gradients will be asked for.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[torch.Tensor],
+        *,
+        batch: int,
+        height: int,
+        width: int,
+        tilings: tuple[Tiling, Tiling, Tiling] = (FORWARD_HIDDEN, FORWARD_OUTPUT, BACKWARD),
+    ) -> None:
+        self._parameters = list(parameters)
+        self.shape = (batch, height, width)
+        self._tilings = tilings
+        device = self._parameters[0].device
+        columns = max(-(-width // (2 * tiling.pairs)) * 2 * tiling.pairs for tiling in tilings)
+        rows = max(-(-height // tiling.rows) * tiling.rows for tiling in tilings)
+        self._plane_rows, self._plane_width = rows + 4, columns + 16
+        self._hidden_rows, self._hidden_width = rows + 2, columns + 2
+        flags = torch.from_numpy(border_flags(width, columns)).flatten()
+        self._flags_outside = flags.numel() // 2
+        self._first = flags.numel()
+        self._flags = flags.to(device=device, dtype=torch.float16)
+        self._planes = self._new_planes()
+        half = {"dtype": torch.float16, "device": device}
+        # Zeroed once: the kernels write inside the image alone, so the margins stay zero.
+        self._hidden = torch.zeros(batch * self._hidden_rows * self._hidden_width * 16, **half)
+        index = tables()
+        self._starts = index.starts
+        self._unfold = torch.from_numpy(index.unfold).to(device)
+        self._fold = torch.from_numpy(index.fold.ravel()).to(device)
+        self._constants = torch.tensor(CONSTANTS, dtype=torch.float32, device=device)
+        self._one = torch.ones(1, dtype=torch.float32, device=device)
+        self._slopes: torch.Tensor | None = None
+        self._partials = self._sums = torch.empty(0, device=device)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what the plain layers give for ``(b, 1, y, x)``, float32."""
+        self._forward_hidden(images)
+        output = torch.empty(images.shape, dtype=torch.float32, device=images.device)
+        self._forward_output(output=output)
+        return output
+
+    def loss_and_gradients(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the mean squared error and its gradients in the order of the parameters, all on the device."""
+        slopes = self._prepare_backward()
+        self._forward_hidden(noisy)
+        self._forward_output(clean=clean, slopes=slopes)
+        squares, total = (self._sums.sum(0) / clean.numel()).unbind()
+        gradients = self._backward(slopes) * (2.0 / (SLOPE_SCALE * clean.numel()))
+        return squares, self._split(torch.cat((gradients, 2.0 * total[None])))
+
+    def gradients(self, images: torch.Tensor, output_slopes: torch.Tensor) -> list[torch.Tensor]:
+        """Return the gradients of the parameters for any slopes ``(b, 1, y, x)`` by the output.
+
+        Half precision has a narrow range, so the slopes are scaled by their largest value first, on the device.
+        """
+        slopes = self._prepare_backward()
+        largest = output_slopes.abs().amax().clamp(min=1e-30)
+        self._forward_hidden(images)
+        self._pad(output_slopes, slopes, SLOPE_SCALE / largest)
+        gradients = self._backward(slopes) * (largest / SLOPE_SCALE)
+        return self._split(torch.cat((gradients, output_slopes.sum(dtype=torch.float32)[None])))
+
+    def _new_planes(self) -> torch.Tensor:
+        count = self.shape[0] * self._plane_rows * self._plane_width
+        planes = torch.zeros(self._first + count, dtype=torch.float16, device=self._flags.device)
+        planes[: self._first] = self._flags
+        return planes
+
+    def _prepare_backward(self) -> torch.Tensor:
+        if self._slopes is None:
+            self._slopes = self._new_planes()
+            device = self._slopes.device
+            self._partials = torch.empty((self._grid(2)[0], PARTIAL_COUNT), device=device)
+            self._sums = torch.empty((self._grid(1)[0], 2), device=device)
+        return self._slopes
+
+    def _grid(self, kernel: int) -> tuple[int, int, int]:
+        """Programs in all, in a row of the image and in a column of it."""
+        batch, height, width = self.shape
+        tiling = self._tilings[kernel]
+        tiles, strips = -(-width // (2 * tiling.pairs)), -(-height // tiling.rows)
+        return batch * tiles * strips, tiles, strips
+
+    def _options(self, kernel: int) -> dict[str, int]:
+        tiling = self._tilings[kernel]
+        return {
+            "PAIRS": tiling.pairs,
+            "ROWS": tiling.rows,
+            "num_warps": tiling.warps,
+            "num_stages": tiling.stages,
+        }
+
+    def _pad(self, source: torch.Tensor, target: torch.Tensor, scale: torch.Tensor) -> None:
+        batch, height, width = self.shape
+        block = 1024
+        kernels.pad_planes[(-(-width // block), height, batch)](
+            source.contiguous(), target, scale, height, width, self._plane_rows, self._plane_width, self._first,
+            BLOCK=block,
+        )  # fmt: skip
+
+    def _forward_hidden(self, images: torch.Tensor) -> None:
+        _, height, width = self.shape
+        self._pad(images, self._planes, self._one)
+        flat = torch.cat([*(parameter.detach().reshape(-1) for parameter in self._parameters), self._constants])
+        self._unfolded = flat[self._unfold].half()
+        programs, tiles, strips = self._grid(0)
+        kernels.forward_hidden[(programs,)](
+            self._planes, self._hidden, self._unfolded, self._parameters[3], height, width, tiles, strips,
+            self._plane_rows, self._plane_width, self._first, self._flags_outside, self._hidden_rows,
+            self._hidden_width, W1=self._starts["W1"], W2=self._starts["W2"], **self._options(0),
+        )  # fmt: skip
+
+    def _forward_output(
+        self,
+        *,
+        output: torch.Tensor | None = None,
+        clean: torch.Tensor | None = None,
+        slopes: torch.Tensor | None = None,
+    ) -> None:
+        _, height, width = self.shape
+        programs, tiles, strips = self._grid(1)
+        unused = self._one
+        kernels.forward_output[(programs,)](
+            self._hidden, self._unfolded, self._parameters[5], unused if output is None else output,
+            unused if clean is None else clean.contiguous(), unused if slopes is None else slopes, self._sums,
+            SLOPE_SCALE, height, width, tiles, strips, self._plane_rows, self._plane_width, self._first,
+            self._hidden_rows, self._hidden_width, W3=self._starts["W3"], LOSS=clean is not None,
+            OUTPUT=output is not None, **self._options(1),
+        )  # fmt: skip
+
+    def _backward(self, slopes: torch.Tensor) -> torch.Tensor:
+        _, height, _ = self.shape
+        programs, tiles, strips = self._grid(2)
+        kernels.backward[(programs,)](
+            self._planes, slopes, self._hidden, self._unfolded, self._partials, height, tiles, strips,
+            self._plane_rows, self._plane_width, self._first, self._flags_outside, self._hidden_rows,
+            self._hidden_width, W1P=self._starts["W1P"], W2T=self._starts["W2T"], W3E=self._starts["W3E"],
+            **self._options(2),
+        )  # fmt: skip
+        return self._partials.sum(0)[self._fold].view(-1, 2).sum(1)
+
+    def _split(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        sizes = [parameter.numel() for parameter in self._parameters]
+        pieces = torch.split(flat, sizes)
+        return [piece.view(parameter.shape) for piece, parameter in zip(pieces, self._parameters, strict=True)]
