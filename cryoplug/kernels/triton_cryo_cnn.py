@@ -160,7 +160,7 @@ def backward(
     hidden_rows, hidden_width,
     W1P: tl.constexpr, W2T: tl.constexpr, W3E: tl.constexpr, PAIRS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Sums over the tile that fold into the gradients of all weights but the last bias. Grid as in `forward_hidden`."""
+    """Leave sums over the tile that fold into the gradients of all weights but the last bias; grid as before."""
     pid = tl.program_id(0)
     x0 = (pid % tiles) * (2 * PAIRS)
     strip = (pid // tiles) % strips
