@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 _UNITS = {"angstrom": "A", "bytes": "bytes", "px": "px"}
 _SEVERITIES: tuple[Literal["error", "warning", "note"], ...] = ("error", "warning", "note")
-_KEYED_BY_NAME = ("layers", "runs", "size_bytes", "tables")
+_KEYED_BY_NAME = ("kernels", "layers", "runs", "size_bytes", "tables")
 _SHOWN_ITEMS = 12
 
 
 @click.command("inspect", cls=CryoplugCommand)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--patch-size",
     type=click.IntRange(min=1),
@@ -31,9 +31,12 @@ _SHOWN_ITEMS = 12
 @click.option(
     "--verify", is_flag=True, help="Read every patch of a store, however large, and compare it with its checksum."
 )
+@click.option("--system", is_flag=True, help="Say which devices are there, which GPU kernels would run, and why.")
 @json_option
 @click.pass_context
-def inspect(context: click.Context, paths: tuple[Path, ...], patch_size: int, verify: bool, as_json: bool) -> None:
+def inspect(
+    context: click.Context, paths: tuple[Path, ...], patch_size: int, verify: bool, system: bool, as_json: bool
+) -> None:
     """Say what each PATH is and list everything that is wrong with it.
 
     PATH is a micrograph, a STAR file, a store, a folder of bare bins, a checkpoint, a run folder, or a folder of
@@ -44,8 +47,10 @@ def inspect(context: click.Context, paths: tuple[Path, ...], patch_size: int, ve
     from cryoplug.workflows.inspect import InspectRequest
     from cryoplug.workflows.inspect import inspect as run
 
+    if not paths and not system:
+        raise click.UsageError("Missing argument 'PATH...'.", context)
     result = run(
-        InspectRequest(paths, patch_size=patch_size, verify=verify),
+        InspectRequest(paths, patch_size=patch_size, verify=verify, system=system),
         progress=lambda item: echo_result(item, as_json=as_json, text=text_of(item)),
     )
     if len(result.inspections) > 1:

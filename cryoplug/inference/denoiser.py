@@ -33,12 +33,15 @@ from cryoplug.inference.memory_plan import (
     rows_that_fit,
     widest_layer,
 )
+from cryoplug.kernels.dispatch import choose_kernels, fused_network
 from cryoplug.kernels.memory import keep_allocator_memory
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 
 if TYPE_CHECKING:
     from torch import nn
     from typing_extensions import Self
+
+    from cryoplug.kernels.fused import FusedCryoCNN
 
 CPU_TILE_PX = (128, 256)
 """Rows and columns of a tile on the CPU: 16 channels of it are 2 MB and stay in cache."""
@@ -50,6 +53,8 @@ BAND_PIXELS = 1 << 20
 """A band of a very wide image gets fewer rows, so that its size stays near 4 MB."""
 SHALLOW_LAYERS = 4
 """Up to this many layers the faster order of summation is used; see `Denoiser`."""
+FUSED_SHAPES = 9
+"""Shapes of tiles for which the fused kernels keep buffers: inside, at the borders and in the corners."""
 LEAST_ROWS = 64
 """But not fewer than these: every band is computed together with its overlap."""
 
@@ -137,6 +142,8 @@ class Denoiser:
                 self._module = module.to(memory_format=self._layout)  # type: ignore[call-overload]
         except OutOfDeviceMemory as error:
             raise DeviceError(f"{self.device}: not enough memory for the weights ({error}); free memory") from error
+        self.kernels = choose_kernels(self._module, self.device)
+        self._fused: dict[torch.Size, FusedCryoCNN] = {}
         self._plan = self._fit_into(max_memory_bytes)
         self._workers = _one_core_workers(self.threads) if on_cpu else None
 
@@ -241,6 +248,7 @@ class Denoiser:
             with device_errors(), only(self.device):
                 return self._forward(rows, should_stop)
         except OutOfDeviceMemory as error:
+            self._fused.clear()
             height, width = self._tile
             if max(height, width) <= LEAST_TILE_PX:
                 raise DeviceError(
@@ -280,7 +288,7 @@ class Denoiser:
             with torch.inference_mode():
                 pixels = torch.from_numpy(rows[tile.read.slices])[None, None].to(self.device)
                 pixels = self._padded(pixels).contiguous(memory_format=self._layout)
-                denoised = self._module(pixels)[0, 0][tile.crop.slices]
+                denoised = self._network(pixels)[0, 0][tile.crop.slices]
                 torch.from_numpy(result)[tile.paste.slices].copy_(denoised)
 
         if self._workers is not None:
@@ -297,6 +305,20 @@ class Denoiser:
         if self._workers is not None:
             width = min(width, max(LEAST_TILE_PX, -(-shape[1] // self.threads)))
         return plan_tiles((shape[0], shape[1]), tile=(height, width), overlap=self._overlap, multiple=self._multiple)
+
+    def _network(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self.kernels.kernels == "plain":
+            return self._module(pixels)
+        network = self._fused.get(pixels.shape)
+        if network is None:
+            if len(self._fused) >= FUSED_SHAPES:
+                self._fused.clear()
+            batch, _, height, width = pixels.shape
+            network = fused_network(list(self._module.parameters()), batch=batch, height=height, width=width)
+            self._fused[pixels.shape] = network
+        denoised = network.forward(pixels)
+        # Half precision ends at 65504: what does not fit is left to the plain layers.
+        return denoised if bool(denoised.isfinite().all()) else self._module(pixels)
 
     def _padded(self, pixels: torch.Tensor) -> torch.Tensor:
         """Repeat the last row and column up to the pooling grid; it only happens at the image's own border."""

@@ -14,6 +14,9 @@ from cryoplug.kernels.narrow import convolve_to_one
 class CryoCNN(nn.Module):
     """Map a noisy image ``(b, 1, y, x)`` to a denoised one of the same shape."""
 
+    fused_kernels = "cryo_cnn"
+    """Which kernels of `cryoplug.kernels.dispatch` compute the same."""
+
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 16, 3, padding=1)

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from cryoplug.errors import DeviceError
 from cryoplug.kernels.bands import band_workers, default_band_rows, loss_and_gradients, mean_loss
+from cryoplug.kernels.dispatch import choose_kernels, fused_network
 from cryoplug.kernels.losses import mean_loss_of
 from cryoplug.kernels.memory import keep_allocator_memory
 from cryoplug.models.registry import ModelSpec
 
+if TYPE_CHECKING:
+    from cryoplug.kernels.fused import FusedCryoCNN
+
+_STEPS_KEPT = 8
+"""Recorded steps: one for each buffer of the loader and each size of a batch."""
+
 
 class Engine(abc.ABC):
     """Computes the loss of a network on batches ``(b, 1, y, x)``."""
+
+    kernels = "plain"
+    """``plain`` or ``fused``: see `cryoplug.kernels.dispatch`."""
 
     def __init__(self, module: nn.Module, *, loss: str = "mse") -> None:
         self.module = module
@@ -90,6 +101,72 @@ class WholeBatchEngine(Engine):
             return mean_loss_of(self.module(noisy), clean, self.loss_name).item()
 
 
+class FusedEngine(WholeBatchEngine):
+    """A GPU that the fused kernels were tested on: hidden values in half precision, sums and weights in float32.
+
+    Where half precision overflows (hidden values beyond 65504), a batch is computed by the plain layers.
+    """
+
+    kernels = "fused"
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module)
+        self._network: FusedCryoCNN | None = None
+        self._steps: dict[tuple[Any, ...], _Step] = {}
+
+    def loss_and_gradients(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[float, list[torch.Tensor]]:
+        """Return the mean squared error and its gradient by every parameter."""
+        with _memory_errors(self.module, noisy):
+            network = self._network_for(noisy)
+            # The loader uses few buffers again and again, so that few recorded steps serve a whole run.
+            key = (noisy.data_ptr(), clean.data_ptr(), noisy.shape)
+            if key not in self._steps and len(self._steps) >= _STEPS_KEPT:
+                self._steps.clear()
+            step = self._steps.setdefault(key, _Step(network, noisy, clean))
+            loss, flat = step()
+            value, total = torch.stack((loss, flat.sum())).tolist()
+            if math.isfinite(value) and math.isfinite(total):
+                return value, network.split(flat)
+        return super().loss_and_gradients(noisy, clean)
+
+    def loss(self, noisy: torch.Tensor, clean: torch.Tensor) -> float:
+        """Return the mean squared error."""
+        with _memory_errors(self.module, noisy), torch.inference_mode():
+            value = self._network_for(noisy).loss(noisy, clean).item()
+        return value if math.isfinite(value) else super().loss(noisy, clean)
+
+    def _network_for(self, noisy: torch.Tensor) -> FusedCryoCNN:
+        if self._network is None or not self._network.fits(noisy):
+            self._network, batch = None, noisy.shape[0]
+            self._steps.clear()
+            with torch.inference_mode(False):
+                self._network = fused_network(
+                    list(self.module.parameters()), batch=batch, height=noisy.shape[2], width=noisy.shape[3]
+                )
+        return self._network
+
+
+class _Step:
+    """Loss and gradients of a batch in fixed buffers: launched at first, recorded the second time, then replayed."""
+
+    def __init__(self, network: FusedCryoCNN, noisy: torch.Tensor, clean: torch.Tensor) -> None:
+        self._network, self._noisy, self._clean = network, noisy, clean
+        self._calls = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> tuple[torch.Tensor, torch.Tensor]:
+        self._calls += 1
+        if self._calls == 1 or not self._noisy.is_cuda:
+            return self._network.loss_and_gradients(self._noisy, self._clean)
+        if self._graph is None:
+            self._graph = torch.cuda.CUDAGraph()
+            # The loader's thread goes on copying meanwhile, which a recording that minds all threads would refuse.
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                self._result = self._network.loss_and_gradients(self._noisy, self._clean)
+        self._graph.replay()
+        return self._result
+
+
 @contextlib.contextmanager
 def open_engine(
     module: nn.Module, spec: ModelSpec, *, device: torch.device, threads: int, width: int, loss: str = "mse"
@@ -110,10 +187,13 @@ def open_engine(
         See `cryoplug.kernels.losses`.
     """
     with _memory_errors(module, None):
-        module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # The fused kernels compute the mean squared error.
+        fused = loss == "mse" and choose_kernels(module, device).kernels == "fused"
+        layout = torch.contiguous_format if fused else torch.channels_last
+        module.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     if device.type == "cuda":
-        with _deterministic_cudnn():
-            yield WholeBatchEngine(module, loss=loss)
+        with _deterministic_cudnn(), torch.cuda.device(device):
+            yield FusedEngine(module) if fused else WholeBatchEngine(module, loss=loss)
         return
     keep_allocator_memory()
     if not bands_are_exact(module):

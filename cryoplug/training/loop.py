@@ -32,7 +32,8 @@ _PATCHES_NAMED = 8
 
 def make_optimizer(engine: Engine, config: TrainConfig) -> torch.optim.Adam:
     """Return the founding program's optimizer."""
-    return torch.optim.Adam(engine.module.parameters(), lr=config.lr, betas=(0.9, 0.999), eps=1e-8)
+    fused = engine.kernels == "fused"
+    return torch.optim.Adam(engine.module.parameters(), lr=config.lr, betas=(0.9, 0.999), eps=1e-8, fused=fused)
 
 
 @dataclass

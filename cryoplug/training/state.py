@@ -179,7 +179,9 @@ def unpack_state(
         moments = {moment: tensors.get(f"{moment}/{name}") for moment in _MOMENTS}
         if any(value is None for value in moments.values()):
             continue
-        state: dict[str, torch.Tensor] = {"step": torch.tensor(float(position.step), dtype=torch.float32)}
+        where_step = parameter.device if optimizer.defaults.get("fused") else "cpu"
+        step = torch.tensor(float(position.step), dtype=torch.float32, device=where_step)
+        state: dict[str, torch.Tensor] = {"step": step}
         for moment, value in moments.items():
             state[moment] = torch.empty_like(parameter, requires_grad=False)
             state[moment].copy_(torch.from_numpy(np.array(value)))

@@ -31,6 +31,8 @@ class InspectRequest:
     """Side in pixels of the square patches in bare bins; a store with a manifest knows its own."""
     verify: bool = False
     """Read every patch of a store, however large it is, and compare it with its checksum."""
+    system: bool = False
+    """Look at this machine first: devices, versions and kernels."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ def inspect(request: InspectRequest, progress: Callable[[Inspection], None] | No
         Called with each record as soon as it is there.
     """
     found: list[Inspection] = []
+    if request.system:
+        from cryoplug.workflows.system import inspect_system
+
+        found.append(inspect_system())
+        if progress is not None:
+            progress(found[-1])
     for path in request.paths:
         for part in _parts(path):
             found.append(inspect_path(part, patch_size=request.patch_size, verify=request.verify))

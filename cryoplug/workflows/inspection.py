@@ -16,7 +16,7 @@ class Inspection:
     path: Path
     """As the user named it; a file inside a store or checkpoint stands for its folder."""
     kind: str
-    """``micrograph``, ``star``, ``store``, ``checkpoint``, ``run``, ``runs``, ``missing`` or ``unusable``."""
+    """``micrograph``, ``star``, ``store``, ``checkpoint``, ``run``, ``runs``, ``system``, ``missing`` or ``unusable``."""
     summary: dict[str, Any] = field(default_factory=dict)
     """What it is, in plain JSON types; a unit ends each name that needs one."""
     findings: tuple[Finding, ...] = ()

@@ -163,6 +163,8 @@ def _train(
         # Bands are summed in a fixed order: there, and on a GPU, the number of threads changes no bit.
         exact = isinstance(engine, BandEngine) or device.type == "cuda"
         environment = fingerprint(device, threads=None if exact else threads)
+        if device.type == "cuda":
+            environment["kernels"] = engine.kernels
         position = Position()
         payload = folder.read_state() if folder is not None else None
         if folder is not None and payload is not None:

@@ -1,0 +1,82 @@
+"""Choose between the plain layers and the fused GPU kernels, and say why."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from cryoplug.kernels.fused import FusedCryoCNN
+
+VARIABLE = "CRYOPLUG_KERNELS"
+"""Environment variable: ``auto`` or ``plain``."""
+TESTED_CAPABILITIES = ((9, 0),)
+"""Generations of NVIDIA cards on which the kernels were compared with the plain layers: 9.0 is Hopper (H100, H200)."""
+_FUSED_NETWORK = "cryo_cnn"
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """How a network runs on a device."""
+
+    kernels: str
+    """``plain`` (the layers of torch) or ``fused``."""
+    reason: str
+    """Why, for people."""
+
+
+def choose_kernels(module: nn.Module, device: torch.device) -> KernelChoice:
+    """Choose for a network on a device.
+
+    The fused kernels are for `cryo_cnn` alone: a network says so itself by an attribute ``fused_kernels``.
+    """
+    if getattr(module, "fused_kernels", None) != _FUSED_NETWORK:
+        return KernelChoice("plain", f"the fused kernels compute {_FUSED_NETWORK} alone")
+    if any(parameter.dtype != torch.float32 for parameter in module.parameters()):
+        return KernelChoice("plain", "the weights are not float32")
+    return choose_for_device(device)
+
+
+def choose_for_device(device: torch.device) -> KernelChoice:
+    """Choose for `cryo_cnn` on a device; Triton itself is not imported."""
+    asked = os.environ.get(VARIABLE, "auto")
+    if asked == "plain":
+        return KernelChoice("plain", f"{VARIABLE}=plain")
+    if device.type != "cuda":
+        return KernelChoice("plain", "the fused kernels need an NVIDIA GPU")
+    if torch.version.cuda is None:
+        return KernelChoice("plain", "the fused kernels were not tested on this kind of GPU")
+    capability = torch.cuda.get_device_capability(device)
+    if capability not in TESTED_CAPABILITIES:
+        tested = ", ".join(f"{major}.{minor}" for major, minor in TESTED_CAPABILITIES)
+        found = ".".join(map(str, capability))
+        return KernelChoice("plain", f"compute capability {found} (tested with the fused kernels: {tested})")
+    if importlib.util.find_spec("triton") is None:
+        return KernelChoice("plain", "the package triton is not installed")
+    return KernelChoice("fused", "cryo_cnn on a tested GPU; half precision inside, float32 sums and weights")
+
+
+def fused_network(parameters: Sequence[torch.Tensor], *, batch: int, height: int, width: int) -> FusedCryoCNN:
+    """Give the fused kernels with buffers for images of this shape; only after `choose_kernels` said ``fused``."""
+    from cryoplug.kernels.fused import FusedCryoCNN
+
+    return FusedCryoCNN(parameters, batch=batch, height=height, width=width)
+
+
+def convolve(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Apply `cryo_cnn` to images ``(b, 1, y, x)`` by whatever is fastest; gradients reach all weights either way.
+
+    The one function that stands for the plain layers. It keeps no buffers; a loop over many images of one shape is
+    faster with `fused_network`. Images that need a gradient themselves take the plain layers.
+    """
+    if images.requires_grad or choose_kernels(module, images.device).kernels == "plain":
+        return module(images)
+    from cryoplug.kernels.fused import apply_fused
+
+    return apply_fused(images, *module.parameters())

@@ -1,0 +1,227 @@
+"""cryo_cnn on the GPU as a few fused kernels: forward, and mean squared error with the gradients of all weights.
+
+Hidden values are kept in half precision and every sum in float32: about the exactness of TF32, at a fraction of its
+memory traffic. Weights stay float32 outside. See the table of tolerances in tests/kernels/test_fused.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from cryoplug.kernels import triton_cryo_cnn as kernels
+from cryoplug.kernels.unfolding import CONSTANTS, PARTIAL_COUNT, border_flags, tables
+
+SLOPE_SCALE = 32.0
+"""Differences from the clean image are multiplied by it: half precision keeps 10 bits down to 2e-6 then, up to 2000."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a kernel cuts the images."""
+
+    pairs: int
+    """Pairs of columns of a program."""
+    rows: int
+    """Rows of a program."""
+    warps: int
+    """Groups of 32 threads of a program."""
+    stages: int = 2
+    """Rows under way at a time, where the compiler finds it possible."""
+
+
+# Measured on an H100 with 8 images of 1024x1024: 0.22, 0.14 and 0.98 ms; see docs/benchmarks.md.
+FORWARD_HIDDEN = Tiling(64, 64, 4)
+FORWARD_OUTPUT = Tiling(64, 32, 2, 3)
+BACKWARD = Tiling(64, 64, 4)
+
+
+class FusedCryoCNN:
+    """Buffers for images of one shape, and the kernels over them.
+
+    Parameters
+    ----------
+    parameters
+        The six of the network in order, float32 on the device; read anew at each call.
+    batch
+        Most images at a time; a call may bring fewer.
+    height, width
+        Of the images, each at least 1.
+    tilings
+        Of the three kernels: forward to the second hidden layer, from there to the output, backward. None: as measured.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[torch.Tensor],
+        *,
+        batch: int,
+        height: int,
+        width: int,
+        tilings: tuple[Tiling, Tiling, Tiling] | None = None,
+    ) -> None:
+        self._parameters = list(parameters)
+        self.shape = (batch, height, width)
+        self._batch = batch
+        self._tilings = tilings = tilings or (FORWARD_HIDDEN, FORWARD_OUTPUT, BACKWARD)
+        device = self._parameters[0].device
+        columns = max(-(-width // (2 * tiling.pairs)) * 2 * tiling.pairs for tiling in tilings)
+        rows = max(-(-height // tiling.rows) * tiling.rows for tiling in tilings)
+        self._plane_rows, self._plane_width = rows + 4, columns + 16
+        self._hidden_rows, self._hidden_width = rows + 2, columns + 2
+        flags = torch.from_numpy(border_flags(width, columns)).flatten()
+        self._flags_outside = flags.numel() // 2
+        self._first = flags.numel()
+        self._flags = flags.to(device=device, dtype=torch.float16)
+        self._planes = self._new_planes()
+        # Zeroed once: the kernels write inside the image alone, so the margins stay zero.
+        self._hidden = torch.zeros(
+            batch * self._hidden_rows * self._hidden_width * 16, dtype=torch.float16, device=device
+        )
+        index = tables()
+        self._starts = index.starts
+        self._unfold = torch.from_numpy(index.unfold).to(device)
+        self._fold = torch.from_numpy(index.fold.ravel()).to(device)
+        self._constants = torch.tensor(CONSTANTS, dtype=torch.float32, device=device)
+        self._one = torch.ones(1, dtype=torch.float32, device=device)
+        self._slopes = self._partials = self._sums = torch.empty(0, device=device)
+
+    def fits(self, images: torch.Tensor) -> bool:
+        """Say whether the buffers are for images ``(b, 1, y, x)`` of this shape."""
+        return images.shape[0] <= self.shape[0] and tuple(images.shape[2:]) == self.shape[1:]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what the plain layers give for ``(b, 1, y, x)``, float32."""
+        self._forward_hidden(images)
+        output = torch.empty(images.shape, dtype=torch.float32, device=images.device)
+        self._forward_output(output=output)
+        return output
+
+    def loss(self, noisy: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """Return the mean squared error, on the device."""
+        return self._losses(noisy, clean)[0]
+
+    def loss_and_gradients(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mean squared error and its gradient by all parameters end to end, both on the device."""
+        loss, last_bias = self._losses(noisy, clean)
+        gradients = self._backward() * (2.0 / (SLOPE_SCALE * clean.numel()))
+        return loss, torch.cat((gradients, 2.0 * last_bias[None]))
+
+    def gradients(self, output_slopes: torch.Tensor) -> torch.Tensor:
+        """Return the gradient by all parameters for any slopes ``(b, 1, y, x)`` by the output of the last `forward`.
+
+        Half precision has a narrow range, so the slopes are scaled by their largest value first, on the device.
+        """
+        self._prepare_backward()
+        largest = output_slopes.abs().amax().clamp(min=1e-30)
+        self._pad(output_slopes, self._slopes, SLOPE_SCALE / largest)
+        gradients = self._backward() * (largest / SLOPE_SCALE)
+        return torch.cat((gradients, output_slopes.sum(dtype=torch.float32)[None]))
+
+    def split(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """Cut a gradient by all parameters into those of each."""
+        pieces = torch.split(flat, [parameter.numel() for parameter in self._parameters])
+        return [piece.view(parameter.shape) for piece, parameter in zip(pieces, self._parameters, strict=True)]
+
+    def _losses(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Mean of the squared differences and of the differences, whose slopes are left for `_backward`."""
+        self._prepare_backward()
+        self._forward_hidden(noisy)
+        self._forward_output(clean=clean)
+        return (self._sums[: self._grid(1)[0]].sum(0) / clean.numel()).unbind()
+
+    def _new_planes(self) -> torch.Tensor:
+        count = self.shape[0] * self._plane_rows * self._plane_width
+        planes = torch.zeros(self._first + count, dtype=torch.float16, device=self._flags.device)
+        planes[: self._first] = self._flags
+        return planes
+
+    def _prepare_backward(self) -> None:
+        if self._slopes.numel() == 0:
+            self._batch = self.shape[0]
+            self._slopes = self._new_planes()
+            device = self._slopes.device
+            self._partials = torch.empty((self._grid(2)[0], PARTIAL_COUNT), device=device)
+            self._sums = torch.empty((self._grid(1)[0], 2), device=device)
+
+    def _grid(self, kernel: int) -> tuple[int, int, int]:
+        """Programs in all, in a row of the image and in a column of it."""
+        _, height, width = self.shape
+        tiling = self._tilings[kernel]
+        tiles, strips = -(-width // (2 * tiling.pairs)), -(-height // tiling.rows)
+        return self._batch * tiles * strips, tiles, strips
+
+    def _options(self, kernel: int) -> dict[str, int]:
+        tiling = self._tilings[kernel]
+        return {
+            "PAIRS": tiling.pairs,
+            "ROWS": tiling.rows,
+            "num_warps": tiling.warps,
+            "num_stages": tiling.stages,
+        }
+
+    def _pad(self, source: torch.Tensor, target: torch.Tensor, scale: torch.Tensor) -> None:
+        _, height, width = self.shape
+        block = 1024
+        kernels.pad_planes[(-(-width // block), height, source.shape[0])](
+            source.contiguous(), target, scale, height, width, self._plane_rows, self._plane_width, self._first,
+            BLOCK=block,
+        )  # fmt: skip
+
+    def _forward_hidden(self, images: torch.Tensor) -> None:
+        _, height, width = self.shape
+        self._batch = images.shape[0]
+        self._pad(images, self._planes, self._one)
+        flat = torch.cat([*(parameter.detach().reshape(-1) for parameter in self._parameters), self._constants])
+        self._unfolded = flat[self._unfold].half()
+        programs, tiles, strips = self._grid(0)
+        kernels.forward_hidden[(programs,)](
+            self._planes, self._hidden, self._unfolded, self._parameters[3], height, width, tiles, strips,
+            self._plane_rows, self._plane_width, self._first, self._flags_outside, self._hidden_rows,
+            self._hidden_width, W1=self._starts["W1"], W2=self._starts["W2"], **self._options(0),
+        )  # fmt: skip
+
+    def _forward_output(self, *, output: torch.Tensor | None = None, clean: torch.Tensor | None = None) -> None:
+        _, height, width = self.shape
+        programs, tiles, strips = self._grid(1)
+        unused = self._one
+        kernels.forward_output[(programs,)](
+            self._hidden, self._unfolded, self._parameters[5], unused if output is None else output,
+            unused if clean is None else clean.contiguous(), self._slopes, self._sums,
+            SLOPE_SCALE, height, width, tiles, strips, self._plane_rows, self._plane_width, self._first,
+            self._hidden_rows, self._hidden_width, W3=self._starts["W3"], LOSS=clean is not None,
+            OUTPUT=output is not None, **self._options(1),
+        )  # fmt: skip
+
+    def _backward(self) -> torch.Tensor:
+        _, height, _ = self.shape
+        programs, tiles, strips = self._grid(2)
+        kernels.backward[(programs,)](
+            self._planes, self._slopes, self._hidden, self._unfolded, self._partials, height, tiles, strips,
+            self._plane_rows, self._plane_width, self._first, self._flags_outside, self._hidden_rows,
+            self._hidden_width, W1P=self._starts["W1P"], W2T=self._starts["W2T"], W3E=self._starts["W3E"],
+            **self._options(2),
+        )  # fmt: skip
+        return self._partials[:programs].sum(0)[self._fold].view(-1, 2).sum(1)
+
+
+def apply_fused(images: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+    """Apply the network with these six parameters to ``(b, 1, y, x)``; gradients reach the parameters, not the images."""
+    return _Fused.apply(images, *parameters)
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        batch, _, height, width = images.shape
+        ctx.network = FusedCryoCNN(parameters, batch=batch, height=height, width=width)
+        return ctx.network.forward(images)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return None, *ctx.network.split(ctx.network.gradients(slope))

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from cryoplug.kernels.dispatch import choose_for_device, choose_kernels, convolve
+from cryoplug.models.cryo_cnn import build
+from cryoplug.models.residual_cnn import build as build_residual
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+
+
+@pytest.fixture
+def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CRYOPLUG_KERNELS", raising=False)
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+
+
+@pytest.mark.usefixtures("hopper")
+def test_a_tested_gpu_gets_the_fused_kernels() -> None:
+    assert choose_kernels(build(), GPU).kernels == "fused"
+
+
+@pytest.mark.usefixtures("hopper")
+def test_the_cpu_never_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    choice = choose_kernels(build(), CPU)
+    assert (choice.kernels, choice.reason) == ("plain", "the fused kernels need an NVIDIA GPU")
+
+
+@pytest.mark.usefixtures("hopper")
+def test_another_network_or_precision_gets_the_plain_layers() -> None:
+    assert "cryo_cnn alone" in choose_kernels(build_residual(), GPU).reason
+    assert "not float32" in choose_kernels(build().double(), GPU).reason
+
+
+@pytest.mark.usefixtures("hopper")
+def test_another_card_gets_the_plain_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5))
+    assert choose_for_device(GPU).reason == "compute capability 7.5 (tested with the fused kernels: 9.0)"
+    monkeypatch.setattr("torch.version.cuda", None)
+    assert "this kind of GPU" in choose_for_device(GPU).reason
+
+
+@pytest.mark.usefixtures("hopper")
+def test_without_triton_the_plain_layers_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "triton is not installed" in choose_for_device(GPU).reason
+
+
+@pytest.mark.usefixtures("hopper")
+def test_the_plain_layers_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRYOPLUG_KERNELS", "plain")
+    assert choose_for_device(GPU).reason == "CRYOPLUG_KERNELS=plain"
+
+
+def test_on_the_cpu_the_one_function_is_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryoplug.kernels.fused", None)
+    module, images = build(), torch.rand(2, 1, 5, 6)
+    assert torch.equal(convolve(module, images), module(images))
