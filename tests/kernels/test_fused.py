@@ -29,7 +29,7 @@ SHAPES = [(1, 1, 1), (2, 2, 3), (1, 7, 31), (1, 5, 32), (3, 9, 33)]
 def fused(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     pytest.importorskip("triton", reason="triton is not installed: its interpreter runs the GPU kernels in tests")
     if os.environ.get("TRITON_INTERPRET") != "1":
-        pytest.skip("there is a GPU: benchmarks/gpu_train_step.py compares the compiled kernels with the plain layers")
+        pytest.skip("there is a GPU: benchmarks/gpu_training.py compares the compiled kernels with the plain layers")
     import cryoplug.kernels.fused as module
 
     # Small tiles, so that small images have several, of unequal sizes.
