@@ -40,11 +40,8 @@ class LazyGroup(click.Group):
             return getattr(module, cmd_name)
         from cryoplug import extensions
 
-        found = next((item for item in extensions.discover("commands") if item.name == cmd_name), None)
-        if found is None:
-            return None
-        command = extensions.load(found, expected=click.Command)
-        assert isinstance(command, click.Command)
+        command = extensions.load_named("commands", cmd_name, expected=click.Command)
+        assert command is None or isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
