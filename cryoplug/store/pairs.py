@@ -43,6 +43,7 @@ class PairStore:
         self._patch_bytes = self.patch_shape[0] * self.patch_shape[1] * self.dtype.itemsize
         self._local = threading.local()
         self._descriptors: dict[Path, int] = {}
+        self._closed = False
         try:
             for file in self.files:
                 with storage_errors(file):
@@ -89,6 +90,8 @@ class PairStore:
         FormatError
             The file became shorter since it was opened.
         """
+        if self._closed:
+            raise UsageError(f"{self.path}: this store was closed; open it again")
         count = self.count(split)
         for side, out in enumerate((noisy, clean)):
             if out.shape != (len(indices), *self.patch_shape) or out.dtype != np.float32 or not out.flags.c_contiguous:
@@ -135,6 +138,7 @@ class PairStore:
         for descriptor in self._descriptors.values():
             os.close(descriptor)
         self._descriptors = {}
+        self._closed = True
 
     def __enter__(self) -> PairStore:
         return self

@@ -64,6 +64,8 @@ class StoreWriter(abc.ABC):
         window
             (y, x) of the patch's first pixel in the micrograph.
         """
+        if self._closed:
+            raise UsageError(f"{self.target}: this writer was closed; create the store again to go on")
         pair = []
         for side in (noisy, clean):
             if side.shape != self.head.patch_shape:
