@@ -56,6 +56,8 @@ class TrainConfig:
     """Whether each epoch has an order of its own."""
     augment: str = "none"
     """``none``; ``dihedral``: each pair turned and mirrored at random; ``halves``: also its sides exchanged at random."""
+    mix: float = 1.0
+    """With ``halves``: train on mixtures of the halves; see `cryoplug.training.mixing`. 1: the halves themselves."""
     device: str = "auto"
     """``auto`` (a GPU when there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     threads: int | None = None
@@ -88,6 +90,8 @@ class TrainConfig:
         check(self.patch_size >= 1, "patch_size", "1 or more")
         check(0 <= self.seed < 2**63, "seed", "0 or more")
         check(self.augment in AUGMENTATIONS, "augment", ", ".join(AUGMENTATIONS))
+        fine = self.mix == 1.0 or (0.1 <= self.mix < 1 and self.augment == "halves")
+        check(fine, "mix", "1, or with --augment halves 0.1 to 1")
         check(self.threads is None or self.threads >= 1, "threads", "1 or more, or not given")
         check(self.checkpoint_minutes >= 0, "checkpoint_minutes", "0 or more")
         if problems:

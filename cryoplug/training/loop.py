@@ -19,6 +19,7 @@ from cryoplug.training.average import WeightAverage
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.engine import Engine
 from cryoplug.training.loader import Batch, BatchLoader, closing_batches, epoch_order
+from cryoplug.training.mixing import mix_halves
 from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, EpochReport, Note, Progress
 from cryoplug.training.recipe import gave_up, is_done, learning_rate, limit_gradients
 from cryoplug.training.run_folder import RunFolder
@@ -127,7 +128,11 @@ class Training:
         )
         with closing_batches(batches):
             for batch in batches:
+                if config.mix != 1.0:
+                    mix_halves(batch.noisy, batch.clean, config.mix)
                 loss, gradients = self.engine.loss_and_gradients(batch.noisy, batch.clean)
+                # The target of a mixture has 1 / mix^2 of a half's noise: its loss is told in the units of a half's.
+                loss *= config.mix**2
                 if not (_finite(loss) and _all_finite(gradients)):
                     raise self._diverged("training", position.batch + 1, batch, loss)
                 if config.clip_norm is not None:

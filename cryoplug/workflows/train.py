@@ -49,6 +49,10 @@ class TrainRequest:
     """Go on with an earlier run, also for more epochs than it was asked for."""
     overwrite: bool = False
     """Forget an earlier run in the same folder."""
+    recipe: str = "founding"
+    """What fills in the fields of `config` that are not `given`; see `cryoplug.training.presets.with_recipe`."""
+    given: frozenset[str] = frozenset()
+    """Names of the fields of `config` that the user chose."""
 
     def __post_init__(self) -> None:
         """Refuse combinations that contradict each other."""
@@ -97,6 +101,7 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         See `cryoplug.training.loop.Training.run`.
     """
     from cryoplug.training.engine import choose_device
+    from cryoplug.training.presets import with_recipe
     from cryoplug.training.progress import Note
     from cryoplug.training.split import split_patches
 
@@ -107,6 +112,21 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         # From the beginning: Slurm's warning may come while a store of a terabyte is being opened.
         interrupts = stack.enter_context(Interrupts())
         store = stack.enter_context(open_store(request.data, patch_size=config.patch_size))
+        pairs = None if store.manifest is None else store.manifest.pairs
+        alike = store.manifest is not None and store.manifest.halves_alike
+        if pairs == "halves" and not alike:
+            progress(
+                Note("even and odd are not equally noisy: no mixtures of them, and what the sum gives is less certain")
+            )
+        config = with_recipe(
+            config,
+            request.recipe,
+            pairs=pairs,
+            alike=alike,
+            patch_pixels=store.patch_shape[0] * store.patch_shape[1],
+            given=request.given | ({"model_options"} if request.init is not None else set()),
+        )
+        request = dataclasses.replace(request, config=config)
         if config.augment == "halves" and store.manifest is not None and store.manifest.pairs != "halves":
             raise UsageError(
                 f"{store.path}: a store of --pairs {store.manifest.pairs}, whose sides must not be exchanged; "
