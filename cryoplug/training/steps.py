@@ -7,7 +7,6 @@ later step heeds too: however late the host looks, weights, moments and average 
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +24,7 @@ QUEUE = 5
 class Settled:
     """What became of the steps since the host last looked."""
 
-    losses: Sequence[float]
+    losses: tuple[float, ...]
     """Of the steps that were taken, in order."""
     failed: float | None = None
     """Loss of the step after them, which was not taken; it is finite when a gradient is not."""
@@ -189,9 +188,9 @@ class QueuedSteps(Steps):
         for loss, failed in outcomes:
             if failed:
                 self._failed.zero_()
-                return Settled(losses, failed=loss)
+                return Settled(tuple(losses), failed=loss)
             losses.append(loss)
-        return Settled(losses)
+        return Settled(tuple(losses))
 
     def checked(self) -> Steps:
         """Give steps that are looked at one by one."""
