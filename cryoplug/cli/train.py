@@ -98,6 +98,20 @@ if TYPE_CHECKING:
     show_default=True,
     help="With --augment halves: train on mixtures of the halves, nearly as clean as their sum at 0.5.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Of a GPU's layers; weights and loss stay float32. auto: bf16 for unet and residual_cnn.",
+)
+@click.option(
+    "--cache",
+    type=click.Choice(["auto", "none", "ram", "gpu"]),
+    default="auto",
+    show_default=True,
+    help="Where the set stays after it was read once; auto: on the GPU, when it fits.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=int, default=None, help="CPU threads; all by default.")
 @click.option(
