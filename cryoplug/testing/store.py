@@ -64,6 +64,26 @@ class StoreContract:
                     for side in (0, 1):
                         assert np.array_equal(found[side], everything[side][np.array(order, int)]), f"order {order}"
 
+    def test_windows_of_an_image_are_parts_of_it(self, tmp_path: Path) -> None:
+        """Any window of any stored image, in float32 and in the type on the disk; one that leaves it is refused."""
+        self._write(tmp_path / "s")
+        random = np.random.default_rng(0)
+        with self.open(tmp_path / "s") as store:
+            for index in range(store.count()):
+                crop = store.crop_of(index)
+                height, width = random.integers(1, SHAPE[0]), random.integers(1, SHAPE[1] + 1)
+                y, x = int(random.integers(SHAPE[0] - height + 1)), int(random.integers(SHAPE[1] - width + 1))
+                for side in (0, 1):
+                    expected = self._expected("train", side)[index, y : y + height, x : x + width]
+                    for dtype in (np.dtype(np.float32), store.dtype):
+                        found = np.full((height, width), np.nan, dtype)
+                        store.read_crop(side, crop._replace(y=crop.y + y, x=crop.x + x), found)
+                        assert np.array_equal(found.astype(np.float32), expected), f"window {y}, {x} of patch {index}"
+            rows, columns = store.image_shape(0)
+            for y, x in ((rows, 0), (0, columns), (-1, 0), (0, -1)):
+                with pytest.raises(IndexError):
+                    store.read_crop(0, crop._replace(image=0, y=y, x=x), np.empty((1, 1), np.float32))
+
     def test_it_knows_what_it_holds(self, tmp_path: Path) -> None:
         """Counts, splits, shape, type and bytes of a pair."""
         self._write(tmp_path / "s")

@@ -27,3 +27,8 @@ class TestShallowUNet(ModelContract):
 class TestUNetWithGroupNorm(ModelContract):
     spec = UNET
     config = {"depth": 2, "width": 8, "norm": "group"}
+
+
+class TestUNetWithStem(ModelContract):
+    spec = UNET
+    config = {"depth": 1, "width": 6, "stem": 2, "skip": "none"}

@@ -29,6 +29,14 @@ class Sorts(PairStore):
         super().read(sorted(indices), noisy, clean, split=split)
 
 
+class ReadsFromTheStart(PairStore):
+    def read_crop(self, side, crop, out, *, split="train") -> None:
+        if out.shape == self.patch_shape:
+            super().read_crop(side, crop, out, split=split)
+        else:
+            super().read_crop(side, crop._replace(y=0, x=0), out, split=split)
+
+
 class CountsTooFewBytes(PairStore):
     pair_bytes = 7
 
@@ -169,6 +177,7 @@ BUSY = "test_a_second_writer_is_refused_while_the_first_lives"
 DOUBLES = {
     "swaps sides": (contract(SwapsSides), {READ, ORDER, UNFINISHED, DISCARDED, BUSY}),
     "sorts": (contract(Sorts), {ORDER}),
+    "reads from the start": (contract(ReadsFromTheStart), {"test_windows_of_an_image_are_parts_of_it"}),
     "counts too few bytes": (contract(CountsTooFewBytes), {"test_it_knows_what_it_holds"}),
     "wraps around": (contract(WrapsAround), {"test_patches_that_are_not_there_are_refused"}),
     "takes any buffer": (contract(TakesAnyBuffer), {"test_buffers_that_do_not_fit_are_refused"}),
