@@ -178,6 +178,11 @@ def test_command_line_lists_a_broken_plugin_and_goes_on(tmp_path: Path) -> None:
     assert "broken" in dead.stderr
     assert "Traceback" not in dead.stderr
 
+    words = {"_CRYOPLUG_COMPLETE": "bash_complete", "COMP_WORDS": "cryoplug ", "COMP_CWORD": "1"}
+    completed = run_python(site, run.format([]), **words)
+    assert {"plain,hello", "plain,train"} <= set(completed.stdout.split()), completed.stderr
+    assert "plain,dead" not in completed.stdout
+
     off = run_python(site, run.format(["plugins", "list", "--json"]), CRYOPLUG_NO_PLUGINS="1")
     assert (off.returncode, off.stdout) == (0, "")
 

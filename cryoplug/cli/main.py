@@ -40,7 +40,12 @@ class LazyGroup(click.Group):
             return getattr(module, cmd_name)
         from cryoplug import extensions
 
-        command = extensions.load_named("commands", cmd_name, expected=click.Command)
+        try:
+            command = extensions.load_named("commands", cmd_name, expected=click.Command)
+        except UsageError:
+            if ctx.resilient_parsing:  # TAB asks for every command; a broken one must not spoil the others
+                return None
+            raise
         assert command is None or isinstance(command, click.Command)
         return command
 
