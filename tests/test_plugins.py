@@ -27,9 +27,9 @@ TUTORIAL = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
 HELP_CPU_S = 0.4
 """Processor time that ``cryoplug --help`` may take, with plugins installed."""
 PIP = """#!/bin/sh
-# What is needed is there already: nothing is downloaded.
+# What is needed is there already: nothing is downloaded, and nothing outside this environment is replaced.
 shift
-exec "{python}" -m pip --python "{environment}/bin/python" install --quiet --no-index --no-deps --no-build-isolation "$@"
+exec "{python}" -m pip install --quiet --no-index --no-deps --no-build-isolation --ignore-installed "$@"
 """
 
 
@@ -63,7 +63,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     shared = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     (site / "zz_requirements.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in shared))
     pip = folder / "env" / "bin" / "pip"
-    pip.write_text(PIP.format(python=sys.executable, environment=folder / "env"))
+    pip.write_text(PIP.format(python=folder / "env" / "bin" / "python"))
     pip.chmod(0o755)
     # Copies: a build leaves files beside its sources.
     for name in ("pyproject.toml", "README.md", "LICENSE"):

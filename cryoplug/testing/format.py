@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,28 +15,12 @@ from cryoplug.core.results import Finding
 from cryoplug.errors import FormatError, ShapeError
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.registry import FormatSpec, format_of
+from cryoplug.testing.files import FOREIGN_HEADS, HEAD_BYTES, cuts, damaged
 from cryoplug.testing.resources import bytes_read, holds, limited_memory
 
-HEAD_BYTES = 2048
 MAX_MEMORY_BYTES = 48 << 20
 """What a damaged file of a few kilobytes may take while it is refused."""
 MAX_HEADER_BYTES = 64 << 10
-FOREIGN_HEADS = {
-    "bzip2": b"BZh91AY&SY" + bytes(90),
-    "dm": struct.pack(">IQI", 4, 1 << 20, 1) + bytes(90),
-    "empty": b"",
-    "gzip": b"\x1f\x8b\x08\x00" + bytes(90),
-    "hdf5": b"\x89HDF\r\n\x1a\n" + bytes(90),
-    "npy": b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }" + bytes(60),
-    "png": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(90),
-    "ser": struct.pack("<HHHIIII", 0x4949, 0x0197, 0x0210, 0x4122, 0x4152, 1, 1) + bytes(90),
-    "star": b"\ndata_micrographs\n\nloop_\n_rlnMicrographName #1\nmic1.mrc\n",
-    "text": b"these are not pixels\n" * 60,
-    "tiff": b"II*\x00\x08\x00\x00\x00" + bytes(90),
-    "zeros": bytes(HEAD_BYTES),
-    "zip": b"PK\x03\x04" + bytes(90),
-}
-"""First bytes of files of other kinds, by name; that of an MRC file is added when it is needed."""
 
 
 class FormatContract:
@@ -57,7 +40,7 @@ class FormatContract:
     pixel_size_angstrom: ClassVar[float | None] = None
     """What the files that `write` makes say; None: they say nothing."""
     shares_first_bytes_with: ClassVar[tuple[str, ...]] = ()
-    """Formats (names in `FOREIGN_HEADS`, or ``mrc``) that cannot be told apart by their first bytes."""
+    """Formats (names in `cryoplug.testing.files.FOREIGN_HEADS`, or ``mrc``) that cannot be told apart by their first bytes."""
 
     def write(self, path: Path, pixels: np.ndarray) -> None:
         """Write a file of the format; the laws read it back.
@@ -162,7 +145,7 @@ class FormatContract:
             raise ZeroDivisionError
         assert not holds(path), f"after an error, the file is still held: {holds(path)}"
         whole = path.read_bytes()
-        for length in _cuts(len(whole)):
+        for length in cuts(len(whole)):
             path.write_bytes(whole[:length])
             with contextlib.suppress(FormatError):
                 self._open(path).close()
@@ -209,7 +192,7 @@ class FormatContract:
         """A `FormatError` that names the path, in bounded memory; never pixels that were not written."""
         path, pixels = self._file(tmp_path)
         whole = path.read_bytes()
-        for length in _cuts(len(whole)):
+        for length in cuts(len(whole)):
             path.write_bytes(whole[:length])
             with limited_memory(MAX_MEMORY_BYTES, f"a file cut to {length} bytes"):
                 rows = self._read_or_refuse(path)
@@ -258,7 +241,7 @@ class FormatContract:
         """What cannot be read is an error in its list."""
         path, _ = self._file(tmp_path)
         whole = path.read_bytes()
-        for payload in (*(whole[:length] for length in _cuts(len(whole))), *damaged(whole)):
+        for payload in (*(whole[:length] for length in cuts(len(whole))), *damaged(whole)):
             path.write_bytes(payload)
             with limited_memory(MAX_MEMORY_BYTES, f"validating a damaged file of {len(payload)} bytes"):
                 findings = self._validate(path)
@@ -370,7 +353,7 @@ class MovieFormatContract(FormatContract):
         """As for a single image: never other pixels, never other errors."""
         path, frames = self._movie(tmp_path)
         whole = path.read_bytes()
-        for length in _cuts(len(whole)):
+        for length in cuts(len(whole)):
             path.write_bytes(whole[:length])
             with (
                 limited_memory(MAX_MEMORY_BYTES, f"a movie cut to {length} bytes"),
@@ -394,42 +377,6 @@ class MovieFormatContract(FormatContract):
     def _open_movie(self, path: Path) -> Any:
         assert self.spec.open_movie is not None, f"{self.spec.id} has no open_movie: inherit FormatContract"
         return self.spec.open_movie(path)
-
-
-def damaged(whole: bytes, *, count: int = 60) -> Iterator[bytes]:
-    """Give damaged copies of a file: its first bytes and then noise, bytes changed at random, numbers at their largest.
-
-    Parameters
-    ----------
-    whole
-        A sound file.
-    count
-        Copies of each of the two kinds of random damage.
-    """
-    random = np.random.default_rng(0)
-    for kept in (0, 2, 4, 8, 16, 64):
-        yield whole[:kept] + random.bytes(max(0, len(whole) - kept))
-        yield whole[:kept] + b"\xff" * max(0, len(whole) - kept)
-        yield whole[:kept] + bytes(max(0, len(whole) - kept))
-    kinds: tuple[Callable[[], bytes], ...] = (
-        lambda: random.bytes(1),
-        lambda: (b"\xff\xff\xff\x7f", b"\x7f\xff\xff\xff", b"\0\0\0\0")[random.integers(3)],
-    )
-    for payload in kinds:
-        for _ in range(count):
-            copy = bytearray(whole)
-            for _ in range(random.integers(1, 4)):
-                # Headers are short: half of the damage falls into their first bytes.
-                place = int(random.integers(min(len(copy), random.choice([64, 1024, len(copy)]))))
-                part = payload()
-                copy[place : place + len(part)] = part
-            yield bytes(copy[: len(whole)])
-
-
-def _cuts(size: int) -> list[int]:
-    return sorted(
-        {0, 1, 3, 8, 17, 100, *(size * part // 8 for part in range(1, 8)), size - 4, size - 1} & set(range(size))
-    )
 
 
 def _check_rows(rows: ImageF32, expected: np.ndarray) -> None:

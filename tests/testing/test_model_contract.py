@@ -108,6 +108,11 @@ class DependsOnThePlace(Net):
         return super().forward(images) + torch.linspace(0, 1, images.shape[-1])
 
 
+class Deep(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(50)))
+
+
 def draws_globally(*, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return Net()
@@ -175,6 +180,15 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModelSpec], None]:
 def test_a_network_without_a_fault_keeps_all_laws(install, broken_laws, good: ModelSpec) -> None:
     install(good)
     assert broken_laws(contract(good), skip=(IN_A_PROCESS_OF_ITS_OWN,)) == set()
+
+
+@pytest.mark.parametrize(("radius", "broken"), [(50, set()), (49, {BEYOND}), (51, {WITHIN})])
+def test_the_receptive_field_of_a_deep_network_is_measured_to_the_pixel(
+    broken_laws, radius: int, broken: set[str]
+) -> None:
+    tested = contract(spec(seeded(Deep), radius))
+    others = {name for name in dir(tested) if name.startswith("test_")} - {BEYOND, WITHIN}
+    assert broken_laws(tested, skip=tuple(others)) == broken
 
 
 @pytest.mark.parametrize("name", DOUBLES)
