@@ -41,12 +41,19 @@ def limit_gradients(gradients: Sequence[torch.Tensor], limit: float) -> None:
 
 
 def is_done(position: Position, config: TrainConfig) -> bool:
-    """Tell whether all epochs are done, or no epoch was better than the best for ``patience`` epochs."""
-    return position.epoch > config.epochs or gave_up(position, config)
+    """Tell whether all epochs or planned steps are done, or no epoch was better for ``patience`` epochs."""
+    return _is_complete(position, config) or gave_up(position, config)
 
 
 def gave_up(position: Position, config: TrainConfig) -> bool:
     """Tell whether the run ends before its last epoch for want of improvement."""
-    if config.patience is None or position.best_epoch is None or position.epoch > config.epochs:
+    if config.patience is None or position.best_epoch is None or _is_complete(position, config):
         return False
     return position.epoch - 1 - position.best_epoch >= config.patience
+
+
+def _is_complete(position: Position, config: TrainConfig) -> bool:
+    if config.minutes is None:
+        return position.epoch > config.epochs
+    # A last epoch that is trained and not yet validated is not done.
+    return position.batch == 0 and position.step == position.planned_steps
