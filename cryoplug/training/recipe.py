@@ -17,18 +17,19 @@ def learning_rate(config: TrainConfig, step: int, *, total_steps: int) -> float:
     Parameters
     ----------
     config
-        ``lr``, ``schedule`` and ``warmup_steps``: it rises linearly over the warm-up, then stays (``constant``) or falls
-        along half a cosine towards 0 at the end of the last epoch (``cosine``).
+        ``lr``, ``schedule`` and ``warmup_steps``: it rises linearly over the warm-up, which is a fifth of all steps at most,
+        then stays (``constant``) or falls along half a cosine towards 0 at the end of the last epoch (``cosine``).
     step
         Steps done before, from 0.
     total_steps
         Steps of the whole run.
     """
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
+    warmup = min(config.warmup_steps, total_steps // 5)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
     if config.schedule == "constant":
         return config.lr
-    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    done = (step - warmup) / max(1, total_steps - warmup)
     return config.lr * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
 
 
