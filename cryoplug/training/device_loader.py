@@ -7,7 +7,7 @@ whose addresses never change, so that a recorded step may be replayed on them. T
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from cryoplug.kernels.patches import Cut, cut_patches
 from cryoplug.store.pairs import Crop, PairStore
 from cryoplug.training.cache import GpuCache, Load, RamCache, Tell
 from cryoplug.training.config import TrainConfig
+from cryoplug.training.draws import STILL
 from cryoplug.training.lane import Lane, Mark
 from cryoplug.training.loader import SPLIT, BatchLoader, Filling, Pick, PixelSource
 
@@ -90,10 +91,16 @@ class DeviceLoader(BatchLoader):
         self._lane = Lane(device, buffers=readers + 2, pixels=self._buffer_pixels, dtype=dtype)
         self._inputs = torch.zeros((2, batch_size, 1, height, width), device=device)
         self._raw = [
-            _Slot(torch.empty((2, batch_size, height, width), dtype=dtype, device=device), self._lane.mark())
+            _Slot(torch.zeros((2, batch_size, height, width), dtype=dtype, device=device), self._lane.mark())
             for _ in range(SLOTS)
         ]
         self._let_copies_wait()
+
+    def prepare(self, compute: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
+        """Deliver a batch of zeros and call `compute` with it: compiling and loading kernels may take seconds."""
+        still = [Pick(0, Crop(0, 0, 0), STILL)] * self._batch_size
+        compute(*self._deliver(_FromSlot(0, still, (), self._lane.mark())))
+        self._delivered = 0
 
     @property
     def _slot_count(self) -> int:
