@@ -97,6 +97,7 @@ class Training:
         with contextlib.nullcontext(interrupts) if interrupts else Interrupts() as interrupts:
             saver = Saver(self, interrupts, progress)
             with self.engine.heeding(saver.heed_signals):
+                loader.prepare(self._steps.prepare)
                 while not is_done(self.position, self.config):
                     self._run_epoch(loader, saver, progress)
         if gave_up(self.position, self.config):
