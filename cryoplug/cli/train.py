@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     help="Defaults of the options below; auto: halves for a store of halves, else founding.",
 )
 @click.option("--epochs", type=int, default=5, show_default=True, help="Passes over the training patches.")
+@click.option("--minutes", type=float, help="Train for about so long instead of --epochs.")
 @click.option("--lr", type=float, default=0.001, show_default=True, help="Adam's learning rate.")
 @click.option(
     "--schedule",
@@ -157,6 +158,9 @@ def train(
 
     if (data is None) == (data_dir is None):
         raise UsageError("give the training data once: as DATA or with --data-dir")
+    given = frozenset(name for name in fields if context.get_parameter_source(name) is not ParameterSource.DEFAULT)
+    if {"epochs", "minutes"} <= given and fields["minutes"] is not None:
+        raise UsageError("--epochs and --minutes both say when training ends; give one of them")
     request = TrainRequest(
         data or data_dir or Path(),
         TrainConfig(max_batches=max_batches or None, model_options=parse_model_options(model_options), **fields),
@@ -167,7 +171,7 @@ def train(
         resume=resume,
         overwrite=overwrite,
         recipe=recipe,
-        given=frozenset(name for name in fields if context.get_parameter_source(name) is not ParameterSource.DEFAULT),
+        given=given,
     )
     result = run(request, lambda event: _show(event, as_json=as_json))
     if result.already_finished and as_json:

@@ -79,7 +79,7 @@ class GpuCache:
         self._tell = tell
         self._free_bytes = free_bytes
         self._tried = False
-        self._pixels: list[torch.Tensor] = []
+        self._pixels: torch.Tensor | None = None
         self._starts = np.zeros(0, np.int64)
         self.loads: dict[int, Load] = {}
         """Images under way, by number."""
@@ -89,7 +89,7 @@ class GpuCache:
     @property
     def is_open(self) -> bool:
         """Whether there is room for the set, so that images may be put there."""
-        return bool(self._pixels)
+        return self._pixels is not None
 
     def try_to_open(self) -> bool:
         """Take the memory if the set fits beside what training takes by now; say whether that was done just now."""
@@ -108,17 +108,24 @@ class GpuCache:
         sizes = image_sizes(self._store)
         self._starts = np.concatenate(([0], np.cumsum(sizes)))
         dtype = torch.from_numpy(np.empty(0, self._store.dtype)).dtype
-        self._pixels = [torch.empty(sum(sizes), dtype=dtype, device=self._device) for _ in range(2)]
+        self._pixels = torch.empty(2 * sum(sizes), dtype=dtype, device=self._device)
         self._tell(f"the training set ({_gib(need)}) stays in GPU memory once it is read")
         return True
 
+    @property
+    def pixels(self) -> torch.Tensor:
+        """All images, one after another: the noisy side, then the clean one."""
+        assert self._pixels is not None
+        return self._pixels
+
+    def start(self, side: int, image: int) -> int:
+        """Return where the first pixel of an image lies in `pixels`."""
+        return int(side * self._starts[-1] + self._starts[image])
+
     def flat(self, side: int, image: int) -> torch.Tensor:
         """Return the pixels of an image, one after another, whether they are there yet or not."""
-        return self._pixels[side][self._starts[image] : self._starts[image + 1]]
-
-    def image(self, side: int, image: int) -> torch.Tensor:
-        """Return an image ``(y, x)``, whether it is there yet or not."""
-        return self.flat(side, image).view(self._store.image_shape(image, SPLIT))
+        size = int(self._starts[image + 1] - self._starts[image])
+        return self.pixels[self.start(side, image) :][:size]
 
     def forget_loads(self) -> None:
         """Give up what is under way: the pass that wanted it has ended."""
@@ -172,4 +179,4 @@ def _available_bytes() -> int:
 
 
 def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

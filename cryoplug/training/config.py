@@ -30,6 +30,8 @@ class TrainConfig:
     """Arguments of the network's factory, such as ``depth`` and ``width`` of a `unet`."""
     epochs: int = 5
     """Passes over the training patches."""
+    minutes: float | None = None
+    """Train for about so long instead: a number of steps is fixed when their speed is known; see `training.pace`."""
     lr: float = 0.001
     """Adam's learning rate; beta 0.9 and 0.999, eps 1e-8."""
     schedule: str = "constant"
@@ -82,6 +84,8 @@ class TrainConfig:
 
         check(bool(self.model), "model", "a model id")
         check(self.epochs >= 1, "epochs", "1 or more")
+        fine = self.minutes is None or (math.isfinite(self.minutes) and self.minutes > 0)
+        check(fine, "minutes", "a number above 0, or not given")
         check(math.isfinite(self.lr) and self.lr > 0, "lr", "a finite number above 0")
         check(self.schedule in SCHEDULES, "schedule", ", ".join(SCHEDULES))
         check(self.warmup_steps >= 0, "warmup_steps", "0 or more")

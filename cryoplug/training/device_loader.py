@@ -7,24 +7,27 @@ whose addresses never change, so that a recorded step may be replayed on them. T
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from cryoplug.store.pairs import PairStore
+from cryoplug.kernels.patches import Cut, cut_patches
+from cryoplug.store.pairs import Crop, PairStore
 from cryoplug.training.cache import GpuCache, Load, RamCache, Tell
 from cryoplug.training.config import TrainConfig
-from cryoplug.training.draws import place
+from cryoplug.training.draws import STILL
 from cryoplug.training.lane import Lane, Mark
 from cryoplug.training.loader import SPLIT, BatchLoader, Filling, Pick, PixelSource
 
 SLOTS = 4
 """Batches that are read or copied ahead of the one that is computed on."""
-MOST_READERS = 12
-"""Threads that read. One thread copies 5 to 10 GB/s out of the page cache, a GPU takes 50."""
+MOST_READERS = 8
+"""Threads that read. One copies 6 GB/s out of the page cache, 8 copy 35, 12 fewer (16 cores beside an H100)."""
+BUFFER_BYTES = 1 << 25
+"""What a thread reads before it is copied to the GPU: with less, threads wait for the interpreter's lock too often."""
 STEPS_BEFORE_CACHE = 3
 """Batches after which the memory that training itself needs is taken, and what is left can be measured."""
 
@@ -83,14 +86,21 @@ class DeviceLoader(BatchLoader):
         dtype = torch.from_numpy(np.empty(0, store.dtype)).dtype
         height, width = store.patch_shape
         self._patch_pixels = height * width
-        self._lane = Lane(device, buffers=2 * readers, pixels=self._patch_pixels, dtype=dtype)
-        shape = (batch_size, 1, height, width)
-        self._inputs = [torch.zeros(shape, device=device) for _ in range(2)]
+        self._rows_at_once = min(batch_size, max(1, BUFFER_BYTES // (self._patch_pixels * store.dtype.itemsize)))
+        self._buffer_pixels = self._rows_at_once * self._patch_pixels
+        self._lane = Lane(device, buffers=readers + 2, pixels=self._buffer_pixels, dtype=dtype)
+        self._inputs = torch.zeros((2, batch_size, 1, height, width), device=device)
         self._raw = [
-            _Slot([torch.empty(shape, dtype=dtype, device=device) for _ in range(2)], self._lane.mark())
+            _Slot(torch.zeros((2, batch_size, height, width), dtype=dtype, device=device), self._lane.mark())
             for _ in range(SLOTS)
         ]
         self._let_copies_wait()
+
+    def prepare(self, compute: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
+        """Deliver a batch of zeros and call `compute` with it: compiling and loading kernels may take seconds."""
+        still = [Pick(0, Crop(0, 0, 0), STILL)] * self._batch_size
+        compute(*self._deliver(_FromSlot(0, still, (), self._lane.mark())))
+        self._delivered = 0
 
     @property
     def _slot_count(self) -> int:
@@ -116,11 +126,21 @@ class DeviceLoader(BatchLoader):
         self._lane.copies_wait_for(raw.emptied)
         copied = self._lane.mark()
         futures = [
-            pool.submit(self._carry_patch, pick, side, raw.sides[side][row, 0], copied)
-            for row, pick in enumerate(picks)
+            pool.submit(
+                self._carry_patches,
+                [pick.crop for pick in part],
+                side,
+                [raw.pixels[side, first : first + len(part)]],
+                copied,
+            )
+            for first, part in self._parts(picks)
             for side in range(2)
         ]
         return _FromSlot(slot, picks, futures, copied)
+
+    def _parts(self, picks: Sequence[Pick]) -> Iterator[tuple[int, Sequence[Pick]]]:
+        for first in range(0, len(picks), self._rows_at_once):
+            yield first, picks[first : first + self._rows_at_once]
 
     def _let_copies_wait(self) -> None:
         # Fresh memory may have been given back by arithmetic that is still under way.
@@ -130,30 +150,24 @@ class DeviceLoader(BatchLoader):
 
     def _loads(self, cache: GpuCache, picks: Sequence[Pick], pool: ThreadPoolExecutor) -> dict[int, Load]:
         """Begin to load the images that are not there yet; give those, and those that are still under way."""
-        loads = {}
-        for image in dict.fromkeys(pick.crop.image for pick in picks):
-            if image in cache.known:
-                continue
-            if image not in cache.loads:
-                load = cache.loads[image] = Load(self._lane.mark())
-                size = cache.flat(0, image).numel()
-                load.futures += [
-                    pool.submit(self._carry_part, cache, side, image, first, load.copied)
-                    for side in range(2)
-                    for first in range(0, size, self._patch_pixels)
-                ]
-            loads[image] = cache.loads[image]
-        return loads
+        wanted = {pick.crop.image: pick for pick in picks if pick.crop.image not in cache.known}
+        missing = [pick for image, pick in wanted.items() if image not in cache.loads]
+        for _, part in self._parts(missing):
+            load = Load(self._lane.mark())
+            crops = [Crop(pick.crop.image, 0, 0) for pick in part]
+            for side in range(2):
+                targets = [cache.flat(side, crop.image) for crop in crops]
+                load.futures.append(pool.submit(self._carry_patches, crops, side, targets, load.copied))
+            cache.loads |= dict.fromkeys((crop.image for crop in crops), load)
+        return {image: cache.loads[image] for image in wanted}
 
-    def _carry_patch(self, pick: Pick, side: int, target: torch.Tensor, copied: Mark) -> None:
+    def _carry_patches(self, crops: Sequence[Crop], side: int, targets: Sequence[torch.Tensor], copied: Mark) -> None:
         # Sides change places on the device, with everything else that is drawn.
-        with self._lane.buffer(target, copied) as pixels:
-            self._source.read_crop(side, pick.crop, pixels.view(target.shape).numpy())
+        def read(pixels: np.ndarray) -> None:
+            for crop, patch in zip(crops, pixels.reshape(-1, *self._store.patch_shape), strict=True):
+                self._source.read_crop(side, crop, patch)
 
-    def _carry_part(self, cache: GpuCache, side: int, image: int, first: int, copied: Mark) -> None:
-        target = cache.flat(side, image)[first : first + self._patch_pixels]
-        with self._lane.buffer(target, copied) as pixels:
-            self._store.read_pixels(side, image, first, pixels.numpy(), split=SPLIT)
+        self._lane.carry(targets, read, copied)
 
     def _deliver(self, filling: Filling) -> tuple[torch.Tensor, torch.Tensor]:
         self._delivered += 1
@@ -163,30 +177,34 @@ class DeviceLoader(BatchLoader):
                 self._lane.arithmetic_waits_for(load.copied)
                 self._cache.loads.pop(image, None)
                 self._cache.known.add(image)
+            source = self._cache.pixels
         else:
             assert isinstance(filling, _FromSlot)
             self._lane.arithmetic_waits_for(filling.copied)
-        for row, pick in enumerate(filling.picks):
-            for side, inputs in enumerate(self._inputs):
-                place(inputs[row, 0], self._patch(filling, row, pick, pick.turn.source_of(side)), pick.turn)
+            source = self._raw[filling.slot].pixels.view(-1)
+        cuts = [self._cut(filling, row, pick, side) for side in range(2) for row, pick in enumerate(filling.picks)]
+        cut_patches(source, cuts, self._inputs.view(-1, *self._store.patch_shape))
         self._lane.set_after_arithmetic(self._raw[filling.slot].emptied)
         noisy, clean = self._inputs
         return noisy[: len(filling.picks)], clean[: len(filling.picks)]
 
-    def _patch(self, filling: Filling, row: int, pick: Pick, side: int) -> torch.Tensor:
-        if not isinstance(filling, _FromCache):
-            return self._raw[filling.slot].sides[side][row, 0]
-        assert self._cache is not None
-        height, width = self._store.patch_shape
-        _, y, x = pick.crop
-        return self._cache.image(side, pick.crop.image)[y : y + height, x : x + width]
+    def _cut(self, filling: Filling, row: int, pick: Pick, side: int) -> Cut:
+        stored, turn, stride = pick.turn.source_of(side), pick.turn, self._store.patch_shape[1]
+        if isinstance(filling, _FromCache):
+            assert self._cache is not None
+            image, y, x = pick.crop
+            stride = self._store.image_shape(image, SPLIT)[1]
+            start = self._cache.start(stored, image) + y * stride + x
+        else:
+            start = (stored * self._batch_size + row) * self._patch_pixels
+        return Cut(start, stride, side * self._batch_size + row, turn.transpose, turn.flip_y, turn.flip_x)
 
 
 @dataclass(frozen=True)
 class _Slot:
-    """Buffers of a batch on the device, as it was read."""
+    """A batch on the device, as it was read: ``(2, b, y, x)``."""
 
-    sides: list[torch.Tensor]
+    pixels: torch.Tensor
     emptied: Mark
 
 

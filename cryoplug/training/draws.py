@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cryoplug.kernels.patches import place_turned
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -60,6 +62,4 @@ def turn_of(draw: Draw, index: int, *, square: bool) -> Turn:
 
 def place(target: torch.Tensor, source: torch.Tensor, turn: Turn) -> None:
     """Copy a patch ``(y, x)`` into `target`, turned; another dtype is converted on the way."""
-    view = source.T if turn.transpose else source
-    mirrored = [axis for axis, on in enumerate((turn.flip_y, turn.flip_x)) if on]
-    target.copy_(torch.flip(view, mirrored) if mirrored else view)
+    place_turned(target, source, transpose=turn.transpose, flip_y=turn.flip_y, flip_x=turn.flip_x)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 
@@ -42,7 +42,8 @@ class Lane:
     def __init__(self, device: torch.device, *, buffers: int, pixels: int, dtype: torch.dtype) -> None:
         self._device = device
         self._on_gpu = device.type == "cuda"
-        self._stream = torch.cuda.Stream(device) if self._on_gpu else None
+        # Of another priority than the streams on which steps are recorded: torch gives the same few streams out again.
+        self._stream = torch.cuda.Stream(device, priority=-1) if self._on_gpu else None
         self._lock = threading.Lock()
         self._free: queue.SimpleQueue[_Buffer] = queue.SimpleQueue()
         for _ in range(buffers):
@@ -52,25 +53,28 @@ class Lane:
         """Make a mark that stands for nothing yet."""
         return Mark(torch.cuda.Event() if self._on_gpu else None)
 
-    @contextlib.contextmanager
-    def buffer(self, target: torch.Tensor, copied: Mark) -> Iterator[torch.Tensor]:
-        """Give a pinned buffer of the size of `target`; at the end of the block its copy is begun.
+    def carry(self, targets: Sequence[torch.Tensor], read: Callable[[np.ndarray], None], copied: Mark) -> None:
+        """Read into a pinned buffer and begin to copy it; for the threads of the loader.
 
         Parameters
         ----------
-        target
-            Contiguous, on the device.
+        targets
+            Contiguous, on the device; together no larger than a buffer. They get one part of it after another.
+        read
+            Fills a flat array with the pixels of all of them.
         copied
-            Set after this copy: set by several copies, it stands for all of them.
+            Set after these copies: set by several calls, it stands for all of them.
         """
         buffer = self._free.get()
         try:
             if buffer.emptied.event is not None:
                 buffer.emptied.event.synchronize()
-            pixels = buffer.pixels[: target.numel()]
-            yield pixels
+            sizes = [target.numel() for target in targets]
+            pixels = buffer.pixels[: sum(sizes)]
+            read(pixels.numpy())
             with self._lock, torch.cuda.stream(self._stream):
-                target.view(-1).copy_(pixels, non_blocking=True)
+                for target, part in zip(targets, pixels.split(sizes), strict=True):
+                    target.view(-1).copy_(part, non_blocking=True)
                 for mark in (copied, buffer.emptied):
                     if mark.event is not None:
                         mark.event.record(self._stream)

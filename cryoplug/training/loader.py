@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -102,6 +102,9 @@ class BatchLoader:
         self._slots: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.waited_s = 0.0
         """Seconds for which the computation waited for data, so far."""
+
+    def prepare(self, compute: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
+        """Load kernels before the first pass: nothing to do on the CPU."""
 
     def batches(
         self, order: np.ndarray, *, first: int = 0, limit: int | None = None, draw: Draw | None = None

@@ -88,6 +88,9 @@ class Steps(abc.ABC):
     def settle(self) -> Settled:
         """Wait until all steps are done and say what became of them."""
 
+    def prepare(self, noisy: torch.Tensor, clean: torch.Tensor) -> None:  # noqa: B027
+        """Load the kernels that steps on batches like these need, so that the first epoch's speed is that of training."""
+
     def checked(self) -> Steps:
         """Give steps that are looked at one by one, to repeat one that failed."""
         return self
@@ -203,6 +206,11 @@ class QueuedSteps(Steps):
                 return Settled(tuple(losses), failed=loss)
             losses.append(loss)
         return Settled(tuple(losses))
+
+    def prepare(self, noisy: torch.Tensor, clean: torch.Tensor) -> None:
+        """Compute loss and gradients once, for nothing: compiling and loading kernels takes seconds."""
+        with memory_errors(self._engine.module, noisy):
+            self._whole.loss_and_gradients(noisy, clean)
 
     def checked(self) -> Steps:
         """Give steps that are looked at one by one."""

@@ -224,7 +224,8 @@ def _train(
             folder.write_metrics(position.history)
             folder.keep_only(position.best_epoch or 0)
             _draw_loss_curve(folder, position.history, progress)
-            done = f"all {config.epochs}" if position.epoch > config.epochs else f"{position.epoch - 1} (--patience)"
+            gave_up_early = config.minutes is None and position.epoch <= config.epochs
+            done = f"{position.epoch - 1} (--patience)" if gave_up_early else f"all {position.epoch - 1}"
             progress(Note(f"{folder.path}: {done} epochs are done already; nothing to do"))
         elif folder is not None:
             folder.write_request(_run_record(request, identity, environment, finished=False))

@@ -192,7 +192,7 @@ def test_a_cached_set_is_read_from_the_disk_once_and_never_again(
     monkeypatch.setattr(store, "read_pixels", read)
     monkeypatch.setattr(store, "read_crop", read)
     assert pixels_of(cached, epochs=4) == expected
-    assert said == ["the training set (0.0 GiB) stays in GPU memory once it is read"]
+    assert said == ["the training set (0.0 MiB) stays in GPU memory once it is read"]
 
 
 def test_a_set_that_does_not_fit_is_read_again_unless_it_was_to_be_kept(store: PairStore) -> None:
@@ -202,7 +202,7 @@ def test_a_set_that_does_not_fit_is_read_again_unless_it_was_to_be_kept(store: P
     found = pixels_of(DeviceLoader(store, batch_size=2, device=CPU, cache=cache))
     assert found == pixels_of(BatchLoader(store, batch_size=2))
     assert not cache.is_open and said == [
-        "the training set takes 0.0 GiB, 0.0 GiB of GPU memory can be spared: it is read from the disk in every epoch"
+        "the training set takes 0.0 MiB, 0.0 MiB of GPU memory can be spared: it is read from the disk in every epoch"
     ]
     needed = GpuCache(store, CPU, needed=True, tell=said.append, free_bytes=lambda _: short)
     with pytest.raises(DeviceError, match=r"--cache gpu: the training set takes .* give --cache auto"):
