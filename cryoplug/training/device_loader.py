@@ -150,16 +150,37 @@ class DeviceLoader(BatchLoader):
 
     def _loads(self, cache: GpuCache, picks: Sequence[Pick], pool: ThreadPoolExecutor) -> dict[int, Load]:
         """Begin to load the images that are not there yet; give those, and those that are still under way."""
-        wanted = {pick.crop.image: pick for pick in picks if pick.crop.image not in cache.known}
-        missing = [pick for image, pick in wanted.items() if image not in cache.loads]
-        for _, part in self._parts(missing):
+        wanted = list(dict.fromkeys(pick.crop.image for pick in picks if pick.crop.image not in cache.known))
+        missing = [image for image in wanted if image not in cache.loads]
+        # A few small images in one go, a large one in parts.
+        for first in range(0, len(missing), step := 1 if self._store.whole else self._rows_at_once):
+            images = missing[first : first + step]
             load = Load(self._lane.mark())
-            crops = [Crop(pick.crop.image, 0, 0) for pick in part]
             for side in range(2):
-                targets = [cache.flat(side, crop.image) for crop in crops]
-                load.futures.append(pool.submit(self._carry_patches, crops, side, targets, load.copied))
-            cache.loads |= dict.fromkeys((crop.image for crop in crops), load)
+                if self._store.whole:
+                    tasks = self._parts_of(cache, side, images[0])
+                else:
+                    tasks = [(images, [cache.flat(side, image) for image in images], 0)]
+                load.futures += [pool.submit(self._carry_images, side, *task, load.copied) for task in tasks]
+            cache.loads |= dict.fromkeys(images, load)
         return {image: cache.loads[image] for image in wanted}
+
+    def _parts_of(self, cache: GpuCache, side: int, image: int) -> list[tuple[list[int], list[torch.Tensor], int]]:
+        """Give (images, targets, first pixel) for each buffer full of a large image."""
+        flat = cache.flat(side, image)
+        starts = range(0, flat.numel(), self._buffer_pixels)
+        return [([image], [flat[start : start + self._buffer_pixels]], start) for start in starts]
+
+    def _carry_images(
+        self, side: int, images: Sequence[int], targets: Sequence[torch.Tensor], first: int, copied: Mark
+    ) -> None:
+        sizes = [target.numel() for target in targets]
+
+        def read(pixels: np.ndarray) -> None:
+            for image, part in zip(images, np.split(pixels, np.cumsum(sizes)[:-1]), strict=True):
+                self._store.read_pixels(side, image, first, part, split=SPLIT)
+
+        self._lane.carry(targets, read, copied)
 
     def _carry_patches(self, crops: Sequence[Crop], side: int, targets: Sequence[torch.Tensor], copied: Mark) -> None:
         # Sides change places on the device, with everything else that is drawn.

@@ -114,6 +114,8 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
                 f"{store.path}: a store of --pairs {store.manifest.pairs}, whose sides must not be exchanged; "
                 "give --augment dihedral, or convert --pairs halves"
             )
+        if config.crops_per_epoch is not None and not store.whole:
+            raise UsageError(f"{store.path}: a store of patches; --crops-per-epoch needs one of convert --store whole")
         split = split_patches(store, fraction=config.val_split, seed=config.seed, val_indices=request.val_indices)
         init = None if request.init is None else _load_init(request.init, config.model)
         if init is not None and not config.model_options:
