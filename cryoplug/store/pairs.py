@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import zlib
@@ -242,7 +243,7 @@ class PairStore:
             view, offset = view[got:], offset + got
 
 
-def open_store(path: str | Path, *, patch_size: int = 1024) -> PairStore:
+def open_store(path: str | Path, *, patch_size: int = 1024, crop_size: int | None = None) -> PairStore:
     """Open a folder of bins, with or without a manifest, or an HDF5 store.
 
     Parameters
@@ -251,34 +252,18 @@ def open_store(path: str | Path, *, patch_size: int = 1024) -> PairStore:
         The folder, an ``.h5`` file, or one of the bins.
     patch_size
         Side of the square patches of bins without a manifest.
+    crop_size
+        Side of the square crops of whole micrographs; None: as the convert was asked for.
 
     Raises
     ------
     MissingInputError, FormatError, PairingError
         Nothing there, unfinished, damaged, or sides that disagree.
+    UsageError
+        Crops of a store of patches, or larger than a micrograph.
     """
-    path = Path(path)
-    if patch_size < 1:
-        raise UsageError(f"--patch-size is {patch_size}; allowed: 1 or more")
-    if not path.exists():
-        _refuse_unfinished(raw.partial_name(path.parent, path.name))
-        raise MissingInputError(f"{path}: not there; give a folder or .h5 file that cryoplug convert wrote")
-    if path.is_file() and path.suffix == ".bin":
-        return PairStore(path, raw.raw_layout(path.parent, patch_size=patch_size))
-    if path.is_file():
-        from cryoplug.store.hdf5_guard import hdf5_layout
-
-        return PairStore(path, hdf5_layout(path))
-    if not (path / raw.MANIFEST_NAME).is_file():
-        if (path / HDF5_NAME).is_file():
-            return open_store(path / HDF5_NAME)
-        _refuse_unfinished(raw.journal_path(path), raw.partial_name(path, HDF5_NAME))
-        if not raw.bare_bins(path):
-            raise FormatError(
-                f"{path}: no store here; allowed: {raw.MANIFEST_NAME} with bins, {HDF5_NAME}, or "
-                f"{' and '.join(raw.BIN_NAMES['train'])}; make one with cryoplug convert"
-            )
-    return PairStore(path, raw.raw_layout(path, patch_size=patch_size))
+    layout = _find_layout(Path(path), patch_size)
+    return PairStore(Path(path), layout if crop_size is None else _with_crops(Path(path), layout, crop_size))
 
 
 def create_store(path: str | Path, head: Manifest, format: str = "bin", *, overwrite: bool = False) -> StoreWriter:
@@ -342,6 +327,39 @@ def finished_manifest(target: Path, format: str) -> Manifest | None:
     raw.finish_interrupted(target)
     path = target / raw.MANIFEST_NAME
     return read_manifest(path) if path.is_file() else None
+
+
+def _with_crops(path: Path, layout: StoreLayout, crop_size: int) -> StoreLayout:
+    if not layout.image_shapes:
+        raise UsageError(f"{path}: a store of patches; --crop-size needs one of convert --store whole")
+    smallest = min(min(shape) for shapes in layout.image_shapes.values() for shape in shapes)
+    if not 1 <= crop_size <= smallest:
+        raise UsageError(f"--crop-size is {crop_size}; allowed with the micrographs of {path}: 1 to {smallest}")
+    return dataclasses.replace(layout, patch_shape=(crop_size, crop_size))
+
+
+def _find_layout(path: Path, patch_size: int) -> StoreLayout:
+    if patch_size < 1:
+        raise UsageError(f"--patch-size is {patch_size}; allowed: 1 or more")
+    if not path.exists():
+        _refuse_unfinished(raw.partial_name(path.parent, path.name))
+        raise MissingInputError(f"{path}: not there; give a folder or .h5 file that cryoplug convert wrote")
+    if path.is_file() and path.suffix == ".bin":
+        return raw.raw_layout(path.parent, patch_size=patch_size)
+    if path.is_file():
+        from cryoplug.store.hdf5_guard import hdf5_layout
+
+        return hdf5_layout(path)
+    if not (path / raw.MANIFEST_NAME).is_file():
+        if (path / HDF5_NAME).is_file():
+            return _find_layout(path / HDF5_NAME, patch_size)
+        _refuse_unfinished(raw.journal_path(path), raw.partial_name(path, HDF5_NAME))
+        if not raw.bare_bins(path):
+            raise FormatError(
+                f"{path}: no store here; allowed: {raw.MANIFEST_NAME} with bins, {HDF5_NAME}, or "
+                f"{' and '.join(raw.BIN_NAMES['train'])}; make one with cryoplug convert"
+            )
+    return raw.raw_layout(path, patch_size=patch_size)
 
 
 def _refuse_unfinished(*leftovers: Path) -> None:

@@ -56,6 +56,8 @@ class TrainConfig:
     """Decides first weights, split, order and augmentation."""
     shuffle: bool = True
     """Whether each epoch has an order of its own."""
+    crop_size: int | None = None
+    """Side of the crops of whole micrographs; None: as the convert was asked for."""
     crops_per_epoch: int | None = None
     """Crops of whole micrographs that an epoch takes; None: as many as fit side by side."""
     augment: str = "none"
@@ -95,6 +97,7 @@ class TrainConfig:
         check(self.max_batches is None or self.max_batches >= 1, "max_batches", "1 or more, or not given")
         check(self.patch_size >= 1, "patch_size", "1 or more")
         check(0 <= self.seed < 2**63, "seed", "0 or more")
+        check(self.crop_size is None or self.crop_size >= 1, "crop_size", "1 or more, or not given")
         check(self.crops_per_epoch is None or self.crops_per_epoch >= 1, "crops_per_epoch", "1 or more, or not given")
         check(self.augment in AUGMENTATIONS, "augment", ", ".join(AUGMENTATIONS))
         check(self.precision in PRECISIONS, "precision", ", ".join(PRECISIONS))

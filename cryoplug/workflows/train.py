@@ -108,7 +108,7 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
     with contextlib.ExitStack() as stack:
         # From the beginning: Slurm's warning may come while a store of a terabyte is being opened.
         interrupts = stack.enter_context(Interrupts())
-        store = stack.enter_context(open_store(request.data, patch_size=config.patch_size))
+        store = stack.enter_context(open_store(request.data, patch_size=config.patch_size, crop_size=config.crop_size))
         if config.augment == "halves" and store.manifest is not None and store.manifest.pairs != "halves":
             raise UsageError(
                 f"{store.path}: a store of --pairs {store.manifest.pairs}, whose sides must not be exchanged; "
