@@ -29,7 +29,7 @@ MOST_READERS = 8
 BUFFER_BYTES = 1 << 25
 """What a thread reads before it is copied to the GPU: with less, threads wait for the interpreter's lock too often."""
 STEPS_BEFORE_CACHE = 3
-"""Batches after which the memory that training itself needs is taken, and what is left can be measured."""
+"""Batches after which the memory that training itself needs is taken, if it was not before."""
 
 
 def open_loader(store: PairStore, config: TrainConfig, *, device: torch.device, tell: Tell) -> BatchLoader:
@@ -96,11 +96,17 @@ class DeviceLoader(BatchLoader):
         ]
         self._let_copies_wait()
 
-    def prepare(self, compute: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
-        """Deliver a batch of zeros and call `compute` with it: compiling and loading kernels may take seconds."""
+    def prepare(self, compute: Callable[[torch.Tensor, torch.Tensor], bool]) -> None:
+        """Deliver a batch of zeros, whose kernels may take seconds to load, and call `compute` with it.
+
+        Parameters
+        ----------
+        compute
+            Says whether it took all the memory that training needs.
+        """
         still = [Pick(0, Crop(0, 0, 0), STILL)] * self._batch_size
-        compute(*self._deliver(_FromSlot(0, still, (), self._lane.mark())))
-        self._delivered = 0
+        taken = compute(*self._deliver(_FromSlot(0, still, (), self._lane.mark())))
+        self._delivered = STEPS_BEFORE_CACHE if taken else 0
 
     @property
     def _slot_count(self) -> int:

@@ -121,8 +121,8 @@ class BatchLoader:
         self.waited_s = 0.0
         """Seconds for which the computation waited for data, so far."""
 
-    def prepare(self, compute: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
-        """Load kernels before the first pass: nothing to do on the CPU."""
+    def prepare(self, compute: Callable[[torch.Tensor, torch.Tensor], bool]) -> None:
+        """Do before the first pass what the first batches would wait for: on the CPU nothing."""
 
     def batches(
         self, order: np.ndarray, *, first: int = 0, limit: int | None = None, draw: Draw | None = None
