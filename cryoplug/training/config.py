@@ -30,6 +30,8 @@ class TrainConfig:
     """Arguments of the network's factory, such as ``depth`` and ``width`` of a `unet`."""
     epochs: int = 5
     """Passes over the training patches."""
+    minutes: float | None = None
+    """Train for about so long instead: a number of steps is fixed when their speed is known; see `training.pace`."""
     lr: float = 0.001
     """Adam's learning rate; beta 0.9 and 0.999, eps 1e-8."""
     schedule: str = "constant"
@@ -62,6 +64,8 @@ class TrainConfig:
     """Crops of whole micrographs that an epoch takes; None: as many as fit side by side."""
     augment: str = "none"
     """``none``; ``dihedral``: each pair turned and mirrored at random; ``halves``: also its sides exchanged at random."""
+    mix: float = 1.0
+    """With ``halves``: train on mixtures of the halves; see `cryoplug.training.mixing`. 1: the halves themselves."""
     device: str = "auto"
     """``auto`` (a GPU when there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: str = "auto"
@@ -84,6 +88,8 @@ class TrainConfig:
 
         check(bool(self.model), "model", "a model id")
         check(self.epochs >= 1, "epochs", "1 or more")
+        fine = self.minutes is None or (math.isfinite(self.minutes) and self.minutes > 0)
+        check(fine, "minutes", "a number above 0, or not given")
         check(math.isfinite(self.lr) and self.lr > 0, "lr", "a finite number above 0")
         check(self.schedule in SCHEDULES, "schedule", ", ".join(SCHEDULES))
         check(self.warmup_steps >= 0, "warmup_steps", "0 or more")
@@ -100,6 +106,8 @@ class TrainConfig:
         check(self.crop_size is None or self.crop_size >= 1, "crop_size", "1 or more, or not given")
         check(self.crops_per_epoch is None or self.crops_per_epoch >= 1, "crops_per_epoch", "1 or more, or not given")
         check(self.augment in AUGMENTATIONS, "augment", ", ".join(AUGMENTATIONS))
+        fine = self.mix == 1.0 or (0.1 <= self.mix < 1 and self.augment == "halves")
+        check(fine, "mix", "1, or with --augment halves 0.1 to 1")
         check(self.precision in PRECISIONS, "precision", ", ".join(PRECISIONS))
         check(self.cache in CACHES, "cache", ", ".join(CACHES))
         check(self.threads is None or self.threads >= 1, "threads", "1 or more, or not given")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from cryoplug.training.device_loader import open_loader
 from cryoplug.training.draws import Draw
 from cryoplug.training.engine import Engine
 from cryoplug.training.loader import Batch, BatchLoader, closing_batches, crops_of_epoch, epoch_order
+from cryoplug.training.pace import Pace
 from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, EpochReport, Note, Progress
 from cryoplug.training.recipe import gave_up, is_done, learning_rate
 from cryoplug.training.run_folder import RunFolder
@@ -62,6 +64,7 @@ class Training:
     """The moving average of the weights, which is validated and kept; None: the weights themselves."""
     _steps: Steps = field(init=False, repr=False)
     _report: _RunningReport = field(init=False, repr=False)
+    _pace: Pace | None = field(default=None, init=False, repr=False)
     _queued: deque[int] = field(default_factory=deque, init=False, repr=False)
     """Patches of each step that is not settled."""
     _failed: float | None = field(default=None, init=False, repr=False)
@@ -88,6 +91,8 @@ class Training:
         Stopped
             A signal asked for an end; the state is saved.
         """
+        if self.config.minutes is not None:
+            self._pace = Pace(self.config.minutes)
         loader = open_loader(self.store, self.config, device=self.device, tell=lambda text: progress(Note(text)))
         with contextlib.nullcontext(interrupts) if interrupts else Interrupts() as interrupts:
             saver = Saver(self, interrupts, progress)
@@ -125,7 +130,6 @@ class Training:
         batch_count = -(-len(order) // config.batch_size)
         if config.max_batches is not None:
             batch_count = min(batch_count, config.max_batches)
-        total_steps = config.epochs * batch_count
         draw = Draw(
             config.seed,
             position.epoch,
@@ -134,7 +138,7 @@ class Training:
             end_row=self.split.end_row,
         )
         self._report = _RunningReport(position.epoch, batch_count, config.loss, progress)
-        while position.batch < batch_count:
+        while position.batch < batch_count and not self._all_taken(0):
             # A second round begins at a step that failed; it is taken again by itself, then known for good or bad.
             again, self._failed = self._failed is not None, None
             batches = loader.batches(order, first=position.batch, limit=batch_count, draw=draw)
@@ -145,12 +149,14 @@ class Training:
                     steps.take(
                         batch.noisy,
                         batch.clean,
-                        lr=learning_rate(config, position.step + queued, total_steps=total_steps),
+                        lr=learning_rate(config, position.step + queued, total_steps=self._total_steps(batch_count)),
                         number=position.step + queued + 1,
                     )
                     self._queued.append(len(batch.indices))
-                    if queued + 1 >= steps.queue or position.batch + queued + 1 == batch_count:
+                    last = position.batch + queued + 1 == batch_count or self._all_taken(queued + 1)
+                    if queued + 1 >= steps.queue or last:
                         self._settle(steps)
+                        self._plan(progress)
                     if self._failed is None:
                         saver.after_batch()
                     if self._failed is not None:
@@ -158,6 +164,27 @@ class Training:
                             raise self._diverged("training", position.batch + 1, batch, self._failed)
                         break
                     again = False
+                    if last:
+                        break
+
+    def _total_steps(self, batches_an_epoch: int) -> int:
+        if self.config.minutes is None:
+            return self.config.epochs * batches_an_epoch
+        return self.position.planned_steps or sys.maxsize
+
+    def _all_taken(self, queued: int) -> bool:
+        """Tell whether the planned steps are all taken, with those that are queued."""
+        planned = self.position.planned_steps
+        return planned is not None and self.position.step + queued >= planned
+
+    def _plan(self, progress: Progress) -> None:
+        """Fix the number of steps as soon as their speed is known."""
+        if self._pace is None or self.position.planned_steps is not None or self._failed is not None:
+            return
+        planned = self._pace.planned_steps(self.position.step)
+        if planned is not None:
+            self.position.planned_steps = planned
+            progress(Note(f"--minutes {self.config.minutes:g}: {planned} steps"))
 
     def settle(self) -> None:
         """Wait for all steps that are queued: then position and weights belong together."""

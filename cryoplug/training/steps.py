@@ -14,6 +14,7 @@ import torch
 from cryoplug.training.average import WeightAverage
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.engine import Engine, WholeBatchEngine, memory_errors
+from cryoplug.training.mixing import mix_halves
 from cryoplug.training.recipe import limit_gradients
 
 QUEUE = 5
@@ -76,7 +77,7 @@ class Steps(abc.ABC):
         Parameters
         ----------
         noisy, clean
-            The batch.
+            The batch; with ``mix`` below 1 it is overwritten by mixtures.
         lr
             Learning rate.
         number
@@ -94,6 +95,15 @@ class Steps(abc.ABC):
     def checked(self) -> Steps:
         """Give steps that are looked at one by one, to repeat one that failed."""
         return self
+
+    def _mix(self, noisy: torch.Tensor, clean: torch.Tensor) -> None:
+        if self._config.mix != 1.0:
+            mix_halves(noisy, clean, self._config.mix)
+
+    @property
+    def _loss_scale(self) -> float:
+        """The target of a mixture has 1 / mix^2 of a half's noise; its loss is told in the units of a half's."""
+        return self._config.mix**2
 
     def _put_gradients(self, gradients: list[torch.Tensor]) -> None:
         if self._config.clip_norm is not None:
@@ -124,7 +134,9 @@ class CheckedSteps(Steps):
 
     def take(self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int) -> None:
         """Take a step."""
+        self._mix(noisy, clean)
         loss, gradients = self._engine.loss_and_gradients(noisy, clean)
+        loss *= self._loss_scale
         if not (_finite(loss) and _all_finite(gradients)):
             self._settled = Settled((), failed=loss)
             return
@@ -218,6 +230,7 @@ class QueuedSteps(Steps):
         graph.replay()
 
     def _compute(self, noisy: torch.Tensor, clean: torch.Tensor) -> None:
+        self._mix(noisy, clean)
         loss, gradients = self._whole.enqueue(noisy, clean)
         sums = torch.stack([loss, *(gradient.sum() for gradient in gradients)])
         torch.maximum(self._failed, sums.isfinite().all().logical_not().float(), out=self._failed)
@@ -225,7 +238,7 @@ class QueuedSteps(Steps):
         self._optimizer.step()
         if self._average is not None:
             self._average.blend(self._blend * (1.0 - self._failed))
-        torch.stack((loss.detach().float(), self._failed), out=self._outcome)
+        torch.stack((loss.detach().float() * self._loss_scale, self._failed), out=self._outcome)
 
 
 def _finite(value: float) -> bool:
