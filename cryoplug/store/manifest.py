@@ -171,10 +171,8 @@ class Manifest:
         return "{\n " + ",\n ".join(lines) + "\n}\n"
 
     def image_shapes(self, split: str) -> list[tuple[int, int]]:
-        """Return (y, x) of each stored image of a split, in order."""
-        if self.whole:
-            return [self.micrographs[micrograph].shape for micrograph, _, _ in self.windows[split]]
-        return [self.patch_shape] * self.counts[split]
+        """Return (y, x) of each stored micrograph of a split, in order; empty when patches are stored."""
+        return [self.micrographs[micrograph].shape for micrograph, _, _ in self.windows[split] if self.whole]
 
     def _record(self) -> dict[str, Any]:
         record = dataclasses.asdict(self)

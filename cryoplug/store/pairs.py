@@ -138,6 +138,8 @@ class PairStore:
             ``train`` or ``test``.
         """
         height, width = out.shape
+        if not out.flags.c_contiguous or out.dtype not in (np.float32, self.dtype):
+            raise ShapeError(f"{self.path}: buffer of {out.dtype}; allowed: C-contiguous float32 or {self.dtype}")
         rows, columns = self.image_shape(crop.image, split)
         if not (0 <= crop.y <= rows - height and 0 <= crop.x <= columns - width):
             raise IndexError(
