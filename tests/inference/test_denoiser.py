@@ -167,7 +167,7 @@ def test_each_worker_computes_on_one_core():
             return image
 
     denoiser = Denoiser(checkpoint_of("cryo_cnn"), device="cpu", threads=2)
-    denoiser._module = Spy()
+    denoiser.network.module = Spy()
     denoiser.denoise(noise((300, 600)))
     assert {number for _, number in seen} == {1}
     assert all(name.startswith("cryoplug-compute") for name, _ in seen)
@@ -177,7 +177,7 @@ def test_tiles_are_halved_when_memory_runs_out_and_the_result_stays():
     checkpoint = checkpoint_of("residual_cnn")
     notes: list[str] = []
     denoiser = Denoiser(checkpoint, device="cpu", threads=1, note=notes.append)
-    real = denoiser._module
+    real = denoiser.network.module
 
     class Tight(nn.Module):
         def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -185,7 +185,7 @@ def test_tiles_are_halved_when_memory_runs_out_and_the_result_stays():
                 raise torch.OutOfMemoryError("tried to allocate")
             return real(image)
 
-    denoiser._module = Tight()
+    denoiser.network.module = Tight()
     image = noise((300, 310))
     for _ in range(2):
         assert_equal_to_rounding(denoiser.denoise(image), whole_image(real, image))
@@ -200,14 +200,14 @@ def test_memory_that_never_suffices_is_a_device_error():
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes")
 
     denoiser = Denoiser(checkpoint_of("cryo_cnn"), device="cpu", threads=1)
-    denoiser._module = Full()
+    denoiser.network.module = Full()
     with pytest.raises(DeviceError, match="not enough memory"):
         denoiser.denoise(noise((300, 300)))
 
 
 def test_libraries_below_torch_may_say_it_in_their_own_way():
     denoiser = Denoiser(checkpoint_of("cryo_cnn"), device="cpu", threads=1)
-    real = denoiser._module
+    real = denoiser.network.module
     texts = ["CUDA error: out of memory", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"]
 
     class Tight(nn.Module):
@@ -216,7 +216,7 @@ def test_libraries_below_torch_may_say_it_in_their_own_way():
                 raise RuntimeError(texts.pop())
             return real(image)
 
-    denoiser._module = Tight()
+    denoiser.network.module = Tight()
     image = noise((300, 310))
     assert_equal_to_rounding(denoiser.denoise(image), whole_image(real, image))
 
@@ -229,7 +229,7 @@ def test_a_gpu_that_fails_is_a_device_error_and_a_bug_is_a_bug():
             def forward(self, image: torch.Tensor, text: str = text) -> torch.Tensor:
                 raise RuntimeError(text)
 
-        denoiser._module = Broken()
+        denoiser.network.module = Broken()
         with pytest.raises(kind, match=text) as caught:
             denoiser.denoise(noise((90, 90)))
         assert isinstance(caught.value, DeviceError) == (kind is DeviceError)
