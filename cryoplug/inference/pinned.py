@@ -7,6 +7,7 @@ import threading
 import torch
 
 from cryoplug.inference.channel import Closed
+from cryoplug.inference.devices import only
 
 
 class PinnedBuffers:
@@ -18,12 +19,12 @@ class PinnedBuffers:
         Buffers that exist at a time.
     most_bytes
         What all of them may take together; a single larger one is still made.
-    pinned
-        Whether the pages are locked for a GPU; False on a machine without one.
+    device
+        The GPU that they are for; for the CPU they are plain memory.
     """
 
-    def __init__(self, *, most: int, most_bytes: int, pinned: bool) -> None:
-        self._most, self._most_bytes, self._pinned = most, most_bytes, pinned
+    def __init__(self, *, most: int, most_bytes: int, device: torch.device) -> None:
+        self._most, self._most_bytes, self._device = most, most_bytes, device
         self._free: list[torch.Tensor] = []
         self._lent = 0
         self._size_bytes = 0
@@ -50,7 +51,8 @@ class PinnedBuffers:
             self._size_bytes += size_bytes
         # Outside of the lock: locking 64 MB of pages takes 75 ms.
         try:
-            return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=self._pinned)
+            with only(self._device):
+                return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
         except BaseException:
             with self._changed:
                 self._lent -= 1

@@ -143,8 +143,8 @@ class _Run:
         self._incoming: Channel[Loaded | Failed | TooLarge] = Channel(threads.readers)
         self._outgoing: Channel[Computed | Failed] = Channel(threads.writers)
         # One more than there are threads: it is computed while each of them has its own.
-        self._inputs = PinnedBuffers(most=threads.readers + 1, most_bytes=BUFFER_BYTES, pinned=images.on_gpu)
-        self._results = PinnedBuffers(most=threads.writers + 1, most_bytes=BUFFER_BYTES, pinned=images.on_gpu)
+        self._inputs = PinnedBuffers(most=threads.readers + 1, most_bytes=BUFFER_BYTES, device=images.device)
+        self._results = PinnedBuffers(most=threads.writers + 1, most_bytes=BUFFER_BYTES, device=images.device)
         self._lock = threading.Lock()
         self._jobs_lock = threading.Lock()
         self._readers = threads.readers

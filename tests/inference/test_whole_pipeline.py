@@ -343,7 +343,7 @@ def test_with_a_change_of_pixel_size_files_go_in_bands(tmp_path, denoiser, monke
 
 
 def test_buffers_are_bounded_in_number_and_bytes_and_lent_again():
-    buffers = PinnedBuffers(most=2, most_bytes=100, pinned=False)
+    buffers = PinnedBuffers(most=2, most_bytes=100, device=torch.device("cpu"))
     first, second = buffers.take(40), buffers.take(40)
     waiting = threading.Thread(target=lambda: got.append(buffers.take(30)), daemon=True)
     got: list[torch.Tensor] = []
