@@ -70,10 +70,12 @@ class RunningMoments:
 
     def _add(self, pixels: np.ndarray) -> None:
         mean = float(pixels.mean(dtype=np.float64))
-        # float64 here as well: float32 squares of 1e20 would overflow.
+        # float64 here as well: float32 squares of 1e20 would overflow. Not np.dot: its threads, which wait for one another
+        # by spinning, took more processor time than the statistics themselves.
         deviations = pixels.astype(np.float64)
         deviations -= mean
-        squares = float(np.dot(deviations, deviations))
+        np.square(deviations, out=deviations)
+        squares = float(deviations.sum())
         low, high = float(pixels.min()), float(pixels.max())
         if self.count == 0:
             self.count, self.mean, self._squares = int(pixels.size), mean, squares
