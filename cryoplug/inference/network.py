@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,6 @@ from torch import nn
 from cryoplug.errors import FormatError
 from cryoplug.inference.precision import choose_precision
 from cryoplug.kernels.dispatch import KernelChoice, choose_kernels, fused_network
-from cryoplug.kernels.half_unet import HalfUNet, fits_half_unet
 from cryoplug.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -59,11 +59,12 @@ class Network:
         self.layout = layout
         self.module = _with_weights(checkpoint).to(device)
         self._half = _DTYPES.get(self.precision)
-        self._half_unet: HalfUNet | None = None
+        self._half_module: nn.Module | None = None
         if self._half is not None:
             self.layout = torch.channels_last
-            if fits_half_unet(self.module, device) and not spec.uses_whole_image:
-                self._half_unet = HalfUNet(self.module, self._half)
+            if getattr(self.module, "weights_may_be_half", False) and not spec.uses_whole_image:
+                half = copy.deepcopy(self.module).to(self._half)
+                self._half_module = half.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.kernels = choose_kernels(self.module, device)
         """Whether the fused kernels of `cryo_cnn`, which keep hidden values in float16, are used."""
@@ -98,8 +99,8 @@ class Network:
     def _in_half(self, pixels: torch.Tensor) -> torch.Tensor:
         if self.kernels.kernels == "fused":
             return self._fused_for(pixels.shape).forward(pixels)
-        if self._half_unet is not None:
-            return self._half_unet(pixels)
+        if self._half_module is not None:
+            return self._half_module(pixels).float()
         with torch.autocast(pixels.device.type, dtype=self._half):
             return self.module(pixels).float()
 
