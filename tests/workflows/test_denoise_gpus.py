@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import mrcfile
 import numpy as np
 import pytest
 
+from cryoplug.cli.denoise import Numbers
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.errors import DeviceError, UsageError
 from cryoplug.formats.mrc import write_mrc
@@ -124,6 +126,24 @@ def test_a_stop_is_passed_on_and_the_same_command_goes_on(here: Path, checkpoint
         }
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0 and len(list(Path("out").glob("*.mrc"))) == COUNT, done.stderr
+
+
+def test_numbers_of_gpus_come_with_commas_or_as_a_list_of_a_config_file() -> None:
+    numbers = Numbers()
+    for value in ("0,2", "0, 2", [0, 2], (0, 2)):
+        assert numbers.convert(value, None, None) == (0, 2)
+    assert numbers.convert(3, None, None) == (3,)
+    for wrong in ("", "0,", "-1", "a", "0;1"):
+        with pytest.raises(click.BadParameter, match="allowed: a number from 0, or several as in 0,1"):
+            numbers.convert(wrong, None, None)
+
+
+def test_a_precision_that_is_asked_for_is_part_of_how_a_result_was_made(here: Path, checkpoint: Path) -> None:
+    request = DenoiseRequest(("mics/m0.mrc",), checkpoint, Path("out"), device="cpu", threads=1)
+    denoise(request)
+    assert journal()[-1]["precision"] == "float32"
+    again = denoise(replace(request, precision="float32"))
+    assert again.files[0].status == "failed" and "precision auto, now float32" in again.files[0].message
 
 
 @pytest.mark.parametrize(
