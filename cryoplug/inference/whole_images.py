@@ -34,40 +34,41 @@ DEVICE_BYTES_PER_PIXEL = 48
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A micrograph in a host buffer."""
+class Measured:
+    """What is known of a micrograph that was read and measured."""
 
     job: DenoiseJob
     """What is worked on."""
     started: float
     """When, by `time.perf_counter`."""
     source: MicrographSource
-    """Closed already: its names, numbers and header."""
+    """Closed soon: its names, numbers and header."""
     pixel_size_angstrom: float | None
     """Sampling to write."""
-    dtype: np.dtype
-    """Of a pixel in the buffer."""
-    buffer: torch.Tensor
-    """Bytes of the pixels, row by row."""
+    normalization: Normalization
+    """What was applied."""
+    sigma_in: float
+    """Standard deviation of the micrograph."""
+    clipped: float
+    """Part of its pixels that the normalization clips, in [0, 1]."""
 
-    @property
-    def size_bytes(self) -> int:
-        """Of the pixels."""
-        return self.source.shape[0] * self.source.shape[1] * self.dtype.itemsize
+
+@dataclass(frozen=True)
+class Prepared:
+    """A micrograph on the device, ready for the network."""
+
+    measured: Measured
+    """What is known of it."""
+    pixels: torch.Tensor
+    """What the network sees, ``(y, x)``."""
 
 
 @dataclass(frozen=True)
 class Computed:
     """A denoised micrograph in a host buffer, or on its way there."""
 
-    loaded: Loaded
+    measured: Measured
     """What it was made of."""
-    normalization: Normalization
-    """What was applied and undone."""
-    sigma_in: float
-    """Standard deviation of the micrograph."""
-    clipped: float
-    """Part of its pixels that the normalization clips, in [0, 1]."""
     buffer: torch.Tensor
     """Pixels as they are written; valid after `wait`."""
     numbers: torch.Tensor
@@ -92,7 +93,7 @@ class Computed:
 
 
 class WholeImages:
-    """Computes micrographs one after another on a denoiser's device.
+    """Prepares and computes micrographs on a denoiser's device.
 
     Parameters
     ----------
@@ -100,20 +101,22 @@ class WholeImages:
         The network.
     dtype
         ``float32`` or ``float16``: what is written.
+    at_once
+        How many threads call `prepare` at a time.
     """
 
-    def __init__(self, denoiser: Denoiser, dtype: str) -> None:
+    def __init__(self, denoiser: Denoiser, dtype: str, *, at_once: int) -> None:
         self._denoiser = denoiser
         self.device = denoiser.device
-        self.on_gpu = denoiser.device.type == "cuda"
+        self._on_gpu = denoiser.device.type == "cuda"
         self.stored = np.dtype(dtype).newbyteorder("<")
         """Type of a pixel that is written."""
         self._torch_dtype = {"float32": torch.float32, "float16": torch.float16}[dtype]
         self._most_pixels = MOST_PIXELS
-        if self.on_gpu:
+        if self._on_gpu:
             with device_errors(), only(self.device):
                 free = torch.cuda.mem_get_info(self.device)[0]
-            self._most_pixels = min(MOST_PIXELS, free // 2 // DEVICE_BYTES_PER_PIXEL)
+            self._most_pixels = min(MOST_PIXELS, free // 2 // (DEVICE_BYTES_PER_PIXEL * at_once))
 
     def takes(self, shape: tuple[int, int]) -> bool:
         """Tell whether a micrograph is small enough."""
@@ -123,25 +126,26 @@ class WholeImages:
         """Give the size of the pixels of a result."""
         return shape[0] * shape[1] * self.stored.itemsize
 
-    def compute(
+    def prepare(
         self,
-        loaded: Loaded,
-        target: torch.Tensor,
-        loaded_was_copied: Callable[[], None],
-        should_stop: Callable[[], bool],
-    ) -> Computed:
-        """Denoise a micrograph.
+        stored: torch.Tensor,
+        dtype: np.dtype,
+        source: MicrographSource,
+        *,
+        job: DenoiseJob,
+        started: float,
+        pixel_size_angstrom: float | None,
+    ) -> Prepared:
+        """Copy a micrograph to the device, measure it and normalise it there; from any thread.
 
         Parameters
         ----------
-        loaded
-            The micrograph.
-        target
-            Host buffer for the result.
-        loaded_was_copied
-            Called once the buffer of `loaded` is not needed any more.
-        should_stop
-            Asked before each tile.
+        stored
+            Bytes of its pixels in a host buffer, which is not needed any more when this returns.
+        dtype
+            Of a pixel in it.
+        source, job, started, pixel_size_angstrom
+            See `Measured`.
 
         Raises
         ------
@@ -151,44 +155,55 @@ class WholeImages:
             There is no room for a whole image.
         DeviceError
             The device failed.
+        """
+        with torch.inference_mode(), device_errors(), only(self.device):
+            pixels = decode(stored.to(self.device, non_blocking=True), dtype, source.shape)
+            # It waits for the statistics, and with them for the copy before them.
+            normalization, statistics = fit_to(DevicePixels(pixels, source.path), self._denoiser.normalize)
+            clipped = int(clipped_count(pixels, normalization)) if normalization.kind == "percentile" else 0
+            measured = Measured(
+                job, started, source, pixel_size_angstrom, normalization, statistics.std, clipped / pixels.numel()
+            )
+            return Prepared(measured, normalised(pixels, normalization))
+
+    def compute(self, prepared: Prepared, target: torch.Tensor, should_stop: Callable[[], bool]) -> Computed:
+        """Denoise a micrograph; from one thread.
+
+        Parameters
+        ----------
+        prepared
+            The micrograph.
+        target
+            Host buffer for the result.
+        should_stop
+            Asked before each tile.
+
+        Raises
+        ------
+        OutOfDeviceMemory
+            There is no room for a whole image.
+        DeviceError
+            The device failed.
         Interrupted
             `should_stop` said yes.
         """
         with torch.inference_mode(), device_errors(), only(self.device):
-            source = loaded.source
-            stored = loaded.buffer[: loaded.size_bytes].to(self.device, non_blocking=True)
-            pixels = decode(stored, loaded.dtype, source.shape)
-            del stored
-            normalization, statistics = fit_to(DevicePixels(pixels, source.path), self._denoiser.normalize)
-            # The statistics were waited for, so the copy before them is complete; without a GPU there was none.
-            clipped = 0
-            if normalization.kind == "percentile":
-                clipped = int(clipped_count(pixels, normalization))
-            pixels = normalised(pixels, normalization)
-            loaded_was_copied()
-            denoised = restored(self._denoiser.forward_on_device(pixels, should_stop), normalization)
-            del pixels
+            denoised = restored(
+                self._denoiser.forward_on_device(prepared.pixels, should_stop), prepared.measured.normalization
+            )
             written = denoised.to(self._torch_dtype)
             numbers = self._to_host(written_numbers(denoised, written))
-            size = self.written_bytes(source.shape)
+            size = self.written_bytes(prepared.measured.source.shape)
             target[:size].copy_(written.flatten().view(torch.uint8), non_blocking=True)
-            return Computed(
-                loaded,
-                normalization,
-                statistics.std,
-                clipped / (source.shape[0] * source.shape[1]),
-                target,
-                numbers,
-                self._waiter(),
-            )
+            return Computed(prepared.measured, target, numbers, self._waiter())
 
     def _to_host(self, numbers: torch.Tensor) -> torch.Tensor:
-        host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=self.on_gpu)
+        host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=self._on_gpu)
         host.copy_(numbers, non_blocking=True)
         return host
 
     def _waiter(self) -> Callable[[], None]:
-        if not self.on_gpu:
+        if not self._on_gpu:
             return lambda: None
         event = torch.cuda.Event()
         event.record()

@@ -2,8 +2,8 @@
 
 ::
 
-    reader threads             calling thread                          writer threads
-    open, read into a buffer -> to the GPU, measure, network, back  -> header and pixels, rename
+    reader threads                                      calling thread     writer threads
+    open, read, copy to the GPU, measure, normalise  -> network, back  -> header and pixels, rename
 
 Buffers are bounded in number and bytes, and so is all that is under way. A micrograph that is too large goes through the
 pipeline of bands while the readers and writers go on. Results come in the order of completion.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import torch
 
     from cryoplug.inference.denoiser import Denoiser
-    from cryoplug.inference.whole_images import Computed, Loaded, WholeImages
+    from cryoplug.inference.whole_images import Computed, Prepared, WholeImages
 
 BUFFER_BYTES = 1 << 30
 """Most host memory of all readers' buffers, and again of all writers'; one micrograph may have more."""
@@ -104,9 +104,8 @@ def run_whole(
     from cryoplug.inference.whole_images import WholeImages
 
     threads = threads or Threads.for_cores(len(os.sched_getaffinity(0)))
-    run = _Run(
-        jobs, denoiser, WholeImages(denoiser, dtype), label, dtype, begin, finish, should_stop, in_bands, threads
-    )
+    images = WholeImages(denoiser, dtype, at_once=threads.readers)
+    run = _Run(jobs, denoiser, images, label, dtype, begin, finish, should_stop, in_bands, threads)
     with ThreadPoolExecutor(threads.readers + threads.writers, thread_name_prefix="cryoplug-files") as pool:
         for _ in range(threads.readers):
             pool.submit(run.read)
@@ -140,10 +139,10 @@ class _Run:
         self._jobs, self._denoiser, self._images = iter(jobs), denoiser, images
         self._label, self._dtype, self._begin, self._finish = label, dtype, begin, finish
         self._should_stop, self._in_bands = should_stop, in_bands
-        self._incoming: Channel[Loaded | Failed | TooLarge] = Channel(threads.readers)
+        self._incoming: Channel[Prepared | Failed | TooLarge] = Channel(1)
         self._outgoing: Channel[Computed | Failed] = Channel(threads.writers)
-        # One more than there are threads: it is computed while each of them has its own.
-        self._inputs = PinnedBuffers(most=threads.readers + 1, most_bytes=BUFFER_BYTES, device=images.device)
+        self._inputs = PinnedBuffers(most=threads.readers, most_bytes=BUFFER_BYTES, device=images.device)
+        # One more than there are writers: it is computed while each of them has its own.
         self._results = PinnedBuffers(most=threads.writers + 1, most_bytes=BUFFER_BYTES, device=images.device)
         self._lock = threading.Lock()
         self._jobs_lock = threading.Lock()
@@ -154,10 +153,10 @@ class _Run:
         try:
             for job in self._taken_jobs():
                 started = time.perf_counter()
-                message: Loaded | Failed | TooLarge
+                message: Prepared | Failed | TooLarge
                 try:
                     with open_source(job) as source:
-                        message = self._load(job, source, started)
+                        message = self._prepare(job, source, started)
                 except (InputError, StorageError, UsageError) as error:
                     message = Failed(job, started, error)
                 self._incoming.put(message)
@@ -202,7 +201,7 @@ class _Run:
                 if isinstance(message, Failed):
                     self._finish(message.job, failure(message))
                     continue
-                job = message.loaded.job
+                job = message.measured.job
                 self._begin(job)
                 result = self._write_one(message)
                 self._results.give_back(message.buffer)
@@ -219,20 +218,22 @@ class _Run:
                 return
             yield job
 
-    def _load(self, job: DenoiseJob, source: MicrographSource, started: float) -> Loaded | TooLarge:
-        from cryoplug.inference.whole_images import Loaded
-
+    def _prepare(self, job: DenoiseJob, source: MicrographSource, started: float) -> Prepared | TooLarge:
         if not self._images.takes(source.shape):
             return TooLarge(job)
         known = job.pixel_size_angstrom if source.pixel_size_angstrom is None else source.pixel_size_angstrom
         dtype = source.stored_dtype or np.dtype(np.float32)
-        buffer = self._inputs.take(source.shape[0] * source.shape[1] * dtype.itemsize)
+        size_bytes = source.shape[0] * source.shape[1] * dtype.itemsize
+        buffer = self._inputs.take(size_bytes)
         try:
             self._fill(buffer, source, dtype)
-        except BaseException:
+            return self._images.prepare(
+                buffer[:size_bytes], dtype, source, job=job, started=started, pixel_size_angstrom=known
+            )
+        except OutOfDeviceMemory:
+            return TooLarge(job)
+        finally:
             self._inputs.give_back(buffer)
-            raise
-        return Loaded(job, started, source, known, dtype, buffer)
 
     def _fill(self, buffer: torch.Tensor, source: MicrographSource, dtype: np.dtype) -> None:
         height, width = source.shape
@@ -248,38 +249,23 @@ class _Run:
             self._check_wanted()
             source.read_stored(start, min(start + step, height), view[start * row_bytes :])
 
-    def _compute_one(self, loaded: Loaded) -> None:
-        target = self._results.take(self._images.written_bytes(loaded.source.shape))
-        lent = [loaded.buffer]
-
-        def give_back_input() -> None:
-            self._inputs.give_back(lent.pop())
-
-        message: Computed | Failed | None
+    def _compute_one(self, prepared: Prepared) -> None:
+        target = self._results.take(self._images.written_bytes(prepared.measured.source.shape))
         try:
-            message = self._images.compute(loaded, target, give_back_input, self._should_stop)
-        except PixelError as error:
-            message = Failed(loaded.job, loaded.started, error)
+            message = self._images.compute(prepared, target, self._should_stop)
         except OutOfDeviceMemory:
-            message = None
-        if lent:
-            give_back_input()
-        if message is None:
-            self._denoiser.free_cached_memory()
             self._results.give_back(target)
-            self._compute_in_bands(loaded.job)
-            return
-        if isinstance(message, Failed):
-            self._results.give_back(target)
-        self._outgoing.put(message)
+            self._compute_in_bands(prepared.measured.job)
+        else:
+            self._outgoing.put(message)
 
     def _compute_in_bands(self, job: DenoiseJob) -> None:
+        self._denoiser.free_cached_memory()
         if not self._in_bands(job):
             raise Interrupted
 
     def _write_one(self, computed: Computed) -> DenoiseResult:
-        loaded, job = computed.loaded, computed.loaded.job
-        source = loaded.source
+        measured, job, source = computed.measured, computed.measured.job, computed.measured.source
         with device_errors():
             computed.wait()
         statistics, std = computed.statistics(), math.nan
@@ -288,13 +274,13 @@ class _Run:
         try:
             check_float16_range(computed.largest, self._dtype, job.target)
         except PixelError as error:
-            return failure(Failed(job, loaded.started, error), source.shape)
+            return failure(Failed(job, measured.started, error), source.shape)
         head = mrc_head(
             source.shape,
             statistics,
             path=job.target,
             template=_header_of(source),
-            pixel_size_angstrom=loaded.pixel_size_angstrom,
+            pixel_size_angstrom=measured.pixel_size_angstrom,
             label=self._label,
             dtype=self._dtype,
         )
@@ -302,17 +288,17 @@ class _Run:
         with atomic_file(job.target) as stream, storage_errors(job.target):
             stream.write(head)
             stream.write(pixels)
-        plan = _AS_IT_IS.plan(source.shape, loaded.pixel_size_angstrom, path=source.path)
-        warnings = warnings_about(job, source, self._denoiser, plan, computed.normalization, computed.clipped)
+        plan = _AS_IT_IS.plan(source.shape, measured.pixel_size_angstrom, path=source.path)
+        warnings = warnings_about(job, source, self._denoiser, plan, measured.normalization, measured.clipped)
         return DenoiseResult(
             job.source,
             "done",
             job.target,
             "; ".join(filter(None, (*warnings, rounding_warning(computed.rounding_rms, std)))),
-            time.perf_counter() - loaded.started,
+            time.perf_counter() - measured.started,
             shape=source.shape,
-            pixel_size_angstrom=loaded.pixel_size_angstrom,
-            sigma_in=computed.sigma_in,
+            pixel_size_angstrom=measured.pixel_size_angstrom,
+            sigma_in=measured.sigma_in,
             sigma_out=std,
         )
 
