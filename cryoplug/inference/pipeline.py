@@ -14,6 +14,7 @@ The reader measures the next micrograph while the last one is computed and writt
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +51,7 @@ def run_pipeline(
     dtype: str = "float32",
     regrid: Regrid = AS_IT_IS,
     whole: bool | None = None,
+    gave_up: Callable[[], None] = lambda: None,
 ) -> bool:
     """Denoise micrographs one after another.
 
@@ -78,6 +80,8 @@ def run_pipeline(
     whole
         Whether micrographs are computed as a whole, which needs memory for several of them; None: on a GPU. With a
         `regrid` that does anything they go in bands.
+    gave_up
+        Called from any thread when an error ends the work: `jobs` that wait for more to come should end then.
 
     Returns
     -------
@@ -103,6 +107,7 @@ def run_pipeline(
             should_stop=should_stop,
             dtype=dtype,
             regrid=regrid,
+            gave_up=gave_up,
         )
 
     if whole is None:
@@ -118,6 +123,7 @@ def run_pipeline(
         finish=finish,
         should_stop=should_stop,
         in_bands=lambda job: in_bands([job]),
+        gave_up=gave_up,
     )
 
 
@@ -131,19 +137,39 @@ def _run_in_bands(
     should_stop: Callable[[], bool],
     dtype: str,
     regrid: Regrid,
+    gave_up: Callable[[], None],
 ) -> bool:
     incoming: Channel[Message] = Channel(QUEUE_BANDS)
     outgoing: Channel[Message] = Channel(QUEUE_BANDS)
-    with ThreadPoolExecutor(2, thread_name_prefix="cryoplug-files") as threads:
-        reader = threads.submit(read_all, jobs, denoiser, incoming, should_stop, regrid)
-        writer = threads.submit(write_all, outgoing, label, dtype, begin, finish)
+
+    @contextlib.contextmanager
+    def errors_end_all() -> Iterator[None]:
         try:
-            for message in _computed(incoming.messages(should_stop), denoiser, should_stop):
-                outgoing.put(message)
-            if not should_stop():
-                outgoing.close()
+            yield
         except (Closed, Interrupted):
-            pass  # the writer gave up, its own error is raised below; or a stop was asked for
+            pass  # another thread gave up, its own error is raised; or a stop was asked for
+        except BaseException:
+            gave_up()
+            incoming.abort()
+            raise
+
+    def read() -> None:
+        with errors_end_all():
+            read_all(jobs, denoiser, incoming, should_stop, regrid)
+
+    def write() -> bool:
+        with errors_end_all():
+            return write_all(outgoing, label, dtype, begin, finish)
+        return False
+
+    with ThreadPoolExecutor(2, thread_name_prefix="cryoplug-files") as threads:
+        reader, writer = threads.submit(read), threads.submit(write)
+        try:
+            with errors_end_all():
+                for message in _computed(incoming.messages(should_stop), denoiser, should_stop):
+                    outgoing.put(message)
+                if not should_stop() and not incoming.aborted:
+                    outgoing.close()
         finally:
             incoming.abort()
             outgoing.abort()

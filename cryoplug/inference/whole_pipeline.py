@@ -81,13 +81,14 @@ def run_whole(
     finish: Callable[[DenoiseJob, DenoiseResult], None],
     should_stop: Callable[[], bool],
     in_bands: Callable[[DenoiseJob], bool],
+    gave_up: Callable[[], None] = lambda: None,
     threads: Threads | None = None,
 ) -> bool:
     """Denoise micrographs, several at a time; raise what `run_pipeline` raises, the first error of all threads.
 
     Parameters
     ----------
-    jobs, denoiser, label, dtype, begin, finish, should_stop
+    jobs, denoiser, label, dtype, begin, finish, should_stop, gave_up
         As for `cryoplug.inference.pipeline.run_pipeline`, except that `begin` and `finish` are called from several
         threads, and in the order of completion. After a stop, results that are being written become whole files; what
         was only read or computed is dropped.
@@ -105,7 +106,7 @@ def run_whole(
 
     threads = threads or Threads.for_cores(len(os.sched_getaffinity(0)))
     images = WholeImages(denoiser, dtype, at_once=threads.readers)
-    run = _Run(jobs, denoiser, images, label, dtype, begin, finish, should_stop, in_bands, threads)
+    run = _Run(jobs, denoiser, images, label, dtype, begin, finish, should_stop, in_bands, gave_up, threads)
     with ThreadPoolExecutor(threads.readers + threads.writers, thread_name_prefix="cryoplug-files") as pool:
         for _ in range(threads.readers):
             pool.submit(run.read)
@@ -131,6 +132,7 @@ class _Run:
         finish: Callable[[DenoiseJob, DenoiseResult], None],
         should_stop: Callable[[], bool],
         in_bands: Callable[[DenoiseJob], bool],
+        gave_up: Callable[[], None],
         threads: Threads,
     ) -> None:
         from cryoplug.inference.pinned import PinnedBuffers
@@ -138,7 +140,7 @@ class _Run:
         self.errors: list[BaseException] = []
         self._jobs, self._denoiser, self._images = iter(jobs), denoiser, images
         self._label, self._dtype, self._begin, self._finish = label, dtype, begin, finish
-        self._should_stop, self._in_bands = should_stop, in_bands
+        self._should_stop, self._in_bands, self._gave_up = should_stop, in_bands, gave_up
         self._incoming: Channel[Prepared | Failed | TooLarge] = Channel(1)
         self._outgoing: Channel[Computed | Failed] = Channel(threads.writers)
         self._inputs = PinnedBuffers(most=threads.readers, most_bytes=BUFFER_BYTES, device=images.device)
@@ -312,6 +314,7 @@ class _Run:
     def _fail(self, error: BaseException) -> None:
         with self._lock:
             self.errors.append(error)
+        self._gave_up()
         self._abort()
 
     def _abort(self) -> None:

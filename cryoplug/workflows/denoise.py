@@ -92,6 +92,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         request, checkpoint = self.request, self.checkpoint
+        self._gave_up = False
         self.regrid = request.regrid(checkpoint)
         self.settings = Settings(
             checkpoint.sha256,
@@ -170,11 +171,11 @@ class _Run:
         return WatchResult(tuple(self.work.results.values()), outputs, self.details)
 
     def should_stop(self) -> bool:
-        """Tell whether a signal asked for an end; SIGUSR1 gets an answer and does not."""
+        """Tell whether a signal asked for an end, or an error is one; SIGUSR1 gets an answer and ends nothing."""
         if self.interrupts.save_requested:
             self.interrupts.save_requested = False
             self.note(f"SIGUSR1: {self._finished()} finished micrographs are on the disk already; going on")
-        return self.interrupts.stop_signal is not None
+        return self._gave_up or self.interrupts.stop_signal is not None
 
     def _compute(self, jobs: Iterable[DenoiseJob]) -> bool:
         from cryoplug.inference.denoiser import Denoiser
@@ -212,7 +213,11 @@ class _Run:
             should_stop=self.should_stop,
             dtype=self.settings.dtype,
             regrid=self.regrid,
+            gave_up=self._give_up,
         )
+
+    def _give_up(self) -> None:
+        self._gave_up = True
 
     def _compute_on_gpus(self, todo: Sequence[PlannedOutput]) -> bool:
         by_name = {item.shown: item for item in todo}

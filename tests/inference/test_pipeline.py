@@ -10,7 +10,7 @@ import pytest
 
 from cryoplug.core.normalization import Normalization
 from cryoplug.core.results import FileResult
-from cryoplug.errors import DeviceError, FormatError
+from cryoplug.errors import DeviceError, FormatError, StorageError
 from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, write_mrc
 from cryoplug.inference import pipeline, reading
 from cryoplug.inference.denoiser import Denoiser
@@ -236,3 +236,20 @@ def test_a_stop_while_nothing_is_to_do_ends_the_wait(tmp_path, denoiser):
         yield from ()
 
     assert run(waiting(), denoiser, should_stop=stop.is_set) == (False, [])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_error_ends_the_wait_for_jobs_that_are_still_to_come(tmp_path, denoiser, whole):
+    (job,) = jobs_in(tmp_path, 1)
+    ended = threading.Event()
+
+    def coming() -> Iterator[DenoiseJob]:
+        yield job
+        assert ended.wait(30), "nobody said that the work has ended"
+
+    def broken(job: DenoiseJob, result: FileResult) -> None:
+        raise StorageError("out: no space left")
+
+    with pytest.raises(StorageError, match="no space left"):
+        run(coming(), denoiser, finish=broken, gave_up=ended.set, whole=whole)
+    assert no_thread_is_left()
