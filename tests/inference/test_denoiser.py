@@ -256,7 +256,7 @@ def test_a_gpu_gives_what_the_cpu_gives(monkeypatch, model, tile, precision, ker
         checkpoint.weights["output.weight"][:] = np.random.default_rng(1).normal(0, 0.03, (1, 32, 3, 3))
     image = noise((600, 701))
     denoiser = Denoiser(checkpoint, device="cuda", tile=tile, precision=precision)
-    # Hidden values keep 11 bits in float16 and 8 in bfloat16; see docs/decisions/0011-whole-micrographs-on-gpus.md.
+    # Hidden values keep 11 bits in float16 and 8 in bfloat16; see docs/decisions/0014-whole-micrographs-on-gpus.md.
     tolerance = {"float32": TOLERANCE_OF_RANGE, "float16": 1e-3, "bf16": 8e-3}[denoiser.network.precision]
     wanted = Denoiser(checkpoint, device="cpu").denoise(image)
     assert_equal_to_rounding(denoiser.denoise(image), wanted, tolerance)
