@@ -47,6 +47,7 @@ def is_done(position: Position, config: TrainConfig) -> bool:
 
 def gave_up(position: Position, config: TrainConfig) -> bool:
     """Tell whether the run ends before its last epoch for want of improvement."""
-    if config.patience is None or position.best_epoch is None or position.epoch > config.epochs:
+    lowest = position.lowest_epoch or position.best_epoch
+    if config.patience is None or lowest is None or position.epoch > config.epochs:
         return False
-    return position.epoch - 1 - position.best_epoch >= config.patience
+    return position.epoch - 1 - lowest >= config.patience
