@@ -16,6 +16,7 @@ from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import InputError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
 from cryoplug.formats.registry import open_micrograph
+from cryoplug.inference.appearance import Sampler
 from cryoplug.inference.channel import Channel, Closed
 from cryoplug.inference.messages import Begin, DenoiseJob, End, Failed, Message, Rows
 from cryoplug.inference.regrid import GridPlan, Regrid
@@ -101,15 +102,17 @@ def _read_one(
         )
     )
     clipped = 0
+    sampler = Sampler(denoiser.checkpoint, pixels.shape)
     deviation = _Deviation()
     for band in bands:
         rows = pixels.read_rows(band.read.y0, band.read.y1)
         inner = rows[band.crop.y0 : band.crop.y1]
         clipped += _count_clipped(inner, normalization)
+        sampler.add(band.paste.y0, inner)
         deviation.add(inner)
         out.put(Rows(band, normalization.apply(rows)))
     part = clipped / (pixels.shape[0] * pixels.shape[1])
-    warnings = _warnings(job, source, denoiser, plan, normalization, part)
+    warnings = [*_warnings(job, source, denoiser, plan, normalization, part), *sampler.remarks(normalization)]
     out.put(End("; ".join(warnings), (measured or deviation).value))
 
 

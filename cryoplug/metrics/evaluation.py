@@ -98,6 +98,8 @@ class HalvesReport:
     """By method."""
     frequency: Curve
     """Cycles per pixel of the curves."""
+    count: np.ndarray
+    """Fourier terms in each ring: how much it can tell."""
     rings: dict[str, HalvesMoments]
     """By method, an array over `frequency`."""
 
@@ -210,6 +212,7 @@ def score_halves(
         gaussian_sigma_px=float(np.mean(sigmas)),
         scores={method: HalvesScore.of(moments) for method, moments in means.items()},
         frequency=rings.frequency,
+        count=rings.count,
         rings={method: mean_moments(items) for method, items in curves.items()},
     )
 

@@ -184,7 +184,7 @@ def _train(
             engine=engine,
             optimizer=optimizer,
             position=position,
-            checkpoint_head=_checkpoint_head(request, store, identity),
+            checkpoint_head=_checkpoint_head(request, store, split, identity),
             environment=environment,
             folder=folder,
             device=device,
@@ -337,9 +337,13 @@ def _load_init(path: Path, model: str) -> Checkpoint:
     return checkpoint
 
 
-def _checkpoint_head(request: TrainRequest, store: PairStore, identity: dict[str, Any]) -> Checkpoint:
+def _checkpoint_head(request: TrainRequest, store: PairStore, split: Split, identity: dict[str, Any]) -> Checkpoint:
+    from cryoplug.workflows import train_appearance
+
     manifest = store.manifest
     details = {"data_fingerprint": identity["data"], "training": identity, "software": _software()}
+    if request.save and (seen := train_appearance.appearance_of_store(store, split.train)) is not None:
+        details[train_appearance.FIELD] = seen
     if manifest is not None:
         details["pairs"] = manifest.pairs
         if manifest.angpix is not None:
