@@ -53,6 +53,11 @@ class Size(click.ParamType):
     help="Pixel size that the network sees; 0: the micrograph's own.  [default: what it was trained at by convert --angpix]",
 )
 @click.option(
+    "--halves",
+    is_flag=True,
+    help="Denoise each exposure by its even and odd half (X_EVN and X_ODD, or as the STAR file says) and their sum.",
+)
+@click.option(
     "--strength",
     type=float,
     default=1.0,
@@ -90,6 +95,7 @@ def denoise(
     star: Path | None,
     normalize: str | None,
     angpix: float | None,
+    halves: bool,
     strength: float,
     merge_highres: float | None,
     device: str,
@@ -132,6 +138,7 @@ def denoise(
         star=star,
         normalize=normalize,
         angpix=angpix,
+        halves=halves,
         strength=strength,
         merge_highres=merge_highres,
         device=device,

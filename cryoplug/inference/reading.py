@@ -46,7 +46,7 @@ def read_all(
         for job in jobs:
             started = time.perf_counter()
             try:
-                with _open(job) as source:
+                with open_source(job) as source:
                     _read_one(job, _Guarded(source, given_up), denoiser, out, regrid, started=started)
             except (InputError, StorageError, UsageError) as error:
                 out.put(Failed(job, started, error))
@@ -56,7 +56,8 @@ def read_all(
         out.close()
 
 
-def _open(job: DenoiseJob) -> MicrographSource:
+def open_source(job: DenoiseJob) -> MicrographSource:
+    """Open the micrograph of a job."""
     return open_micrograph(job.source) if job.section is None else open_micrograph(job.source, section=job.section)
 
 
@@ -163,6 +164,17 @@ def _count_clipped(rows: np.ndarray, normalization: Normalization) -> int:
     return int(np.count_nonzero(rows < low)) + int(np.count_nonzero(rows > high))
 
 
+def remarks_on_scale(denoiser: Denoiser, plan: GridPlan, pixel_size_angstrom: float | None) -> Iterator[str]:
+    """Say what the user should know about the pixel size of a micrograph and that of the training data."""
+    yield from filter(None, [plan.remark])
+    known, trained = plan.regrid.angpix or pixel_size_angstrom, denoiser.checkpoint.pixel_size_angstrom
+    if known and trained and max(known / trained, trained / known) > OTHER_SCALE:
+        yield (
+            f"pixel size {known:g} A, but the checkpoint was trained at {trained:g} A: noise and particles look "
+            "different to the network; use one trained near this pixel size"
+        )
+
+
 def _warnings(
     job: DenoiseJob,
     source: MicrographSource,
@@ -173,13 +185,7 @@ def _warnings(
 ) -> Iterator[str]:
     yield from source.warnings
     header, given = source.pixel_size_angstrom, job.pixel_size_angstrom
-    yield from filter(None, [plan.remark])
-    known, trained = plan.regrid.angpix or header or given, denoiser.checkpoint.pixel_size_angstrom
-    if known and trained and max(known / trained, trained / known) > OTHER_SCALE:
-        yield (
-            f"pixel size {known:g} A, but the checkpoint was trained at {trained:g} A: noise and particles look "
-            "different to the network; use one trained near this pixel size"
-        )
+    yield from remarks_on_scale(denoiser, plan, header or given)
     if header is not None and given is not None and abs(header - given) > 0.01 * given:
         yield f"the header says {header:g} A/px, the STAR file {given:g}; the header's was kept"
     if normalization.kind == "percentile" and clipped > CLIPPED_WARNING:
