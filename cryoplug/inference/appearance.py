@@ -1,58 +1,74 @@
-"""Compare a micrograph with what its checkpoint was trained on, by a few windows of it that pass by in bands of rows."""
+"""Look at a micrograph before it is denoised: whether it is like the training data, and how strong its noise is."""
 
 from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cryoplug.core.normalization import Normalization
 from cryoplug.metrics.appearance import Seen, measure_appearance, unlike
-from cryoplug.models.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from cryoplug.core.micrograph import MicrographSource
+    from cryoplug.models.checkpoint import Checkpoint
 
 FIELD = "seen"
 """Of ``checkpoint.json``; checkpoints of older versions and of the founding program do not have it."""
 WINDOWS = 2
 """In each direction: with those of 512 pixels about a million pixels, measured in 40 ms on one core."""
 WINDOW_PX = 512
+MOST_MATCHED = 1.5
+"""Factor up to which the noise is brought to that of the training data. Halves and their sum differ by 1.4 at the most;
+what differs by more was filtered, and its noise near Nyquist says nothing about the rest."""
 
 
-class Sampler:
-    """Keeps windows of a micrograph while its rows pass by; does nothing for a checkpoint without a record.
+def look(
+    source: MicrographSource, normalization: Normalization, checkpoint: Checkpoint
+) -> tuple[Normalization, list[str]]:
+    """Compare a micrograph with the training data, and match its noise level where that is known to help.
+
+    A network that learnt from halves has seen half the dose. Scaled to a standard deviation of 1, a whole exposure has
+    less noise than a half had; scaled to the half's noise, it is denoised better (docs/decisions/0009).
 
     Parameters
     ----------
+    source
+        The micrograph on the network's grid; some of its rows are read.
+    normalization
+        As fitted to it.
     checkpoint
         What will be applied.
-    shape
-        Of the micrograph on the network's grid, ``(y, x)``.
+
+    Returns
+    -------
+    tuple
+        The normalization to apply and to invert, and how the micrograph differs from the training data. Without a
+        record of these, the normalization as it is and nothing.
     """
+    seen = Seen.from_record(checkpoint.details.get(FIELD))
+    if seen is None:
+        return normalization, []
+    found = measure_appearance(normalization.apply(window) for window in _windows(source))
+    if found is None:
+        return normalization, []
+    remarks = [f"unlike the training data: {text}" for text in unlike(found, seen)]
+    if checkpoint.details.get("pairs") == "halves" and normalization.kind == "zscore" and seen.noise_sigma is not None:
+        factor = math.sqrt(seen.noise_sigma[0] * seen.noise_sigma[1]) / found.noise_sigma
+        if 1 / MOST_MATCHED <= factor <= MOST_MATCHED:
+            normalization = dataclasses.replace(normalization, scale=normalization.scale / factor)
+    return normalization, remarks
 
-    def __init__(self, checkpoint: Checkpoint, shape: tuple[int, int]) -> None:
-        self._seen = Seen.from_record(checkpoint.details.get(FIELD))
-        tops, lefts = (_starts(side) for side in shape)
-        sides = tuple(min(side, WINDOW_PX) for side in shape)
-        self._windows = [(y, x, np.empty(sides, np.float32)) for y in tops for x in lefts] if self._seen else []
 
-    def add(self, start: int, rows: np.ndarray) -> None:
-        """Keep what lies in the windows.
-
-        Parameters
-        ----------
-        start
-            Row of the micrograph that `rows` begins with.
-        rows
-            Grey values of whole rows; all rows must pass by once.
-        """
-        for y, x, window in self._windows:
-            first, last = max(start, y), min(start + len(rows), y + window.shape[0])
-            if first < last:
-                window[first - y : last - y] = rows[first - start : last - start, x : x + window.shape[1]]
-
-    def remarks(self, normalization: Normalization) -> list[str]:
-        """Say how the micrograph differs from the training data."""
-        if self._seen is None:
-            return []
-        found = measure_appearance(normalization.apply(window) for _, _, window in self._windows)
-        return [] if found is None else [f"unlike the training data: {text}" for text in unlike(found, self._seen)]
+def _windows(source: MicrographSource) -> Iterator[np.ndarray]:
+    height, width = (min(side, WINDOW_PX) for side in source.shape)
+    for y in _starts(source.shape[0]):
+        rows = source.read_rows(y, y + height)
+        for x in _starts(source.shape[1]):
+            yield rows[:, x : x + width]
 
 
 def _starts(side: int) -> list[int]:

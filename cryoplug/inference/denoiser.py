@@ -17,6 +17,7 @@ from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
 from cryoplug.core.normalization import KINDS, fit_normalization
 from cryoplug.core.tiling import Tile, plan_tiles
 from cryoplug.errors import DeviceError, FormatError, UsageError
+from cryoplug.inference.appearance import look
 from cryoplug.inference.devices import (
     Interrupted,
     OutOfDeviceMemory,
@@ -179,7 +180,7 @@ class Denoiser:
             Pixels are NaN, infinite or all equal, or none is positive (percentile).
         """
         source = ArrayMicrograph(np.asarray(image))
-        normalization = fit_normalization(source, self.normalize)
+        normalization, _ = look(source, fit_normalization(source, self.normalize), self.checkpoint)
         denoised = np.empty(source.shape, np.float32)
         for band in self.bands(source.shape):
             rows = normalization.apply(source.read_rows(band.read.y0, band.read.y1))

@@ -26,7 +26,7 @@ from cryoplug.core.tiling import plan_tiles
 from cryoplug.errors import InputError, PairingError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
 from cryoplug.formats.registry import open_micrograph
-from cryoplug.inference.appearance import Sampler
+from cryoplug.inference.appearance import look
 from cryoplug.inference.channel import Channel, Closed
 from cryoplug.inference.devices import Interrupted
 from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, End, Failed, Message, Rows
@@ -200,14 +200,15 @@ def _blocks(image: ImageF32) -> np.ndarray:
 def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[], bool]) -> list[Message]:
     """Compute one exposure and say how it is to be written."""
     plan = exposure.plan
-    halves = [_through(image, plan, denoiser, should_stop) for image in (exposure.even, exposure.odd)]
-    mean = np.float32(exposure.scale) * (halves[0][0] + halves[1][0]) + np.float32(exposure.offset)
-    whole, normalization, sampler = _through(exposure.whole, plan, denoiser, should_stop)
-    result = np.float32(0.5) * (mean + whole)
+    even, _ = _through(exposure.even, plan, denoiser, should_stop)
+    odd, _ = _through(exposure.odd, plan, denoiser, should_stop)
+    whole, unlike_training = _through(exposure.whole, plan, denoiser, should_stop)
+    by_halves = np.float32(exposure.scale) * (even + odd) + np.float32(exposure.offset)
+    result = np.float32(0.5) * (by_halves + whole)
     remarks = [
         *exposure.remarks,
         *remarks_on_scale(denoiser, plan, exposure.pixel_size_angstrom),
-        *sampler.remarks(normalization),
+        *unlike_training,
     ]
     (everything,) = plan_tiles(plan.network_shape, tile=plan.network_shape, overlap=0)
     return [
@@ -228,15 +229,14 @@ def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[],
 
 def _through(
     image: ImageF32, plan: GridPlan, denoiser: Denoiser, should_stop: Callable[[], bool]
-) -> tuple[ImageF32, Normalization, Sampler]:
+) -> tuple[ImageF32, list[str]]:
     """Send one image through the network, on the network's grid and in its own grey values."""
     small = image if plan.network_shape == plan.shape else resample_image(image, plan.network_shape)
     source = ArrayMicrograph(small)
     normalization = fit_normalization(source, denoiser.normalize)
-    sampler = Sampler(denoiser.checkpoint, plan.network_shape)
-    sampler.add(0, small)
+    normalization, unlike_training = look(source, normalization, denoiser.checkpoint)
     denoised = np.empty(plan.network_shape, np.float32)
     for band in denoiser.bands(plan.network_shape):
         rows = normalization.apply(source.read_rows(band.read.y0, band.read.y1))
         denoised[band.paste.slices] = normalization.invert(denoiser.forward(rows, band, should_stop))
-    return denoised, normalization, sampler
+    return denoised, unlike_training

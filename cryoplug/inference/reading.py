@@ -16,7 +16,7 @@ from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import InputError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
 from cryoplug.formats.registry import open_micrograph
-from cryoplug.inference.appearance import Sampler
+from cryoplug.inference.appearance import look
 from cryoplug.inference.channel import Channel, Closed
 from cryoplug.inference.messages import Begin, DenoiseJob, End, Failed, Message, Rows
 from cryoplug.inference.regrid import GridPlan, Regrid
@@ -90,6 +90,7 @@ def _read_one(
     pixels, raw, measured = _on_the_networks_grid(source, plan)
     bands = denoiser.bands(pixels.shape)
     normalization = fit_normalization(pixels, denoiser.normalize)
+    normalization, unlike_training = look(pixels, normalization, denoiser.checkpoint)
     out.put(
         Begin(
             job,
@@ -103,17 +104,15 @@ def _read_one(
         )
     )
     clipped = 0
-    sampler = Sampler(denoiser.checkpoint, pixels.shape)
     deviation = _Deviation()
     for band in bands:
         rows = pixels.read_rows(band.read.y0, band.read.y1)
         inner = rows[band.crop.y0 : band.crop.y1]
         clipped += _count_clipped(inner, normalization)
-        sampler.add(band.paste.y0, inner)
         deviation.add(inner)
         out.put(Rows(band, normalization.apply(rows)))
     part = clipped / (pixels.shape[0] * pixels.shape[1])
-    warnings = [*_warnings(job, source, denoiser, plan, normalization, part), *sampler.remarks(normalization)]
+    warnings = [*_warnings(job, source, denoiser, plan, normalization, part), *unlike_training]
     out.put(End("; ".join(warnings), (measured or deviation).value))
 
 

@@ -63,7 +63,7 @@ class Seen:
     sigma: tuple[float, float]
     """Lowest and highest standard deviation."""
     noise_sigma: tuple[float, float] | None
-    """Lowest and highest `Appearance.noise_sigma`; None where patches were too small."""
+    """Lowest and highest `Appearance.noise_sigma`, above 0; None where patches were too small."""
     skewness: Mapping[int, tuple[float, float]]
     """By side of a block: mean over the micrographs, and standard deviation from one to the next."""
 
@@ -76,6 +76,8 @@ class Seen:
         """Read what `record` gave; None for anything else, as a checkpoint from elsewhere may hold."""
         try:
             noise = record["noise_sigma"]
+            if noise is not None and not 0 < noise[0] <= noise[1]:
+                return None
             return cls(
                 micrographs=int(record["micrographs"]),
                 mean=_two(record["mean"]),
@@ -125,7 +127,7 @@ def summarize_appearances(appearances: Sequence[Appearance]) -> Seen | None:
     """Give the ranges of several micrographs; None without any."""
     if not appearances:
         return None
-    noise = [item.noise_sigma for item in appearances if math.isfinite(item.noise_sigma)]
+    noise = [item.noise_sigma for item in appearances if item.noise_sigma > 0]
     skewness = {}
     for side in SCALES_PX:
         found = [item.skewness[side] for item in appearances if side in item.skewness]

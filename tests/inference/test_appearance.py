@@ -1,4 +1,4 @@
-"""A micrograph unlike the training data is told, whatever the bands; checkpoints without a record stay silent."""
+"""A micrograph unlike the training data is told, and its noise matched; checkpoints without a record change nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from cryoplug.core.micrograph import ArrayMicrograph
 from cryoplug.core.normalization import fit_normalization
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.registry import open_micrograph
-from cryoplug.inference.appearance import Sampler
+from cryoplug.inference.appearance import look
+from cryoplug.inference.denoiser import Denoiser
+from cryoplug.metrics.baselines import gaussian_blur
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.simulation.micrograph import SimulationSettings
@@ -72,16 +74,48 @@ def test_a_checkpoint_without_a_record_is_silent(simulated: Path, trained: Path,
         assert messages(tmp_path / "x.mrc", tmp_path / name, tmp_path / f"{name}.out") == [""]
 
 
-@pytest.mark.parametrize("height", [1, 7, 100, 700])
-def test_bands_of_any_height_give_the_same_windows(height: int) -> None:
-    rng = np.random.default_rng(0)
-    image = (rng.standard_normal((700, 900)) + np.linspace(0, 9, 900)).astype(np.float32)
-    seen = {"micrographs": 1, "mean": [40, 41], "sigma": [1, 1], "noise_sigma": None, "skewness": {"4": [-1, 0.1]}}
+def checkpoint_that_saw(pairs: str, noise: list[float] | None) -> Checkpoint:
+    seen = {"micrographs": 1, "mean": [0, 0], "sigma": [1, 1], "noise_sigma": noise, "skewness": {"4": [-1, 0.1]}}
     weights = {name: np.zeros(t.shape, np.float32) for name, t in model_spec("cryo_cnn").build().state_dict().items()}
-    checkpoint = Checkpoint("cryo_cnn", weights, details={"seen": seen})
-    sampler, whole = Sampler(checkpoint, image.shape), Sampler(checkpoint, image.shape)
-    whole.add(0, image)
-    for start in range(0, 700, height):
-        sampler.add(start, image[start : start + height])
-    normalization = fit_normalization(ArrayMicrograph(image), "zscore")
-    assert sampler.remarks(normalization) == whole.remarks(normalization) != []
+    return Checkpoint("cryo_cnn", weights, normalize="zscore", details={"pairs": pairs, "seen": seen})
+
+
+def test_the_noise_of_a_micrograph_is_brought_to_that_of_the_halves_it_was_learnt_from() -> None:
+    rng = np.random.default_rng(0)
+    relief = 2 * np.sin(np.arange(640) / 40)
+    for sigma in (1.0, 3.0):
+        image = (100 + 7 * (relief + sigma * rng.standard_normal((640, 640)))).astype(np.float32)
+        source = ArrayMicrograph(image)
+        plain = fit_normalization(source, "zscore")
+        matched, _ = look(source, plain, checkpoint_that_saw("halves", [0.8, 0.9]))
+        # White noise of 7 sigma grey values becomes the geometric mean of the two ends.
+        assert 7 * sigma / matched.scale == pytest.approx(np.sqrt(0.8 * 0.9), rel=0.02)
+        assert matched.offset == plain.offset
+        assert np.allclose(matched.invert(matched.apply(image)), image, atol=1e-3)
+
+
+def test_noise_is_left_alone_where_nothing_is_known_or_it_is_of_another_kind() -> None:
+    rng = np.random.default_rng(0)
+    white = ArrayMicrograph((5 + rng.standard_normal((512, 512))).astype(np.float32))
+    blurred = ArrayMicrograph(gaussian_blur(white.read_rows(0, 512), 2.0))
+    halves = checkpoint_that_saw("halves", [0.8, 0.9])
+    for source, kind, checkpoint in (
+        (white, "zscore", checkpoint_that_saw("clean", [0.8, 0.9])),
+        (white, "zscore", checkpoint_that_saw("halves", None)),
+        (white, "percentile", halves),
+        (white, "none", halves),
+        (blurred, "zscore", halves),
+    ):
+        plain = fit_normalization(source, kind)
+        assert look(source, plain, checkpoint)[0] == plain
+    assert any(
+        "noise of the normalised" in text for text in look(blurred, fit_normalization(blurred, "zscore"), halves)[1]
+    )
+
+
+def test_what_evaluate_measures_is_what_denoise_writes(simulated: Path, trained: Path, tmp_path: Path) -> None:
+    path = simulated / "noisy" / "mic_0001.mrc"
+    messages(path, trained, tmp_path / "out")
+    with open_micrograph(path) as source, open_micrograph(tmp_path / "out" / path.name) as written:
+        made = Denoiser.from_checkpoint(trained, device="cpu", threads=1).denoise(source.read_rows(0, 320))
+        assert np.array_equal(made, written.read_rows(0, 320))
