@@ -49,6 +49,8 @@ class Position:
     """Epoch of the lowest loss so far; with halves a later one may be kept."""
     lowest_units: list[float] = field(default_factory=list)
     """Its loss on each held-out micrograph; empty unless the pairs are halves."""
+    planned_steps: int | None = None
+    """Steps of the whole run, where ``--minutes`` decides and their speed is known."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One record for each finished epoch, as in ``metrics.jsonl``."""
 
