@@ -57,10 +57,19 @@ def look(
         return normalization, []
     remarks = [f"unlike the training data: {text}" for text in unlike(found, seen)]
     if checkpoint.details.get("pairs") == "halves" and normalization.kind == "zscore" and seen.noise_sigma is not None:
-        factor = math.sqrt(seen.noise_sigma[0] * seen.noise_sigma[1]) / found.noise_sigma
-        if 1 / MOST_MATCHED <= factor <= MOST_MATCHED:
-            normalization = dataclasses.replace(normalization, scale=normalization.scale / factor)
+        normalization = _matched(normalization, found.noise_sigma, seen.noise_sigma)
     return normalization, remarks
+
+
+def _matched(normalization: Normalization, found: float, seen: tuple[float, float]) -> Normalization:
+    """Bring noise that the training micrographs did not have to the middle of theirs."""
+    lowest, highest = seen
+    if not found > 0 or lowest <= found <= highest:
+        return normalization
+    factor = math.sqrt(lowest * highest) / found
+    if not 1 / MOST_MATCHED <= factor <= MOST_MATCHED:
+        return normalization
+    return dataclasses.replace(normalization, scale=normalization.scale / factor)
 
 
 def _windows(source: MicrographSource) -> Iterator[np.ndarray]:

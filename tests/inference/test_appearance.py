@@ -105,6 +105,7 @@ def test_noise_is_left_alone_where_nothing_is_known_or_it_is_of_another_kind() -
         (white, "percentile", halves),
         (white, "none", halves),
         (blurred, "zscore", halves),
+        (white, "zscore", checkpoint_that_saw("halves", [0.9, 1.1])),
     ):
         plain = fit_normalization(source, kind)
         assert look(source, plain, checkpoint)[0] == plain

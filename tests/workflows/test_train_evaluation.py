@@ -75,6 +75,9 @@ def test_the_figures_are_those_of_evaluate_on_the_held_out_micrographs(
     result = run(halves, tmp_path / "out", augment="halves")
     found = record_of(tmp_path / "out")
     assert (found["patches"], found["micrographs"], found["truth"]) == (3, 3, None)
+    path = next((tmp_path / "out").rglob("checkpoint.json"))
+    # What denoise does with micrographs whose noise is another than that of the training data is not the matter here.
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seen": None}))
     held = [int(line) + 1 for line in (tmp_path / "out/cryo_cnn/validation_indices.txt").read_text().split()]
     sides = {side: tuple(str(simulated / side / f"mic_{n:04d}.mrc") for n in held) for side in ("even", "odd")}
     request = EvaluateRequest(
