@@ -33,6 +33,7 @@ from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, End, F
 from cryoplug.inference.reading import open_source, remarks_on_scale
 from cryoplug.inference.regrid import GridPlan, Regrid
 from cryoplug.inference.writing import write_all
+from cryoplug.metrics.evaluation import EQUALLY_NOISY, equally_noisy, noise_ratio
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
@@ -149,6 +150,7 @@ def _read_one(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float) -> 
             check_usable(half, scan_pixels(half))
         remarks = [*even.warnings, *odd.warnings, *prove(even, odd)]
         sides = even.read_rows(0, even.shape[0]), odd.read_rows(0, odd.shape[0])
+        _refuse_unlike(sides, job)
         known = even.pixel_size_angstrom or odd.pixel_size_angstrom
         template = _header(even)
     whole, scale, offset = sides[0] + sides[1], 1.0, 0.0
@@ -170,6 +172,15 @@ def _read_one(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float) -> 
     return _Exposure(
         job, started, plan, template, known, sides[0], sides[1], whole, scale, offset, tuple(dict.fromkeys(remarks))
     )
+
+
+def _refuse_unlike(sides: tuple[ImageF32, ImageF32], job: DenoiseJob) -> None:
+    ratio = noise_ratio(*sides)
+    if not equally_noisy(ratio):
+        raise PairingError(
+            f"{job.source}: the noise of its even half has {ratio:.3g} times the variance of the odd one's (allowed: 1 / "
+            f"{EQUALLY_NOISY:g} to {EQUALLY_NOISY:g}), so their mean would be worse than the better one; denoise without --halves"
+        )
 
 
 def _header(source: MicrographSource) -> MrcHeader | None:

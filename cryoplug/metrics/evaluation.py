@@ -152,7 +152,7 @@ def choose_directions(even: Image, odd: Image, *, wanted: str, has_odd: bool) ->
         raise UsageError(f"direction {wanted}: the denoised odd half is not at hand; give it, or take even")
     if wanted == "auto":
         ratio = noise_ratio(even, odd)
-        wanted = "even" if not has_odd else "both" if _is_equal(ratio) else "even" if ratio < 1 else "odd"
+        wanted = "even" if not has_odd else "both" if equally_noisy(ratio) else "even" if ratio < 1 else "odd"
     return ("even", "odd") if wanted == "both" else (wanted,)
 
 
@@ -163,7 +163,8 @@ def noise_ratio(even: Image, odd: Image) -> float:
     return noise_even / max(float(moments.judge_variance - moments.signal), 1e-300)
 
 
-def _is_equal(ratio: float) -> bool:
+def equally_noisy(ratio: float) -> bool:
+    """Tell whether a `noise_ratio` is near enough to 1 that the halves count as alike."""
     return 1 / EQUALLY_NOISY <= ratio <= EQUALLY_NOISY
 
 
@@ -197,10 +198,10 @@ def score_halves(
         sigmas.append(baselines.gaussian_sigma_px)
         for method in (DENOISED, *baselines.filters):
             if method == DENOISED:
-                images = HalfImages(one, judge, made, other if _is_equal(ratio) else None)
+                images = HalfImages(one, judge, made, other if equally_noisy(ratio) else None)
             else:
                 apply = baselines.filters[method]
-                images = HalfImages(one, judge, apply(one), apply(judge) if _is_equal(ratio) else None)
+                images = HalfImages(one, judge, apply(one), apply(judge) if equally_noisy(ratio) else None)
             whole.setdefault(method, []).append(halves_moments(images))
             curves.setdefault(method, []).append(ring_moments(images, rings, known=known))
     means = {method: mean_moments(items) for method, items in whole.items()}

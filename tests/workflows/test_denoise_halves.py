@@ -121,6 +121,14 @@ def test_what_is_no_half_is_refused_for_its_exposure_alone(exposures: Path, line
     assert not list((tmp_path / "other").glob("*.mrc"))
 
 
+def test_halves_of_unequal_noise_are_refused(exposures: Path, linear: Path, tmp_path: Path) -> None:
+    made = simulate_micrograph(SETTINGS, 0)
+    noisier = made.odd + np.random.default_rng(0).normal(0, made.odd.std(), made.odd.shape).astype(np.float32)
+    write_mrc(exposures / "mic0_ODD.mrc", noisier, pixel_size_angstrom=6)
+    result = run(exposures / "mic0.mrc", linear, tmp_path / "out", halves=True)
+    assert "times the variance of the odd one's" in result.files[0].message and result.exit_code == 4
+
+
 def test_a_missing_half_is_named_before_anything_is_done(exposures: Path, linear: Path, tmp_path: Path) -> None:
     (exposures / "mic1_ODD.mrc").unlink()
     with pytest.raises(PairingError, match=r"no mic1_ODD\.mrc beside it"):
