@@ -122,8 +122,7 @@ def denoise(
     and the result padded back, so it has no detail beyond. --merge-highres A takes the raw one's there.
 
     With --halves, the even and the odd half of each exposure go through the network as well as their sum:
-    (f(even) + f(odd) + f(sum)) / 2 in the grey values of the micrograph, in three times the time. A network that was
-    trained on mixtures of halves gets those mixtures of them.
+    (f(even) + f(odd) + f(sum)) / 2 in the grey values of the micrograph, in three times the time.
 
     Several processes may share an output folder, also from several machines: each micrograph is done by one of them.
     SIGTERM and SIGINT drop the file in work; SIGUSR1 ends nothing, for all that is finished is on the disk already.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -56,20 +55,23 @@ def look(
     if found is None:
         return normalization, []
     remarks = [f"unlike the training data: {text}" for text in unlike(found, seen)]
-    if checkpoint.details.get("pairs") == "halves" and normalization.kind == "zscore" and seen.noise_sigma is not None:
-        normalization = _matched(normalization, found.noise_sigma, seen.noise_sigma)
+    if (
+        normalization.kind == "zscore"
+        and _learnt_from_halves(checkpoint)
+        and seen.noise_level
+        and found.noise_sigma > 0
+    ):
+        factor = seen.noise_level / found.noise_sigma
+        if 1 / MOST_MATCHED <= factor <= MOST_MATCHED:
+            normalization = dataclasses.replace(normalization, scale=normalization.scale / factor)
     return normalization, remarks
 
 
-def _matched(normalization: Normalization, found: float, seen: tuple[float, float]) -> Normalization:
-    """Bring noise that the training micrographs did not have to the middle of theirs."""
-    lowest, highest = seen
-    if not found > 0 or lowest <= found <= highest:
-        return normalization
-    factor = math.sqrt(lowest * highest) / found
-    if not 1 / MOST_MATCHED <= factor <= MOST_MATCHED:
-        return normalization
-    return dataclasses.replace(normalization, scale=normalization.scale / factor)
+def _learnt_from_halves(checkpoint: Checkpoint) -> bool:
+    """Tell whether a network has seen nothing but halves; mixtures of them are nearly as clean as the sum."""
+    training = checkpoint.details.get("training")
+    mixed = isinstance(training, dict) and training.get("mix", 1.0) != 1.0
+    return checkpoint.details.get("pairs") == "halves" and not mixed
 
 
 def _windows(source: MicrographSource) -> Iterator[np.ndarray]:

@@ -37,7 +37,6 @@ from cryoplug.metrics.evaluation import EQUALLY_NOISY, equally_noisy, noise_rati
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
-    from cryoplug.models.checkpoint import Checkpoint
 
 Prove = Callable[[MicrographSource, MicrographSource], list[str]]
 """Compares two opened halves: gives remarks, or raises `InputError` when they are no pair."""
@@ -212,11 +211,8 @@ def _blocks(image: ImageF32) -> np.ndarray:
 def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[], bool]) -> list[Message]:
     """Compute one exposure and say how it is to be written."""
     plan = exposure.plan
-    # As in training: the halves themselves, or mixtures of them (cryoplug.training.mixing), whose sum is the same.
-    share = share_of_mixtures(denoiser.checkpoint)
-    own, others = np.float32(0.5 * (1 + share)), np.float32(0.5 * (1 - share))
-    even, _ = _through(own * exposure.even + others * exposure.odd, plan, denoiser, should_stop)
-    odd, _ = _through(others * exposure.even + own * exposure.odd, plan, denoiser, should_stop)
+    even, _ = _through(exposure.even, plan, denoiser, should_stop)
+    odd, _ = _through(exposure.odd, plan, denoiser, should_stop)
     whole, unlike_training = _through(exposure.whole, plan, denoiser, should_stop)
     by_halves = np.float32(exposure.scale) * (even + odd) + np.float32(exposure.offset)
     result = np.float32(0.5) * (by_halves + whole)
@@ -240,14 +236,6 @@ def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[],
         Rows(everything, result),
         End("; ".join(remarks), float(exposure.whole.std(dtype=np.float64))),
     ]
-
-
-def share_of_mixtures(checkpoint: Checkpoint) -> float:
-    """Return the ``mix`` that a checkpoint was trained with; 1 for the halves themselves, and where nothing is known."""
-    training = checkpoint.details.get("training")
-    share = training.get("mix", 1.0) if isinstance(training, dict) else 1.0
-    sound = isinstance(share, (int, float)) and not isinstance(share, bool) and 0 < share <= 1
-    return float(share) if sound else 1.0
 
 
 def _through(

@@ -23,7 +23,7 @@ _SURROUNDINGS = 8
 """Blocks a side from whose mean a block is judged: ice that thickens and carbon are no particles."""
 _CLIP = 3.0
 """Standard deviations: a few crystals or hot spots must not decide the sign of a whole micrograph."""
-_TILE_PX = 64
+_TILE_PX, _ENOUGH_TILES = 64, 4
 NOISE_BAND = (0.4, 0.5)
 """Cycles per pixel where hardly anything but noise is left."""
 GREY_FACTOR = 2.0
@@ -64,6 +64,8 @@ class Seen:
     """Lowest and highest standard deviation."""
     noise_sigma: tuple[float, float] | None
     """Lowest and highest `Appearance.noise_sigma`, above 0; None where patches were too small."""
+    noise_level: float | None
+    """Root of the mean of its square over the micrographs."""
     skewness: Mapping[int, tuple[float, float]]
     """By side of a block: mean over the micrographs, and standard deviation from one to the next."""
 
@@ -75,14 +77,15 @@ class Seen:
     def from_record(cls, record: Any) -> Seen | None:
         """Read what `record` gave; None for anything else, as a checkpoint from elsewhere may hold."""
         try:
-            noise = record["noise_sigma"]
-            if noise is not None and not 0 < noise[0] <= noise[1]:
+            noise, level = record["noise_sigma"], record["noise_level"]
+            if noise is not None and not 0 < noise[0] <= level <= noise[1]:
                 return None
             return cls(
                 micrographs=int(record["micrographs"]),
                 mean=_two(record["mean"]),
                 sigma=_two(record["sigma"]),
                 noise_sigma=None if noise is None else _two(noise),
+                noise_level=None if noise is None else float(level),
                 skewness={int(side): _two(values) for side, values in record["skewness"].items() if int(side) > 0},
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
@@ -140,6 +143,7 @@ def summarize_appearances(appearances: Sequence[Appearance]) -> Seen | None:
         mean=_range([item.mean for item in appearances]),
         sigma=_range([item.sigma for item in appearances]),
         noise_sigma=_range(noise) if noise else None,
+        noise_level=_root_mean_square(noise) if noise else None,
         skewness=skewness,
     )
 
@@ -206,13 +210,19 @@ def _noise_power(image: np.ndarray) -> float | None:
     if not height * width:
         return None
     tiles = image[: height * _TILE_PX, : width * _TILE_PX].reshape(height, _TILE_PX, width, _TILE_PX).swapaxes(1, 2)
-    tiles = tiles[::2, ::2]  # a quarter of them tells the power to a hundredth
+    if min(height, width) >= _ENOUGH_TILES:
+        tiles = tiles[::2, ::2]  # a quarter of them tells the power to a hundredth
     fade = np.hanning(_TILE_PX + 1)[:-1].astype(np.float32)
     window = fade[:, None] * fade[None]
     terms = np.fft.rfft2((tiles - tiles.mean(axis=(2, 3), keepdims=True)) * window)
     power = (np.abs(terms) ** 2).mean(axis=(0, 1)) / float((window.astype(np.float64) ** 2).sum())
     radius = np.hypot(np.fft.fftfreq(_TILE_PX)[:, None], np.fft.rfftfreq(_TILE_PX)[None])
     return float(power[(radius >= NOISE_BAND[0]) & (radius < NOISE_BAND[1])].mean())
+
+
+def _root_mean_square(values: Sequence[float]) -> float:
+    # Within the range also where rounding would carry it out of it.
+    return min(max(math.sqrt(math.fsum(value**2 for value in values) / len(values)), min(values)), max(values))
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

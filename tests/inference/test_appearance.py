@@ -75,7 +75,9 @@ def test_a_checkpoint_without_a_record_is_silent(simulated: Path, trained: Path,
 
 
 def checkpoint_that_saw(pairs: str, noise: list[float] | None) -> Checkpoint:
-    seen = {"micrographs": 1, "mean": [0, 0], "sigma": [1, 1], "noise_sigma": noise, "skewness": {"4": [-1, 0.1]}}
+    level = None if noise is None else 0.85
+    seen = {"micrographs": 1, "mean": [0, 0], "sigma": [1, 1], "noise_sigma": noise, "noise_level": level}
+    seen["skewness"] = {"4": [-1, 0.1]}
     weights = {name: np.zeros(t.shape, np.float32) for name, t in model_spec("cryo_cnn").build().state_dict().items()}
     return Checkpoint("cryo_cnn", weights, normalize="zscore", details={"pairs": pairs, "seen": seen})
 
@@ -88,8 +90,7 @@ def test_the_noise_of_a_micrograph_is_brought_to_that_of_the_halves_it_was_learn
         source = ArrayMicrograph(image)
         plain = fit_normalization(source, "zscore")
         matched, _ = look(source, plain, checkpoint_that_saw("halves", [0.8, 0.9]))
-        # White noise of 7 sigma grey values becomes the geometric mean of the two ends.
-        assert 7 * sigma / matched.scale == pytest.approx(np.sqrt(0.8 * 0.9), rel=0.02)
+        assert 7 * sigma / matched.scale == pytest.approx(0.85, rel=0.02)
         assert matched.offset == plain.offset
         assert np.allclose(matched.invert(matched.apply(image)), image, atol=1e-3)
 
@@ -99,13 +100,14 @@ def test_noise_is_left_alone_where_nothing_is_known_or_it_is_of_another_kind() -
     white = ArrayMicrograph((5 + rng.standard_normal((512, 512))).astype(np.float32))
     blurred = ArrayMicrograph(gaussian_blur(white.read_rows(0, 512), 2.0))
     halves = checkpoint_that_saw("halves", [0.8, 0.9])
+    mixtures = dataclasses.replace(halves, details={**halves.details, "training": {"mix": 0.5}})
     for source, kind, checkpoint in (
         (white, "zscore", checkpoint_that_saw("clean", [0.8, 0.9])),
         (white, "zscore", checkpoint_that_saw("halves", None)),
         (white, "percentile", halves),
         (white, "none", halves),
         (blurred, "zscore", halves),
-        (white, "zscore", checkpoint_that_saw("halves", [0.9, 1.1])),
+        (white, "zscore", mixtures),
     ):
         plain = fit_normalization(source, kind)
         assert look(source, plain, checkpoint)[0] == plain

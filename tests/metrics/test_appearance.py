@@ -108,7 +108,7 @@ def test_too_small_patches_say_nothing() -> None:
 
 def test_a_record_survives_json_and_another_one_is_nothing(seen: Seen) -> None:
     assert Seen.from_record(json.loads(json.dumps(seen.record()))) == seen
-    bare = dataclasses.replace(seen, noise_sigma=None)
+    bare = dataclasses.replace(seen, noise_sigma=None, noise_level=None)
     assert Seen.from_record(json.loads(json.dumps(bare.record()))) == bare
     good = seen.record()
     for wrong in (
