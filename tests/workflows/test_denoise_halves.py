@@ -170,3 +170,15 @@ def test_the_command_takes_it(
     assert command_line([*words, "--device", "cpu"]) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [Path(record["output"]).name for record in records] == ["mic0.mrc", "mic1.mrc"]
+
+
+def test_particles_near_nyquist_of_coarse_pixels_are_no_fixed_pattern(
+    exposures: Path, linear: Path, tmp_path: Path
+) -> None:
+    settings = SimulationSettings(size_px=384, pixel_size_angstrom=10)
+    made = simulate_micrograph(settings, 0)
+    for written, told in ((10.0, False), (1.0, True)):
+        for ending, image in (("_EVN", made.even), ("_ODD", made.odd)):
+            write_mrc(exposures / f"coarse{ending}.mrc", image, pixel_size_angstrom=written)
+        result = run(exposures / "coarse_EVN.mrc", linear, tmp_path / f"{written}", halves=True)
+        assert ("fixed pattern" in result.files[0].message) is told
