@@ -52,6 +52,11 @@ def main() -> int:
     parser.add_argument(
         "--models", nargs="+", default=["unet:2.6", "cryo_cnn:5.2"], help="network:pixel size to train at"
     )
+    parser.add_argument(
+        "--convert-option",
+        action="append",
+        help="instead of --store=whole: more of cryoplug convert, as in --stride=128",
+    )
     parser.add_argument("--train-option", action="append", default=[], help="more of cryoplug train, as in --mix=1")
     parser.add_argument("--denoise-option", action="append", default=[], help="more of cryoplug denoise")
     parser.add_argument("--folder", type=Path, help="keep files here (default: a temporary folder)")
@@ -157,11 +162,12 @@ def train_and_denoise(folder: Path, model: str, angpix: str, arguments: argparse
     work = folder / f"{model}:{angpix}"
     work.mkdir()
     seconds = {}
+    convert_options = arguments.convert_option or ["--store=whole"]
     train_options = ["--minutes", arguments.minutes, *arguments.train_option]
     denoise_options = ["--checkpoint", work / "models" / model, *arguments.denoise_option]
     halves = ["--even", folder / "even", "--odd", folder / "odd"]
     for step, words in {
-        "convert": ["--pairs", "halves", *halves, "--angpix", angpix, "--store", "whole", "-o", work / "store"],
+        "convert": ["--pairs", "halves", *halves, "--angpix", angpix, *convert_options, "-o", work / "store"],
         "train": [work / "store", "--model", model, *train_options, "--save", "--checkpoint-dir", work / "models"],
         "denoise": [folder / "noisy", *denoise_options, "-o", work / "denoised"],
     }.items():
@@ -193,7 +199,7 @@ def context(arguments: argparse.Namespace) -> dict[str, object]:
         "pixel_size": arguments.pixel_size,
         "dose": arguments.dose,
         "minutes": arguments.minutes,
-        "options": json.dumps([*arguments.train_option, *arguments.denoise_option]),
+        "options": json.dumps([*(arguments.convert_option or ()), *arguments.train_option, *arguments.denoise_option]),
     }
 
 

@@ -118,7 +118,7 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
     with contextlib.ExitStack() as stack:
         # From the beginning: Slurm's warning may come while a store of a terabyte is being opened.
         interrupts = stack.enter_context(Interrupts())
-        store = stack.enter_context(open_store(request.data, patch_size=config.patch_size))
+        store = stack.enter_context(open_store(request.data, patch_size=config.patch_size, crop_size=config.crop_size))
         pairs = None if store.manifest is None else store.manifest.pairs
         alike = store.manifest is not None and store.manifest.halves_alike
         if pairs == "halves" and not alike:
@@ -139,6 +139,8 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
                 f"{store.path}: a store of --pairs {store.manifest.pairs}, whose sides must not be exchanged; "
                 "give --augment dihedral, or convert --pairs halves"
             )
+        if config.crops_per_epoch is not None and not store.whole:
+            raise UsageError(f"{store.path}: a store of patches; --crops-per-epoch needs one of convert --store whole")
         split = split_patches(store, fraction=config.val_split, seed=config.seed, val_indices=request.val_indices)
         init = None if request.init is None else _load_init(request.init, config.model)
         if init is not None and not config.model_options:
