@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.normalization import Normalization
 from cryoplug.metrics.appearance import Seen, measure_appearance, unlike
 
 if TYPE_CHECKING:
-    from cryoplug.core.micrograph import MicrographSource
     from cryoplug.models.checkpoint import Checkpoint
 
 FIELD = "seen"
@@ -25,9 +25,16 @@ MOST_MATCHED = 1.5
 what differs by more was filtered, and its noise near Nyquist says nothing about the rest."""
 
 
-def look(
-    source: MicrographSource, normalization: Normalization, checkpoint: Checkpoint
-) -> tuple[Normalization, list[str]]:
+class Rows(Protocol):
+    """A micrograph, in a file or on a device."""
+
+    shape: tuple[int, int]
+
+    def read_rows(self, start: int, stop: int) -> ImageF32:
+        """Give rows of its pixels."""
+
+
+def look(source: Rows, normalization: Normalization, checkpoint: Checkpoint) -> tuple[Normalization, list[str]]:
     """Compare a micrograph with the training data, and match its noise level where that is known to help.
 
     A network that learnt from halves has seen half the dose. Scaled to a standard deviation of 1, a whole exposure has
@@ -74,7 +81,7 @@ def _learnt_from_halves(checkpoint: Checkpoint) -> bool:
     return checkpoint.details.get("pairs") == "halves" and not mixed
 
 
-def _windows(source: MicrographSource) -> Iterator[np.ndarray]:
+def _windows(source: Rows) -> Iterator[np.ndarray]:
     height, width = (min(side, WINDOW_PX) for side in source.shape)
     for y in _starts(source.shape[0]):
         rows = source.read_rows(y, y + height)

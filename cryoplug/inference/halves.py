@@ -76,6 +76,7 @@ def run_halves(
     should_stop: Callable[[], bool] = lambda: False,
     dtype: str = "float32",
     regrid: Regrid,
+    gave_up: Callable[[], None] = lambda: None,
 ) -> bool:
     """Denoise exposures one after another; see `cryoplug.inference.pipeline.run_pipeline` for what both have in common.
 
@@ -110,8 +111,13 @@ def run_halves(
                     outgoing.put(message)
             if not should_stop():
                 outgoing.close()
-        except (Closed, Interrupted):
-            pass  # the writer gave up, its own error is raised below; or a stop was asked for
+        except Interrupted:
+            pass  # a stop was asked for
+        except Closed:
+            gave_up()  # the writer did, and its own error is raised below
+        except BaseException:
+            gave_up()
+            raise
         finally:
             incoming.abort()
             outgoing.abort()

@@ -11,7 +11,7 @@ import numpy as np
 
 from cryoplug.core.fourier_crop import resample_source
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32, MicrographSource
-from cryoplug.core.normalization import Normalization, check_usable, fit_normalization
+from cryoplug.core.normalization import MeasuredSource, Normalization, check_usable, fit_to
 from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import InputError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
@@ -89,7 +89,7 @@ def _read_one(
     plan = regrid.plan(source.shape, known, path=source.path)
     pixels, raw, measured = _on_the_networks_grid(source, plan)
     bands = denoiser.bands(pixels.shape)
-    normalization = fit_normalization(pixels, denoiser.normalize)
+    normalization, statistics = fit_to(MeasuredSource(pixels), denoiser.normalize)
     normalization, unlike_training = look(pixels, normalization, denoiser.checkpoint)
     out.put(
         Begin(
@@ -104,16 +104,14 @@ def _read_one(
         )
     )
     clipped = 0
-    deviation = _Deviation()
     for band in bands:
         rows = pixels.read_rows(band.read.y0, band.read.y1)
         inner = rows[band.crop.y0 : band.crop.y1]
         clipped += _count_clipped(inner, normalization)
-        deviation.add(inner)
         out.put(Rows(band, normalization.apply(rows)))
     part = clipped / (pixels.shape[0] * pixels.shape[1])
     warnings = [*_warnings(job, source, denoiser, plan, normalization, part), *unlike_training]
-    out.put(End("; ".join(warnings), (measured or deviation).value))
+    out.put(End("; ".join(warnings), statistics.std if measured is None else measured.value))
 
 
 def _on_the_networks_grid(
