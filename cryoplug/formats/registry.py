@@ -21,6 +21,10 @@ _FOREIGN = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "name it as a store, or export the micrograph as MRC"),
     (b"\x89PNG", "a PNG picture", "use the micrograph that it was made of"),
     (b"\x93NUMPY", "a numpy array", "save it as MRC with cryoplug.write_mrc"),
+    (b"\xfd7zXZ\0", "an xz file", "unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file", "unpack it first"),
+    (b"\xff\xd8\xff", "a JPEG picture", "use the micrograph that it was made of"),
+    (b"SIMPLE  =", "a FITS image", "export it as MRC"),
 )
 
 
