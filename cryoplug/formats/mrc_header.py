@@ -6,10 +6,8 @@ and no length is believed before it is compared with the size of the file.
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import stat
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +20,9 @@ from mrcfile.dtypes import HEADER_DTYPE
 
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.results import Finding
-from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError
+from cryoplug.errors import FormatError
 from cryoplug.formats.mrc_imod import as_mode_101, has_two_values_in_a_byte, how_unsigned
+from cryoplug.formats.opening import open_for_reading
 
 HEADER_BYTES = 1024
 MAX_EXTENDED_BYTES = 64 << 20
@@ -125,25 +124,6 @@ def read_header(path: str | Path) -> MrcHeader:
         return parse_header(path, descriptor)
     finally:
         os.close(descriptor)
-
-
-def open_for_reading(path: Path) -> int:
-    """Open a regular file; give its descriptor."""
-    try:
-        # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingInputError(f"{path}: there is no such file; check the name and the working folder") from error
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise InputError(f"{path}: a link that leads to itself; mend or remove it") from error
-        raise StorageError(f"{path}: reading failed: {error.strerror}; check permissions and disk") from error
-    except ValueError as error:
-        raise MissingInputError(f"{str(path)!r}: this cannot be a file name ({error}); correct it") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise InputError(f"{path}: this is a folder, a device or a pipe; a micrograph is a regular file")
-    return descriptor
 
 
 def read_head(descriptor: int) -> tuple[bytes, int]:

@@ -22,6 +22,7 @@ from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource, on
 from cryoplug.core.results import Finding
 from cryoplug.errors import FormatError
 from cryoplug.formats.mrc_header import MAX_SIDE_PX
+from cryoplug.formats.opening import read_errors
 from cryoplug.formats.validation import validate_by_reading
 
 MAX_GROWTH = 200
@@ -179,13 +180,16 @@ class TiffMovie(MovieSource):
 
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:
-        try:
-            yield
-        except FormatError:
-            raise
-        except _DECODING_ERRORS as error:
-            what = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise FormatError(f"{self.path}: a TIFF file that cannot be decoded ({what}); export it again") from error
+        with read_errors(self.path):
+            try:
+                yield
+            except FormatError:
+                raise
+            except _DECODING_ERRORS as error:
+                what = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise FormatError(
+                    f"{self.path}: a TIFF file that cannot be decoded ({what}); export it again"
+                ) from error
 
 
 def _pixel_size(file: tifffile.TiffFile, page: Any) -> float | None:

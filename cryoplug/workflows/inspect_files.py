@@ -13,7 +13,8 @@ from cryoplug.core.results import Finding
 from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import FormatError, InputError
 from cryoplug.formats.cs import cs_images
-from cryoplug.formats.mrc_header import examine, open_for_reading, read_head
+from cryoplug.formats.mrc_header import examine, read_head
+from cryoplug.formats.opening import open_for_reading
 from cryoplug.formats.registry import format_of, open_movie
 from cryoplug.formats.star import ImageTable, StarFile, image_table, read_star
 from cryoplug.workflows.discovery import discover

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from cryoplug.errors import InputError, StorageError
-from cryoplug.formats.mrc_header import HEADER_BYTES, SUPPORTED_MODES, examine, open_for_reading, read_head, row_bytes
+from cryoplug.formats.mrc_header import HEADER_BYTES, SUPPORTED_MODES, examine, read_head, row_bytes
+from cryoplug.formats.opening import open_for_reading
 from cryoplug.formats.registry import formats
 
 State = tuple[int, int]

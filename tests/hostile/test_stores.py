@@ -97,7 +97,7 @@ def test_sparse_bins_take_no_memory(store: Path, refused, reader) -> None:
     assert "17179869184 patches but the manifest says 2" in refused("store", store, named=store / "noisy_train.bin")
     (store / "dataset.json").unlink()
     outcome = reader("store", store)
-    assert outcome.error is None and outcome.seconds < 1 and outcome.bytes < 1e8
+    assert outcome.error is None and outcome.work_s < 1 and outcome.bytes < 1e8
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "noisy_train.bin"])
