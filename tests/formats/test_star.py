@@ -258,3 +258,11 @@ def test_comments_are_kept_where_they_can_be() -> None:
     ):
         assert written.count(comment) == 1
     assert parse_star(written, HERE) == star
+
+
+def test_a_table_without_columns_is_written_as_other_programs_read_it() -> None:
+    star = parse_star("data_a\nloop_\n\ndata_b\nloop_\n_rlnMicrographName\na.mrc\n", Path("a.star"))
+    text = format_star(star)
+    assert text.count("loop_") == 1, "RELION and gemmi stop at a loop_ without columns"
+    assert parse_star(text, Path("a.star")).blocks == star.blocks
+    assert [block.name for block in star.blocks] == ["a", "b"]
