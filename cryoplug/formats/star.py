@@ -19,6 +19,7 @@ from cryoplug.formats.star_parser import parse_lines, parse_star
 from cryoplug.formats.star_text import StarBlock, StarFile, format_star
 
 __all__ = [
+    "IMAGE_COLUMNS",
     "ImageTable",
     "StarBlock",
     "StarFile",
@@ -26,7 +27,6 @@ __all__ = [
     "image_table",
     "micrograph_table",
     "parse_star",
-    "pixel_sizes",
     "read_star",
     "write_star",
 ]
@@ -40,6 +40,8 @@ _SHOWN_BLOCKS, _SHOWN_LETTERS = 20, 100
 MICROGRAPH_COLUMN = "rlnMicrographName"
 MOVIE_COLUMN = "rlnMicrographMovieName"
 IMAGE_COLUMN = "rlnImageName"
+IMAGE_COLUMNS = (MICROGRAPH_COLUMN, MOVIE_COLUMN, IMAGE_COLUMN)
+"""What names the images of a table, in the order in which they are looked for."""
 _USUAL_NAMES = {MICROGRAPH_COLUMN: "micrographs", MOVIE_COLUMN: "movies", IMAGE_COLUMN: "particles"}
 _TILT_SERIES_COLUMN = "rlnTomoTiltSeriesStarFile"
 
@@ -163,11 +165,6 @@ def micrograph_table(star: StarFile) -> StarBlock:
     if block is None:
         raise FormatError(f"{star.path}: {_what_is_missing(star, (MICROGRAPH_COLUMN,))}")
     return block
-
-
-def pixel_sizes(star: StarFile) -> list[float | None]:
-    """Give the pixel size in angstrom of each row of `micrograph_table`; see `ImageTable`."""
-    return _pixel_sizes(star, micrograph_table(star), MICROGRAPH_COLUMN)
 
 
 def _table_with(star: StarFile, column: str) -> StarBlock | None:
