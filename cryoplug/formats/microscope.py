@@ -23,7 +23,9 @@ from cryoplug.formats.validation import validate_by_reading
 _ANGSTROM_PER_NAME = {"pm": 0.01, "a": 1.0, "\u00c5": 1.0, "nm": 10.0, "um": 1e4, "\u00b5m": 1e4, "\u03bcm": 1e4}
 _DECODING_ERRORS = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
+    EOFError,
     LookupError,
     MemoryError,
     NotImplementedError,
