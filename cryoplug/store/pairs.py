@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import zlib
@@ -14,13 +15,16 @@ import numpy as np
 from cryoplug.core.atomic import storage_errors
 from cryoplug.errors import FormatError, MissingInputError, ShapeError, UsageError
 from cryoplug.store import raw
+from cryoplug.store.grid import Crop, CropGrid
 from cryoplug.store.layout import PatchRun, StoreLayout
-from cryoplug.store.manifest import SPLITS, Manifest, read_manifest
+from cryoplug.store.manifest import SPLITS, Manifest, Window, read_manifest
 from cryoplug.store.writer import StoreWriter
 
 HDF5_NAME = "dataset.h5"
 HDF5_SUFFIXES = (".h5", ".hdf5")
 FORMATS = ("bin", "hdf5")
+_BAND_PIXELS = 1 << 18
+"""What is read at once where pixels are converted or cut: half a megabyte or one, which a core's own cache holds."""
 
 
 class PairStore:
@@ -40,6 +44,8 @@ class PairStore:
         self.patch_shape = layout.patch_shape
         self.dtype = layout.dtype
         self._runs = layout.runs
+        self._shapes = layout.image_shapes
+        self._grids = {split: CropGrid(shapes, self.patch_shape) for split, shapes in self._shapes.items()}
         self._patch_bytes = self.patch_shape[0] * self.patch_shape[1] * self.dtype.itemsize
         self._local = threading.local()
         self._descriptors: dict[Path, int] = {}
@@ -66,9 +72,28 @@ class PairStore:
         """Bytes that reading one pair takes from the disk."""
         return 2 * self._patch_bytes
 
+    @property
+    def whole(self) -> bool:
+        """Whether micrographs are stored whole, so that a pair may be cut anywhere in them."""
+        return bool(self._grids)
+
     def count(self, split: str = "train") -> int:
-        """Return the number of pairs in `split`: ``train`` or ``test``."""
+        """Return the number of pairs in `split` (``train`` or ``test``): side by side, where micrographs are whole."""
+        return len(self._grids[split]) if split in self._grids else self.images(split)
+
+    def images(self, split: str = "train") -> int:
+        """Return how many images each side of `split` is stored as."""
         return len(self._runs[split][0].offsets) if split in self._runs else 0
+
+    def image_shape(self, image: int, split: str = "train") -> tuple[int, int]:
+        """Return (y, x) of a stored image."""
+        return self._shapes[split][image] if split in self._shapes else self.patch_shape
+
+    def crop_of(self, index: int, split: str = "train") -> Crop:
+        """Return where pair number `index` lies: which stored image, and where in it."""
+        if not 0 <= index < self.count(split):
+            raise IndexError(f"{self.path}: patch {index} of {split}; allowed: 0 to {self.count(split) - 1}")
+        return self._grids[split][index] if split in self._grids else Crop(index, 0, 0)
 
     def read(
         self, indices: Sequence[int] | np.ndarray, noisy: np.ndarray, clean: np.ndarray, *, split: str = "train"
@@ -89,7 +114,6 @@ class PairStore:
         FormatError
             The file became shorter since it was opened.
         """
-        count = self.count(split)
         for side, out in enumerate((noisy, clean)):
             if out.shape != (len(indices), *self.patch_shape) or out.dtype != np.float32 or not out.flags.c_contiguous:
                 raise ShapeError(
@@ -97,19 +121,75 @@ class PairStore:
                     f"{(len(indices), *self.patch_shape)}"
                 )
             for row, index in enumerate(indices):
-                if not 0 <= index < count:
-                    raise IndexError(f"{self.path}: patch {index} of {split}; allowed: 0 to {count - 1}")
-                self._read_one(self._runs[split][side], int(index), out[row])
+                self.read_crop(side, self.crop_of(int(index), split), out[row], split=split)
+
+    def read_crop(self, side: int, crop: Crop, out: np.ndarray, *, split: str = "train") -> None:
+        """Fill an array with a window of a stored image.
+
+        Parameters
+        ----------
+        side
+            0 noisy, 1 clean.
+        crop
+            Which image, and the window's first pixel.
+        out
+            C-contiguous ``(y, x)`` of the window's size, float32 or the store's own dtype.
+        split
+            ``train`` or ``test``.
+        """
+        height, width = out.shape
+        if not out.flags.c_contiguous or out.dtype not in (np.float32, self.dtype):
+            raise ShapeError(f"{self.path}: buffer of {out.dtype}; allowed: C-contiguous float32 or {self.dtype}")
+        rows, columns = self.image_shape(crop.image, split)
+        if not (0 <= crop.y <= rows - height and 0 <= crop.x <= columns - width):
+            raise IndexError(
+                f"{self.path}: a window of {height}x{width} at {crop} leaves its image of {rows}x{columns}"
+            )
+        if width == columns:
+            self.read_pixels(side, crop.image, crop.y * columns, out.reshape(-1), split=split)
+            return
+        # Whole rows into a band that stays in the processor's cache: one call for each row would take as long as
+        # copying the rows that are not needed, and hold the interpreter's lock.
+        step = max(1, _BAND_PIXELS // columns)
+        band = self._buffer(step * columns)
+        for first in range(0, height, step):
+            last = min(first + step, height)
+            part = band[: (last - first) * columns]
+            self.read_pixels(side, crop.image, (crop.y + first) * columns, part, split=split)
+            out[first:last] = part.reshape(-1, columns)[:, crop.x : crop.x + width]
+
+    def read_pixels(self, side: int, image: int, first: int, out: np.ndarray, *, split: str = "train") -> None:
+        """Fill a flat array with pixels of a stored image that follow one another, row by row, from number `first`."""
+        run, size = self._runs[split][side], self.dtype.itemsize
+        offset = int(run.offsets[image]) + first * size
+        if out.dtype == self.dtype:
+            self._fill(run, image, offset, out)
+            return
+        buffer = self._buffer(min(out.size, _BAND_PIXELS))
+        for start in range(0, out.size, buffer.size):
+            part = buffer[: out.size - start]
+            self._fill(run, image, offset + start * size, part)
+            out[start : start + part.size] = part
+
+    def window_of(self, index: int, split: str = "train") -> Window | None:
+        """Return (index into ``manifest.micrographs``, y, x) of a pair's first pixel; None without a manifest."""
+        if self.manifest is None:
+            return None
+        crop = self.crop_of(index, split)
+        micrograph, y, x = self.manifest.windows[split][crop.image]
+        return micrograph, y + crop.y, x + crop.x
 
     def micrograph_of(self, index: int, split: str = "train") -> int | None:
         """Return the index into ``manifest.micrographs`` of the pair's micrograph; None without a manifest."""
-        return None if self.manifest is None else self.manifest.windows[split][index][0]
+        window = self.window_of(index, split)
+        return None if window is None else window[0]
 
-    def describe(self, index: int, split: str = "train") -> str:
-        """Say in words which patch this is, for messages."""
-        if self.manifest is None:
+    def describe(self, index: int, split: str = "train", *, crop: Crop | None = None) -> str:
+        """Say in words which patch this is, for messages; `crop` where it is not cut at its place on the grid."""
+        window = self.window_of(index, split)
+        if window is None or self.manifest is None:
             return f"patch {index} of {split}"
-        micrograph, y, x = self.manifest.windows[split][index]
+        micrograph, y, x = window if crop is None or not self.whole else (window[0], crop.y, crop.x)
         return f"patch {index} (micrograph {self.manifest.micrographs[micrograph].name}, y {y}, x {x})"
 
     def verify(self) -> list[str]:
@@ -117,12 +197,16 @@ class PairStore:
         if self.manifest is None:
             return []
         found = dict.fromkeys(range(len(self.manifest.micrographs)), 0)
-        buffer = np.empty(self.patch_shape, self.dtype)
         for split in self.splits:
-            for index, (micrograph, _, _) in enumerate(self.manifest.windows[split]):
-                for run in self._runs[split]:
-                    self._fill(run, index, buffer)
-                    found[micrograph] = zlib.crc32(buffer.data, found[micrograph])
+            for image, (micrograph, _, _) in enumerate(self.manifest.windows[split]):
+                rows, columns = self.image_shape(image, split)
+                # Noisy and clean in turn: a whole patch at a time, or a row of a micrograph that is kept whole.
+                step = 1 if self.whole else rows
+                buffer = np.empty(step * columns, self.dtype)
+                for row in range(0, rows, step):
+                    for side in range(2):
+                        self.read_pixels(side, image, row * columns, buffer, split=split)
+                        found[micrograph] = zlib.crc32(buffer.data, found[micrograph])
         return [
             f"{self.path}: the patches of {entry.name} are not those that were written "
             f"(CRC-32 {found[i]:08x}, written {entry.crc32:08x}); convert again"
@@ -144,28 +228,27 @@ class PairStore:
     ) -> None:
         self.close()
 
-    def _read_one(self, run: PatchRun, index: int, out: np.ndarray) -> None:
-        if out.dtype == self.dtype:
-            self._fill(run, index, out)
-            return
+    def _buffer(self, pixels: int) -> np.ndarray:
+        # One for each thread, kept: a fresh page costs 4 us on a virtual machine.
         buffer = getattr(self._local, "buffer", None)
-        if buffer is None:
-            # One for each thread, kept: a fresh page costs 4 us on a virtual machine.
-            buffer = self._local.buffer = np.empty(self.patch_shape, self.dtype)
-        self._fill(run, index, buffer)
-        np.copyto(out, buffer)
+        if buffer is None or buffer.size < pixels:
+            buffer = self._local.buffer = np.empty(pixels, self.dtype)
+        return buffer[:pixels]
 
-    def _fill(self, run: PatchRun, index: int, out: np.ndarray) -> None:
-        view, offset = out.data.cast("B"), int(run.offsets[index])
+    def _fill(self, run: PatchRun, image: int, offset: int, out: np.ndarray) -> None:
+        descriptor = self._descriptors.get(run.path)
+        if descriptor is None:
+            raise UsageError(f"{self.path}: this store was closed; open it again")
+        view = out.data.cast("B")
         while view:
             with storage_errors(run.path):
-                got = os.preadv(self._descriptors[run.path], [view], offset)
+                got = os.preadv(descriptor, [view], offset)
             if got == 0:
-                raise FormatError(f"{run.path}: ends before patch {index}; it changed while it was read, open it again")
+                raise FormatError(f"{run.path}: ends before patch {image}; it changed while it was read, open it again")
             view, offset = view[got:], offset + got
 
 
-def open_store(path: str | Path, *, patch_size: int = 1024) -> PairStore:
+def open_store(path: str | Path, *, patch_size: int = 1024, crop_size: int | None = None) -> PairStore:
     """Open a folder of bins, with or without a manifest, or an HDF5 store.
 
     Parameters
@@ -174,34 +257,18 @@ def open_store(path: str | Path, *, patch_size: int = 1024) -> PairStore:
         The folder, an ``.h5`` file, or one of the bins.
     patch_size
         Side of the square patches of bins without a manifest.
+    crop_size
+        Side of the square crops of whole micrographs; None: as the convert was asked for.
 
     Raises
     ------
     MissingInputError, FormatError, PairingError
         Nothing there, unfinished, damaged, or sides that disagree.
+    UsageError
+        Crops of a store of patches, or larger than a micrograph.
     """
-    path = Path(path)
-    if patch_size < 1:
-        raise UsageError(f"--patch-size is {patch_size}; allowed: 1 or more")
-    if not path.exists():
-        _refuse_unfinished(raw.partial_name(path.parent, path.name))
-        raise MissingInputError(f"{path}: not there; give a folder or .h5 file that cryoplug convert wrote")
-    if path.is_file() and path.suffix == ".bin":
-        return PairStore(path, raw.raw_layout(path.parent, patch_size=patch_size))
-    if path.is_file():
-        from cryoplug.store.hdf5_guard import hdf5_layout
-
-        return PairStore(path, hdf5_layout(path))
-    if not (path / raw.MANIFEST_NAME).is_file():
-        if (path / HDF5_NAME).is_file():
-            return open_store(path / HDF5_NAME)
-        _refuse_unfinished(raw.journal_path(path), raw.partial_name(path, HDF5_NAME))
-        if not raw.bare_bins(path):
-            raise FormatError(
-                f"{path}: no store here; allowed: {raw.MANIFEST_NAME} with bins, {HDF5_NAME}, or "
-                f"{' and '.join(raw.BIN_NAMES['train'])}; make one with cryoplug convert"
-            )
-    return PairStore(path, raw.raw_layout(path, patch_size=patch_size))
+    layout = _find_layout(Path(path), patch_size)
+    return PairStore(Path(path), layout if crop_size is None else _with_crops(Path(path), layout, crop_size))
 
 
 def create_store(path: str | Path, head: Manifest, format: str = "bin", *, overwrite: bool = False) -> StoreWriter:
@@ -265,6 +332,39 @@ def finished_manifest(target: Path, format: str) -> Manifest | None:
     raw.finish_interrupted(target)
     path = target / raw.MANIFEST_NAME
     return read_manifest(path) if path.is_file() else None
+
+
+def _with_crops(path: Path, layout: StoreLayout, crop_size: int) -> StoreLayout:
+    if not layout.image_shapes:
+        raise UsageError(f"{path}: a store of patches; --crop-size needs one of convert --store whole")
+    smallest = min(min(shape) for shapes in layout.image_shapes.values() for shape in shapes)
+    if not 1 <= crop_size <= smallest:
+        raise UsageError(f"--crop-size is {crop_size}; allowed with the micrographs of {path}: 1 to {smallest}")
+    return dataclasses.replace(layout, patch_shape=(crop_size, crop_size))
+
+
+def _find_layout(path: Path, patch_size: int) -> StoreLayout:
+    if patch_size < 1:
+        raise UsageError(f"--patch-size is {patch_size}; allowed: 1 or more")
+    if not path.exists():
+        _refuse_unfinished(raw.partial_name(path.parent, path.name))
+        raise MissingInputError(f"{path}: not there; give a folder or .h5 file that cryoplug convert wrote")
+    if path.is_file() and path.suffix == ".bin":
+        return raw.raw_layout(path.parent, patch_size=patch_size)
+    if path.is_file():
+        from cryoplug.store.hdf5_guard import hdf5_layout
+
+        return hdf5_layout(path)
+    if not (path / raw.MANIFEST_NAME).is_file():
+        if (path / HDF5_NAME).is_file():
+            return _find_layout(path / HDF5_NAME, patch_size)
+        _refuse_unfinished(raw.journal_path(path), raw.partial_name(path, HDF5_NAME))
+        if not raw.bare_bins(path):
+            raise FormatError(
+                f"{path}: no store here; allowed: {raw.MANIFEST_NAME} with bins, {HDF5_NAME}, or "
+                f"{' and '.join(raw.BIN_NAMES['train'])}; make one with cryoplug convert"
+            )
+    return raw.raw_layout(path, patch_size=patch_size)
 
 
 def _refuse_unfinished(*leftovers: Path) -> None:
