@@ -190,7 +190,7 @@ class _PixelBytes:
         done, size = 0, buffer.nbytes
         offset += header.data_offset
         while done < size:
-            got = self._read_into(buffer[done:], offset + done)
+            got = self._read_some(buffer[done:], offset + done)
             if got == 0:
                 raise FormatError(
                     f"{header.path}: changed while reading: it ends at byte {offset + done}, "
@@ -198,7 +198,7 @@ class _PixelBytes:
                 )
             done += got
 
-    def _read_into(self, place: memoryview, offset: int) -> int:
+    def _read_some(self, place: memoryview, offset: int) -> int:
         with read_errors(self.header.path):
             return patiently(lambda: os.preadv(self._descriptor, [place], offset), again=self._open_again)
 
