@@ -183,6 +183,14 @@ def _check_working_folder() -> None:
 def _failure(arguments: list[str], message: str, exit_code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    command = next((word for word in arguments if word in COMMANDS), None)
-    click.echo(printable(f"cryoplug{' ' + command if command else ''}: error: {message}"), err=True)
+    click.echo(printable(f"{_called(arguments)}: error: {message}"), err=True)
     return exit_code
+
+
+def _called(arguments: list[str]) -> str:
+    """Give the command in words: ``cryoplug convert``, or that of a plugin, ``cryoplug relion convert``."""
+    last = next((index for index, word in enumerate(arguments) if word in COMMANDS), None)
+    if last is None:
+        return "cryoplug"
+    before = [] if any(word.startswith("-") for word in arguments[:last]) else arguments[:last]
+    return " ".join(["cryoplug", *before, arguments[last]])

@@ -32,8 +32,8 @@ class Kind:
 
 MICROGRAPHS = Kind(1, "MicrographsData.star.relion", "MicrographGroupMetadata.star.relion")
 LOGFILE = Kind(13, "LogFile.pdf.relion", "LogFile.pdf.relion")
-PARAMETERS = Kind(15, "ParamsData.json.cryoplug", "ParamsData.json.cryoplug")
-"""A text that RELION's Display button prints."""
+PARAMETERS = Kind(15, "ProcessData.json.cryoplug.model", "ParamsData.json.cryoplug.model")
+"""What a job found out and another one needs. RELION has no type for networks; this is that of polishing, a text."""
 
 
 @dataclass(frozen=True)

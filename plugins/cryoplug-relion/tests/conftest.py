@@ -50,15 +50,16 @@ def shared_folder(name: str) -> Path:
     return root / "data" / name
 
 
-def make_micrograph(path: Path, *, seed: int, side: int = 160) -> None:
+def make_micrograph(path: Path, *, seed: int, side: int = 160, noise_seed: int = 0) -> None:
     """Write dark discs in noise, 2.5 angstrom a pixel."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side]
     image = np.zeros((side, side), np.float32)
     for cy, cx in random.uniform(20, side - 20, (6 + side // 64, 2)):
-        image -= 1.0 * (np.hypot(y - cy, x - cx) < 10)
+        image -= 2.5 * (np.hypot(y - cy, x - cx) < 10)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_mrc(path, image + random.normal(50, 1.5, image.shape).astype(np.float32), pixel_size_angstrom=2.5)
+    noise = np.random.default_rng([seed, noise_seed]).normal(50, 1.5, image.shape).astype(np.float32)
+    write_mrc(path, image + noise, pixel_size_angstrom=2.5)
 
 
 def star_text(names: list[str], *, columns: dict[str, list[str]] | None = None) -> str:
@@ -107,6 +108,16 @@ class Project:
         for number, name in zip(numbers, names, strict=True):
             make_micrograph(self / name, seed=number, side=side)
         return names
+
+    def halves(
+        self, numbers: list[int], names: list[str], *, sides: tuple[str, str] = ("_EVN", "_ODD")
+    ) -> list[list[str]]:
+        """Make the two halves of each micrograph beside it; give the names of both sides."""
+        made = [[name.replace(".mrc", f"{side}.mrc") for name in names] for side in sides]
+        for noise_seed, side in enumerate(made, start=1):
+            for number, name in zip(numbers, side, strict=True):
+                make_micrograph(self / name, seed=number, noise_seed=noise_seed)
+        return made
 
     def star(self, names: list[str], path: str = "CtfFind/job003/micrographs_ctf.star", **fields: object) -> str:
         """Write a list of micrographs; give its name."""
