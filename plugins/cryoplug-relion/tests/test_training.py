@@ -132,9 +132,8 @@ def test_two_inputs_are_one_too_many(with_halves: tuple[Project, str]) -> None:
 
 def test_movies_become_halves(project: Project) -> None:
     import numpy as np
-    from cryoplug.formats.mrc import write_mrc
-
     from conftest import OPTICS_30001
+    from cryoplug.formats.mrc import write_mrc
 
     # A stack of frames: the writer of micrographs makes single images, so the header is changed to five sections.
     random = np.random.default_rng(1)
