@@ -1,13 +1,14 @@
 # Each target makes the virtual environment it needs: a fresh machine needs Python and make, nothing else.
 PYTHON ?= python3
 VENV ?= .venv
+PLUGINS_VENV ?= .venv-plugins
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -q
 
 FUZZ_SECONDS ?= 300
 
-.PHONY: demo test lint fuzz faults clean
+.PHONY: demo test plugins lint fuzz faults clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +22,10 @@ demo: $(STAMP)
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# Every plugin in an environment of its own, with the programs that it belongs to where they can be installed.
+plugins:
+	PYTHON=$(PYTHON) plugins/test_all.sh $(PLUGINS_VENV) $(PYTEST_ARGS)
+
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
@@ -33,4 +38,4 @@ faults: $(STAMP)
 	$(BIN)/python -m faults
 
 clean:
-	rm -rf $(VENV) demo_output build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PLUGINS_VENV) demo_output build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -18,7 +18,7 @@ FILE_NAME = "logfile.pdf"
 _PAGE_INCHES = (11.7, 8.3)
 _DPI = 150
 _LINES = 46
-_LETTERS = 118
+_LETTERS = 140
 _RAW, _DENOISED = "#4477aa", "#cc3311"
 
 

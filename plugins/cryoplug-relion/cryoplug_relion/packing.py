@@ -24,8 +24,8 @@ from cryoplug_relion.supervisor import ENDINGS_WITH_RESULT, outputs_are_complete
 from cryoplug_relion.talk import Talk
 
 HALVES_NOTE = (
-    "even and odd halves are sums of every other frame, not dose-weighted: each is normalised by itself, and so is every "
-    "micrograph that is denoised later"
+    "halves are sums of every other frame, not dose-weighted: each is normalised by itself, as is every micrograph "
+    "denoised later"
 )
 _SHOWN_PAIRS = 3
 

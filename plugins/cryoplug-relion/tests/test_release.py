@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import HEADS, shared_folder
+from relion_project import HEADS, shared_folder
 
 from cryoplug_relion.release import release_of_job
 

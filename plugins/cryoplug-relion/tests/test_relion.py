@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Project
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.formats.star import read_star
+from relion_project import Project
 
 IMPORT, DENOISE = "Import/job001/", "External/job002/"
 SUCCEEDED, FAILED, ABORTED = "2", "3", "4"

@@ -10,8 +10,8 @@ import time
 
 import pytest
 from as_relion import external_command, job_options
-from conftest import Project, make_micrograph
 from cryoplug.formats.star import read_star
+from relion_project import Project, make_micrograph
 
 from cryoplug_relion.commands import SHARE
 from cryoplug_relion.release import release_of_job

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Project
 from cryoplug.formats.star import read_star
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.store.pairs import open_store
+from relion_project import Project
 
 SUCCESS, FAILURE = "RELION_JOB_EXIT_SUCCESS", "RELION_JOB_EXIT_FAILURE"
 SMALL = ("--patch_size", "64", "--stride", "48", "--j", "1")
@@ -132,8 +132,8 @@ def test_two_inputs_are_one_too_many(with_halves: tuple[Project, str]) -> None:
 
 def test_movies_become_halves(project: Project) -> None:
     import numpy as np
-    from conftest import OPTICS_30001
     from cryoplug.formats.mrc import write_mrc
+    from relion_project import OPTICS_30001
 
     # A stack of frames: the writer of micrographs makes single images, so the header is changed to five sections.
     random = np.random.default_rng(1)
