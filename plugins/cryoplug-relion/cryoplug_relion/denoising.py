@@ -18,7 +18,7 @@ from cryoplug.workflows.discovery import discover
 from cryoplug_relion import nodes
 from cryoplug_relion.inputs import only_micrographs
 from cryoplug_relion.logfile import FILE_NAME as LOGFILE
-from cryoplug_relion.logfile import Logfile, check_logfile
+from cryoplug_relion.logfile import Logfile, check_logfile, listed
 from cryoplug_relion.pictures import View, view
 from cryoplug_relion.release import release_of_job
 from cryoplug_relion.supervisor import ENDINGS_WITH_RESULT, outputs_are_complete
@@ -143,9 +143,14 @@ def _summary(request: DenoiseRequest, batch: BatchResult) -> list[str]:
         f"{counts['failed']} failed",
         "Denoised micrographs are for looking and picking; extract particles from the raw ones.",
         "",
-        *(["Failed, and left out of the STAR file:"] if batch.failed else []),
-        *(f"  {item.message or item.input}" for item in batch.failed),
+        *listed("Failed, and left out of the STAR file:", [item.message for item in batch.failed]),
+        *listed("Warnings:", [f"{item.input}: {item.message}" for item in batch.files if _is_warning(item)]),
     ]
+
+
+def _is_warning(result: FileResult) -> bool:
+    """Tell whether a micrograph is done, but with a remark."""
+    return result.status == "done" and bool(result.message)
 
 
 def _remarks(output: Path, raw: View, denoised: View) -> list[str]:
@@ -153,7 +158,8 @@ def _remarks(output: Path, raw: View, denoised: View) -> list[str]:
     return [
         f"denoised: {output.name}",
         "pixel size " + ("unknown" if size is None else f"{size:.4g} Å"),
-        f"standard deviation of the middle: raw {raw.detail.std():.4g}, denoised {denoised.detail.std():.4g}",
+        f"standard deviation of the middle: {raw.detail.std():.4g} raw,",
+        f"{denoised.detail.std():.4g} denoised",
         "",
         "Every picture has its own grey scale: half a percent of",
         "the pixels are black, half a percent white.",

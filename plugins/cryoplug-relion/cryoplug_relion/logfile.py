@@ -19,6 +19,7 @@ _PAGE_INCHES = (11.7, 8.3)
 _DPI = 150
 _LINES = 46
 _LETTERS = 140
+_MOST_LISTED = 100
 _RAW, _DENOISED = "#4477aa", "#cc3311"
 
 
@@ -105,6 +106,14 @@ def check_logfile(path: Path) -> None:
     payload = path.read_bytes()
     if not payload.startswith(b"%PDF-") or not payload.rstrip().endswith(b"%%EOF"):
         raise StorageError(f"{path}: reading it back gave no whole PDF; check the disk")
+
+
+def listed(title: str, items: Sequence[str]) -> list[str]:
+    """Give lines of a list below its title; none for an empty one, and of a very long one the beginning."""
+    if not items:
+        return []
+    more = [f"  and {len(items) - _MOST_LISTED} more; see run.out and run.err"] if len(items) > _MOST_LISTED else []
+    return ["", title, *(f"  {item}" for item in items[:_MOST_LISTED]), *more]
 
 
 def _picture(axes: Any, image: Image, caption: str) -> None:

@@ -17,7 +17,7 @@ from cryoplug.workflows.convert import list_pairs as pairs_of
 from cryoplug_relion import nodes
 from cryoplug_relion.inputs import STORE_NAME, lasting_list, micrographs_or_movies
 from cryoplug_relion.logfile import FILE_NAME as LOGFILE
-from cryoplug_relion.logfile import Logfile, check_logfile
+from cryoplug_relion.logfile import Logfile, check_logfile, listed
 from cryoplug_relion.pictures import Image
 from cryoplug_relion.release import release_of_job
 from cryoplug_relion.supervisor import ENDINGS_WITH_RESULT, outputs_are_complete
@@ -52,8 +52,7 @@ class Packed:
             f"            of {len(self.batch.files)} micrographs, of which {len(failed)} failed",
             *([HALVES_NOTE] if self.request.pairs == "halves" else []),
             "",
-            *(["Failed, and left out:"] if failed else []),
-            *(f"  {item.message or item.input}" for item in failed),
+            *listed("Failed, and left out:", [item.message for item in failed]),
         ]
 
 

@@ -14,6 +14,7 @@ DETAIL_PX = 400
 SPECTRUM_PX = 2048
 _BAND_ROWS = 256
 _RINGS = 128
+_BORDER = 32
 
 Image = npt.NDArray[np.float32]
 
@@ -52,8 +53,12 @@ def view(source: MicrographSource) -> View:
 
 
 def grey_limits(image: Image) -> tuple[float, float]:
-    """Give the values that are drawn black and white: all but the extreme half percent lies between."""
-    low, high = np.percentile(image, [0.5, 99.5])
+    """Give the values that are drawn black and white: all but the extreme half percent lies between.
+
+    The borders do not count: convolutions that see zeros beyond them leave a dark frame around a denoised image.
+    """
+    y, x = (length // _BORDER for length in image.shape)
+    low, high = np.percentile(image[y : image.shape[0] - y, x : image.shape[1] - x], [0.5, 99.5])
     return float(low), float(high) if high > low else float(low) + 1
 
 

@@ -60,6 +60,21 @@ def make_micrograph(path: Path, *, seed: int, side: int = 160, noise_seed: int =
     write_mrc(path, image + noise, pixel_size_angstrom=2.5)
 
 
+def make_movie(path: Path, *, seed: int, frames: int = 6, side: int = 128) -> None:
+    """Write a stack of counted frames of bright discs, 2.5 angstrom a pixel."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side]
+    signal = sum((np.hypot(y - cy, x - cx) < 12) * 4.0 for cy, cx in random.uniform(20, side - 20, (6, 2)))
+    pixels = random.poisson(3 + signal, (frames, side, side)).astype(np.float32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_mrc(path, pixels.reshape(-1, side), pixel_size_angstrom=2.5)
+    # The writer makes single images: the header is changed to as many sections as there are frames.
+    raw = bytearray(path.read_bytes())
+    raw[4:12] = np.array([side, frames], "<i4").tobytes()
+    raw[32:40] = np.array([side, 1], "<i4").tobytes()
+    path.write_bytes(raw)
+
+
 def star_text(names: list[str], *, columns: dict[str, list[str]] | None = None) -> str:
     """Write a list of micrographs as RELION 3.1 does."""
     more = columns or {}

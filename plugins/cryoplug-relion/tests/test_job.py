@@ -151,6 +151,19 @@ def test_all_micrographs_bad_is_a_failure_whose_log_says_why(project: Project) -
     assert (project / job / "logfile.pdf").is_file()
 
 
+@pytest.mark.parametrize("limit", ["ulimit -v 400000", "ulimit -f 16"], ids=["memory", "disk"])
+def test_memory_or_disk_that_runs_out_is_a_failure(project: Project, limit: str) -> None:
+    star, job = project.star(project.micrographs(1)), project.job()
+    command = (
+        f"{limit}; exec cryoplug relion denoise --o {job} --in_mics {star} --checkpoint {project.checkpoint} --j 1"
+    )
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=project.folder, env=project.environment, capture_output=True, check=False
+    )
+    assert done.returncode != 0
+    assert project.ends(job) == [FAILURE], done.stderr
+
+
 def test_wrong_usage_makes_no_folder(project: Project) -> None:
     project.run("denoise", "--o", "External/job009/", "--nonsense")
     assert not (project / "External").exists()

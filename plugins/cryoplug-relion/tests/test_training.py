@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from cryoplug.formats.star import read_star
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.store.pairs import open_store
-from relion_project import Project
+from relion_project import OPTICS_30001, Project, make_movie
 
 SUCCESS, FAILURE = "RELION_JOB_EXIT_SUCCESS", "RELION_JOB_EXIT_FAILURE"
 SMALL = ("--patch_size", "64", "--stride", "48", "--j", "1")
@@ -130,31 +129,32 @@ def test_two_inputs_are_one_too_many(with_halves: tuple[Project, str]) -> None:
     assert project.ends(job) == [FAILURE]
 
 
-def test_movies_become_halves(project: Project) -> None:
-    import numpy as np
-    from cryoplug.formats.mrc import write_mrc
-    from relion_project import OPTICS_30001
-
-    # A stack of frames: the writer of micrographs makes single images, so the header is changed to five sections.
-    random = np.random.default_rng(1)
-    y, x = np.mgrid[:128, :128]
-    signal = sum((np.hypot(y - cy, x - cx) < 12) * 4.0 for cy, cx in random.uniform(20, 108, (6, 2)))
-    frames = (random.poisson(3 + signal, (6, 128, 128))).astype(np.float32)
-    for number in (1, 2):
-        path = project / f"Movies/mov_{number}.mrcs"
-        path.parent.mkdir(exist_ok=True)
-        write_mrc(path.with_suffix(".mrc"), frames.reshape(-1, 128), pixel_size_angstrom=2.5)
-        raw = bytearray(path.with_suffix(".mrc").read_bytes())
-        raw[4:12] = np.array([128, 6], "<i4").tobytes()
-        raw[28:40] = np.array([128, 128, 1], "<i4").tobytes()
-        path.write_bytes(raw)
-        path.with_suffix(".mrc").unlink()
+def movie_list(project: Project, numbers: list[int]) -> str:
+    for number in numbers:
+        make_movie(project / f"Movies/mov_{number}.mrcs", seed=number)
     table = "data_movies\n\nloop_\n_rlnMicrographMovieName #1\n_rlnOpticsGroup #2\n"
-    rows = "".join(f"Movies/mov_{number}.mrcs 1\n" for number in (1, 2))
+    rows = "".join(f"Movies/mov_{number}.mrcs 1\n" for number in numbers)
+    optics = OPTICS_30001.replace("_rlnMicrographPixelSize #3\n", "").replace(" 2.5 2.5 ", " 2.5 ")
     (project / "Import").mkdir()
-    (project / "Import/movies.star").write_text(f"{OPTICS_30001}\n# version 30001\n\n{table}{rows}")
-    job = project.job()
-    done = project.run("convert", "--o", job, "--in_movies", "Import/movies.star", *SMALL)
+    (project / "Import/movies.star").write_text(f"{optics}\n# version 30001\n\n{table}{rows}")
+    return "Import/movies.star"
+
+
+def test_movies_become_halves(project: Project) -> None:
+    star, job = movie_list(project, [1, 2]), project.job()
+    done = project.run("convert", "--o", job, "--in_movies", star, *SMALL)
     assert done.returncode == 0, done.stderr
     assert project.ends(job) == [SUCCESS]
-    assert Path(project / job / "store/dataset.json").is_file()
+
+
+def test_micrographs_of_relions_motion_correction_lead_to_their_movies(relion_project: Project) -> None:
+    project = relion_project
+    star, job = movie_list(project, [1, 2]), project.job()
+    own = ["--use_own", "--j", "1", "--bin_factor", "1", "--bfactor", "150", "--patch_x", "1", "--patch_y", "1"]
+    project.relion("relion_run_motioncorr", "--i", star, "--o", "MotionCorr/job002/", *own)
+    done = project.run("convert", "--o", job, "--in_mics", "MotionCorr/job002/corrected_micrographs.star", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert project.ends(job) == [SUCCESS]
+    with open_store(project / job / "store") as store:
+        assert store.manifest.pairs == "halves" and store.count("train") > 0
+    assert "mov_1.mrcs: done" in done.stdout
