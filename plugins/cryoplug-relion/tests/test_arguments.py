@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import click
@@ -110,3 +112,9 @@ def test_every_request_field_that_a_user_may_want_is_an_option() -> None:
     own = {"inputs", "output", "star", "threads", "as_json", "watch", "poll", "settle", "idle_exit"}
     offered = {item.name for item in commands.denoise.params}
     assert {item.name for item in denoise.params} - own <= offered
+
+
+def test_commands_load_nothing_heavy_before_there_are_two_processes() -> None:
+    code = "import sys, cryoplug_relion.commands; print(*sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
