@@ -28,6 +28,15 @@ from cryoplug.cli.progress import file_progress
     help="Range of underfocus in micrometres.",
 )
 @click.option("--particles", type=int, default=None, help="Particles on each micrograph [default: by its area].")
+@click.option(
+    "--map",
+    "density",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Density map (MRC, CCP4) of the molecule [default: five invented shapes].",
+)
+@click.option(
+    "--map-threshold", type=float, help="Density that belongs to the molecule [default: above mean plus one sigma]."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Micrograph n follows from the seed and n alone.")
 @overwrite_option
 @json_option
@@ -41,6 +50,8 @@ def simulate(
     dose: float,
     defocus: tuple[float, float],
     particles: int | None,
+    density: Path | None,
+    map_threshold: float | None,
     seed: int,
     overwrite: bool,
     as_json: bool,
@@ -48,8 +59,9 @@ def simulate(
     """Make micrographs with a known truth.
 
     Writes OUTPUT/noisy, its halves OUTPUT/even and OUTPUT/odd (noisy = even + odd, noise independent), the expected
-    counts without noise OUTPUT/clean, and OUTPUT/micrographs.star. Spheres, shells, rods, rings and clusters in
-    uneven ice; weak-phase CTF at 300 kV, Cs 2.7 mm, amplitude contrast 0.1; counting detector, Poisson noise.
+    counts without noise OUTPUT/clean, those of the particles in even ice OUTPUT/particles_only, and
+    OUTPUT/micrographs.star. A map's molecule, or spheres, shells, rods, rings and clusters, in uneven ice; weak-phase
+    CTF at 300 kV, Cs 2.7 mm, amplitude contrast 0.1; counting detector, Poisson noise.
 
     Example: cryoplug simulate -o simulated --count 6 --size 2048 --pixel-size 2.6 --dose 40 --defocus 0.8 2.5
     """
@@ -64,6 +76,7 @@ def simulate(
         defocus_um=defocus,
         particles=particles,
         seed=seed,
+        density=None if density is None else workflow.read_density(density, map_threshold),
     )
 
     request = workflow.SimulateRequest(output=output, count=count, settings=settings, overwrite=overwrite)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option
 from cryoplug.cli.output import echo_result, printable_name, say
@@ -27,9 +28,17 @@ if TYPE_CHECKING:
     "model_options",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Of the model; unet: depth=3, width=32, norm=none or group. May be repeated.",
+    help="Of the model; unet: depth=3, width=32, norm=none or group, stem=1, 2 or 4, skip=input or none. May be repeated.",
+)
+@click.option(
+    "--recipe",
+    type=click.Choice(["auto", "founding", "halves"]),
+    default="auto",
+    show_default=True,
+    help="Defaults of the options below; auto: halves for a store of halves, else founding.",
 )
 @click.option("--epochs", type=int, default=5, show_default=True, help="Passes over the training patches.")
+@click.option("--minutes", type=float, help="Train for about so long instead of --epochs.")
 @click.option("--lr", type=float, default=0.001, show_default=True, help="Adam's learning rate.")
 @click.option(
     "--schedule",
@@ -83,6 +92,27 @@ if TYPE_CHECKING:
     show_default=True,
     help="dihedral: turn and mirror each pair at random; halves: exchange even and odd, too.",
 )
+@click.option(
+    "--mix",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="With --augment halves: train on mixtures of the halves, nearly as clean as their sum at 0.5.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Of a GPU's layers; weights and loss stay float32. auto: bf16 for unet and residual_cnn.",
+)
+@click.option(
+    "--cache",
+    type=click.Choice(["auto", "none", "ram", "gpu"]),
+    default="auto",
+    show_default=True,
+    help="Where the set stays after it was read once; auto: on the GPU, when it fits.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=int, default=None, help="CPU threads; all by default.")
 @click.option(
@@ -94,7 +124,9 @@ if TYPE_CHECKING:
 )
 @overwrite_option
 @json_option
+@click.pass_context
 def train(
+    context: click.Context,
     data: Path | None,
     data_dir: Path | None,
     stream: bool,
@@ -107,6 +139,7 @@ def train(
     resume: bool,
     overwrite: bool,
     as_json: bool,
+    recipe: str,
     **fields: Any,
 ) -> None:
     """Train a network on pairs of noisy and clean patches.
@@ -114,7 +147,8 @@ def train(
     Adam minimises mean((network(noisy) - clean)^2), or another --loss; the epoch with the lowest validation loss is
     kept. Killed at any moment, the same command goes on where it stopped and ends with the same weights, bit for bit.
 
-    For pairs of halves: --augment halves --schedule cosine --warmup-steps 100 --ema 0.999 --clip-norm 1 --model unet.
+    For a store of halves what you do not give is --augment halves --mix 0.5 --schedule cosine --warmup-steps 200
+    --ema 0.999 --clip-norm 1, a --batch-size of 2 million pixels, and for the unet depth=3 width=64 stem=2 skip=none.
 
     Example: cryoplug train dataset/ --epochs 5 --save --checkpoint-dir saved_models
     """
@@ -124,6 +158,9 @@ def train(
 
     if (data is None) == (data_dir is None):
         raise UsageError("give the training data once: as DATA or with --data-dir")
+    given = frozenset(name for name in fields if context.get_parameter_source(name) is not ParameterSource.DEFAULT)
+    if {"epochs", "minutes"} <= given and fields["minutes"] is not None:
+        raise UsageError("--epochs and --minutes both say when training ends; give one of them")
     request = TrainRequest(
         data or data_dir or Path(),
         TrainConfig(max_batches=max_batches or None, model_options=parse_model_options(model_options), **fields),
@@ -133,6 +170,8 @@ def train(
         val_indices=val_indices,
         resume=resume,
         overwrite=overwrite,
+        recipe=recipe,
+        given=given,
     )
     result = run(request, lambda event: _show(event, as_json=as_json))
     if result.already_finished and as_json:

@@ -28,9 +28,11 @@ def convolve_to_one(images: torch.Tensor, layer: nn.Conv2d) -> torch.Tensor:
     Returns
     -------
     torch.Tensor
-        ``(b, 1, y, x)``: what ``layer(images)`` gives, to rounding. Other devices than the CPU use the layer itself.
+        ``(b, 1, y, x)``: what ``layer(images)`` gives, to rounding. Other devices than the CPU use the layer itself, and so
+        does another precision than that of the weights (autocast).
     """
-    if images.device.type != "cpu" or not images.is_contiguous(memory_format=torch.channels_last):
+    plain = images.device.type != "cpu" or images.dtype != layer.weight.dtype
+    if plain or not images.is_contiguous(memory_format=torch.channels_last):
         return layer(images)
     return _ConvolveToOne.apply(images, layer.weight, layer.bias)
 

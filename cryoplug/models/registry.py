@@ -45,6 +45,8 @@ class ModelSpec:
     """Float32 values that a pixel of a tile takes at most while the network runs; 0: estimated from the widest layer."""
     uses_whole_image: bool = False
     """Whether the result depends on all pixels at once (a norm over the image): then tiles cannot equal the whole."""
+    mixed_precision: bool = False
+    """Whether training with layers in bfloat16 was tried: then ``--precision auto`` does so on a GPU."""
     configurator: str | Callable[..., ModelSpec] | None = None
     """Where the numbers above depend on the config: ``"package.module:function"`` or the function, called as
     ``configurator(spec, **config)``; returns the completed entry. It must not import torch."""
@@ -134,6 +136,7 @@ RESIDUAL_CNN = ModelSpec(
     factory="cryoplug.models.residual_cnn:build",
     receptive_field_px=12,
     layers=_deep_layers(12, 32),
+    mixed_precision=True,
 )
 FOUNDING_MODELS = (CRYO_CNN, RESIDUAL_CNN)
 """The two networks whose checkpoints may be nothing but ``.bin`` files."""
@@ -142,6 +145,7 @@ UNET = ModelSpec(
     description="residual U-Net, options depth (3), width (32) and norm (none or group); 1,946,561 parameters",
     factory="cryoplug.models.unet:build",
     receptive_field_px=0,
+    mixed_precision=True,
     configurator="cryoplug.models.unet_geometry:configure",
 )
 """Its numbers depend on its options: ask `ModelSpec.configured`."""

@@ -1,4 +1,4 @@
-"""A residual U-Net: sees far by halving the image, adds a correction to its input, and begins as the identity."""
+"""A residual U-Net: sees far by halving the image; computes a correction of its input, or the image itself."""
 
 from __future__ import annotations
 
@@ -30,25 +30,27 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """Map a noisy image ``(b, 1, y, x)`` of any size to the image plus a learnt correction.
+    """Map a noisy image ``(b, 1, y, x)`` of any size to a denoised one; see `cryoplug.models.unet_geometry.configure`.
 
-    Halving is the mean of 2x2 pixels, doubling repeats them: both keep to the grid of multiples of ``2**depth``.
+    Halving is the mean of 2x2 pixels, doubling repeats them: both keep to the grid of multiples of
+    ``stem * 2**depth``.
     """
 
-    def __init__(self, *, depth: int, width: int, norm: str) -> None:
+    def __init__(self, *, depth: int, width: int, norm: str, stem: int, skip: str) -> None:
         super().__init__()
-        self.depth = depth
-        for name, (channels_in, channels_out) in block_channels(depth, width).items():
+        self.depth, self.stem = depth, stem
+        self.adds_input = skip == "input"
+        for name, (channels_in, channels_out) in block_channels(depth, width, stem).items():
             self.add_module(name, Block(channels_in, channels_out, norm))
-        self.output = nn.Conv2d(width, 1, 3, padding=1)
+        self.output = nn.Conv2d(width, stem**2, 3, padding=1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Denoise; a size off the grid is continued at the bottom and on the right with the last row and column."""
         height, width = images.shape[-2:]
-        bottom, right = (-side % (1 << self.depth) for side in (height, width))
+        bottom, right = (-side % (self.stem << self.depth) for side in (height, width))
         padded = functional.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
         blocks = dict(self.named_children())
-        hidden, skips = padded, []
+        hidden, skips = functional.pixel_unshuffle(padded, self.stem) if self.stem > 1 else padded, []
         for level in range(self.depth):
             hidden = blocks[f"down{level}"](hidden)
             skips.append(hidden)
@@ -57,21 +59,29 @@ class UNet(nn.Module):
         for level in reversed(range(self.depth)):
             hidden = functional.interpolate(hidden, scale_factor=2, mode="nearest")
             hidden = blocks[f"up{level}"](torch.cat((skips.pop(), hidden), dim=1))
-        return (padded + convolve_to_one(hidden, self.output))[..., :height, :width]
+        result = self._outputs(hidden)
+        return (padded + result if self.adds_input else result)[..., :height, :width]
+
+    def _outputs(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self.stem == 1:
+            return convolve_to_one(hidden, self.output)
+        return functional.pixel_shuffle(self.output(hidden), self.stem)
 
 
-def build(*, seed: int = 0, depth: int = 3, width: int = 32, norm: str = "none") -> UNet:
+def build(
+    *, seed: int = 0, depth: int = 3, width: int = 32, norm: str = "none", stem: int = 1, skip: str = "input"
+) -> UNet:
     """Make the network: He weights drawn from `seed`, smaller ones around the shortcuts, an output of zero.
 
     Parameters
     ----------
     seed
         Decides all weights; torch's own random state is not touched.
-    depth, width, norm
+    depth, width, norm, stem, skip
         See `cryoplug.models.unet_geometry.configure`, which checks them.
     """
     with torch.random.fork_rng(devices=[]):
-        network = UNet(depth=depth, width=width, norm=norm)
+        network = UNet(depth=depth, width=width, norm=norm, stem=stem, skip=skip)
     generator = torch.Generator().manual_seed(seed)
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d):

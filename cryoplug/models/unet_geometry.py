@@ -8,6 +8,8 @@ from cryoplug.errors import UsageError
 from cryoplug.models.registry import KERNEL_SIDE, ModelSpec
 
 NORMS = ("none", "group")
+STEMS = (1, 2, 4)
+SKIPS = ("input", "none")
 MAX_DEPTH = 6
 MAX_CHANNELS = 2048
 GROUPS = 8
@@ -16,7 +18,9 @@ _BLOCK_RADIUS = 2
 """Two 3x3 convolutions."""
 
 
-def configure(spec: ModelSpec, *, depth: int = 3, width: int = 32, norm: str = "none") -> ModelSpec:
+def configure(
+    spec: ModelSpec, *, depth: int = 3, width: int = 32, norm: str = "none", stem: int = 1, skip: str = "input"
+) -> ModelSpec:
     """Return the entry of a U-Net of this configuration.
 
     Parameters
@@ -26,9 +30,16 @@ def configure(spec: ModelSpec, *, depth: int = 3, width: int = 32, norm: str = "
     depth
         How often the image is halved, 1 to 6.
     width
-        Channels at full resolution; every halving doubles them, up to 2048 in all.
+        Channels at the finest level; every halving doubles them, up to 2048 in all.
     norm
         ``none`` or ``group``; see docs/decisions/0007-unet-without-norm.md.
+    stem
+        1, 2 or 4: the finest level has one grid point for stem x stem pixels, which become its channels. A network of
+        twice the width is then as fast, and sees twice as far.
+    skip
+        ``input``: the network computes a correction that is added to its input, and begins as the identity. ``none``: it
+        computes the image itself and begins with 0, which learns faster where noise is most of the input; see
+        docs/decisions/0008-mixtures-of-halves.md.
 
     Raises
     ------
@@ -44,14 +55,18 @@ def configure(spec: ModelSpec, *, depth: int = 3, width: int = 32, norm: str = "
         problems.append(f"width {width} (allowed with norm group: multiples of {GROUPS})")
     if norm not in NORMS:
         problems.append(f"norm {norm!r} (allowed: {', '.join(NORMS)})")
+    if type(stem) is not int or stem not in STEMS:
+        problems.append(f"stem {stem!r} (allowed: {', '.join(map(str, STEMS))})")
+    if skip not in SKIPS:
+        problems.append(f"skip {skip!r} (allowed: {', '.join(SKIPS)})")
     if problems:
         raise UsageError(f"model {spec.id}: " + "; ".join(problems))
     return dataclasses.replace(
         spec,
-        receptive_field_px=receptive_radius(depth),
-        size_multiple=1 << depth,
-        tensor_shapes=_tensor_shapes(depth, width, norm),
-        tile_channels=8 * width,
+        receptive_field_px=receptive_radius(depth, stem),
+        size_multiple=stem << depth,
+        tensor_shapes=_tensor_shapes(depth, width, norm, stem),
+        tile_channels=8 * -(-width // stem**2),
         uses_whole_image=norm == "group",
     )
 
@@ -61,20 +76,24 @@ def channels_at(level: int, width: int) -> int:
     return width << level
 
 
-def receptive_radius(depth: int) -> int:
+def receptive_radius(depth: int, stem: int = 1) -> int:
     """Return how far an output pixel looks at most, over all its positions on the pooling grid."""
     reaches = []
-    for position in range(1 << depth):
-        first, last = _reach(0, depth, position - 1, position + 1)
-        reaches += [position - first, last - position]
+    for position in range(stem << depth):
+        point = position // stem
+        first, last = _reach(0, depth, point - 1, point + 1)
+        reaches += [position - stem * first, stem * last + stem - 1 - position]
     return max(reaches)
 
 
-def block_channels(depth: int, width: int) -> dict[str, tuple[int, int]]:
+def block_channels(depth: int, width: int, stem: int = 1) -> dict[str, tuple[int, int]]:
     """Return (channels in, channels out) of every block by name: ``down0``, ..., ``middle``, ..., ``up0``."""
     blocks = {}
     for level in range(depth):
-        blocks[f"down{level}"] = (1 if level == 0 else channels_at(level - 1, width), channels_at(level, width))
+        blocks[f"down{level}"] = (
+            stem**2 if level == 0 else channels_at(level - 1, width),
+            channels_at(level, width),
+        )
     blocks["middle"] = (channels_at(depth - 1, width), channels_at(depth, width))
     for level in reversed(range(depth)):
         here = channels_at(level, width)
@@ -91,17 +110,17 @@ def _reach(level: int, depth: int, first: int, last: int) -> tuple[int, int]:
     return min(first, 2 * below_first) - _BLOCK_RADIUS, max(last, 2 * below_last + 1) + _BLOCK_RADIUS
 
 
-def _tensor_shapes(depth: int, width: int, norm: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def _tensor_shapes(depth: int, width: int, norm: str, stem: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
     shapes: dict[str, tuple[int, ...]] = {}
 
     def add(name: str, *shape: int) -> None:
         shapes[f"{name}.weight"] = shape
         shapes[f"{name}.bias"] = shape[:1]
 
-    for name, (inside, outside) in block_channels(depth, width).items():
+    for name, (inside, outside) in block_channels(depth, width, stem).items():
         for number, entering in ((1, inside), (2, outside)):
             add(f"{name}.conv{number}", outside, entering, KERNEL_SIDE, KERNEL_SIDE)
             if norm == "group":
                 add(f"{name}.norm{number}", outside)
-    add("output", 1, width, KERNEL_SIDE, KERNEL_SIDE)
+    add("output", stem**2, width, KERNEL_SIDE, KERNEL_SIDE)
     return tuple(shapes.items())

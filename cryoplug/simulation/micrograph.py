@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cryoplug.errors import UsageError
+from cryoplug.simulation.density_map import DensityMap, particle_from_map
 from cryoplug.simulation.detector import Detector, count_halves, expected_counts
 from cryoplug.simulation.optics import Optics, electron_wavelength_angstrom, interaction_constant, weak_phase_intensity
 from cryoplug.simulation.specimen import (
     FloatArray,
+    ParticleModel,
     add_particle,
     ice_granularity,
     ice_thickness,
@@ -61,6 +63,8 @@ class SimulationSettings:
     """Cs, 0 to 10."""
     amplitude_contrast: float = 0.1
     """0 to 0.5."""
+    density: DensityMap | None = None
+    """The molecule; None: the five invented shapes."""
 
     def __post_init__(self) -> None:
         """Name every field that is out of range at once."""
@@ -104,7 +108,11 @@ class SimulationSettings:
 
     def digest(self) -> str:
         """Return 12 hex digits that change when any setting does."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        density = fields.pop("density")
+        if density is not None:
+            fields["density"] = density.digest()
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,8 @@ class SimulatedMicrograph:
     """Second half, with noise of its own."""
     clean: ImageF32
     """Expected counts of the whole exposure: CTF, ice and MTF are in it, noise is not."""
+    particles_only: ImageF32
+    """Like `clean`, of the particles in ice that is even and has no grain."""
     defocus_um: float
     """Underfocus of this micrograph."""
     particles: tuple[tuple[str, float, float], ...]
@@ -153,7 +163,7 @@ def simulate_micrograph(settings: SimulationSettings, index: int) -> SimulatedMi
     )
     margin = _margin_px(optics, pixel)
     shape = (_fast_length(settings.size_px + 2 * margin),) * 2
-    models = particle_models(np.random.default_rng([settings.seed, 0]))
+    models = _models(settings)
     extent = settings.size_px * pixel
     placed = place_particles(models, settings.particle_count, extent_angstrom=(extent, extent), rng=rng)
     particles = tuple((models[choice].name, y / pixel, x / pixel) for choice, y, x in placed)
@@ -163,7 +173,10 @@ def simulate_micrograph(settings: SimulationSettings, index: int) -> SimulatedMi
         centre = (y / pixel + margin, x / pixel + margin)
         rotation = random_rotation(rng)
         add_particle(charge, models[choice], rotation=rotation, centre_px=centre, pixel_size_angstrom=pixel)
-    phase = interaction_constant(settings.voltage_kv) * spread_blobs(charge, pixel_size_angstrom=pixel)
+    width = models[0].blob_width_angstrom
+    potential = spread_blobs(charge, pixel_size_angstrom=pixel, width_angstrom=width)
+    phase = interaction_constant(settings.voltage_kv) * potential
+    bare = weak_phase_intensity(phase, optics, pixel_size_angstrom=pixel)
     phase += ICE_PHASE_RAD * ice_granularity(shape, pixel_size_angstrom=pixel, rng=rng)
     thickness = ice_thickness(shape, pixel_size_angstrom=pixel, mean_angstrom=ICE_THICKNESS_ANGSTROM, rng=rng)
 
@@ -171,7 +184,13 @@ def simulate_micrograph(settings: SimulationSettings, index: int) -> SimulatedMi
     intensity *= weak_phase_intensity(phase, optics, pixel_size_angstrom=pixel)
     clean = _expected(intensity, settings, margin)
     even, odd = count_halves(clean, rng)
-    return SimulatedMicrograph(even, odd, clean, optics.defocus_um, particles)
+    return SimulatedMicrograph(even, odd, clean, _expected(bare, settings, margin), optics.defocus_um, particles)
+
+
+def _models(settings: SimulationSettings) -> tuple[ParticleModel, ...]:
+    if settings.density is not None:
+        return (particle_from_map(settings.density),)
+    return particle_models(np.random.default_rng([settings.seed, 0]))
 
 
 def _expected(intensity: FloatArray, settings: SimulationSettings, margin: int) -> ImageF32:

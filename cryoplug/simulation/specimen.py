@@ -31,16 +31,18 @@ class ParticleModel:
     """One kind of particle, centred, in its own frame."""
 
     name: str
-    """``sphere``, ``shell``, ``rod``, ``ring`` or ``cluster``."""
+    """``sphere``, ``shell``, ``rod``, ``ring`` or ``cluster``; the name of a map."""
     points_angstrom: FloatArray
     """Centres of the blobs, ``(n, 3)`` in the order z, y, x."""
-    blob_volt_angstrom3: float
-    """Integral of the potential of one blob over space."""
+    blob_volt_angstrom3: float | FloatArray
+    """Integral of the potential of one blob over space: of each alike, or ``(n,)``."""
+    blob_width_angstrom: float = BLOB_WIDTH_ANGSTROM
+    """Standard deviation of a blob."""
 
     @property
     def radius_angstrom(self) -> float:
         """Radius of the ball around the origin that holds every blob to three standard deviations."""
-        return float(np.sqrt((self.points_angstrom**2).sum(axis=1).max()) + 3 * BLOB_WIDTH_ANGSTROM)
+        return float(np.sqrt((self.points_angstrom**2).sum(axis=1).max()) + 3 * self.blob_width_angstrom)
 
 
 def particle_models(rng: np.random.Generator) -> tuple[ParticleModel, ...]:
@@ -114,10 +116,13 @@ def add_particle(
         y, x = corner[:, 0] + step_y, corner[:, 1] + step_x
         share = np.abs(1 - step_y - fraction[:, 0]) * np.abs(1 - step_x - fraction[:, 1])
         inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        np.add.at(charge, (y[inside], x[inside]), share[inside] * model.blob_volt_angstrom3 / pixel_size_angstrom**2)
+        potential = share * model.blob_volt_angstrom3 / pixel_size_angstrom**2
+        np.add.at(charge, (y[inside], x[inside]), potential[inside])
 
 
-def spread_blobs(charge: FloatArray, *, pixel_size_angstrom: float) -> FloatArray:
+def spread_blobs(
+    charge: FloatArray, *, pixel_size_angstrom: float, width_angstrom: float = BLOB_WIDTH_ANGSTROM
+) -> FloatArray:
     """Give every blob its Gaussian width; the sum is kept, the borders wrap around.
 
     Parameters
@@ -126,6 +131,8 @@ def spread_blobs(charge: FloatArray, *, pixel_size_angstrom: float) -> FloatArra
         What `add_particle` filled.
     pixel_size_angstrom
         Sampling.
+    width_angstrom
+        Standard deviation of the blobs.
 
     Returns
     -------
@@ -134,7 +141,7 @@ def spread_blobs(charge: FloatArray, *, pixel_size_angstrom: float) -> FloatArra
     """
     shape = (charge.shape[0], charge.shape[1])
     # Sharing among four pixels has blurred a little already: by the variance f (1 - f), 1/6 pixel^2 in the mean.
-    variance = max(BLOB_WIDTH_ANGSTROM**2 - pixel_size_angstrom**2 / 6, 0.0)
+    variance = max(width_angstrom**2 - pixel_size_angstrom**2 / 6, 0.0)
     kernel = np.exp(-2 * np.pi**2 * variance * frequencies(shape, pixel_size_angstrom) ** 2)
     return np.fft.irfft2(np.fft.rfft2(charge) * kernel, s=shape)
 

@@ -136,6 +136,15 @@ class Manifest:
             return float(found)
         return None
 
+    @property
+    def halves_alike(self) -> bool:
+        """Whether even and odd have the same grey-value deviation, to 15 %, on all micrographs: equally strong noise."""
+        for entry in self.micrographs:
+            even, odd = ((record or {}).get("scale") for record in (entry.normalization, entry.clean_normalization))
+            if not (isinstance(even, float) and isinstance(odd, float) and 1 / 1.15 < even / (odd or 1e-30) < 1.15):
+                return False
+        return True
+
     def fingerprint(self) -> str:
         """Return the sha256 of what defines the training data, pixels included through their CRC-32.
 

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,19 @@ from cryoplug.store.writer import StoreWriter
 HDF5_NAME = "dataset.h5"
 HDF5_SUFFIXES = (".h5", ".hdf5")
 FORMATS = ("bin", "hdf5")
+_BAND_PIXELS = 1 << 18
+"""What is read at once where pixels are converted or cut: half a megabyte or one, which a core's own cache holds."""
+
+
+class Crop(NamedTuple):
+    """A window of a stored image; its size is the reader's."""
+
+    image: int
+    """Number of the stored image in its split."""
+    y: int
+    """First row."""
+    x: int
+    """First column."""
 
 
 class PairStore:
@@ -70,6 +84,20 @@ class PairStore:
         """Return the number of pairs in `split`: ``train`` or ``test``."""
         return len(self._runs[split][0].offsets) if split in self._runs else 0
 
+    def images(self, split: str = "train") -> int:
+        """Return how many images each side of `split` is stored as: one a patch."""
+        return len(self._runs[split][0].offsets) if split in self._runs else 0
+
+    def image_shape(self, image: int, split: str = "train") -> tuple[int, int]:
+        """Return (y, x) of a stored image."""
+        return self.patch_shape
+
+    def crop_of(self, index: int, split: str = "train") -> Crop:
+        """Return where pair number `index` lies: which stored image, and where in it."""
+        if not 0 <= index < self.count(split):
+            raise IndexError(f"{self.path}: patch {index} of {split}; allowed: 0 to {self.count(split) - 1}")
+        return Crop(int(index), 0, 0)
+
     def read(
         self, indices: Sequence[int] | np.ndarray, noisy: np.ndarray, clean: np.ndarray, *, split: str = "train"
     ) -> None:
@@ -89,7 +117,6 @@ class PairStore:
         FormatError
             The file became shorter since it was opened.
         """
-        count = self.count(split)
         for side, out in enumerate((noisy, clean)):
             if out.shape != (len(indices), *self.patch_shape) or out.dtype != np.float32 or not out.flags.c_contiguous:
                 raise ShapeError(
@@ -97,9 +124,53 @@ class PairStore:
                     f"{(len(indices), *self.patch_shape)}"
                 )
             for row, index in enumerate(indices):
-                if not 0 <= index < count:
-                    raise IndexError(f"{self.path}: patch {index} of {split}; allowed: 0 to {count - 1}")
-                self._read_one(self._runs[split][side], int(index), out[row])
+                self.read_crop(side, self.crop_of(int(index), split), out[row], split=split)
+
+    def read_crop(self, side: int, crop: Crop, out: np.ndarray, *, split: str = "train") -> None:
+        """Fill an array with a window of a stored image.
+
+        Parameters
+        ----------
+        side
+            0 noisy, 1 clean.
+        crop
+            Which image, and the window's first pixel.
+        out
+            C-contiguous ``(y, x)`` of the window's size, float32 or the store's own dtype.
+        split
+            ``train`` or ``test``.
+        """
+        height, width = out.shape
+        rows, columns = self.image_shape(crop.image, split)
+        if not (0 <= crop.y <= rows - height and 0 <= crop.x <= columns - width):
+            raise IndexError(
+                f"{self.path}: a window of {height}x{width} at {crop} leaves its image of {rows}x{columns}"
+            )
+        if width == columns:
+            self.read_pixels(side, crop.image, crop.y * columns, out.reshape(-1), split=split)
+            return
+        # Whole rows into a band that stays in the processor's cache: one call for each row would take as long as
+        # copying the rows that are not needed, and hold the interpreter's lock.
+        step = max(1, _BAND_PIXELS // columns)
+        band = self._buffer(step * columns)
+        for first in range(0, height, step):
+            last = min(first + step, height)
+            part = band[: (last - first) * columns]
+            self.read_pixels(side, crop.image, (crop.y + first) * columns, part, split=split)
+            out[first:last] = part.reshape(-1, columns)[:, crop.x : crop.x + width]
+
+    def read_pixels(self, side: int, image: int, first: int, out: np.ndarray, *, split: str = "train") -> None:
+        """Fill a flat array with pixels of a stored image that follow one another, row by row, from number `first`."""
+        run, size = self._runs[split][side], self.dtype.itemsize
+        offset = int(run.offsets[image]) + first * size
+        if out.dtype == self.dtype:
+            self._fill(run, image, offset, out)
+            return
+        buffer = self._buffer(min(out.size, _BAND_PIXELS))
+        for start in range(0, out.size, buffer.size):
+            part = buffer[: out.size - start]
+            self._fill(run, image, offset + start * size, part)
+            out[start : start + part.size] = part
 
     def micrograph_of(self, index: int, split: str = "train") -> int | None:
         """Return the index into ``manifest.micrographs`` of the pair's micrograph; None without a manifest."""
@@ -120,8 +191,8 @@ class PairStore:
         buffer = np.empty(self.patch_shape, self.dtype)
         for split in self.splits:
             for index, (micrograph, _, _) in enumerate(self.manifest.windows[split]):
-                for run in self._runs[split]:
-                    self._fill(run, index, buffer)
+                for side in range(2):
+                    self.read_crop(side, self.crop_of(index, split), buffer, split=split)
                     found[micrograph] = zlib.crc32(buffer.data, found[micrograph])
         return [
             f"{self.path}: the patches of {entry.name} are not those that were written "
@@ -144,24 +215,20 @@ class PairStore:
     ) -> None:
         self.close()
 
-    def _read_one(self, run: PatchRun, index: int, out: np.ndarray) -> None:
-        if out.dtype == self.dtype:
-            self._fill(run, index, out)
-            return
+    def _buffer(self, pixels: int) -> np.ndarray:
+        # One for each thread, kept: a fresh page costs 4 us on a virtual machine.
         buffer = getattr(self._local, "buffer", None)
-        if buffer is None:
-            # One for each thread, kept: a fresh page costs 4 us on a virtual machine.
-            buffer = self._local.buffer = np.empty(self.patch_shape, self.dtype)
-        self._fill(run, index, buffer)
-        np.copyto(out, buffer)
+        if buffer is None or buffer.size < pixels:
+            buffer = self._local.buffer = np.empty(pixels, self.dtype)
+        return buffer[:pixels]
 
-    def _fill(self, run: PatchRun, index: int, out: np.ndarray) -> None:
-        view, offset = out.data.cast("B"), int(run.offsets[index])
+    def _fill(self, run: PatchRun, image: int, offset: int, out: np.ndarray) -> None:
+        view = out.data.cast("B")
         while view:
             with storage_errors(run.path):
                 got = os.preadv(self._descriptors[run.path], [view], offset)
             if got == 0:
-                raise FormatError(f"{run.path}: ends before patch {index}; it changed while it was read, open it again")
+                raise FormatError(f"{run.path}: ends before patch {image}; it changed while it was read, open it again")
             view, offset = view[got:], offset + got
 
 

@@ -32,12 +32,19 @@ class WeightAverage:
         self._averages = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
         self._stepped: dict[str, np.ndarray] | None = None
 
+    def weight_of_step(self, step: int) -> float:
+        """Return the part that the weights after `step` steps take in the average: 1 - d."""
+        return 1.0 - min(self._decay, (1 + step) / (10 + step))
+
     def update(self, step: int) -> None:
         """Take in the weights after `step` steps."""
-        decay = min(self._decay, (1 + step) / (10 + step))
+        self.blend(self.weight_of_step(step))
+
+    def blend(self, part: float | torch.Tensor) -> None:
+        """Take in the present weights as this part of the average; a tensor may lie on their device."""
         with torch.no_grad():
             for name, tensor in self._module.state_dict().items():
-                self._averages[name].lerp_(tensor, 1.0 - decay)
+                self._averages[name].lerp_(tensor, part)
 
     def weights(self) -> dict[str, np.ndarray]:
         """Return a copy of the averages, by state key."""

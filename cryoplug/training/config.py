@@ -15,7 +15,9 @@ from cryoplug.errors import UsageError
 AUGMENTATIONS = ("none", "dihedral", "halves")
 LOSSES = ("mse", "l1", "charbonnier")
 SCHEDULES = ("constant", "cosine")
-_RUNTIME_FIELDS = ("device", "threads", "checkpoint_minutes")
+PRECISIONS = ("auto", "float32", "bf16")
+CACHES = ("auto", "none", "ram", "gpu")
+_RUNTIME_FIELDS = ("device", "threads", "cache", "checkpoint_minutes")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class TrainConfig:
     """Arguments of the network's factory, such as ``depth`` and ``width`` of a `unet`."""
     epochs: int = 5
     """Passes over the training patches."""
+    minutes: float | None = None
+    """Train for about so long instead: a number of steps is fixed when their speed is known; see `training.pace`."""
     lr: float = 0.001
     """Adam's learning rate; beta 0.9 and 0.999, eps 1e-8."""
     schedule: str = "constant"
@@ -56,8 +60,14 @@ class TrainConfig:
     """Whether each epoch has an order of its own."""
     augment: str = "none"
     """``none``; ``dihedral``: each pair turned and mirrored at random; ``halves``: also its sides exchanged at random."""
+    mix: float = 1.0
+    """With ``halves``: train on mixtures of the halves; see `cryoplug.training.mixing`. 1: the halves themselves."""
     device: str = "auto"
     """``auto`` (a GPU when there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
+    precision: str = "auto"
+    """``float32``; ``bf16``: layers of the network compute in bfloat16; ``auto``: see `engine.choose_precision`."""
+    cache: str = "auto"
+    """Where the training set stays after it was read once: ``gpu``, ``ram``, ``none``; ``auto``: see `open_loader`."""
     threads: int | None = None
     """CPU threads; None takes all that the process may use."""
     checkpoint_minutes: float = 5.0
@@ -74,6 +84,8 @@ class TrainConfig:
 
         check(bool(self.model), "model", "a model id")
         check(self.epochs >= 1, "epochs", "1 or more")
+        fine = self.minutes is None or (math.isfinite(self.minutes) and self.minutes > 0)
+        check(fine, "minutes", "a number above 0, or not given")
         check(math.isfinite(self.lr) and self.lr > 0, "lr", "a finite number above 0")
         check(self.schedule in SCHEDULES, "schedule", ", ".join(SCHEDULES))
         check(self.warmup_steps >= 0, "warmup_steps", "0 or more")
@@ -88,6 +100,10 @@ class TrainConfig:
         check(self.patch_size >= 1, "patch_size", "1 or more")
         check(0 <= self.seed < 2**63, "seed", "0 or more")
         check(self.augment in AUGMENTATIONS, "augment", ", ".join(AUGMENTATIONS))
+        fine = self.mix == 1.0 or (0.1 <= self.mix < 1 and self.augment == "halves")
+        check(fine, "mix", "1, or with --augment halves 0.1 to 1")
+        check(self.precision in PRECISIONS, "precision", ", ".join(PRECISIONS))
+        check(self.cache in CACHES, "cache", ", ".join(CACHES))
         check(self.threads is None or self.threads >= 1, "threads", "1 or more, or not given")
         check(self.checkpoint_minutes >= 0, "checkpoint_minutes", "0 or more")
         if problems:

@@ -22,8 +22,8 @@ from cryoplug.models.registry import ModelSpec
 if TYPE_CHECKING:
     from cryoplug.kernels.fused import FusedCryoCNN
 
-_STEPS_KEPT = 8
-"""Recorded steps: one for each buffer of the loader and each size of a batch."""
+MOST_RECORDED_PIXELS = 1 << 20
+"""Batches of up to so many pixels are recorded once and replayed: a recording keeps its memory for itself."""
 
 
 class Engine(abc.ABC):
@@ -72,73 +72,120 @@ class BandEngine(Engine):
 
     def loss_and_gradients(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[float, list[torch.Tensor]]:
         """Return the mean loss and its gradient by every parameter."""
-        with _memory_errors(self.module, noisy):
+        with memory_errors(self.module, noisy):
             return loss_and_gradients(self.module, noisy, clean, **self._options)
 
     def loss(self, noisy: torch.Tensor, clean: torch.Tensor) -> float:
         """Return the mean loss."""
-        with _memory_errors(self.module, noisy):
+        with memory_errors(self.module, noisy):
             return mean_loss(self.module, noisy, clean, **self._options)
 
 
 class WholeBatchEngine(Engine):
-    """A GPU, or a network whose layers look at the whole image: the batch in one piece."""
+    """A GPU, or a network whose layers look at the whole image: the batch in one piece.
+
+    Parameters
+    ----------
+    module
+        The network, float32.
+    loss
+        See `cryoplug.kernels.losses`.
+    precision
+        ``bf16``: layers compute in bfloat16 where torch's autocast says so; weights, sums of the loss and the optimizer
+        stay float32. ``float32``: nothing is rounded.
+    """
+
+    def __init__(self, module: nn.Module, *, loss: str = "mse", precision: str = "float32") -> None:
+        super().__init__(module, loss=loss)
+        self.precision = precision
+        self._device_type = next((parameter.device.type for parameter in module.parameters()), "cpu")
+
+    @contextlib.contextmanager
+    def heeding(self, heed: Callable[[], None]) -> Iterator[None]:
+        """Call `heed` before the batch is computed; on a GPU a batch takes less time than anybody waits."""
+        with super().heeding(heed) if self._device_type == "cpu" else contextlib.nullcontext():
+            yield
+
+    def worth_recording(self, noisy: torch.Tensor) -> bool:
+        """Say whether launching the kernels of a step one by one may take longer than they run."""
+        return noisy.is_cuda and noisy.numel() <= MOST_RECORDED_PIXELS
+
+    def enqueue(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the mean loss and its gradient by every parameter, on the device, without waiting for it."""
+        self.module.train()
+        loss = self._mean_loss(noisy, clean)
+        return loss, list(torch.autograd.grad(loss, list(self.module.parameters())))
 
     def loss_and_gradients(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[float, list[torch.Tensor]]:
         """Return the mean loss and its gradient by every parameter."""
-        with _memory_errors(self.module, noisy):
-            self.module.train()
-            loss = mean_loss_of(self.module(noisy), clean, self.loss_name)
-            gradients = torch.autograd.grad(loss, list(self.module.parameters()))
-            # One wait a step: the loss must be known to be finite before the weights are touched, and the buffers of
-            # this batch must be free before the next one is copied into them.
-            return loss.item(), list(gradients)
+        with memory_errors(self.module, noisy):
+            loss, gradients = self.enqueue(noisy, clean)
+            return loss.item(), gradients
 
     def loss(self, noisy: torch.Tensor, clean: torch.Tensor) -> float:
         """Return the mean loss."""
-        with _memory_errors(self.module, noisy), torch.inference_mode():
+        with memory_errors(self.module, noisy), torch.inference_mode():
             self.module.eval()
-            return mean_loss_of(self.module(noisy), clean, self.loss_name).item()
+            return self._mean_loss(noisy, clean).item()
+
+    def _mean_loss(self, noisy: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        if self.precision == "float32":
+            return mean_loss_of(self.module(noisy), clean, self.loss_name)
+        # Without its cache of rounded weights, which must not outlive a step that is recorded.
+        with torch.autocast(self._device_type, dtype=torch.bfloat16, cache_enabled=False):
+            output = self.module(noisy)
+        return mean_loss_of(output.float(), clean, self.loss_name)
 
 
 class FusedEngine(WholeBatchEngine):
     """A GPU that the fused kernels were tested on: hidden values in half precision, sums and weights in float32.
 
     Where half precision overflows (hidden values beyond 65504), a batch is computed by the plain layers.
+
+    Parameters
+    ----------
+    module
+        `cryo_cnn`.
+    batch_size
+        Largest batch; 0: that of the first one that comes.
     """
 
     kernels = "fused"
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, batch_size: int = 0) -> None:
         super().__init__(module)
+        self._batch_size = batch_size
         self._network: FusedCryoCNN | None = None
-        self._steps: dict[tuple[Any, ...], _Step] = {}
+
+    def worth_recording(self, noisy: torch.Tensor) -> bool:
+        """Say yes on a GPU: a dozen small kernels surround the three large ones."""
+        return noisy.is_cuda
+
+    def enqueue(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the mean squared error and its gradient by every parameter; infinite or NaN after an overflow."""
+        network = self._network_for(noisy)
+        loss, flat = network.loss_and_gradients(noisy, clean)
+        return loss, network.split(flat)
 
     def loss_and_gradients(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[float, list[torch.Tensor]]:
         """Return the mean squared error and its gradient by every parameter."""
-        with _memory_errors(self.module, noisy):
-            network = self._network_for(noisy)
-            # The loader uses few buffers again and again, so that few recorded steps serve a whole run.
-            key = (noisy.data_ptr(), clean.data_ptr(), noisy.shape)
-            if key not in self._steps and len(self._steps) >= _STEPS_KEPT:
-                self._steps.clear()
-            step = self._steps.setdefault(key, _Step(network, noisy, clean))
-            loss, flat = step()
-            value, total = torch.stack((loss, flat.sum())).tolist()
-            if math.isfinite(value) and math.isfinite(total):
-                return value, network.split(flat)
-        return super().loss_and_gradients(noisy, clean)
+        with memory_errors(self.module, noisy):
+            loss, gradients = self.enqueue(noisy, clean)
+            sums = torch.stack((loss, *(gradient.sum() for gradient in gradients))).tolist()
+            if all(map(math.isfinite, sums)):
+                return sums[0], gradients
+            plain = super().enqueue(noisy, clean)
+            return plain[0].item(), plain[1]
 
     def loss(self, noisy: torch.Tensor, clean: torch.Tensor) -> float:
         """Return the mean squared error."""
-        with _memory_errors(self.module, noisy), torch.inference_mode():
+        with memory_errors(self.module, noisy), torch.inference_mode():
             value = self._network_for(noisy).loss(noisy, clean).item()
         return value if math.isfinite(value) else super().loss(noisy, clean)
 
     def _network_for(self, noisy: torch.Tensor) -> FusedCryoCNN:
         if self._network is None or not self._network.fits(noisy):
-            self._network, batch = None, noisy.shape[0]
-            self._steps.clear()
+            self._network, batch = None, max(self._batch_size, noisy.shape[0])
             with torch.inference_mode(False):
                 self._network = fused_network(
                     list(self.module.parameters()), batch=batch, height=noisy.shape[2], width=noisy.shape[3]
@@ -146,30 +193,17 @@ class FusedEngine(WholeBatchEngine):
         return self._network
 
 
-class _Step:
-    """Loss and gradients of a batch in fixed buffers: launched at first, recorded the second time, then replayed."""
-
-    def __init__(self, network: FusedCryoCNN, noisy: torch.Tensor, clean: torch.Tensor) -> None:
-        self._network, self._noisy, self._clean = network, noisy, clean
-        self._calls = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self) -> tuple[torch.Tensor, torch.Tensor]:
-        self._calls += 1
-        if self._calls == 1 or not self._noisy.is_cuda:
-            return self._network.loss_and_gradients(self._noisy, self._clean)
-        if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            # The loader's thread goes on copying meanwhile, which a recording that minds all threads would refuse.
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-                self._result = self._network.loss_and_gradients(self._noisy, self._clean)
-        self._graph.replay()
-        return self._result
-
-
 @contextlib.contextmanager
 def open_engine(
-    module: nn.Module, spec: ModelSpec, *, device: torch.device, threads: int, width: int, loss: str = "mse"
+    module: nn.Module,
+    spec: ModelSpec,
+    *,
+    device: torch.device,
+    threads: int,
+    width: int,
+    loss: str = "mse",
+    precision: str = "float32",
+    batch_size: int = 0,
 ) -> Iterator[Engine]:
     """Move a network to the device and give the engine that suits it.
 
@@ -185,15 +219,22 @@ def open_engine(
         Of the patches, in pixels; decides the height of a band.
     loss
         See `cryoplug.kernels.losses`.
+    precision
+        From `choose_precision`.
+    batch_size
+        Largest batch, where it is known.
     """
-    with _memory_errors(module, None):
-        # The fused kernels compute the mean squared error.
-        fused = loss == "mse" and choose_kernels(module, device).kernels == "fused"
+    with memory_errors(module, None):
+        # The fused kernels compute the mean squared error, in a precision of their own.
+        fused = loss == "mse" and precision == "float32" and choose_kernels(module, device).kernels == "fused"
         layout = torch.contiguous_format if fused else torch.channels_last
         module.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     if device.type == "cuda":
         with _deterministic_cudnn(), torch.cuda.device(device):
-            yield FusedEngine(module) if fused else WholeBatchEngine(module, loss=loss)
+            if fused:
+                yield FusedEngine(module, batch_size=batch_size)
+            else:
+                yield WholeBatchEngine(module, loss=loss, precision=precision)
         return
     keep_allocator_memory()
     if not bands_are_exact(module):
@@ -237,6 +278,22 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def choose_precision(asked: str, spec: ModelSpec, device: torch.device) -> str:
+    """Return ``float32`` or ``bf16`` for ``--precision``.
+
+    ``auto`` is bf16 for the networks that were tried with it, on NVIDIA cards that compute in it.
+
+    Raises
+    ------
+    DeviceError
+        bf16 was asked for on another device: a CPU that has to emulate it is ten times slower.
+    """
+    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if asked == "bf16" and not able:
+        raise DeviceError("--precision bf16 needs an NVIDIA GPU of capability 8.0 (Ampere) or later; give float32")
+    return "bf16" if asked == "bf16" or (asked == "auto" and able and spec.mixed_precision) else "float32"
+
+
 def fingerprint(device: torch.device, *, threads: int | None) -> dict[str, Any]:
     """Return what the last bits of a result depend on: versions and machine.
 
@@ -263,7 +320,7 @@ def _deterministic_cudnn() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _memory_errors(module: nn.Module, batch: torch.Tensor | None) -> Iterator[None]:
+def memory_errors(module: nn.Module, batch: torch.Tensor | None) -> Iterator[None]:
     """Turn a refusal of memory into an error that says what is needed, and what to do."""
     try:
         yield

@@ -1,25 +1,30 @@
-"""Read batches ahead in a background thread, into buffers that are used again and again.
+"""Read batches ahead in background threads, into buffers that are used again and again.
 
-Order is a function of (seed, epoch), augmentation of (seed, epoch, patch index): where a run was interrupted does not
+Order is a function of (seed, epoch), augmentation of (seed, epoch, pair number): where a run was interrupted does not
 matter. A fresh buffer for each batch would cost more in page faults than reading it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from cryoplug.store.pairs import PairStore
+from cryoplug.store.pairs import Crop, PairStore
+from cryoplug.training.draws import STILL, Draw, Turn, place, turn_of
 
 READ_AHEAD = 2
-"""Batches in memory at a time: one is computed on while the next is read."""
+"""Batches in memory at a time on the CPU: one is computed on while the next is read."""
+SPLIT = "train"
+"""Pairs for training and validation both come from this part of a store; the other is never looked at."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +32,42 @@ class Batch:
     """One batch; its tensors are used again once the next batch is asked for."""
 
     indices: np.ndarray
-    """Patch indices in the store."""
+    """Pair numbers in the store."""
     noisy: torch.Tensor
     """``(b, 1, y, x)`` float32 on the device."""
     clean: torch.Tensor
     """Like `noisy`."""
-    noisy_host: np.ndarray
-    """``(b, y, x)`` in host memory, to look at when something is wrong."""
-    clean_host: np.ndarray
-    """Like `noisy_host`."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One pair of a batch to come."""
+
+    index: int
+    """Pair number."""
+    crop: Crop
+    """Where it lies."""
+    turn: Turn
+    """How it is laid."""
+
+
+@dataclass(frozen=True)
+class Filling:
+    """A batch that is being read."""
+
+    slot: int
+    """Number of its buffers."""
+    picks: Sequence[Pick]
+    """Its pairs."""
+    futures: Sequence[Future[None]]
+    """Done when it is read."""
+
+
+class PixelSource(Protocol):
+    """What patches are read from: a store, or a copy of it in memory."""
+
+    def read_crop(self, side: int, crop: Crop, out: np.ndarray) -> None:
+        """Fill ``(y, x)``; see `cryoplug.store.pairs.PairStore.read_crop`."""
 
 
 def epoch_order(indices: np.ndarray, *, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
@@ -43,27 +75,8 @@ def epoch_order(indices: np.ndarray, *, seed: int, epoch: int, shuffle: bool) ->
     return np.random.default_rng([seed, epoch]).permutation(indices) if shuffle else indices
 
 
-def turn_patch(
-    noisy: np.ndarray, clean: np.ndarray, *, seed: int, epoch: int, index: int, exchange: bool = False
-) -> None:
-    """Turn and mirror a pair in place, both alike: one of 8 ways, of 4 when the patch is not square.
-
-    With `exchange`, noisy and clean change places in half of the cases: two halves of an exposure are worth the same.
-    """
-    rng = np.random.default_rng([seed, epoch, index])
-    way = int(rng.integers(8))
-    if exchange and rng.integers(2):
-        kept = noisy.copy()
-        noisy[...] = clean
-        clean[...] = kept
-    quarter_turns = way % 4 if noisy.shape[0] == noisy.shape[1] else 2 * (way % 2)
-    for patch in (noisy, clean):
-        turned = np.rot90(patch, quarter_turns)
-        patch[...] = (turned[::-1] if way >= 4 else turned).copy()
-
-
 class BatchLoader:
-    """Deliver batches of a store on a device.
+    """Deliver batches of a store in host memory.
 
     Parameters
     ----------
@@ -71,101 +84,112 @@ class BatchLoader:
         The opened store.
     batch_size
         Largest batch.
-    device
-        Where the batches go; host buffers are pinned for a GPU.
+    source
+        Where the pixels are read; None: in the store itself.
+    readers
+        Threads that read; any number of them gives the same batches.
     """
 
-    def __init__(self, store: PairStore, *, batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self, store: PairStore, *, batch_size: int, source: PixelSource | None = None, readers: int = 1
+    ) -> None:
         self._store = store
+        self._source: PixelSource = source or store
         self._batch_size = batch_size
-        self._device = device
+        self._readers = readers
+        self._square = store.patch_shape[0] == store.patch_shape[1]
+        self._scratch = threading.local()
+        self._slots: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.waited_s = 0.0
         """Seconds for which the computation waited for data, so far."""
-        on_gpu = device.type == "cuda"
-        shape = (batch_size, 1, *store.patch_shape)
-        self._slots = []
-        for _ in range(READ_AHEAD):
-            host = [torch.zeros(shape, dtype=torch.float32, pin_memory=on_gpu) for _ in range(2)]
-            self._slots.append((host, [torch.empty_like(part, device=device) for part in host] if on_gpu else host))
+
+    def prepare(self, compute: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
+        """Load kernels before the first pass: nothing to do on the CPU."""
 
     def batches(
-        self,
-        order: np.ndarray,
-        *,
-        first: int = 0,
-        limit: int | None = None,
-        augment_seed: tuple[int, int] | None = None,
-        exchange: bool = False,
+        self, order: np.ndarray, *, first: int = 0, limit: int | None = None, draw: Draw | None = None
     ) -> Iterator[Batch]:
         """Yield the batches of one pass.
 
         Parameters
         ----------
         order
-            Patch indices in the order to deliver them.
+            Pair numbers in the order to deliver them.
         first
             Number of the first batch: those before it were done by an earlier run.
         limit
             Deliver only batches below this number.
-        augment_seed
-            (seed, epoch) of the augmentation; None for none.
-        exchange
-            Whether the augmentation exchanges noisy and clean, too.
+        draw
+            What is drawn anew in this epoch; None: pairs as they are.
         """
         starts = range(0, len(order), self._batch_size)[:limit][first:]
         upcoming = iter([order[start : start + self._batch_size] for start in starts])
-        pending: deque[tuple[int, np.ndarray, Future[None]]] = deque()
-        reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cryoplug-loader")
+        with self._reading() as pool:
+            pending: deque[tuple[np.ndarray, Filling]] = deque()
 
-        def read_next_into(slot: int) -> None:
-            indices = next(upcoming, None)
-            if indices is not None:
-                pending.append((slot, indices, reader.submit(self._fill, slot, indices, augment_seed, exchange)))
+            def read_next_into(slot: int) -> None:
+                indices = next(upcoming, None)
+                if indices is not None:
+                    picks = [self._pick(int(index), draw) for index in indices]
+                    pending.append((indices, self._fill(slot, picks, pool)))
 
-        try:
-            for slot in range(READ_AHEAD):
+            for slot in range(self._slot_count):
                 read_next_into(slot)
             while pending:
-                slot, indices, filled = pending.popleft()
+                indices, filling = pending.popleft()
                 begin = time.perf_counter()
-                filled.result()
+                for future in filling.futures:
+                    future.result()
                 self.waited_s += time.perf_counter() - begin
-                yield self._batch(slot, indices)
-                read_next_into(slot)
+                noisy, clean = self._deliver(filling)
+                yield Batch(indices, noisy, clean)
+                read_next_into(filling.slot)
+
+    @property
+    def _slot_count(self) -> int:
+        return READ_AHEAD
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[ThreadPoolExecutor]:
+        pool = ThreadPoolExecutor(max_workers=self._readers, thread_name_prefix="cryoplug-loader")
+        try:
+            yield pool
         finally:
-            reader.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
 
-    def _fill(self, slot: int, indices: np.ndarray, augment_seed: tuple[int, int] | None, exchange: bool) -> None:
-        host, on_device = self._slots[slot]
-        noisy, clean = (part[: len(indices), 0].numpy() for part in host)
-        self._store.read(indices, noisy, clean)
-        if augment_seed is not None:
-            seed, epoch = augment_seed
-            for row, index in enumerate(indices):
-                turn_patch(noisy[row], clean[row], seed=seed, epoch=epoch, index=int(index), exchange=exchange)
-        if on_device is not host:
-            # On a stream of its own, so that the copy runs beside the previous batch's arithmetic.
-            stream = torch.cuda.Stream(self._device)
-            with torch.cuda.stream(stream):
-                for source, target in zip(host, on_device, strict=True):
-                    target[: len(indices)].copy_(source[: len(indices)], non_blocking=True)
-            stream.synchronize()
+    def _pick(self, index: int, draw: Draw | None) -> Pick:
+        turn = STILL if draw is None or not draw.turn else turn_of(draw, index, square=self._square)
+        return Pick(index, self._store.crop_of(index, SPLIT), turn)
 
-    def _batch(self, slot: int, indices: np.ndarray) -> Batch:
-        host, on_device = self._slots[slot]
-        size = len(indices)
-        return Batch(
-            indices,
-            on_device[0][:size],
-            on_device[1][:size],
-            host[0][:size, 0].numpy(),
-            host[1][:size, 0].numpy(),
-        )
+    def _fill(self, slot: int, picks: Sequence[Pick], pool: ThreadPoolExecutor) -> Filling:
+        """Begin to read a batch."""
+        if not self._slots:
+            shape = (self._batch_size, 1, *self._store.patch_shape)
+            self._slots = [(torch.zeros(shape), torch.zeros(shape)) for _ in range(self._slot_count)]
+        sides = self._slots[slot]
+        rows = [(row, pick, side) for row, pick in enumerate(picks) for side in range(2)]
+        futures = [pool.submit(self._read_row, sides[side][row, 0], pick, side) for row, pick, side in rows]
+        return Filling(slot, picks, futures)
+
+    def _read_row(self, target: torch.Tensor, pick: Pick, side: int) -> None:
+        stored = pick.turn.source_of(side)
+        if pick.turn == STILL:
+            self._source.read_crop(stored, pick.crop, target.numpy())
+            return
+        if not hasattr(self._scratch, "patch"):
+            self._scratch.patch = torch.empty(self._store.patch_shape)
+        self._source.read_crop(stored, pick.crop, self._scratch.patch.numpy())
+        place(target, self._scratch.patch, pick.turn)
+
+    def _deliver(self, filling: Filling) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the tensors of a batch whose reading is over."""
+        noisy, clean = self._slots[filling.slot]
+        return noisy[: len(filling.picks)], clean[: len(filling.picks)]
 
 
 @contextlib.contextmanager
 def closing_batches(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
-    """End the reader thread when the block ends, however it ends."""
+    """End the reader threads when the block ends, however it ends."""
     try:
         yield batches
     finally:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +19,21 @@ from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.store.pairs import PairStore
 from cryoplug.training.average import WeightAverage
 from cryoplug.training.config import TrainConfig
+from cryoplug.training.device_loader import open_loader
+from cryoplug.training.draws import Draw
 from cryoplug.training.engine import Engine
 from cryoplug.training.loader import Batch, BatchLoader, closing_batches, epoch_order
+from cryoplug.training.pace import Pace
 from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, EpochReport, Note, Progress
-from cryoplug.training.recipe import gave_up, is_done, learning_rate, limit_gradients
+from cryoplug.training.recipe import gave_up, is_done, learning_rate
 from cryoplug.training.run_folder import RunFolder
 from cryoplug.training.saver import Saver
 from cryoplug.training.split import Split
 from cryoplug.training.state import Position, pack_state, weights_of
+from cryoplug.training.steps import Steps, open_steps
 from cryoplug.training.validation import validate
 
 _PATCHES_NAMED = 8
-
-
-def make_optimizer(engine: Engine, config: TrainConfig) -> torch.optim.Adam:
-    """Return the founding program's optimizer."""
-    fused = engine.kernels == "fused"
-    return torch.optim.Adam(engine.module.parameters(), lr=config.lr, betas=(0.9, 0.999), eps=1e-8, fused=fused)
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Training:
     engine: Engine
     """Computes loss and gradients; holds the network."""
     optimizer: torch.optim.Adam
-    """From `make_optimizer`."""
+    """From `cryoplug.training.steps.make_optimizer`."""
     position: Position
     """Where the run is; advanced in place."""
     checkpoint_head: Checkpoint
@@ -62,6 +62,17 @@ class Training:
     """Where the batches go."""
     average: WeightAverage | None = None
     """The moving average of the weights, which is validated and kept; None: the weights themselves."""
+    _steps: Steps = field(init=False, repr=False)
+    _report: _RunningReport = field(init=False, repr=False)
+    _pace: Pace | None = field(default=None, init=False, repr=False)
+    _queued: deque[int] = field(default_factory=deque, init=False, repr=False)
+    """Patches of each step that is not settled."""
+    _failed: float | None = field(default=None, init=False, repr=False)
+    """Loss of the step that failed, at the present position."""
+
+    def __post_init__(self) -> None:
+        """Choose how steps are taken."""
+        self._steps = open_steps(self.engine, self.optimizer, self.config, self.average)
 
     def run(self, progress: Progress, interrupts: Interrupts | None = None) -> None:
         """Train until all epochs are done.
@@ -80,10 +91,13 @@ class Training:
         Stopped
             A signal asked for an end; the state is saved.
         """
-        loader = BatchLoader(self.store, batch_size=self.config.batch_size, device=self.device)
+        if self.config.minutes is not None:
+            self._pace = Pace(self.config.minutes)
+        loader = open_loader(self.store, self.config, device=self.device, tell=lambda text: progress(Note(text)))
         with contextlib.nullcontext(interrupts) if interrupts else Interrupts() as interrupts:
             saver = Saver(self, interrupts, progress)
             with self.engine.heeding(saver.heed_signals):
+                loader.prepare(self._steps.prepare)
                 while not is_done(self.position, self.config):
                     self._run_epoch(loader, saver, progress)
         if gave_up(self.position, self.config):
@@ -114,35 +128,69 @@ class Training:
         batch_count = -(-len(order) // config.batch_size)
         if config.max_batches is not None:
             batch_count = min(batch_count, config.max_batches)
-        total_steps = config.epochs * batch_count
-        augment_seed = (config.seed, position.epoch) if config.augment != "none" else None
-        parameters = list(self.engine.module.parameters())
-        report = _RunningReport(position.epoch, batch_count, config.loss)
-        batches = loader.batches(
-            order,
-            first=position.batch,
-            limit=batch_count,
-            augment_seed=augment_seed,
-            exchange=config.augment == "halves",
-        )
-        with closing_batches(batches):
-            for batch in batches:
-                loss, gradients = self.engine.loss_and_gradients(batch.noisy, batch.clean)
-                if not (_finite(loss) and _all_finite(gradients)):
-                    raise self._diverged("training", position.batch + 1, batch, loss)
-                if config.clip_norm is not None:
-                    limit_gradients(gradients, config.clip_norm)
-                for parameter, gradient in zip(parameters, gradients, strict=True):
-                    parameter.grad = gradient
-                self.optimizer.param_groups[0]["lr"] = learning_rate(config, position.step, total_steps=total_steps)
-                self.optimizer.step()
-                position.advance(loss, len(batch.indices))
-                if self.average is not None:
-                    self.average.update(position.step)
-                report.add(loss, len(batch.indices))
-                if position.batch % BATCHES_PER_REPORT == 0:
-                    progress(report.take(position.batch))
-                saver.after_batch()
+        draw = Draw(config.seed, position.epoch, turn=config.augment != "none", exchange=config.augment == "halves")
+        self._report = _RunningReport(position.epoch, batch_count, config.loss, progress)
+        while position.batch < batch_count and not self._all_taken(0):
+            # A second round begins at a step that failed; it is taken again by itself, then known for good or bad.
+            again, self._failed = self._failed is not None, None
+            batches = loader.batches(order, first=position.batch, limit=batch_count, draw=draw)
+            with closing_batches(batches):
+                for batch in batches:
+                    queued = len(self._queued)
+                    steps = self._steps.checked() if again else self._steps
+                    steps.take(
+                        batch.noisy,
+                        batch.clean,
+                        lr=learning_rate(config, position.step + queued, total_steps=self._total_steps(batch_count)),
+                        number=position.step + queued + 1,
+                    )
+                    self._queued.append(len(batch.indices))
+                    last = position.batch + queued + 1 == batch_count or self._all_taken(queued + 1)
+                    if queued + 1 >= steps.queue or last:
+                        self._settle(steps)
+                        self._plan(progress)
+                    if self._failed is None:
+                        saver.after_batch()
+                    if self._failed is not None:
+                        if steps.queue == 1:
+                            raise self._diverged("training", position.batch + 1, batch, self._failed)
+                        break
+                    again = False
+                    if last:
+                        break
+
+    def _total_steps(self, batches_an_epoch: int) -> int:
+        if self.config.minutes is None:
+            return self.config.epochs * batches_an_epoch
+        return self.position.planned_steps or sys.maxsize
+
+    def _all_taken(self, queued: int) -> bool:
+        """Tell whether the planned steps are all taken, with those that are queued."""
+        planned = self.position.planned_steps
+        return planned is not None and self.position.step + queued >= planned
+
+    def _plan(self, progress: Progress) -> None:
+        """Fix the number of steps as soon as their speed is known."""
+        if self._pace is None or self.position.planned_steps is not None or self._failed is not None:
+            return
+        planned = self._pace.planned_steps(self.position.step)
+        if planned is not None:
+            self.position.planned_steps = planned
+            progress(Note(f"--minutes {self.config.minutes:g}: {planned} steps"))
+
+    def settle(self) -> None:
+        """Wait for all steps that are queued: then position and weights belong together."""
+        self._settle(self._steps)
+
+    def _settle(self, steps: Steps) -> None:
+        settled = steps.settle()
+        for loss in settled.losses:
+            patches = self._queued.popleft()
+            self.position.advance(loss, patches)
+            self._report.add(loss, patches, self.position.batch)
+        if settled.failed is not None:
+            self._queued.clear()
+            self._failed = settled.failed
 
     def _validate(self, loader: BatchLoader, saver: Saver) -> float | None:
         def check(batch: Batch, number: int, loss: float) -> None:
@@ -193,6 +241,7 @@ class Training:
 
     def save_state(self) -> None:
         """Save all that going on needs; nothing when the run is not saved."""
+        self.settle()
         if self.folder is not None:
             payload = pack_state(
                 self.engine.module,
@@ -223,7 +272,8 @@ class Training:
     def _diverged(self, phase: str, number: int, batch: Batch, loss: float) -> DivergedError:
         bad = []
         for row, index in enumerate(batch.indices):
-            for side, pixels in (("noisy", batch.noisy_host[row]), ("clean", batch.clean_host[row])):
+            for side, tensor in (("noisy", batch.noisy), ("clean", batch.clean)):
+                pixels = tensor[row, 0].cpu().numpy()
                 count = int(pixels.size - np.isfinite(pixels).sum())
                 if count:
                     y, x = np.argwhere(~np.isfinite(pixels))[0]
@@ -243,22 +293,20 @@ class Training:
 
 
 class _RunningReport:
-    """Mean loss and speed since the last report."""
+    """Mean loss and speed since the last report, told every hundredth batch."""
 
-    def __init__(self, epoch: int, batches: int, loss_name: str) -> None:
-        self._epoch, self._batches, self._loss_name = epoch, batches, loss_name
+    def __init__(self, epoch: int, batches: int, loss_name: str, progress: Progress) -> None:
+        self._epoch, self._batches, self._loss_name, self._progress = epoch, batches, loss_name, progress
         self._start()
 
-    def add(self, loss: float, patches: int) -> None:
+    def add(self, loss: float, patches: int, batch: int) -> None:
         self._loss += loss * patches
         self._patches += patches
-
-    def take(self, batch: int) -> BatchReport:
-        speed = self._patches / max(1e-9, time.perf_counter() - self._since)
-        mean = self._loss / self._patches
-        report = BatchReport(self._epoch, batch, self._batches, mean, speed, self._loss_name)
-        self._start()
-        return report
+        if batch % BATCHES_PER_REPORT == 0:
+            speed = self._patches / max(1e-9, time.perf_counter() - self._since)
+            mean = self._loss / self._patches
+            self._progress(BatchReport(self._epoch, batch, self._batches, mean, speed, self._loss_name))
+            self._start()
 
     def _start(self) -> None:
         self._loss, self._patches, self._since = 0.0, 0, time.perf_counter()
@@ -266,7 +314,3 @@ class _RunningReport:
 
 def _finite(value: float) -> bool:
     return value - value == 0.0
-
-
-def _all_finite(gradients: list[torch.Tensor]) -> bool:
-    return bool(torch.stack([gradient.sum() for gradient in gradients]).isfinite().all())

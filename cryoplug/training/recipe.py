@@ -17,18 +17,19 @@ def learning_rate(config: TrainConfig, step: int, *, total_steps: int) -> float:
     Parameters
     ----------
     config
-        ``lr``, ``schedule`` and ``warmup_steps``: it rises linearly over the warm-up, then stays (``constant``) or falls
-        along half a cosine towards 0 at the end of the last epoch (``cosine``).
+        ``lr``, ``schedule`` and ``warmup_steps``: it rises linearly over the warm-up, which is a fifth of all steps at most,
+        then stays (``constant``) or falls along half a cosine towards 0 at the end of the last epoch (``cosine``).
     step
         Steps done before, from 0.
     total_steps
         Steps of the whole run.
     """
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
+    warmup = min(config.warmup_steps, total_steps // 5)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
     if config.schedule == "constant":
         return config.lr
-    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    done = (step - warmup) / max(1, total_steps - warmup)
     return config.lr * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
 
 
@@ -41,12 +42,19 @@ def limit_gradients(gradients: Sequence[torch.Tensor], limit: float) -> None:
 
 
 def is_done(position: Position, config: TrainConfig) -> bool:
-    """Tell whether all epochs are done, or no epoch was better than the best for ``patience`` epochs."""
-    return position.epoch > config.epochs or gave_up(position, config)
+    """Tell whether all epochs or planned steps are done, or no epoch was better for ``patience`` epochs."""
+    return _is_complete(position, config) or gave_up(position, config)
 
 
 def gave_up(position: Position, config: TrainConfig) -> bool:
     """Tell whether the run ends before its last epoch for want of improvement."""
-    if config.patience is None or position.best_epoch is None or position.epoch > config.epochs:
+    if config.patience is None or position.best_epoch is None or _is_complete(position, config):
         return False
     return position.epoch - 1 - position.best_epoch >= config.patience
+
+
+def _is_complete(position: Position, config: TrainConfig) -> bool:
+    if config.minutes is None:
+        return position.epoch > config.epochs
+    # A last epoch that is trained and not yet validated is not done.
+    return position.batch == 0 and position.step == position.planned_steps

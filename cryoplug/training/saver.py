@@ -30,11 +30,10 @@ class Saver:
     def heed_signals(self) -> None:
         """Save when asked, and end when told to; also from within a batch, when weights are those of the batch before."""
         training, interrupts = self._training, self._interrupts
-        where = f"epoch {training.position.epoch}, batch {training.position.batch}"
         with self._lock:  # the pieces of a batch are computed in several threads
             if self._stopped is None and interrupts.stop_signal is not None:
                 training.save_state()
-                saved = f"the state of {where} is saved; the same command goes on from there"
+                saved = f"the state of {self._where()} is saved; the same command goes on from there"
                 found = saved if training.folder else "nothing was saved (no --save)"
                 self._stopped = Stopped(interrupts.stop_signal, found)
             if self._stopped is not None:
@@ -42,7 +41,10 @@ class Saver:
             if interrupts.save_requested:
                 interrupts.save_requested = False
                 self._save()
-                self._progress(Note(f"state of {where} saved" if training.folder else "not saved: no --save"))
+                self._progress(Note(f"state of {self._where()} saved" if training.folder else "not saved: no --save"))
+
+    def _where(self) -> str:
+        return f"epoch {self._training.position.epoch}, batch {self._training.position.batch}"
 
     def after_batch(self) -> None:
         """Heed signals, and save when the interval is over."""

@@ -45,6 +45,8 @@ class Position:
     """Epoch of the lowest loss so far."""
     best_loss: float | None = None
     """That loss: validation, or training without validation."""
+    planned_steps: int | None = None
+    """Steps of the whole run, where ``--minutes`` decides and their speed is known."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One record for each finished epoch, as in ``metrics.jsonl``."""
 

@@ -200,7 +200,9 @@ def _status(folder: Path, findings: list[Finding]) -> tuple[str | None, int | No
         message = "not JSON with a config; what the run was asked for is not known, and it cannot be resumed"
         findings.append(Finding("warning", path.name, message))
         return None, None
-    epochs, status = record["config"].get("epochs"), record.get("status")
+    # With --minutes, the number of epochs is not known before the end.
+    epochs = None if record["config"].get("minutes") else record["config"].get("epochs")
+    status = record.get("status")
     return (status if isinstance(status, str) else None), (epochs if isinstance(epochs, int) else None)
 
 

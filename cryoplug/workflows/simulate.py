@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cryoplug.core.results import BatchResult, FileResult
-from cryoplug.errors import CryoplugError, UsageError
-from cryoplug.formats.mrc import read_header, write_mrc
+from cryoplug.errors import CryoplugError, FormatError, UsageError
+from cryoplug.formats.mrc import MrcMovie, read_header, write_mrc
 from cryoplug.formats.star import StarBlock, StarFile, write_star
+from cryoplug.simulation.density_map import DensityMap
 from cryoplug.simulation.micrograph import SimulatedMicrograph, SimulationSettings, simulate_micrograph
 
-KINDS = ("noisy", "even", "odd", "clean")
+KINDS = ("noisy", "even", "odd", "clean", "particles_only")
 """The folders of an output, one image each per micrograph."""
 
 MAX_COUNT = 100_000
@@ -28,7 +29,7 @@ class SimulateRequest:
     """What to simulate and where to write it."""
 
     output: Path
-    """Folder that gets ``noisy/``, ``even/``, ``odd/``, ``clean/`` and ``micrographs.star``."""
+    """Folder that gets a folder for each of `KINDS`, and ``micrographs.star``."""
     count: int = 6
     """Number of micrographs, 1 to 100000."""
     settings: SimulationSettings = field(default_factory=SimulationSettings)
@@ -45,7 +46,7 @@ class SimulateRequest:
 def simulate(request: SimulateRequest, progress: Callable[[FileResult], None] = lambda result: None) -> BatchResult:
     """Make the micrographs one by one and list them in a STAR.
 
-    A micrograph whose four files are there and carry the label of the same settings is skipped, so a call that was
+    A micrograph whose files are all there and carry the label of the same settings is skipped, so a call that was
     stopped goes on where it was. Micrograph n depends on the settings and n alone: a larger count adds to the others.
 
     Parameters
@@ -90,6 +91,30 @@ def simulate(request: SimulateRequest, progress: Callable[[FileResult], None] = 
         "counts_per_pixel": request.settings.counts_per_pixel,
     }
     return BatchResult(tuple(results), (star,), details)
+
+
+def read_density(path: Path, threshold: float | None = None) -> DensityMap:
+    """Read a density map in MRC or CCP4 format.
+
+    Parameters
+    ----------
+    path
+        The map; its voxels must be cubes.
+    threshold
+        Density above which a voxel belongs to the molecule; None: mean plus one standard deviation.
+
+    Raises
+    ------
+    FormatError
+        It cannot be read, holds no volume, or the size of its voxels is not known.
+    """
+    with MrcMovie(path) as volume:
+        if volume.frame_count < 2:
+            raise FormatError(f"{path}: one section, an image and not a volume; give a density map")
+        if volume.pixel_size_angstrom is None:
+            raise FormatError(f"{path}: the header tells no voxel size; set it (cell lengths over mx, my, mz)")
+        voxels = np.stack([volume.read_frame(index) for index in range(volume.frame_count)])
+        return DensityMap(voxels, volume.pixel_size_angstrom, threshold, name=path.stem)
 
 
 def micrograph_star(request: SimulateRequest, defoci_um: list[float]) -> StarFile:

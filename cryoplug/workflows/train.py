@@ -49,6 +49,10 @@ class TrainRequest:
     """Go on with an earlier run, also for more epochs than it was asked for."""
     overwrite: bool = False
     """Forget an earlier run in the same folder."""
+    recipe: str = "founding"
+    """What fills in the fields of `config` that are not `given`; see `cryoplug.training.presets.with_recipe`."""
+    given: frozenset[str] = frozenset()
+    """Names of the fields of `config` that the user chose."""
 
     def __post_init__(self) -> None:
         """Refuse combinations that contradict each other."""
@@ -97,16 +101,34 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         See `cryoplug.training.loop.Training.run`.
     """
     from cryoplug.training.engine import choose_device
+    from cryoplug.training.presets import with_recipe
     from cryoplug.training.progress import Note
     from cryoplug.training.split import split_patches
 
     config = request.config
     model_spec(config.model).configured(config.model_options)
     device = choose_device(config.device)
+    if config.cache == "gpu" and device.type != "cuda":
+        raise UsageError(f"--cache gpu, but training runs on {device}; give --cache auto, or --device cuda")
     with contextlib.ExitStack() as stack:
         # From the beginning: Slurm's warning may come while a store of a terabyte is being opened.
         interrupts = stack.enter_context(Interrupts())
         store = stack.enter_context(open_store(request.data, patch_size=config.patch_size))
+        pairs = None if store.manifest is None else store.manifest.pairs
+        alike = store.manifest is not None and store.manifest.halves_alike
+        if pairs == "halves" and not alike:
+            progress(
+                Note("even and odd are not equally noisy: no mixtures of them, and what the sum gives is less certain")
+            )
+        config = with_recipe(
+            config,
+            request.recipe,
+            pairs=pairs,
+            alike=alike,
+            patch_pixels=store.patch_shape[0] * store.patch_shape[1],
+            given=request.given | ({"model_options"} if request.init is not None else set()),
+        )
+        request = dataclasses.replace(request, config=config)
         if config.augment == "halves" and store.manifest is not None and store.manifest.pairs != "halves":
             raise UsageError(
                 f"{store.path}: a store of --pairs {store.manifest.pairs}, whose sides must not be exchanged; "
@@ -143,12 +165,13 @@ def _train(
     interrupts: Interrupts,
 ) -> TrainResult:
     from cryoplug.training.average import WeightAverage
-    from cryoplug.training.engine import BandEngine, fingerprint, open_engine
-    from cryoplug.training.loop import Training, make_optimizer
+    from cryoplug.training.engine import BandEngine, choose_precision, fingerprint, open_engine
+    from cryoplug.training.loop import Training
     from cryoplug.training.progress import EpochReport, Note
     from cryoplug.training.recipe import is_done
     from cryoplug.training.split import write_indices
     from cryoplug.training.state import Position, put_weights, unpack_state
+    from cryoplug.training.steps import make_optimizer
 
     config = request.config
     spec = model_spec(config.model).configured(config.model_options)
@@ -156,8 +179,17 @@ def _train(
     if init is not None:
         put_weights(module, init.weights)
     threads = config.thread_count
-    width = store.patch_shape[1]
-    with open_engine(module, spec, device=device, threads=threads, width=width, loss=config.loss) as engine:
+    precision = choose_precision(config.precision, spec, device)
+    with open_engine(
+        module,
+        spec,
+        device=device,
+        threads=threads,
+        width=store.patch_shape[1],
+        loss=config.loss,
+        precision=precision,
+        batch_size=config.batch_size,
+    ) as engine:
         optimizer = make_optimizer(engine, config)
         average = None if config.ema is None else WeightAverage(module, config.ema)
         # Bands are summed in a fixed order: there, and on a GPU, the number of threads changes no bit.
@@ -165,6 +197,7 @@ def _train(
         environment = fingerprint(device, threads=None if exact else threads)
         if device.type == "cuda":
             environment["kernels"] = engine.kernels
+            environment["precision"] = precision
         position = Position()
         payload = folder.read_state() if folder is not None else None
         if folder is not None and payload is not None:
@@ -191,7 +224,8 @@ def _train(
             folder.write_metrics(position.history)
             folder.keep_only(position.best_epoch or 0)
             _draw_loss_curve(folder, position.history, progress)
-            done = f"all {config.epochs}" if position.epoch > config.epochs else f"{position.epoch - 1} (--patience)"
+            gave_up_early = config.minutes is None and position.epoch <= config.epochs
+            done = f"{position.epoch - 1} (--patience)" if gave_up_early else f"all {position.epoch - 1}"
             progress(Note(f"{folder.path}: {done} epochs are done already; nothing to do"))
         elif folder is not None:
             folder.write_request(_run_record(request, identity, environment, finished=False))

@@ -18,7 +18,13 @@ from cryoplug.models.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from cryoplug.models.registry import UNET
 from cryoplug.training.engine import bands_are_exact
 
-CONFIGS = [{"depth": 1, "width": 4}, {"depth": 2, "width": 3}, {"depth": 3, "width": 2}, {}]
+CONFIGS = [
+    {"depth": 1, "width": 4},
+    {"depth": 2, "width": 3},
+    {"depth": 3, "width": 2},
+    {"depth": 1, "width": 3, "stem": 2},
+    {},
+]
 
 
 def awake(config: dict[str, Any], seed: int = 0) -> nn.Module:
@@ -43,7 +49,10 @@ def noise(*shape: int) -> np.ndarray:
 @pytest.mark.parametrize("norm", ["none", "group"])
 def test_it_begins_as_the_identity_for_any_size(shape: tuple[int, int], norm: str) -> None:
     image = torch.from_numpy(noise(2, 1, *shape))
-    assert torch.equal(UNET.build(seed=1, config={"depth": 2, "width": 8, "norm": norm})(image), image)
+    for stem in (1, 2, 4):
+        config = {"depth": 2, "width": 8, "norm": norm, "stem": stem}
+        assert torch.equal(UNET.build(seed=1, config=config)(image), image)
+        assert not UNET.build(seed=1, config={**config, "skip": "none"})(image).any()
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
@@ -86,8 +95,9 @@ def test_weights_depend_on_the_seed_alone_and_leave_the_random_state_of_torch_al
 
 @pytest.mark.parametrize("shape", [(150, 210), (97, 133), (40, 300)])
 @pytest.mark.parametrize("tile", [0, 16, 50])
-def test_tiles_equal_the_whole_image(shape: tuple[int, int], tile: int) -> None:
-    config = {"depth": 2, "width": 4}
+@pytest.mark.parametrize("stem", [1, 2])
+def test_tiles_equal_the_whole_image(shape: tuple[int, int], tile: int, stem: int) -> None:
+    config = {"depth": 2, "width": 4, "stem": stem}
     network = awake(config)
     image = noise(*shape)
     with torch.no_grad():
@@ -148,6 +158,7 @@ def test_a_checkpoint_keeps_the_options_and_is_checked_against_them(tmp_path: Pa
         ({"norm": "batch"}, "norm 'batch' .allowed: none, group"),
         ({"width": 12, "norm": "group"}, "multiples of 8"),
         ({"breadth": 3}, "breadth"),
+        ({"stem": 3, "skip": "output"}, r"stem 3 .allowed: 1, 2, 4.; skip 'output' .allowed: input, none"),
     ],
 )
 def test_options_that_make_no_network_are_refused(config: dict[str, Any], problem: str) -> None:

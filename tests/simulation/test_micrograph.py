@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cryoplug.errors import UsageError
+from cryoplug.simulation.density_map import DensityMap
 from cryoplug.simulation.micrograph import SimulatedMicrograph, SimulationSettings, simulate_micrograph
 from cryoplug.simulation.optics import Optics, contrast_transfer
 from cryoplug.simulation.specimen import frequencies
@@ -102,10 +103,13 @@ def test_all_wrong_settings_are_named_at_once():
 
 
 def test_digest_changes_with_every_setting():
+    density = DensityMap(np.ones((2, 2, 2), np.float32), 4.0)
     changed = [
         dataclasses.replace(SETTINGS, **{field.name: value})
         for field, value in zip(
-            dataclasses.fields(SimulationSettings), (64, 1.0, 2.0, (1.0, 1.1), 5, 9, 200.0, 1.4, 0.07), strict=True
+            dataclasses.fields(SimulationSettings),
+            (64, 1.0, 2.0, (1.0, 1.1), 5, 9, 200.0, 1.4, 0.07, density),
+            strict=True,
         )
     ]
     assert len({settings.digest() for settings in [SETTINGS, *changed]}) == len(changed) + 1

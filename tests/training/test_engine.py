@@ -8,7 +8,7 @@ from torch import nn
 
 from cryoplug.errors import DeviceError
 from cryoplug.models.registry import model_spec
-from cryoplug.training.engine import BandEngine, WholeBatchEngine, open_engine
+from cryoplug.training.engine import BandEngine, WholeBatchEngine, choose_precision, open_engine
 
 
 class Full(nn.Module):
@@ -85,3 +85,44 @@ def test_a_batch_is_left_between_two_pieces_and_the_next_one_is_right() -> None:
             engine.loss_and_gradients(noisy, clean)
         assert engine.loss_and_gradients(noisy, clean)[0] == wanted
         assert len(pieces) <= 8, "nothing is asked after the block"
+
+
+@pytest.mark.parametrize("model", ["cryo_cnn", "residual_cnn", "unet"])
+def test_bf16_rounds_layers_but_neither_weights_nor_loss(model: str) -> None:
+    spec = model_spec(model).configured({})
+    module = spec.build(seed=0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.any():  # a fresh U-Net gives its input back
+                parameter.add_(0.01)
+    noisy, clean = torch.rand(2, 1, 16, 24), torch.rand(2, 1, 16, 24)
+    exact, rounded = WholeBatchEngine(module), WholeBatchEngine(module, precision="bf16")
+    (wanted, gradients), (found, rough) = (engine.loss_and_gradients(noisy, clean) for engine in (exact, rounded))
+    assert found != wanted and found == pytest.approx(wanted, rel=0.02)
+    for name, a, b in zip(dict(module.named_parameters()), gradients, rough, strict=True):
+        assert b.dtype == torch.float32
+        assert float((a - b).norm() / a.norm()) < 0.05, name
+    assert all(parameter.dtype == torch.float32 for parameter in module.parameters())
+    assert rounded.loss(noisy, clean) == pytest.approx(wanted, rel=0.02)
+    assert exact.loss(noisy, clean) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_bf16_is_refused_where_it_would_be_emulated() -> None:
+    cpu = torch.device("cpu")
+    with pytest.raises(DeviceError, match="--precision bf16 needs an NVIDIA GPU"):
+        choose_precision("bf16", model_spec("unet"), cpu)
+    assert choose_precision("auto", model_spec("unet"), cpu) == "float32"
+
+
+def test_bf16_is_chosen_for_the_networks_that_were_tried_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    gpu = torch.device("cuda", 0)
+    found = {
+        (asked, model): choose_precision(asked, model_spec(model), gpu)
+        for asked in ("auto", "float32", "bf16")
+        for model in ("cryo_cnn", "residual_cnn", "unet")
+    }
+    bf16 = {("auto", "residual_cnn"), ("auto", "unet"), *(key for key in found if key[0] == "bf16")}
+    assert {key for key, value in found.items() if value == "bf16"} == bf16
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    assert choose_precision("auto", model_spec("unet"), gpu) == "float32"

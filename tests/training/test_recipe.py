@@ -103,3 +103,8 @@ def test_a_state_saved_while_the_average_is_in_the_network_keeps_both() -> None:
     without = pack_state(module, optimizer, Position(), environment={})
     with pytest.raises(FormatError, match="average of the weights is not in it"):
         unpack_state(without, other, other_optimizer, path=PATH, average=restored)
+
+
+def test_a_warm_up_longer_than_a_short_run_shrinks_to_a_fifth_of_it() -> None:
+    found = rates(schedule="cosine", warmup_steps=500)
+    assert found[19] == 0.5 and found[9] == pytest.approx(0.25)

@@ -11,10 +11,11 @@ import starfile
 from click.testing import CliRunner
 
 from cryoplug.cli.simulate import simulate as command
-from cryoplug.errors import StorageError, UsageError
+from cryoplug.errors import FormatError, StorageError, UsageError
+from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.star import read_star
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
-from cryoplug.workflows.simulate import KINDS, SimulateRequest, simulate
+from cryoplug.workflows.simulate import KINDS, SimulateRequest, read_density, simulate
 
 SETTINGS = SimulationSettings(size_px=96, pixel_size_angstrom=5.0, seed=1)
 
@@ -137,3 +138,20 @@ def test_command_prints_json_lines_on_stdout(tmp_path):
     assert [record.get("status") for record in records] == ["done", "done", None]
     assert records[2]["counts_per_pixel"] == pytest.approx(1000)
     assert all(1 <= value <= 1.5 for value in records[2]["defocus_um"])
+
+
+def test_a_density_map_is_read_as_mrcfile_reads_it(tmp_path):
+    voxels = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
+    with mrcfile.new(tmp_path / "map.mrc") as volume:
+        volume.set_data(voxels)
+        volume.voxel_size = 4.2
+    density = read_density(tmp_path / "map.mrc", 0.5)
+    assert np.array_equal(density.voxels, voxels)
+    assert density.voxel_size_angstrom == pytest.approx(4.2)
+    assert (density.level, density.name) == (0.5, "map")
+
+
+def test_an_image_is_no_density_map(tmp_path):
+    write_mrc(tmp_path / "image.mrc", np.ones((8, 8), np.float32), pixel_size_angstrom=1.0, label="image")
+    with pytest.raises(FormatError, match="not a volume"):
+        read_density(tmp_path / "image.mrc")

@@ -28,6 +28,7 @@ from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import create_store, open_store
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.loader import epoch_order
+from cryoplug.training.pace import Pace
 from cryoplug.training.progress import BatchReport, EpochReport, Event, Note
 from cryoplug.training.run_folder import RunFolder
 from cryoplug.workflows import train as workflow
@@ -610,3 +611,24 @@ def test_sides_of_a_store_that_are_not_halves_are_never_exchanged(tmp_path: Path
         UsageError, match=r"a store of --pairs noise, whose sides must not be exchanged; give --augment"
     ):
         run(store, augment="halves")
+
+
+def test_minutes_fix_a_number_of_steps_and_an_interrupted_run_keeps_to_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(CONFIG, minutes=1.0, epochs=1, schedule="cosine", warmup_steps=2)
+    monkeypatch.setattr(Pace, "planned_steps", lambda pace, step: 8)
+    straight = train(TrainRequest(data, config, save=True, checkpoint_dir=tmp_path / "straight"), lambda event: None)
+    assert len(straight.epochs) == 3, "3 steps an epoch: two whole ones and one of 2 steps"
+
+    def stop(event: Event) -> None:
+        if isinstance(event, EpochReport) and event.epoch == 2:
+            raise RuntimeError("killed")
+
+    request = TrainRequest(data, config, save=True, checkpoint_dir=tmp_path / "broken")
+    with pytest.raises(RuntimeError, match="killed"):
+        train(request, stop)
+    monkeypatch.setattr(Pace, "planned_steps", lambda pace, step: 100)
+    again = train(request, lambda event: None)
+    assert [epoch.train_loss for epoch in again.epochs] == [epoch.train_loss for epoch in straight.epochs]
+    assert train(request, lambda event: None).already_finished

@@ -1,0 +1,207 @@
+"""How close to the truth: micrographs of a density map, trained on their halves alone, denoised, compared with the truth.
+
+    python benchmarks/quality_simulated.py --map emd_5625.map [--dose 12] [--minutes 5] [--models unet:2.6 cryo_cnn:5.2]
+
+Everything between the simulated files and the denoised ones is done by the commands, as a user would type them: convert
+--pairs halves, train, denoise. The figures are means over the held-out micrographs: dB of the signal-to-noise ratio after
+the best ``a*x + b``, above the radial Wiener filter that is fitted on the truth itself (with the ice's texture counted as
+signal), and above the best Gaussian blur (against the particles alone, the ice's texture counted as noise). A lower dose
+makes the micrographs weaker in contrast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from cryoplug.formats.mrc import write_mrc
+from cryoplug.formats.registry import open_micrograph
+from cryoplug.metrics.linear import fit_baselines
+from cryoplug.metrics.pixel import correlation
+from cryoplug.metrics.truth import fitted_snr_db
+from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
+from cryoplug.workflows.simulate import read_density
+
+TRUTHS = ("clean", "particles_only")
+BEST = {"clean": "wiener", "particles_only": "gaussian"}
+
+
+def main() -> int:
+    """Simulate, train, denoise, compare; print a table and append CSV rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--map", type=Path, help="density map; default: the invented shapes of cryoplug simulate")
+    parser.add_argument("--train", type=int, default=20, help="micrographs to learn from (default 20)")
+    parser.add_argument("--test", type=int, default=4, help="micrographs to judge (default 4)")
+    parser.add_argument("--size", type=int, default=4096, help="side in pixels (default 4096)")
+    parser.add_argument("--pixel-size", type=float, default=1.3, help="angstrom (default 1.3)")
+    parser.add_argument("--dose", type=float, default=40.0, help="electrons per square angstrom (default 40)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=5.0, help="training time of a network (default 5)")
+    parser.add_argument(
+        "--models", nargs="+", default=["unet:2.6", "cryo_cnn:5.2"], help="network:pixel size to train at"
+    )
+    parser.add_argument(
+        "--convert-option",
+        action="append",
+        help="instead of --store=whole: more of cryoplug convert, as in --stride=128",
+    )
+    parser.add_argument("--train-option", action="append", default=[], help="more of cryoplug train, as in --mix=1")
+    parser.add_argument("--denoise-option", action="append", default=[], help="more of cryoplug denoise")
+    parser.add_argument("--folder", type=Path, help="keep files here (default: a temporary folder)")
+    parser.add_argument("--csv", type=Path, default=Path("quality_simulated.csv"), help="rows are appended to it")
+    arguments = parser.parse_args()
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="cryoplug-quality-"))
+    try:
+        rows = run(arguments, folder)
+    finally:
+        if arguments.folder is None:
+            shutil.rmtree(folder)
+    fresh = not arguments.csv.exists()
+    with open(arguments.csv, "a", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        if fresh:
+            writer.writeheader()
+        writer.writerows(rows)
+    return 0
+
+
+def run(arguments: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
+    """Do all of it in a folder."""
+    settings = SimulationSettings(
+        size_px=arguments.size,
+        pixel_size_angstrom=arguments.pixel_size,
+        dose_e_per_angstrom2=arguments.dose,
+        seed=arguments.seed,
+        density=None if arguments.map is None else read_density(arguments.map),
+    )
+    count = arguments.train + arguments.test
+    workers = min(count, len(os.sched_getaffinity(0)))
+    begin = time.perf_counter()
+    with ProcessPoolExecutor(workers) as pool:
+        list(pool.map(write, [(folder, settings, index, arguments.train) for index in range(count)]))
+        print(f"{count} micrographs simulated in {time.perf_counter() - begin:.0f} s", flush=True)
+        names = sorted(path.name for path in (folder / "noisy").iterdir())
+        raw = list(pool.map(baseline_snr, [(folder, name) for name in names]))
+        report("raw", [score["identity"] for score in raw], raw)
+        report("best Gaussian", [score["gaussian"] for score in raw], raw)
+        rows = []
+        for text in arguments.models:
+            model, _, angpix = text.partition(":")
+            seconds = train_and_denoise(folder, model, angpix, arguments)
+            found = list(pool.map(denoised_snr, [(folder, text, name) for name in names]))
+            margins = report(f"{model} at {angpix} A/px", found, raw)
+            rows.append({**context(arguments), "model": model, "angpix": angpix, **seconds, **margins})
+    return rows
+
+
+def write(task: tuple[Path, SimulationSettings, int, int]) -> None:
+    """Simulate one micrograph: halves to learn from, or the sum and its truths to judge by."""
+    folder, settings, index, train = task
+    micrograph = simulate_micrograph(settings, index)
+    for kind in ("even", "odd") if index < train else ("noisy", *TRUTHS):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        path = folder / kind / f"mic_{index:04d}.mrc"
+        pixels = getattr(micrograph, kind)
+        write_mrc(path, pixels, pixel_size_angstrom=settings.pixel_size_angstrom, label="quality_simulated")
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    with open_micrograph(path) as source:
+        return source.read_rows(0, source.shape[0])
+
+
+def baseline_snr(task: tuple[Path, str]) -> dict[str, dict[str, float]]:
+    """Give dB by filter and truth, of filters fitted on the truth."""
+    folder, name = task
+    noisy = pixels_of(folder / "noisy" / name)
+    found: dict[str, dict[str, float]] = {"identity": {}, "gaussian": {}, "wiener": {}}
+    for truth in TRUTHS:
+        clean = pixels_of(folder / truth / name)
+        filters = fit_baselines(noisy, clean, judge_is_truth=True).filters
+        for filter_name, snr in found.items():
+            snr[truth] = fitted_snr_db(correlation(filters[filter_name](noisy), clean))
+    return found
+
+
+def denoised_snr(task: tuple[Path, str, str]) -> dict[str, float]:
+    """Give dB by truth, of a denoised file."""
+    folder, text, name = task
+    denoised = pixels_of(folder / text / "denoised" / name)
+    return {truth: fitted_snr_db(correlation(denoised, pixels_of(folder / truth / name))) for truth in TRUTHS}
+
+
+def report(name: str, found: list[dict[str, float]], raw: list[dict[str, dict[str, float]]]) -> dict[str, object]:
+    """Print what is above the best simple filters, with the standard deviation over micrographs."""
+    margins: dict[str, object] = {}
+    for truth in TRUTHS:
+        best = np.array([score[BEST[truth]][truth] for score in raw])
+        above = np.array([score[truth] for score in found]) - best
+        margins[f"{truth}_above_{BEST[truth]}_db"] = round(float(above.mean()), 3)
+        margins[f"{truth}_deviation_db"] = round(float(above.std(ddof=min(1, len(above) - 1))), 3)
+    text = ", ".join(
+        f"{key} {value:+}" if key.endswith("er_db") or "above" in key else "" for key, value in margins.items()
+    )
+    print(f"{name}: {text.replace(', ,', ',').strip(', ')}", flush=True)
+    return margins
+
+
+def train_and_denoise(folder: Path, model: str, angpix: str, arguments: argparse.Namespace) -> dict[str, object]:
+    """Convert, train and denoise by the commands; give their seconds."""
+    work = folder / f"{model}:{angpix}"
+    work.mkdir()
+    seconds = {}
+    convert_options = arguments.convert_option or ["--store=whole"]
+    train_options = ["--minutes", arguments.minutes, *arguments.train_option]
+    denoise_options = ["--checkpoint", work / "models" / model, *arguments.denoise_option]
+    halves = ["--even", folder / "even", "--odd", folder / "odd"]
+    for step, words in {
+        "convert": ["--pairs", "halves", *halves, "--angpix", angpix, *convert_options, "-o", work / "store"],
+        "train": [work / "store", "--model", model, *train_options, "--save", "--checkpoint-dir", work / "models"],
+        "denoise": [folder / "noisy", *denoise_options, "-o", work / "denoised"],
+    }.items():
+        begin = time.perf_counter()
+        command = [sys.executable, "-m", "cryoplug", step, *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr[-3000:]}")
+        seconds[f"{step}_s"] = round(time.perf_counter() - begin, 1)
+        print(f"cryoplug {step}: {seconds[f'{step}_s']} s; {last_line(done.stderr)}", flush=True)
+    return seconds
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
+
+
+def context(arguments: argparse.Namespace) -> dict[str, object]:
+    """Say on what and with what it was measured."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "device": torch.cuda.get_device_name(0) if on_gpu else "CPU",
+        "torch": torch.__version__,
+        "map": "invented shapes" if arguments.map is None else arguments.map.stem,
+        "micrographs": f"{arguments.train}+{arguments.test} of {arguments.size}x{arguments.size}",
+        "pixel_size": arguments.pixel_size,
+        "dose": arguments.dose,
+        "minutes": arguments.minutes,
+        "options": json.dumps([*(arguments.convert_option or ()), *arguments.train_option, *arguments.denoise_option]),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""A particle from a density map: each voxel above a threshold is a Gaussian blob with the voxel's share of the potential."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cryoplug.errors import InputError
+from cryoplug.simulation.specimen import PROTEIN_CONTRAST_VOLT, FloatArray, ParticleModel
+
+MAX_VOXELS = 2_000_000
+"""Most voxels above the threshold: every one of them is drawn for every particle."""
+BLOB_WIDTH_VOXELS = 0.6
+"""Standard deviation of a blob: wide enough that the lattice of voxels leaves no trace in a projection."""
+
+
+@dataclass(frozen=True)
+class DensityMap:
+    """A molecule's density, as deposited."""
+
+    voxels: npt.NDArray[np.float32]
+    """``(z, y, x)``; only values relative to one another count, density is positive."""
+    voxel_size_angstrom: float
+    """Side of a voxel, above 0, alike along all axes."""
+    threshold: float | None = None
+    """Voxels above it belong to the molecule; None: mean plus one standard deviation."""
+    name: str = "map"
+    """What the particles are called."""
+
+    def digest(self) -> str:
+        """Return 12 hex digits that change when the molecule does."""
+        head = f"{self.voxels.shape} {self.voxel_size_angstrom!r} {self.level!r}"
+        return hashlib.sha256(head.encode() + np.ascontiguousarray(self.voxels, "<f4").tobytes()).hexdigest()[:12]
+
+    @property
+    def level(self) -> float:
+        """The threshold that counts."""
+        if self.threshold is not None:
+            return float(self.threshold)
+        return float(self.voxels.mean(dtype=np.float64) + self.voxels.std(dtype=np.float64))
+
+
+def particle_from_map(density: DensityMap) -> ParticleModel:
+    """Make a particle of a map, centred on its centre of mass.
+
+    The densities above the threshold are scaled so that their mean is the contrast of protein in ice.
+
+    Raises
+    ------
+    InputError
+        Nothing lies above the threshold, or too much does.
+    """
+    inside = density.voxels > density.level
+    count = int(inside.sum())
+    if not 0 < count <= MAX_VOXELS:
+        raise InputError(
+            f"map {density.name}: {count} voxels lie above {density.level:g} (allowed: 1 to {MAX_VOXELS}); "
+            "give another threshold, or a map with larger voxels"
+        )
+    weights: FloatArray = density.voxels[inside].astype(np.float64)
+    if weights.min() < 0:
+        raise InputError(f"map {density.name}: threshold {density.level:g} takes in negative density; give one above 0")
+    points: FloatArray = np.argwhere(inside).astype(np.float64) * density.voxel_size_angstrom
+    points -= np.average(points, axis=0, weights=weights)
+    potential: FloatArray = PROTEIN_CONTRAST_VOLT * density.voxel_size_angstrom**3 * weights / weights.mean()
+    width = BLOB_WIDTH_VOXELS * density.voxel_size_angstrom
+    return ParticleModel(density.name, points, potential, blob_width_angstrom=width)

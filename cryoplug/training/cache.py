@@ -1,0 +1,182 @@
+"""Training sets that stay in memory after they were read once: on the GPU, or in host memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from cryoplug.errors import DeviceError, UsageError
+from cryoplug.store.pairs import Crop, PairStore
+from cryoplug.training.loader import SPLIT
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from cryoplug.training.lane import Mark
+
+LEFT_FREE_BYTES, LEFT_FREE_PART = 1 << 30, 0.1
+"""Memory that a set on the GPU leaves free, whichever is more: for other shapes of batches, and for other programs."""
+
+Tell = Callable[[str], None]
+
+
+def set_bytes(store: PairStore) -> int:
+    """Return what all pairs of the part that is trained on take, in the store's own dtype."""
+    return sum(2 * size * store.dtype.itemsize for size in image_sizes(store))
+
+
+def image_sizes(store: PairStore) -> list[int]:
+    """Return the number of pixels of each stored image of one side."""
+    shapes = (store.image_shape(image, SPLIT) for image in range(store.images(SPLIT)))
+    return [height * width for height, width in shapes]
+
+
+@dataclass
+class Load:
+    """An image on its way to the GPU."""
+
+    copied: Mark
+    """Set after each of its copies."""
+    futures: list[Future[None]] = field(default_factory=list)
+    """The readers' work on it."""
+
+
+class GpuCache:
+    """The images of a store on the GPU, each put there the first time that it is needed.
+
+    Parameters
+    ----------
+    store
+        Where they come from.
+    device
+        Where they stay.
+    needed
+        Whether too little memory is an error; otherwise the set is then not kept.
+    tell
+        Called with one line about what is kept.
+    free_bytes
+        Measures the device's free memory.
+    """
+
+    def __init__(
+        self,
+        store: PairStore,
+        device: torch.device,
+        *,
+        needed: bool,
+        tell: Tell,
+        free_bytes: Callable[[torch.device], tuple[int, int]] = torch.cuda.mem_get_info,
+    ) -> None:
+        self._store = store
+        self._device = device
+        self._needed = needed
+        self._tell = tell
+        self._free_bytes = free_bytes
+        self._tried = False
+        self._pixels: torch.Tensor | None = None
+        self._starts = np.zeros(0, np.int64)
+        self.loads: dict[int, Load] = {}
+        """Images under way, by number."""
+        self.known: set[int] = set()
+        """Images that are there."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is room for the set, so that images may be put there."""
+        return self._pixels is not None
+
+    def try_to_open(self) -> bool:
+        """Take the memory if the set fits beside what training takes by now; say whether that was done just now."""
+        if self._tried:
+            return False
+        self._tried = True
+        need = set_bytes(self._store)
+        free, total = self._free_bytes(self._device)
+        room = free - max(LEFT_FREE_BYTES, int(LEFT_FREE_PART * total))
+        if need > room:
+            found = f"the training set takes {_gib(need)}, {_gib(max(0, room))} of GPU memory can be spared"
+            if self._needed:
+                raise DeviceError(f"--cache gpu: {found}; give --cache auto, or convert --dtype float16")
+            self._tell(f"{found}: it is read from the disk in every epoch")
+            return False
+        sizes = image_sizes(self._store)
+        self._starts = np.concatenate(([0], np.cumsum(sizes)))
+        dtype = torch.from_numpy(np.empty(0, self._store.dtype)).dtype
+        self._pixels = torch.empty(2 * sum(sizes), dtype=dtype, device=self._device)
+        self._tell(f"the training set ({_gib(need)}) stays in GPU memory once it is read")
+        return True
+
+    @property
+    def pixels(self) -> torch.Tensor:
+        """All images, one after another: the noisy side, then the clean one."""
+        assert self._pixels is not None
+        return self._pixels
+
+    def start(self, side: int, image: int) -> int:
+        """Return where the first pixel of an image lies in `pixels`."""
+        return int(side * self._starts[-1] + self._starts[image])
+
+    def flat(self, side: int, image: int) -> torch.Tensor:
+        """Return the pixels of an image, one after another, whether they are there yet or not."""
+        size = int(self._starts[image + 1] - self._starts[image])
+        return self.pixels[self.start(side, image) :][:size]
+
+    def forget_loads(self) -> None:
+        """Give up what is under way: the pass that wanted it has ended."""
+        self.loads.clear()
+
+
+class RamCache:
+    """The images of a store in host memory, each read whole the first time that it is needed.
+
+    Parameters
+    ----------
+    store
+        Where they come from.
+    available_bytes
+        Measures the memory that is left.
+
+    Raises
+    ------
+    UsageError
+        The set is larger than that.
+    """
+
+    def __init__(self, store: PairStore, *, available_bytes: Callable[[], int] | None = None) -> None:
+        self._store = store
+        need, room = set_bytes(store), int((1 - LEFT_FREE_PART) * (available_bytes or _available_bytes)())
+        if need > room:
+            raise UsageError(
+                f"--cache ram: the training set takes {_gib(need)}, {_gib(room)} of memory can be spared; "
+                "give --cache none, or convert --dtype float16"
+            )
+        self._images: dict[tuple[int, int], np.ndarray] = {}
+        self._locks = [threading.Lock() for _ in range(64)]
+
+    def read_crop(self, side: int, crop: Crop, out: np.ndarray) -> None:
+        """Fill ``(y, x)`` with a window of an image, float32 or the store's dtype."""
+        key = (side, crop.image)
+        with self._locks[(2 * crop.image + side) % len(self._locks)]:
+            if key not in self._images:
+                pixels = np.empty(self._store.image_shape(crop.image, SPLIT), self._store.dtype)
+                self._store.read_pixels(side, crop.image, 0, pixels.reshape(-1), split=SPLIT)
+                self._images[key] = pixels
+        height, width = out.shape
+        np.copyto(out, self._images[key][crop.y : crop.y + height, crop.x : crop.x + width])
+
+
+def _available_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise UsageError("--cache ram: this system does not say how much memory is left; give --cache none")
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,65 @@
+"""What is random about a training pair: how it is turned, whether its sides change places.
+
+All of it is a function of (seed, epoch, pair number): where a run was interrupted, in which order or batch a pair comes,
+and whether the host or the GPU turns it, does not matter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from cryoplug.kernels.patches import place_turned
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What is drawn anew in an epoch."""
+
+    seed: int
+    """Of the run."""
+    epoch: int
+    """From 1."""
+    turn: bool = False
+    """Whether pairs are turned and mirrored."""
+    exchange: bool = False
+    """Whether noisy and clean change places in half of the cases: two halves of an exposure are worth the same."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One of the 8 ways to lay a square patch, of the 4 ways to lay another: transposed first, then mirrored."""
+
+    transpose: bool = False
+    """Rows become columns."""
+    flip_y: bool = False
+    """The last row becomes the first."""
+    flip_x: bool = False
+    """The last column becomes the first."""
+    exchange: bool = False
+    """Noisy and clean change places."""
+
+    def source_of(self, side: int) -> int:
+        """Return which stored side (0 noisy, 1 clean) becomes `side`."""
+        return 1 - side if self.exchange else side
+
+
+STILL = Turn()
+"""As it is."""
+
+
+def turn_of(draw: Draw, index: int, *, square: bool) -> Turn:
+    """Draw how pair number `index` is turned in this epoch; both of its sides alike."""
+    rng = np.random.default_rng([draw.seed, draw.epoch, index])
+    way = int(rng.integers(8))
+    exchange = draw.exchange and bool(rng.integers(2))
+    # Quarter turns to the left, then for 4 to 7 upside down.
+    quarters = way % 4 if square else 2 * (way % 2)
+    return Turn(quarters in (1, 3), (quarters in (1, 2)) != (way >= 4), quarters in (2, 3), exchange)
+
+
+def place(target: torch.Tensor, source: torch.Tensor, turn: Turn) -> None:
+    """Copy a patch ``(y, x)`` into `target`, turned; another dtype is converted on the way."""
+    place_turned(target, source, transpose=turn.transpose, flip_y=turn.flip_y, flip_x=turn.flip_x)

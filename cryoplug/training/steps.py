@@ -1,0 +1,245 @@
+"""Optimizer steps: one at a time, each checked before the weights are touched; or queued on a GPU, checked there.
+
+A step whose loss or gradient is not finite changes nothing, in either way. On the GPU a flag sees to that, which every
+later step heeds too: however late the host looks, weights, moments and average are those before the step that failed.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+
+import torch
+
+from cryoplug.training.average import WeightAverage
+from cryoplug.training.config import TrainConfig
+from cryoplug.training.engine import Engine, WholeBatchEngine, memory_errors
+from cryoplug.training.mixing import mix_halves
+from cryoplug.training.recipe import limit_gradients
+
+QUEUE = 5
+"""Steps that are queued before the host looks at their losses."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What became of the steps since the host last looked."""
+
+    losses: tuple[float, ...]
+    """Of the steps that were taken, in order."""
+    failed: float | None = None
+    """Loss of the step after them, which was not taken; it is finite when a gradient is not."""
+
+
+def make_optimizer(engine: Engine, config: TrainConfig) -> torch.optim.Adam:
+    """Return the founding program's optimizer; on a GPU in one kernel, whose learning rate lies on the device."""
+    parameters = list(engine.module.parameters())
+    lr: float | torch.Tensor = config.lr
+    if on_gpu := parameters[0].is_cuda:
+        lr = torch.tensor(config.lr, device=parameters[0].device)
+    return torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.999), eps=1e-8, fused=on_gpu, capturable=on_gpu)
+
+
+def open_steps(
+    engine: Engine, optimizer: torch.optim.Adam, config: TrainConfig, average: WeightAverage | None
+) -> Steps:
+    """Give the steps that suit the engine."""
+    on_gpu = next(engine.module.parameters()).is_cuda
+    # Running means of a batch norm would take up a batch that fails: there each batch is looked at by itself.
+    if on_gpu and isinstance(engine, WholeBatchEngine) and not any(True for _ in engine.module.buffers()):
+        return QueuedSteps(engine, optimizer, config, average)
+    return CheckedSteps(engine, optimizer, config, average)
+
+
+class Steps(abc.ABC):
+    """Steps of an optimizer on batches ``(b, 1, y, x)``."""
+
+    queue = 1
+    """After so many steps `settle` must be called."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        optimizer: torch.optim.Adam,
+        config: TrainConfig,
+        average: WeightAverage | None,
+    ) -> None:
+        self._engine = engine
+        self._optimizer = optimizer
+        self._config = config
+        self._average = average
+        self._parameters = list(engine.module.parameters())
+
+    @abc.abstractmethod
+    def take(self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int) -> None:
+        """Take a step, or queue it.
+
+        Parameters
+        ----------
+        noisy, clean
+            The batch; with ``mix`` below 1 it is overwritten by mixtures.
+        lr
+            Learning rate.
+        number
+            Of the step, from 1; the average of the weights depends on it.
+        """
+
+    @abc.abstractmethod
+    def settle(self) -> Settled:
+        """Wait until all steps are done and say what became of them."""
+
+    def prepare(self, noisy: torch.Tensor, clean: torch.Tensor) -> None:  # noqa: B027
+        """Load the kernels that steps on batches like these need, so that the first epoch's speed is that of training."""
+
+    def checked(self) -> Steps:
+        """Give steps that are looked at one by one, to repeat one that failed."""
+        return self
+
+    def _mix(self, noisy: torch.Tensor, clean: torch.Tensor) -> None:
+        if self._config.mix != 1.0:
+            mix_halves(noisy, clean, self._config.mix)
+
+    @property
+    def _loss_scale(self) -> float:
+        """The target of a mixture has 1 / mix^2 of a half's noise; its loss is told in the units of a half's."""
+        return self._config.mix**2
+
+    def _put_gradients(self, gradients: list[torch.Tensor]) -> None:
+        if self._config.clip_norm is not None:
+            limit_gradients(gradients, self._config.clip_norm)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+
+    def _put_learning_rate(self, lr: float) -> None:
+        group = self._optimizer.param_groups[0]
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+class CheckedSteps(Steps):
+    """Each loss is known before the weights are touched."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        optimizer: torch.optim.Adam,
+        config: TrainConfig,
+        average: WeightAverage | None,
+    ) -> None:
+        super().__init__(engine, optimizer, config, average)
+        self._settled = Settled(())
+
+    def take(self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int) -> None:
+        """Take a step."""
+        self._mix(noisy, clean)
+        loss, gradients = self._engine.loss_and_gradients(noisy, clean)
+        loss *= self._loss_scale
+        if not (_finite(loss) and _all_finite(gradients)):
+            self._settled = Settled((), failed=loss)
+            return
+        self._put_gradients(gradients)
+        self._put_learning_rate(lr)
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update(number)
+        self._settled = Settled((loss,))
+
+    def settle(self) -> Settled:
+        """Say what became of the last step; nothing the second time."""
+        settled, self._settled = self._settled, Settled(())
+        return settled
+
+
+class QueuedSteps(Steps):
+    """Steps of a GPU: the host queues them and looks at their losses later. Steps on equal batches are recorded once."""
+
+    queue = QUEUE
+
+    def __init__(
+        self,
+        engine: WholeBatchEngine,
+        optimizer: torch.optim.Adam,
+        config: TrainConfig,
+        average: WeightAverage | None,
+    ) -> None:
+        super().__init__(engine, optimizer, config, average)
+        self._whole: WholeBatchEngine = engine
+        device = self._parameters[0].device
+        self._failed = torch.zeros((), device=device)
+        self._blend = torch.zeros((), device=device)
+        self._outcome = torch.zeros(2, device=device)
+        self._outcomes = torch.zeros((QUEUE, 2), device=device)
+        self._count = 0
+        self._last_key: tuple[object, ...] = ()
+        self._recorded_key: tuple[object, ...] = ()
+        self._graph: torch.cuda.CUDAGraph | None = None
+        # A fused optimizer leaves everything as it is where this is 1: what a gradient scaler relies on.
+        optimizer.found_inf = self._failed  # type: ignore[attr-defined]
+
+    def take(self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int) -> None:
+        """Queue a step."""
+        self._put_learning_rate(lr)
+        if self._average is not None:
+            self._blend.fill_(self._average.weight_of_step(number))
+        key = (noisy.data_ptr(), clean.data_ptr(), noisy.shape)
+        with memory_errors(self._engine.module, noisy):
+            if key == self._recorded_key and self._graph is not None:
+                self._graph.replay()
+            elif key == self._last_key and self._whole.worth_recording(noisy):
+                self._record(noisy, clean, key)
+            else:
+                self._compute(noisy, clean)
+        self._last_key = key
+        self._outcomes[self._count].copy_(self._outcome)
+        self._count += 1
+
+    def settle(self) -> Settled:
+        """Wait for all queued steps; after one that failed, the next one is free to go again."""
+        outcomes = self._outcomes[: self._count].tolist() if self._count else []
+        self._count = 0
+        losses: list[float] = []
+        for loss, failed in outcomes:
+            if failed:
+                self._failed.zero_()
+                return Settled(tuple(losses), failed=loss)
+            losses.append(loss)
+        return Settled(tuple(losses))
+
+    def prepare(self, noisy: torch.Tensor, clean: torch.Tensor) -> None:
+        """Compute loss and gradients once, for nothing: compiling and loading kernels takes seconds."""
+        with memory_errors(self._engine.module, noisy):
+            self._whole.loss_and_gradients(noisy, clean)
+
+    def checked(self) -> Steps:
+        """Give steps that are looked at one by one."""
+        return CheckedSteps(self._engine, self._optimizer, self._config, self._average)
+
+    def _record(self, noisy: torch.Tensor, clean: torch.Tensor, key: tuple[object, ...]) -> None:
+        self._graph = None  # its memory is free before the new one asks for as much
+        graph = torch.cuda.CUDAGraph()
+        # The loader's threads go on copying meanwhile, which a recording that minds all threads would refuse.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._compute(noisy, clean)
+        self._graph, self._recorded_key = graph, key
+        graph.replay()
+
+    def _compute(self, noisy: torch.Tensor, clean: torch.Tensor) -> None:
+        self._mix(noisy, clean)
+        loss, gradients = self._whole.enqueue(noisy, clean)
+        sums = torch.stack([loss, *(gradient.sum() for gradient in gradients)])
+        torch.maximum(self._failed, sums.isfinite().all().logical_not().float(), out=self._failed)
+        self._put_gradients(gradients)
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.blend(self._blend * (1.0 - self._failed))
+        torch.stack((loss.detach().float() * self._loss_scale, self._failed), out=self._outcome)
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0.0
+
+
+def _all_finite(gradients: list[torch.Tensor]) -> bool:
+    return bool(torch.stack([gradient.sum() for gradient in gradients]).isfinite().all())

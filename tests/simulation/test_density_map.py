@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cryoplug.errors import InputError
+from cryoplug.simulation import specimen
+from cryoplug.simulation.density_map import DensityMap, particle_from_map
+from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
+
+
+def ball(radius_angstrom: float, voxel: float) -> DensityMap:
+    side = int(2 * radius_angstrom / voxel) + 9
+    z, y, x = (voxel * (np.indices((side, side, side)) - side // 2)).astype(np.float32)
+    inside = z * z + y * y + x * x <= radius_angstrom**2
+    return DensityMap(np.where(inside, 3.0, 0.0).astype(np.float32), voxel, name="ball")
+
+
+def test_a_ball_projects_to_its_chord_times_the_contrast_of_protein() -> None:
+    model = particle_from_map(ball(60.0, 4.0))
+    charge = np.zeros((128, 128))
+    rotation = specimen.random_rotation(np.random.default_rng(1))
+    specimen.add_particle(charge, model, rotation=rotation, centre_px=(64, 64), pixel_size_angstrom=3.0)
+    image = specimen.spread_blobs(charge, pixel_size_angstrom=3.0, width_angstrom=model.blob_width_angstrom)
+    y, x = np.mgrid[:128, :128]
+    distance = 3.0 * np.hypot(y - 64, x - 64)
+    for ring in (10.0, 30.0, 45.0):
+        measured = image[np.abs(distance - ring) < 4].mean()
+        chord = 2 * np.sqrt(60.0**2 - ring**2)
+        assert measured == pytest.approx(specimen.PROTEIN_CONTRAST_VOLT * chord, rel=0.05)
+    # The lattice of voxels leaves no trace: the middle is as smooth as a chord is.
+    assert image[distance < 15].std() < 0.03 * image[distance < 15].mean()
+
+
+def test_only_voxels_above_the_threshold_count_and_the_mass_is_centred() -> None:
+    voxels = np.zeros((8, 9, 10), np.float32)
+    voxels[1, 2, 3], voxels[5, 2, 3], voxels[0, 0, 0] = 1.0, 3.0, 0.2
+    model = particle_from_map(DensityMap(voxels, 2.0, threshold=0.5))
+    assert model.points_angstrom.tolist() == [[-6.0, 0.0, 0.0], [2.0, 0.0, 0.0]]
+    assert np.sum(model.blob_volt_angstrom3) == pytest.approx(2 * specimen.PROTEIN_CONTRAST_VOLT * 8.0)
+
+
+@pytest.mark.parametrize("threshold", [4.0, -1.0])
+def test_a_threshold_that_takes_nothing_or_negative_density_is_refused(threshold: float) -> None:
+    density = dataclasses.replace(ball(20.0, 4.0), threshold=threshold)
+    density.voxels[0, 0, 0] = -0.5
+    with pytest.raises(InputError, match=r"threshold|lie above"):
+        particle_from_map(density)
+
+
+def test_the_molecule_decides_the_settings_digest() -> None:
+    small, large = ball(20.0, 4.0), ball(24.0, 4.0)
+    digests = {SimulationSettings(density=density).digest() for density in (None, small, large)}
+    assert len(digests) == 3
+    assert SimulationSettings(density=ball(20.0, 4.0)).digest() in digests
+
+
+def test_particles_of_a_map_are_dark_and_alone_in_particles_only() -> None:
+    settings = SimulationSettings(
+        size_px=320, pixel_size_angstrom=4.0, defocus_um=(1.5, 1.5), density=ball(60.0, 4.0), particles=6
+    )
+    micrograph = simulate_micrograph(settings, 0)
+    assert {name for name, _, _ in micrograph.particles} == {"ball"}
+    only, clean = micrograph.particles_only, micrograph.clean
+    ground = np.median(only)
+    for _, row, column in micrograph.particles:
+        assert only[int(row) % 320, int(column) % 320] < ground
+    assert only.mean(dtype=np.float64) == pytest.approx(clean.mean(dtype=np.float64), rel=1e-5)
+    assert only.std() < clean.std()
+    assert np.corrcoef(only.ravel(), clean.ravel())[0, 1] > 0.4

@@ -1,0 +1,149 @@
+"""Laws of training on a GPU: skipped where there is none; benchmarks/gpu_training.py is their partner for speed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cryoplug.errors import DivergedError, Stopped
+from cryoplug.models.checkpoint import load_checkpoint
+from cryoplug.models.registry import model_spec
+from cryoplug.training.config import TrainConfig
+from cryoplug.training.engine import open_engine
+from cryoplug.training.loader import epoch_order
+from cryoplug.training.progress import Event, Note
+from cryoplug.training.steps import QueuedSteps, make_optimizer, open_steps
+from cryoplug.workflows import train as workflow
+from cryoplug.workflows.train import TrainRequest, TrainResult, train
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+SIDE, COUNT = 64, 45
+CONFIG = TrainConfig(epochs=3, lr=0.005, batch_size=4, patch_size=SIDE, device="cuda", augment="dihedral")
+MODELS: list[dict[str, Any]] = [
+    {"model": "cryo_cnn"},
+    {"model": "cryo_cnn", "ema": 0.9, "clip_norm": 0.1, "schedule": "cosine", "warmup_steps": 4},
+    {"model": "unet", "model_options": {"depth": 2, "width": 8}},
+    {"model": "residual_cnn", "loss": "charbonnier", "precision": "float32"},
+]
+NAMES = ["cryo_cnn", "cryo_cnn with recipe", "unet in bf16", "residual_cnn in float32"]
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workflow, "_draw_loss_curve", lambda *_: None)
+
+
+def pairs() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    clean = np.clip(0.5 + 0.05 * np.cumsum(rng.standard_normal((COUNT, SIDE, SIDE), np.float32), axis=2), 0, 1)
+    return (clean + 0.1 * rng.standard_normal(clean.shape, np.float32)).astype("<f4"), clean.astype("<f4")
+
+
+def write(folder: Path, noisy: np.ndarray, clean: np.ndarray) -> Path:
+    folder.mkdir()
+    noisy.tofile(folder / "noisy_train.bin")
+    clean.tofile(folder / "clean_train.bin")
+    return folder
+
+
+def run(data: Path, out: Path, events: list[Event] | None = None, **changes: Any) -> TrainResult:
+    config = dataclasses.replace(CONFIG, **changes)
+    request = TrainRequest(data, config, save=True, checkpoint_dir=out)
+    return train(request, (events if events is not None else []).append)
+
+
+def outcome(out: Path) -> tuple[list[Any], str]:
+    lines = [json.loads(line) for line in next(out.rglob("metrics.jsonl")).read_text().splitlines()]
+    return [(line["train_loss"], line["val_loss"]) for line in lines], load_checkpoint(next(out.iterdir())).sha256
+
+
+@pytest.mark.parametrize("fields", MODELS, ids=NAMES)
+def test_every_cache_gives_the_same_bits_and_the_network_learns(tmp_path: Path, fields: dict[str, Any]) -> None:
+    data = write(tmp_path / "data", *pairs())
+    found = {}
+    for cache in ("none", "gpu", "ram", "auto"):
+        events: list[Event] = []
+        result = run(data, tmp_path / cache, events, cache=cache, **fields)
+        found[cache] = outcome(tmp_path / cache)
+        kept = any(isinstance(event, Note) and "stays in GPU memory" in event.text for event in events)
+        assert kept == (cache in ("gpu", "auto"))
+    assert len({str(value) for value in found.values()}) == 1, found
+    # The deeper networks need more than 33 steps.
+    assert result.epochs[-1].train_loss < (0.7 if fields["model"] == "cryo_cnn" else 1.1) * result.first_batch_loss
+
+
+@pytest.mark.parametrize("fields", MODELS, ids=NAMES)
+@pytest.mark.parametrize("moment", [1, 7, 13])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], moment: int
+) -> None:
+    data = write(tmp_path / "data", *pairs())
+    run(data, tmp_path / "straight", **fields)
+    real, taken = QueuedSteps.take, [0]
+
+    def take(self: QueuedSteps, *arguments: Any, **options: Any) -> None:
+        taken[0] += 1
+        real(self, *arguments, **options)
+        if taken[0] == moment:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(QueuedSteps, "take", take)
+    with pytest.raises(Stopped, match=f"batch {1 + (moment - 1) % 11} is saved"):
+        run(data, tmp_path / "out", **fields)
+    run(data, tmp_path / "out", **fields)
+    assert outcome(tmp_path / "out") == outcome(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("batch", [1, 3, 5, 11])
+def test_a_bad_pixel_is_named_with_the_batch_that_it_is_in(tmp_path: Path, batch: int) -> None:
+    noisy, clean = pairs()
+    patch = int(epoch_order(np.arange(41), seed=0, epoch=1, shuffle=True)[4 * (batch - 1)])
+    clean[patch, 3, 4] = np.inf
+    with pytest.raises(DivergedError, match=rf"epoch 1, batch {batch}: .*; patch {patch} of train: 1 clean pixels"):
+        run(write(tmp_path / "data", noisy, clean), tmp_path / "out")
+
+
+def test_an_overflow_of_half_precision_is_left_to_the_plain_layers(tmp_path: Path) -> None:
+    noisy, clean = pairs()
+    noisy[5] *= 1e6
+    result = run(write(tmp_path / "data", noisy, clean), tmp_path / "out", lr=1e-12)
+    assert result.epochs[0].train_loss > 1e3
+
+
+@pytest.mark.parametrize("fields", MODELS, ids=NAMES)
+def test_a_recorded_step_gives_the_bits_of_a_launched_one(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    config = dataclasses.replace(CONFIG, **{"precision": "bf16", **fields} if fields["model"] == "unet" else fields)
+    spec = model_spec(config.model).configured(config.model_options)
+    device = torch.device("cuda", 0)
+    found = []
+    for recorded in (True, False):
+        module = spec.build(seed=1, config=config.model_options)
+        precision = "bf16" if config.precision == "bf16" else "float32"
+        with open_engine(
+            module, spec, device=device, threads=1, width=SIDE, loss=config.loss, precision=precision, batch_size=4
+        ) as engine:
+            if not recorded:
+                monkeypatch.setattr(type(engine), "worth_recording", lambda *_: False)
+            taken = open_steps(engine, make_optimizer(engine, config), config, None)
+            assert isinstance(taken, QueuedSteps)
+            generator = torch.Generator(device).manual_seed(1)
+            inputs = torch.zeros(2, 4, 1, SIDE, SIDE, device=device)
+            losses: list[float] = []
+            for number in range(1, 11):
+                inputs.copy_(torch.rand(inputs.shape, generator=generator, device=device))
+                taken.take(inputs[0], inputs[1], lr=0.01 / number, number=number)
+                if number % taken.queue == 0:
+                    losses += taken.settle().losses
+            found.append((losses, [tensor.cpu().numpy().tobytes() for tensor in module.state_dict().values()]))
+    assert found[0] == found[1] and len(found[0][0]) == 10

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from cryoplug.errors import UsageError
+from cryoplug.training.config import TrainConfig
+from cryoplug.training.presets import with_recipe
+
+
+def chosen(
+    config: TrainConfig,
+    recipe: str = "auto",
+    pairs: str | None = "halves",
+    given: frozenset[str] = frozenset(),
+    alike: bool = True,
+) -> TrainConfig:
+    return with_recipe(config, recipe, pairs=pairs, alike=alike, patch_pixels=512 * 512, given=given)
+
+
+@pytest.mark.parametrize("pairs", [None, "noise", "clean"])
+def test_other_stores_than_of_halves_are_trained_the_founding_way(pairs: str | None) -> None:
+    assert chosen(TrainConfig(), pairs=pairs) == TrainConfig()
+
+
+def test_halves_get_mixtures_a_schedule_and_an_average() -> None:
+    config = chosen(TrainConfig(model="unet"))
+    assert (config.augment, config.mix, config.schedule, config.batch_size) == ("halves", 0.5, "cosine", 8)
+    assert config.model_options["skip"] == "none"
+    assert chosen(TrainConfig()).model_options == {}, "cryo_cnn has no options"
+
+
+def test_what_the_user_gave_stays() -> None:
+    asked = TrainConfig(model="unet", model_options={"depth": 2}, ema=None, batch_size=3)
+    config = chosen(asked, given=frozenset({"ema", "batch_size"}))
+    assert (config.ema, config.batch_size, config.model_options) == (None, 3, {"depth": 2})
+
+
+def test_halves_that_are_not_equally_noisy_are_not_mixed() -> None:
+    config = chosen(TrainConfig(), alike=False)
+    assert (config.augment, config.mix) == ("halves", 1.0)
+
+
+def test_no_exchange_of_halves_means_no_mixtures() -> None:
+    assert chosen(TrainConfig(augment="dihedral"), given=frozenset({"augment"})).mix == 1.0
+    with pytest.raises(UsageError, match=r"--mix is 0.5"):
+        dataclasses.replace(TrainConfig(), mix=0.5)
+
+
+def test_the_founding_recipe_can_be_asked_for() -> None:
+    assert chosen(TrainConfig(), "founding") == TrainConfig()
