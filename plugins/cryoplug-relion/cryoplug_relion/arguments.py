@@ -6,10 +6,12 @@ sets a flag may as well write Yes or No behind it, as RELION's own job files do.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from cryoplug.cli.options import CryoplugCommand
 from cryoplug.errors import UsageError
 
@@ -72,10 +74,22 @@ def gpu_option() -> click.Parameter:
     )
 
 
-def core_options(command: click.Command, *names: str) -> list[click.Parameter]:
-    """Give options of one of cryoplug's own commands, as they are there; `KeyError` when one is no longer there."""
-    known = {item.name: item for item in command.params}
-    return [known[name] for name in names]
+def core_options(command: click.Command, *, without: Collection[str]) -> list[click.Parameter]:
+    """Give the options of one of cryoplug's own commands, as they are there.
+
+    Parameters
+    ----------
+    command
+        The command.
+    without
+        Names of those that RELION, or the job itself, decides.
+    """
+    return [item for item in command.params if item.name not in without]
+
+
+def given_by_user(context: click.Context, names: Collection[str]) -> frozenset[str]:
+    """Tell which options were chosen: on the command line, by the environment, or by a file."""
+    return frozenset(name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT)
 
 
 def gpu_number(text: str) -> int | None:

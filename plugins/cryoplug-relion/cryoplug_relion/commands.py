@@ -12,7 +12,14 @@ from cryoplug.cli.options import CryoplugCommand
 from cryoplug.cli.output import echo_result
 from cryoplug.cli.train import train as core_train
 
-from cryoplug_relion.arguments import RelionCommand, core_options, gpu_number, gpu_option, job_options
+from cryoplug_relion.arguments import (
+    RelionCommand,
+    core_options,
+    given_by_user,
+    gpu_number,
+    gpu_option,
+    job_options,
+)
 from cryoplug_relion.supervisor import job_folder, supervise
 
 SHARE = Path(__file__).parent / "share"
@@ -24,37 +31,11 @@ _PAIRS = click.Option(
     show_default=True,
     help="halves: even and odd, named by the STAR file, beside the micrograph, or of its movie. noise: noise added.",
 )
-_PAIR_NAMES = (
-    "gain",
-    "defects",
-    "accept_unproven",
-    "dtype",
-    "patch_size",
-    "stride",
-    "angpix",
-    "normalize",
-    "test_split",
-    "seed",
-)
-_TRAIN_NAMES = (
-    "model",
-    "model_options",
-    "epochs",
-    "lr",
-    "schedule",
-    "warmup_steps",
-    "loss",
-    "clip_norm",
-    "ema",
-    "patience",
-    "batch_size",
-    "val_split",
-    "max_batches",
-    "shuffle",
-    "augment",
-    "device",
-    "checkpoint_minutes",
-)
+_BY_THE_JOB = {"inputs", "output", "threads", "as_json"}
+_OTHER_PAIRS = {"pairs", "clean", "even", "odd", "store_format"}
+"""Of convert: what no STAR file of RELION names."""
+_PAIR_OPTIONS = core_options(core_convert, without={*_BY_THE_JOB, *_OTHER_PAIRS, "overwrite"})
+_PAIR_NAMES = ("pairs", *(str(item.name) for item in _PAIR_OPTIONS))
 
 
 class JobGroup(click.Group):
@@ -85,22 +66,8 @@ def relion() -> None:
     cls=RelionCommand,
     params=[
         *job_options(),
-        *core_options(core_denoise, "checkpoint"),
         gpu_option(),
-        *core_options(
-            core_denoise,
-            *(
-                "normalize",
-                "angpix",
-                "strength",
-                "merge_highres",
-                "device",
-                "tile",
-                "max_memory",
-                "float16",
-                "overwrite",
-            ),
-        ),
+        *core_options(core_denoise, without={*_BY_THE_JOB, "star", "gpu", "watch", "poll", "settle", "idle_exit"}),
     ],
 )
 def denoise(
@@ -125,7 +92,11 @@ def denoise(
 @relion.command(
     "convert",
     cls=RelionCommand,
-    params=[*job_options(), _PAIRS, *core_options(core_convert, *_PAIR_NAMES, "overwrite")],
+    params=[
+        *job_options(),
+        _PAIRS,
+        *core_options(core_convert, without={*_BY_THE_JOB, *_OTHER_PAIRS}),
+    ],
 )
 def convert(folder: Path, in_mics: str | None, in_movies: str | None, **fields: Any) -> int:
     """Make training pairs from the micrographs or movies of a STAR file.
@@ -151,13 +122,22 @@ def convert(folder: Path, in_mics: str | None, in_movies: str | None, **fields: 
             type=click.Path(path_type=Path),
             help="Store or convert job to train on, instead of a STAR file.",
         ),
-        *core_options(core_train, "init", *_TRAIN_NAMES),
         gpu_option(),
+        *core_options(
+            core_train,
+            without={
+                *_BY_THE_JOB,
+                *("data", "data_dir", "stream", "save", "checkpoint_dir", "resume", "val_indices", "overwrite"),
+                *_PAIR_NAMES,
+            },
+        ),
         _PAIRS,
-        *core_options(core_convert, *_PAIR_NAMES),
+        *_PAIR_OPTIONS,
     ],
 )
+@click.pass_context
 def train(
+    context: click.Context,
     folder: Path,
     in_mics: str | None,
     in_movies: str | None,
@@ -168,6 +148,7 @@ def train(
     device: str,
     max_batches: int,
     model_options: tuple[str, ...],
+    recipe: str,
     seed: int,
     **fields: Any,
 ) -> int:
@@ -177,20 +158,22 @@ def train(
     it is; and logfile.pdf with the loss curves. Continuing the job goes on where it stopped, also for more epochs.
 
     Example: cryoplug relion train --o External/job005/ --in_mics MotionCorr/job002/corrected_micrographs.star
-    --model unet --epochs 20 --gpu 0 --j 4
+    --model unet --minutes 30 --gpu 0 --j 4
     """
     from cryoplug.inference.devices import device_name
     from cryoplug.training.config import parse_model_options
 
     from cryoplug_relion.training import train_job
 
-    pairs = {name: fields.pop(name) for name in ("pairs", *_PAIR_NAMES) if name in fields}
+    pairs = {name: fields.pop(name) for name in _PAIR_NAMES if name != "seed"}
     return train_job(
         folder,
         in_mics=in_mics,
         in_movies=in_movies,
         data=data,
         init=init,
+        recipe=recipe,
+        given=given_by_user(context, fields),
         pairs={**pairs, "seed": seed, "threads": threads},
         config={
             **fields,

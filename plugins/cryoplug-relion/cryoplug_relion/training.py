@@ -33,6 +33,8 @@ def train_job(
     in_movies: str | None,
     data: Path | None,
     init: Path | None,
+    recipe: str,
+    given: frozenset[str],
     pairs: dict[str, Any],
     config: dict[str, Any],
 ) -> int:
@@ -48,6 +50,8 @@ def train_job(
         A store that exists, or the folder of the convert job that made it.
     init
         Checkpoint to start from.
+    recipe, given
+        As in `TrainRequest`: what fills in the fields that the user did not choose.
     pairs
         Further fields of `ConvertRequest`.
     config
@@ -58,6 +62,8 @@ def train_job(
     int
         0, or 3 when some micrographs failed: they are named.
     """
+    if {"epochs", "minutes"} <= given:
+        raise UsageError("--epochs and --minutes both say when training ends; give one of them")
     if data is None:
         packed = pack(folder, in_mics=in_mics, in_movies=in_movies, fields=pairs)
         store, lines, exit_code = packed.request.target, packed.lines, packed.batch.exit_code
@@ -69,7 +75,16 @@ def train_job(
     talk = Talk("train")
     settings = TrainConfig(**config)
     resume = (folder / settings.model / "run.json").is_file()
-    request = TrainRequest(store, settings, save=True, checkpoint_dir=folder, init=init, resume=resume)
+    request = TrainRequest(
+        store,
+        settings,
+        save=True,
+        checkpoint_dir=folder,
+        init=init,
+        resume=resume,
+        recipe=recipe,
+        given=given,
+    )
     result = train(request, lambda event: talk.note(event.text))
     if result.checkpoint is None:
         raise StorageError(f"{folder / settings.model}: no checkpoint was kept; check the disk")

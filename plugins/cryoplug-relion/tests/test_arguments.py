@@ -105,13 +105,10 @@ def test_folder_is_found_among_wrong_arguments(arguments: list[str], folder: str
     assert (None if found is None else str(found)) == folder
 
 
-def test_every_request_field_that_a_user_may_want_is_an_option() -> None:
-    # What the workflow offers, less what RELION's job decides itself.
-    from cryoplug.cli.denoise import denoise
-
-    own = {"inputs", "output", "star", "threads", "as_json", "watch", "poll", "settle", "idle_exit"}
-    offered = {item.name for item in commands.denoise.params}
-    assert {item.name for item in denoise.params} - own <= offered
+@pytest.mark.parametrize("name", ["denoise", "train", "convert"])
+def test_every_option_has_one_meaning(name: str) -> None:
+    spellings = [opt for item in getattr(commands, name).params for opt in (*item.opts, *item.secondary_opts)]
+    assert len(spellings) == len(set(spellings))
 
 
 def test_commands_load_nothing_heavy_before_there_are_two_processes() -> None:
