@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,12 +146,29 @@ def _fill_closed_streams() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run the command line and return its exit code; never raises for what a user can cause."""
-    debug = "--debug" in arguments
+    return guarded(lambda: cli.main(arguments, prog_name="cryoplug", standalone_mode=False), arguments)
+
+
+def guarded(work: Callable[[], object], arguments: list[str], *, debug: bool = False) -> int:
+    """Do the work of a command: every error becomes a sentence on stderr, and an exit code.
+
+    Parameters
+    ----------
+    work
+        Returns the exit code; anything that is no number stands for 0.
+    arguments
+        What followed ``cryoplug``, for the sentence.
+    debug
+        Show tracebacks; so does ``--debug`` among the arguments.
+    """
+    debug = debug or "--debug" in arguments
     try:
         _check_working_folder()
-        outcome = cli.main(arguments, prog_name="cryoplug", standalone_mode=False)
+        outcome = work()
         sys.stdout.flush()
         return outcome if isinstance(outcome, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code

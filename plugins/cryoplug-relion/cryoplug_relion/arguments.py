@@ -6,6 +6,7 @@ sets a flag may as well write Yes or No behind it, as RELION's own job files do.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 import click
 from click.core import ParameterSource
 from cryoplug.cli.options import CryoplugCommand
-from cryoplug.errors import UsageError
 
 _YES, _NO = {"yes", "true", "1", "on"}, {"no", "false", "0", "off"}
 _UNUSED_INPUTS = ("--in_parts", "--in_coords", "--in_3dref", "--in_mask")
 """Further fields of an External job."""
+_MAY_BE_EMPTY = ("--gpu",)
+"""Everywhere in RELION, no number of a GPU means that the program chooses."""
 
 
 class RelionCommand(CryoplugCommand):
@@ -31,10 +33,6 @@ class RelionCommand(CryoplugCommand):
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Show the form that RELION writes."""
         formatter.write_usage(ctx.command_path, "--o DIR/ --in_mics STAR [--LABEL VALUE]... [--j N]")
-
-
-class OptionOrNothing(click.Option):
-    """An option whose value may be left out; it is then an empty text."""
 
 
 def job_options() -> list[click.Parameter]:
@@ -51,7 +49,13 @@ def job_options() -> list[click.Parameter]:
         click.Option(["--in_mics", "--in-mics", "in_mics"], metavar="STAR", help="RELION: Input micrographs."),
         click.Option(["--in_movies", "--in-movies", "in_movies"], metavar="STAR", help="RELION: Input movies."),
         *(
-            click.Option([name, name.replace("_", "-")], hidden=True, expose_value=False, callback=_refuse)
+            click.Option(
+                [name, name.replace("_", "-")],
+                hidden=True,
+                expose_value=False,
+                callback=_refuse,
+                help="A field of RELION's External job that must stay empty here.",
+            )
             for name in _UNUSED_INPUTS
         ),
         click.Option(["--j", "threads"], type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads."),
@@ -65,12 +69,12 @@ def job_options() -> list[click.Parameter]:
 
 
 def gpu_option() -> click.Parameter:
-    """Make ``--gpu``, whose value may be empty as everywhere in RELION."""
-    return OptionOrNothing(
+    """Make ``--gpu`` for a command of the core that has none."""
+    return click.Option(
         ["--gpu"],
-        default="",
+        type=click.IntRange(min=0),
         metavar="N",
-        help="GPU N of CUDA_VISIBLE_DEVICES, from 0; empty: the first if there is one, else the CPU.",
+        help="GPU N of CUDA_VISIBLE_DEVICES, from 0: --device cuda:N.",
     )
 
 
@@ -84,27 +88,13 @@ def core_options(command: click.Command, *, without: Collection[str]) -> list[cl
     without
         Names of those that RELION, or the job itself, decides.
     """
-    return [item for item in command.params if item.name not in without]
+    # Copies: click writes into an option what it is called in the environment of its command.
+    return [copy.copy(item) for item in command.params if item.name not in without]
 
 
 def given_by_user(context: click.Context, names: Collection[str]) -> frozenset[str]:
     """Tell which options were chosen: on the command line, by the environment, or by a file."""
     return frozenset(name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT)
-
-
-def gpu_number(text: str) -> int | None:
-    """Read ``--gpu``; None: nothing was said.
-
-    Raises
-    ------
-    UsageError
-        It is not one number.
-    """
-    if not text.strip():
-        return None
-    if not (text.isascii() and text.isdigit()):
-        raise UsageError(f"--gpu {text!r} (allowed: one number from 0, or nothing); one job computes on one GPU")
-    return int(text)
 
 
 def _usual_form(args: list[str], options: dict[str, click.Parameter]) -> list[str]:
@@ -122,9 +112,7 @@ def _usual_form(args: list[str], options: dict[str, click.Parameter]) -> list[st
             form += [name] if answer not in _NO else _opposite(name, option)
         elif words and _option(words[0], options)[1] is None:
             form += [word, words.pop(0)]
-        elif isinstance(option, OptionOrNothing):
-            form += [word, ""]
-        else:
+        elif name not in _MAY_BE_EMPTY:
             raise click.UsageError(f"{word} has no value; fill in the field beside it, or clear both (tab Params)")
     return form
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from cryoplug.cli.convert import convert as core_convert
 from cryoplug.cli.denoise import denoise as core_denoise
+from cryoplug.cli.main import guarded
 from cryoplug.cli.options import CryoplugCommand
 from cryoplug.cli.output import echo_result
 from cryoplug.cli.train import train as core_train
@@ -16,26 +17,33 @@ from cryoplug_relion.arguments import (
     RelionCommand,
     core_options,
     given_by_user,
-    gpu_number,
     gpu_option,
     job_options,
 )
-from cryoplug_relion.supervisor import job_folder, supervise
+from cryoplug_relion.supervisor import job_folder, supervised
 
 SHARE = Path(__file__).parent / "share"
 
-_PAIRS = click.Option(
-    ["--pairs"],
-    type=click.Choice(["halves", "noise"]),
-    default="halves",
-    show_default=True,
-    help="halves: even and odd, named by the STAR file, beside the micrograph, or of its movie. noise: noise added.",
-)
-_BY_THE_JOB = {"inputs", "output", "threads", "as_json"}
+_BY_THE_JOB = {"inputs", "output", "threads"}
+_WATCHING = {"watch", "poll", "settle", "idle_exit"}
 _OTHER_PAIRS = {"pairs", "clean", "even", "odd", "store_format"}
 """Of convert: what no STAR file of RELION names."""
-_PAIR_OPTIONS = core_options(core_convert, without={*_BY_THE_JOB, *_OTHER_PAIRS, "overwrite"})
-_PAIR_NAMES = ("pairs", *(str(item.name) for item in _PAIR_OPTIONS))
+_OTHER_TRAINING = {"data", "data_dir", "stream", "save", "checkpoint_dir", "resume", "val_indices", "overwrite"}
+
+
+def _pair_options() -> list[click.Parameter]:
+    """Make the options of training pairs."""
+    pairs = click.Option(
+        ["--pairs"],
+        type=click.Choice(["halves", "noise"]),
+        default="halves",
+        show_default=True,
+        help="halves: even and odd, named by the STAR file, beside the micrograph, or of its movie. noise: noise added.",
+    )
+    return [pairs, *core_options(core_convert, without={*_BY_THE_JOB, *_OTHER_PAIRS, "overwrite", "as_json"})]
+
+
+_PAIR_NAMES = tuple(str(item.name) for item in _pair_options())
 
 
 class JobGroup(click.Group):
@@ -46,9 +54,16 @@ class JobGroup(click.Group):
     ) -> click.Context:
         """Make the second process as soon as the arguments name a folder; see `cryoplug_relion.supervisor`."""
         folder = job_folder(args)
-        if folder is not None and not extra.get("resilient_parsing"):
-            supervise(folder)
-        return super().make_context(info_name, args, parent, **extra)
+        if folder is None or extra.get("resilient_parsing"):
+            return super().make_context(info_name, args, parent, **extra)
+
+        def work() -> int:
+            with super(JobGroup, self).make_context(info_name, list(args), parent, **extra) as context:
+                return self.invoke(context)
+
+        debug = parent is not None and bool(parent.params.get("debug"))
+        words = [str(info_name), *args]
+        raise click.exceptions.Exit(supervised(folder, lambda: guarded(work, words, debug=debug)))
 
 
 @click.group(cls=JobGroup)
@@ -66,13 +81,10 @@ def relion() -> None:
     cls=RelionCommand,
     params=[
         *job_options(),
-        gpu_option(),
-        *core_options(core_denoise, without={*_BY_THE_JOB, "star", "gpu", "watch", "poll", "settle", "idle_exit"}),
+        *core_options(core_denoise, without={*_BY_THE_JOB, *_WATCHING, "star"}),
     ],
 )
-def denoise(
-    folder: Path, in_mics: str | None, in_movies: str | None, gpu: str, max_memory: int | None, **fields: Any
-) -> int:
+def denoise(max_memory: int | None, **fields: Any) -> int:
     """Denoise the micrographs of a STAR file that are not finished yet.
 
     Writes DIR/micrographs_denoised.star with every table, column and optics group of the input, the denoised
@@ -84,9 +96,7 @@ def denoise(
     """
     from cryoplug_relion.denoising import denoise_job
 
-    return denoise_job(
-        folder, in_mics=in_mics, in_movies=in_movies, gpu=gpu_number(gpu), max_memory_bytes=max_memory, **fields
-    )
+    return denoise_job(max_memory_bytes=max_memory, **fields)
 
 
 @relion.command(
@@ -94,11 +104,11 @@ def denoise(
     cls=RelionCommand,
     params=[
         *job_options(),
-        _PAIRS,
-        *core_options(core_convert, without={*_BY_THE_JOB, *_OTHER_PAIRS}),
+        *_pair_options(),
+        *core_options(core_convert, without={*_BY_THE_JOB, *_OTHER_PAIRS, *_PAIR_NAMES}),
     ],
 )
-def convert(folder: Path, in_mics: str | None, in_movies: str | None, **fields: Any) -> int:
+def convert(**fields: Any) -> int:
     """Make training pairs from the micrographs or movies of a STAR file.
 
     Writes DIR/store for `cryoplug relion train --data DIR`, and logfile.pdf. Halves are taken from rlnMicrographNameEven
@@ -109,7 +119,7 @@ def convert(folder: Path, in_mics: str | None, in_movies: str | None, **fields: 
     """
     from cryoplug_relion.packing import convert_job
 
-    return convert_job(folder, in_mics=in_mics, in_movies=in_movies, **fields)
+    return convert_job(**fields)
 
 
 @relion.command(
@@ -123,16 +133,8 @@ def convert(folder: Path, in_mics: str | None, in_movies: str | None, **fields: 
             help="Store or convert job to train on, instead of a STAR file.",
         ),
         gpu_option(),
-        *core_options(
-            core_train,
-            without={
-                *_BY_THE_JOB,
-                *("data", "data_dir", "stream", "save", "checkpoint_dir", "resume", "val_indices", "overwrite"),
-                *_PAIR_NAMES,
-            },
-        ),
-        _PAIRS,
-        *_PAIR_OPTIONS,
+        *core_options(core_train, without={*_BY_THE_JOB, *_OTHER_TRAINING, *_PAIR_NAMES}),
+        *_pair_options(),
     ],
 )
 @click.pass_context
@@ -144,12 +146,13 @@ def train(
     threads: int,
     data: Path | None,
     init: Path | None,
-    gpu: str,
+    gpu: int | None,
     device: str,
     max_batches: int,
     model_options: tuple[str, ...],
     recipe: str,
     seed: int,
+    as_json: bool,
     **fields: Any,
 ) -> int:
     """Make training pairs as `convert` does, and train a network on them.
@@ -172,6 +175,7 @@ def train(
         in_movies=in_movies,
         data=data,
         init=init,
+        as_json=as_json,
         recipe=recipe,
         given=given_by_user(context, fields),
         pairs={**pairs, "seed": seed, "threads": threads},
@@ -181,7 +185,7 @@ def train(
             "threads": threads,
             "max_batches": max_batches or None,
             "model_options": parse_model_options(model_options),
-            "device": device_name(device, gpu_number(gpu)),
+            "device": device_name(device, gpu),
         },
     )
 

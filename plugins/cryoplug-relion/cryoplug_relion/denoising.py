@@ -29,7 +29,7 @@ _PICTURES = 4
 """Micrographs that the log file shows: the first and the last, and others between them."""
 
 
-def denoise_job(folder: Path, *, in_mics: str | None, in_movies: str | None, **fields: Any) -> int:
+def denoise_job(*, folder: Path, in_mics: str | None, in_movies: str | None, as_json: bool, **fields: Any) -> int:
     """Denoise what is new, and leave what RELION looks for.
 
     Parameters
@@ -38,6 +38,8 @@ def denoise_job(folder: Path, *, in_mics: str | None, in_movies: str | None, **f
         Of the job.
     in_mics, in_movies
         What RELION gives; movies are refused.
+    as_json
+        Write records to stdout.
     fields
         Further fields of `DenoiseRequest`.
 
@@ -48,7 +50,7 @@ def denoise_job(folder: Path, *, in_mics: str | None, in_movies: str | None, **f
     """
     star = only_micrographs(in_mics, in_movies)
     request = DenoiseRequest(inputs=(star,), output=folder, star=folder / STAR_NAME, **fields)
-    talk = Talk("denoise", total=len(discover(request.inputs)))
+    talk = Talk("denoise", total=len(discover(request.inputs)), as_json=as_json)
     reader = _ReadBack()
 
     def tell(result: FileResult) -> None:

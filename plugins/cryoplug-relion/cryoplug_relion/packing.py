@@ -56,7 +56,7 @@ class Packed:
         ]
 
 
-def convert_job(folder: Path, *, in_mics: str | None, in_movies: str | None, **fields: Any) -> int:
+def convert_job(*, folder: Path, in_mics: str | None, in_movies: str | None, as_json: bool, **fields: Any) -> int:
     """Make the training pairs that are missing, and leave what RELION looks for.
 
     Parameters
@@ -65,6 +65,8 @@ def convert_job(folder: Path, *, in_mics: str | None, in_movies: str | None, **f
         Of the job.
     in_mics, in_movies
         What RELION gives: one of the two.
+    as_json
+        Write records to stdout.
     fields
         Further fields of `ConvertRequest`.
 
@@ -73,7 +75,7 @@ def convert_job(folder: Path, *, in_mics: str | None, in_movies: str | None, **f
     int
         0, or 3 when some micrographs failed: they are named.
     """
-    packed = pack(folder, in_mics=in_mics, in_movies=in_movies, fields=fields)
+    packed = pack(folder, in_mics=in_mics, in_movies=in_movies, as_json=as_json, fields=fields)
     with Logfile(folder / LOGFILE) as pages:
         pages.text("cryoplug: training pairs", packed.lines)
         pages.panels("Training pairs", sample_pairs(packed.request.target))
@@ -83,7 +85,7 @@ def convert_job(folder: Path, *, in_mics: str | None, in_movies: str | None, **f
     return packed.batch.exit_code
 
 
-def pack(folder: Path, *, in_mics: str | None, in_movies: str | None, fields: dict[str, Any]) -> Packed:
+def pack(folder: Path, *, in_mics: str | None, in_movies: str | None, as_json: bool, fields: dict[str, Any]) -> Packed:
     """Make the store of a job, or find it complete, and read it back.
 
     Raises
@@ -92,13 +94,13 @@ def pack(folder: Path, *, in_mics: str | None, in_movies: str | None, fields: di
         No micrograph gave a pair, or what is on the disk is not what was written.
     """
     star = micrographs_or_movies(in_mics, in_movies)
-    begin = Talk("convert")
+    begin = Talk("convert", as_json=as_json)
     request = ConvertRequest(
         inputs=(str(lasting_list(folder, star, begin.note)),), output=folder / STORE_NAME, **fields
     )
     if request.pairs == "halves":
         begin.note(HALVES_NOTE)
-    talk = Talk("convert", total=len(pairs_of(request)))
+    talk = Talk("convert", total=len(pairs_of(request)), as_json=as_json)
     batch = convert(request, talk.file)
     talk.summary()
     if not batch.outputs or batch.exit_code not in ENDINGS_WITH_RESULT:

@@ -14,8 +14,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -47,20 +49,26 @@ def job_folder(arguments: Sequence[str]) -> Path | None:
     return None if not found or found.startswith("-") or "\0" in found else Path(found)
 
 
-def supervise(folder: Path) -> None:
-    """Make the worker, which returns from here; the process that called ends when the worker has ended.
+def supervised(folder: Path, work: Callable[[], int]) -> int:
+    """Do the work in a second process, watch it, and tell RELION how it ended.
 
     Parameters
     ----------
     folder
         The job's folder; it may be missing, and is not made here.
+    work
+        Gives the exit code; it is called in the second process, and only there.
+
+    Returns
+    -------
+    int
+        Exit code for the process that RELION started.
     """
-    global _report
     stops = {number for number in _STOPS if signal.getsignal(number) is not signal.SIG_IGN}
     watched = {*stops, signal.SIGCHLD, signal.SIGUSR1}
     sys.stdout.flush()
     sys.stderr.flush()
-    read_end, write_end = os.pipe()
+    report_end, own_end = os.pipe()
     # Blocked before there are two of us: no signal can get lost between here and the loop.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     watcher = os.getpid()
@@ -68,24 +76,36 @@ def supervise(folder: Path) -> None:
         if folder.is_dir():
             clear_ends(folder)
         worker = os.fork()
-    except OSError as error:
+        if worker == 0:
+            _work_and_end(work, own_end, watcher, before)
+        os.close(own_end)
+        return _watch(folder, worker, report_end, stops=stops, watched=watched)
+    finally:
+        os.close(report_end)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        mark_end(folder, FAILURE)
-        raise error
-    if worker == 0:
-        os.close(read_end)
-        _die_with(watcher)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        _report = write_end
-        return
-    os.close(write_end)
-    sys.exit(_watch(folder, worker, read_end, stops=stops, watched=watched))
 
 
 def outputs_are_complete() -> None:
     """Say in the worker, as its last deed, that every output is there and was read back."""
     if _report is not None:
         os.write(_report, _COMPLETE)
+
+
+def _work_and_end(work: Callable[[], int], own_end: int, watcher: int, mask: Collection[int]) -> NoReturn:
+    """Be the worker. Whoever called must not go on in two processes, so this one ends here."""
+    global _report
+    code = 1
+    try:
+        _die_with(watcher)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _report = own_end
+        code = work()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:  # noqa: BLE001 -- nobody is left to raise it to
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 def _watch(folder: Path, worker: int, report: int, *, stops: set[signal.Signals], watched: set[signal.Signals]) -> int:

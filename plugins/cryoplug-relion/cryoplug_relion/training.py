@@ -11,6 +11,7 @@ from cryoplug.errors import StorageError, UsageError
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.training.config import TrainConfig
+from cryoplug.training.progress import EpochReport, Event
 from cryoplug.workflows.train import TrainRequest, TrainResult, train
 
 from cryoplug_relion import nodes
@@ -33,6 +34,7 @@ def train_job(
     in_movies: str | None,
     data: Path | None,
     init: Path | None,
+    as_json: bool,
     recipe: str,
     given: frozenset[str],
     pairs: dict[str, Any],
@@ -50,6 +52,8 @@ def train_job(
         A store that exists, or the folder of the convert job that made it.
     init
         Checkpoint to start from.
+    as_json
+        Write records to stdout.
     recipe, given
         As in `TrainRequest`: what fills in the fields that the user did not choose.
     pairs
@@ -65,14 +69,14 @@ def train_job(
     if {"epochs", "minutes"} <= given:
         raise UsageError("--epochs and --minutes both say when training ends; give one of them")
     if data is None:
-        packed = pack(folder, in_mics=in_mics, in_movies=in_movies, fields=pairs)
+        packed = pack(folder, in_mics=in_mics, in_movies=in_movies, as_json=as_json, fields=pairs)
         store, lines, exit_code = packed.request.target, packed.lines, packed.batch.exit_code
     elif in_mics or in_movies:
         raise UsageError(f"--data {data} and an input STAR file: give one; --data is the store of a convert job")
     else:
         store = data / "store" if (data / "store").is_dir() else data
         lines, exit_code = [f"store       {store}"], 0
-    talk = Talk("train")
+    talk = Talk("train", as_json=as_json)
     settings = TrainConfig(**config)
     resume = (folder / settings.model / "run.json").is_file()
     request = TrainRequest(
@@ -85,7 +89,13 @@ def train_job(
         recipe=recipe,
         given=given,
     )
-    result = train(request, lambda event: talk.note(event.text))
+
+    def tell(event: Event) -> None:
+        talk.note(event.text)
+        if isinstance(event, EpochReport):
+            talk.record(event.record())
+
+    result = train(request, tell)
     if result.checkpoint is None:
         raise StorageError(f"{folder / settings.model}: no checkpoint was kept; check the disk")
     checkpoint = load_checkpoint(result.checkpoint)

@@ -9,10 +9,9 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from cryoplug.errors import UsageError
 
 from cryoplug_relion import commands
-from cryoplug_relion.arguments import OptionOrNothing, RelionCommand, gpu_number, job_options
+from cryoplug_relion.arguments import RelionCommand, gpu_option, job_options
 from cryoplug_relion.supervisor import job_folder
 
 
@@ -24,7 +23,7 @@ def parsed(*arguments: str) -> dict[str, Any]:
         click.Option(["--float16"], is_flag=True),
         click.Option(["--shuffle/--no-shuffle"], default=True),
         click.Option(["--merge-highres"], type=float),
-        OptionOrNothing(["--gpu"], default=""),
+        gpu_option(),
     ]
     command = RelionCommand("job", params=options, callback=lambda **fields: found.update(fields))
     done = CliRunner().invoke(command, ["--o", "External/job002/", *arguments], catch_exceptions=False)
@@ -75,17 +74,9 @@ def test_other_arguments_come_last_and_win() -> None:
     )
 
 
-@pytest.mark.parametrize(("words", "value"), [(["--gpu", "--j", "1"], ""), (["--gpu", "2"], "2"), ([], "")])
-def test_gpu_may_be_empty(words: list[str], value: str) -> None:
+@pytest.mark.parametrize(("words", "value"), [(["--gpu", "--j", "1"], None), (["--gpu", "2"], 2), ([], None)])
+def test_gpu_may_be_empty(words: list[str], value: int | None) -> None:
     assert parsed(*words)["gpu"] == value
-
-
-def test_one_job_takes_one_gpu() -> None:
-    assert gpu_number("") is None
-    assert gpu_number("3") == 3
-    for text in ("0,1", "0:1", "-1", "all"):
-        with pytest.raises(UsageError, match="one number"):
-            gpu_number(text)
 
 
 @pytest.mark.parametrize(

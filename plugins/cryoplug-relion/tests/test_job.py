@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -124,7 +125,7 @@ def test_a_bad_micrograph_is_named_and_left_out_and_the_job_succeeds(project: Pr
         (["denoise", "--o", "JOB", "--in_mics", "STAR", "--j", "1"], "Missing option '--checkpoint'"),
         (["denoise", "--o", "JOB", "--in_movies", "STAR", "--checkpoint", "MODEL"], "movies are not denoised"),
         (["denoise", "--o", "JOB", "--in_parts", "STAR", "--checkpoint", "MODEL"], "leave this field of the job empty"),
-        (["denoise", "--o", "JOB", "--in_mics", "STAR", "--checkpoint", "MODEL", "--gpu", "0,1"], "one GPU"),
+        (["denoise", "--o", "JOB", "--in_mics", "STAR", "--checkpoint", "MODEL", "--gpu", "all"], "'--gpu'"),
         (["denoize", "--o", "JOB"], "No such command"),
         (["denoise", "--o=JOB", "--help"], ""),
         (["train", "--o", "JOB", "--in_mics", "STAR"], "have no halves"),
@@ -162,6 +163,15 @@ def test_memory_or_disk_that_runs_out_is_a_failure(project: Project, limit: str)
     )
     assert done.returncode != 0
     assert project.ends(job) == [FAILURE], done.stderr
+
+
+def test_json_is_one_record_a_line(project: Project) -> None:
+    names, job = project.micrographs(1, 2), project.job()
+    (project / names[1]).write_bytes(b"this is no micrograph")
+    done = project.denoise(job, project.star(names), "--json")
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {record["input"]: record["status"] for record in records} == {names[0]: "done", names[1]: "failed"}
+    assert "denoise: 1 done, 1 failed" in done.stderr
 
 
 def test_wrong_usage_makes_no_folder(project: Project) -> None:
