@@ -9,7 +9,7 @@ import click
 from cryoplug.cli.convert import convert as core_convert
 from cryoplug.cli.denoise import denoise as core_denoise
 from cryoplug.cli.main import guarded
-from cryoplug.cli.options import CryoplugCommand
+from cryoplug.cli.options import CryoplugCommand, json_option
 from cryoplug.cli.output import echo_result
 from cryoplug.cli.train import train as core_train
 
@@ -191,9 +191,12 @@ def train(
 
 
 @relion.command("share", cls=CryoplugCommand)
-def share() -> None:
-    """Print the folder of ready-made job files, a queue script and a scheme.
+@json_option
+def share(as_json: bool) -> None:
+    """Print the folder of ready-made job files, a queue script and schemes.
 
-    Example: cp -r "$(cryoplug relion share)"/relion5/Schemes .
+    For instance: cp -r "$(cryoplug relion share)"/relion5/Schemes .
+
+    Example: cryoplug relion share
     """
-    echo_result(None, as_json=False, text=str(SHARE))
+    echo_result({"share": SHARE}, as_json=as_json, text=str(SHARE))
