@@ -6,19 +6,22 @@ A distribution joins by naming an object in its pyproject.toml::
     my_net = "my_package:MY_NET_SPEC"
 
 Names are found without importing anything; an object is imported when it is first asked for. A plugin that cannot be
-read, imported or used is recorded as broken, with its reason, and everything else goes on: `cryoplug plugins list`
-shows it. ``CRYOPLUG_NO_PLUGINS=1`` switches all of them off.
+read, imported or used, or that was written for another version of cryoplug, is recorded as broken, with its reason, and
+everything else goes on: `cryoplug plugins list` shows it. ``CRYOPLUG_NO_PLUGINS=1`` switches all of them off.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Literal
+from typing import Any, Literal
 
+from cryoplug import __version__
 from cryoplug.errors import UsageError
 
 GROUPS = ("commands", "models", "formats")
@@ -31,6 +34,7 @@ _PREFIX = "cryoplug."
 _ENTRY_GROUPS = tuple(_PREFIX + group for group in GROUPS)
 _ENTRY_POINTS_FILE = "entry_points.txt"
 _UNREADABLE = "unreadable"
+_SELF = "cryoplug"
 _Key = tuple[str, str, str]
 
 
@@ -39,7 +43,7 @@ class Extension:
     """One object that an installed distribution offers to cryoplug."""
 
     name: str
-    """The command, model or format as the user will type it."""
+    """The command, model or format as the user will type it; a model's or format's own id is the same."""
     group: str
     """One of `GROUPS`; ``unreadable`` when the entry points of the distribution cannot be read at all."""
     distribution: str
@@ -155,6 +159,40 @@ def load_all(group: str, *, expected: type | None = None) -> dict[str, object]:
     return objects
 
 
+def load_named(group: str, name: str, *, expected: type | None = None) -> object | None:
+    """Import what a group has under a name, and nothing else.
+
+    Parameters
+    ----------
+    group
+        One of `GROUPS`.
+    name
+        As the user typed it.
+    expected
+        As for `load`.
+
+    Returns
+    -------
+    object | None
+        The object that `load_all` gives this name; None when nothing is installed under it.
+
+    Raises
+    ------
+    UsageError
+        Everything that has this name is broken; the message is that of the first.
+    """
+    problem: UsageError | None = None
+    for extension in discover(group):
+        if extension.name == name:
+            try:
+                return load(extension, expected=expected)
+            except UsageError as error:
+                problem = problem or error
+    if problem is not None:
+        raise problem
+    return None
+
+
 def reject(extension: Extension, reason: str) -> None:
     """Record that an extension is broken: its name is taken, or its object does not do what it must."""
     _fail(_key(extension), reason)
@@ -177,23 +215,55 @@ def _with_state(extension: Extension) -> Extension:
 
 
 def _import(key: _Key, entry_point: metadata.EntryPoint) -> None:
-    # Somebody else's module may raise anything while it is imported, sys.exit included; none of it may stop cryoplug.
+    unsuited = _unsuited(entry_point.dist)
+    if unsuited:
+        _failures[key] = unsuited
+        return
     try:
-        _loaded[key] = entry_point.load()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 -- see above
+        _loaded[key] = _guarded(entry_point.load)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- see _guarded
         _failures[key] = f"importing {entry_point.value} failed: {_reason(error)}"
 
 
+def _guarded(foreign: Callable[[], object]) -> object:
+    # Somebody else's code may raise anything, sys.exit included; none of it may stop cryoplug. What it prints must not
+    # get between the results on stdout.
+    with contextlib.redirect_stdout(sys.stderr):
+        return foreign()
+
+
+def _unsuited(distribution: metadata.Distribution | None) -> str:
+    """Say which other cryoplug a distribution wants; empty when this one suits it.
+
+    pip looks at that when the plugin is installed, but not any more when cryoplug is updated later.
+    """
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    for line in (distribution.requires if distribution is not None else None) or ():
+        try:
+            wanted = Requirement(line)
+        except InvalidRequirement:
+            continue  # of another library; pip has refused it or will
+        meant = canonicalize_name(wanted.name) == _SELF and (wanted.marker is None or wanted.marker.evaluate())
+        if meant and not wanted.specifier.contains(__version__, prereleases=True):
+            return f"it is for {wanted.name}{wanted.specifier}, and this is {__version__}"
+    return ""
+
+
 def _check(key: _Key, expected: type) -> None:
-    value = _loaded[key]
+    value: Any = _loaded[key]
     if not isinstance(value, expected) and callable(value) and not isinstance(value, type):
         try:
-            value = value()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 -- somebody else's function may raise anything
+            value = _guarded(value)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 -- see _guarded
             return _fail(key, f"calling it failed: {_reason(error)}")
     if not isinstance(value, expected):
         found, needed = type(value).__name__, expected.__name__
-        return _fail(key, f"its entry point leads to a {found}; a {needed} is needed (see plugins/README.md)")
+        return _fail(key, f"its entry point leads to a {found}; a {needed} is needed (see docs/plugins.md)")
+    name = getattr(value, "id", key[1])
+    if name != key[1]:
+        return _fail(key, f"its id is {name!r}, but its entry point is called {key[1]!r}; give both one name")
     _loaded[key] = value
     return None
 

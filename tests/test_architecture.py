@@ -37,6 +37,10 @@ TORCH_AT_THE_TOP = (
     "kernels/",
     "training/",
     "inference/denoiser.py",
+    "inference/device_pixels.py",
+    "inference/network.py",
+    "inference/pinned.py",
+    "inference/whole_images.py",
 )
 ONLY_IN = {
     "click": ("cli/",),

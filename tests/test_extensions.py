@@ -6,19 +6,24 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
-from cryoplug import extensions
+from cryoplug import __version__, extensions
 from cryoplug.errors import UsageError
 
 
-def fake_distribution(site: Path, name: str, entry_points: str, *, metadata: str | None = None) -> None:
+def fake_distribution(
+    site: Path, name: str, entry_points: str, *, metadata: str | None = None, needs: str = "numpy"
+) -> None:
     folder = site / f"{name.replace('-', '_')}-1.2.dist-info"
     folder.mkdir(parents=True)
     (folder / "entry_points.txt").write_text(entry_points)
-    (folder / "METADATA").write_text(metadata or f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+    (folder / "METADATA").write_text(
+        metadata or f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\nRequires-Dist: {needs}\n"
+    )
 
 
 def run_python(site: Path, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -173,6 +178,11 @@ def test_command_line_lists_a_broken_plugin_and_goes_on(tmp_path: Path) -> None:
     assert "broken" in dead.stderr
     assert "Traceback" not in dead.stderr
 
+    words = {"_CRYOPLUG_COMPLETE": "bash_complete", "COMP_WORDS": "cryoplug ", "COMP_CWORD": "1"}
+    completed = run_python(site, run.format([]), **words)
+    assert {"plain,hello", "plain,train"} <= set(completed.stdout.split()), completed.stderr
+    assert "plain,dead" not in completed.stdout
+
     off = run_python(site, run.format(["plugins", "list", "--json"]), CRYOPLUG_NO_PLUGINS="1")
     assert (off.returncode, off.stdout) == (0, "")
 
@@ -183,3 +193,57 @@ def test_function_that_returns_the_object_is_called_once_and_guarded(site: Path)
     assert extensions.load_all("models", expected=int) == {"made": 7}
     (bad,) = extensions.broken()
     assert (bad.name, "calling it failed: KeyError" in bad.error) == ("fails", True)
+
+
+@pytest.mark.parametrize(
+    ("needs", "works"),
+    [
+        ("cryoplug<0.0.1", False),
+        ("CryoPlug >= 99 ; python_version > '3'", False),
+        ("cryoplug>=99; python_version < '3'", True),
+        (f"cryoplug>=0.0.1,<={__version__}", True),
+        ("cryoplug-other>=99", True),
+        ("cryoplug[dm]", True),
+        ("not a requirement !", True),
+    ],
+)
+def test_plugin_for_another_version_of_cryoplug_is_broken_and_not_imported(
+    site: Path, needs: str, works: bool, request: pytest.FixtureRequest
+) -> None:
+    module = f"plug_old_{abs(hash(request.node.name))}"
+    write_module(site, module, "VALUE = 1\n")
+    fake_distribution(site, "plug-old", f"[cryoplug.models]\nold = {module}:VALUE\n", needs=needs)
+    assert extensions.load_all("models") == ({"old": 1} if works else {})
+    assert (module in sys.modules) == works
+    if not works:
+        (bad,) = extensions.broken()
+        assert bad.error.startswith("it is for ") and bad.error.endswith(f", and this is {__version__}")
+
+
+def test_an_object_with_an_id_is_offered_under_that_name_alone(site: Path) -> None:
+    write_module(site, "plug_id", "import types\nVALUE = types.SimpleNamespace(id='one')\n")
+    fake_distribution(site, "plug-id", "[cryoplug.models]\none = plug_id:VALUE\ntwo = plug_id:VALUE\n")
+    assert list(extensions.load_all("models", expected=types.SimpleNamespace)) == ["one"]
+    assert "its id is 'one', but its entry point is called 'two'" in extensions.broken()[0].error
+
+
+def test_what_a_plugin_prints_when_it_is_imported_does_not_get_into_the_results(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_module(site, "plug_loud", "print('imported')\n\ndef make():\n    print('made')\n    return 7\n")
+    fake_distribution(site, "plug-loud", "[cryoplug.models]\nloud = plug_loud:make\n")
+    assert extensions.load_all("models", expected=int) == {"loud": 7}
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "imported\nmade\n")
+
+
+def test_a_broken_plugin_does_not_keep_its_name_from_one_that_works(site: Path) -> None:
+    write_module(site, "plug_dead_first", "raise RuntimeError('dead')\n")
+    write_module(site, "plug_alive", "VALUE = 1\nOTHER = 2\n")
+    fake_distribution(site, "plug-a", "[cryoplug.models]\nshared = plug_dead_first:x\n")
+    fake_distribution(site, "plug-b", "[cryoplug.models]\nshared = plug_alive:VALUE\n")
+    fake_distribution(site, "plug-c", "[cryoplug.models]\nshared = plug_alive:OTHER\nalone = plug_dead_first:x\n")
+    assert extensions.load_named("models", "shared") == 1 == extensions.load_all("models")["shared"]
+    assert extensions.load_named("models", "nowhere") is None
+    with pytest.raises(UsageError, match=r"'alone' of plugin plug-c 1\.2 is broken: .*dead"):
+        extensions.load_named("models", "alone")

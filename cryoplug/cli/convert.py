@@ -47,6 +47,13 @@ from cryoplug.core.results import BatchResult, FileResult
     help="Bare bins with a manifest beside them, or one HDF5 file.",
 )
 @click.option(
+    "--store",
+    type=click.Choice(["patches", "whole"]),
+    default="patches",
+    show_default=True,
+    help="Keep patches, or each micrograph whole and once: training then cuts patches anywhere in it.",
+)
+@click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
     default="float32",
@@ -55,7 +62,11 @@ from cryoplug.core.results import BatchResult, FileResult
 )
 @click.option("--patch-size", type=click.IntRange(min=1), default=1024, show_default=True, help="Side in pixels.")
 @click.option(
-    "--stride", type=click.IntRange(min=1), default=512, show_default=True, help="Pixels from one patch to the next."
+    "--stride",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Pixels from one patch to the next; whole micrographs have none.",
 )
 @click.option(
     "--angpix", type=float, metavar="A", help="Fourier-crop to this pixel size in angstrom first, both halves alike."
@@ -89,6 +100,7 @@ def convert(
     defects: Path | None,
     accept_unproven: bool,
     store_format: str,
+    store: str,
     dtype: str,
     patch_size: int,
     stride: int,
@@ -132,6 +144,7 @@ def convert(
         defects=defects,
         accept_unproven=accept_unproven,
         format=store_format,
+        store=store,
         dtype=dtype,
         patch_size=patch_size,
         stride=stride,
@@ -164,5 +177,6 @@ def _summary(target: Path, result: BatchResult) -> str:
     speed = f", {counts['patches_per_s']:.1f} patches/s" if counts.get("patches_per_s") else ""
     complete = "already complete: " if counts.get("complete") else ""
     return (
-        f"{printable_name(target)}: {complete}{counts['train']} training and {counts['test']} test pairs{speed}{failed}"
+        f"{printable_name(target)}: {complete}{counts['train']} training and {counts['test']} test "
+        f"{'micrographs, whole' if counts.get('whole') else 'pairs'}{speed}{failed}"
     )

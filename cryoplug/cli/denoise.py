@@ -29,6 +29,21 @@ class Size(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+class Numbers(click.ParamType):
+    """Numbers from 0 with commas between them, as in ``0,1``."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Give them in order."""
+        if isinstance(value, tuple):
+            return value
+        texts = [str(item).strip() for item in (value if isinstance(value, list) else str(value).split(","))]
+        if not all(text.isascii() and text.isdigit() for text in texts):
+            self.fail(f"{value!r} (allowed: a number from 0, or several as in 0,1)", param, ctx)
+        return tuple(map(int, texts))
+
+
 @click.command(cls=CryoplugCommand)
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option(
@@ -62,7 +77,18 @@ class Size(click.ParamType):
 @click.option("--merge-highres", type=float, metavar="A", help="Put raw Fourier terms beyond this resolution back.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
 @click.option(
-    "--gpu", type=click.IntRange(min=0), metavar="N", help="GPU N of CUDA_VISIBLE_DEVICES, from 0: --device cuda:N."
+    "--gpu",
+    type=Numbers(),
+    default=(),
+    metavar="N[,N...]",
+    help="GPU N of CUDA_VISIBLE_DEVICES, from 0: --device cuda:N. Several: a process for each.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "float16", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Inside the network, on a GPU. auto: float16 for normalised pixels and built-in networks.",
 )
 @click.option("--tile", type=click.IntRange(min=0), default=0, help="Side of a tile in pixels.  [default: automatic]")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads.  [default: all cores]")
@@ -93,7 +119,8 @@ def denoise(
     strength: float,
     merge_highres: float | None,
     device: str,
-    gpu: int | None,
+    gpu: tuple[int, ...],
+    precision: str,
     tile: int,
     threads: int,
     max_memory: int | None,
@@ -136,6 +163,7 @@ def denoise(
         merge_highres=merge_highres,
         device=device,
         gpu=gpu,
+        precision=precision,
         tile=tile,
         threads=threads,
         max_memory_bytes=max_memory,

@@ -41,11 +41,13 @@ class LazyGroup(click.Group):
             return getattr(module, cmd_name)
         from cryoplug import extensions
 
-        found = next((item for item in extensions.discover("commands") if item.name == cmd_name), None)
-        if found is None:
-            return None
-        command = extensions.load(found, expected=click.Command)
-        assert isinstance(command, click.Command)
+        try:
+            command = extensions.load_named("commands", cmd_name, expected=click.Command)
+        except UsageError:
+            if ctx.resilient_parsing:  # TAB asks for every command; a broken one must not spoil the others
+                return None
+            raise
+        assert command is None or isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -78,16 +80,29 @@ def _load_config(ctx: click.Context, _parameter: click.Parameter, path: Path | N
         raise UsageError(
             f"{path}: not TOML ({error}); expected tables such as [denoise] with keys like the flags"
         ) from error
-    group = ctx.command
-    assert isinstance(group, LazyGroup)
-    ctx.default_map = {name: _checked_table(path, group, ctx, name, table) for name, table in tables.items()}
+    assert isinstance(ctx.command, click.Group)
+    ctx.default_map = _checked_tables(path, ctx.command, ctx, "", tables)
     return path
 
 
-def _checked_table(path: Path, group: LazyGroup, ctx: click.Context, name: str, table: Any) -> dict[str, Any]:
-    command = group.get_command(ctx, name) if isinstance(table, dict) else None
-    if command is None:
-        raise UsageError(f"{path}: {name}: not a command's table; allowed: {', '.join(group.list_commands(ctx))}")
+def _checked_tables(
+    path: Path, group: click.Group, ctx: click.Context, above: str, tables: dict[str, Any]
+) -> dict[str, Any]:
+    """Check one table for each command of a group, ``[plugins.list]`` for those of a group within it."""
+    checked = {}
+    for name, table in tables.items():
+        command = group.get_command(ctx, name) if isinstance(table, dict) else None
+        if command is None:
+            allowed = ", ".join(group.list_commands(ctx))
+            raise UsageError(f"{path}: {above}{name}: not a command's table; allowed: {allowed}")
+        if isinstance(command, click.Group):
+            checked[name] = _checked_tables(path, command, ctx, f"{above}{name}.", table)
+        else:
+            checked[name] = _checked_table(path, command, f"{above}{name}", table)
+    return checked
+
+
+def _checked_table(path: Path, command: click.Command, name: str, table: dict[str, Any]) -> dict[str, Any]:
     fields = {opt.lstrip("-").replace("-", "_"): item.name for item in command.params for opt in item.opts if item.name}
     unknown = sorted(key for key in table if key.replace("-", "_") not in fields)
     if unknown:

@@ -11,16 +11,25 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class CryoplugCommand(click.Command):
-    """A command that accepts ``--val_split`` for ``--val-split``.
+    """A command that accepts ``--val_split`` for ``--val-split``, and ``CRYOPLUG_COMMAND_FLAG`` for every flag.
 
     The founding program spelled its flags with underscores, and RELION builds them so too.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Spell option names with hyphens, then parse; values and everything after ``--`` stay as they are."""
+        for option in self.get_params(ctx):
+            _name_variable(option, ctx.auto_envvar_prefix)
         known = {name for parameter in self.get_params(ctx) for name in (*parameter.opts, *parameter.secondary_opts)}
         end = args.index("--") if "--" in args else len(args)
         return super().parse_args(ctx, [_hyphenated(token, known) for token in args[:end]] + args[end:])
+
+
+def _name_variable(option: click.Parameter, prefix: str | None) -> None:
+    # click makes the variable from the name of the Python argument: STORE_FORMAT, where the flag is --format.
+    flag = max(option.opts, key=len).lstrip("-").replace("-", "_")
+    if prefix and isinstance(option, click.Option) and option.envvar is None and flag != option.name:
+        option.envvar = f"{prefix}_{flag.upper()}"
 
 
 def _hyphenated(token: str, known: set[str]) -> str:

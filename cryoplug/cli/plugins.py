@@ -31,7 +31,7 @@ def list_plugins(as_json: bool) -> None:
         return
     found = loaded()
     if not found:
-        say("no plugins are installed (plugins/README.md says how one is written)")
+        say("no plugins are installed (docs/plugins.md says how one is written)")
     widths = [max((len(cell) for cell in column), default=0) for column in zip(*map(_cells, found), strict=True)]
     for extension in found:
         line = "  ".join(cell.ljust(width) for cell, width in zip(_cells(extension), widths, strict=True)).rstrip()
@@ -47,23 +47,19 @@ def loaded() -> list[extensions.Extension]:
     from cryoplug.models.registry import ModelSpec, models
 
     extensions.load_all("commands", expected=click.Command)
-    added_models = extensions.load_all("models", expected=ModelSpec)
-    added_formats = extensions.load_all("formats", expected=FormatSpec)
-    taken = {
-        "commands": set(COMMANDS),
-        "models": _own(models(), added_models),
-        "formats": _own(formats(), added_formats),
-    }
+    extensions.load_all("models", expected=ModelSpec)
+    extensions.load_all("formats", expected=FormatSpec)
+    registries: dict[str, Mapping[str, object]] = {"models": models(), "formats": formats()}
     for extension in extensions.installed():
-        if extension.state == "ok":
-            name = getattr(extensions.load(extension), "id", extension.name)
-            if name in taken[extension.group]:
-                extensions.reject(extension, f"the name {name!r} is cryoplug's own; rename it in the plugin")
+        if extension.state != "ok":
+            continue
+        if extension.group == "commands":
+            taken = extension.name in COMMANDS
+        else:
+            taken = registries[extension.group].get(extension.name) is not extensions.load(extension)
+        if taken:
+            extensions.reject(extension, f"the name {extension.name!r} is cryoplug's own; rename it in the plugin")
     return extensions.installed()
-
-
-def _own(registry: Mapping[str, object], added: Mapping[str, object]) -> set[str]:
-    return {name for name, item in registry.items() if not any(item is other for other in added.values())}
 
 
 def _cells(extension: extensions.Extension) -> tuple[str, ...]:

@@ -83,6 +83,10 @@ if TYPE_CHECKING:
 )
 @click.option("--init", type=click.Path(path_type=Path), help="Checkpoint to start from.")
 @click.option("--resume", is_flag=True, help="Go on with a saved run, also for more --epochs.")
+@click.option("--crop-size", type=int, help="Side of crops of whole micrographs.  [default: convert's --patch-size]")
+@click.option(
+    "--crops-per-epoch", type=int, help="Of whole micrographs (convert --store whole).  [default: as many as fit in]"
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides weights, split, order and augmentation.")
 @click.option("--shuffle/--no-shuffle", default=True, show_default=True, help="A new order each epoch.")
 @click.option(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -131,8 +133,59 @@ class Normalization:
             raise FormatError(str(error)) from error
 
 
+class Measured(Protocol):
+    """Pixels that can be measured, wherever they are: in a file or on a device."""
+
+    @property
+    def path(self) -> Path:
+        """Named in messages."""
+
+    def statistics(self) -> PixelStatistics:
+        """Look at all pixels once."""
+
+    def quantiles(self, fractions: Sequence[float], *, positive_only: bool = False) -> tuple[float, ...]:
+        """Give exact quantiles of finite pixels; see `cryoplug.core.statistics.stream_quantiles`."""
+
+    def clipped_moments(self, low: float, high: float) -> tuple[float, float]:
+        """Give mean and standard deviation (division by n) of the pixels clipped to a range."""
+
+
+class MeasuredSource:
+    """A micrograph that is measured in bounded memory, band by band.
+
+    Parameters
+    ----------
+    source
+        The opened micrograph; each question reads it once or twice.
+    """
+
+    def __init__(self, source: MicrographSource) -> None:
+        self._source = source
+        self.path = source.path
+
+    def statistics(self) -> PixelStatistics:
+        """Look at all pixels once."""
+        return scan_pixels(self._source)
+
+    def quantiles(self, fractions: Sequence[float], *, positive_only: bool = False) -> tuple[float, ...]:
+        """Give exact quantiles of finite pixels."""
+        return stream_quantiles(self._source, fractions, positive_only=positive_only)
+
+    def clipped_moments(self, low: float, high: float) -> tuple[float, float]:
+        """Give mean and standard deviation of the pixels clipped to a range."""
+        moments = RunningMoments()
+        for _, rows in row_bands(self._source):
+            moments.add(np.clip(rows, low, high))
+        return moments.mean, moments.std
+
+
 def fit_normalization(source: MicrographSource, kind: str) -> Normalization:
-    """Measure a micrograph and say how to normalise it.
+    """Measure a micrograph and say how to normalise it; see `fit_to`, which this calls."""
+    return fit_to(MeasuredSource(source), kind)[0]
+
+
+def fit_to(measured: Measured, kind: str) -> tuple[Normalization, PixelStatistics]:
+    """Measure pixels and say how to normalise them.
 
     ``percentile`` divides by the 95th percentile of the positive pixels and clips to [0, 1], as the founding program
     does. ``zscore`` subtracts the mean and divides by the standard deviation, both of the pixels clipped to their 0.1 %
@@ -140,10 +193,15 @@ def fit_normalization(source: MicrographSource, kind: str) -> Normalization:
 
     Parameters
     ----------
-    source
-        The opened micrograph; read once to three times.
+    measured
+        The pixels.
     kind
         One of `KINDS`.
+
+    Returns
+    -------
+    tuple
+        The normalization, and the statistics of the pixels before it.
 
     Raises
     ------
@@ -152,30 +210,28 @@ def fit_normalization(source: MicrographSource, kind: str) -> Normalization:
     """
     if kind not in KINDS:
         raise UsageError(f"normalization {kind!r}; allowed: {', '.join(KINDS)}")
-    statistics = scan_pixels(source)
-    check_usable(source, statistics)
+    statistics = measured.statistics()
+    check_usable(measured, statistics)
     if kind == "none":
-        return Normalization("none")
+        return Normalization("none"), statistics
     if kind == "percentile":
         if statistics.positive_count == 0:
             raise PixelError(
-                f"{source.path}: no pixel is above zero (maximum {statistics.maximum:g}), but percentile divides by "
+                f"{measured.path}: no pixel is above zero (maximum {statistics.maximum:g}), but percentile divides by "
                 "the 95th percentile of the positive pixels; use --normalize zscore"
             )
-        (scale,) = stream_quantiles(source, (PERCENTILE_FRACTION,), positive_only=True)
-        return Normalization("percentile", scale=scale, clip_low=0.0, clip_high=1.0)
-    low, high = stream_quantiles(source, WINSOR_FRACTIONS)
-    moments = RunningMoments()
-    for _, rows in row_bands(source):
-        moments.add(np.clip(rows, low, high))
-    mean, std = moments.mean, moments.std
+        (scale,) = measured.quantiles((PERCENTILE_FRACTION,), positive_only=True)
+        return Normalization("percentile", scale=scale, clip_low=0.0, clip_high=1.0), statistics
+    low, high = measured.quantiles(WINSOR_FRACTIONS)
+    mean, std = measured.clipped_moments(low, high)
     if not std > 0:
         # More than 99.8 % of the pixels are equal: only the rest carries anything, so it must count.
         mean, std = statistics.mean, statistics.std
-    return Normalization("zscore", offset=mean, scale=std, clip_low=-ZSCORE_LIMIT, clip_high=ZSCORE_LIMIT)
+    normalization = Normalization("zscore", offset=mean, scale=std, clip_low=-ZSCORE_LIMIT, clip_high=ZSCORE_LIMIT)
+    return normalization, statistics
 
 
-def check_usable(source: MicrographSource, statistics: PixelStatistics) -> None:
+def check_usable(source: MicrographSource | Measured, statistics: PixelStatistics) -> None:
     """Raise `PixelError` when the pixels are not finite or all equal."""
     if statistics.nonfinite_count:
         raise PixelError(

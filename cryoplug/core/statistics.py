@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,12 @@ import numpy.typing as npt
 from cryoplug.core.micrograph import ImageF32, MicrographSource, row_bands
 from cryoplug.errors import PixelError, UsageError
 
-_HALF_BITS = 16
-_BINS = 1 << _HALF_BITS
-# Order-preserving images of -inf and +inf; finite numbers lie strictly between their upper halves, NaN beyond them.
-_LOWEST_FINITE_BIN = 0x0080
-_HIGHEST_FINITE_BIN = 0xFF7F
+_CHUNK_PIXELS = 1 << 17
+"""Their deviations in float64 are 1 MB and stay in cache: 25 ms instead of 87 for 4096x4096 pixels (one core)."""
+_BINS = 1 << 16
+_NEGATIVE = 0x8000
+"""Upper halves from here on belong to negative numbers, which descend."""
+_NOT_FINITE = np.r_[0x7F80:0x8000, 0xFF80:0x10000]
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,18 @@ class RunningMoments:
 
     def add(self, pixels: np.ndarray) -> None:
         """Take finite pixels of any shape into account."""
-        if pixels.size == 0:
-            return
+        flat = pixels.reshape(-1)
+        for start in range(0, flat.size, _CHUNK_PIXELS):
+            self._add(flat[start : start + _CHUNK_PIXELS])
+
+    def _add(self, pixels: np.ndarray) -> None:
         mean = float(pixels.mean(dtype=np.float64))
-        # float64 here as well: float32 squares of 1e20 would overflow.
-        deviations = pixels.astype(np.float64).ravel() - mean
-        squares = float(np.dot(deviations, deviations))
+        # float64 here as well: float32 squares of 1e20 would overflow. Not np.dot: its threads, which wait for one another
+        # by spinning, took more processor time than the statistics themselves.
+        deviations = pixels.astype(np.float64)
+        deviations -= mean
+        np.square(deviations, out=deviations)
+        squares = float(deviations.sum())
         low, high = float(pixels.min()), float(pixels.max())
         if self.count == 0:
             self.count, self.mean, self._squares = int(pixels.size), mean, squares
@@ -127,8 +135,8 @@ def stream_quantiles(
 ) -> tuple[float, ...]:
     """Compute exact quantiles in two passes and about a megabyte.
 
-    The bits of a float32 are mapped to an integer of the same order; the first pass counts its upper 16 bits, the
-    second one the lower 16 bits within the few bins that hold a wanted rank (radix select).
+    The bits of positive float32 numbers have their order, those of negative ones the reverse. The first pass counts the
+    upper 16 bits, the second one the lower 16 bits within the few bins that hold a wanted rank (radix select).
 
     Parameters
     ----------
@@ -151,21 +159,45 @@ def stream_quantiles(
     PixelError
         A pixel is not finite, or none is positive although only positive ones count.
     """
-    wrong = [fraction for fraction in fractions if not 0.0 <= fraction <= 1.0]
-    if wrong:
-        raise UsageError(f"quantile fractions {wrong}; allowed: 0 to 1")
+    _check_fractions(fractions)
     upper = np.zeros(_BINS, np.int64)
+    positive = 0
     for _, rows in row_bands(source, band_rows=band_rows):
-        upper += np.bincount(_ordered_bits(rows, positive_only) >> _HALF_BITS, minlength=_BINS)
-    if upper[:_LOWEST_FINITE_BIN].any() or upper[_HIGHEST_FINITE_BIN + 1 :].any():
+        upper += np.bincount(_halves(rows)[0], minlength=_BINS)
+        if positive_only:
+            positive += int(np.count_nonzero(rows > 0))
+    if upper[_NOT_FINITE].any():
         raise PixelError(f"{source.path}: pixels that are NaN or infinite have no rank; repair the micrograph")
+    if positive_only:
+        upper[_NEGATIVE:] = 0
+        upper[0] = positive - int(upper[1:].sum())  # zeros are in it, too
     count = int(upper.sum())
     if count == 0:
         raise PixelError(f"{source.path}: no pixel is above zero; choose another normalization than percentile")
-    positions = [fraction * (count - 1) for fraction in fractions]
-    ranks = sorted({rank for at in positions for rank in (math.floor(at), math.ceil(at))})
+    positions, ranks = wanted_ranks(fractions, count)
     values = _values_at(source, ranks, upper, positive_only=positive_only, band_rows=band_rows)
-    return tuple(_interpolate(values, at) for at in positions)
+    return tuple(interpolate_ranks(values, at) for at in positions)
+
+
+def wanted_ranks(fractions: Sequence[float], count: int) -> tuple[list[float], list[int]]:
+    """Give where quantiles of `count` pixels lie between their ranks from 0, and the ranks that are needed for them."""
+    _check_fractions(fractions)
+    positions = [fraction * (count - 1) for fraction in fractions]
+    return positions, sorted({rank for at in positions for rank in (math.floor(at), math.ceil(at))})
+
+
+def interpolate_ranks(values: Mapping[int, float], at: float) -> float:
+    """Give the value at a place between two ranks, from the values at `wanted_ranks`."""
+    low, high = values[math.floor(at)], values[math.ceil(at)]
+    weight = at - math.floor(at)
+    # From the nearer end, as numpy does: the result is then monotonic in the fraction.
+    return high - (high - low) * (1.0 - weight) if weight >= 0.5 else low + (high - low) * weight
+
+
+def _check_fractions(fractions: Sequence[float]) -> None:
+    wrong = [fraction for fraction in fractions if not 0.0 <= fraction <= 1.0]
+    if wrong:
+        raise UsageError(f"quantile fractions {wrong}; allowed: 0 to 1")
 
 
 def _values_at(
@@ -176,38 +208,32 @@ def _values_at(
     positive_only: bool,
     band_rows: int | None,
 ) -> dict[int, float]:
-    below = np.cumsum(upper)
-    bin_of = {rank: int(np.searchsorted(below, rank, side="right")) for rank in ranks}
-    lower = {index: np.zeros(_BINS, np.int64) for index in set(bin_of.values())}
+    ascending = np.concatenate((_BINS - 1 - np.arange(_BINS - _NEGATIVE), np.arange(_NEGATIVE)))
+    below = np.cumsum(upper[ascending])
+    place_of = {rank: int(np.searchsorted(below, rank, side="right")) for rank in ranks}
+    lower = {int(ascending[place]): np.zeros(_BINS, np.int64) for place in set(place_of.values())}
     for _, rows in row_bands(source, band_rows=band_rows):
-        bits = _ordered_bits(rows, positive_only)
-        high = bits >> _HALF_BITS
-        for index, histogram in lower.items():
-            histogram += np.bincount(bits[high == index] & (_BINS - 1), minlength=_BINS)
+        high, low = _halves(rows)
+        for half, histogram in lower.items():
+            histogram += np.bincount(low[high == half], minlength=_BINS)
+    if positive_only and 0 in lower:
+        lower[0][0] = 0
     values = {}
-    for rank, index in bin_of.items():
-        inside = rank - int(below[index - 1] if index else 0)
-        low = int(np.searchsorted(np.cumsum(lower[index]), inside, side="right"))
-        values[rank] = _from_ordered_bits((index << _HALF_BITS) | low)
+    for rank, place in place_of.items():
+        half = int(ascending[place])
+        inside = rank - int(below[place - 1] if place else 0)
+        step = -1 if half >= _NEGATIVE else 1
+        found = int(np.searchsorted(np.cumsum(lower[half][::step]), inside, side="right"))
+        values[rank] = _pixel(half, found if step == 1 else _BINS - 1 - found)
     return values
 
 
-def _interpolate(values: dict[int, float], at: float) -> float:
-    low, high = values[math.floor(at)], values[math.ceil(at)]
-    weight = at - math.floor(at)
-    # From the nearer end, as numpy does: the result is then monotonic in the fraction.
-    return high - (high - low) * (1.0 - weight) if weight >= 0.5 else low + (high - low) * weight
+def _halves(rows: ImageF32) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+    """Give the upper and the lower 16 bits of all pixels."""
+    bits = rows.reshape(-1).view(np.uint16)
+    first, second = bits[0::2], bits[1::2]
+    return (second, first) if sys.byteorder == "little" else (first, second)
 
 
-def _ordered_bits(rows: ImageF32, positive_only: bool) -> npt.NDArray[np.uint32]:
-    # NaN stays in, to be noticed; -0.0 becomes 0.0, to which it is equal.
-    pixels = rows[~(rows <= 0)] if positive_only else rows.ravel() + np.float32(0)
-    bits = pixels.view(np.uint32)
-    sign = bits >> np.uint32(31)
-    # Negative numbers: flip all bits; the others: set the sign bit.
-    return bits ^ (np.uint32(0x80000000) | (np.uint32(0) - sign))
-
-
-def _from_ordered_bits(key: int) -> float:
-    bits = key ^ (0x80000000 if key & 0x80000000 else 0xFFFFFFFF)
-    return float(np.array(bits, np.uint32).view(np.float32))
+def _pixel(upper: int, lower: int) -> float:
+    return float(np.array(upper << 16 | lower, np.uint32).view(np.float32))

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +22,10 @@ from cryoplug.formats.mrc_header import MAX_SIDE_PX
 from cryoplug.formats.validation import validate_by_reading
 
 _ANGSTROM_PER_NAME = {"pm": 0.01, "a": 1.0, "\u00c5": 1.0, "nm": 10.0, "um": 1e4, "\u00b5m": 1e4, "\u03bcm": 1e4}
+MAX_SER_DIMENSIONS = 8
 _DECODING_ERRORS = (
     ArithmeticError,
+    AssertionError,
     AttributeError,
     LookupError,
     MemoryError,
@@ -144,16 +148,17 @@ class SerMovie(MovieSource):
         self.path = path
         self._file: Any = None
         try:
-            from ncempy.io.ser import fileSER
+            from ncempy.io.ser import NotSERError, fileSER
         except ImportError as error:
             raise _not_installed(path) from error
         try:
-            with _decoding(path):
+            with _decoding(path, NotSERError):
+                _check_ser_counts(path)
                 self._file = fileSER(path)
                 frames = int(self._file.head["ValidNumberElements"])
                 if frames < 1 or self._file.head["DataTypeID"] != 0x4122:
                     raise FormatError(f"{path}: holds no image ({frames} elements, maybe spectra); leave it out")
-                pixels, tags = self._file.getDataset(0)
+                pixels, tags = self._dataset(0)
                 self.dtype = _grey(path, pixels)
                 sides = int(pixels.shape[0]), int(pixels.shape[1])
                 _check_size(path, sides, frames, 1, pixels.dtype.itemsize)
@@ -168,7 +173,7 @@ class SerMovie(MovieSource):
         """Read one image of the series."""
         self.check_frame(index)
         with _decoding(self.path):
-            pixels = np.array(self._file.getDataset(index)[0], dtype=np.float32, order="C")
+            pixels = np.array(self._dataset(index)[0], dtype=np.float32, order="C")
         if pixels.shape != self.frame_shape:
             raise FormatError(
                 f"{self.path}: image {index + 1} has {pixels.shape}, the first {self.frame_shape}; export them one by one"
@@ -180,6 +185,32 @@ class SerMovie(MovieSource):
         stream = getattr(self._file, "_file_hdl", None)
         if stream is not None:
             stream.close()
+
+    def _dataset(self, index: int) -> Any:
+        # As for _check_ser_counts: two calibrations of 20 bytes and the type of a pixel, then the sides.
+        stream = self._file._file_hdl
+        stream.seek(self._file.head["DataOffsetArray"][index] + 2 * 20 + 2)
+        width, height = struct.unpack("<ii", stream.read(8))
+        if min(width, height) < 1 or width * height > self.path.stat().st_size:
+            raise ValueError(f"image {index + 1} of {width} x {height} pixels is more than the file holds")
+        return self._file.getDataset(index)
+
+
+def _check_ser_counts(path: Path) -> None:
+    """Refuse numbers in the header of a SER file that its size cannot hold: ncempy allocates whatever they say."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        version, elements = struct.unpack("<4xH12xi", stream.read(22))
+        stream.seek(26 if version == 0x0210 else 30)
+        (dimensions,) = struct.unpack("<i", stream.read(4))
+        counts = [elements, dimensions]
+        while len(counts) < 2 + 2 * min(dimensions, MAX_SER_DIMENSIONS):
+            for skipped in (24, 0):  # size and calibration come before the length of the description, then the units
+                (length,) = struct.unpack(f"<{skipped}xi", stream.read(skipped + 4))
+                counts.append(length)
+                stream.seek(max(0, length), os.SEEK_CUR)
+    if min(counts) < 0 or max(counts) > size or dimensions > MAX_SER_DIMENSIONS:
+        raise ValueError(f"its header counts {counts} elements, dimensions and letters in {size} bytes")
 
 
 def _grey(path: Path, pixels: np.ndarray) -> np.dtype:
@@ -208,15 +239,16 @@ def _not_installed(path: Path) -> FormatError:
 
 
 @contextlib.contextmanager
-def _decoding(path: Path) -> Iterator[None]:
+def _decoding(path: Path, *more: type[Exception]) -> Iterator[None]:
+    damage: tuple[type[Exception], ...] = (*_DECODING_ERRORS, *more)
     try:
         yield
     except FormatError:
         raise
-    except _DECODING_ERRORS as error:
+    except damage as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FormatError(f"{path}: damaged, or not in the format that its first bytes say ({what})") from error
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):  # EINVAL: a place before the start of the file
             raise
         raise FormatError(f"{path}: damaged, or not in the format that its first bytes say ({error})") from error

@@ -27,7 +27,7 @@ from cryoplug.formats.mrc_header import (
     read_header,
     sniff_mrc,
 )
-from cryoplug.formats.mrc_writer import MrcRowWriter, write_mrc
+from cryoplug.formats.mrc_writer import MrcRowWriter, StoredStatistics, check_float16_range, mrc_head, write_mrc
 from cryoplug.formats.validation import pixel_findings
 
 __all__ = [
@@ -35,7 +35,10 @@ __all__ = [
     "MrcMicrograph",
     "MrcMovie",
     "MrcRowWriter",
+    "StoredStatistics",
+    "check_float16_range",
     "describe_foreign",
+    "mrc_head",
     "read_header",
     "sniff_mrc",
     "validate_mrc",
@@ -90,6 +93,17 @@ class MrcMicrograph(MicrographSource):
         return self.header.unpack(
             self._pixels.read(self._first_byte + start * size, (stop - start) * size), stop - start
         )
+
+    @property
+    def stored_dtype(self) -> np.dtype | None:
+        """Type of the pixels as they lie in the file, with its byte order; None for two pixels in a byte (mode 101)."""
+        return None if self.header.mode == 101 else self.header.dtype
+
+    def read_stored(self, start: int, stop: int, into: memoryview) -> None:
+        """Read the bytes of rows as they lie in the file."""
+        self.check_rows(start, stop)
+        size = self.header.row_size_bytes
+        self._pixels.read_into(into[: (stop - start) * size], self._first_byte + start * size)
 
     def close(self) -> None:
         """Close the file."""
@@ -163,11 +177,15 @@ class _PixelBytes:
                 raise PixelError(f"{header.path}: {found}; copy it again") from error
 
     def read(self, offset: int, size: int) -> npt.NDArray[np.uint8]:
+        found = np.empty(size, np.uint8)
+        self.read_into(found.data, offset)
+        return found
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
         header = self.header
         if self._descriptor < 0:
             raise FormatError(f"{header.path}: the micrograph was closed already; open it again")
-        found = np.empty(size, np.uint8)
-        buffer, done = found.data, 0
+        done, size = 0, buffer.nbytes
         offset += header.data_offset
         while done < size:
             got = os.preadv(self._descriptor, [buffer[done:]], offset + done)
@@ -177,7 +195,6 @@ class _PixelBytes:
                     f"{header.size_bytes} bytes were there when it was opened; let nothing write it meanwhile"
                 )
             done += got
-        return found
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1

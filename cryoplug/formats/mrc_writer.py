@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +25,20 @@ _BAND_ROWS = 256
 _MODES = {"float32": 2, "float16": 12}
 FLOAT16_LIMIT = 65504.0
 """Largest value of float16."""
+
+
+@dataclass(frozen=True)
+class StoredStatistics:
+    """What a header says about the pixels that follow it, in grey values."""
+
+    minimum: float
+    """Smallest pixel."""
+    maximum: float
+    """Largest pixel."""
+    mean: float
+    """Mean."""
+    std: float
+    """Standard deviation, division by n; MRC calls it rms."""
 
 
 def write_mrc(
@@ -114,12 +130,9 @@ class MrcRowWriter:
         dtype: str = "float32",
     ) -> None:
         self._path = path or Path(str(getattr(stream, "name", "output")))
-        if len(shape) != 2 or min(shape) < 1:
-            raise ShapeError(f"{self._path}: shape {tuple(shape)}; a micrograph is (y, x) with at least one pixel")
-        if pixel_size_angstrom is not None and not (math.isfinite(pixel_size_angstrom) and pixel_size_angstrom > 0):
-            raise UsageError(f"{self._path}: pixel size {pixel_size_angstrom} A; allowed: a number above 0, or None")
-        if dtype not in _MODES:
-            raise UsageError(f"{self._path}: pixels as {dtype!r}; allowed: {', '.join(_MODES)}")
+        self._header = _new_header(
+            shape, template=template, pixel_size_angstrom=pixel_size_angstrom, label=label, path=self._path, dtype=dtype
+        )
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._rounding_squares = 0.0
         self._stream = stream
@@ -127,11 +140,7 @@ class MrcRowWriter:
         self._rows_done = 0
         self._moments = RunningMoments()
         self._all_finite = True
-        self._extended = template.extended_header if template else b""
-        self._header = _new_header(self._shape, template, pixel_size_angstrom)
-        self._header["mode"] = _MODES[dtype]
-        _add_label(self._header, label)
-        self._put(self._header.tobytes() + self._extended)
+        self._put(self._header.tobytes() + (template.extended_header if template else b""))
 
     def write_rows(self, rows: np.ndarray) -> None:
         """Append rows.
@@ -164,16 +173,12 @@ class MrcRowWriter:
         """Check that all rows came, and write the header again, now with the statistics."""
         if self._rows_done != self._shape[0]:
             raise ShapeError(f"{self._path}: {self._rows_done} of {self._shape[0]} rows were written; write the rest")
-        header, moments = self._header, self._moments
-        if self._all_finite:
-            values = (moments.minimum, moments.maximum, moments.mean, moments.std)
-        else:
-            values = (0.0, -1.0, -2.0, -1.0)  # how MRC2014 says "not determined"
-        for name, value in zip(("dmin", "dmax", "dmean", "rms"), values, strict=True):
-            header[name] = value
+        moments = self._moments
+        found = StoredStatistics(moments.minimum, moments.maximum, moments.mean, moments.std)
+        _set_statistics(self._header, found if self._all_finite else None)
         with storage_errors(self._path):
             self._stream.seek(0)
-            self._stream.write(header.tobytes())
+            self._stream.write(self._header.tobytes())
             self._stream.seek(0, 2)
 
     @property
@@ -190,12 +195,7 @@ class MrcRowWriter:
         if self._dtype.itemsize == 4:
             return np.ascontiguousarray(rows, dtype=self._dtype)
         finite = rows[np.isfinite(rows)]
-        largest = float(np.abs(finite).max()) if finite.size else 0.0
-        if largest > FLOAT16_LIMIT:
-            raise PixelError(
-                f"{self._path}: a pixel of {largest:g} does not fit into float16 (allowed: up to {FLOAT16_LIMIT:g}); "
-                "write float32"
-            )
+        check_float16_range(float(np.abs(finite).max()) if finite.size else 0.0, "float16", self._path)
         stored = np.ascontiguousarray(rows, dtype=self._dtype)
         rounding = np.subtract(stored, rows, dtype=np.float32).ravel()
         self._rounding_squares += float(np.dot(rounding, rounding))
@@ -206,13 +206,62 @@ class MrcRowWriter:
             self._stream.write(payload)
 
 
-def _new_header(shape: tuple[int, int], template: MrcHeader | None, pixel_size_angstrom: float | None) -> np.ndarray:
+def check_float16_range(largest: float, dtype: str, path: Path) -> None:
+    """Raise `PixelError` when the largest size of a pixel does not fit into a file of float16."""
+    if dtype == "float16" and largest > FLOAT16_LIMIT:
+        raise PixelError(
+            f"{path}: a pixel of {largest:g} does not fit into float16 (allowed: up to {FLOAT16_LIMIT:g}); "
+            "write float32"
+        )
+
+
+def mrc_head(
+    shape: tuple[int, int],
+    statistics: StoredStatistics | None,
+    *,
+    path: Path,
+    template: MrcHeader | None = None,
+    pixel_size_angstrom: float | None = None,
+    label: str = "",
+    dtype: str = "float32",
+) -> bytes:
+    """Give all that stands before the pixels of a file whose pixels are known already.
+
+    Parameters
+    ----------
+    shape, path, template, pixel_size_angstrom, label, dtype
+        As for `MrcRowWriter`.
+    statistics
+        Of the pixels as they are stored; None when one of them is not finite.
+    """
+    header = _new_header(
+        shape, template=template, pixel_size_angstrom=pixel_size_angstrom, label=label, path=path, dtype=dtype
+    )
+    _set_statistics(header, statistics)
+    return header.tobytes() + (template.extended_header if template else b"")
+
+
+def _new_header(
+    shape: tuple[int, ...],
+    *,
+    template: MrcHeader | None,
+    pixel_size_angstrom: float | None,
+    label: str,
+    path: Path,
+    dtype: str,
+) -> np.ndarray:
+    if len(shape) != 2 or min(shape) < 1:
+        raise ShapeError(f"{path}: shape {tuple(shape)}; a micrograph is (y, x) with at least one pixel")
+    if pixel_size_angstrom is not None and not (math.isfinite(pixel_size_angstrom) and pixel_size_angstrom > 0):
+        raise UsageError(f"{path}: pixel size {pixel_size_angstrom} A; allowed: a number above 0, or None")
+    if dtype not in _MODES:
+        raise UsageError(f"{path}: pixels as {dtype!r}; allowed: {', '.join(_MODES)}")
     height, width = shape
     header = np.zeros((), _WRITTEN_DTYPE)
     if template is not None:
         header = np.array(template.record, HEADER_DTYPE.newbyteorder("=")).astype(_WRITTEN_DTYPE)
     header["nx"], header["ny"], header["nz"] = width, height, 1
-    header["mode"] = 2
+    header["mode"] = _MODES[dtype]
     if sorted(int(header[name]) for name in ("mapc", "mapr", "maps")) != [1, 2, 3]:
         header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
     header["map"] = b"MAP "
@@ -223,7 +272,15 @@ def _new_header(shape: tuple[int, int], template: MrcHeader | None, pixel_size_a
         header["nversion"] = 20141
     header["ispg"] = max(int(header["ispg"]), 0)
     _set_cell(header, template, pixel_size_angstrom)
+    _add_label(header, label)
     return header
+
+
+def _set_statistics(header: np.ndarray, statistics: StoredStatistics | None) -> None:
+    # The last four are how MRC2014 says "not determined".
+    values = (0.0, -1.0, -2.0, -1.0) if statistics is None else dataclasses.astuple(statistics)
+    for name, value in zip(("dmin", "dmax", "dmean", "rms"), values, strict=True):
+        header[name] = value
 
 
 def _set_cell(header: np.ndarray, template: MrcHeader | None, pixel_size_angstrom: float | None) -> None:

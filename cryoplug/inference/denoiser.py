@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +18,7 @@ from torch.nn import functional
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
 from cryoplug.core.normalization import KINDS, fit_normalization
 from cryoplug.core.tiling import Tile, plan_tiles
-from cryoplug.errors import DeviceError, FormatError, UsageError
+from cryoplug.errors import DeviceError, UsageError
 from cryoplug.inference.devices import (
     Interrupted,
     OutOfDeviceMemory,
@@ -33,15 +35,12 @@ from cryoplug.inference.memory_plan import (
     rows_that_fit,
     widest_layer,
 )
-from cryoplug.kernels.dispatch import choose_kernels, fused_network
+from cryoplug.inference.network import Network
 from cryoplug.kernels.memory import keep_allocator_memory
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 
 if TYPE_CHECKING:
-    from torch import nn
     from typing_extensions import Self
-
-    from cryoplug.kernels.fused import FusedCryoCNN
 
 CPU_TILE_PX = (128, 256)
 """Rows and columns of a tile on the CPU: 16 channels of it are 2 MB and stay in cache."""
@@ -53,8 +52,6 @@ BAND_PIXELS = 1 << 20
 """A band of a very wide image gets fewer rows, so that its size stays near 4 MB."""
 SHALLOW_LAYERS = 4
 """Up to this many layers the faster order of summation is used; see `Denoiser`."""
-FUSED_SHAPES = 9
-"""Shapes of tiles for which the fused kernels keep buffers: inside, at the borders and in the corners."""
 LEAST_ROWS = 64
 """But not fewer than these: every band is computed together with its overlap."""
 
@@ -74,6 +71,8 @@ class Denoiser:
         Side of a tile in pixels; 0 chooses. The result does not depend on it, to float32 rounding.
     threads
         CPU threads; 0 takes every core that this process may use.
+    precision
+        ``auto``, ``float32``, ``float16`` or ``bf16``; see `cryoplug.inference.precision`.
     max_memory_bytes
         Memory of the whole process on the CPU; see `cryoplug.inference.memory_plan`. None: no limit.
     note
@@ -97,6 +96,7 @@ class Denoiser:
         normalize: str | None = None,
         tile: int = 0,
         threads: int = 0,
+        precision: str = "auto",
         max_memory_bytes: int | None = None,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -129,21 +129,22 @@ class Denoiser:
         least = min(MOST_WIDENED_PX, OVERLAPS_PER_TILE * self._overlap)
         height, width = (max(side, least) for side in CPU_TILE_PX) if on_cpu else CUDA_TILE_PX
         self._tile = (tile, tile) if tile else (height, width)
+        self._asked_tile = (tile, tile) if tile else None
+        self._most_pixels = 0
         # 4096x4096 through cryo_cnn, float32: channels_last takes two thirds of the time on a CPU, and 23 ms instead of 16
         # on an H200. It sums in another order than the plain layers: 7e-7 of the output's range over 3 layers, but 1.6e-5
         # over the 12 of a founding residual_cnn. A deep network therefore keeps the plain order, and its very bits.
         shallow = len(spec.layers) <= SHALLOW_LAYERS
-        self._layout = torch.channels_last if on_cpu and shallow else torch.contiguous_format
+        layout = torch.channels_last if on_cpu and shallow else torch.contiguous_format
         if on_cpu:
             keep_allocator_memory()
         try:
             with device_errors(), only(self.device):
-                module = _with_weights(checkpoint).to(self.device)
-                self._module = module.to(memory_format=self._layout)  # type: ignore[call-overload]
+                self.network = Network(
+                    checkpoint, self.device, layout=layout, precision=precision, normalize=self.normalize
+                )
         except OutOfDeviceMemory as error:
             raise DeviceError(f"{self.device}: not enough memory for the weights ({error}); free memory") from error
-        self.kernels = choose_kernels(self._module, self.device)
-        self._fused: dict[torch.Size, FusedCryoCNN] = {}
         self._plan = self._fit_into(max_memory_bytes)
         self._workers = _one_core_workers(self.threads) if on_cpu else None
 
@@ -156,9 +157,12 @@ class Denoiser:
         normalize: str | None = None,
         tile: int = 0,
         threads: int = 0,
+        precision: str = "auto",
     ) -> Self:
         """Load a run folder, an ``epoch_NNNN`` folder or a founding folder of ``.bin`` files; see the class."""
-        return cls(load_checkpoint(path), device=device, normalize=normalize, tile=tile, threads=threads)
+        return cls(
+            load_checkpoint(path), device=device, normalize=normalize, tile=tile, threads=threads, precision=precision
+        )
 
     def denoise(self, image: np.ndarray) -> ImageF32:
         """Denoise one image in memory.
@@ -181,9 +185,19 @@ class Denoiser:
         source = ArrayMicrograph(np.asarray(image))
         normalization = fit_normalization(source, self.normalize)
         denoised = np.empty(source.shape, np.float32)
+        under_way: deque[tuple[Tile, Callable[[], ImageF32]]] = deque()
+
+        def finish_one() -> None:
+            band, finish = under_way.popleft()
+            denoised[band.paste.slices] = normalization.invert(finish())
+
         for band in self.bands(source.shape):
             rows = normalization.apply(source.read_rows(band.read.y0, band.read.y1))
-            denoised[band.paste.slices] = normalization.invert(self.forward(rows, band))
+            under_way.append((band, self.start(rows, band)))
+            if len(under_way) >= self.bands_at_once(source.shape):
+                finish_one()
+        while under_way:
+            finish_one()
         return denoised
 
     def bands(self, shape: tuple[int, int]) -> list[Tile]:
@@ -202,8 +216,21 @@ class Denoiser:
         columns = {tile.paste.x0 for tile in self._tiles(bands[0].read.shape)}
         return tuple(sorted({band.paste.y0 for band in bands})), tuple(sorted(columns))
 
+    def bands_at_once(self, shape: tuple[int, int]) -> int:
+        """Tell how many bands of an image ``(y, x)`` to `start` before the first is waited for, so that no core is idle."""
+        if self._workers is None or self.threads == 1:
+            return 1
+        tiles = len(self._tiles(self.bands(shape)[0].read.shape))
+        return 1 + -(-self.threads // tiles)
+
     def forward(self, rows: ImageF32, band: Tile, should_stop: Callable[[], bool] = lambda: False) -> ImageF32:
-        """Run the network over a band.
+        """Run the network over a band; see `start`, for whose result this waits."""
+        return self.start(rows, band, should_stop)()
+
+    def start(
+        self, rows: ImageF32, band: Tile, should_stop: Callable[[], bool] = lambda: False
+    ) -> Callable[[], ImageF32]:
+        """Begin to run the network over a band.
 
         Parameters
         ----------
@@ -216,46 +243,113 @@ class Denoiser:
 
         Returns
         -------
-        ImageF32
-            Normalised pixels of ``band.paste``, new array.
+        Callable
+            Waits for the end and gives normalised pixels of ``band.paste``, a new array. It raises `DeviceError` when
+            even small tiles do not fit into memory or the device failed, and `Interrupted` when `should_stop` said yes.
+        """
+        begun_with = self._tile
+        begun = self._begin(rows, should_stop)
+
+        def finish() -> ImageF32:
+            result = self._unless_memory_runs_out(begun, begun_with)
+            while result is None:
+                # Only here, when the error and all that it held on to is gone.
+                self.free_cached_memory()
+                used = self._tile
+                result = self._unless_memory_runs_out(lambda: self._begin(rows, should_stop)(), used)
+            if self._tile != begun_with and not self._told_of_memory:
+                self._told_of_memory = True
+                self._note(
+                    f"{self.device}: memory ran out with tiles of {begun_with[0]}x{begun_with[1]} px; going on with "
+                    f"{self._tile[0]}x{self._tile[1]} px, which gives the same result"
+                )
+            return result[band.crop.slices]
+
+        return finish
+
+    def forward_on_device(self, pixels: torch.Tensor, should_stop: Callable[[], bool] = lambda: False) -> torch.Tensor:
+        """Run the network over a whole image that is on the device.
+
+        Parameters
+        ----------
+        pixels
+            Normalised, ``(y, x)``, float32.
+        should_stop
+            Asked before each tile.
+
+        Returns
+        -------
+        torch.Tensor
+            Normalised pixels of the same shape, on the device.
 
         Raises
         ------
+        OutOfDeviceMemory
+            Not even small tiles fit beside the image; in bands of `start` they may.
         DeviceError
-            Even small tiles do not fit into memory, or the device failed.
+            The device failed.
         Interrupted
             `should_stop` said yes.
         """
-        begun_with = self._tile
-        result = self._try(rows, should_stop)
-        while result is None:
-            # Only here, when the error and all that it held on to is gone.
-            with only(self.device):
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-            result = self._try(rows, should_stop)
-        if self._tile != begun_with and not self._told_of_memory:
-            self._told_of_memory = True
-            self._note(
-                f"{self.device}: memory ran out with tiles of {begun_with[0]}x{begun_with[1]} px; going on with "
-                f"{self._tile[0]}x{self._tile[1]} px, which gives the same result"
-            )
-        return result[band.crop.slices]
+        while True:
+            try:
+                with device_errors(), only(self.device):
+                    return self._forward_on_device(pixels, should_stop)
+            except OutOfDeviceMemory:
+                self.network.forget_buffers()
+                if self._most_pixels <= LEAST_TILE_PX**2:
+                    raise
+                self._most_pixels = max(LEAST_TILE_PX**2, min(self._most_pixels, pixels.numel()) // 2)
+            self.free_cached_memory()
 
-    def _try(self, rows: ImageF32, should_stop: Callable[[], bool]) -> ImageF32 | None:
-        """Compute; None when memory ran out, and then tiles are smaller from now on."""
+    def _forward_on_device(self, pixels: torch.Tensor, should_stop: Callable[[], bool]) -> torch.Tensor:
+        height, width = int(pixels.shape[0]), int(pixels.shape[1])
+        tile = self._asked_tile
+        if tile is None:
+            fitting = self._pixels_that_fit()
+            tile = (max(LEAST_TILE_PX, fitting // width), width)
+            if tile[0] < min(height, LEAST_ROWS + 4 * self._overlap):
+                side = max(LEAST_TILE_PX, math.isqrt(fitting))
+                tile = (side, side)
+        result = torch.empty_like(pixels)
+        for part in plan_tiles((height, width), tile=tile, overlap=self._overlap, multiple=self._multiple):
+            if should_stop():
+                raise Interrupted
+            result[part.paste.slices] = self._tile_forward(pixels[part.read.slices])[part.crop.slices]
+        return result
+
+    def _pixels_that_fit(self) -> int:
+        """Give how many pixels of a tile fit into the GPU's memory, and into what cuDNN can count."""
+        if not self._most_pixels:
+            values = widest_layer(self.checkpoint)
+            # The largest tensor is at most half of what a pixel takes, and may have 2^31 values.
+            self._most_pixels = (1 << 32) // values
+            if self.device.type == "cuda":
+                free = torch.cuda.mem_get_info(self.device)[0]
+                self._most_pixels = min(self._most_pixels, free // 2 // (values * self.network.bytes_per_value))
+        return self._most_pixels
+
+    def free_cached_memory(self) -> None:
+        """Give memory that torch keeps for the next tile back to the GPU."""
+        if self.device.type == "cuda":
+            with only(self.device):
+                torch.cuda.empty_cache()
+
+    def _unless_memory_runs_out(self, compute: Callable[[], ImageF32], tile: tuple[int, int]) -> ImageF32 | None:
+        """Compute; None when memory ran out with this tile, and then tiles are smaller from now on."""
         try:
             with device_errors(), only(self.device):
-                return self._forward(rows, should_stop)
+                return compute()
         except OutOfDeviceMemory as error:
-            self._fused.clear()
-            height, width = self._tile
+            self.network.forget_buffers()
+            height, width = tile
             if max(height, width) <= LEAST_TILE_PX:
                 raise DeviceError(
                     f"{self.device}: not enough memory for a tile of {height}x{width} px ({error}); "
                     "free memory, or use --device cpu --threads 1"
                 ) from error
-            self._tile = (min(height, max(height // 2, LEAST_TILE_PX)), min(width, max(width // 2, LEAST_TILE_PX)))
+            if self._tile == tile:  # else another band made them smaller already
+                self._tile = (min(height, max(height // 2, LEAST_TILE_PX)), min(width, max(width // 2, LEAST_TILE_PX)))
             return None
 
     def _fit_into(self, limit_bytes: int | None) -> MemoryPlan | None:
@@ -277,28 +371,25 @@ class Denoiser:
         self._tile, self.threads = plan.tile, plan.threads
         return plan
 
-    def _forward(self, rows: ImageF32, should_stop: Callable[[], bool]) -> ImageF32:
+    def _begin(self, rows: ImageF32, should_stop: Callable[[], bool]) -> Callable[[], ImageF32]:
+        """Begin to compute all tiles of a band; what is returned waits for them."""
         tiles = self._tiles(rows.shape)
         result = np.empty(rows.shape, np.float32)
 
         def run(tile: Tile) -> None:
             if should_stop():
                 raise Interrupted
-            # inference_mode belongs to a thread, so every worker enters it.
-            with torch.inference_mode():
-                pixels = torch.from_numpy(rows[tile.read.slices])[None, None].to(self.device)
-                pixels = self._padded(pixels).contiguous(memory_format=self._layout)
-                denoised = self._network(pixels)[0, 0][tile.crop.slices]
-                torch.from_numpy(result)[tile.paste.slices].copy_(denoised)
+            pixels = torch.from_numpy(rows[tile.read.slices]).to(self.device)
+            torch.from_numpy(result)[tile.paste.slices].copy_(self._tile_forward(pixels)[tile.crop.slices])
 
-        if self._workers is not None:
-            list(self._workers.map(run, tiles))
+        # A band's tiles are queued behind those of the band before: a worker that is done takes the next band's first.
+        begun = self._workers.map(run, tiles) if self._workers is not None else map(run, tiles)
+
+        def finish() -> ImageF32:
+            deque(begun, maxlen=0)
             return result
-        # TF32 keeps 10 bits of the products: 1e-3 of the range away from the same network on a CPU.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False):
-            for tile in tiles:
-                run(tile)
-        return result
+
+        return finish
 
     def _tiles(self, shape: tuple[int, ...]) -> list[Tile]:
         height, width = self._tile[0] + 2 * self._overlap, self._tile[1]
@@ -306,35 +397,16 @@ class Denoiser:
             width = min(width, max(LEAST_TILE_PX, -(-shape[1] // self.threads)))
         return plan_tiles((shape[0], shape[1]), tile=(height, width), overlap=self._overlap, multiple=self._multiple)
 
-    def _network(self, pixels: torch.Tensor) -> torch.Tensor:
-        if self.kernels.kernels == "plain":
-            return self._module(pixels)
-        network = self._fused.get(pixels.shape)
-        if network is None:
-            if len(self._fused) >= FUSED_SHAPES:
-                self._fused.clear()
-            batch, _, height, width = pixels.shape
-            network = fused_network(list(self._module.parameters()), batch=batch, height=height, width=width)
-            self._fused[pixels.shape] = network
-        denoised = network.forward(pixels)
-        # Half precision ends at 65504: what does not fit is left to the plain layers.
-        return denoised if bool(denoised.isfinite().all()) else self._module(pixels)
+    def _tile_forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        # inference_mode belongs to a thread, so every worker enters it.
+        with torch.inference_mode():
+            padded = self._padded(pixels[None, None]).contiguous(memory_format=self.network.layout)
+            return self.network(padded)[0, 0]
 
     def _padded(self, pixels: torch.Tensor) -> torch.Tensor:
         """Repeat the last row and column up to the pooling grid; it only happens at the image's own border."""
         bottom, right = (-side % self._multiple for side in pixels.shape[-2:])
         return functional.pad(pixels, (0, right, 0, bottom), mode="replicate") if bottom or right else pixels
-
-
-def _with_weights(checkpoint: Checkpoint) -> nn.Module:
-    module = checkpoint.spec.build(config=checkpoint.config)
-    weights = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in checkpoint.weights.items()}
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        found = " ".join(str(error).split())
-        raise FormatError(f"{checkpoint.path}: the weights do not fit {checkpoint.model_id} ({found})") from error
-    return module.eval().requires_grad_(False)
 
 
 def _one_core_workers(count: int) -> ThreadPoolExecutor:

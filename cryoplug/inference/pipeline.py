@@ -1,4 +1,7 @@
-"""Read, compute and write at the same time: bands of rows travel through bounded queues, file after file.
+"""Read, compute and write at the same time.
+
+A GPU gets whole micrographs, several at a time: `cryoplug.inference.whole_pipeline`. Else bands of rows travel through
+bounded queues, file after file:
 
 ::
 
@@ -11,16 +14,20 @@ The reader measures the next micrograph while the last one is computed and writt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cryoplug.core.micrograph import ImageF32
 from cryoplug.inference.channel import Channel, Closed
 from cryoplug.inference.devices import Interrupted
-from cryoplug.inference.messages import DenoiseJob, DenoiseResult, Message, Rows
+from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, Message, Rows
 from cryoplug.inference.reading import read_all
 from cryoplug.inference.regrid import Regrid
+from cryoplug.inference.whole_pipeline import run_whole
 from cryoplug.inference.writing import write_all
 
 if TYPE_CHECKING:
@@ -43,30 +50,38 @@ def run_pipeline(
     should_stop: Callable[[], bool] = lambda: False,
     dtype: str = "float32",
     regrid: Regrid = AS_IT_IS,
+    whole: bool | None = None,
+    gave_up: Callable[[], None] = lambda: None,
 ) -> bool:
     """Denoise micrographs one after another.
 
     Parameters
     ----------
     jobs
-        In order; no target may be the source of another. It is asked for the next one in the reader thread, and may wait
+        In order; no target may be the source of another. It is asked for the next one in a reader thread, and may wait
         for work to come.
     denoiser
         Called from this thread only.
     label
         Text for the label that every written MRC header gets.
     begin
-        Called in the writer thread before a file is written.
+        Called in a writer thread before a file is written.
     finish
-        Called in the writer thread, in the order of `jobs`, when a file has its final name or has failed.
+        Called in a writer thread when a file has its final name or has failed: in bands in the order of `jobs`, else of
+        completion.
     should_stop
-        Asked by all threads, before each tile and each band that is read; when it says yes, the file in work is dropped
-        without a trace.
+        Asked by all threads, before each tile and each band that is read; when it says yes, what is not complete is
+        dropped without a trace.
     dtype
         ``float32`` or ``float16``; with the latter a file whose pixels do not fit is failed.
     regrid
         What is done around the network. Another pixel size holds a micrograph in memory whose width is the network's,
         `strength` and the merging of high frequencies the raw one, too.
+    whole
+        Whether micrographs are computed as a whole, which needs memory for several of them; None: on a GPU. With a
+        `regrid` that does anything they go in bands.
+    gave_up
+        Called from any thread when an error ends the work: `jobs` that wait for more to come should end then.
 
     Returns
     -------
@@ -81,23 +96,100 @@ def run_pipeline(
     DeviceError
         The device has too little memory or failed.
     """
+
+    def in_bands(jobs: Iterable[DenoiseJob]) -> bool:
+        return _run_in_bands(
+            jobs,
+            denoiser,
+            label=label,
+            begin=begin,
+            finish=finish,
+            should_stop=should_stop,
+            dtype=dtype,
+            regrid=regrid,
+            gave_up=gave_up,
+        )
+
+    if whole is None:
+        whole = denoiser.device.type == "cuda"
+    if not (whole and regrid.does_nothing):
+        return in_bands(jobs)
+    return run_whole(
+        jobs,
+        denoiser,
+        label=label,
+        dtype=dtype,
+        begin=begin,
+        finish=finish,
+        should_stop=should_stop,
+        in_bands=lambda job: in_bands([job]),
+        gave_up=gave_up,
+    )
+
+
+def _run_in_bands(
+    jobs: Iterable[DenoiseJob],
+    denoiser: Denoiser,
+    *,
+    label: str,
+    begin: Callable[[DenoiseJob], None],
+    finish: Callable[[DenoiseJob, DenoiseResult], None],
+    should_stop: Callable[[], bool],
+    dtype: str,
+    regrid: Regrid,
+    gave_up: Callable[[], None],
+) -> bool:
     incoming: Channel[Message] = Channel(QUEUE_BANDS)
     outgoing: Channel[Message] = Channel(QUEUE_BANDS)
-    with ThreadPoolExecutor(2, thread_name_prefix="cryoplug-files") as threads:
-        reader = threads.submit(read_all, jobs, denoiser, incoming, should_stop, regrid)
-        writer = threads.submit(write_all, outgoing, label, dtype, begin, finish)
+
+    @contextlib.contextmanager
+    def errors_end_all() -> Iterator[None]:
         try:
-            for message in incoming.messages(should_stop):
-                if isinstance(message, Rows):
-                    message = replace(message, pixels=denoiser.forward(message.pixels, message.band, should_stop))
-                outgoing.put(message)
-            if not should_stop():
-                outgoing.close()
+            yield
         except (Closed, Interrupted):
-            pass  # the writer gave up, its own error is raised below; or a stop was asked for
+            pass  # another thread gave up, its own error is raised; or a stop was asked for
+        except BaseException:
+            gave_up()
+            incoming.abort()
+            raise
+
+    def read() -> None:
+        with errors_end_all():
+            read_all(jobs, denoiser, incoming, should_stop, regrid)
+
+    def write() -> bool:
+        with errors_end_all():
+            return write_all(outgoing, label, dtype, begin, finish)
+        return False
+
+    with ThreadPoolExecutor(2, thread_name_prefix="cryoplug-files") as threads:
+        reader, writer = threads.submit(read), threads.submit(write)
+        try:
+            with errors_end_all():
+                for message in _computed(incoming.messages(should_stop), denoiser, should_stop):
+                    outgoing.put(message)
+                if not should_stop() and not incoming.aborted:
+                    outgoing.close()
         finally:
             incoming.abort()
             outgoing.abort()
         complete = writer.result()
         reader.result()
     return complete
+
+
+def _computed(messages: Iterable[Message], denoiser: Denoiser, should_stop: Callable[[], bool]) -> Iterator[Message]:
+    """Pass messages on in order, bands computed; the next band is begun before the last one is waited for."""
+    under_way: deque[tuple[Rows, Callable[[], ImageF32]]] = deque()
+    at_once = 1
+    for message in messages:
+        if isinstance(message, Rows):
+            under_way.append((message, denoiser.start(message.pixels, message.band, should_stop)))
+        elif isinstance(message, Begin):
+            shape = message.shape if message.grid is None else message.grid.network_shape
+            at_once = denoiser.bands_at_once(shape)
+        while under_way and (len(under_way) >= at_once or not isinstance(message, Rows)):
+            rows, finish = under_way.popleft()
+            yield replace(rows, pixels=finish())
+        if not isinstance(message, Rows):
+            yield message

@@ -11,7 +11,7 @@ import numpy as np
 
 from cryoplug.core.fourier_crop import resample_source
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32, MicrographSource
-from cryoplug.core.normalization import Normalization, check_usable, fit_normalization
+from cryoplug.core.normalization import MeasuredSource, Normalization, check_usable, fit_to
 from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import InputError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
@@ -45,7 +45,7 @@ def read_all(
         for job in jobs:
             started = time.perf_counter()
             try:
-                with _open(job) as source:
+                with open_source(job) as source:
                     _read_one(job, _Guarded(source, given_up), denoiser, out, regrid, started=started)
             except (InputError, StorageError, UsageError) as error:
                 out.put(Failed(job, started, error))
@@ -55,7 +55,8 @@ def read_all(
         out.close()
 
 
-def _open(job: DenoiseJob) -> MicrographSource:
+def open_source(job: DenoiseJob) -> MicrographSource:
+    """Open the micrograph of a job."""
     return open_micrograph(job.source) if job.section is None else open_micrograph(job.source, section=job.section)
 
 
@@ -87,7 +88,7 @@ def _read_one(
     plan = regrid.plan(source.shape, known, path=source.path)
     pixels, raw, measured = _on_the_networks_grid(source, plan)
     bands = denoiser.bands(pixels.shape)
-    normalization = fit_normalization(pixels, denoiser.normalize)
+    normalization, statistics = fit_to(MeasuredSource(pixels), denoiser.normalize)
     out.put(
         Begin(
             job,
@@ -101,16 +102,14 @@ def _read_one(
         )
     )
     clipped = 0
-    deviation = _Deviation()
     for band in bands:
         rows = pixels.read_rows(band.read.y0, band.read.y1)
         inner = rows[band.crop.y0 : band.crop.y1]
         clipped += _count_clipped(inner, normalization)
-        deviation.add(inner)
         out.put(Rows(band, normalization.apply(rows)))
     part = clipped / (pixels.shape[0] * pixels.shape[1])
     warnings = _warnings(job, source, denoiser, plan, normalization, part)
-    out.put(End("; ".join(warnings), (measured or deviation).value))
+    out.put(End("; ".join(warnings), statistics.std if measured is None else measured.value))
 
 
 def _on_the_networks_grid(

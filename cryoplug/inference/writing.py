@@ -36,7 +36,7 @@ def write_all(
                     return False
                 finish(message.job, result)
             elif isinstance(message, Failed):
-                finish(message.job, _failure(message))
+                finish(message.job, failure(message))
         return not messages.aborted
     finally:
         # Also frees a compute thread that waits for room.
@@ -61,18 +61,18 @@ def _write_one(start: Begin, messages: Iterator[Message], label: str, dtype: str
             end = _copy_rows(writer, start, messages)
             writer.finish()
     except _SourceError as error:
-        return _failure(error.failed, start)
+        return failure(error.failed, start.shape)
     except PixelError as error:
         # What is still under way of this file must not be taken for the next one's.
         rest = next((message for message in messages if isinstance(message, (End, Failed))), None)
-        return None if rest is None else _failure(Failed(job, start.started, error), start)
+        return None if rest is None else failure(Failed(job, start.started, error), start.shape)
     except Closed:
         return None
     return DenoiseResult(
         job.source,
         "done",
         job.target,
-        "; ".join(filter(None, (end.message, _rounding_warning(writer)))),
+        "; ".join(filter(None, (end.message, rounding_warning(writer.rounding_rms, writer.std)))),
         time.perf_counter() - start.started,
         shape=start.shape,
         pixel_size_angstrom=start.pixel_size_angstrom,
@@ -101,10 +101,11 @@ def _copy_rows(writer: MrcRowWriter, start: Begin, messages: Iterator[Message]) 
     raise Closed
 
 
-def _rounding_warning(writer: MrcRowWriter) -> str:
-    if not writer.rounding_rms > ROUNDING_WARNING * writer.std:
+def rounding_warning(rounding_rms: float, std: float) -> str:
+    """Say that float16 is too coarse for pixels of this deviation; empty when it is not."""
+    if not rounding_rms > ROUNDING_WARNING * std:
         return ""
-    part = 100 * writer.rounding_rms / writer.std if writer.std else math.inf
+    part = 100 * rounding_rms / std if std else math.inf
     return f"float16 rounds the pixels by {part:.0f} % of their deviation; write float32"
 
 
@@ -116,8 +117,8 @@ class _SourceError(Exception):
         self.failed = failed
 
 
-def _failure(failed: Failed, start: Begin | None = None) -> DenoiseResult:
+def failure(failed: Failed, shape: tuple[int, int] | None = None) -> DenoiseResult:
+    """Say that a micrograph failed."""
     error = failed.error
     seconds = time.perf_counter() - failed.started
-    shape = None if start is None else start.shape
     return DenoiseResult(failed.job.source, "failed", None, str(error), seconds, error.exit_code, shape=shape)

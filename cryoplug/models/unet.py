@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from cryoplug.kernels.convolve_relu import convolve_add_relu, convolve_relu
 from cryoplug.kernels.narrow import convolve_to_one
 from cryoplug.models.unet_geometry import GROUPS, block_channels
 
@@ -25,6 +26,9 @@ class Block(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map ``(b, channels_in, y, x)`` to ``(b, channels_out, y, x)``."""
+        if isinstance(self.norm1, nn.Identity):
+            hidden = convolve_relu(features, self.conv1)
+            return convolve_add_relu(hidden, self.conv2, hidden)
         hidden = functional.relu(self.norm1(self.conv1(features)))
         return functional.relu_(hidden + self.norm2(self.conv2(hidden)))
 
@@ -35,6 +39,9 @@ class UNet(nn.Module):
     Halving is the mean of 2x2 pixels, doubling repeats them: both keep to the grid of multiples of
     ``stem * 2**depth``.
     """
+
+    weights_may_be_half = True
+    """Its weights may be of half precision while the images are float32: only what is added to them is rounded then."""
 
     def __init__(self, *, depth: int, width: int, norm: str, stem: int, skip: str) -> None:
         super().__init__()
@@ -50,7 +57,9 @@ class UNet(nn.Module):
         bottom, right = (-side % (self.stem << self.depth) for side in (height, width))
         padded = functional.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
         blocks = dict(self.named_children())
-        hidden, skips = functional.pixel_unshuffle(padded, self.stem) if self.stem > 1 else padded, []
+        hidden, skips = padded.to(self.output.weight.dtype), []
+        if self.stem > 1:
+            hidden = functional.pixel_unshuffle(hidden, self.stem)
         for level in range(self.depth):
             hidden = blocks[f"down{level}"](hidden)
             skips.append(hidden)

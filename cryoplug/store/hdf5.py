@@ -1,5 +1,7 @@
 """One HDF5 file: groups ``train`` and ``test``, datasets ``noisy`` and ``clean``, one patch a chunk, no filter.
 
+Whole micrographs: ``noisy`` and ``clean`` are groups of contiguous datasets ``000000``, ``000001``, ... of shape (y, x).
+
 The only file that imports h5py. h5py finds the patches; they are then read by offset, past its global lock.
 """
 
@@ -8,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -45,6 +47,8 @@ class Hdf5Content:
     """(y, x) in pixels; None without patches."""
     dtype: str | None
     """``float32`` or ``float16``; None without patches."""
+    image_shapes: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    """(y, x) of each image of each split, where whole micrographs are stored; empty for patches."""
 
 
 def read_content(path: Path) -> Hdf5Content:
@@ -65,6 +69,8 @@ def read_content(path: Path) -> Hdf5Content:
             raise FormatError(f"{path}: has a user block; allowed: none; write it again with cryoplug convert")
         text = _manifest_text(file, path)
         runs, shapes, dtypes = {}, set(), set()
+        if any(_holds_whole(file, split, path) for split in SPLITS):
+            return _whole_content(file, text, path)
         for split in SPLITS:
             group = _group(file, split, path)
             found = [_run(group, side, path) for side in SIDES] if group is not None else []
@@ -92,6 +98,7 @@ class Hdf5Writer(StoreWriter):
         super().__init__(path, head, OutputLock(path.with_name(f".{path.name}.lock{PARTIAL_SUFFIX}")))
         self._file: h5py.File | None = None
         self._datasets: dict[str, list[h5py.Dataset]] = {}
+        self._groups: dict[str, list[h5py.Group]] = {}
         self._pair_bytes = 2 * head.patch_shape[0] * head.patch_shape[1] * self.dtype.itemsize
         try:
             self._erase()
@@ -99,6 +106,9 @@ class Hdf5Writer(StoreWriter):
                 self._file = h5py.File(partial_name(path), "x")
             for split in SPLITS:
                 group = self._file.create_group(split)
+                if head.whole:
+                    self._groups[split] = [group.create_group(side) for side in SIDES]
+                    continue
                 self._datasets[split] = [
                     group.create_dataset(
                         side,
@@ -118,25 +128,42 @@ class Hdf5Writer(StoreWriter):
 
     def _write(self, split: str, index: int, noisy: np.ndarray, clean: np.ndarray) -> None:
         with storage_errors(self.target):
-            # libhdf5 on a full disk writes zeros or ends in SIGSEGV, so it must never meet one.
-            disk = os.statvfs(self.target.parent)
-            free = disk.f_bavail * disk.f_frsize
-            if free < self._pair_bytes + _SPARE_BYTES:
-                raise StorageError(
-                    f"{self.target}: {free} bytes free, {self._pair_bytes + _SPARE_BYTES} needed for the next pair; "
-                    "free space or choose another output"
-                )
+            self._refuse_full_disk(self._pair_bytes)
             for dataset, side in zip(self._datasets[split], (noisy, clean), strict=True):
                 dataset.resize(index + 1, axis=0)
                 dataset.id.write_direct_chunk((index, 0, 0), side)
 
+    def _write_rows(
+        self, split: str, index: int, first: int, noisy: np.ndarray, clean: np.ndarray, shape: tuple[int, int]
+    ) -> None:
+        with storage_errors(self.target):
+            self._refuse_full_disk(2 * (shape[0] - first) * shape[1] * self.dtype.itemsize)
+            for group, side in zip(self._groups[split], (noisy, clean), strict=True):
+                name = _image_name(index)
+                if first == 0:
+                    group.create_dataset(name, shape=shape, dtype=self.dtype)  # contiguous
+                group[name][first : first + len(side)] = side
+
+    def _refuse_full_disk(self, needed: int) -> None:
+        # libhdf5 on a full disk writes zeros or ends in SIGSEGV, so it must never meet one.
+        disk = os.statvfs(self.target.parent)
+        free = disk.f_bavail * disk.f_frsize
+        if free < needed + _SPARE_BYTES:
+            raise StorageError(
+                f"{self.target}: {free} bytes free, {needed + _SPARE_BYTES} needed for the next pair; "
+                "free space or choose another output"
+            )
+
     def _secure(self, entry: MicrographEntry, windows: dict[str, list[Window]]) -> None:
         """Do nothing: an unfinished HDF5 file is not continued."""
 
-    def _truncate(self, split: str, count: int) -> None:
+    def _truncate(self, split: str) -> None:
         with storage_errors(self.target):
-            for dataset in self._datasets[split]:
-                dataset.resize(count, axis=0)
+            for dataset in self._datasets.get(split, ()):
+                dataset.resize(self._safe[split], axis=0)
+            for group in self._groups.get(split, ()):
+                # The bytes stay in the file, unused.
+                group.pop(_image_name(self._safe[split]), None)
 
     def _publish(self, manifest: Manifest) -> None:
         assert self._file is not None
@@ -180,6 +207,77 @@ def _group(file: h5py.File, split: str, path: Path) -> h5py.Group | None:
     return found
 
 
+def _image_name(index: int) -> str:
+    return f"{index:06d}"
+
+
+def _holds_whole(file: h5py.File, split: str, path: Path) -> bool:
+    group = _group(file, split, path)
+    return group is not None and isinstance(_linked(group, SIDES[0], f"{split}/{SIDES[0]}", path), h5py.Group)
+
+
+def _whole_content(file: h5py.File, text: str | None, path: Path) -> Hdf5Content:
+    """Find the images of a file of whole micrographs: one contiguous dataset each."""
+    runs, shapes, dtypes = {}, {}, set()
+    for split in SPLITS:
+        group = _group(file, split, path)
+        if group is None:
+            continue
+        sides = [_whole_run(group, side, path) for side in SIDES]
+        check_equal_counts(path, split, *(len(offsets) for offsets, _, _ in sides))
+        if sides[0][1] != sides[1][1]:
+            raise FormatError(f"{path}: {split}: noisy and clean images differ in shape; convert again")
+        if sides[0][0]:
+            runs[split] = PatchRun(path, np.array(sides[0][0])), PatchRun(path, np.array(sides[1][0]))
+            shapes[split] = sides[0][1]
+            dtypes |= sides[0][2] | sides[1][2]
+    if len(dtypes) > 1:
+        raise FormatError(f"{path}: images of different type; allowed: one type")
+    return Hdf5Content(text, runs, None, dtypes.pop() if dtypes else None, shapes)
+
+
+def _whole_run(group: h5py.Group, side: str, path: Path) -> tuple[list[int], list[tuple[int, int]], set[str]]:
+    name = f"{group.name}/{side}".lstrip("/")
+    images = _linked(group, side, name, path)
+    if not isinstance(images, h5py.Group):
+        raise FormatError(f"{path}: {name} is no group of whole micrographs; run the convert again")
+    offsets, shapes, dtypes, size = [], [], set(), path.stat().st_size
+    for index in range(len(images)):
+        where = f"{name}/{_image_name(index)}"
+        dataset = _linked(images, _image_name(index), where, path)
+        if not isinstance(dataset, h5py.Dataset):
+            raise FormatError(f"{path}: {where} is not there or no dataset; run the convert again")
+        _refuse_indirect(dataset, where, path)
+        if dataset.chunks is not None or dataset.ndim != 2 or not all(0 < s <= MAX_SIDE_PX for s in dataset.shape):
+            raise FormatError(
+                f"{path}: {where} has the shape {dataset.shape} and chunks {dataset.chunks}; allowed: contiguous, (y, x) "
+                f"with sides from 1 to {MAX_SIDE_PX}; run the convert again"
+            )
+        shape = int(dataset.shape[0]), int(dataset.shape[1])
+        start = dataset.id.get_offset()
+        if start is None or start + shape[0] * shape[1] * dataset.dtype.itemsize > size:
+            raise FormatError(f"{path}: {where} has no pixels, or they lie beyond the end of the file; convert again")
+        offsets.append(int(start))
+        shapes.append(shape)
+        dtypes.add(dataset.dtype.name)
+    return offsets, shapes, dtypes
+
+
+def _refuse_indirect(dataset: h5py.Dataset, name: str, path: Path) -> None:
+    """Refuse pixels that are elsewhere, filtered, or of a type that is not read."""
+    properties = dataset.id.get_create_plist()
+    # Asked before the shape: that of a virtual dataset may depend on other files, which would be opened for it.
+    if properties.get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED) or properties.get_external_count():
+        raise FormatError(
+            f"{path}: {name} keeps its pixels in another file or in its header; allowed: plain data in this file; "
+            "run the convert again"
+        )
+    if properties.get_nfilters():
+        raise FormatError(f"{path}: {name} is compressed or filtered; allowed: plain patches; convert again")
+    if dataset.dtype not in [storage_dtype(known) for known in DTYPES]:
+        raise FormatError(f"{path}: {name} is {dataset.dtype}; allowed: little-endian {', '.join(DTYPES)}")
+
+
 def _linked(parent: h5py.Group, key: str, name: str, path: Path) -> h5py.HLObject | None:
     """Give what a hard link leads to, None when there is none; ``in`` would already open another file."""
     link = parent.get(key, getlink=True)
@@ -198,17 +296,7 @@ def _run(group: h5py.Group, side: str, path: Path) -> tuple[PatchRun, tuple[int,
         return None
     if not isinstance(dataset, h5py.Dataset):
         raise FormatError(f"{path}: {name} is no dataset of shape (n, y, x); run the convert again")
-    properties = dataset.id.get_create_plist()
-    # Asked before the shape: that of a virtual dataset may depend on other files, which would be opened for it.
-    if properties.get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED) or properties.get_external_count():
-        raise FormatError(
-            f"{path}: {name} keeps its pixels in another file or in its header; allowed: plain data in this file; "
-            "run the convert again"
-        )
-    if properties.get_nfilters():
-        raise FormatError(f"{path}: {name} is compressed or filtered; allowed: plain patches; convert again")
-    if dataset.dtype not in [storage_dtype(known) for known in DTYPES]:
-        raise FormatError(f"{path}: {name} is {dataset.dtype}; allowed: little-endian {', '.join(DTYPES)}")
+    _refuse_indirect(dataset, name, path)
     if dataset.ndim != 3 or not all(0 < side <= MAX_SIDE_PX for side in dataset.shape[1:]):
         raise FormatError(
             f"{path}: {name} has the shape {dataset.shape}; allowed: shape (n, y, x) with sides from 1 to {MAX_SIDE_PX}; "

@@ -52,7 +52,10 @@ def hdf5_layout(path: Path) -> StoreLayout:
     head, runs, manifest = _ask(path)
     if not runs:
         raise FormatError(f"{path}: no patches under train/noisy, train/clean or test; is it a cryoplug store?")
-    shape, dtype = (int(head["shape"][0]), int(head["shape"][1])), storage_dtype(head["dtype"])
+    dtype = storage_dtype(head["dtype"])
+    if (manifest is not None and manifest.whole) or head["shape"] is None:
+        return _whole_layout(path, head["shapes"], dtype, runs, manifest)
+    shape = int(head["shape"][0]), int(head["shape"][1])
     if manifest is not None:
         if (manifest.patch_shape, manifest.dtype) != (shape, dtype.name):
             raise FormatError(
@@ -62,6 +65,22 @@ def hdf5_layout(path: Path) -> StoreLayout:
         for split in SPLITS:
             check_count(path, len(runs[split][0].offsets) if split in runs else 0, manifest, split)
     return StoreLayout(manifest=manifest, patch_shape=shape, dtype=dtype, runs=runs)
+
+
+def _whole_layout(
+    path: Path,
+    shapes: dict[str, list[list[int]]],
+    dtype: np.dtype,
+    runs: dict[str, tuple[PatchRun, PatchRun]],
+    manifest: Manifest | None,
+) -> StoreLayout:
+    found = {split: [(int(y), int(x)) for y, x in rows] for split, rows in shapes.items()}
+    if manifest is None or not manifest.whole:
+        raise FormatError(f"{path}: whole micrographs without a manifest that says so; run the convert again")
+    for split in SPLITS:
+        if found.get(split, []) != manifest.image_shapes(split) or manifest.dtype != dtype.name:
+            raise FormatError(f"{path}: {split} holds other images than the manifest says; run the convert again")
+    return StoreLayout(manifest=manifest, patch_shape=manifest.patch_shape, dtype=dtype, runs=runs, image_shapes=found)
 
 
 def hdf5_manifest(path: Path) -> Manifest | None:
@@ -139,7 +158,13 @@ def child() -> None:
         records[split] = [_record(run.offsets) for run in pair]
         blobs += [np.ascontiguousarray(run.offsets, "<i8").data for run in pair if not isinstance(run.offsets, range)]
     text = content.manifest_text
-    head = {"shape": content.patch_shape, "dtype": content.dtype, "runs": records, "has_manifest": text is not None}
+    head = {
+        "shape": content.patch_shape,
+        "shapes": content.image_shapes,
+        "dtype": content.dtype,
+        "runs": records,
+        "has_manifest": text is not None,
+    }
     _send(json.dumps(head).encode() + b"\n", *blobs, (text or "").encode("utf-8", "surrogateescape"))
 
 

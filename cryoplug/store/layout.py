@@ -1,4 +1,4 @@
-"""Where each patch of a store lies: a file and one byte offset a patch, whatever the backend.
+"""Where each stored image (a patch, or a whole micrograph) lies: a file and a byte offset, whatever the backend.
 
 Both backends are read the same way, by `preadv` at these offsets; measured at 10 GB/s warm against 0.5 GB/s through
 h5py's automatic chunks, and the offsets need no lock between threads.
@@ -7,7 +7,7 @@ h5py's automatic chunks, and the offsets need no lock between threads.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ class PatchRun:
     path: Path
     """The file that holds it."""
     offsets: Sequence[int] | NDArray[np.int64]
-    """Byte offset of each patch; a `range` where they follow each other: a sparse file may claim any number of them."""
+    """Byte offset of each image; a `range` where they follow each other: a sparse file may claim any number of them."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class StoreLayout:
     """Little-endian float32 or float16."""
     runs: Mapping[str, tuple[PatchRun, PatchRun]]
     """For each split that has patches: noisy, clean."""
+    image_shapes: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    """(y, x) of each stored image of each split, where whole micrographs are stored; empty for patches."""
 
 
 def storage_dtype(name: str) -> np.dtype:

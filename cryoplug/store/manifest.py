@@ -18,7 +18,8 @@ from cryoplug.core.atomic import storage_errors
 from cryoplug.core.untrusted import allocated_bytes, parse_json, read_limited, shown
 from cryoplug.errors import FormatError
 
-VERSION = 1
+VERSION, WHOLE_VERSION = 1, 2
+"""Of a manifest of patches, and of one of whole micrographs, which older programs must not take for patches."""
 SPLITS = ("train", "test")
 DTYPES = ("float32", "float16")
 PAIR_REGIMES = ("noise", "clean", "halves")
@@ -59,7 +60,7 @@ class MicrographEntry:
     index: int = 0
     """Position in the input list of the convert; it seeds the noise."""
     crc32: int | None = None
-    """CRC-32 of all its patches in order (noisy, clean, noisy, ...) as stored."""
+    """CRC-32 of all its patches in order (noisy, clean, noisy, ...) as stored; kept whole, of its rows in that order."""
 
     def __post_init__(self) -> None:
         """Accept a list where JSON had one."""
@@ -85,7 +86,7 @@ class Manifest:
     """Everything about a store except its pixels. Built without micrographs it is the head of a new store."""
 
     patch_shape: tuple[int, int]
-    """(y, x) in pixels."""
+    """(y, x) in pixels; of the crops that are cut for training, where micrographs are kept whole."""
     dtype: str
     """``float32`` or ``float16``, little-endian."""
     pairs: str
@@ -97,11 +98,11 @@ class Manifest:
     stride: int
     """Pixels between neighbouring patches, in y and in x."""
     counts: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
-    """Pairs on each side of the split."""
+    """Stored pairs on each side of the split: of patches, or of whole micrographs."""
     micrographs: tuple[MicrographEntry, ...] = ()
     """In the order in which they were written."""
     windows: Mapping[str, tuple[Window, ...]] = field(default_factory=lambda: dict.fromkeys(SPLITS, ()))
-    """For each pair of each split: (micrograph index, y, x)."""
+    """For each stored pair of each split: (micrograph index, y, x); y and x are 0 where micrographs are kept whole."""
     software: str = ""
     """Versions that wrote it."""
     request: Mapping[str, Any] = field(default_factory=dict)
@@ -110,6 +111,8 @@ class Manifest:
     """Inputs that are missing from the store, and why."""
     version: int = VERSION
     """Version of this record."""
+    whole: bool = False
+    """Whether the stored images are whole micrographs instead of patches."""
 
     def __post_init__(self) -> None:
         """Freeze the lists."""
@@ -118,6 +121,7 @@ class Manifest:
         object.__setattr__(self, "failures", tuple(self.failures))
         windows = {split: tuple(map(tuple, self.windows.get(split, ()))) for split in SPLITS}
         object.__setattr__(self, "windows", windows)
+        object.__setattr__(self, "version", WHOLE_VERSION if self.whole else VERSION)
 
     @property
     def pixel_size_angstrom(self) -> float | None:
@@ -150,7 +154,7 @@ class Manifest:
 
         The software, the request and the failed inputs do not count: the same pairs have the same fingerprint.
         """
-        record = dataclasses.asdict(self)
+        record = self._record()
         for name in ("software", "request", "failures"):
             del record[name]
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
@@ -158,13 +162,23 @@ class Manifest:
     def to_json(self) -> str:
         """Write it as JSON with one line a field and a micrograph, windows packed."""
         lines = []
-        for name, value in dataclasses.asdict(self).items():
+        for name, value in self._record().items():
             if name in ("micrographs", "failures") and value:
                 rows = ",\n  ".join(_dump(item) for item in value)
                 lines.append(f'"{name}": [\n  {rows}\n ]')
             else:
                 lines.append(f'"{name}": {_dump(value)}')
         return "{\n " + ",\n ".join(lines) + "\n}\n"
+
+    def image_shapes(self, split: str) -> list[tuple[int, int]]:
+        """Return (y, x) of each stored micrograph of a split, in order; empty when patches are stored."""
+        return [self.micrographs[micrograph].shape for micrograph, _, _ in self.windows[split] if self.whole]
+
+    def _record(self) -> dict[str, Any]:
+        record = dataclasses.asdict(self)
+        if not self.whole:  # as in the files of the first version
+            del record["whole"]
+        return record
 
     @staticmethod
     def from_json(text: str | bytes, *, path: Path = Path("dataset.json"), pixel_bytes: int | None = None) -> Manifest:
@@ -238,9 +252,11 @@ class _Reader:
 
     def manifest(self, record: object) -> Manifest:
         record = self.mapping(record, "manifest")
-        version = record.get("version")
-        if version != VERSION:
-            _refuse(self.path, f"manifest version {shown(version)}; allowed: {VERSION}")
+        version, whole = record.get("version"), record.get("whole", False)
+        if version not in (VERSION, WHOLE_VERSION):
+            _refuse(self.path, f"manifest version {shown(version)}; allowed: {VERSION}, {WHOLE_VERSION}")
+        if whole is not (version == WHOLE_VERSION):
+            _refuse(self.path, f"whole is {shown(whole)} in version {version}; allowed: true in {WHOLE_VERSION} alone")
         items = self.sequence(record.get("micrographs"), "micrographs")
         entries = tuple(self.entry(item, f"micrographs[{i}]") for i, item in enumerate(items))
         counts, windows = self.mapping(record.get("counts"), "counts"), self.mapping(record.get("windows"), "windows")
@@ -251,7 +267,7 @@ class _Reader:
             if count != len(rows):
                 _refuse(self.path, f"counts.{split} is {count} but there are {len(rows)} windows")
             for i, row in enumerate(rows):
-                problem = _window_problem(row, entries, split, patch_shape)
+                problem = _window_problem(row, entries, split, patch_shape, whole=whole)
                 if problem:
                     _refuse(self.path, f"windows.{split}[{i}] {problem}")
         failures = self.sequence(record.get("failures", []), "failures")
@@ -268,6 +284,7 @@ class _Reader:
             software=self.text(record.get("software", ""), "software"),
             request=self.mapping(record.get("request", {}), "request"),
             failures=tuple(self.failure(item, f"failures[{i}]") for i, item in enumerate(failures)),
+            whole=whole,
         )
 
     def entry(self, record: object, where: str) -> MicrographEntry:
@@ -343,7 +360,7 @@ class _Reader:
 
 
 def _window_problem(
-    row: object, entries: tuple[MicrographEntry, ...], split: str, patch_shape: tuple[int, int]
+    row: object, entries: tuple[MicrographEntry, ...], split: str, patch_shape: tuple[int, int], *, whole: bool
 ) -> str | None:
     if not (isinstance(row, list) and len(row) == 3 and all(type(value) is int and value >= 0 for value in row)):
         return f"is {shown(row)}; allowed: three whole numbers (micrograph, y, x)"
@@ -352,4 +369,6 @@ def _window_problem(
     shape = entries[row[0]].shape
     if row[1] + patch_shape[0] > shape[0] or row[2] + patch_shape[1] > shape[1]:
         return f"is {shown(row)}; a patch of {patch_shape} from there leaves its micrograph of {shape}"
+    if whole and (row[1] or row[2]):
+        return f"is {shown(row)}; a micrograph that is kept whole begins at y 0, x 0"
     return None

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
 
 import numpy as np
 
 from cryoplug.core.atomic import storage_errors
 from cryoplug.errors import FormatError, MissingInputError, ShapeError, UsageError
 from cryoplug.store import raw
+from cryoplug.store.grid import Crop, CropGrid
 from cryoplug.store.layout import PatchRun, StoreLayout
-from cryoplug.store.manifest import SPLITS, Manifest, read_manifest
+from cryoplug.store.manifest import SPLITS, Manifest, Window, read_manifest
 from cryoplug.store.writer import StoreWriter
 
 HDF5_NAME = "dataset.h5"
@@ -24,17 +25,6 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 FORMATS = ("bin", "hdf5")
 _BAND_PIXELS = 1 << 18
 """What is read at once where pixels are converted or cut: half a megabyte or one, which a core's own cache holds."""
-
-
-class Crop(NamedTuple):
-    """A window of a stored image; its size is the reader's."""
-
-    image: int
-    """Number of the stored image in its split."""
-    y: int
-    """First row."""
-    x: int
-    """First column."""
 
 
 class PairStore:
@@ -54,6 +44,8 @@ class PairStore:
         self.patch_shape = layout.patch_shape
         self.dtype = layout.dtype
         self._runs = layout.runs
+        self._shapes = layout.image_shapes
+        self._grids = {split: CropGrid(shapes, self.patch_shape) for split, shapes in self._shapes.items()}
         self._patch_bytes = self.patch_shape[0] * self.patch_shape[1] * self.dtype.itemsize
         self._local = threading.local()
         self._descriptors: dict[Path, int] = {}
@@ -80,23 +72,28 @@ class PairStore:
         """Bytes that reading one pair takes from the disk."""
         return 2 * self._patch_bytes
 
+    @property
+    def whole(self) -> bool:
+        """Whether micrographs are stored whole, so that a pair may be cut anywhere in them."""
+        return bool(self._grids)
+
     def count(self, split: str = "train") -> int:
-        """Return the number of pairs in `split`: ``train`` or ``test``."""
-        return len(self._runs[split][0].offsets) if split in self._runs else 0
+        """Return the number of pairs in `split` (``train`` or ``test``): side by side, where micrographs are whole."""
+        return len(self._grids[split]) if split in self._grids else self.images(split)
 
     def images(self, split: str = "train") -> int:
-        """Return how many images each side of `split` is stored as: one a patch."""
+        """Return how many images each side of `split` is stored as."""
         return len(self._runs[split][0].offsets) if split in self._runs else 0
 
     def image_shape(self, image: int, split: str = "train") -> tuple[int, int]:
         """Return (y, x) of a stored image."""
-        return self.patch_shape
+        return self._shapes[split][image] if split in self._shapes else self.patch_shape
 
     def crop_of(self, index: int, split: str = "train") -> Crop:
         """Return where pair number `index` lies: which stored image, and where in it."""
         if not 0 <= index < self.count(split):
             raise IndexError(f"{self.path}: patch {index} of {split}; allowed: 0 to {self.count(split) - 1}")
-        return Crop(int(index), 0, 0)
+        return self._grids[split][index] if split in self._grids else Crop(index, 0, 0)
 
     def read(
         self, indices: Sequence[int] | np.ndarray, noisy: np.ndarray, clean: np.ndarray, *, split: str = "train"
@@ -141,6 +138,8 @@ class PairStore:
             ``train`` or ``test``.
         """
         height, width = out.shape
+        if not out.flags.c_contiguous or out.dtype not in (np.float32, self.dtype):
+            raise ShapeError(f"{self.path}: buffer of {out.dtype}; allowed: C-contiguous float32 or {self.dtype}")
         rows, columns = self.image_shape(crop.image, split)
         if not (0 <= crop.y <= rows - height and 0 <= crop.x <= columns - width):
             raise IndexError(
@@ -172,15 +171,25 @@ class PairStore:
             self._fill(run, image, offset + start * size, part)
             out[start : start + part.size] = part
 
+    def window_of(self, index: int, split: str = "train") -> Window | None:
+        """Return (index into ``manifest.micrographs``, y, x) of a pair's first pixel; None without a manifest."""
+        if self.manifest is None:
+            return None
+        crop = self.crop_of(index, split)
+        micrograph, y, x = self.manifest.windows[split][crop.image]
+        return micrograph, y + crop.y, x + crop.x
+
     def micrograph_of(self, index: int, split: str = "train") -> int | None:
         """Return the index into ``manifest.micrographs`` of the pair's micrograph; None without a manifest."""
-        return None if self.manifest is None else self.manifest.windows[split][index][0]
+        window = self.window_of(index, split)
+        return None if window is None else window[0]
 
-    def describe(self, index: int, split: str = "train") -> str:
-        """Say in words which patch this is, for messages."""
-        if self.manifest is None:
+    def describe(self, index: int, split: str = "train", *, crop: Crop | None = None) -> str:
+        """Say in words which patch this is, for messages; `crop` where it is not cut at its place on the grid."""
+        window = self.window_of(index, split)
+        if window is None or self.manifest is None:
             return f"patch {index} of {split}"
-        micrograph, y, x = self.manifest.windows[split][index]
+        micrograph, y, x = window if crop is None or not self.whole else (window[0], crop.y, crop.x)
         return f"patch {index} (micrograph {self.manifest.micrographs[micrograph].name}, y {y}, x {x})"
 
     def verify(self) -> list[str]:
@@ -188,12 +197,16 @@ class PairStore:
         if self.manifest is None:
             return []
         found = dict.fromkeys(range(len(self.manifest.micrographs)), 0)
-        buffer = np.empty(self.patch_shape, self.dtype)
         for split in self.splits:
-            for index, (micrograph, _, _) in enumerate(self.manifest.windows[split]):
-                for side in range(2):
-                    self.read_crop(side, self.crop_of(index, split), buffer, split=split)
-                    found[micrograph] = zlib.crc32(buffer.data, found[micrograph])
+            for image, (micrograph, _, _) in enumerate(self.manifest.windows[split]):
+                rows, columns = self.image_shape(image, split)
+                # Noisy and clean in turn: a whole patch at a time, or a row of a micrograph that is kept whole.
+                step = 1 if self.whole else rows
+                buffer = np.empty(step * columns, self.dtype)
+                for row in range(0, rows, step):
+                    for side in range(2):
+                        self.read_pixels(side, image, row * columns, buffer, split=split)
+                        found[micrograph] = zlib.crc32(buffer.data, found[micrograph])
         return [
             f"{self.path}: the patches of {entry.name} are not those that were written "
             f"(CRC-32 {found[i]:08x}, written {entry.crc32:08x}); convert again"
@@ -223,16 +236,19 @@ class PairStore:
         return buffer[:pixels]
 
     def _fill(self, run: PatchRun, image: int, offset: int, out: np.ndarray) -> None:
+        descriptor = self._descriptors.get(run.path)
+        if descriptor is None:
+            raise UsageError(f"{self.path}: this store was closed; open it again")
         view = out.data.cast("B")
         while view:
             with storage_errors(run.path):
-                got = os.preadv(self._descriptors[run.path], [view], offset)
+                got = os.preadv(descriptor, [view], offset)
             if got == 0:
                 raise FormatError(f"{run.path}: ends before patch {image}; it changed while it was read, open it again")
             view, offset = view[got:], offset + got
 
 
-def open_store(path: str | Path, *, patch_size: int = 1024) -> PairStore:
+def open_store(path: str | Path, *, patch_size: int = 1024, crop_size: int | None = None) -> PairStore:
     """Open a folder of bins, with or without a manifest, or an HDF5 store.
 
     Parameters
@@ -241,34 +257,18 @@ def open_store(path: str | Path, *, patch_size: int = 1024) -> PairStore:
         The folder, an ``.h5`` file, or one of the bins.
     patch_size
         Side of the square patches of bins without a manifest.
+    crop_size
+        Side of the square crops of whole micrographs; None: as the convert was asked for.
 
     Raises
     ------
     MissingInputError, FormatError, PairingError
         Nothing there, unfinished, damaged, or sides that disagree.
+    UsageError
+        Crops of a store of patches, or larger than a micrograph.
     """
-    path = Path(path)
-    if patch_size < 1:
-        raise UsageError(f"--patch-size is {patch_size}; allowed: 1 or more")
-    if not path.exists():
-        _refuse_unfinished(raw.partial_name(path.parent, path.name))
-        raise MissingInputError(f"{path}: not there; give a folder or .h5 file that cryoplug convert wrote")
-    if path.is_file() and path.suffix == ".bin":
-        return PairStore(path, raw.raw_layout(path.parent, patch_size=patch_size))
-    if path.is_file():
-        from cryoplug.store.hdf5_guard import hdf5_layout
-
-        return PairStore(path, hdf5_layout(path))
-    if not (path / raw.MANIFEST_NAME).is_file():
-        if (path / HDF5_NAME).is_file():
-            return open_store(path / HDF5_NAME)
-        _refuse_unfinished(raw.journal_path(path), raw.partial_name(path, HDF5_NAME))
-        if not raw.bare_bins(path):
-            raise FormatError(
-                f"{path}: no store here; allowed: {raw.MANIFEST_NAME} with bins, {HDF5_NAME}, or "
-                f"{' and '.join(raw.BIN_NAMES['train'])}; make one with cryoplug convert"
-            )
-    return PairStore(path, raw.raw_layout(path, patch_size=patch_size))
+    layout = _find_layout(Path(path), patch_size)
+    return PairStore(Path(path), layout if crop_size is None else _with_crops(Path(path), layout, crop_size))
 
 
 def create_store(path: str | Path, head: Manifest, format: str = "bin", *, overwrite: bool = False) -> StoreWriter:
@@ -332,6 +332,39 @@ def finished_manifest(target: Path, format: str) -> Manifest | None:
     raw.finish_interrupted(target)
     path = target / raw.MANIFEST_NAME
     return read_manifest(path) if path.is_file() else None
+
+
+def _with_crops(path: Path, layout: StoreLayout, crop_size: int) -> StoreLayout:
+    if not layout.image_shapes:
+        raise UsageError(f"{path}: a store of patches; --crop-size needs one of convert --store whole")
+    smallest = min(min(shape) for shapes in layout.image_shapes.values() for shape in shapes)
+    if not 1 <= crop_size <= smallest:
+        raise UsageError(f"--crop-size is {crop_size}; allowed with the micrographs of {path}: 1 to {smallest}")
+    return dataclasses.replace(layout, patch_shape=(crop_size, crop_size))
+
+
+def _find_layout(path: Path, patch_size: int) -> StoreLayout:
+    if patch_size < 1:
+        raise UsageError(f"--patch-size is {patch_size}; allowed: 1 or more")
+    if not path.exists():
+        _refuse_unfinished(raw.partial_name(path.parent, path.name))
+        raise MissingInputError(f"{path}: not there; give a folder or .h5 file that cryoplug convert wrote")
+    if path.is_file() and path.suffix == ".bin":
+        return raw.raw_layout(path.parent, patch_size=patch_size)
+    if path.is_file():
+        from cryoplug.store.hdf5_guard import hdf5_layout
+
+        return hdf5_layout(path)
+    if not (path / raw.MANIFEST_NAME).is_file():
+        if (path / HDF5_NAME).is_file():
+            return _find_layout(path / HDF5_NAME, patch_size)
+        _refuse_unfinished(raw.journal_path(path), raw.partial_name(path, HDF5_NAME))
+        if not raw.bare_bins(path):
+            raise FormatError(
+                f"{path}: no store here; allowed: {raw.MANIFEST_NAME} with bins, {HDF5_NAME}, or "
+                f"{' and '.join(raw.BIN_NAMES['train'])}; make one with cryoplug convert"
+            )
+    return raw.raw_layout(path, patch_size=patch_size)
 
 
 def _refuse_unfinished(*leftovers: Path) -> None:

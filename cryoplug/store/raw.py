@@ -67,7 +67,13 @@ def raw_layout(folder: Path, *, patch_size: int) -> StoreLayout:
         names: dict[str, tuple[str, ...]] = {split: BIN_NAMES[split] for split in SPLITS if manifest.counts[split]}
     else:
         manifest, dtype, shape, names = None, storage_dtype("float32"), (patch_size, patch_size), bare_bins(folder)
-    runs = {}
+    runs: dict[str, tuple[PatchRun, PatchRun]] = {}
+    if manifest is not None and manifest.whole:
+        shapes = {split: manifest.image_shapes(split) for split in names}
+        for split, files in names.items():
+            noisy, clean = (_whole_run(folder / name, shapes[split], dtype) for name in files)
+            runs[split] = noisy, clean
+        return StoreLayout(manifest=manifest, patch_shape=shape, dtype=dtype, runs=runs, image_shapes=shapes)
     for split, files in names.items():
         if len(files) == 1:
             shape, runs[split] = _interleaved(folder / files[0])
@@ -104,6 +110,7 @@ class RawWriter(StoreWriter):
         # One micrograph of 4096 x 4096 is 400 MB to sync: the patches of the next one are made meanwhile.
         self._background = ThreadPoolExecutor(1, "sync")
         self._syncing: Future[None] | None = None
+        self._whole_bytes = dict.fromkeys(SPLITS, 0)
         self._patch_bytes = head.patch_shape[0] * head.patch_shape[1] * self.dtype.itemsize
         try:
             resumed = self._resume()
@@ -112,7 +119,7 @@ class RawWriter(StoreWriter):
                     self._erase()
                 for split, names in BIN_NAMES.items():
                     self._descriptors[split] = _open_pair(folder, names)
-                    self._truncate(split, self.count(split))
+                    self._truncate(split)
                 self._journal = open(journal_path(folder), "ab")
                 if not resumed:
                     self._note({"head": _head_record(head)})
@@ -127,6 +134,7 @@ class RawWriter(StoreWriter):
         try:
             for line in lines[1:]:
                 self._entries.append(MicrographEntry(**line["entry"]))
+                self._count_whole(self._entries[-1])
                 for split in SPLITS:
                     self._windows[split] += [(m, y, x) for m, y, x in line["windows"][split]]
         except (KeyError, TypeError, ValueError):
@@ -134,10 +142,11 @@ class RawWriter(StoreWriter):
             self._entries.clear()
             for rows in self._windows.values():
                 rows.clear()
+            self._whole_bytes = dict.fromkeys(SPLITS, 0)
             return False
         self._safe = {split: len(self._windows[split]) for split in SPLITS}
         sizes = [
-            (partial_name(self.target, name), self._safe[split] * self._patch_bytes)
+            (partial_name(self.target, name), self._safe_bytes(split))
             for split, names in BIN_NAMES.items()
             for name in names
         ]
@@ -148,18 +157,35 @@ class RawWriter(StoreWriter):
         self._entries.clear()
         self._windows = {split: [] for split in SPLITS}
         self._safe = dict.fromkeys(SPLITS, 0)
+        self._whole_bytes = dict.fromkeys(SPLITS, 0)
         return False
 
     def _write(self, split: str, index: int, noisy: np.ndarray, clean: np.ndarray) -> None:
-        for descriptor, side in zip(self._descriptors[split], (noisy, clean), strict=True):
-            view, offset = side.data.cast("B"), index * self._patch_bytes
+        self._put(split, index * self._patch_bytes, (noisy, clean))
+
+    def _write_rows(
+        self, split: str, index: int, first: int, noisy: np.ndarray, clean: np.ndarray, shape: tuple[int, int]
+    ) -> None:
+        self._put(split, self._safe_bytes(split) + first * shape[1] * self.dtype.itemsize, (noisy, clean))
+
+    def _put(self, split: str, offset: int, sides: tuple[np.ndarray, np.ndarray]) -> None:
+        for descriptor, side in zip(self._descriptors[split], sides, strict=True):
+            view, place = side.data.cast("B"), offset
             while view:
                 with storage_errors(self.target):
-                    written = os.pwrite(descriptor, view, offset)
-                view, offset = view[written:], offset + written
+                    written = os.pwrite(descriptor, view, place)
+                view, place = view[written:], place + written
+
+    def _safe_bytes(self, split: str) -> int:
+        """Bytes of each side that the acknowledged pairs take."""
+        return self._whole_bytes[split] if self.head.whole else self._safe[split] * self._patch_bytes
+
+    def _count_whole(self, entry: MicrographEntry) -> None:
+        self._whole_bytes[entry.split] += entry.shape[0] * entry.shape[1] * self.dtype.itemsize
 
     def _secure(self, entry: MicrographEntry, windows: dict[str, list[Window]]) -> None:
         self._wait()
+        self._count_whole(entry)
         touched = [descriptor for split in SPLITS if windows[split] for descriptor in self._descriptors[split]]
         line = {"entry": dataclasses.asdict(entry), "windows": windows}
         self._syncing = self._background.submit(self._sync, touched, line)
@@ -179,10 +205,10 @@ class RawWriter(StoreWriter):
         if syncing is not None:
             syncing.result()
 
-    def _truncate(self, split: str, count: int) -> None:
+    def _truncate(self, split: str) -> None:
         with storage_errors(self.target):
             for descriptor in self._descriptors[split]:
-                os.ftruncate(descriptor, count * self._patch_bytes)
+                os.ftruncate(descriptor, self._safe_bytes(split))
 
     def _publish(self, manifest: Manifest) -> None:
         self._wait()
@@ -259,6 +285,19 @@ def _plain_run(path: Path, shape: tuple[int, int], dtype: np.dtype) -> PatchRun:
             f"({patch} bytes each); give --patch-size, or convert again if the file was cut off"
         )
     return PatchRun(path, range(0, size, patch))
+
+
+def _whole_run(path: Path, shapes: list[tuple[int, int]], dtype: np.dtype) -> PatchRun:
+    if not path.is_file():
+        raise MissingInputError(f"{path}: not there, but the manifest names it; convert again")
+    sizes = [height * width * dtype.itemsize for height, width in shapes]
+    found = path.stat().st_size
+    if found != sum(sizes):
+        raise FormatError(
+            f"{path}: {found} bytes but the {len(sizes)} micrographs of the manifest take {sum(sizes)}; "
+            "it was cut off or is of another store, convert again"
+        )
+    return PatchRun(path, np.cumsum([0, *sizes[:-1]], dtype=np.int64))
 
 
 def _interleaved(path: Path) -> tuple[tuple[int, int], tuple[PatchRun, PatchRun]]:

@@ -41,6 +41,7 @@ class StoreWriter(abc.ABC):
         self._windows: dict[str, list[Window]] = {split: [] for split in SPLITS}
         self._safe = dict.fromkeys(SPLITS, 0)
         self._crc32 = 0
+        self._rows_written = 0
         self._closed = False
 
     @property
@@ -64,6 +65,8 @@ class StoreWriter(abc.ABC):
         window
             (y, x) of the patch's first pixel in the micrograph.
         """
+        if self._closed:
+            raise UsageError(f"{self.target}: this writer was closed; create the store again to go on")
         pair = []
         for side in (noisy, clean):
             if side.shape != self.head.patch_shape:
@@ -74,21 +77,49 @@ class StoreWriter(abc.ABC):
             self._crc32 = zlib.crc32(side.data, self._crc32)
         self._windows[split].append((len(self._entries), int(window[0]), int(window[1])))
 
+    def append_rows(self, split: str, noisy: np.ndarray, clean: np.ndarray, shape: tuple[int, int]) -> None:
+        """Add the next rows of the micrograph that the next `acknowledge` names; only where it is kept whole.
+
+        Parameters
+        ----------
+        split
+            ``train`` or ``test``.
+        noisy, clean
+            ``(rows, x)``, the rows after those of the last call; cast to the store's dtype.
+        shape
+            (y, x) of the whole micrograph.
+        """
+        if noisy.shape != clean.shape or noisy.shape[1] != shape[1] or self._rows_written + len(noisy) > shape[0]:
+            raise ShapeError(
+                f"{self.target}: rows of shape {noisy.shape} and {clean.shape} after {self._rows_written}; "
+                f"allowed: rows of one micrograph of {shape}"
+            )
+        first, rows = self._rows_written, [np.ascontiguousarray(side, self.dtype) for side in (noisy, clean)]
+        if first == 0:
+            self._windows[split].append((len(self._entries), 0, 0))
+        self._write_rows(split, len(self._windows[split]) - 1, first, rows[0], rows[1], shape)
+        for row in range(len(noisy)):
+            for side in rows:
+                self._crc32 = zlib.crc32(side[row].data, self._crc32)
+        self._rows_written += len(noisy)
+
     def acknowledge(self, entry: MicrographEntry) -> None:
         """Record that all pairs since the last call belong to `entry`, and begin to make them safe."""
+        if self.head.whole and self._rows_written != entry.shape[0]:
+            raise ShapeError(f"{self.target}: {self._rows_written} rows of {entry.name}, which has {entry.shape[0]}")
         entry = dataclasses.replace(entry, crc32=self._crc32)
         self._entries.append(entry)
         fresh = {split: self._windows[split][self._safe[split] :] for split in SPLITS}
         self._secure(entry, fresh)
         self._safe = {split: len(self._windows[split]) for split in SPLITS}
-        self._crc32 = 0
+        self._crc32 = self._rows_written = 0
 
     def discard(self) -> None:
         """Forget the pairs since the last `acknowledge`: their micrograph turned out to be unreadable."""
         for split in SPLITS:
             del self._windows[split][self._safe[split] :]
-            self._truncate(split, self._safe[split])
-        self._crc32 = 0
+            self._truncate(split)
+        self._crc32 = self._rows_written = 0
 
     def finish(self, *, failures: Sequence[FailedInput] = ()) -> Manifest:
         """Give the store its final name, manifest last, and close.
@@ -142,12 +173,18 @@ class StoreWriter(abc.ABC):
         """Write pair number `index` of `split`."""
 
     @abc.abstractmethod
+    def _write_rows(
+        self, split: str, index: int, first: int, noisy: np.ndarray, clean: np.ndarray, shape: tuple[int, int]
+    ) -> None:
+        """Write rows from number `first` of whole micrograph number `index` of `split`."""
+
+    @abc.abstractmethod
     def _secure(self, entry: MicrographEntry, windows: dict[str, list[Window]]) -> None:
         """Make the fresh pairs survive a crash, if the backend can; may go on in the background until `_publish`."""
 
     @abc.abstractmethod
-    def _truncate(self, split: str, count: int) -> None:
-        """Keep only the first `count` pairs of `split`."""
+    def _truncate(self, split: str) -> None:
+        """Keep only the acknowledged pairs of `split`."""
 
     @abc.abstractmethod
     def _publish(self, manifest: Manifest) -> None:

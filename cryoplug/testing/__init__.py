@@ -1,1 +1,26 @@
-"""Contract tests that third parties inherit."""
+"""Contract tests: inherit one, say what is tested, and pytest runs the laws that cryoplug's own parts pass.
+
+::
+
+    from cryoplug.testing import ModelContract
+
+    class TestMyNet(ModelContract):
+        spec = MY_NET
+
+Each law is one test with a name of its own. Where a law cannot hold, set it to None in the class, with the reason beside
+it, so that it is seen: ``test_opening_reads_no_pixels = None  # ...``. Needs pytest; see docs/plugins.md.
+"""
+
+import pytest
+
+# Before the modules are imported, so that a failed assert shows its values.
+pytest.register_assert_rewrite(
+    "cryoplug.testing.command", "cryoplug.testing.format", "cryoplug.testing.model", "cryoplug.testing.store"
+)
+
+from cryoplug.testing.command import CommandContract  # noqa: E402
+from cryoplug.testing.format import FormatContract, MovieFormatContract  # noqa: E402
+from cryoplug.testing.model import ModelContract  # noqa: E402
+from cryoplug.testing.store import StoreContract  # noqa: E402
+
+__all__ = ["CommandContract", "FormatContract", "ModelContract", "MovieFormatContract", "StoreContract"]

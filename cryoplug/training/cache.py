@@ -98,18 +98,24 @@ class GpuCache:
         self._tried = True
         need = set_bytes(self._store)
         free, total = self._free_bytes(self._device)
-        room = free - max(LEFT_FREE_BYTES, int(LEFT_FREE_PART * total))
-        if need > room:
-            found = f"the training set takes {_gib(need)}, {_gib(max(0, room))} of GPU memory can be spared"
-            if self._needed:
-                raise DeviceError(f"--cache gpu: {found}; give --cache auto, or convert --dtype float16")
-            self._tell(f"{found}: it is read from the disk in every epoch")
-            return False
+        room = max(0, free - max(LEFT_FREE_BYTES, int(LEFT_FREE_PART * total)))
+        if need <= room and self._took_memory():
+            self._tell(f"the training set ({_gib(need)}) stays in GPU memory once it is read")
+            return True
+        found = f"the training set takes {_gib(need)}, {_gib(room)} of GPU memory can be spared"
+        if self._needed:
+            raise DeviceError(f"--cache gpu: {found}; give --cache auto, or convert --dtype float16")
+        self._tell(f"{found}: it is read from the disk in every epoch")
+        return False
+
+    def _took_memory(self) -> bool:
         sizes = image_sizes(self._store)
-        self._starts = np.concatenate(([0], np.cumsum(sizes)))
         dtype = torch.from_numpy(np.empty(0, self._store.dtype)).dtype
-        self._pixels = torch.empty(2 * sum(sizes), dtype=dtype, device=self._device)
-        self._tell(f"the training set ({_gib(need)}) stays in GPU memory once it is read")
+        try:
+            self._pixels = torch.empty(2 * sum(sizes), dtype=dtype, device=self._device)
+        except torch.OutOfMemoryError:  # another program was faster
+            return False
+        self._starts = np.concatenate(([0], np.cumsum(sizes)))
         return True
 
     @property

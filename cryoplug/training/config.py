@@ -58,6 +58,10 @@ class TrainConfig:
     """Decides first weights, split, order and augmentation."""
     shuffle: bool = True
     """Whether each epoch has an order of its own."""
+    crop_size: int | None = None
+    """Side of the crops of whole micrographs; None: as the convert was asked for."""
+    crops_per_epoch: int | None = None
+    """Crops of whole micrographs that an epoch takes; None: as many as fit side by side."""
     augment: str = "none"
     """``none``; ``dihedral``: each pair turned and mirrored at random; ``halves``: also its sides exchanged at random."""
     mix: float = 1.0
@@ -99,6 +103,8 @@ class TrainConfig:
         check(self.max_batches is None or self.max_batches >= 1, "max_batches", "1 or more, or not given")
         check(self.patch_size >= 1, "patch_size", "1 or more")
         check(0 <= self.seed < 2**63, "seed", "0 or more")
+        check(self.crop_size is None or self.crop_size >= 1, "crop_size", "1 or more, or not given")
+        check(self.crops_per_epoch is None or self.crops_per_epoch >= 1, "crops_per_epoch", "1 or more, or not given")
         check(self.augment in AUGMENTATIONS, "augment", ", ".join(AUGMENTATIONS))
         fine = self.mix == 1.0 or (0.1 <= self.mix < 1 and self.augment == "halves")
         check(fine, "mix", "1, or with --augment halves 0.1 to 1")

@@ -29,7 +29,7 @@ MOST_READERS = 8
 BUFFER_BYTES = 1 << 25
 """What a thread reads before it is copied to the GPU: with less, threads wait for the interpreter's lock too often."""
 STEPS_BEFORE_CACHE = 3
-"""Batches after which the memory that training itself needs is taken, and what is left can be measured."""
+"""Batches after which the memory that training itself needs is taken, if it was not before."""
 
 
 def open_loader(store: PairStore, config: TrainConfig, *, device: torch.device, tell: Tell) -> BatchLoader:
@@ -96,11 +96,17 @@ class DeviceLoader(BatchLoader):
         ]
         self._let_copies_wait()
 
-    def prepare(self, compute: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
-        """Deliver a batch of zeros and call `compute` with it: compiling and loading kernels may take seconds."""
+    def prepare(self, compute: Callable[[torch.Tensor, torch.Tensor], bool]) -> None:
+        """Deliver a batch of zeros, whose kernels may take seconds to load, and call `compute` with it.
+
+        Parameters
+        ----------
+        compute
+            Says whether it took all the memory that training needs.
+        """
         still = [Pick(0, Crop(0, 0, 0), STILL)] * self._batch_size
-        compute(*self._deliver(_FromSlot(0, still, (), self._lane.mark())))
-        self._delivered = 0
+        taken = compute(*self._deliver(_FromSlot(0, still, (), self._lane.mark())))
+        self._delivered = STEPS_BEFORE_CACHE if taken else 0
 
     @property
     def _slot_count(self) -> int:
@@ -150,16 +156,37 @@ class DeviceLoader(BatchLoader):
 
     def _loads(self, cache: GpuCache, picks: Sequence[Pick], pool: ThreadPoolExecutor) -> dict[int, Load]:
         """Begin to load the images that are not there yet; give those, and those that are still under way."""
-        wanted = {pick.crop.image: pick for pick in picks if pick.crop.image not in cache.known}
-        missing = [pick for image, pick in wanted.items() if image not in cache.loads]
-        for _, part in self._parts(missing):
+        wanted = list(dict.fromkeys(pick.crop.image for pick in picks if pick.crop.image not in cache.known))
+        missing = [image for image in wanted if image not in cache.loads]
+        # A few small images in one go, a large one in parts.
+        for first in range(0, len(missing), step := 1 if self._store.whole else self._rows_at_once):
+            images = missing[first : first + step]
             load = Load(self._lane.mark())
-            crops = [Crop(pick.crop.image, 0, 0) for pick in part]
             for side in range(2):
-                targets = [cache.flat(side, crop.image) for crop in crops]
-                load.futures.append(pool.submit(self._carry_patches, crops, side, targets, load.copied))
-            cache.loads |= dict.fromkeys((crop.image for crop in crops), load)
+                if self._store.whole:
+                    tasks = self._parts_of(cache, side, images[0])
+                else:
+                    tasks = [(images, [cache.flat(side, image) for image in images], 0)]
+                load.futures += [pool.submit(self._carry_images, side, *task, load.copied) for task in tasks]
+            cache.loads |= dict.fromkeys(images, load)
         return {image: cache.loads[image] for image in wanted}
+
+    def _parts_of(self, cache: GpuCache, side: int, image: int) -> list[tuple[list[int], list[torch.Tensor], int]]:
+        """Give (images, targets, first pixel) for each buffer full of a large image."""
+        flat = cache.flat(side, image)
+        starts = range(0, flat.numel(), self._buffer_pixels)
+        return [([image], [flat[start : start + self._buffer_pixels]], start) for start in starts]
+
+    def _carry_images(
+        self, side: int, images: Sequence[int], targets: Sequence[torch.Tensor], first: int, copied: Mark
+    ) -> None:
+        sizes = [target.numel() for target in targets]
+
+        def read(pixels: np.ndarray) -> None:
+            for image, part in zip(images, np.split(pixels, np.cumsum(sizes)[:-1]), strict=True):
+                self._store.read_pixels(side, image, first, part, split=SPLIT)
+
+        self._lane.carry(targets, read, copied)
 
     def _carry_patches(self, crops: Sequence[Crop], side: int, targets: Sequence[torch.Tensor], copied: Mark) -> None:
         # Sides change places on the device, with everything else that is drawn.

@@ -1,4 +1,4 @@
-"""What is random about a training pair: how it is turned, whether its sides change places.
+"""What is random about a training pair: where in a whole micrograph it is cut, how it is turned, which side is which.
 
 All of it is a function of (seed, epoch, pair number): where a run was interrupted, in which order or batch a pair comes,
 and whether the host or the GPU turns it, does not matter.
@@ -12,6 +12,10 @@ import numpy as np
 import torch
 
 from cryoplug.kernels.patches import place_turned
+from cryoplug.store.pairs import Crop, PairStore
+
+_CROP_STREAM = 0xC409
+"""Keeps the random numbers of places apart from those of turns."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Draw:
     """Whether pairs are turned and mirrored."""
     exchange: bool = False
     """Whether noisy and clean change places in half of the cases: two halves of an exposure are worth the same."""
+    end_row: int | None = None
+    """Crops of whole micrographs end above this row, because what lies below validates; None: anywhere."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,19 @@ class Turn:
 
 STILL = Turn()
 """As it is."""
+
+
+def crop_of(draw: Draw, index: int, store: PairStore, split: str) -> Crop:
+    """Draw where pair number `index` of a store of whole micrographs is cut in this epoch.
+
+    The micrograph is that of the pair's place on the grid: one of twice the area gives twice the crops.
+    """
+    image = store.crop_of(index % store.count(split), split).image
+    rows, columns = store.image_shape(image, split)
+    height, width = store.patch_shape
+    rng = np.random.default_rng([draw.seed, draw.epoch, index, _CROP_STREAM])
+    y = rng.integers(min(rows, draw.end_row or rows) - height + 1)
+    return Crop(image, int(y), int(rng.integers(columns - width + 1)))
 
 
 def turn_of(draw: Draw, index: int, *, square: bool) -> Turn:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from cryoplug.store.pairs import Crop, PairStore
-from cryoplug.training.draws import STILL, Draw, Turn, place, turn_of
+from cryoplug.training.draws import STILL, Draw, Turn, crop_of, place, turn_of
 
 READ_AHEAD = 2
 """Batches in memory at a time on the CPU: one is computed on while the next is read."""
@@ -32,11 +32,13 @@ class Batch:
     """One batch; its tensors are used again once the next batch is asked for."""
 
     indices: np.ndarray
-    """Pair numbers in the store."""
+    """Pair numbers in the store; where whole micrographs are cut more than once over, higher numbers go round again."""
     noisy: torch.Tensor
     """``(b, 1, y, x)`` float32 on the device."""
     clean: torch.Tensor
     """Like `noisy`."""
+    crops: tuple[Crop, ...]
+    """Where each pair was cut."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,22 @@ def epoch_order(indices: np.ndarray, *, seed: int, epoch: int, shuffle: bool) ->
     return np.random.default_rng([seed, epoch]).permutation(indices) if shuffle else indices
 
 
+def crops_of_epoch(order: np.ndarray, count: int, *, pairs: int) -> np.ndarray:
+    """Return the numbers of `count` crops of whole micrographs, drawn in turn from those of `order`.
+
+    Parameters
+    ----------
+    order
+        Pair numbers in the order of the epoch.
+    count
+        Crops that are asked for.
+    pairs
+        Pairs of the store: each further round begins so many numbers higher, so that its places are others.
+    """
+    rounds = np.arange(-(-count // len(order)))
+    return (order[None, :] + pairs * rounds[:, None]).ravel()[:count]
+
+
 class BatchLoader:
     """Deliver batches of a store in host memory.
 
@@ -103,8 +121,8 @@ class BatchLoader:
         self.waited_s = 0.0
         """Seconds for which the computation waited for data, so far."""
 
-    def prepare(self, compute: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
-        """Load kernels before the first pass: nothing to do on the CPU."""
+    def prepare(self, compute: Callable[[torch.Tensor, torch.Tensor], bool]) -> None:
+        """Do before the first pass what the first batches would wait for: on the CPU nothing."""
 
     def batches(
         self, order: np.ndarray, *, first: int = 0, limit: int | None = None, draw: Draw | None = None
@@ -142,7 +160,7 @@ class BatchLoader:
                     future.result()
                 self.waited_s += time.perf_counter() - begin
                 noisy, clean = self._deliver(filling)
-                yield Batch(indices, noisy, clean)
+                yield Batch(indices, noisy, clean, tuple(pick.crop for pick in filling.picks))
                 read_next_into(filling.slot)
 
     @property
@@ -159,6 +177,8 @@ class BatchLoader:
 
     def _pick(self, index: int, draw: Draw | None) -> Pick:
         turn = STILL if draw is None or not draw.turn else turn_of(draw, index, square=self._square)
+        if draw is not None and self._store.whole:
+            return Pick(index, crop_of(draw, index, self._store, SPLIT), turn)
         return Pick(index, self._store.crop_of(index, SPLIT), turn)
 
     def _fill(self, slot: int, picks: Sequence[Pick], pool: ThreadPoolExecutor) -> Filling:

@@ -22,7 +22,7 @@ from cryoplug.training.config import TrainConfig
 from cryoplug.training.device_loader import open_loader
 from cryoplug.training.draws import Draw
 from cryoplug.training.engine import Engine
-from cryoplug.training.loader import Batch, BatchLoader, closing_batches, epoch_order
+from cryoplug.training.loader import Batch, BatchLoader, closing_batches, crops_of_epoch, epoch_order
 from cryoplug.training.pace import Pace
 from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, EpochReport, Note, Progress
 from cryoplug.training.recipe import gave_up, is_done, learning_rate
@@ -125,10 +125,18 @@ class Training:
     def _train_epoch(self, loader: BatchLoader, saver: Saver, progress: Progress) -> None:
         config, position = self.config, self.position
         order = epoch_order(self.split.train, seed=config.seed, epoch=position.epoch, shuffle=config.shuffle)
+        if config.crops_per_epoch is not None:
+            order = crops_of_epoch(order, config.crops_per_epoch, pairs=self.store.count())
         batch_count = -(-len(order) // config.batch_size)
         if config.max_batches is not None:
             batch_count = min(batch_count, config.max_batches)
-        draw = Draw(config.seed, position.epoch, turn=config.augment != "none", exchange=config.augment == "halves")
+        draw = Draw(
+            config.seed,
+            position.epoch,
+            turn=config.augment != "none",
+            exchange=config.augment == "halves",
+            end_row=self.split.end_row,
+        )
         self._report = _RunningReport(position.epoch, batch_count, config.loss, progress)
         while position.batch < batch_count and not self._all_taken(0):
             # A second round begins at a step that failed; it is taken again by itself, then known for good or bad.
@@ -270,20 +278,24 @@ class Training:
         return Checkpoint(head.model_id, weights, head.config, head.normalize, head.pixel_size_angstrom, details)
 
     def _diverged(self, phase: str, number: int, batch: Batch, loss: float) -> DivergedError:
+        names = [
+            self.store.describe(int(index) % self.store.count(), crop=crop)
+            for index, crop in zip(batch.indices, batch.crops, strict=True)
+        ]
         bad = []
-        for row, index in enumerate(batch.indices):
+        for row, name in enumerate(names):
             for side, tensor in (("noisy", batch.noisy), ("clean", batch.clean)):
                 pixels = tensor[row, 0].cpu().numpy()
                 count = int(pixels.size - np.isfinite(pixels).sum())
                 if count:
                     y, x = np.argwhere(~np.isfinite(pixels))[0]
                     found = f"{count} {side} pixels of {pixels.size} are not finite, first at y {y}, x {x}"
-                    bad.append(f"{self.store.describe(int(index))}: {found}")
+                    bad.append(f"{name}: {found}")
         if bad:
             cause = "; ".join(bad[:_PATCHES_NAMED]) + "; leave its micrograph out and convert again"
         else:
-            names = ", ".join(self.store.describe(int(index)) for index in batch.indices[:_PATCHES_NAMED])
-            cause = f"all pixels of its {len(batch.indices)} patches are finite ({names}); try --lr below {self.config.lr:g}"
+            shown = ", ".join(names[:_PATCHES_NAMED])
+            cause = f"all pixels of its {len(names)} patches are finite ({shown}); try --lr below {self.config.lr:g}"
         best = self.best_folder()
         kept = f"the best checkpoint is kept: {best}" if best else "no checkpoint was saved yet"
         what = f"the loss is {loss}" if not _finite(loss) else f"the loss is {loss:g}, a gradient is not finite"

@@ -12,6 +12,10 @@ RECIPES = ("auto", "founding", "halves")
 """``auto``: ``halves`` for a store of halves, otherwise ``founding``."""
 PIXELS_PER_STEP = 1 << 21
 """Of the recipe ``halves``: as many patches a step as come to this."""
+CROP_SIZE = 256
+"""Of whole micrographs, unless one is smaller: many places in a step, each seen with about what the unet looks at."""
+STEPS_PER_EPOCH = 500
+"""With crops of whole micrographs: an epoch ends with validation and saving, which cost as much as many steps."""
 _HALVES: dict[str, Any] = {
     "augment": "halves",
     "mix": 0.5,
@@ -24,7 +28,14 @@ _MODEL_OPTIONS: dict[str, dict[str, Any]] = {"unet": {"depth": 3, "width": 64, "
 
 
 def with_recipe(
-    config: TrainConfig, recipe: str, *, pairs: str | None, alike: bool, patch_pixels: int, given: Collection[str]
+    config: TrainConfig,
+    recipe: str,
+    *,
+    pairs: str | None,
+    alike: bool,
+    patch_shape: tuple[int, int],
+    whole: tuple[int, int] | None,
+    given: Collection[str],
 ) -> TrainConfig:
     """Fill in what the user left open.
 
@@ -38,15 +49,24 @@ def with_recipe(
         Regime of the store; None for bare bins.
     alike
         Whether the halves have equally strong noise, without which mixtures of them are biased.
-    patch_pixels
-        Pixels of a patch.
+    patch_shape
+        ``(y, x)`` of the patches of the store.
+    whole
+        ``(y, x)`` of the smallest micrograph in a store of whole ones; None for a store of patches.
     given
         Fields of `config` that the user chose himself; they stay.
     """
     if recipe == "founding" or (recipe == "auto" and pairs != "halves"):
         return config
-    batch_size = max(1, round(PIXELS_PER_STEP / patch_pixels))
-    chosen = {**_HALVES, "batch_size": batch_size}
+    chosen = dict(_HALVES)
+    if whole is not None:
+        side = config.crop_size if config.crop_size is not None else min(CROP_SIZE, *whole)
+        patch_shape = (side, side)
+        chosen |= {"crop_size": side}
+    batch_size = max(1, round(PIXELS_PER_STEP / (patch_shape[0] * patch_shape[1])))
+    chosen |= {"batch_size": batch_size}
+    if whole is not None:
+        chosen |= {"crops_per_epoch": STEPS_PER_EPOCH * (config.batch_size if "batch_size" in given else batch_size)}
     if config.model in _MODEL_OPTIONS and not config.model_options:
         chosen["model_options"] = _MODEL_OPTIONS[config.model]
     # Mixtures belong to exchanged halves; who wants no such augmentation wants no mixtures.

@@ -26,6 +26,8 @@ class Split:
     """Patches to measure on; may be empty."""
     note: str = ""
     """What people should know about it, in one line."""
+    end_row: int | None = None
+    """Where a single micrograph is cut in two: the first row that validates, which crops for training end above."""
 
 
 def split_patches(store: PairStore, *, fraction: float, seed: int, val_indices: Path | None = None) -> Split:
@@ -60,6 +62,12 @@ def split_patches(store: PairStore, *, fraction: float, seed: int, val_indices: 
         rest = np.setdiff1d(everything, held_out)
         if not rest.size:
             raise UsageError(f"{val_indices}: names all {count} patches; leave some for training")
+        if store.whole and (shared := _micrographs(store, rest) & _micrographs(store, held_out)):
+            name = store.manifest.micrographs[min(shared)].name if store.manifest else ""
+            raise UsageError(
+                f"{val_indices}: names only some crops of {name}, which is cut anywhere for training; "
+                "name all crops of a micrograph or none"
+            )
         return Split(rest, held_out)
     if fraction == 0:
         return Split(everything, everything[:0], "no validation (--val-split 0): the best epoch is by training loss")
@@ -80,6 +88,10 @@ def split_patches(store: PairStore, *, fraction: float, seed: int, val_indices: 
     chosen = np.random.default_rng([seed, _SPLIT_STREAM]).permutation(names)[:size]
     held = np.isin(micrographs, chosen)
     return Split(everything[~held], everything[held])
+
+
+def _micrographs(store: PairStore, indices: np.ndarray) -> set[int]:
+    return {micrograph for index in indices if (micrograph := store.micrograph_of(int(index))) is not None}
 
 
 def read_indices(path: Path, count: int) -> np.ndarray:
@@ -119,8 +131,8 @@ def write_indices(indices: np.ndarray) -> str:
 
 
 def _within_one_micrograph(store: PairStore, fraction: float) -> Split:
-    assert store.manifest is not None
-    rows = np.array([window[1] for window in store.manifest.windows["train"]])
+    windows = [store.window_of(index) for index in range(store.count())]
+    rows = np.array([window[1] for window in windows if window is not None])
     wanted = max(1, int(len(rows) * fraction))
     for border in np.unique(rows)[::-1]:
         held = rows >= border
@@ -132,7 +144,8 @@ def _within_one_micrograph(store: PairStore, fraction: float) -> Split:
                     f"one micrograph: {int(held.sum())} patches from row {border} down validate, {int(kept.sum())} train, "
                     f"{unused} that overlap both are left out"
                 )
-                return Split(np.flatnonzero(kept), np.flatnonzero(held), note)
+                end_row = int(border) if store.whole else None
+                return Split(np.flatnonzero(kept), np.flatnonzero(held), note, end_row)
             break
     raise UsageError(
         f"{store.path}: {len(rows)} patches of one micrograph are too few to hold any out that do not overlap the rest; "

@@ -88,8 +88,9 @@ class Steps(abc.ABC):
     def settle(self) -> Settled:
         """Wait until all steps are done and say what became of them."""
 
-    def prepare(self, noisy: torch.Tensor, clean: torch.Tensor) -> None:  # noqa: B027
-        """Load the kernels that steps on batches like these need, so that the first epoch's speed is that of training."""
+    def prepare(self, noisy: torch.Tensor, clean: torch.Tensor) -> bool:
+        """Do what the first steps on such batches would spend seconds on; say whether all their memory is taken now."""
+        return False
 
     def checked(self) -> Steps:
         """Give steps that are looked at one by one, to repeat one that failed."""
@@ -207,10 +208,13 @@ class QueuedSteps(Steps):
             losses.append(loss)
         return Settled(tuple(losses))
 
-    def prepare(self, noisy: torch.Tensor, clean: torch.Tensor) -> None:
-        """Compute loss and gradients once, for nothing: compiling and loading kernels takes seconds."""
-        with memory_errors(self._engine.module, noisy):
-            self._whole.loss_and_gradients(noisy, clean)
+    def prepare(self, noisy: torch.Tensor, clean: torch.Tensor) -> bool:
+        """Load all kernels and record the step: by steps that count as failed, so that they change nothing."""
+        self._failed.fill_(1.0)
+        for _ in range(2):
+            self.take(noisy, clean, lr=self._config.lr, number=1)
+        self.settle()
+        return True
 
     def checked(self) -> Steps:
         """Give steps that are looked at one by one."""

@@ -68,9 +68,10 @@ def _convert(request: ConvertRequest, progress: Progress, interrupts: Interrupts
         pairs=request.pairs,
         normalize=request.kind,
         seed=request.seed,
-        stride=request.stride,
+        stride=request.patch_size if request.store == "whole" else request.stride,
         software=_software(),
         request=request.identity(pairs),
+        whole=request.store == "whole",
     )
     if not request.overwrite:
         complete = _complete_already(request, head, pairs, progress)

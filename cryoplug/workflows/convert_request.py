@@ -16,6 +16,7 @@ from cryoplug.store.pairs import FORMATS, store_target
 from cryoplug.workflows.movie_halves import MovieInput
 from cryoplug.workflows.pairing import PairedInput
 
+STORES = ("patches", "whole")
 NORMALIZATIONS = ("percentile", "zscore")
 
 
@@ -44,6 +45,8 @@ class ConvertRequest:
     """Take pairs that share no signal instead of refusing them."""
     format: str = "bin"
     """``bin`` or ``hdf5``."""
+    store: str = "patches"
+    """``patches``, which may overlap; or ``whole``: each micrograph once, from which training cuts patches anywhere."""
     dtype: str = "float32"
     """``float32``, or ``float16`` for half the bytes."""
     patch_size: int = 1024
@@ -76,6 +79,7 @@ class ConvertRequest:
             for flag, value, allowed in (
                 ("--pairs", self.pairs, PAIR_REGIMES),
                 ("--format", self.format, FORMATS),
+                ("--store", self.store, STORES),
                 ("--dtype", self.dtype, DTYPES),
                 ("--normalize", self.kind, NORMALIZATIONS),
             )
@@ -134,6 +138,8 @@ class ConvertRequest:
             if isinstance(pair, MovieInput) and (motion := pair.motion_path) is not None:
                 files.append(["motion", *_state(motion)])
         cropped = {} if self.angpix is None else {"angpix": float(self.angpix)}
+        # Patches that training cuts have no stride.
+        kept = {"stride": self.stride} if self.store == "patches" else {"store": self.store}
         given = {name: path for name in ("gain", "defects") if (path := getattr(self, name)) is not None}
         return {
             **{name: [path.name, *_state(path)] for name, path in given.items()},
@@ -141,7 +147,7 @@ class ConvertRequest:
             "pairs": self.pairs,
             "dtype": self.dtype,
             "patch_size": self.patch_size,
-            "stride": self.stride,
+            **kept,
             "normalize": self.kind,
             "test_split": self.test_split,
             "seed": self.seed,

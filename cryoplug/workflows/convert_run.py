@@ -22,7 +22,7 @@ from cryoplug.workflows.movie_gain import RunGain
 from cryoplug.workflows.movie_halves import MovieInput, MovieSummer
 from cryoplug.workflows.pair_proof import PairProof
 from cryoplug.workflows.pairing import PairedInput
-from cryoplug.workflows.patch_stream import OpenedPair, PatchPair, open_pair, patch_pairs
+from cryoplug.workflows.patch_stream import OpenedPair, PatchPair, open_pair, patch_pairs, row_pairs
 
 Progress = Callable[[FileResult], None]
 _POOLS = ("convert", "transform")
@@ -97,7 +97,9 @@ class ConvertRun:
         manifest = self.writer.finish(failures=self.failures)
         seconds = time.perf_counter() - began
         made = sum(manifest.counts.values()) - before
-        details = {**store_details(manifest), "patches_per_s": made / seconds if made else 0.0, "seconds": seconds}
+        details = {**store_details(manifest), "seconds": seconds}
+        if not manifest.whole:
+            details["patches_per_s"] = made / seconds if made else 0.0
         return BatchResult(tuple(self.files), outputs=store_outputs(self.request), details=details)
 
     def _micrograph(
@@ -110,13 +112,18 @@ class ConvertRun:
             self._failed(pair, opened)
             return
         split = "test" if pair.index in self.test else "train"
+        whole = self.request.store == "whole"
+        cut = row_pairs if whole else patch_pairs
         try:
-            for item in _reading(patch_pairs(opened, self.request, pool, ahead=2 * self.threads)):
+            for item in _reading(cut(opened, self.request, pool, ahead=2 * self.threads)):
                 if isinstance(item, CryoplugError):
                     self.writer.discard()
                     self._failed(pair, item)
                     return
-                self.writer.append(split, item.noisy, item.clean, item.window)
+                if whole:
+                    self.writer.append_rows(split, item.noisy, item.clean, opened.sources[0].shape)
+                else:
+                    self.writer.append(split, item.noisy, item.clean, item.window)
                 self._look_at_signals()
         except Stopped:
             self.writer.discard()
@@ -204,6 +211,7 @@ def store_details(manifest: Manifest) -> dict[str, object]:
         "train": manifest.counts["train"],
         "test": manifest.counts["test"],
         "micrographs": len(manifest.micrographs),
+        **({"whole": True} if manifest.whole else {}),
         "fingerprint": manifest.fingerprint(),
     }
 

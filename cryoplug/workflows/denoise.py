@@ -10,14 +10,15 @@ from typing import Any
 import cryoplug
 from cryoplug.core.claims import Claims
 from cryoplug.core.interrupts import Interrupts
-from cryoplug.core.results import BatchResult
+from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.errors import InputError, Stopped, StorageError, UsageError
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.pipeline import run_pipeline
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
+from cryoplug.workflows.denoise_gpus import denoise_in_processes, requests_for
 from cryoplug.workflows.denoise_request import DenoiseRequest
 from cryoplug.workflows.denoise_star import OutputStar
-from cryoplug.workflows.denoise_work import Note, Progress, Work, shared_jobs
+from cryoplug.workflows.denoise_work import Note, Progress, RecordsBefore, Work, shared_jobs
 from cryoplug.workflows.discovery import discover
 from cryoplug.workflows.journal import JOURNAL_NAME, Journal
 from cryoplug.workflows.output_records import Settings
@@ -28,7 +29,11 @@ __all__ = ["DenoiseRequest", "denoise"]
 
 
 def denoise(
-    request: DenoiseRequest, progress: Progress = lambda result: None, note: Note = lambda text: None
+    request: DenoiseRequest,
+    progress: Progress = lambda result: None,
+    note: Note = lambda text: None,
+    *,
+    before: RecordsBefore | None = None,
 ) -> BatchResult:
     """Denoise every micrograph that is not finished yet; with ``watch``, also those that are still to come.
 
@@ -42,6 +47,8 @@ def denoise(
         Called with each `FileResult` as it comes, from one thread at a time, though not always the same one.
     note
         Called with a sentence that is worth telling and belongs to no single file; from any thread.
+    before
+        For processes of one run; see `cryoplug.workflows.denoise_work.RecordsBefore`.
 
     Returns
     -------
@@ -68,7 +75,7 @@ def denoise(
         if request.output.exists() and not request.output.is_dir():
             raise UsageError(f"{request.output}: this is a file; -o names the folder for the denoised micrographs")
         star = None if request.star is None else OutputStar(request.star, request)
-        run = _Run(request, checkpoint, star, interrupts, claims, progress, note)
+        run = _Run(request, checkpoint, star, interrupts, claims, progress, note, before)
         return run.watch() if request.watch else run.batch()
 
 
@@ -81,9 +88,11 @@ class _Run:
     claims: Claims
     progress: Progress
     note: Note
+    before: RecordsBefore | None
 
     def __post_init__(self) -> None:
         request, checkpoint = self.request, self.checkpoint
+        self._gave_up = False
         self.regrid = request.regrid(checkpoint)
         self.settings = Settings(
             checkpoint.sha256,
@@ -92,6 +101,7 @@ class _Run:
             angpix=_shown(self.regrid.angpix),
             strength=_shown(self.regrid.strength),
             merge_highres=_shown(self.regrid.merge_highres_angstrom),
+            precision=request.precision,
         )
         self.details: dict[str, Any] = {
             "model": checkpoint.model_id,
@@ -116,6 +126,7 @@ class _Run:
             claims=self.claims,
             journal=Journal(journal, self.details),
             progress=self.progress,
+            before=self.before,
         )
 
     def batch(self) -> BatchResult:
@@ -132,7 +143,11 @@ class _Run:
         todo = [item for item in planned if not self.should_stop() and self.work.is_to_do(item)]
         if todo or self.should_stop():
             check_writable(request.output)
-            if not self._compute(shared_jobs(self.work, todo, self.should_stop, self.note)):
+            if len(request.gpu) > 1:
+                complete = self._compute_on_gpus(todo)
+            else:
+                complete = self._compute(shared_jobs(self.work, todo, self.should_stop, self.note))
+            if not complete:
                 raise self._stopped(len(planned))
         files = tuple(self.work.results[item.target] for item in planned)
         return BatchResult(files, self._write_star(planned, last=True), self.details)
@@ -156,11 +171,11 @@ class _Run:
         return WatchResult(tuple(self.work.results.values()), outputs, self.details)
 
     def should_stop(self) -> bool:
-        """Tell whether a signal asked for an end; SIGUSR1 gets an answer and does not."""
+        """Tell whether a signal asked for an end, or an error is one; SIGUSR1 gets an answer and ends nothing."""
         if self.interrupts.save_requested:
             self.interrupts.save_requested = False
             self.note(f"SIGUSR1: {self._finished()} finished micrographs are on the disk already; going on")
-        return self.interrupts.stop_signal is not None
+        return self._gave_up or self.interrupts.stop_signal is not None
 
     def _compute(self, jobs: Iterable[DenoiseJob]) -> bool:
         from cryoplug.inference.denoiser import Denoiser
@@ -172,13 +187,19 @@ class _Run:
             normalize=self.settings.normalize,
             tile=request.tile,
             threads=request.threads,
+            precision=request.precision,
             max_memory_bytes=request.max_memory_bytes,
             note=self.note,
         )
         self.details["device"] = str(denoiser.device)
+        self.details["precision"] = denoiser.network.precision
         label = f"cryoplug {cryoplug.__version__} {checkpoint.model_id} sha256:{checkpoint.sha256[:12]}"
         if self.regrid.angpix is not None:
             label += f" {self.regrid.angpix:g}A/px"
+        if self.settings.dtype != "float32":
+            label += f" {self.settings.dtype}"
+        if denoiser.network.precision != "float32":
+            label += f" computed in {denoiser.network.precision}"
         if not self.regrid.does_nothing and request.max_memory_bytes is not None:
             self.note(
                 "--max-memory does not count micrographs that --angpix, --strength and --merge-highres hold in memory"
@@ -186,12 +207,29 @@ class _Run:
         return run_pipeline(
             jobs,
             denoiser,
-            label=label if self.settings.dtype == "float32" else f"{label} {self.settings.dtype}",
+            label=label,
             begin=self.work.begin,
             finish=self.work.finish,
             should_stop=self.should_stop,
             dtype=self.settings.dtype,
             regrid=self.regrid,
+            gave_up=self._give_up,
+        )
+
+    def _give_up(self) -> None:
+        self._gave_up = True
+
+    def _compute_on_gpus(self, todo: Sequence[PlannedOutput]) -> bool:
+        by_name = {item.shown: item for item in todo}
+
+        def report(result: FileResult) -> None:
+            # What was finished before is no news from them.
+            if result.input in by_name:
+                self.work.take_over(by_name[result.input], result)
+
+        self.details["device"] = ", ".join(f"cuda:{number}" for number in self.request.gpu)
+        return denoise_in_processes(
+            requests_for(self.request), self.work.before, report=report, note=self.note, should_stop=self.should_stop
         )
 
     def _write_star(self, planned: Sequence[PlannedOutput], *, last: bool) -> tuple[Any, ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryoplug.core.normalization import KINDS
 from cryoplug.errors import UsageError
 from cryoplug.inference.devices import device_name
+from cryoplug.inference.precision import PRECISIONS
 from cryoplug.inference.regrid import Regrid
 from cryoplug.models.checkpoint import Checkpoint
 
@@ -39,8 +41,11 @@ class DenoiseRequest:
     """Resolution in angstrom beyond which Fourier terms are raw; None: none are."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
-    gpu: int | None = None
-    """Number of a GPU among those that CUDA_VISIBLE_DEVICES shows, from 0; the same as ``cuda:N``."""
+    gpu: tuple[int, ...] = ()
+    """Numbers of GPUs among those that CUDA_VISIBLE_DEVICES shows, from 0. One is the same as ``cuda:N``; of several each
+    gets a process of its own."""
+    precision: str = "auto"
+    """How exactly a GPU computes: ``auto``, ``float32``, ``float16`` or ``bf16``; see `cryoplug.inference.precision`."""
     tile: int = 0
     """Side of a tile in pixels; 0 chooses."""
     threads: int = 0
@@ -86,22 +91,39 @@ class DenoiseRequest:
                 problems.append(f"--{name} {value} (allowed: seconds, 0 or more)")
         if self.idle_exit_s is not None and not self.watch:
             problems.append("--idle-exit belongs to --watch; give both")
-        try:
-            device_name(self.device, self.gpu)
-        except UsageError as error:
-            problems.append(str(error))
+        if self.precision not in PRECISIONS:
+            problems.append(f"--precision {self.precision!r} (allowed: {', '.join(PRECISIONS)})")
+        problems += self._gpu_problems()
         if problems:
             raise UsageError("; ".join(problems))
 
     @property
     def device_name(self) -> str:
-        """What ``device`` and ``gpu`` say together."""
-        return device_name(self.device, self.gpu)
+        """What ``device`` and ``gpu`` say together; of several GPUs the first."""
+        return device_name(self.device, self.gpu[0] if self.gpu else None)
 
     @property
     def dtype(self) -> str:
         """Type of the pixels that are written."""
         return "float16" if self.float16 else "float32"
+
+    def _gpu_problems(self) -> Iterator[str]:
+        if len(self.gpu) > 1:
+            shown = ",".join(map(str, self.gpu))
+            if len(set(self.gpu)) < len(self.gpu):
+                yield f"--gpu {shown} (allowed: each GPU once)"
+            if self.device not in ("auto", "cuda"):
+                yield f"--gpu {shown} and --device {self.device} name different devices; give one of them"
+            if self.watch:
+                yield (
+                    f"--gpu {shown} with --watch (allowed: one GPU); start one such command for each GPU, into the same "
+                    "folder: each micrograph is done by one of them"
+                )
+        for number in self.gpu if len(self.gpu) == 1 else ():
+            try:
+                device_name(self.device, number)
+            except UsageError as error:
+                yield str(error)
 
     def regrid(self, checkpoint: Checkpoint) -> Regrid:
         """Say what is done around the network of a checkpoint."""

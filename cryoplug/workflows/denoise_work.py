@@ -27,6 +27,9 @@ from cryoplug.workflows.outputs import PlannedOutput
 
 Progress = Callable[[FileResult], None]
 Note = Callable[[str], None]
+RecordsBefore = dict[Path, tuple[int, int] | None]
+"""What the record of each target was when a run with ``overwrite`` began; processes of one run have it in common, so that
+none redoes what another one has just finished."""
 WAIT_POLL_S = 1.0
 """Between two looks at what other processes work on."""
 _STEP_S = 0.1
@@ -47,10 +50,19 @@ class Work:
         Gets a line for each micrograph that is worked on.
     progress
         Called with every result, from one thread at a time.
+    before
+        What was there before, where this process is one of several of a run.
     """
 
     def __init__(
-        self, settings: Settings, *, overwrite: bool, claims: Claims, journal: Journal, progress: Progress
+        self,
+        settings: Settings,
+        *,
+        overwrite: bool,
+        claims: Claims,
+        journal: Journal,
+        progress: Progress,
+        before: RecordsBefore | None = None,
     ) -> None:
         self.results: dict[Path, FileResult] = {}
         """By target: what became of a micrograph last."""
@@ -62,13 +74,13 @@ class Work:
         self._journal = journal
         self._progress = progress
         self._items: dict[Path, tuple[PlannedOutput, OutputRecord]] = {}
-        self._before: dict[Path, tuple[int, int] | None] = {}
+        self.before: RecordsBefore = dict(before or {})
         self._lock = threading.Lock()
 
     def is_to_do(self, item: PlannedOutput) -> bool:
         """Tell whether a micrograph is to be worked on; else its result says why not."""
         if self._overwrite:
-            self._before[item.target] = _identity(item.record)
+            self.before.setdefault(item.target, _identity(item.record))
             return True
         try:
             if not is_finished(item, self._settings):
@@ -127,6 +139,11 @@ class Work:
         """Say that no output can be planned for a micrograph."""
         self._fail(path, path, error)
 
+    def take_over(self, item: PlannedOutput, result: FileResult) -> None:
+        """Keep a result of another process of this run; that one skipped what the other did says nothing new."""
+        if result.status != "skipped" or item.target not in self.results:
+            self._report(item.target, result)
+
     def _fail(self, key: Path, shown: Path, error: CryoplugError) -> None:
         result = FileResult(shown, "failed", None, str(error), 0.0, error.exit_code)
         self._journal.append(result)
@@ -142,7 +159,7 @@ class Work:
 
     def _is_done_meanwhile(self, item: PlannedOutput) -> bool:
         """Tell whether another process has dealt with it since `is_to_do`; its result says so."""
-        if self._overwrite and _identity(item.record) == self._before.get(item.target):
+        if self._overwrite and _identity(item.record) == self.before.get(item.target):
             return False
         try:
             finished = is_finished(item, self._settings)

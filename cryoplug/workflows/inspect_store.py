@@ -86,6 +86,7 @@ def _manifest(store: PairStore, findings: list[Finding]) -> dict[str, Any]:
     return {
         **common,
         "manifest": True,
+        "store": "whole" if manifest.whole else "patches",
         "pairs": manifest.pairs,
         "normalize": manifest.normalize,
         "seed": manifest.seed,
@@ -117,6 +118,9 @@ def _check_manifest(manifest: Manifest, findings: list[Finding]) -> None:
 def _split(store: PairStore, split: str, findings: list[Finding], *, everything: bool) -> dict[str, Any]:
     count = store.count(split)
     summary: dict[str, Any] = {"pairs": count}
+    if store.whole:
+        shapes = Counter(store.image_shape(image, split) for image in range(store.images(split)))
+        summary["stored_whole"] = {f"{height}x{width}": number for (height, width), number in sorted(shapes.items())}
     if not count:
         return summary
     wanted = count if everything else min(count, max(1, _PIXELS_TO_READ // math.prod(store.patch_shape)))

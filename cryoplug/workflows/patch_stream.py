@@ -1,4 +1,4 @@
-"""Patches of a micrograph, cut from a rolling band of rows, made into pairs by a few threads, given back in order."""
+"""Patches of a micrograph, or all its rows, read in bands, made into pairs by a few threads, given back in order."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class OpenedPair:
 
 @dataclass(frozen=True)
 class PatchPair:
-    """One finished pair."""
+    """One finished pair of patches, or of bands of rows."""
 
     window: tuple[int, int]
     """(y, x) of its first pixel."""
@@ -169,6 +169,31 @@ def patch_pairs(
                 waiting.append(pool.submit(_make_pair, cut, (y, x), opened.pair.index, request))
                 if len(waiting) >= ahead:
                     yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def row_pairs(
+    opened: OpenedPair, request: ConvertRequest, pool: ThreadPoolExecutor, *, ahead: int
+) -> Iterator[PatchPair]:
+    """Give all pixels of a micrograph once, in bands of rows from above; parameters as for `patch_pairs`.
+
+    With ``--pairs noise`` every band has a generator of its own, so that the noise does not depend on the threads.
+    """
+    waiting: deque[Future[PatchPair]] = deque()
+    height = opened.sources[0].shape[0]
+    try:
+        for y in range(0, height, _BAND_ROWS):
+            cut = [
+                normalization.apply(source.read_rows(y, min(y + _BAND_ROWS, height)))
+                for source, normalization in zip(opened.sources, opened.normalizations, strict=True)
+            ]
+            waiting.append(pool.submit(_make_pair, cut, (y, 0), opened.pair.index, request))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:

@@ -101,7 +101,6 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         See `cryoplug.training.loop.Training.run`.
     """
     from cryoplug.training.engine import choose_device
-    from cryoplug.training.presets import with_recipe
     from cryoplug.training.progress import Note
     from cryoplug.training.split import split_patches
 
@@ -113,27 +112,16 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
     with contextlib.ExitStack() as stack:
         # From the beginning: Slurm's warning may come while a store of a terabyte is being opened.
         interrupts = stack.enter_context(Interrupts())
-        store = stack.enter_context(open_store(request.data, patch_size=config.patch_size))
-        pairs = None if store.manifest is None else store.manifest.pairs
-        alike = store.manifest is not None and store.manifest.halves_alike
-        if pairs == "halves" and not alike:
-            progress(
-                Note("even and odd are not equally noisy: no mixtures of them, and what the sum gives is less certain")
-            )
-        config = with_recipe(
-            config,
-            request.recipe,
-            pairs=pairs,
-            alike=alike,
-            patch_pixels=store.patch_shape[0] * store.patch_shape[1],
-            given=request.given | ({"model_options"} if request.init is not None else set()),
-        )
+        config = _completed(request, progress)
         request = dataclasses.replace(request, config=config)
+        store = stack.enter_context(open_store(request.data, patch_size=config.patch_size, crop_size=config.crop_size))
         if config.augment == "halves" and store.manifest is not None and store.manifest.pairs != "halves":
             raise UsageError(
                 f"{store.path}: a store of --pairs {store.manifest.pairs}, whose sides must not be exchanged; "
                 "give --augment dihedral, or convert --pairs halves"
             )
+        if config.crops_per_epoch is not None and not store.whole:
+            raise UsageError(f"{store.path}: a store of patches; --crops-per-epoch needs one of convert --store whole")
         split = split_patches(store, fraction=config.val_split, seed=config.seed, val_indices=request.val_indices)
         init = None if request.init is None else _load_init(request.init, config.model)
         if init is not None and not config.model_options:
@@ -151,6 +139,31 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         if split.note:
             progress(Note(split.note))
         return _train(request, store, split, init, identity, folder, device, progress, interrupts)
+
+
+def _completed(request: TrainRequest, progress: Callable[[Event], None]) -> TrainConfig:
+    """Fill in by the recipe what the user left open; for that the store is looked at."""
+    from cryoplug.training.presets import with_recipe
+    from cryoplug.training.progress import Note
+
+    config = request.config
+    with open_store(request.data, patch_size=config.patch_size, crop_size=config.crop_size) as store:
+        manifest = store.manifest
+        alike = manifest is not None and manifest.halves_alike
+        if manifest is not None and manifest.pairs == "halves" and not alike:
+            progress(
+                Note("even and odd are not equally noisy: no mixtures of them, and what the sum gives is less certain")
+            )
+        whole = [store.image_shape(image) for image in range(store.images())] if store.whole else []
+        return with_recipe(
+            config,
+            request.recipe,
+            pairs=None if manifest is None else manifest.pairs,
+            alike=alike,
+            patch_shape=store.patch_shape,
+            whole=(min(y for y, _ in whole), min(x for _, x in whole)) if whole else None,
+            given=request.given | ({"model_options"} if request.init is not None else set()),
+        )
 
 
 def _train(

@@ -28,6 +28,7 @@ def _seeds() -> tuple[bytes, ...]:
         saved({}, manifest_text=text),
         saved({}),
         saved(chunked, libver="latest"),
+        saved_whole(),
     )
 
 
@@ -42,6 +43,18 @@ def saved(options: dict[str, Any], *, manifest_text: str | None = None, libver: 
                     file.create_dataset(f"{split}/{side}", data=pixels, **options)
             if manifest_text is not None:
                 file.attrs["manifest"] = manifest_text
+        return path.read_bytes()
+
+
+def saved_whole() -> bytes:
+    """Give the bytes of a store of whole micrographs."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.h5"
+        with h5py.File(path, "w", libver="earliest") as file:
+            for split in ("train", "test"):
+                for side in ("noisy", "clean"):
+                    file[f"{split}/{side}/000000"] = np.arange(24 * 24, dtype="<f4").reshape(24, 24)
+            file.attrs["manifest"] = manifest.whole_record().to_json()
         return path.read_bytes()
 
 
@@ -75,11 +88,16 @@ def _problem(path: Path) -> str:
         return "" if str(path) in str(error) and len(str(error)) < 5000 else f"bad message: {error}"
     except Exception:  # noqa: BLE001 - any other exception is what is looked for
         return traceback.format_exc()
-    if content.patch_shape is None or content.dtype is None:
+    if content.dtype is None:
         return ""
-    patch = content.patch_shape[0] * content.patch_shape[1] * np.dtype(content.dtype).itemsize
-    offsets = [int(offset) for pair in content.runs.values() for run in pair for offset in run.offsets]
-    outside = [offset for offset in offsets if not 0 <= offset <= path.stat().st_size - patch]
+    outside = []
+    for split, pair in content.runs.items():
+        for run in pair:
+            shapes = content.image_shapes.get(split) or [content.patch_shape or (0, 0)] * len(run.offsets)
+            for offset, (height, width) in zip(run.offsets, shapes, strict=True):
+                size = height * width * np.dtype(content.dtype).itemsize
+                if not 0 <= offset <= path.stat().st_size - size:
+                    outside.append(int(offset))
     return f"offsets outside of the file: {outside[:3]}" if outside else ""
 
 

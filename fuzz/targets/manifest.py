@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from cryoplug.store.manifest import FailedInput, Manifest, MicrographEntry
@@ -36,17 +37,26 @@ def record(*, request: dict[str, object] | None = None) -> Manifest:
     )
 
 
+def whole_record() -> Manifest:
+    """Give a manifest of the same micrographs kept whole."""
+    head = dataclasses.replace(record(), whole=True, counts={"train": 1, "test": 1})
+    return dataclasses.replace(head, windows={"train": ((0, 0, 0),), "test": ((1, 0, 0),)})
+
+
 def _run(folder: Path, payload: bytes) -> None:
+    whole = b'"version": 2' in payload
     for split, count in (("train", 2), ("test", 1)):
         for side in ("noisy", "clean"):
-            (folder / f"{side}_{split}.bin").write_bytes(bytes(4 * PATCH_PX**2 * count))
+            size = 24 * 24 if whole else PATCH_PX**2 * count
+            (folder / f"{side}_{split}.bin").write_bytes(bytes(4 * size))
     (folder / "dataset.json").write_bytes(payload)
     with open_store(folder) as store:
         store.describe(0)
+        store.crop_of(store.count() - 1)
         if store.manifest is not None:
             store.manifest.fingerprint()
             store.manifest.to_json()
             store.verify()
 
 
-TARGET = Target(seeds=lambda: (record().to_json().encode(),), run=_run, words=_WORDS)
+TARGET = Target(seeds=lambda: (record().to_json().encode(), whole_record().to_json().encode()), run=_run, words=_WORDS)

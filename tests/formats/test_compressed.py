@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bz2
+import dataclasses
 import gzip
+import warnings
 from pathlib import Path
 
 import mrcfile
@@ -14,7 +16,8 @@ from cryoplug.core.micrograph import row_bands
 from cryoplug.errors import FormatError, ShapeError
 from cryoplug.formats.compressed import CompressedMrcMovie
 from cryoplug.formats.mrc import write_mrc
-from cryoplug.formats.registry import format_of, open_micrograph, open_movie
+from cryoplug.formats.registry import format_of, formats, open_micrograph, open_movie
+from cryoplug.testing import MovieFormatContract
 
 PACK = {".gz": gzip.compress, ".bz2": bz2.compress}
 
@@ -99,3 +102,24 @@ def test_a_bomb_is_refused_before_it_grows(tmp_path: Path) -> None:
     path = packed(tmp_path / "a.mrc.gz", bytes(header) + bytes(8192 * 8192 * 4))
     with pytest.raises(FormatError, match="claim to hold 268436480; allowed: up to 100 times as many"):
         CompressedMrcMovie(path)
+
+
+class TestCompressed(MovieFormatContract):
+    spec = formats()["mrc-compressed"]
+    pixel_size_angstrom = 1.5
+    shares_first_bytes_with = ("gzip", "bzip2")
+
+    def write_movie(self, path: Path, frames: np.ndarray) -> None:
+        plain = path.with_name("plain.mrcs")
+        with warnings.catch_warnings(), mrcfile.new(plain, overwrite=True) as file:
+            warnings.simplefilter("ignore")  # of NaN
+            file.set_data(frames)
+            file.voxel_size = 1.5
+            file.set_image_stack()
+        packed(path, plain.read_bytes())
+
+
+class TestBzip2(TestCompressed):
+    spec = dataclasses.replace(formats()["mrc-compressed"], extensions=(".mrc.bz2",))
+    test_opening_reads_no_pixels = None  # nothing comes out of bzip2 before a whole block of 900 kB went in
+    test_the_registry_finds_it_by_name_and_by_content = None  # TestCompressed does that for all endings

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from cryoplug.errors import CryoplugError, FormatError, InputError, MissingInputError, ShapeError
 from cryoplug.formats.mrc import MrcMicrograph, MrcMovie, read_header, validate_mrc, write_mrc
 from cryoplug.formats.mrc_header import examine
+from cryoplug.formats.registry import MRC
+from cryoplug.testing import MovieFormatContract
 
 MODES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6, "float16": 12}
 
@@ -311,3 +313,19 @@ def test_a_binned_image_with_the_cell_of_the_raw_one_is_noticed(shared_data: Pat
     assert any(
         "0.79 A is right for a cut-out, 6.32 A for a binned image" in text for text in read_header(path).warnings
     )
+
+
+class TestMrc(MovieFormatContract):
+    spec = MRC
+    pixel_size_angstrom = 1.5
+
+    def write_movie(self, path: Path, frames: np.ndarray) -> None:
+        with warnings.catch_warnings(), mrcfile.new(path, overwrite=True) as file:
+            warnings.simplefilter("ignore")  # of NaN
+            file.set_data(frames)
+            file.voxel_size = 1.5
+            file.set_image_stack()
+
+
+class TestMrcOfInt16(TestMrc):
+    dtype = np.int16

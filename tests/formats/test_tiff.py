@@ -11,7 +11,8 @@ import tifffile
 
 from cryoplug.core.micrograph import row_bands
 from cryoplug.errors import FormatError
-from cryoplug.formats.registry import format_of, open_micrograph, open_movie
+from cryoplug.formats.registry import format_of, formats, open_micrograph, open_movie
+from cryoplug.testing import MovieFormatContract
 
 CENTIMETRE = 1e8
 
@@ -172,3 +173,36 @@ def test_frames_of_an_eer_movie_hold_the_electrons(tmp_path: Path) -> None:
     assert format_of(path).id == "eer"
     with open_movie(path) as movie:
         assert movie.pixel_size_angstrom == pytest.approx(0.95)
+
+
+class TestTiff(MovieFormatContract):
+    spec = formats()["tiff"]
+    pixel_size_angstrom = 1.25
+    shares_first_bytes_with = ("eer",)
+    compression: str | None = "lzw"
+
+    def write_movie(self, path: Path, frames: np.ndarray) -> None:
+        tags = {"resolution": (CENTIMETRE / 1.25, CENTIMETRE / 1.25), "resolutionunit": "CENTIMETER"}
+        with tifffile.TiffWriter(path) as stream:
+            for frame in frames:
+                stream.write(frame, compression=self.compression, contiguous=False, **tags)
+
+
+class TestTiffWithoutCompression(TestTiff):
+    dtype = np.int16
+    compression = None
+
+
+class TestEer(MovieFormatContract):
+    spec = formats()["eer"]
+    shapes = ((64, 64),)
+    large_shape = (64, 64)
+    dtype = np.uint8
+    pixel_size_angstrom = 0.95
+    shares_first_bytes_with = ("tiff",)
+
+    def pixels(self, shape: tuple[int, ...]) -> np.ndarray:
+        return np.random.default_rng(shape).integers(0, 2, shape).astype(np.uint8)
+
+    def write_movie(self, path: Path, frames: np.ndarray) -> None:
+        eer_file(path, [np.argwhere(frame).tolist() for frame in frames], side=frames.shape[1])

@@ -219,7 +219,7 @@ def long_manifest(file: h5py.File, folder: Path) -> None:
         (huge_contiguous, "claims 281474976710656 bytes"),
         (great_patches, "allowed: shape (n, y, x)"),
         (objects, "allowed: little-endian"),
-        (group_for_dataset, "no dataset"),
+        (group_for_dataset, "is no group of whole micrographs"),
         (dataset_for_group, "no group"),
         (fixed_manifest, "not one text"),
         (many_manifests, "not one text"),

@@ -10,7 +10,7 @@ import pytest
 
 from cryoplug.core.normalization import Normalization
 from cryoplug.core.results import FileResult
-from cryoplug.errors import DeviceError, FormatError
+from cryoplug.errors import DeviceError, FormatError, StorageError
 from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, write_mrc
 from cryoplug.inference import pipeline, reading
 from cryoplug.inference.denoiser import Denoiser
@@ -94,7 +94,7 @@ def test_an_error_of_the_device_ends_everything_cleanly(tmp_path, denoiser, monk
     def broken(*arguments: object) -> np.ndarray:
         raise DeviceError("the GPU failed")
 
-    monkeypatch.setattr(denoiser, "forward", broken)
+    monkeypatch.setattr(denoiser, "start", broken)
     with pytest.raises(DeviceError, match="the GPU failed"):
         run(jobs, denoiser)
     assert no_thread_is_left() and not left_over(tmp_path)
@@ -124,8 +124,8 @@ def test_a_bug_in_the_callback_is_not_swallowed(tmp_path, denoiser):
 def test_a_stop_at_any_band_leaves_whole_files_only(tmp_path, denoiser, bands, monkeypatch):
     jobs = jobs_in(tmp_path, 3)
     calls = []
-    real = denoiser.forward
-    monkeypatch.setattr(denoiser, "forward", lambda *arguments: calls.append(1) or real(*arguments))
+    real = denoiser.start
+    monkeypatch.setattr(denoiser, "start", lambda *arguments: calls.append(1) or real(*arguments))
     complete, results = run(jobs, denoiser, should_stop=lambda: len(calls) >= bands)
     assert not complete and len(results) < 3
     assert no_thread_is_left() and not left_over(tmp_path)
@@ -174,8 +174,8 @@ def test_bands_under_way_are_few(tmp_path, denoiser, monkeypatch):
     monkeypatch.setattr(MrcRowWriter, "write_rows", writing)
     complete, _ = run(jobs, denoiser)
     assert complete and counts["read"] == counts["written"] == 2 * 47
-    # Two queues, and one band in the hands of each thread.
-    assert counts["most"] <= 2 * pipeline.QUEUE_BANDS + 3
+    # Two queues, one band in the hands of each thread, and one more that is computed.
+    assert counts["most"] <= 2 * pipeline.QUEUE_BANDS + 2 + denoiser.bands_at_once((1500, 40))
 
 
 def test_the_section_of_a_stack_is_asked_for(tmp_path, denoiser, monkeypatch):
@@ -236,3 +236,20 @@ def test_a_stop_while_nothing_is_to_do_ends_the_wait(tmp_path, denoiser):
         yield from ()
 
     assert run(waiting(), denoiser, should_stop=stop.is_set) == (False, [])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_error_ends_the_wait_for_jobs_that_are_still_to_come(tmp_path, denoiser, whole):
+    (job,) = jobs_in(tmp_path, 1)
+    ended = threading.Event()
+
+    def coming() -> Iterator[DenoiseJob]:
+        yield job
+        assert ended.wait(30), "nobody said that the work has ended"
+
+    def broken(job: DenoiseJob, result: FileResult) -> None:
+        raise StorageError("out: no space left")
+
+    with pytest.raises(StorageError, match="no space left"):
+        run(coming(), denoiser, finish=broken, gave_up=ended.set, whole=whole)
+    assert no_thread_is_left()

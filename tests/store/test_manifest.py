@@ -46,7 +46,9 @@ def test_fingerprint_depends_on_the_pixels_and_not_on_software_or_failures():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "version 2; allowed: 1"),
+        ({"version": 3}, "version 3; allowed: 1, 2"),
+        ({"version": 2}, "whole is False in version 2; allowed: true in 2 alone"),
+        ({"whole": True}, "whole is True in version 1"),
         ({"dtype": "float64"}, "dtype is 'float64'; allowed: float32, float16"),
         ({"patch_shape": [32]}, "patch_shape is"),
         ({"patch_shape": [32, -1]}, "patch_shape is"),

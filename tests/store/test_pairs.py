@@ -66,25 +66,6 @@ def visible(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_what_is_read_is_what_was_appended(tmp_path, format, dtype):
-    written = write_store(tmp_path / "s", format, dtype)
-    with open_store(tmp_path / "s") as store:
-        assert store.manifest == written
-        assert (store.count(), store.count("test")) == (6, 2)
-        assert (store.patch_shape, store.dtype) == ((SIDE, SIDE), np.dtype(dtype))
-        order = [5, 0, 3]
-        noisy, clean = (np.full((3, SIDE, SIDE), np.nan, np.float32) for _ in range(2))
-        store.read(order, noisy, clean)
-        numbers = [0, 1, 2, 200, 201, 202]
-        for row, index in enumerate(order):
-            np.testing.assert_array_equal(noisy[row], patch(numbers[index], 0).astype(dtype))
-            np.testing.assert_array_equal(clean[row], patch(numbers[index], 1).astype(dtype))
-        np.testing.assert_array_equal(read_all(store, "test")[0][1], patch(101, 0).astype(dtype))
-        assert store.verify() == []
-
-
-@pytest.mark.parametrize("format", FORMATS)
 def test_each_patch_knows_its_micrograph_and_window(tmp_path, format):
     write_store(tmp_path, format)
     with open_store(tmp_path) as store:
@@ -122,20 +103,6 @@ def test_hdf5_manifest_may_be_longer_than_an_object_header(tmp_path):
 @pytest.mark.parametrize("format", FORMATS)
 def test_both_formats_have_the_same_fingerprint(tmp_path, format):
     assert write_store(tmp_path / "a", format).fingerprint() == write_store(tmp_path / "b").fingerprint()
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_a_discarded_micrograph_leaves_no_trace(tmp_path, format):
-    with create_store(tmp_path / "s", head(), format) as writer:
-        write_micrograph(writer, 0)
-        writer.append("train", patch(900, 0), patch(900, 1), (0, 0))
-        writer.discard()
-        write_micrograph(writer, 1, "test", 2)
-        write_micrograph(writer, 2)
-        assert writer.finish().fingerprint() == write_store(tmp_path / "t").fingerprint()
-    with open_store(tmp_path / "s") as one, open_store(tmp_path / "t") as two:
-        np.testing.assert_array_equal(read_all(one), read_all(two))
-        assert one.verify() == []
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -263,14 +230,6 @@ def test_a_second_writer_is_refused_and_the_first_goes_on(tmp_path, format):
         writer.finish()
     with open_store(tmp_path) as store:
         assert store.verify() == []
-
-
-@pytest.mark.parametrize("format", FORMATS)
-def test_abort_leaves_nothing(tmp_path, format):
-    with create_store(tmp_path, head(), format) as writer:
-        write_micrograph(writer, 0)
-        writer.abort()
-    assert list(tmp_path.iterdir()) == []
 
 
 def bare(folder: Path, **sizes: int) -> Path:

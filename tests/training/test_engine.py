@@ -99,9 +99,9 @@ def test_bf16_rounds_layers_but_neither_weights_nor_loss(model: str) -> None:
     exact, rounded = WholeBatchEngine(module), WholeBatchEngine(module, precision="bf16")
     (wanted, gradients), (found, rough) = (engine.loss_and_gradients(noisy, clean) for engine in (exact, rounded))
     assert found != wanted and found == pytest.approx(wanted, rel=0.02)
-    for name, a, b in zip(dict(module.named_parameters()), gradients, rough, strict=True):
-        assert b.dtype == torch.float32
-        assert float((a - b).norm() / a.norm()) < 0.05, name
+    assert all(gradient.dtype == torch.float32 for gradient in rough)
+    a, b = (torch.cat([gradient.flatten() for gradient in item]) for item in (gradients, rough))
+    assert 0 < float((a - b).norm() / a.norm()) < 0.05
     assert all(parameter.dtype == torch.float32 for parameter in module.parameters())
     assert rounded.loss(noisy, clean) == pytest.approx(wanted, rel=0.02)
     assert exact.loss(noisy, clean) == pytest.approx(wanted, rel=1e-6)

@@ -16,6 +16,8 @@ import torch
 from cryoplug.errors import DivergedError, Stopped
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.models.registry import model_spec
+from cryoplug.store.manifest import Manifest, MicrographEntry
+from cryoplug.store.pairs import create_store
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.engine import open_engine
 from cryoplug.training.loader import epoch_order
@@ -147,3 +149,18 @@ def test_a_recorded_step_gives_the_bits_of_a_launched_one(
                     losses += taken.settle().losses
             found.append((losses, [tensor.cpu().numpy().tobytes() for tensor in module.state_dict().values()]))
     assert found[0] == found[1] and len(found[0][0]) == 10
+
+
+def test_whole_micrographs_give_the_same_bits_whether_they_stay_on_the_gpu_or_not(tmp_path: Path) -> None:
+    shapes = [(200, 333), (150, 150), (64, 400), (256, 131)]
+    head = Manifest((SIDE, SIDE), "float16", "halves", "zscore", 0, SIDE, whole=True)
+    with create_store(tmp_path / "data", head) as writer:
+        for index, shape in enumerate(shapes):
+            signal = np.cumsum(np.random.default_rng(index).normal(size=shape), axis=1) / 20
+            halves = [signal + 0.3 * np.random.default_rng([index, side]).normal(size=shape) for side in range(2)]
+            writer.append_rows("train", halves[0], halves[1], shape)
+            writer.acknowledge(MicrographEntry(f"m{index}", "train", shape, 1.0, {"kind": "zscore"}, index=index))
+        writer.finish()
+    for cache in ("none", "gpu", "ram"):
+        run(tmp_path / "data", tmp_path / cache, cache=cache, augment="halves", crops_per_epoch=70)
+    assert outcome(tmp_path / "none") == outcome(tmp_path / "gpu") == outcome(tmp_path / "ram")

@@ -229,3 +229,21 @@ def test_an_error_while_a_cache_is_filled_reaches_the_consumer(store: PairStore,
     with pytest.raises(FormatError, match="ends before patch 9"):
         for batch in DeviceLoader(store, batch_size=1, device=CPU, cache=gpu_cache(store)).batches(np.arange(COUNT)):
             assert batch.indices[-1] < 9
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_cache_opens_at_once_when_the_memory_of_a_step_is_known(store: PairStore, known: bool) -> None:
+    cache = gpu_cache(store)
+    cached = DeviceLoader(store, batch_size=2, device=CPU, cache=cache)
+    seen = []
+
+    def compute(noisy: torch.Tensor, clean: torch.Tensor) -> bool:
+        seen.append((noisy.shape, float(noisy.abs().sum() + clean.abs().sum())))
+        return known
+
+    cached.prepare(compute)
+    assert seen == [((2, 1, SIDE, SIDE), 0.0)]
+    with closing_batches(cached.batches(np.arange(COUNT))) as batches:
+        next(batches)
+        assert cache.is_open == known
+    assert pixels_of(cached) == pixels_of(BatchLoader(store, batch_size=2))

@@ -15,8 +15,9 @@ def chosen(
     pairs: str | None = "halves",
     given: frozenset[str] = frozenset(),
     alike: bool = True,
+    whole: tuple[int, int] | None = None,
 ) -> TrainConfig:
-    return with_recipe(config, recipe, pairs=pairs, alike=alike, patch_pixels=512 * 512, given=given)
+    return with_recipe(config, recipe, pairs=pairs, alike=alike, patch_shape=(512, 512), whole=whole, given=given)
 
 
 @pytest.mark.parametrize("pairs", [None, "noise", "clean"])
@@ -50,3 +51,14 @@ def test_no_exchange_of_halves_means_no_mixtures() -> None:
 
 def test_the_founding_recipe_can_be_asked_for() -> None:
     assert chosen(TrainConfig(), "founding") == TrainConfig()
+
+
+def test_whole_micrographs_are_cut_small_and_an_epoch_is_worth_its_validation() -> None:
+    config = chosen(TrainConfig(), whole=(2048, 1800))
+    assert (config.crop_size, config.batch_size, config.crops_per_epoch) == (256, 32, 16000)
+    config = chosen(TrainConfig(), whole=(2048, 200))
+    assert config.crop_size == 200
+    config = chosen(
+        TrainConfig(crop_size=512, batch_size=4), whole=(2048, 1800), given=frozenset({"crop_size", "batch_size"})
+    )
+    assert (config.crop_size, config.batch_size, config.crops_per_epoch) == (512, 4, 2000)

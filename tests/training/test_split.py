@@ -25,6 +25,11 @@ class FakeStore:
     def count(self, split: str = "train") -> int:
         return self._count
 
+    whole = False
+
+    def window_of(self, index: int, split: str = "train") -> tuple[int, int, int] | None:
+        return None if self.manifest is None else self.manifest.windows[split][index]
+
     def micrograph_of(self, index: int, split: str = "train") -> int | None:
         return None if self.manifest is None else self.manifest.windows[split][index][0]
 

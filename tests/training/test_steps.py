@@ -99,6 +99,22 @@ def test_a_step_that_fails_and_all_after_it_change_nothing(side: int, value: flo
     assert one_by_one.settle() == queued.settle()
 
 
+def test_preparing_changes_nothing() -> None:
+    prepared, state = started(QueuedSteps)
+    before = state()
+    assert prepared.prepare(*torch.zeros(2, 2, 1, SIDE, SIDE))
+    after = state()
+    assert all(np.array_equal(a, b) for a, b in zip(before[:6], after[:6], strict=True)), "weights"
+    assert all(not item.any() for item in after[6:-6]), "moments and their step"
+    assert all(np.array_equal(a, b) for a, b in zip(before[-6:], after[-6:], strict=True)), "average"
+    plain, other = started(QueuedSteps)
+    for number, (noisy, clean) in enumerate(batches(QUEUE), start=1):
+        for item in (prepared, plain):
+            item.take(noisy, clean, lr=0.01, number=number)
+    assert prepared.settle() == plain.settle()
+    assert all(np.array_equal(a, b) for a, b in zip(state(), other(), strict=True))
+
+
 @pytest.fixture
 def queued(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train on the CPU as on a GPU."""

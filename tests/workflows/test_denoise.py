@@ -459,7 +459,7 @@ def test_too_little_memory_names_the_least_and_the_least_works(here, checkpoints
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("named", [{"gpu": 0}, {"gpu": 7}, {"device": "cuda"}])
+@pytest.mark.parametrize("named", [{"gpu": (0,)}, {"gpu": (7,)}, {"device": "cuda"}])
 def test_a_gpu_that_was_asked_for_and_is_not_there_never_becomes_a_cpu(here, checkpoints, named):
     micrographs(here, "a")
     with pytest.raises(DeviceError, match="no GPU that this PyTorch can use") as caught:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tokenize
 from pathlib import Path
 
 import numpy as np
 from cryoplug.core.micrograph import ImageF32, MicrographSource
 from cryoplug.core.results import Finding
 from cryoplug.core.statistics import scan_pixels
-from cryoplug.errors import FormatError, InputError
+from cryoplug.errors import CryoplugError, FormatError
 from cryoplug.formats.registry import FormatSpec
+from cryoplug.formats.validation import pixel_findings
 from numpy.lib import format as npy
 
 MAGIC = b"\x93NUMPY"
@@ -23,13 +25,14 @@ class NpyMicrograph(MicrographSource):
         self.pixel_size_angstrom = None
         try:
             with open(path, "rb") as stream:
-                version = npy.read_magic(stream)
-                read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-                shape, fortran_order, self.dtype = read_header(stream)
+                if npy.read_magic(stream) != (1, 0):  # the others may claim gigabytes of header
+                    raise ValueError("another version than numpy.save writes for a plain array")
+                shape, fortran_order, self.dtype = npy.read_array_header_1_0(stream)
                 self._data_offset = stream.tell()
-        except ValueError as error:
-            raise FormatError(f"{path}: not a .npy file ({error}); save it again with numpy.save") from error
-        if len(shape) != 2 or 0 in shape or fortran_order or self.dtype.kind not in "iuf":
+        except (ValueError, SyntaxError, tokenize.TokenError) as error:  # what NumPy's parser raises on damaged headers
+            reason = " ".join(str(error).split())
+            raise FormatError(f"{path}: not a .npy file ({reason:.200}); save it again with numpy.save") from error
+        if len(shape) != 2 or min(shape) < 1 or fortran_order or self.dtype.kind not in "iuf":
             found = f"shape {shape}, {self.dtype}, {'Fortran' if fortran_order else 'C'} order"
             raise FormatError(f"{path}: {found} (allowed: (y, x), integer or real, C order); save it so")
         self.shape = (int(shape[0]), int(shape[1]))
@@ -55,12 +58,9 @@ def validate(path: Path) -> list[Finding]:
     """List everything that is wrong with a ``.npy`` file."""
     try:
         with NpyMicrograph(path) as source:
-            bad = scan_pixels(source).nonfinite_count
-    except InputError as error:
+            return [Finding("note", "pixel size", "a .npy file has none"), *pixel_findings(scan_pixels(source))]
+    except CryoplugError as error:
         return [Finding("error", "file", str(error).removeprefix(f"{path}: "))]
-    if bad:
-        return [Finding("error", "pixels", f"{bad} are NaN or infinite; repair the array")]
-    return [Finding("note", "pixel size", "a .npy file has none")]
 
 
 NPY = FormatSpec(

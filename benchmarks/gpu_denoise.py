@@ -1,0 +1,303 @@
+"""`cryoplug denoise` of many micrographs on a GPU, from a RAM disk to a RAM disk, against `cp` of the same files.
+
+    python benchmarks/gpu_denoise.py [--files 100] [--size 4096] [--folder /dev/shm] [--csv gpu_denoise.csv]
+
+Parts, in turn within each round: `cp` of all files, `cryo_cnn`, and `unet` at full resolution (depth 3, width 32). Each
+command runs in a process of its own, which first denoises two other files: what is timed is the whole command, from
+finding the files to the last record, but neither the start of Python, torch and CUDA nor the compilation of kernels; the
+time of the process from its start to its end is printed beside it. Then: the stages of one micrograph one after another,
+what the bookkeeping of a file takes, differences from the CPU, and micrographs of a quarter and of four times the area.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import cryoplug
+from cryoplug.formats.mrc import write_mrc
+from cryoplug.inference.denoiser import Denoiser
+from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
+from cryoplug.models.registry import model_spec
+
+MODELS = ("cryo_cnn", "unet")
+
+COMMAND = """
+import json, sys, threading, time
+import torch
+from cryoplug.cli.main import run
+from cryoplug.workflows.denoise_work import Work
+checkpoint, source, target, warm, device, *options = sys.argv[1:]
+spent, lock = {"claim": 0.0, "begin": 0.0, "finish": 0.0}, threading.Lock()
+def watch(name):
+    real = getattr(Work, name)
+    def timed(*arguments):
+        start = time.perf_counter()
+        try:
+            return real(*arguments)
+        finally:
+            with lock:
+                spent[name] += time.perf_counter() - start
+    setattr(Work, name, timed)
+for name in spent:
+    watch(name)
+def denoise(source, target):
+    start = time.perf_counter()
+    code = run(["denoise", source, "--checkpoint", checkpoint, "-o", target, "--device", device, "--json",
+                "--star", target + ".star", *options])
+    assert code == 0, code
+    return time.perf_counter() - start
+denoise(warm, target + "-warm")
+spent.update(dict.fromkeys(spent, 0.0))
+gpu = device != "cpu"
+if gpu:
+    torch.cuda.reset_peak_memory_stats()
+seconds = denoise(source, target)
+peak = torch.cuda.max_memory_allocated() / 2**20 if gpu else 0
+print(json.dumps({"seconds": seconds, "peak_mib": peak, "spent": spent}))
+"""
+
+STAGES = """
+import json, sys, time
+from pathlib import Path
+import numpy as np, torch
+from cryoplug.core.normalization import fit_to
+from cryoplug.formats.mrc import MrcMicrograph
+from cryoplug.inference.denoiser import Denoiser
+from cryoplug.inference.device_pixels import DevicePixels, decode, normalised, restored, written_numbers
+path, checkpoint, device, target = sys.argv[1:]
+denoiser = Denoiser.from_checkpoint(checkpoint, device=device)
+gpu = denoiser.device.type == "cuda"
+found = {}
+def stage(name, work):
+    start = time.perf_counter()
+    result = work()
+    if gpu:
+        torch.cuda.synchronize()
+    found.setdefault(name, []).append(1000 * (time.perf_counter() - start))
+    return result
+with MrcMicrograph(Path(path)) as source, torch.inference_mode():
+    size = source.shape[0] * source.shape[1] * 4
+    host, back = (torch.empty(size, dtype=torch.uint8, pin_memory=gpu) for _ in range(2))
+    for _ in range(8):
+        stage("read", lambda: source.read_stored(0, source.shape[0], host.numpy().data))
+        stored = stage("copy to the device", lambda: host.to(denoiser.device, non_blocking=True))
+        pixels = stage("decode", lambda: decode(stored, source.stored_dtype, source.shape))
+        fitted, _ = stage("measure", lambda: fit_to(DevicePixels(pixels, Path(path)), denoiser.normalize))
+        seen = stage("normalise", lambda: normalised(pixels, fitted))
+        denoised = stage("network", lambda: denoiser.forward_on_device(seen))
+        grey = stage("grey values", lambda: restored(denoised, fitted))
+        stage("measure again", lambda: written_numbers(grey, grey))
+        stage("copy back", lambda: back.copy_(grey.flatten().view(torch.uint8), non_blocking=True))
+        Path(target).unlink(missing_ok=True)
+        stage("write", lambda: Path(target).write_bytes(back.numpy().data))
+print(json.dumps({name: sorted(times)[len(times) // 2] for name, times in found.items()}))
+"""
+
+
+def main() -> int:
+    """Run all parts, print them and append CSV rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=100, help="micrographs (default 100)")
+    parser.add_argument("--size", type=int, default=4096, help="side in pixels (default 4096)")
+    parser.add_argument("--rounds", type=int, default=3, help="default 3")
+    parser.add_argument("--device", default="cuda", help="default cuda")
+    parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="the RAM disk (default /dev/shm)")
+    parser.add_argument("--csv", type=Path, default=Path("gpu_denoise.csv"), help="rows are appended to it")
+    arguments = parser.parse_args()
+    gpu = arguments.device != "cpu"
+    common = {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "gpu": torch.cuda.get_device_name() if gpu else "none",
+        "cores": len(os.sched_getaffinity(0)),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cryoplug": cryoplug.__version__,
+    }
+    names = ["part", "program", "files", "shape", "dtype", "median", "unit", "range", "peak_mib"]
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="cryoplug-benchmark-", dir=arguments.folder) as name:
+        folder = Path(name)
+        for model in MODELS:
+            make_checkpoint(folder / model, model)
+        for row in (*rates(folder, arguments), *differences(folder, arguments), *areas(folder, arguments)):
+            rows.append({**common, **row})
+    fresh = not arguments.csv.exists()
+    with arguments.csv.open("a", newline="") as stream:
+        writer = csv.DictWriter(stream, [*common, *names])
+        if fresh:
+            writer.writeheader()
+        writer.writerows(rows)
+    return 0
+
+
+def rates(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """Time `cp` and both networks in turn."""
+    source = make_files(folder / "in", arguments.files, arguments.size)
+    warm = make_files(folder / "warm", 2, arguments.size)
+    seconds: dict[str, list[float]] = {"cp": [], **{model: [] for model in MODELS}}
+    peaks: dict[str, float] = {}
+    for _ in range(arguments.rounds):
+        copy = folder / "copy"
+        copy.mkdir()
+        start = time.perf_counter()
+        subprocess.run(["cp", *map(str, sorted(source.glob("*.mrc"))), str(copy)], check=True)
+        seconds["cp"].append(time.perf_counter() - start)
+        shutil.rmtree(copy)
+        for model in MODELS:
+            done = command(folder, folder / model, source, warm, arguments.device)
+            seconds[model].append(done["seconds"])
+            peaks[model] = done["peak_mib"]
+            each = {name: f"{1000 * value / arguments.files:.2f}" for name, value in done["spent"].items()}
+            print(f"{model}: {done['seconds']:.2f} s, process {done['process']:.2f} s; ms a file: {each}", flush=True)
+    shape = f"{arguments.size}x{arguments.size}"
+    part = "files/s, RAM disk to RAM disk"
+    for program, times in seconds.items():
+        summary = of([arguments.files / item for item in times], "files/s")
+        peak = round(peaks.get(program, 0))
+        yield show(
+            {"part": part, "program": program, "files": arguments.files, "shape": shape, **summary, "peak_mib": peak}
+        )
+    for model in MODELS:
+        ratio = statistics.median(seconds["cp"]) / statistics.median(seconds[model])
+        print(f"{model}: {100 * ratio:.0f} % of the rate of cp", flush=True)
+        first = next(source.glob("*.mrc"))
+        stages = child(STAGES, first, folder / model, arguments.device, folder / "stage.mrc")
+        for stage, value in stages.items():
+            yield show({"part": f"stage: {stage}", "program": model, "shape": shape, **of([value], "ms")})
+    shutil.rmtree(source)
+
+
+def differences(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """Compare with the plain float32 layers on the CPU, on a smaller image."""
+    size = min(1024, arguments.size)
+    image = np.random.default_rng(2).gamma(3.0, 2.0, (size, size)).astype(np.float32)
+    for model in MODELS:
+        checkpoint = folder / model
+        reference = Denoiser.from_checkpoint(checkpoint, device="cpu").denoise(image).astype(np.float64)
+        for precision in ("auto", "float32", "float16", "bf16") if arguments.device != "cpu" else ("auto",):
+            denoiser = Denoiser.from_checkpoint(checkpoint, device=arguments.device, precision=precision)
+            error = np.abs(denoiser.denoise(image) - reference)
+            spread = float(np.ptp(reference))
+            yield show(
+                {
+                    "part": "difference from the CPU, of the output's range: largest, root mean square",
+                    "program": model,
+                    "shape": f"{size}x{size}",
+                    "dtype": f"{precision}: {denoiser.network.precision}, kernels {denoiser.network.kernels.kernels}",
+                    "median": f"{error.max() / spread:.2e}",
+                    "range": f"{np.sqrt((error**2).mean()) / spread:.2e}",
+                }
+            )
+
+
+def areas(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """Time the same number of pixels in smaller and in larger micrographs."""
+    for factor in (0.5, 1, 2):
+        size, files = int(arguments.size * factor), max(1, int(arguments.files / factor**2))
+        source, warm = make_files(folder / "area", files, size), make_files(folder / "area-warm", 2, size)
+        done = [command(folder, folder / "cryo_cnn", source, warm, arguments.device)]
+        stages = child(STAGES, source / "m000.mrc", folder / "cryo_cnn", arguments.device, folder / "stage.mrc")
+        on_device = sum(value for name, value in stages.items() if name not in ("read", "write"))
+        yield show(
+            {
+                "part": "area: copies and all that the device does",
+                "program": "cryo_cnn",
+                "files": 1,
+                "shape": f"{size}x{size}",
+                **of([1e6 * on_device / size**2], "ns/pixel"),
+            }
+        )
+        shutil.rmtree(source)
+        shutil.rmtree(warm)
+        yield show(
+            {
+                "part": "area",
+                "program": "cryo_cnn",
+                "files": files,
+                "shape": f"{size}x{size}",
+                **of([1e9 * item["seconds"] / (files * size * size) for item in done], "ns/pixel"),
+                "peak_mib": round(done[0]["peak_mib"]),
+            }
+        )
+
+
+def make_files(folder: Path, count: int, size: int) -> Path:
+    """Write equal micrographs."""
+    folder.mkdir()
+    first = folder / "m000.mrc"
+    pixels = np.random.default_rng(0).gamma(3.0, 2.0, (size, size)).astype(np.float32)
+    write_mrc(first, pixels, pixel_size_angstrom=1.0)
+    for number in range(1, count):
+        shutil.copyfile(first, folder / f"m{number:03d}.mrc")
+    return folder
+
+
+def make_checkpoint(folder: Path, model: str) -> None:
+    """Save a network with weights from a seed; those of a U-Net's output are zero until it is trained, so not here."""
+    weights = {name: tensor.numpy().copy() for name, tensor in model_spec(model).build(seed=0).state_dict().items()}
+    if model == "unet":
+        shape = weights["output.weight"].shape
+        weights["output.weight"] = np.random.default_rng(1).normal(0, 0.03, shape).astype(np.float32)
+    save_checkpoint(folder / "epoch_0001", Checkpoint(model, weights, normalize="zscore"), 0.0)
+
+
+def command(folder: Path, checkpoint: Path, source: Path, warm: Path, device: str) -> dict[str, Any]:
+    """Denoise a folder in a fresh process and remove the results."""
+    target = folder / "out"
+    start = time.perf_counter()
+    done = child(COMMAND, checkpoint, source, target, warm, device)
+    done["process"] = time.perf_counter() - start
+    for path in (target, Path(f"{target}-warm")):
+        shutil.rmtree(path)
+        Path(f"{path}.star").unlink()
+    return done
+
+
+def child(code: str, *arguments: object) -> dict[str, Any]:
+    """Run a script in a fresh interpreter and read the JSON in its last line."""
+    return json.loads(output([sys.executable, "-c", code, *arguments]).strip().splitlines()[-1])
+
+
+def output(command: list[object]) -> str:
+    """Run a program; give its stdout."""
+    words = [str(word) for word in command]
+    # The interpreter's -c looks for packages in the working folder first: the checkout that this file is part of.
+    done = subprocess.run(words, cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"exit {done.returncode}\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def of(values: list[float], unit: str) -> dict[str, object]:
+    """Give median and range."""
+    return {
+        "median": f"{statistics.median(values):.4g}",
+        "unit": unit,
+        "range": f"{min(values):.4g}-{max(values):.4g}",
+    }
+
+
+def show(row: dict[str, object]) -> dict[str, object]:
+    """Print a row and give it back."""
+    print(json.dumps(row), flush=True)
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())

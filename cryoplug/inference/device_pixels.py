@@ -1,0 +1,153 @@
+"""A whole micrograph on a device: decoded from the bytes of its file, measured, normalised and brought back there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cryoplug.core.normalization import Normalization
+from cryoplug.core.statistics import PixelStatistics, interpolate_ranks, wanted_ranks
+
+_TORCH_TYPES = {
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    "int16": torch.int16,
+    "uint16": torch.int16,  # read as signed, and mended: few operations of torch know uint16
+    "float16": torch.float16,
+    "float32": torch.float32,
+}
+
+
+def decode(stored: torch.Tensor, dtype: np.dtype, shape: tuple[int, int]) -> torch.Tensor:
+    """Turn the bytes of pixels into float32.
+
+    Parameters
+    ----------
+    stored
+        uint8, one-dimensional, as in the file.
+    dtype
+        Of a pixel in the file, with its byte order.
+    shape
+        ``(y, x)``.
+    """
+    if dtype.itemsize > 1 and not dtype.isnative:
+        stored = stored.view(-1, dtype.itemsize).flip(1).reshape(-1)
+    pixels = stored.view(_TORCH_TYPES[dtype.name]).view(shape).to(torch.float32)
+    return torch.where(pixels < 0, pixels + 65536.0, pixels) if dtype.name == "uint16" else pixels
+
+
+class DevicePixels:
+    """Pixels on a device that `cryoplug.core.normalization.fit_to` can measure.
+
+    Parameters
+    ----------
+    pixels
+        ``(y, x)``, float32.
+    path
+        Named in messages.
+    """
+
+    def __init__(self, pixels: torch.Tensor, path: Path) -> None:
+        self._pixels = pixels
+        self.path = path
+        self._positive_count = 0
+
+    def statistics(self) -> PixelStatistics:
+        """Look at all pixels once."""
+        pixels = self._pixels
+        finite = pixels.isfinite()
+        counts = torch.stack([finite.sum(), (pixels > 0).sum()])
+        finite_count, positive, *numbers = torch.cat([counts.double(), moments(pixels)]).tolist()
+        first = None
+        if finite_count < pixels.numel():
+            first = divmod(int((~finite).flatten().to(torch.uint8).argmax()), pixels.shape[1])
+            kept = pixels[finite]
+            positive = int((kept > 0).sum())
+            numbers = moments(kept).tolist() if kept.numel() else [math.nan] * 4
+        self._positive_count = int(positive)
+        minimum, maximum, mean, std = numbers
+        return PixelStatistics(
+            minimum,
+            maximum,
+            mean,
+            std,
+            count=pixels.numel(),
+            positive_count=self._positive_count,
+            nonfinite_count=pixels.numel() - int(finite_count),
+            first_nonfinite=first,
+        )
+
+    def quantiles(self, fractions: Sequence[float], *, positive_only: bool = False) -> tuple[float, ...]:
+        """Give exact quantiles of finite pixels; after `statistics`."""
+        # 0.95 ms for 4096x4096 on an H100, less than selection by histograms.
+        ascending = self._pixels.flatten().sort().values
+        count = self._positive_count if positive_only else ascending.numel()
+        positions, ranks = wanted_ranks(fractions, count)
+        places = torch.tensor(ranks, device=ascending.device) + (ascending.numel() - count)
+        values = dict(zip(ranks, ascending[places].tolist(), strict=True))
+        return tuple(interpolate_ranks(values, at) for at in positions)
+
+    def clipped_moments(self, low: float, high: float) -> tuple[float, float]:
+        """Give mean and standard deviation of the pixels clipped to a range."""
+        _, _, mean, std = moments(self._pixels.clamp(low, high)).tolist()
+        return mean, std
+
+
+def moments(pixels: torch.Tensor) -> torch.Tensor:
+    """Give minimum, maximum, mean and standard deviation (division by n) as float64, on the device."""
+    low, high = pixels.aminmax()
+    exact = pixels.double()
+    mean = exact.mean()
+    std = exact.sub_(mean).square_().mean().sqrt()
+    return torch.stack([low.double(), high.double(), mean, std])
+
+
+def normalised(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
+    """Give what `Normalization.apply` gives, by the same steps in float32; a new tensor."""
+    result = pixels - normalization.offset if normalization.offset != 0.0 else pixels.clone()
+    if normalization.scale != 1.0:
+        # A plain number would be turned into its reciprocal first, which rounds otherwise than the processor.
+        result /= torch.tensor(normalization.scale, dtype=torch.float32, device=result.device)
+    if normalization.clip_low is not None or normalization.clip_high is not None:
+        result.clamp_(normalization.clip_low, normalization.clip_high)
+    return result
+
+
+def restored(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
+    """Give what `Normalization.invert` gives; changes `pixels`."""
+    if normalization.scale != 1.0:
+        pixels *= normalization.scale
+    if normalization.offset != 0.0:
+        pixels += normalization.offset
+    return pixels
+
+
+def clipped_count(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
+    """Count on the device which pixels a percentile normalization clips."""
+    low, high = normalization.offset, normalization.offset + normalization.scale
+    return (pixels < low).sum() + (pixels > high).sum()
+
+
+def written_numbers(denoised: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
+    """Measure what is about to be written, on the device.
+
+    Parameters
+    ----------
+    denoised
+        Grey values, float32.
+    stored
+        The same in the type of the file.
+
+    Returns
+    -------
+    torch.Tensor
+        `moments` of `stored`, not finite where a pixel is not; the largest finite size of `denoised`; and the mean square
+        of the rounding. float64.
+    """
+    largest = denoised.abs().nan_to_num_(nan=0.0, posinf=0.0).amax()
+    rounding = (stored.float() - denoised).double().square_().mean()
+    return torch.cat([moments(stored.float()), torch.stack([largest.double(), rounding])])

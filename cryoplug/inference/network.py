@@ -1,0 +1,126 @@
+"""A checkpoint's network on its device, run by whatever is fastest there at the precision that was chosen."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from cryoplug.errors import FormatError
+from cryoplug.inference.precision import choose_precision
+from cryoplug.kernels.dispatch import KernelChoice, choose_kernels, fused_network
+from cryoplug.models.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from cryoplug.kernels.fused import FusedCryoCNN
+
+FUSED_SHAPES = 9
+"""Shapes of tiles for which the fused kernels keep buffers: inside, at the borders and in the corners."""
+_DTYPES = {"float16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Network:
+    """Maps normalised pixels ``(1, 1, y, x)``, float32 on the device, to the same shape and type.
+
+    Parameters
+    ----------
+    checkpoint
+        The weights.
+    device
+        Where to.
+    layout
+        Memory format of pixels and weights in float32.
+    precision
+        One of `cryoplug.inference.precision.PRECISIONS`.
+    normalize
+        What is done to pixels before the network.
+
+    Raises
+    ------
+    FormatError
+        The weights do not fit the network.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        *,
+        layout: torch.memory_format,
+        precision: str,
+        normalize: str,
+    ) -> None:
+        spec = checkpoint.spec
+        self.precision = choose_precision(precision, spec, device, normalize=normalize)
+        """``float32``, ``float16`` or ``bf16``."""
+        self.layout = layout
+        self.module = _with_weights(checkpoint).to(device)
+        self._half = _DTYPES.get(self.precision)
+        self._half_module: nn.Module | None = None
+        if self._half is not None:
+            self.layout = torch.channels_last
+            if getattr(self.module, "weights_may_be_half", False) and not spec.uses_whole_image:
+                half = copy.deepcopy(self.module).to(self._half)
+                self._half_module = half.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module.to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.kernels = choose_kernels(self.module, device)
+        """Whether the fused kernels of `cryo_cnn`, which keep hidden values in float16, are used."""
+        if self.kernels.kernels == "fused" and self.precision != "float16":
+            self.kernels = KernelChoice("plain", f"the fused kernels compute in float16, not in {self.precision}")
+        self._fused: dict[torch.Size, FusedCryoCNN] = {}
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Apply the network; what does not fit into half precision is computed once more in float32."""
+        if self._half is None:
+            return self._plain(pixels)
+        denoised = self._in_half(pixels)
+        # Half precision ends at 65504, and one value beyond spoils all that see it.
+        return denoised if bool(denoised.isfinite().all()) else self._plain(pixels)
+
+    @property
+    def bytes_per_value(self) -> int:
+        """Size of a hidden value."""
+        return 4 if self._half is None else 2
+
+    def forget_buffers(self) -> None:
+        """Give back the memory that is kept between two calls."""
+        self._fused.clear()
+
+    def _plain(self, pixels: torch.Tensor) -> torch.Tensor:
+        if pixels.device.type == "cpu":
+            return self.module(pixels)
+        # TF32 keeps 10 bits of the products: 1e-3 of the range away from the same network on a CPU.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False):
+            return self.module(pixels)
+
+    def _in_half(self, pixels: torch.Tensor) -> torch.Tensor:
+        if self.kernels.kernels == "fused":
+            return self._fused_for(pixels.shape).forward(pixels)
+        if self._half_module is not None:
+            return self._half_module(pixels).float()
+        with torch.autocast(pixels.device.type, dtype=self._half):
+            return self.module(pixels).float()
+
+    def _fused_for(self, shape: torch.Size) -> FusedCryoCNN:
+        network = self._fused.get(shape)
+        if network is None:
+            if len(self._fused) >= FUSED_SHAPES:
+                self._fused.clear()
+            batch, _, height, width = shape
+            network = fused_network(list(self.module.parameters()), batch=batch, height=height, width=width)
+            self._fused[shape] = network
+        return network
+
+
+def _with_weights(checkpoint: Checkpoint) -> nn.Module:
+    module = checkpoint.spec.build(config=checkpoint.config)
+    weights = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in checkpoint.weights.items()}
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        found = " ".join(str(error).split())
+        raise FormatError(f"{checkpoint.path}: the weights do not fit {checkpoint.model_id} ({found})") from error
+    return module.eval().requires_grad_(False)

@@ -1,0 +1,329 @@
+"""Several whole micrographs at a time, for a GPU: readers, one computing thread, writers.
+
+::
+
+    reader threads                                      calling thread     writer threads
+    open, read, copy to the GPU, measure, normalise  -> network, back  -> header and pixels, rename
+
+Buffers are bounded in number and bytes, and so is all that is under way. A micrograph that is too large goes through the
+pipeline of bands while the readers and writers go on. Results come in the order of completion.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryoplug.core.atomic import atomic_file, storage_errors
+from cryoplug.core.micrograph import MicrographSource, row_bands
+from cryoplug.errors import InputError, PixelError, StorageError, UsageError
+from cryoplug.formats.mrc import MrcHeader, check_float16_range, mrc_head
+from cryoplug.inference.channel import Channel, Closed
+from cryoplug.inference.devices import Interrupted, OutOfDeviceMemory, device_errors
+from cryoplug.inference.messages import DenoiseJob, DenoiseResult, Failed
+from cryoplug.inference.reading import _warnings as warnings_about
+from cryoplug.inference.reading import open_source
+from cryoplug.inference.regrid import Regrid
+from cryoplug.inference.writing import failure, rounding_warning
+
+if TYPE_CHECKING:
+    import torch
+
+    from cryoplug.inference.denoiser import Denoiser
+    from cryoplug.inference.whole_images import Computed, Prepared, WholeImages
+
+BUFFER_BYTES = 1 << 30
+"""Most host memory of all readers' buffers, and again of all writers'; one micrograph may have more."""
+READ_BYTES = 16 << 20
+"""Between two looks at whether the work goes on."""
+_AS_IT_IS = Regrid()
+
+
+@dataclass(frozen=True)
+class Threads:
+    """How many work beside the computing one."""
+
+    readers: int
+    """Each holds one micrograph."""
+    writers: int
+    """Each holds one result."""
+
+    @classmethod
+    def for_cores(cls, cores: int) -> Threads:
+        """Choose for a machine: on 16 cores one thread reads 3.9 and writes 2.1 GB/s of a RAM disk, eight 23 and 13."""
+        return cls(readers=min(4, max(1, cores // 4)), writers=min(6, max(2, cores // 3)))
+
+
+@dataclass(frozen=True)
+class TooLarge:
+    """A micrograph that does not go as a whole."""
+
+    job: DenoiseJob
+    """What is worked on."""
+
+
+def run_whole(
+    jobs: Iterable[DenoiseJob],
+    denoiser: Denoiser,
+    *,
+    label: str,
+    dtype: str,
+    begin: Callable[[DenoiseJob], None],
+    finish: Callable[[DenoiseJob, DenoiseResult], None],
+    should_stop: Callable[[], bool],
+    in_bands: Callable[[DenoiseJob], bool],
+    gave_up: Callable[[], None] = lambda: None,
+    threads: Threads | None = None,
+) -> bool:
+    """Denoise micrographs, several at a time; raise what `run_pipeline` raises, the first error of all threads.
+
+    Parameters
+    ----------
+    jobs, denoiser, label, dtype, begin, finish, should_stop, gave_up
+        As for `cryoplug.inference.pipeline.run_pipeline`, except that `begin` and `finish` are called from several
+        threads, and in the order of completion. After a stop, results that are being written become whole files; what
+        was only read or computed is dropped.
+    in_bands
+        Denoises one micrograph band by band, and says whether it came to its end.
+    threads
+        How many; None chooses.
+
+    Returns
+    -------
+    bool
+        Whether all jobs were dealt with; False when `should_stop` ended it.
+    """
+    from cryoplug.inference.whole_images import WholeImages
+
+    threads = threads or Threads.for_cores(len(os.sched_getaffinity(0)))
+    images = WholeImages(denoiser, dtype, at_once=threads.readers)
+    run = _Run(jobs, denoiser, images, label, dtype, begin, finish, should_stop, in_bands, gave_up, threads)
+    with ThreadPoolExecutor(threads.readers + threads.writers, thread_name_prefix="cryoplug-files") as pool:
+        for _ in range(threads.readers):
+            pool.submit(run.read)
+        for _ in range(threads.writers):
+            pool.submit(run.write)
+        # An error of any thread is in `errors`, this one's included.
+        with contextlib.suppress(BaseException):
+            complete = run.compute()
+    if run.errors:
+        raise run.errors[0]
+    return complete
+
+
+class _Run:
+    def __init__(
+        self,
+        jobs: Iterable[DenoiseJob],
+        denoiser: Denoiser,
+        images: WholeImages,
+        label: str,
+        dtype: str,
+        begin: Callable[[DenoiseJob], None],
+        finish: Callable[[DenoiseJob, DenoiseResult], None],
+        should_stop: Callable[[], bool],
+        in_bands: Callable[[DenoiseJob], bool],
+        gave_up: Callable[[], None],
+        threads: Threads,
+    ) -> None:
+        from cryoplug.inference.pinned import PinnedBuffers
+
+        self.errors: list[BaseException] = []
+        self._jobs, self._denoiser, self._images = iter(jobs), denoiser, images
+        self._label, self._dtype, self._begin, self._finish = label, dtype, begin, finish
+        self._should_stop, self._in_bands, self._gave_up = should_stop, in_bands, gave_up
+        self._incoming: Channel[Prepared | Failed | TooLarge] = Channel(1)
+        self._outgoing: Channel[Computed | Failed] = Channel(threads.writers)
+        self._inputs = PinnedBuffers(most=threads.readers, most_bytes=BUFFER_BYTES, device=images.device)
+        # One more than there are writers: it is computed while each of them has its own.
+        self._results = PinnedBuffers(most=threads.writers + 1, most_bytes=BUFFER_BYTES, device=images.device)
+        self._lock = threading.Lock()
+        self._jobs_lock = threading.Lock()
+        self._readers = threads.readers
+
+    def read(self) -> None:
+        """Load micrographs until there are no more: one of the reader threads."""
+        try:
+            for job in self._taken_jobs():
+                started = time.perf_counter()
+                message: Prepared | Failed | TooLarge
+                try:
+                    with open_source(job) as source:
+                        message = self._prepare(job, source, started)
+                except (InputError, StorageError, UsageError) as error:
+                    message = Failed(job, started, error)
+                self._incoming.put(message)
+        except Closed:
+            pass
+        except BaseException as error:
+            self._fail(error)
+            raise
+        finally:
+            with self._lock:
+                self._readers -= 1
+                if not self._readers:
+                    self._incoming.close()
+
+    def compute(self) -> bool:
+        """Compute what comes, until the end or a stop: the calling thread. Give whether it came to the end."""
+        complete = False
+        try:
+            for message in self._incoming.messages(self._should_stop):
+                if isinstance(message, TooLarge):
+                    self._compute_in_bands(message.job)
+                elif isinstance(message, Failed):
+                    self._outgoing.put(message)
+                else:
+                    self._compute_one(message)
+            if not self._should_stop() and not self.errors:
+                self._outgoing.close()
+                complete = True
+        except (Closed, Interrupted):
+            pass  # another thread gave up and left its error, or a stop was asked for
+        except BaseException as error:
+            self._fail(error)
+            raise
+        finally:
+            self._abort()
+        return complete
+
+    def write(self) -> None:
+        """Write results until there are no more: one of the writer threads."""
+        try:
+            for message in self._outgoing.messages():
+                if isinstance(message, Failed):
+                    self._finish(message.job, failure(message))
+                    continue
+                job = message.measured.job
+                self._begin(job)
+                result = self._write_one(message)
+                self._results.give_back(message.buffer)
+                self._finish(job, result)
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def _taken_jobs(self) -> Iterator[DenoiseJob]:
+        while True:
+            with self._jobs_lock:
+                job = None if self._given_up() else next(self._jobs, None)
+            if job is None:
+                return
+            yield job
+
+    def _prepare(self, job: DenoiseJob, source: MicrographSource, started: float) -> Prepared | TooLarge:
+        if not self._images.takes(source.shape):
+            return TooLarge(job)
+        known = job.pixel_size_angstrom if source.pixel_size_angstrom is None else source.pixel_size_angstrom
+        dtype = source.stored_dtype or np.dtype(np.float32)
+        size_bytes = source.shape[0] * source.shape[1] * dtype.itemsize
+        buffer = self._inputs.take(size_bytes)
+        try:
+            self._fill(buffer, source, dtype)
+            return self._images.prepare(
+                buffer[:size_bytes], dtype, source, job=job, started=started, pixel_size_angstrom=known
+            )
+        except OutOfDeviceMemory:
+            return TooLarge(job)
+        finally:
+            self._inputs.give_back(buffer)
+
+    def _fill(self, buffer: torch.Tensor, source: MicrographSource, dtype: np.dtype) -> None:
+        height, width = source.shape
+        if source.stored_dtype is None:
+            pixels = buffer.numpy()[: height * width * 4].view(np.float32).reshape(height, width)
+            for start, rows in row_bands(source):
+                self._check_wanted()
+                pixels[start : start + len(rows)] = rows
+            return
+        row_bytes = width * dtype.itemsize
+        step, view = max(1, READ_BYTES // row_bytes), buffer.numpy().data
+        for start in range(0, height, step):
+            self._check_wanted()
+            source.read_stored(start, min(start + step, height), view[start * row_bytes :])
+
+    def _compute_one(self, prepared: Prepared) -> None:
+        target = self._results.take(self._images.written_bytes(prepared.measured.source.shape))
+        try:
+            message = self._images.compute(prepared, target, self._should_stop)
+        except OutOfDeviceMemory:
+            self._results.give_back(target)
+            self._compute_in_bands(prepared.measured.job)
+        else:
+            self._outgoing.put(message)
+
+    def _compute_in_bands(self, job: DenoiseJob) -> None:
+        self._denoiser.free_cached_memory()
+        if not self._in_bands(job):
+            raise Interrupted
+
+    def _write_one(self, computed: Computed) -> DenoiseResult:
+        measured, job, source = computed.measured, computed.measured.job, computed.measured.source
+        with device_errors():
+            computed.wait()
+        statistics, std = computed.statistics(), math.nan
+        if statistics is not None:
+            std = statistics.std
+        try:
+            check_float16_range(computed.largest, self._dtype, job.target)
+        except PixelError as error:
+            return failure(Failed(job, measured.started, error), source.shape)
+        head = mrc_head(
+            source.shape,
+            statistics,
+            path=job.target,
+            template=_header_of(source),
+            pixel_size_angstrom=measured.pixel_size_angstrom,
+            label=self._label,
+            dtype=self._dtype,
+        )
+        pixels = computed.buffer.numpy().data[: self._images.written_bytes(source.shape)]
+        with atomic_file(job.target) as stream, storage_errors(job.target):
+            stream.write(head)
+            stream.write(pixels)
+        plan = _AS_IT_IS.plan(source.shape, measured.pixel_size_angstrom, path=source.path)
+        warnings = warnings_about(job, source, self._denoiser, plan, measured.normalization, measured.clipped)
+        return DenoiseResult(
+            job.source,
+            "done",
+            job.target,
+            "; ".join(filter(None, (*warnings, rounding_warning(computed.rounding_rms, std)))),
+            time.perf_counter() - measured.started,
+            shape=source.shape,
+            pixel_size_angstrom=measured.pixel_size_angstrom,
+            sigma_in=measured.sigma_in,
+            sigma_out=std,
+        )
+
+    def _check_wanted(self) -> None:
+        if self._given_up():
+            raise Closed
+
+    def _given_up(self) -> bool:
+        return self._incoming.aborted or self._should_stop()
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self.errors.append(error)
+        self._gave_up()
+        self._abort()
+
+    def _abort(self) -> None:
+        for channel in (self._incoming, self._outgoing):
+            channel.abort()
+        for buffers in (self._inputs, self._results):
+            buffers.close()
+
+
+def _header_of(source: MicrographSource) -> MrcHeader | None:
+    header = getattr(source, "header", None)
+    return header if isinstance(header, MrcHeader) else None
