@@ -110,7 +110,7 @@ def _read_one(
         clipped += _count_clipped(inner, normalization)
         out.put(Rows(band, normalization.apply(rows)))
     part = clipped / (pixels.shape[0] * pixels.shape[1])
-    warnings = [*_warnings(job, source, denoiser, plan, normalization, part), *unlike_training]
+    warnings = [*warnings_about(job, source, denoiser, plan, normalization, part), *unlike_training]
     out.put(End("; ".join(warnings), statistics.std if measured is None else measured.value))
 
 
@@ -172,7 +172,7 @@ def remarks_on_scale(denoiser: Denoiser, plan: GridPlan, pixel_size_angstrom: fl
         )
 
 
-def _warnings(
+def warnings_about(
     job: DenoiseJob,
     source: MicrographSource,
     denoiser: Denoiser,
@@ -180,6 +180,7 @@ def _warnings(
     normalization: Normalization,
     clipped: float,
 ) -> Iterator[str]:
+    """Say what the user should know about a micrograph: its header, its pixel size, what the normalization clips."""
     yield from source.warnings
     header, given = source.pixel_size_angstrom, job.pixel_size_angstrom
     yield from remarks_on_scale(denoiser, plan, header or given)

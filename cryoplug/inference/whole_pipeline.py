@@ -30,8 +30,7 @@ from cryoplug.formats.mrc import MrcHeader, check_float16_range, mrc_head
 from cryoplug.inference.channel import Channel, Closed
 from cryoplug.inference.devices import Interrupted, OutOfDeviceMemory, device_errors
 from cryoplug.inference.messages import DenoiseJob, DenoiseResult, Failed
-from cryoplug.inference.reading import _warnings as warnings_about
-from cryoplug.inference.reading import open_source
+from cryoplug.inference.reading import open_source, warnings_about
 from cryoplug.inference.regrid import Regrid
 from cryoplug.inference.writing import failure, rounding_warning
 

@@ -112,11 +112,12 @@ def test_a_stop_is_passed_on_and_the_same_command_goes_on(here: Path, checkpoint
     arguments = ["denoise", "mics", "--checkpoint", str(checkpoint), "-o", "out", "--gpu", "0,1", "--json"]
     command = [sys.executable, "command.py", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        first = json.loads(child.stdout.readline())
+        assert child.stdout is not None and child.stderr is not None
+        first = child.stdout.readline()
         child.send_signal(signal.SIGTERM)
-        rest, said = child.communicate(timeout=120)
-    finished = [first, *map(json.loads, rest.splitlines())]
+        # Not communicate(): it would miss the lines that came together with the first.
+        lines, said = [first, *child.stdout], child.stderr.read()
+    finished = [json.loads(line) for line in lines]
     if child.returncode == 0:
         assert len(finished) == COUNT, "it was done before the signal came"
     else:
