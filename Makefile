@@ -1,13 +1,16 @@
 # Each target makes the virtual environment it needs: a fresh machine needs Python and make, nothing else.
 PYTHON ?= python3
 VENV ?= .venv
+PLUGINS_VENV ?= .venv-plugins
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -q
 
 FUZZ_SECONDS ?= 300
+# Which rows of the fault matrix: a regular expression; all when it is empty.
+FAULTS ?=
 
-.PHONY: demo test lint fuzz faults clean
+.PHONY: demo test plugins lint fuzz faults clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +24,10 @@ demo: $(STAMP)
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# Every plugin in an environment of its own, with the programs that it belongs to where they can be installed.
+plugins:
+	PYTHON=$(PYTHON) plugins/test_all.sh $(PLUGINS_VENV) $(PYTEST_ARGS)
+
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
@@ -30,7 +37,7 @@ fuzz: $(STAMP)
 	$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
 
 faults: $(STAMP)
-	$(BIN)/python -m faults
+	$(BIN)/python -m faults --only "$(FAULTS)"
 
 clean:
-	rm -rf $(VENV) demo_output build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PLUGINS_VENV) demo_output build *.egg-info .pytest_cache .mypy_cache .ruff_cache

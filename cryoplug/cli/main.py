@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -160,12 +161,29 @@ def _fill_closed_streams() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run the command line and return its exit code; never raises for what a user can cause."""
-    debug = "--debug" in arguments
+    return guarded(lambda: cli.main(arguments, prog_name="cryoplug", standalone_mode=False), arguments)
+
+
+def guarded(work: Callable[[], object], arguments: list[str], *, debug: bool = False) -> int:
+    """Do the work of a command: every error becomes a sentence on stderr, and an exit code.
+
+    Parameters
+    ----------
+    work
+        Returns the exit code; anything that is no number stands for 0.
+    arguments
+        What followed ``cryoplug``, for the sentence.
+    debug
+        Show tracebacks; so does ``--debug`` among the arguments.
+    """
+    debug = debug or "--debug" in arguments
     try:
         _check_working_folder()
-        outcome = cli.main(arguments, prog_name="cryoplug", standalone_mode=False)
+        outcome = work()
         sys.stdout.flush()
         return outcome if isinstance(outcome, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -198,6 +216,14 @@ def _check_working_folder() -> None:
 def _failure(arguments: list[str], message: str, exit_code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    command = next((word for word in arguments if word in COMMANDS), None)
-    click.echo(printable(f"cryoplug{' ' + command if command else ''}: error: {message}"), err=True)
+    click.echo(printable(f"{_called(arguments)}: error: {message}"), err=True)
     return exit_code
+
+
+def _called(arguments: list[str]) -> str:
+    """Give the command in words: ``cryoplug convert``, or that of a plugin, ``cryoplug relion convert``."""
+    last = next((index for index, word in enumerate(arguments) if word in COMMANDS), None)
+    if last is None:
+        return "cryoplug"
+    before = [] if any(word.startswith("-") for word in arguments[:last]) else arguments[:last]
+    return " ".join(["cryoplug", *before, arguments[last]])

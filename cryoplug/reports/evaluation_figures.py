@@ -14,7 +14,7 @@ from cryoplug.metrics.evaluation import DENOISED, HalvesReport, TruthReport
 from cryoplug.metrics.halves import HalvesMoments, mean_moments
 from cryoplug.metrics.rings import Curve
 from cryoplug.metrics.truth import THRESHOLDS
-from cryoplug.reports.figures import _MAX_PANEL_PX, _averaged_down, _new_figure, _save
+from cryoplug.reports.figures import _MAX_PANEL_PX, _averaged_down, _save, new_figure
 
 _COLOURS = {
     DENOISED: "#cc3311",
@@ -48,7 +48,7 @@ def evaluation_curves(path: Path, truth: Sequence[TruthReport], halves: Sequence
     """
     if not truth and not halves:
         raise ShapeError("no reports; at least one of truth and halves is needed for curves")
-    figure = _new_figure(6.4 * (bool(truth) + 2 * bool(halves)), 4.4)
+    figure = new_figure(6.4 * (bool(truth) + 2 * bool(halves)), 4.4)
     panels = list(figure.subplots(1, bool(truth) + 2 * bool(halves), squeeze=False)[0])
     if truth:
         _draw_truth(panels.pop(0), truth)
@@ -65,7 +65,7 @@ def evaluation_panels(path: Path, images: Mapping[str, npt.NDArray[np.floating]]
     """
     if not images:
         raise ShapeError("no images to draw; at least one is needed")
-    figure = _new_figure(4.2 * len(images), 9.2)
+    figure = new_figure(4.2 * len(images), 9.2)
     rows = figure.subplots(2, len(images), squeeze=False)
     for column, (caption, image) in enumerate(images.items()):
         y, x = image.shape[0] * 3 // 8, image.shape[1] * 3 // 8

@@ -35,8 +35,13 @@ def loss_curve(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     UsageError
         matplotlib is not installed.
     """
-    figure = _new_figure(7.0, 4.2)
-    axes = figure.add_subplot()
+    figure = new_figure(7.0, 4.2)
+    draw_losses(figure.add_subplot(), records)
+    _save(figure, path)
+
+
+def draw_losses(axes: Any, records: Sequence[Mapping[str, Any]]) -> None:
+    """Draw what `loss_curve` draws into axes of matplotlib."""
     epochs = np.array([float(record["epoch"]) for record in records])
     drawn = False
     for key, label, colour in (("train_loss", "training", "#4477aa"), ("val_loss", "validation", "#cc3311")):
@@ -48,10 +53,10 @@ def loss_curve(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         axes.set_yscale("log")
         axes.legend(frameon=False)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("mean squared error")
+    name = records[-1].get("loss_name", "mse") if records else "mse"
+    axes.set_ylabel("mean squared error" if name == "mse" else f"loss: {name}")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
-    _save(figure, path)
 
 
 def before_after(
@@ -91,7 +96,7 @@ def before_after(
     if zoom_px is not None:
         rows.append([_central(image, zoom_px) for image in images.values()])
     low, high = limits if limits is not None else _shared_limits(pixels for row in rows for pixels in row)
-    figure = _new_figure(4.2 * len(images), 4.3 * len(rows) + 0.5)
+    figure = new_figure(4.2 * len(images), 4.3 * len(rows) + 0.5)
     panels = figure.subplots(len(rows), len(images), squeeze=False)
     for row, pictures in zip(panels, rows, strict=True):
         for axes, pixels in zip(row, pictures, strict=True):
@@ -104,8 +109,19 @@ def before_after(
     _save(figure, path)
 
 
-def _new_figure(width: float, height: float) -> Any:
-    """Make a figure without pyplot: no global state, no window, no backend to choose."""
+def new_figure(width: float, height: float) -> Any:
+    """Make a figure without pyplot: no global state, no window, no backend to choose.
+
+    Parameters
+    ----------
+    width, height
+        In inches.
+
+    Raises
+    ------
+    UsageError
+        matplotlib is not installed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

@@ -122,11 +122,12 @@ class _Run:
         if request.star is not None and request.star.absolute() == journal.absolute():
             raise UsageError(f"--star {request.star}: this is the name of the journal; choose another name")
         self.planner = OutputPlanner(request.output, reserved=reserved)
+        self.journal = Journal(journal, self.details)
         self.work = Work(
             self.settings,
             overwrite=request.overwrite,
             claims=self.claims,
-            journal=Journal(journal, self.details),
+            journal=self.journal,
             progress=self.progress,
             before=self.before,
         )
@@ -195,8 +196,9 @@ class _Run:
             max_memory_bytes=request.max_memory_bytes,
             note=self.note,
         )
-        self.details["device"] = str(denoiser.device)
-        self.details["precision"] = denoiser.network.precision
+        how = {"device": str(denoiser.device), "precision": denoiser.network.precision}
+        self.details |= how
+        self.journal.tell(**how)
         label = f"cryoplug {cryoplug.__version__} {checkpoint.model_id} sha256:{checkpoint.sha256[:12]}"
         if self.regrid.angpix is not None:
             label += f" {self.regrid.angpix:g}A/px"

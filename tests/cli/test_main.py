@@ -123,3 +123,16 @@ def test_a_closed_pipe_is_silent() -> None:
 
 def test_a_file_name_cannot_forge_a_line() -> None:
     assert printable_name("mic\nERROR: x\x1b[2J") == "mic\\nERROR: x\\x1b[2J"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "called"),
+    [
+        (["convert", "denoise"], "cryoplug convert"),
+        (["--debug", "denoise", "x"], "cryoplug denoise"),
+        (["relion", "convert", "--o", "x"], "cryoplug relion convert"),
+        (["--nonsense"], "cryoplug"),
+    ],
+)
+def test_an_error_begins_with_the_command_that_was_called(arguments: list[str], called: str) -> None:
+    assert cli_main._called(arguments) == called

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cryoplug.errors import ShapeError, UsageError
-from cryoplug.reports.figures import before_after, loss_curve
+from cryoplug.reports.figures import before_after, draw_losses, loss_curve, new_figure
 
 RECORDS = [{"epoch": n, "train_loss": 1 / n, "val_loss": 1.1 / n} for n in range(1, 4)]
 IMAGES = {"raw": np.random.default_rng(0).standard_normal((40, 50)), "truth": np.zeros((40, 50), np.float32)}
@@ -32,6 +32,13 @@ def test_loss_curve_is_a_picture(tmp_path):
 def test_loss_curve_survives_missing_and_broken_losses(tmp_path, records):
     loss_curve(tmp_path / "loss.png", records)
     assert pixels(tmp_path / "loss.png").size
+
+
+@pytest.mark.parametrize(("name", "shown"), [("mse", "mean squared error"), ("l1", "loss: l1")])
+def test_axis_of_the_losses_names_the_loss(name, shown):
+    axes = new_figure(4, 3).add_subplot()
+    draw_losses(axes, [{"epoch": 1, "train_loss": 0.5, "loss_name": name}])
+    assert axes.get_ylabel() == shown
 
 
 def test_same_records_give_the_same_bytes(tmp_path):

@@ -1,0 +1,202 @@
+"""The commands ``cryoplug relion denoise``, ``train``, ``convert`` and ``share``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from cryoplug.cli.convert import convert as core_convert
+from cryoplug.cli.denoise import denoise as core_denoise
+from cryoplug.cli.main import guarded
+from cryoplug.cli.options import CryoplugCommand, json_option
+from cryoplug.cli.output import echo_result
+from cryoplug.cli.train import train as core_train
+
+from cryoplug_relion.arguments import (
+    RelionCommand,
+    core_options,
+    given_by_user,
+    gpu_option,
+    job_options,
+)
+from cryoplug_relion.supervisor import job_folder, supervised
+
+SHARE = Path(__file__).parent / "share"
+
+_BY_THE_JOB = {"inputs", "output", "threads"}
+_WATCHING = {"watch", "poll", "settle", "idle_exit"}
+_OTHER_PAIRS = {"pairs", "clean", "even", "odd", "store_format"}
+"""Of convert: what no STAR file of RELION names."""
+_OTHER_TRAINING = {"data", "data_dir", "stream", "save", "checkpoint_dir", "resume", "val_indices", "overwrite"}
+
+
+def _pair_options() -> list[click.Parameter]:
+    """Make the options of training pairs."""
+    pairs = click.Option(
+        ["--pairs"],
+        type=click.Choice(["halves", "noise"]),
+        default="halves",
+        show_default=True,
+        help="halves: even and odd, named by the STAR file, beside the micrograph, or of its movie. noise: noise added.",
+    )
+    return [pairs, *core_options(core_convert, without={*_BY_THE_JOB, *_OTHER_PAIRS, "overwrite", "as_json"})]
+
+
+_PAIR_NAMES = tuple(str(item.name) for item in _pair_options())
+
+
+class JobGroup(click.Group):
+    """A group whose commands are jobs: whatever becomes of one, wrong usage included, RELION is told."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Make the second process as soon as the arguments name a folder; see `cryoplug_relion.supervisor`."""
+        folder = job_folder(args)
+        if folder is None or extra.get("resilient_parsing"):
+            return super().make_context(info_name, args, parent, **extra)
+
+        def work() -> int:
+            with super(JobGroup, self).make_context(info_name, list(args), parent, **extra) as context:
+                return self.invoke(context)
+
+        debug = parent is not None and bool(parent.params.get("debug"))
+        words = [str(info_name), *args]
+        raise click.exceptions.Exit(supervised(folder, lambda: guarded(work, words, debug=debug)))
+
+
+@click.group(cls=JobGroup)
+def relion() -> None:
+    """Run as an External job of RELION 3.1, 4 or 5.
+
+    Executable in the GUI: "cryoplug relion denoise". Fields of the tab Params become options: the label "checkpoint" is
+    --checkpoint; a flag needs no value. The job's folder gets RELION_JOB_EXIT_SUCCESS only when every output is there
+    and was read back, and RELION_JOB_EXIT_FAILURE or RELION_JOB_EXIT_ABORTED at any other end.
+    """
+
+
+@relion.command(
+    "denoise",
+    cls=RelionCommand,
+    params=[
+        *job_options(),
+        *core_options(core_denoise, without={*_BY_THE_JOB, *_WATCHING, "star"}),
+    ],
+)
+def denoise(max_memory: int | None, **fields: Any) -> int:
+    """Denoise the micrographs of a STAR file that are not finished yet.
+
+    Writes DIR/micrographs_denoised.star with every table, column and optics group of the input, the denoised
+    micrographs below DIR, and logfile.pdf. Their paths below X/jobNNN/ stay, so that picks on them fit the raw ones:
+    extract particles from the raw micrographs. A micrograph that fails is named in run.err and left out.
+
+    Example: cryoplug relion denoise --o External/job003/ --in_mics CtfFind/job002/micrographs_ctf.star
+    --checkpoint External/job001/ --j 4
+    """
+    from cryoplug_relion.denoising import denoise_job
+
+    return denoise_job(max_memory_bytes=max_memory, **fields)
+
+
+@relion.command(
+    "convert",
+    cls=RelionCommand,
+    params=[
+        *job_options(),
+        *_pair_options(),
+        *core_options(core_convert, without={*_BY_THE_JOB, *_OTHER_PAIRS, *_PAIR_NAMES}),
+    ],
+)
+def convert(**fields: Any) -> int:
+    """Make training pairs from the micrographs or movies of a STAR file.
+
+    Writes DIR/store for `cryoplug relion train --data DIR`, and logfile.pdf. Halves are taken from rlnMicrographNameEven
+    and Odd, else from files X_EVN.mrc and X_ODD.mrc beside X.mrc, else summed from the movies that RELION's motion files
+    name. They are not dose-weighted: each half is normalised by itself.
+
+    Example: cryoplug relion convert --o External/job004/ --in_mics MotionCorr/job002/corrected_micrographs.star --j 4
+    """
+    from cryoplug_relion.packing import convert_job
+
+    return convert_job(**fields)
+
+
+@relion.command(
+    "train",
+    cls=RelionCommand,
+    params=[
+        *job_options(),
+        click.Option(
+            ["--data"],
+            type=click.Path(path_type=Path),
+            help="Store or convert job to train on, instead of a STAR file.",
+        ),
+        gpu_option(),
+        *core_options(core_train, without={*_BY_THE_JOB, *_OTHER_TRAINING, *_PAIR_NAMES}),
+        *_pair_options(),
+    ],
+)
+@click.pass_context
+def train(
+    context: click.Context,
+    folder: Path,
+    in_mics: str | None,
+    in_movies: str | None,
+    threads: int,
+    data: Path | None,
+    init: Path | None,
+    gpu: int | None,
+    device: str,
+    max_batches: int,
+    model_options: tuple[str, ...],
+    recipe: str,
+    seed: int,
+    as_json: bool,
+    **fields: Any,
+) -> int:
+    """Make training pairs as `convert` does, and train a network on them.
+
+    Writes DIR/MODEL/epoch_NNNN, the best checkpoint, which `denoise --checkpoint DIR` finds; model.json, which says what
+    it is; and logfile.pdf with the loss curves. Continuing the job goes on where it stopped, also for more epochs.
+
+    Example: cryoplug relion train --o External/job005/ --in_mics MotionCorr/job002/corrected_micrographs.star
+    --model unet --minutes 30 --gpu 0 --j 4
+    """
+    from cryoplug.inference.devices import device_name
+    from cryoplug.training.config import parse_model_options
+
+    from cryoplug_relion.training import train_job
+
+    pairs = {name: fields.pop(name) for name in _PAIR_NAMES if name != "seed"}
+    return train_job(
+        folder,
+        in_mics=in_mics,
+        in_movies=in_movies,
+        data=data,
+        init=init,
+        as_json=as_json,
+        recipe=recipe,
+        given=given_by_user(context, fields),
+        pairs={**pairs, "seed": seed, "threads": threads},
+        config={
+            **fields,
+            "seed": seed,
+            "threads": threads,
+            "max_batches": max_batches or None,
+            "model_options": parse_model_options(model_options),
+            "device": device_name(device, gpu),
+        },
+    )
+
+
+@relion.command("share", cls=CryoplugCommand)
+@json_option
+def share(as_json: bool) -> None:
+    """Print the folder of ready-made job files, a queue script and schemes.
+
+    For instance: cp -r "$(cryoplug relion share)"/relion5/Schemes .
+
+    Example: cryoplug relion share
+    """
+    echo_result({"share": SHARE}, as_json=as_json, text=str(SHARE))

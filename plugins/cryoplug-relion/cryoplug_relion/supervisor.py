@@ -1,0 +1,151 @@
+"""Two processes: one works, the other one watches it and tells RELION how it ended.
+
+A job that ends without a marker stays "Running" in RELION for ever, and with it every scheme that waits for it. The worker
+may end in ways in which it can write nothing any more: killed by the kernel when memory runs out, by a fault of a
+library. So the process that RELION starts makes a second one, which does everything else, and itself does nothing but
+watch: it is small, so that the kernel picks the other one. It also looks for RELION's wish to abort, and passes signals
+on. When the watching process is killed, the worker dies with it, and the same command goes on later.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from cryoplug_relion.markers import ABORTED, FAILURE, SUCCESS, abort_wanted, clear_ends, mark_end
+
+STOP_GRACE_S = 20.0
+"""What the worker gets to stop after a signal; Slurm kills 30 s after SIGTERM, and then nobody could tell RELION."""
+POLL_S = 1.0
+"""Between two looks for RELION's wish to abort."""
+ENDINGS_WITH_RESULT = (0, 3)
+"""Exit codes of cryoplug with which outputs are complete: all done; some micrographs failed, and each was named."""
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU)
+_PR_SET_PDEATHSIG = 1
+_COMPLETE = b"complete"
+
+_report: int | None = None
+"""In the worker: where it says that its outputs are complete."""
+
+
+def job_folder(arguments: Sequence[str]) -> Path | None:
+    """Find the folder in the arguments of a job, however wrong the rest of them is; None when none is named."""
+    found = None
+    for index, word in enumerate(arguments):
+        name, equals, value = word.partition("=")
+        if name in ("--o", "--output"):
+            found = value if equals else next(iter(arguments[index + 1 : index + 2]), None)
+        elif word == "-o":
+            found = next(iter(arguments[index + 1 : index + 2]), None)
+    return None if not found or found.startswith("-") or "\0" in found else Path(found)
+
+
+def supervised(folder: Path, work: Callable[[], int]) -> int:
+    """Do the work in a second process, watch it, and tell RELION how it ended.
+
+    Parameters
+    ----------
+    folder
+        The job's folder; it may be missing, and is not made here.
+    work
+        Gives the exit code; it is called in the second process, and only there.
+
+    Returns
+    -------
+    int
+        Exit code for the process that RELION started.
+    """
+    stops = {number for number in _STOPS if signal.getsignal(number) is not signal.SIG_IGN}
+    watched = {*stops, signal.SIGCHLD, signal.SIGUSR1}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    report_end, own_end = os.pipe()
+    # Blocked before there are two of us: no signal can get lost between here and the loop.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    watcher = os.getpid()
+    try:
+        if folder.is_dir():
+            clear_ends(folder)
+        worker = os.fork()
+        if worker == 0:
+            _work_and_end(work, own_end, watcher, before)
+        os.close(own_end)
+        return _watch(folder, worker, report_end, stops=stops, watched=watched)
+    finally:
+        os.close(report_end)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def outputs_are_complete() -> None:
+    """Say in the worker, as its last deed, that every output is there and was read back."""
+    if _report is not None:
+        os.write(_report, _COMPLETE)
+
+
+def _work_and_end(work: Callable[[], int], own_end: int, watcher: int, mask: Collection[int]) -> NoReturn:
+    """Be the worker. Whoever called must not go on in two processes, so this one ends here."""
+    global _report
+    code = 1
+    try:
+        _die_with(watcher)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _report = own_end
+        code = work()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:  # noqa: BLE001 -- nobody is left to raise it to
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _watch(folder: Path, worker: int, report: int, *, stops: set[signal.Signals], watched: set[signal.Signals]) -> int:
+    aborting = False
+    kill_at: float | None = None
+    while (status := _ended(worker)) is None:
+        caught = signal.sigtimedwait(watched, POLL_S)
+        wanted = not aborting and abort_wanted(folder)
+        if wanted:
+            aborting = True
+            click.echo("relion: RELION asks to abort; stopping", err=True)
+        if wanted or (caught is not None and caught.si_signo in stops):
+            os.kill(worker, signal.SIGTERM)
+            kill_at = kill_at or time.monotonic() + STOP_GRACE_S
+        elif caught is not None and caught.si_signo == signal.SIGUSR1:
+            os.kill(worker, signal.SIGUSR1)
+        if kill_at is not None and time.monotonic() > kill_at:
+            os.kill(worker, signal.SIGKILL)
+    complete = os.read(report, len(_COMPLETE)) == _COMPLETE
+    if complete and status in ENDINGS_WITH_RESULT:
+        mark_end(folder, SUCCESS)
+        return status
+    if status == -signal.SIGKILL and kill_at is None:
+        reason = "killed by SIGKILL, often because memory ran out: give less with --max-memory or --batch-size"
+        click.echo(f"relion: error: {reason}; the same command goes on", err=True)
+    elif status < 0 and kill_at is None:
+        click.echo(f"relion: error: ended by {signal.Signals(-status).name}; the same command goes on", err=True)
+    mark_end(folder, ABORTED if aborting else FAILURE)
+    # Never 0 without outputs: a batch script looks at the exit code.
+    return 128 - status if status < 0 else status or 1
+
+
+def _ended(worker: int) -> int | None:
+    """Give the exit code of the worker, or minus the signal that ended it; None while it lives."""
+    found, status = os.waitpid(worker, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
+def _die_with(watcher: int) -> None:
+    """Ask the kernel to kill this process when the watching one is gone: two workers of one job must not meet."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != watcher:
+        os._exit(1)
