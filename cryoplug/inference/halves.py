@@ -48,21 +48,30 @@ LEAST_CORRELATION = 0.5
 
 @dataclass(frozen=True)
 class _Exposure:
-    """What was read of one exposure; all images ``(y, x)`` of one shape, in the units of `whole`."""
+    """What was read of one exposure; all images ``(y, x)`` of one shape."""
 
     job: DenoiseJob
+    """What is worked on."""
     started: float
+    """When, by `time.perf_counter`."""
     plan: GridPlan
+    """The grid of the images and that of the network."""
     template: MrcHeader | None
+    """Header to carry over; None when no source is an MRC."""
     pixel_size_angstrom: float | None
+    """Sampling to write."""
     even: ImageF32
+    """One half, in its own grey values."""
     odd: ImageF32
+    """The other one."""
     whole: ImageF32
     """The micrograph, or the sum of the halves where there is none."""
     scale: float
     """``scale * (even + odd) + offset`` has the units of `whole`."""
     offset: float
+    """See `scale`."""
     remarks: tuple[str, ...]
+    """What the user should know."""
 
 
 def run_halves(

@@ -14,6 +14,7 @@ from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.inference.appearance import look
 from cryoplug.inference.denoiser import Denoiser
+from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.metrics.baselines import gaussian_blur
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
@@ -122,3 +123,30 @@ def test_what_evaluate_measures_is_what_denoise_writes(simulated: Path, trained:
     with open_micrograph(path) as source, open_micrograph(tmp_path / "out" / path.name) as written:
         made = Denoiser.from_checkpoint(trained, device="cpu", threads=1).denoise(source.read_rows(0, 320))
         assert np.array_equal(made, written.read_rows(0, 320))
+
+
+def test_whole_micrographs_on_a_device_are_looked_at_as_those_in_bands_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    spots = gaussian_blur(rng.random((640, 700)) > 0.999, 4.0)
+    image = 50 + 20 * spots / spots.std() + 30 * rng.standard_normal((640, 700))
+    write_mrc(tmp_path / "m.mrc", image.astype(np.float32), pixel_size_angstrom=6)
+    checkpoint = checkpoint_that_saw("halves", [0.8, 0.9])
+    spec = model_spec("cryo_cnn").build(seed=1).state_dict()
+    checkpoint = dataclasses.replace(checkpoint, weights={name: tensor.numpy() for name, tensor in spec.items()})
+    denoiser = Denoiser(checkpoint, device="cpu", threads=1)
+    found: dict[bool, tuple[str, np.ndarray]] = {}
+    for whole in (False, True):
+        job = DenoiseJob(tmp_path / "m.mrc", tmp_path / f"{whole}.mrc")
+        results: list[str] = []
+        run_pipeline(
+            [job],
+            denoiser,
+            label="test",
+            begin=lambda job: None,
+            finish=lambda job, result, results=results: results.append(result.message),  # type: ignore[misc]
+            whole=whole,
+        )
+        with open_micrograph(job.target) as written:
+            found[whole] = results[0], written.read_rows(0, 640)
+    assert found[True][0] == found[False][0] and "unlike the training data: its contrast" in found[True][0]
+    assert np.allclose(found[True][1], found[False][1], rtol=0, atol=1e-3 * found[False][1].std())
