@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -q
 
 FUZZ_SECONDS ?= 300
+# Which rows of the fault matrix: a regular expression; all when it is empty.
+FAULTS ?=
 
 .PHONY: demo test plugins lint fuzz faults clean
 
@@ -35,7 +37,7 @@ fuzz: $(STAMP)
 	$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
 
 faults: $(STAMP)
-	$(BIN)/python -m faults
+	$(BIN)/python -m faults --only "$(FAULTS)"
 
 clean:
 	rm -rf $(VENV) $(PLUGINS_VENV) demo_output build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -18,6 +18,7 @@ from faults.trial import Trial
 GROUPS = (
     "signals",
     "disk",
+    "every_call",
     "sharing",
     "watching",
     "names",

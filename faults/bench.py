@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from faults.process import Running, Surroundings
+from faults.process import Finished, Running, Surroundings
 from faults.soundness import digests
 
 MICROGRAPHS = 6
@@ -42,13 +42,13 @@ class Bench:
         self._cryoplug(["train", "store", *TRAIN, "--checkpoint-dir", "models"])
         self._cryoplug(["denoise", "sim/noisy", "--checkpoint", "models/cryo_cnn", "-o", "denoised"])
         good = self._cryoplug(["inspect", "sim/noisy/mic_0001.mrc"])
-        self.inspect_s, self.inspect_mb = good
+        self.inspect_work_s, self.inspect_mb = good.work_s, good.peak_mb
         self.reference = digests(self.denoised, "*.mrc")
         """SHA-256 of each undisturbed result."""
         self.all_digests = digests(root)
 
-    def _cryoplug(self, words: Sequence[str]) -> tuple[float, float]:
+    def _cryoplug(self, words: Sequence[str]) -> Finished:
         done = Running(words, self.root / f"log-{words[0]}", Surroundings(folder=self.root)).finish()
         if done.code:
             raise SystemExit(f"cryoplug {' '.join(words)}: exit code {done.code}\n{done.stderr}")
-        return done.seconds, done.peak_mb
+        return done

@@ -53,6 +53,8 @@ class Finished:
     """What it said."""
     seconds: float
     """How long it ran."""
+    work_s: float
+    """Seconds of processor time that it took: the same on a machine that others use too."""
     peak_mb: float
     """The most memory it held."""
 
@@ -147,5 +149,6 @@ class Running:
             stdout=self._out.read_text(encoding="utf-8", errors="replace") if self._out.exists() else "",
             stderr=self.said,
             seconds=time.monotonic() - self._begin,
+            work_s=usage.ru_utime + usage.ru_stime,
             peak_mb=usage.ru_maxrss / 1024,
         )

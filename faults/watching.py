@@ -49,6 +49,25 @@ def watch_growing_file(trial: Trial) -> None:
 
 
 @fault
+def watch_full_length_first(trial: Trial) -> None:
+    """A copy gives a micrograph its full length first and stops half way for longer than --settle."""
+    trial.add("mic_0001.mrc")
+    payload = (trial.bench.micrographs / "mic_0002.mrc").read_bytes()
+    running = _watch(trial)
+    _wait_for(trial, running, "mic_0001.mrc")
+    half = len(payload) // 2
+    (trial.inputs / "mic_0002.mrc").write_bytes(payload[:half] + bytes(len(payload) - half))
+    _wait_for(trial, running, "mic_0002.mrc")
+    with (trial.inputs / "mic_0002.mrc").open("r+b") as stream:
+        stream.seek(half)
+        stream.write(payload[half:])
+    trial.remember_inputs()
+    trial.judge(running.finish(), code=0, says="mic_0002.mrc: done")
+    trial.same_results(RESULTS[:2])
+    trial.no_rests()
+
+
+@fault
 def watch_growing_star(trial: Trial) -> None:
     """The STAR file that is watched grows, in the middle of a line too."""
     trial.add()

@@ -60,7 +60,9 @@ from cryoplug.core.results import BatchResult, FileResult
     show_default=True,
     help="Type of a stored pixel; float16 takes half the bytes.",
 )
-@click.option("--patch-size", type=click.IntRange(min=1), default=1024, show_default=True, help="Side in pixels.")
+@click.option(
+    "--patch-size", type=click.IntRange(min=1), help="Side in pixels.  [default: 1024; of whole micrographs 256]"
+)
 @click.option(
     "--stride",
     type=click.IntRange(min=1),
@@ -102,7 +104,7 @@ def convert(
     store_format: str,
     store: str,
     dtype: str,
-    patch_size: int,
+    patch_size: int | None,
     stride: int,
     angpix: float | None,
     normalize: str | None,
@@ -128,6 +130,8 @@ def convert(
 
     Example: cryoplug convert CtfFind/job003/micrographs_ctf.star -o dataset
 
+    Example: cryoplug convert --pairs halves MotionCorr/job002/corrected_micrographs.star --angpix 2.6 --store whole -o dataset
+
     Example: cryoplug convert --pairs halves Movies --gain gain.mrc -o dataset
     """
     from cryoplug.workflows.convert import ConvertRequest
@@ -146,7 +150,7 @@ def convert(
         format=store_format,
         store=store,
         dtype=dtype,
-        patch_size=patch_size,
+        patch_size=patch_size or (256 if store == "whole" else 1024),
         stride=stride,
         angpix=angpix,
         normalize=normalize,

@@ -43,6 +43,12 @@ from cryoplug.cli.progress import file_progress
 @click.option(
     "--normalize", type=click.Choice(["percentile", "zscore", "none"]), help="Instead of the checkpoint's own."
 )
+@click.option(
+    "--angpix",
+    type=float,
+    metavar="A",
+    help="Pixel size that the network sees; 0: the micrograph's own.  [default: as denoise does]",
+)
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
 @click.option(
     "--tile",

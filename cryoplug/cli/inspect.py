@@ -78,6 +78,9 @@ def _fields(values: dict[str, Any], indent: str, *, names: bool = False) -> list
     lines = []
     for key, value in values.items():
         label, unit = labels[key]
+        if key == "evaluation" and not names and isinstance(value, dict):
+            lines += [f"{indent}{label}", *(f"{indent}  {line}".rstrip() for line in _evaluation(value))]
+            continue
         if _is_table(key, value):
             lines += [
                 f"{indent}{printable_name(label)}{f' ({unit})' if unit else ''}",
@@ -88,6 +91,15 @@ def _fields(values: dict[str, Any], indent: str, *, names: bool = False) -> list
         shown = margin.join(map(printable_name, value)) if _is_text(value) else _shown(value, unit)
         lines.append(f"{indent}{printable_name(label.ljust(width))}  {shown}".rstrip())
     return lines
+
+
+def _evaluation(record: dict[str, Any]) -> list[str]:
+    from cryoplug.reports.evaluation_record import table_of_record
+
+    text = table_of_record(record)
+    return (
+        ["not one that this version can read"] if text is None else [printable_name(line) for line in text.splitlines()]
+    )
 
 
 def _is_table(key: str, value: Any) -> bool:

@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="The run folder is CHECKPOINT_DIR/MODEL.",
 )
+@click.option("--no-evaluation", is_flag=True, help="Leave out the evaluation of the kept checkpoint at the end.")
 @click.option("--init", type=click.Path(path_type=Path), help="Checkpoint to start from.")
 @click.option("--resume", is_flag=True, help="Go on with a saved run, also for more --epochs.")
 @click.option("--crop-size", type=int, help="Side of crops of whole micrographs.  [default: convert's --patch-size]")
@@ -138,6 +139,7 @@ def train(
     model_options: tuple[str, ...],
     save: bool,
     checkpoint_dir: Path,
+    no_evaluation: bool,
     init: Path | None,
     val_indices: Path | None,
     resume: bool,
@@ -149,13 +151,19 @@ def train(
     """Train a network on pairs of noisy and clean patches.
 
     Adam minimises mean((network(noisy) - clean)^2), or another --loss; the epoch with the lowest validation loss is
-    kept. Killed at any moment, the same command goes on where it stopped and ends with the same weights, bit for bit.
+    kept. Of pairs of halves, whose loss is mostly the noise of the target, it is the latest epoch whose loss is not
+    higher than the lowest by more than the standard error of their paired difference over the held-out micrographs.
+    Killed at any moment, the same command goes on where it stopped and ends with the same weights, bit for bit.
+
+    With --save, the kept checkpoint is evaluated at the end on up to 16 held-out patches, in about 10 s, beside the best
+    simple filters; checkpoint.json keeps the figures, and cryoplug inspect shows them.
 
     For a store of halves what you do not give is --augment halves --mix 0.5 --schedule cosine --warmup-steps 200
     --ema 0.999 --clip-norm 1, a --batch-size of 2 million pixels, and for the unet depth=3 width=64 stem=2 skip=none.
 
     Example: cryoplug train dataset/ --epochs 5 --save --checkpoint-dir saved_models
     """
+    from cryoplug.reports.evaluation import table
     from cryoplug.training.config import TrainConfig, parse_model_options
     from cryoplug.workflows.train import TrainRequest
     from cryoplug.workflows.train import train as run
@@ -174,6 +182,7 @@ def train(
         val_indices=val_indices,
         resume=resume,
         overwrite=overwrite,
+        evaluate=not no_evaluation,
         recipe=recipe,
         given=given,
     )
@@ -188,7 +197,11 @@ def train(
             f"best epoch {result.best_epoch}: loss {result.best_loss:.8f}{kept}\n"
             f"training loss {result.first_batch_loss:.6f} in the first batch, {last.train_loss:.8f} in epoch {last.epoch}"
         )
+        if result.evaluation is not None:
+            text = f"{text}\n\n{table(result.evaluation, brief=True)}"
         echo_result(result, as_json=False, text=text)
+    elif result.evaluation is not None:
+        echo_result({"evaluation": result.evaluation, "checkpoint": result.checkpoint}, as_json=True)
 
 
 def _show(event: Event, *, as_json: bool) -> None:

@@ -41,8 +41,33 @@ def partial_path(target: Path) -> Path:
 
 def partial_path_of(target: Path, host: str, pid: int) -> Path:
     """Return the name that another process, maybe on another machine, writes `target` under."""
+    return target.with_name(f"{_partial_prefix(target, host)}{pid}{PARTIAL_SUFFIX}")
+
+
+def _partial_prefix(target: Path, host: str) -> str:
     place = hashlib.sha256(host.encode("utf-8", "surrogateescape")).hexdigest()[:6]  # names may be long already
-    return target.with_name(f".{target.name}.{place}.{pid}{PARTIAL_SUFFIX}")
+    return f".{target.name}.{place}."
+
+
+def remove_rests(target: Path) -> None:
+    """Remove what killed processes of this machine left of `target` beside it; of others nobody knows whether they live."""
+    prefix = _partial_prefix(target, socket.gethostname())
+    # A folder that cannot be read or written keeps its rests: they harm nobody.
+    with contextlib.suppress(OSError):
+        for name in os.listdir(target.parent):
+            pid = name.removeprefix(prefix).removesuffix(PARTIAL_SUFFIX)
+            if name == f"{prefix}{pid}{PARTIAL_SUFFIX}" and pid.isdecimal() and not _is_alive(int(pid)):
+                target.with_name(name).unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # it belongs to somebody else
+    return True
 
 
 @contextlib.contextmanager

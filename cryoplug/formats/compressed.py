@@ -20,6 +20,7 @@ from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieFrame, Mov
 from cryoplug.core.results import Finding
 from cryoplug.errors import FormatError
 from cryoplug.formats.mrc_header import HEADER_BYTES, MrcHeader, examine, expected_bytes, parse_head
+from cryoplug.formats.opening import read_errors
 from cryoplug.formats.validation import validate_by_reading
 
 MAX_GROWTH = 100
@@ -143,13 +144,14 @@ class CompressedMrcMovie(MovieSource):
     def _damage(self) -> Iterator[None]:
         if self._raw.closed:
             raise FormatError(f"{self.path}: the micrograph was closed already; open it again")
-        try:
-            yield
-        except (EOFError, OSError, zlib.error) as error:
-            # A disk that fails has an error number, a damaged stream has none.
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise FormatError(f"{self.path}: damaged or incomplete ({error}); copy or export it again") from error
+        with read_errors(self.path):
+            try:
+                yield
+            except (EOFError, OSError, zlib.error) as error:
+                # A disk that fails has an error number, a damaged stream has none.
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise
+                raise FormatError(f"{self.path}: damaged or incomplete ({error}); copy or export it again") from error
 
 
 class _Packed:

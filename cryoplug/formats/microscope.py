@@ -19,6 +19,7 @@ from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource, on
 from cryoplug.core.results import Finding
 from cryoplug.errors import FormatError
 from cryoplug.formats.mrc_header import MAX_SIDE_PX
+from cryoplug.formats.opening import read_errors
 from cryoplug.formats.validation import validate_by_reading
 
 _ANGSTROM_PER_NAME = {"pm": 0.01, "a": 1.0, "\u00c5": 1.0, "nm": 10.0, "um": 1e4, "\u00b5m": 1e4, "\u03bcm": 1e4}
@@ -27,6 +28,7 @@ _DECODING_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
+    EOFError,
     LookupError,
     MemoryError,
     NotImplementedError,
@@ -241,14 +243,15 @@ def _not_installed(path: Path) -> FormatError:
 @contextlib.contextmanager
 def _decoding(path: Path, *more: type[Exception]) -> Iterator[None]:
     damage: tuple[type[Exception], ...] = (*_DECODING_ERRORS, *more)
-    try:
-        yield
-    except FormatError:
-        raise
-    except damage as error:
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FormatError(f"{path}: damaged, or not in the format that its first bytes say ({what})") from error
-    except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # EINVAL: a place before the start of the file
+    with read_errors(path):
+        try:
+            yield
+        except FormatError:
             raise
-        raise FormatError(f"{path}: damaged, or not in the format that its first bytes say ({error})") from error
+        except damage as error:
+            what = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise FormatError(f"{path}: damaged, or not in the format that its first bytes say ({what})") from error
+        except OSError as error:
+            if error.errno not in (None, errno.EINVAL):  # EINVAL: a place before the start of the file
+                raise
+            raise FormatError(f"{path}: damaged, or not in the format that its first bytes say ({error})") from error

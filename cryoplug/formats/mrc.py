@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource, check_single
+from cryoplug.core.patience import patiently
 from cryoplug.core.results import Finding
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.errors import CryoplugError, FormatError, PixelError, ShapeError
@@ -21,13 +22,13 @@ from cryoplug.formats.mrc_header import (
     MrcHeader,
     describe_foreign,
     examine,
-    open_for_reading,
     parse_header,
     read_head,
     read_header,
     sniff_mrc,
 )
 from cryoplug.formats.mrc_writer import MrcRowWriter, StoredStatistics, check_float16_range, mrc_head, write_mrc
+from cryoplug.formats.opening import open_for_reading, read_errors
 from cryoplug.formats.validation import pixel_findings
 
 __all__ = [
@@ -157,6 +158,7 @@ class _PixelBytes:
     def __init__(self, path: Path) -> None:
         self._descriptor = open_for_reading(path)
         try:
+            self._identity = self._current_identity()
             self.header = parse_header(path, self._descriptor)
             self._check_written()
         except BaseException:
@@ -188,13 +190,31 @@ class _PixelBytes:
         done, size = 0, buffer.nbytes
         offset += header.data_offset
         while done < size:
-            got = os.preadv(self._descriptor, [buffer[done:]], offset + done)
+            got = self._read_some(buffer[done:], offset + done)
             if got == 0:
                 raise FormatError(
                     f"{header.path}: changed while reading: it ends at byte {offset + done}, "
                     f"{header.size_bytes} bytes were there when it was opened; let nothing write it meanwhile"
                 )
             done += got
+
+    def _read_some(self, place: memoryview, offset: int) -> int:
+        with read_errors(self.header.path):
+            return patiently(lambda: os.preadv(self._descriptor, [place], offset), again=self._open_again)
+
+    def _open_again(self) -> None:
+        """Get a new handle on the file; the old one may have gone stale."""
+        path = self.header.path
+        self.close()
+        self._descriptor = open_for_reading(path)
+        if self._current_identity() != self._identity:
+            raise FormatError(
+                f"{path}: changed while reading: another file has its name now; let nothing write it meanwhile"
+            )
+
+    def _current_identity(self) -> tuple[int, int, int]:
+        status = os.fstat(self._descriptor)
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1

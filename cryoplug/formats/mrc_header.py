@@ -6,10 +6,8 @@ and no length is believed before it is compared with the size of the file.
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import stat
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +20,9 @@ from mrcfile.dtypes import HEADER_DTYPE
 
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.results import Finding
-from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError
+from cryoplug.errors import FormatError
+from cryoplug.formats.mrc_imod import as_mode_101, has_two_values_in_a_byte, how_unsigned
+from cryoplug.formats.opening import open_for_reading
 
 HEADER_BYTES = 1024
 MAX_EXTENDED_BYTES = 64 << 20
@@ -35,7 +35,6 @@ _REFUSED_MODES = {3: "complex int16: a transform", 4: "complex float32: a transf
 _PIXEL_TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", 101: "u1"}
 _MODE_BITS = {0: 8, 1: 16, 2: 32, 3: 32, 4: 64, 6: 16, 12: 16, 16: 24, 101: 4}
 _KNOWN_TYPES = {b"CCP4", b"MRCO", b"SERI", b"AGAR", b"FEI1", b"FEI2", b"HDF5"}
-_IMOD_STAMP = b"IMOD"
 _TEXT_BYTES = frozenset(string.printable.encode("ascii"))
 
 ByteOrder = Literal["<", ">"]
@@ -127,25 +126,6 @@ def read_header(path: str | Path) -> MrcHeader:
         os.close(descriptor)
 
 
-def open_for_reading(path: Path) -> int:
-    """Open a regular file; give its descriptor."""
-    try:
-        # Without O_NONBLOCK, opening a named pipe would wait for a writer for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingInputError(f"{path}: there is no such file; check the name and the working folder") from error
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise InputError(f"{path}: a link that leads to itself; mend or remove it") from error
-        raise StorageError(f"{path}: reading failed: {error.strerror}; check permissions and disk") from error
-    except ValueError as error:
-        raise MissingInputError(f"{str(path)!r}: this cannot be a file name ({error}); correct it") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise InputError(f"{path}: this is a folder, a device or a pipe; a micrograph is a regular file")
-    return descriptor
-
-
 def read_head(descriptor: int) -> tuple[bytes, int]:
     """Give the first 1024 bytes (fewer in a shorter file) and the file size."""
     return os.pread(descriptor, HEADER_BYTES, 0), os.fstat(descriptor).st_size
@@ -190,9 +170,14 @@ def row_bytes(mode: int, nx: int) -> int:
     return (nx * _MODE_BITS[mode] + 7) // 8
 
 
-def pixel_size(record: np.void) -> float | None:
-    """Give ``cella.x / mx`` in angstrom, or None when that is no positive number."""
-    return _spacing(record, "x")
+def pixel_size(record: np.void, axis: str = "x") -> float | None:
+    """Give ``cella / m`` of an axis in angstrom, or None when that is no positive number that a pixel can have."""
+    samples, length = int(record[f"m{axis}"]), float(record["cella"][axis])
+    if samples < 1 or not (math.isfinite(length) and length > 0):
+        return None
+    # A denormal cell (3.6e-43 was seen) is garbage, and so is a pixel of a millimetre.
+    spacing = length / samples
+    return spacing if 1e-4 < spacing < 1e7 else None
 
 
 def sniff_mrc(head: bytes) -> bool:
@@ -236,11 +221,16 @@ def examine(head: bytes, size_bytes: int) -> Examination:
     findings += _size_findings(record, size_bytes)
     findings += _geometry_findings(record)
     findings += _label_findings(record)
-    unsigned = _unsigned_bytes(record, head)
+    unsigned = how_unsigned(record, head)
     if unsigned:
-        message = "mode 0 with values above 127: the bytes are read as unsigned, as IMOD wrote them before 2011"
-        findings.append(Finding("warning", "mode", message))
-    return Examination(record, order, unsigned, tuple(findings))
+        findings.append(Finding("warning", "mode", unsigned))
+    stored_nx = int(_stored_fields(head, order)["nx"])
+    if stored_nx != int(record["nx"]):
+        message = (
+            f"each byte holds two 4-bit values, as SerialEM wrote them: {int(record['nx'])} columns, not {stored_nx}"
+        )
+        findings.append(Finding("warning", "nx, mode", message))
+    return Examination(record, order, bool(unsigned), tuple(findings))
 
 
 def _byte_order(head: bytes, size_bytes: int) -> tuple[ByteOrder | None, Finding | None]:
@@ -312,7 +302,7 @@ def _size_findings(record: np.void, size_bytes: int) -> list[Finding]:
 
 def _geometry_findings(record: np.void) -> list[Finding]:
     findings = []
-    spacing_x, spacing_y = _spacing(record, "x"), _spacing(record, "y")
+    spacing_x, spacing_y = pixel_size(record, "x"), pixel_size(record, "y")
     cell = tuple(float(record["cella"][axis]) for axis in "xyz")
     grid = tuple(int(record[name]) for name in ("mx", "my", "mz"))
     if spacing_x is None:
@@ -358,27 +348,12 @@ def _label_findings(record: np.void) -> list[Finding]:
     return findings
 
 
-def _unsigned_bytes(record: np.void, head: bytes) -> bool:
-    # MRC2014 says that mode 0 is signed. IMOD wrote it unsigned before 2011, and since then says so in a flag.
-    if int(record["mode"]) != 0:
-        return False
-    low, high = float(record["dmin"]), float(record["dmax"])
-    if head[152:156] in (_IMOD_STAMP, _IMOD_STAMP[::-1]):
-        flags = int.from_bytes(head[156:160], "little" if head[152:156] == _IMOD_STAMP else "big")
-        return not flags & 1
-    return low >= 0 and 127 < high <= 255
-
-
-def _spacing(record: np.void, axis: str) -> float | None:
-    samples, length = int(record[f"m{axis}"]), float(record["cella"][axis])
-    if samples < 1 or not (math.isfinite(length) and length > 0):
-        return None
-    # A denormal cell (3.6e-43 was seen) is garbage, and so is a pixel of a millimetre.
-    spacing = length / samples
-    return spacing if 1e-4 < spacing < 1e7 else None
-
-
 def _fields(head: bytes, order: ByteOrder) -> Any:
+    record = _stored_fields(head, order)
+    return as_mode_101(record) if has_two_values_in_a_byte(record, head) else record
+
+
+def _stored_fields(head: bytes, order: ByteOrder) -> Any:
     stored = np.frombuffer(head[:HEADER_BYTES], HEADER_DTYPE.newbyteorder(order))
     return stored.astype(HEADER_DTYPE.newbyteorder("="))[0]
 

@@ -285,6 +285,7 @@ def _set_statistics(header: np.ndarray, statistics: StoredStatistics | None) -> 
 
 def _set_cell(header: np.ndarray, template: MrcHeader | None, pixel_size_angstrom: float | None) -> None:
     known = pixel_size(template.record) if template else None
+    sound = {axis for axis in "xyz" if template and pixel_size(template.record, axis) is not None}
     if min(int(header[name]) for name in ("mx", "my")) < 1:
         header["mx"], header["my"] = header["nx"], header["ny"]
     if template is not None and template.nz > 1:  # one section of a stack
@@ -292,10 +293,9 @@ def _set_cell(header: np.ndarray, template: MrcHeader | None, pixel_size_angstro
         header["mz"] = 1
     header["mz"] = max(int(header["mz"]), 1)
     for axis, samples in (("x", "mx"), ("y", "my"), ("z", "mz")):
-        length = float(header["cella"][axis])
         if pixel_size_angstrom is not None and pixel_size_angstrom != known:
             header["cella"][axis] = pixel_size_angstrom * int(header[samples])
-        elif not (math.isfinite(length) and length >= 0):
+        elif axis not in sound and float(header["cella"][axis]) != 0:
             header["cella"][axis] = 0.0 if known is None else known * int(header[samples])
     for angle in ("alpha", "beta", "gamma"):
         if not 0 < float(header["cellb"][angle]) < 180:

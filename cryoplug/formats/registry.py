@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,9 +9,11 @@ from pathlib import Path
 
 from cryoplug import extensions
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource
+from cryoplug.core.patience import patiently
 from cryoplug.core.results import Finding
-from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError
+from cryoplug.errors import FormatError, InputError
 from cryoplug.formats import compressed, microscope, mrc, tiff
+from cryoplug.formats.opening import read_errors
 
 _SNIFF_BYTES = 2048
 _FOREIGN = (
@@ -21,6 +21,10 @@ _FOREIGN = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "name it as a store, or export the micrograph as MRC"),
     (b"\x89PNG", "a PNG picture", "use the micrograph that it was made of"),
     (b"\x93NUMPY", "a numpy array", "save it as MRC with cryoplug.write_mrc"),
+    (b"\xfd7zXZ\0", "an xz file", "unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file", "unpack it first"),
+    (b"\xff\xd8\xff", "a JPEG picture", "use the micrograph that it was made of"),
+    (b"SIMPLE  =", "a FITS image", "export it as MRC"),
 )
 
 
@@ -129,7 +133,7 @@ def format_of(path: Path) -> FormatSpec:
     StorageError
         The system refused to read it.
     """
-    head = _first_bytes(path)
+    head = patiently(lambda: _first_bytes(path))
     name = path.name.lower()
     # Plugins are imported only when no format of cryoplug itself fits: an MRC must not pay for them.
     for known in (_BUILT_IN.values(), _plugin_formats()):
@@ -175,7 +179,7 @@ def open_micrograph(path: str | Path, *, section: int | None = None) -> Microgra
     spec = format_of(path)
     with read_errors(path):
         if section is None:
-            return spec.open(path)
+            return patiently(lambda: spec.open(path))
     movie = open_movie(path)
     try:
         with read_errors(path):
@@ -206,7 +210,10 @@ def open_movie(path: str | Path) -> MovieSource:
     path = Path(path)
     spec = format_of(path)
     with read_errors(path):
-        return _SingleImage(spec.open(path)) if spec.open_movie is None else spec.open_movie(path)
+        open_it = spec.open_movie
+        if open_it is None:
+            return _SingleImage(patiently(lambda: spec.open(path)))
+        return patiently(lambda: open_it(path))
 
 
 class _SingleImage(MovieSource):
@@ -242,20 +249,3 @@ def _first_bytes(path: Path) -> bytes:
             raise InputError(f"{path}: this is {kind}; a micrograph is a regular file")
         with path.open("rb") as stream:
             return stream.read(_SNIFF_BYTES)
-
-
-@contextlib.contextmanager
-def read_errors(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to read into an error of cryoplug that names `path`."""
-    try:
-        yield
-    except (InputError, StorageError):
-        raise
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingInputError(f"{path}: there is no such file; check the name and the working folder") from error
-    except ValueError as error:  # a NUL byte in the name
-        raise MissingInputError(f"{str(path)!r}: this cannot be a file name ({error}); correct it") from error
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise InputError(f"{path}: a link that leads to itself; mend or remove it") from error
-        raise StorageError(f"{path}: reading failed: {error.strerror or error}; check permissions and disk") from error

@@ -19,6 +19,7 @@ from cryoplug.formats.star_parser import parse_lines, parse_star
 from cryoplug.formats.star_text import StarBlock, StarFile, format_star
 
 __all__ = [
+    "IMAGE_COLUMNS",
     "ImageTable",
     "StarBlock",
     "StarFile",
@@ -26,7 +27,6 @@ __all__ = [
     "image_table",
     "micrograph_table",
     "parse_star",
-    "pixel_sizes",
     "read_star",
     "write_star",
 ]
@@ -40,6 +40,9 @@ _SHOWN_BLOCKS, _SHOWN_LETTERS = 20, 100
 MICROGRAPH_COLUMN = "rlnMicrographName"
 MOVIE_COLUMN = "rlnMicrographMovieName"
 IMAGE_COLUMN = "rlnImageName"
+IMAGE_COLUMNS = (MICROGRAPH_COLUMN, MOVIE_COLUMN, IMAGE_COLUMN)
+"""What names the images of a table, in the order in which they are looked for."""
+_USUAL_NAMES = {MICROGRAPH_COLUMN: "micrographs", MOVIE_COLUMN: "movies", IMAGE_COLUMN: "particles"}
 _TILT_SERIES_COLUMN = "rlnTomoTiltSeriesStarFile"
 
 
@@ -145,6 +148,7 @@ def image_table(star: StarFile, kind: str = "micrographs") -> ImageTable:
     for column in columns:
         block = _table_with(star, column)
         if block is not None:
+            _refuse_another_list(star, block, column)
             return ImageTable(block, column, _pixel_sizes(star, block, column))
     raise FormatError(f"{star.path}: {_what_is_missing(star, columns)}")
 
@@ -163,16 +167,27 @@ def micrograph_table(star: StarFile) -> StarBlock:
     return block
 
 
-def pixel_sizes(star: StarFile) -> list[float | None]:
-    """Give the pixel size in angstrom of each row of `micrograph_table`; see `ImageTable`."""
-    return _pixel_sizes(star, micrograph_table(star), MICROGRAPH_COLUMN)
-
-
 def _table_with(star: StarFile, column: str) -> StarBlock | None:
-    usual = {MICROGRAPH_COLUMN: "micrographs", MOVIE_COLUMN: "movies", IMAGE_COLUMN: "particles"}[column]
+    usual = _USUAL_NAMES[column]
     # The table of that name first, then tables, then lists: a list of one movie is in RELION's own motion files.
     order = sorted(star.blocks, key=lambda block: (block.name != usual, not block.is_loop))
     return next((block for block in order if column in block.columns), None)
+
+
+def _refuse_another_list(star: StarFile, table: StarBlock, column: str) -> None:
+    """Refuse a file in which nothing but their order says which of two tables is meant."""
+    if table.name == _USUAL_NAMES[column] or not table.is_loop:
+        return
+    listed: set[str] | None = None
+    for other in star.blocks:
+        if other is table or not other.is_loop or column not in other.columns:
+            continue
+        listed = listed or set(table.column(column))
+        if not listed.issuperset(other.column(column)):
+            raise FormatError(
+                f"{star.path}: data_{table.name} and data_{other.name} list different micrographs ({column}); keep one "
+                "of them, or give each a STAR file of its own"
+            )
 
 
 def _what_is_missing(star: StarFile, columns: tuple[str, ...]) -> str:
@@ -197,8 +212,8 @@ def _pixel_sizes(star: StarFile, table: StarBlock, column: str) -> list[float | 
     from_detector = _from_detector(table, column)
 
     def one(row: list[str]) -> float | None:
-        if group is not None and row[group] in by_group:
-            return by_group[row[group]]
+        if group is not None and (key := _group(row[group])) in by_group:
+            return by_group[key]
         own = next((size for name in in_row if name in index and (size := _positive(row[index[name]]))), None)
         if own is None and from_detector:
             detector = _positive(row[index["rlnDetectorPixelSize"]])
@@ -235,10 +250,18 @@ def _optics_pixel_sizes(star: StarFile, columns: tuple[str, ...]) -> dict[str, f
     sizes: dict[str, float | None] = {}
     for row in optics.rows:
         values = dict(zip(optics.columns, row, strict=True))
-        sizes[values["rlnOpticsGroup"]] = next(
+        sizes[_group(values["rlnOpticsGroup"])] = next(
             (size for name in columns if (size := _positive(values.get(name, "")))), None
         )
     return sizes
+
+
+def _group(text: str) -> str:
+    """Give an optics group as RELION understands it: ``1``, ``01`` and ``1.000000`` are one."""
+    try:
+        return str(int(float(text)))
+    except (ValueError, OverflowError):
+        return text
 
 
 def _positive(text: str) -> float | None:

@@ -87,7 +87,8 @@ class _Parser:
     def finish(self) -> StarFile:
         if not self.blocks:
             raise FormatError(f"{self.path}: no data_ block; a STAR file has at least one; check the file")
-        return StarFile(list(self.blocks.values()), self.path, self.comments)
+        blocks = [block if block.columns else replace(block, is_loop=False) for block in self.blocks.values()]
+        return StarFile(blocks, self.path, self.comments)
 
     def refuse_cut_value(self, lines: list[str]) -> None:
         # RELION ends every line of a table with a space: a last line without one, and without a line end, was cut

@@ -24,7 +24,7 @@ class StarBlock:
     name: str
     """What follows ``data_``; may be empty."""
     is_loop: bool
-    """Whether it is a table; a list has exactly one row, or none when it is empty."""
+    """Whether it is a table; a list has exactly one row. A block without columns is an empty list."""
     columns: list[str] = field(default_factory=list)
     """Names without the leading underscore, in file order, each once."""
     rows: list[list[str]] = field(default_factory=list)
@@ -106,7 +106,7 @@ def format_star(star: StarFile) -> str:
         if block.preamble:
             parts += [f"{line}\n" for line in block.preamble] + ["\n"]
         parts.append(f"data_{block.name}\n\n")
-        if block.is_loop:
+        if block.is_loop and block.columns:
             parts.append("loop_ \n")
             for index, name in enumerate(block.columns, start=1):
                 note = f"{block.notes[name]} " if name in block.notes else ""

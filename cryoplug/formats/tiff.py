@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource, on
 from cryoplug.core.results import Finding
 from cryoplug.errors import FormatError
 from cryoplug.formats.mrc_header import MAX_SIDE_PX
+from cryoplug.formats.opening import read_errors
 from cryoplug.formats.validation import validate_by_reading
 
 MAX_GROWTH = 200
@@ -32,7 +34,13 @@ _EER_COMPRESSIONS = (65000, 65001, 65002)
 _WITHOUT_CODECS = (1, 8, 32773, 32946)
 _MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _ANGSTROM_PER_UNIT = {2: 2.54e8, 3: 1e8}
-_ANGSTROM_PER_NAME = {"nm": 10.0, "nanometer": 10.0, "angstrom": 1.0, "a": 1.0, "\u00c5": 1.0, "um": 1e4, "micron": 1e4}
+_ANGSTROM_PER_NAME = {
+    **dict.fromkeys(("a", "angstrom", "\u00e5", "\u212b"), 1.0),
+    **dict.fromkeys(("nm", "nanometer"), 10.0),
+    **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "micron"), 1e4),
+}
+"""In lower case."""
+_ESCAPED = re.compile(r"\\u([0-9A-Fa-f]{4})")
 _PLAUSIBLE_ANGSTROM = (0.05, 1000.0)
 """Beyond these, a resolution is that of a screen or printer (72 dots an inch are 3.5 million angstrom)."""
 _EER_PIXEL = re.compile(rb'name="sensorPixelSize\.width"[^>]*unit="m"[^>]*>\s*([0-9.eE+-]+)\s*<')
@@ -74,7 +82,7 @@ def validate_tiff(path: Path) -> list[Finding]:
 
 
 class TiffMovie(MovieSource):
-    """An opened TIFF or EER file; every page of the first one's shape is a frame.
+    """An opened TIFF or EER file; every page of the largest one's shape is a frame.
 
     Parameters
     ----------
@@ -124,7 +132,9 @@ class TiffMovie(MovieSource):
             )
         if not pages:
             raise FormatError(f"{self.path}: a TIFF file without an image; export it again")
-        first = next((page for page in pages if int(page.compression) in _EER_COMPRESSIONS), pages[0])
+        electrons = (page for page in pages if int(page.compression) in _EER_COMPRESSIONS)
+        # Some programs put a small picture of the image in front of it.
+        first = next(electrons, None) or max(pages, key=lambda page: math.prod(page.shape))
         self._check_page(first)
         if file.is_imagej and len(pages) == 1 and int((file.imagej_metadata or {}).get("images", 1)) > 1:
             raise FormatError(
@@ -170,13 +180,16 @@ class TiffMovie(MovieSource):
 
     @contextlib.contextmanager
     def _decoding(self) -> Iterator[None]:
-        try:
-            yield
-        except FormatError:
-            raise
-        except _DECODING_ERRORS as error:
-            what = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise FormatError(f"{self.path}: a TIFF file that cannot be decoded ({what}); export it again") from error
+        with read_errors(self.path):
+            try:
+                yield
+            except FormatError:
+                raise
+            except _DECODING_ERRORS as error:
+                what = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise FormatError(
+                    f"{self.path}: a TIFF file that cannot be decoded ({what}); export it again"
+                ) from error
 
 
 def _pixel_size(file: tifffile.TiffFile, page: Any) -> float | None:
@@ -189,8 +202,9 @@ def _pixel_size(file: tifffile.TiffFile, page: Any) -> float | None:
     if above < 1 or below < 1:
         return None
     if file.is_imagej:
-        name = str((file.imagej_metadata or {}).get("unit", "")).strip().lower()
-        size = _ANGSTROM_PER_NAME.get(name, 0.0) * below / above
+        name = str((file.imagej_metadata or {}).get("unit", "")).strip()
+        name = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), name)  # ImageJ writes ASCII only
+        size = _ANGSTROM_PER_NAME.get(name.lower(), 0.0) * below / above
     else:
         unit = int(tags["ResolutionUnit"].value) if "ResolutionUnit" in tags else 2
         size = _ANGSTROM_PER_UNIT.get(unit, 0.0) * below / above

@@ -19,6 +19,7 @@ from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
 from cryoplug.core.normalization import KINDS, fit_normalization
 from cryoplug.core.tiling import Tile, plan_tiles
 from cryoplug.errors import DeviceError, UsageError
+from cryoplug.inference.appearance import look
 from cryoplug.inference.devices import (
     Interrupted,
     OutOfDeviceMemory,
@@ -183,7 +184,7 @@ class Denoiser:
             Pixels are NaN, infinite or all equal, or none is positive (percentile).
         """
         source = ArrayMicrograph(np.asarray(image))
-        normalization = fit_normalization(source, self.normalize)
+        normalization, _ = look(source, fit_normalization(source, self.normalize), self.checkpoint)
         denoised = np.empty(source.shape, np.float32)
         under_way: deque[tuple[Tile, Callable[[], ImageF32]]] = deque()
 

@@ -54,7 +54,12 @@ class DevicePixels:
     def __init__(self, pixels: torch.Tensor, path: Path) -> None:
         self._pixels = pixels
         self.path = path
+        self.shape = (int(pixels.shape[0]), int(pixels.shape[1]))
         self._positive_count = 0
+
+    def read_rows(self, start: int, stop: int) -> np.ndarray:
+        """Copy rows to the host."""
+        return self._pixels[start:stop].cpu().numpy()
 
     def statistics(self) -> PixelStatistics:
         """Look at all pixels once."""

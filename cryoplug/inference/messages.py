@@ -26,6 +26,8 @@ class DenoiseJob:
     """Sampling to write when the header of `source` has none; from a STAR file."""
     section: int | None = None
     """Which image of a stack, from 1; None: the file holds one."""
+    halves: tuple[Path, Path] | None = None
+    """Even and odd half of the exposure, for `cryoplug.inference.halves`; `source` may be one of them."""
 
 
 @dataclass(frozen=True)

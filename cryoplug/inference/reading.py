@@ -16,6 +16,7 @@ from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import InputError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
 from cryoplug.formats.registry import open_micrograph
+from cryoplug.inference.appearance import look
 from cryoplug.inference.channel import Channel, Closed
 from cryoplug.inference.messages import Begin, DenoiseJob, End, Failed, Message, Rows
 from cryoplug.inference.regrid import GridPlan, Regrid
@@ -89,6 +90,7 @@ def _read_one(
     pixels, raw, measured = _on_the_networks_grid(source, plan)
     bands = denoiser.bands(pixels.shape)
     normalization, statistics = fit_to(MeasuredSource(pixels), denoiser.normalize)
+    normalization, unlike_training = look(pixels, normalization, denoiser.checkpoint)
     out.put(
         Begin(
             job,
@@ -108,7 +110,7 @@ def _read_one(
         clipped += _count_clipped(inner, normalization)
         out.put(Rows(band, normalization.apply(rows)))
     part = clipped / (pixels.shape[0] * pixels.shape[1])
-    warnings = _warnings(job, source, denoiser, plan, normalization, part)
+    warnings = [*_warnings(job, source, denoiser, plan, normalization, part), *unlike_training]
     out.put(End("; ".join(warnings), statistics.std if measured is None else measured.value))
 
 
@@ -159,6 +161,17 @@ def _count_clipped(rows: np.ndarray, normalization: Normalization) -> int:
     return int(np.count_nonzero(rows < low)) + int(np.count_nonzero(rows > high))
 
 
+def remarks_on_scale(denoiser: Denoiser, plan: GridPlan, pixel_size_angstrom: float | None) -> Iterator[str]:
+    """Say what the user should know about the pixel size of a micrograph and that of the training data."""
+    yield from filter(None, [plan.remark])
+    known, trained = plan.regrid.angpix or pixel_size_angstrom, denoiser.checkpoint.pixel_size_angstrom
+    if known and trained and max(known / trained, trained / known) > OTHER_SCALE:
+        yield (
+            f"pixel size {known:g} A, but the checkpoint was trained at {trained:g} A: noise and particles look "
+            "different to the network; use one trained near this pixel size"
+        )
+
+
 def _warnings(
     job: DenoiseJob,
     source: MicrographSource,
@@ -169,13 +182,7 @@ def _warnings(
 ) -> Iterator[str]:
     yield from source.warnings
     header, given = source.pixel_size_angstrom, job.pixel_size_angstrom
-    yield from filter(None, [plan.remark])
-    known, trained = plan.regrid.angpix or header or given, denoiser.checkpoint.pixel_size_angstrom
-    if known and trained and max(known / trained, trained / known) > OTHER_SCALE:
-        yield (
-            f"pixel size {known:g} A, but the checkpoint was trained at {trained:g} A: noise and particles look "
-            "different to the network; use one trained near this pixel size"
-        )
+    yield from remarks_on_scale(denoiser, plan, header or given)
     if header is not None and given is not None and abs(header - given) > 0.01 * given:
         yield f"the header says {header:g} A/px, the STAR file {given:g}; the header's was kept"
     if normalization.kind == "percentile" and clipped > CLIPPED_WARNING:

@@ -13,6 +13,7 @@ import torch
 from cryoplug.core.micrograph import MicrographSource
 from cryoplug.core.normalization import Normalization, fit_to
 from cryoplug.formats.mrc import StoredStatistics
+from cryoplug.inference.appearance import look
 from cryoplug.inference.device_pixels import (
     DevicePixels,
     clipped_count,
@@ -51,6 +52,8 @@ class Measured:
     """Standard deviation of the micrograph."""
     clipped: float
     """Part of its pixels that the normalization clips, in [0, 1]."""
+    unlike_training: tuple[str, ...] = ()
+    """How it differs from what the checkpoint was trained on."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +162,13 @@ class WholeImages:
         with torch.inference_mode(), device_errors(), only(self.device):
             pixels = decode(stored.to(self.device, non_blocking=True), dtype, source.shape)
             # It waits for the statistics, and with them for the copy before them.
-            normalization, statistics = fit_to(DevicePixels(pixels, source.path), self._denoiser.normalize)
+            on_device = DevicePixels(pixels, source.path)
+            normalization, statistics = fit_to(on_device, self._denoiser.normalize)
+            normalization, unlike = look(on_device, normalization, self._denoiser.checkpoint)
             clipped = int(clipped_count(pixels, normalization)) if normalization.kind == "percentile" else 0
+            part = clipped / pixels.numel()
             measured = Measured(
-                job, started, source, pixel_size_angstrom, normalization, statistics.std, clipped / pixels.numel()
+                job, started, source, pixel_size_angstrom, normalization, statistics.std, part, tuple(unlike)
             )
             return Prepared(measured, normalised(pixels, normalization))
 

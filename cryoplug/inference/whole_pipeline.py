@@ -296,7 +296,9 @@ class _Run:
             job.source,
             "done",
             job.target,
-            "; ".join(filter(None, (*warnings, rounding_warning(computed.rounding_rms, std)))),
+            "; ".join(
+                filter(None, (*warnings, *measured.unlike_training, rounding_warning(computed.rounding_rms, std)))
+            ),
             time.perf_counter() - measured.started,
             shape=source.shape,
             pixel_size_angstrom=measured.pixel_size_angstrom,

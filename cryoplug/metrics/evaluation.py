@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cryoplug.errors import UsageError
+from cryoplug.metrics.hallucination import Hallucination, hallucinate, noise_spectrum, synthesize_noise
 from cryoplug.metrics.halves import (
     PSNR_RANGE_SIGMAS,
     HalfImages,
@@ -88,12 +89,17 @@ class HalvesReport:
     """S, square of the halves' unit."""
     raw_correlation: float
     """corr(Re, Ro)."""
+    noise_ratio: float
+    """Variance of the noise in the even half over that in the odd one; beyond `EQUALLY_NOISY`, N and B are NaN: they
+    cannot be told apart when Do comes from another noise level than De. Their sum needs no Do and stands."""
     gaussian_sigma_px: float
     """Of the best Gaussian, mean over the directions."""
     scores: dict[str, HalvesScore]
     """By method."""
     frequency: Curve
     """Cycles per pixel of the curves."""
+    count: np.ndarray
+    """Fourier terms in each ring: how much it can tell."""
     rings: dict[str, HalvesMoments]
     """By method, an array over `frequency`."""
 
@@ -145,12 +151,21 @@ def choose_directions(even: Image, odd: Image, *, wanted: str, has_odd: bool) ->
     if wanted in ("odd", "both") and not has_odd:
         raise UsageError(f"direction {wanted}: the denoised odd half is not at hand; give it, or take even")
     if wanted == "auto":
-        moments = halves_moments(HalfImages(even, odd, even))
-        noise_even = max(float(moments.input_variance - moments.signal), 1e-300)
-        noise_odd = max(float(moments.judge_variance - moments.signal), 1e-300)
-        equal = 1 / EQUALLY_NOISY <= noise_even / noise_odd <= EQUALLY_NOISY
-        wanted = "even" if not has_odd else "both" if equal else "even" if noise_even < noise_odd else "odd"
+        ratio = noise_ratio(even, odd)
+        wanted = "even" if not has_odd else "both" if equally_noisy(ratio) else "even" if ratio < 1 else "odd"
     return ("even", "odd") if wanted == "both" else (wanted,)
+
+
+def noise_ratio(even: Image, odd: Image) -> float:
+    """Return the variance of the noise in one half over that in the other, above 0."""
+    moments = halves_moments(HalfImages(even, odd, even))
+    noise_even = max(float(moments.input_variance - moments.signal), 1e-300)
+    return noise_even / max(float(moments.judge_variance - moments.signal), 1e-300)
+
+
+def equally_noisy(ratio: float) -> bool:
+    """Tell whether a `noise_ratio` is near enough to 1 that the halves count as alike."""
+    return 1 / EQUALLY_NOISY <= ratio <= EQUALLY_NOISY
 
 
 def score_halves(
@@ -168,6 +183,7 @@ def score_halves(
         From `choose_directions`.
     """
     rings = Rings.of((raw[0].shape[0], raw[0].shape[1]))
+    ratio = noise_ratio(*raw)
     whole: dict[str, list[HalvesMoments]] = {}
     curves: dict[str, list[HalvesMoments]] = {}
     sigmas = []
@@ -182,10 +198,10 @@ def score_halves(
         sigmas.append(baselines.gaussian_sigma_px)
         for method in (DENOISED, *baselines.filters):
             if method == DENOISED:
-                images = HalfImages(one, judge, made, other)
+                images = HalfImages(one, judge, made, other if equally_noisy(ratio) else None)
             else:
                 apply = baselines.filters[method]
-                images = HalfImages(one, judge, apply(one), apply(judge))
+                images = HalfImages(one, judge, apply(one), apply(judge) if equally_noisy(ratio) else None)
             whole.setdefault(method, []).append(halves_moments(images))
             curves.setdefault(method, []).append(ring_moments(images, rings, known=known))
     means = {method: mean_moments(items) for method, items in whole.items()}
@@ -193,9 +209,11 @@ def score_halves(
         directions=tuple(directions),
         signal=float(means[DENOISED].signal),
         raw_correlation=float(means[DENOISED].raw_correlation),
+        noise_ratio=ratio,
         gaussian_sigma_px=float(np.mean(sigmas)),
         scores={method: HalvesScore.of(moments) for method, moments in means.items()},
         frequency=rings.frequency,
+        count=rings.count,
         rings={method: mean_moments(items) for method, items in curves.items()},
     )
 
@@ -224,6 +242,36 @@ def check_agreement(
         assert image is not None
         errors.append(float(np.var(np.asarray(image, np.float64) - slope * np.asarray(truth, np.float64))))
     return Agreement(report.scores[DENOISED].error, float(np.mean(errors)))
+
+
+def score_noise(
+    raw: Image, other: Image, denoised: Image, denoise: Callable[[Image], Image], *, other_is_truth: bool
+) -> tuple[dict[str, Hallucination], Image]:
+    """Send noise with the spectrum of that in `raw` through a denoiser, and through the best Gaussian beside it.
+
+    Parameters
+    ----------
+    raw, other
+        A noisy image and its truth, or one half and the other.
+    denoised
+        What the denoiser made of `raw`.
+    denoise
+        The denoiser.
+    other_is_truth
+        Which of the two `other` is.
+
+    Returns
+    -------
+    tuple
+        By method, and what the denoiser made of the noise.
+    """
+    rings = Rings.of((raw.shape[0], raw.shape[1]))
+    power = noise_spectrum(raw, other, rings, other_is_truth=other_is_truth)
+    noise = synthesize_noise(power, rings, mean=float(raw.mean(dtype=np.float64)), seed=0)
+    blur = fit_baselines(raw, other, judge_is_truth=other_is_truth).filters["gaussian"]
+    found, output = hallucinate(noise, denoise, denoised=denoised)
+    plain, _ = hallucinate(noise, blur, denoised=blur(raw))
+    return {DENOISED: found, "gaussian": plain}, output
 
 
 def _decibel(ratio: Any) -> float:

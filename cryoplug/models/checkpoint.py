@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from cryoplug.core.atomic import atomic_folder, storage_errors
+from cryoplug.core.atomic import atomic_folder, storage_errors, write_text
 from cryoplug.core.results import Finding, to_json
 from cryoplug.core.untrusted import parse_json, read_limited, shown
-from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError
+from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError, UsageError
 from cryoplug.models.registry import FOUNDING_MODELS, ModelSpec, model_spec
 from cryoplug.models.safetensors_header import TensorEntry, read_tensor_header
 
@@ -33,6 +33,7 @@ MAX_JSON_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 4 << 30
 EPOCH_FOLDER = re.compile(r"epoch_(\d{4,})")
 _BIN_NAME = re.compile(r"(conv\d+)_(weights|bias)\.bin")
+_OWN_FIELDS = {"format_version", "model", "config", "normalize", "pixel_size_angstrom", "weights_sha256"}
 _MAX_LOSS_BYTES = 4096
 _MAX_NAME = 100
 _SHOWN_PROBLEMS = 20
@@ -156,6 +157,26 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, loss: float) -> None:
             raise StorageError(f"{folder}: what was written reads back differently ({found}); check the disk")
 
 
+def add_details(folder: Path, **details: Any) -> None:
+    """Put further fields into the ``checkpoint.json`` of a sound checkpoint; weights and losses stay as they are.
+
+    Raises
+    ------
+    FormatError
+        The folder holds no usable checkpoint.
+    UsageError
+        A field has a meaning of its own already.
+    """
+    reserved = sorted(_OWN_FIELDS & details.keys())
+    if reserved:
+        raise UsageError(f"{', '.join(reserved)}: fields of every {JSON_NAME} (allowed: other names)")
+    load_checkpoint(folder)
+    path = folder / JSON_NAME
+    record = parse_json(read_limited(path, MAX_JSON_BYTES))
+    record.update(json.loads(to_json(details)))
+    write_text(path, json.dumps(record, indent=1) + "\n")
+
+
 def find_epoch_folder(path: Path) -> Path:
     """Return the folder that holds the weights: `path` itself, or the best epoch below it."""
     if path.is_file():
@@ -243,14 +264,13 @@ def _examine(folder: Path) -> tuple[Checkpoint | None, list[Finding]]:
             findings.append(Finding("error", name, f"{bad} of {array.size} weights are NaN or infinite; train again"))
     if read_loss(folder) is None:
         findings.append(Finding("warning", LOSS_NAME, "missing or no number; the epoch cannot be ranked"))
-    known = {"format_version", "model", "config", "normalize", "pixel_size_angstrom", "weights_sha256"}
     checkpoint = Checkpoint(
         spec.id,
         weights,
         config=dict(record.get("config") or {}),
         normalize=record.get("normalize", "percentile"),
         pixel_size_angstrom=record.get("pixel_size_angstrom"),
-        details={key: value for key, value in record.items() if key not in known},
+        details={key: value for key, value in record.items() if key not in _OWN_FIELDS},
         path=folder,
     )
     recorded = record.get("weights_sha256")

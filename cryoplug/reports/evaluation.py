@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from cryoplug.metrics.evaluation import DENOISED, Agreement, HalvesReport, HalvesScore, TruthReport
+from cryoplug.metrics.evaluation import DENOISED, EQUALLY_NOISY, Agreement, HalvesReport, HalvesScore, TruthReport
 from cryoplug.metrics.hallucination import Hallucination
 from cryoplug.metrics.linear import BASELINES
 from cryoplug.metrics.summary import Mean, Requirement, mean_of, require_better
@@ -33,6 +33,7 @@ _HALVES_COLUMNS = (
     ("correlation_multiple", "x raw", "{:.3f}"),
     ("residual_correlation", "corr(Re-De, Ro)", "{:.5f}"),
 )
+_BRIEF = ("snr_db", "mse", "psnr_db", "ssim", "frc_05", "error", "snr_fitted_db", "correlation", "residual_correlation")
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,16 @@ class Summary:
 
     micrographs: int
     """How many were measured."""
+    patches: int | None
+    """Patches of them, when those were measured instead; standard errors are then over the patches."""
     truth: dict[str, dict[str, Mean]] | None
     """By method and figure of `TruthScore`; None without truth."""
     halves: dict[str, dict[str, Mean]] | None
     """By method and figure of `HalvesScore`; None without halves."""
+    directions: tuple[str, ...]
+    """Halves that were denoised and judged by the other one, of any micrograph."""
+    noise_ratio: Mean | None
+    """Variance of the noise in the even half over that in the odd one."""
     agreement: dict[str, float] | None
     """Mean error without truth, mean true error of the same images, and the deviation of the first from the second."""
     hallucination: dict[str, dict[str, Mean]] | None
@@ -63,6 +70,7 @@ def summarize(
     hallucination: Sequence[Mapping[str, Hallucination]] = (),
     seams: Sequence[float] = (),
     micrographs: int,
+    patches: int | None = None,
     require_better_than: str | None = None,
 ) -> Summary:
     """Average over micrographs.
@@ -73,6 +81,8 @@ def summarize(
         One for each micrograph that has it.
     micrographs
         How many were measured.
+    patches
+        How many patches of them, when it is patches that were measured.
     require_better_than
         Baseline to be beaten: with a truth by the SNR, else by the correlation with the other half.
     """
@@ -85,8 +95,11 @@ def summarize(
         requirement = require_better(require_better_than, measure, pairs)
     return Summary(
         micrographs=micrographs,
+        patches=patches,
         truth=_means(TruthScore, [item.scores for item in truth]),
         halves=_means(HalvesScore, [item.scores for item in halves]),
+        directions=tuple(sorted({side for item in halves for side in item.directions})),
+        noise_ratio=mean_of([item.noise_ratio for item in halves]) if halves else None,
         agreement={
             "truth_free_error": told.mean,
             "true_error": true.mean,
@@ -100,18 +113,38 @@ def summarize(
     )
 
 
-def table(summary: Summary) -> str:
-    """Write a summary for people: mean and standard error over the micrographs."""
-    count = f"{summary.micrographs} micrograph{'s' * (summary.micrographs != 1)}"
+def table(summary: Summary, *, brief: bool = False) -> str:
+    """Write a summary for people: mean and standard error over the micrographs, or over patches of them.
+
+    Parameters
+    ----------
+    summary
+        The means.
+    brief
+        Leave out the columns that a log does not need.
+    """
+    truth_columns, halves_columns = (
+        [column for column in columns if not brief or column[0] in _BRIEF]
+        for columns in (_TRUTH_COLUMNS, _HALVES_COLUMNS)
+    )
+    count = _counted(summary.micrographs, "micrograph")
+    if summary.patches is not None:
+        count = (
+            f"{_counted(summary.patches, 'patch', 'es')} of {count}"
+            if summary.micrographs
+            else _counted(summary.patches, "patch", "es")
+        )
     parts = []
     if summary.truth:
         parts.append(f"{count}, judged by the truth; SNR after the best a*x+b, FRC in cycles per pixel")
-        parts += _rows(summary.truth, _TRUTH_COLUMNS)
+        parts += _rows(summary.truth, truth_columns)
         parts.append(f"PSNR range: the truth's maximum less its minimum, {_range(summary.truth)} in the mean\n")
     if summary.halves:
-        parts.append(f"{count}, judged by halves, without truth; SNR after the best a*x+b")
-        parts += _rows(summary.halves, _HALVES_COLUMNS)
-        parts.append(f"PSNR range: 6 standard deviations of the signal, {_range(summary.halves)} in the mean\n")
+        parts.append(f"{count}, judged by halves, without truth: of half the dose; SNR after the best a*x+b")
+        parts += _rows(summary.halves, halves_columns)
+        if not brief:
+            parts.append(f"PSNR range: 6 standard deviations of the signal, {_range(summary.halves)} in the mean")
+        parts.append(_sides(summary) + "\n")
     if summary.agreement:
         told, true, deviation = (summary.agreement[name] for name in ("truth_free_error", "true_error", "deviation"))
         parts.append(f"error of the halves without truth {told:.4g}, with truth {true:.4g} ({100 * deviation:+.1f} %)")
@@ -138,6 +171,22 @@ def verdict(requirement: Requirement) -> str:
     return (
         f"{answer} than {requirement.than}: paired difference {scale * difference.mean:+.3f}{error}{unit} "
         f"over {difference.count} micrographs"
+    )
+
+
+def _counted(count: int, word: str, plural: str = "s") -> str:
+    return f"{count} {word}{plural * (count != 1)}"
+
+
+def _sides(summary: Summary) -> str:
+    sides = " and ".join(summary.directions)
+    text = f"denoised and judged by the other half: {sides}"
+    ratio = math.nan if summary.noise_ratio is None else summary.noise_ratio.mean
+    if 1 / EQUALLY_NOISY <= ratio <= EQUALLY_NOISY:
+        return text
+    return (
+        f"{text}; the noise of the even half has {ratio:.3g} times the variance of the odd one's, so that B and N cannot "
+        "be told apart; their sum can"
     )
 
 

@@ -25,6 +25,8 @@ _COLOURS = {
 }
 _SMOOTHING = 5
 """Rings that are averaged for a curve on paper: single ones scatter more than the curves differ."""
+_BEYOND_CHANCE = 3.0
+"""Where the signal, or an error, is not so many standard errors of the signal above 0, nothing is drawn."""
 
 
 def evaluation_curves(path: Path, truth: Sequence[TruthReport], halves: Sequence[HalvesReport]) -> None:
@@ -92,15 +94,20 @@ def _draw_halves(panels: Sequence[Any], reports: Sequence[HalvesReport]) -> None
     alike = [item for item in reports if item.frequency.shape == reports[0].frequency.shape]
     frequency = alike[0].frequency
     shown = slice(1, int(np.searchsorted(frequency, 0.5 + 1e-9)))
+    terms = len(alike) * _smooth(np.asarray(alike[0].count, float)[shown]) * _smoothing(len(frequency[shown]))
     for method in alike[0].rings:
         moments = mean_moments([item.rings[method] for item in alike])
         smooth = _smoothed(moments, shown)
         colour = _COLOURS.get(method)
-        panels[0].plot(frequency[shown], smooth.truth_correlation, label=method, color=colour)
-        error = np.asarray(smooth.error)
-        panels[1].plot(frequency[shown], np.where(error > 0, error, np.nan), label=method, color=colour)
-    signal = np.asarray(smooth.signal)
-    panels[1].plot(frequency[shown], np.where(signal > 0, signal, np.nan), label="signal", color="black", linestyle=":")
+        chance = _BEYOND_CHANCE * np.sqrt(smooth.input_variance * smooth.judge_variance / terms)
+        signal, error = np.asarray(smooth.signal), np.asarray(smooth.error)
+        known = np.where(signal > chance, smooth.truth_correlation, np.nan)
+        panels[0].plot(frequency[shown], known, label=method, color=colour)
+        panels[1].plot(frequency[shown], np.where(error > chance, error, np.nan), label=method, color=colour)
+    panels[1].plot(
+        frequency[shown], np.where(signal > chance, signal, np.nan), label="signal", color="black", linestyle=":"
+    )
+    panels[0].set_xlim(panels[1].get_xlim())
     panels[0].set_ylim(-0.1, 1.1)
     _thresholds(panels[0])
     _dress(panels[0], "FRC(De, Ro) / sqrt(FRC(Re, Ro)): correlation with the unknown truth")
@@ -114,10 +121,12 @@ def _smoothed(moments: HalvesMoments, shown: slice) -> HalvesMoments:
 
 
 def _smooth(curve: Curve) -> Curve:
-    if len(curve) < 8 * _SMOOTHING:
-        return curve
-    kernel = np.ones(_SMOOTHING)
+    kernel = np.ones(_smoothing(len(curve)))
     return np.convolve(curve, kernel, "same") / np.convolve(np.ones(len(curve)), kernel, "same")
+
+
+def _smoothing(rings: int) -> int:
+    return _SMOOTHING if rings >= 8 * _SMOOTHING else 1
 
 
 def _thresholds(axes: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cryoplug.core.atomic import PARTIAL_SUFFIX, fsync_folder, storage_errors, write_text
+from cryoplug.core.atomic import PARTIAL_SUFFIX, atomic_file, fsync_folder, storage_errors
 from cryoplug.errors import FormatError, MissingInputError, StorageError
 from cryoplug.store.layout import PatchRun, StoreLayout, check_count, check_equal_counts, storage_dtype
 from cryoplug.store.lock import OutputLock
@@ -267,7 +267,10 @@ def _publish_bins(folder: Path, manifest: Manifest) -> None:
                 elif not final.is_file():
                     raise StorageError(f"{final}: gone while the store was finished; run the convert with --overwrite")
         fsync_folder(folder)
-    write_text(folder / MANIFEST_NAME, manifest.to_json())
+    # One name in every run: what a killed one left is written over.
+    target = folder / MANIFEST_NAME
+    with atomic_file(target, partial=partial_name(folder, f"{MANIFEST_NAME}.new")) as stream, storage_errors(target):
+        stream.write(manifest.to_json().encode("utf-8", "surrogateescape"))
     with storage_errors(folder):
         journal_path(folder).unlink(missing_ok=True)
         fsync_folder(folder)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,21 @@ from cryoplug.errors import DivergedError
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.store.pairs import PairStore
 from cryoplug.training.average import WeightAverage
+from cryoplug.training.choice import Units, Verdict, judge_epoch, note_epoch, validation_units
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.device_loader import open_loader
 from cryoplug.training.draws import Draw
 from cryoplug.training.engine import Engine
 from cryoplug.training.loader import Batch, BatchLoader, closing_batches, crops_of_epoch, epoch_order
 from cryoplug.training.pace import Pace
-from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, EpochReport, Note, Progress
+from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, Comparison, EpochReport, Note, Progress
 from cryoplug.training.recipe import gave_up, is_done, learning_rate
 from cryoplug.training.run_folder import RunFolder
 from cryoplug.training.saver import Saver
 from cryoplug.training.split import Split
 from cryoplug.training.state import Position, pack_state, weights_of
 from cryoplug.training.steps import Steps, open_steps
-from cryoplug.training.validation import validate
+from cryoplug.training.validation import Validation, validate
 
 _PATCHES_NAMED = 8
 
@@ -101,7 +103,7 @@ class Training:
                 while not is_done(self.position, self.config):
                     self._run_epoch(loader, saver, progress)
         if gave_up(self.position, self.config):
-            best = self.position.best_epoch
+            best = self.position.lowest_epoch or self.position.best_epoch
             progress(Note(f"ended early: no epoch since {best} was better (--patience {self.config.patience})"))
 
     def _run_epoch(self, loader: BatchLoader, saver: Saver, progress: Progress) -> None:
@@ -112,10 +114,10 @@ class Training:
         train_seconds = time.perf_counter() - begin
         waited = loader.waited_s - waited_before
         patches = self.position.patches - patches_before
-        val_loss = self._validate(loader, saver)
+        validation = self._validate(loader, saver)
         self._finish_epoch(
             progress,
-            val_loss=val_loss,
+            validation=validation,
             samples_per_s=patches / train_seconds,
             waiting_for_data=min(1.0, waited / train_seconds),
             seconds=time.perf_counter() - begin,
@@ -200,7 +202,7 @@ class Training:
             self._queued.clear()
             self._failed = settled.failed
 
-    def _validate(self, loader: BatchLoader, saver: Saver) -> float | None:
+    def _validate(self, loader: BatchLoader, saver: Saver) -> Validation | None:
         def check(batch: Batch, number: int, loss: float) -> None:
             if not _finite(loss):
                 raise self._diverged("validation", number, batch, loss)
@@ -208,36 +210,44 @@ class Training:
 
         with contextlib.nullcontext() if self.average is None else self.average.in_the_network():
             return validate(
-                self.engine, loader, self.split.validation, max_batches=self.config.max_batches, check=check
+                self.engine,
+                loader,
+                self.split.validation,
+                units=self._units,
+                max_batches=self.config.max_batches,
+                check=check,
             )
 
     def _finish_epoch(
         self,
         progress: Progress,
         *,
-        val_loss: float | None,
+        validation: Validation | None,
         samples_per_s: float,
         waiting_for_data: float,
         seconds: float,
     ) -> None:
         position = self.position
         train_loss = position.loss_sum / position.patches
+        val_loss = None if validation is None else validation.loss
         judged = train_loss if val_loss is None else val_loss
-        best = position.best_loss is None or judged < position.best_loss
-        if best:
-            position.best_epoch, position.best_loss = position.epoch, judged
-            if self.folder is not None:
-                self.folder.save_best(position.epoch, self._checkpoint(train_loss, val_loss), judged)
+        unit_losses = [] if validation is None else list(validation.unit_losses)
+        lowest_before = position.lowest_epoch
+        verdict = judge_epoch(position, judged, unit_losses)
+        note_epoch(position, verdict, judged, unit_losses)
+        if verdict.kept and self.folder is not None:
+            self.folder.save_best(position.epoch, self._checkpoint(train_loss, val_loss), judged)
         report = EpochReport(
             epoch=position.epoch,
             train_loss=train_loss,
             val_loss=val_loss,
-            best=best,
+            best=verdict.kept,
             samples_per_s=round(samples_per_s, 3),
             seconds=round(seconds, 3),
             waiting_for_data=round(waiting_for_data, 4),
             checkpoint=self.best_folder(),
             loss_name=self.config.loss,
+            compared=self._compared(verdict, lowest_before, len(unit_losses)),
         )
         position.finish_epoch(report.record())
         if self.folder is not None:
@@ -246,6 +256,15 @@ class Training:
             self.folder.write_metrics(position.history)
             self.folder.keep_only(position.best_epoch or 0)
         progress(report)
+
+    @cached_property
+    def _units(self) -> Units | None:
+        return validation_units(self.store, self.config, self.split.validation)
+
+    def _compared(self, verdict: Verdict, lowest_before: int | None, count: int) -> Comparison | None:
+        if verdict.difference is None or lowest_before is None or self._units is None:
+            return None
+        return Comparison(lowest_before, verdict.difference, verdict.standard_error, count, self._units.kind)
 
     def save_state(self) -> None:
         """Save all that going on needs; nothing when the run is not saved."""

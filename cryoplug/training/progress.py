@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,28 @@ class BatchReport:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """The validation loss of an epoch against the lowest one before it, on the same held-out halves."""
+
+    epoch: int
+    """The epoch that it is compared with."""
+    difference: float
+    """Loss of this epoch less that of `epoch`, mean over the units: the difference of their errors to the truth."""
+    standard_error: float | None
+    """Of `difference`, over the units; None with a single one."""
+    units: int
+    """How many."""
+    unit: str
+    """``micrographs``, or ``patches`` where a single micrograph is held out."""
+
+    @property
+    def text(self) -> str:
+        """The words for people."""
+        error = "" if self.standard_error is None else f" +- {self.standard_error:.2g}"
+        return f"{self.difference:+.3g}{error} to epoch {self.epoch} over {self.units} {self.unit}"
+
+
+@dataclass(frozen=True)
 class EpochReport:
     """One finished epoch."""
 
@@ -57,7 +79,7 @@ class EpochReport:
     val_loss: float | None
     """Mean loss on the held-out patches after the epoch; None without validation."""
     best: bool
-    """Whether it is the best epoch so far."""
+    """Whether its checkpoint is kept: the loss is the lowest so far, or of halves no higher than its standard error."""
     samples_per_s: float
     """Training patches a second in this epoch."""
     seconds: float
@@ -68,6 +90,8 @@ class EpochReport:
     """Folder of the best checkpoint so far, when one is kept."""
     loss_name: str = "mse"
     """Which loss: ``mse``, ``l1`` or ``charbonnier``."""
+    compared: Comparison | None = None
+    """With halves, from the second epoch on: how it stands to the lowest loss before."""
 
     def record(self) -> dict[str, Any]:
         """Return the line of ``metrics.jsonl`` and of ``--json``; losses that were not measured are left out."""
@@ -82,14 +106,19 @@ class EpochReport:
             "seconds": self.seconds,
             "waiting_for_data": self.waiting_for_data,
             "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
+            **({} if self.compared is None else {"compared": asdict(self.compared)}),
         }
 
     @staticmethod
     def from_record(record: dict[str, Any]) -> EpochReport:
         """Rebuild what `record` returned."""
         kept = {key: value for key, value in record.items() if not key.endswith("_rmse")}
-        folder = kept.pop("checkpoint", None)
-        return EpochReport(**{"val_loss": None, **kept}, checkpoint=None if folder is None else Path(folder))
+        folder, compared = kept.pop("checkpoint", None), kept.pop("compared", None)
+        return EpochReport(
+            **{"val_loss": None, **kept},
+            checkpoint=None if folder is None else Path(folder),
+            compared=None if compared is None else Comparison(**compared),
+        )
 
     @property
     def text(self) -> str:
@@ -101,9 +130,13 @@ class EpochReport:
         line = f"epoch {self.epoch}: train {shown(self.train_loss)}"
         if self.val_loss is not None:
             line += f", validation {shown(self.val_loss)}"
+        if self.compared is not None:
+            line += f" ({self.compared.text})"
         line += f", {self.samples_per_s:.1f} samples/s"
         if self.waiting_for_data >= 0.05:
             line += f", waiting for data {100 * self.waiting_for_data:.0f} %"
+        if self.best and self.compared is not None and self.compared.difference >= 0:
+            return line + ", kept: not worse by more than the error"
         return line + (", best so far" if self.best else "")
 
 

@@ -48,9 +48,10 @@ def is_done(position: Position, config: TrainConfig) -> bool:
 
 def gave_up(position: Position, config: TrainConfig) -> bool:
     """Tell whether the run ends before its last epoch for want of improvement."""
-    if config.patience is None or position.best_epoch is None or _is_complete(position, config):
+    lowest = position.lowest_epoch or position.best_epoch
+    if config.patience is None or lowest is None or _is_complete(position, config):
         return False
-    return position.epoch - 1 - position.best_epoch >= config.patience
+    return position.epoch - 1 - lowest >= config.patience
 
 
 def _is_complete(position: Position, config: TrainConfig) -> bool:

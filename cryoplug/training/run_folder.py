@@ -158,7 +158,7 @@ class RunFolder:
             for item in self.epochs():
                 if item != kept:
                     shutil.rmtree(item)
-            for folder in (self.path, self.path / "resume"):
+            for folder in (self.path, self.path / "resume", kept):
                 for item in folder.glob(f".*{PARTIAL_SUFFIX}"):
                     if item.is_dir():
                         shutil.rmtree(item)

@@ -42,9 +42,13 @@ class Position:
     first_batch_loss: float | None = None
     """Loss of the very first batch, before any step."""
     best_epoch: int | None = None
-    """Epoch of the lowest loss so far."""
+    """Epoch whose checkpoint is kept; see `cryoplug.training.choice`."""
     best_loss: float | None = None
-    """That loss: validation, or training without validation."""
+    """Its loss: validation, or training without validation."""
+    lowest_epoch: int | None = None
+    """Epoch of the lowest loss so far; with halves a later one may be kept."""
+    lowest_units: list[float] = field(default_factory=list)
+    """Its loss on each held-out micrograph; empty unless the pairs are halves."""
     planned_steps: int | None = None
     """Steps of the whole run, where ``--minutes`` decides and their speed is known."""
     history: list[dict[str, Any]] = field(default_factory=list)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
+from cryoplug.training.choice import Units
 from cryoplug.training.engine import Engine
 from cryoplug.training.loader import Batch, BatchLoader, closing_batches
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What the held-out patches said."""
+
+    loss: float
+    """Mean over the patches, each counted alike."""
+    unit_losses: tuple[float, ...] = ()
+    """Mean over the patches of each unit that was looked at; empty without units."""
 
 
 def validate(
@@ -15,10 +27,11 @@ def validate(
     loader: BatchLoader,
     indices: np.ndarray,
     *,
+    units: Units | None = None,
     max_batches: int | None,
     check: Callable[[Batch, int, float], None],
-) -> float | None:
-    """Return the mean loss over the held-out patches, each patch counted alike; None when there are none.
+) -> Validation | None:
+    """Measure the loss on the held-out patches; None when there are none.
 
     Parameters
     ----------
@@ -26,17 +39,35 @@ def validate(
         The network and the data.
     indices
         Patches in ascending order; never shuffled, never augmented.
+    units
+        How they are grouped; None: not at all.
     max_batches
         Look at no more batches than this.
     check
         Called after each batch with the batch, its number from 1 and its loss: refuses a loss that is not finite, and
         heeds signals.
     """
-    total, seen = 0.0, 0
+    seen = 0
+    of_patch = np.zeros(len(indices), int) if units is None else units.of_patch
+    sums, counts = (np.zeros(int(of_patch[-1]) + 1 if len(of_patch) else 0) for _ in range(2))
     with closing_batches(loader.batches(indices, limit=max_batches)) as batches:
         for number, batch in enumerate(batches, start=1):
-            loss = engine.loss(batch.noisy, batch.clean)
-            check(batch, number, loss)
-            total += loss * len(batch.indices)
-            seen += len(batch.indices)
-    return total / seen if seen else None
+            of_row = of_patch[seen : seen + len(batch.indices)]
+            for unit, rows in _runs(of_row):
+                loss = engine.loss(batch.noisy[rows], batch.clean[rows])
+                check(batch, number, loss)
+                sums[unit] += loss * (rows.stop - rows.start)
+            np.add.at(counts, of_row, 1)
+            seen += len(of_row)
+    if not seen:
+        return None
+    looked_at = counts > 0
+    means = () if units is None else tuple(float(value) for value in sums[looked_at] / counts[looked_at])
+    return Validation(float(sums.sum()) / seen, means)
+
+
+def _runs(units: np.ndarray) -> Iterator[tuple[int, slice]]:
+    """Cut the rows of a batch where the unit changes."""
+    starts = np.flatnonzero(np.diff(units, prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], len(units)], strict=True):
+        yield int(units[start]), slice(int(start), int(stop))

@@ -16,6 +16,7 @@ from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.pipeline import run_pipeline
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.workflows.denoise_gpus import denoise_in_processes, requests_for
+from cryoplug.workflows.denoise_halves import exposures, pair_prover
 from cryoplug.workflows.denoise_request import DenoiseRequest
 from cryoplug.workflows.denoise_star import OutputStar
 from cryoplug.workflows.denoise_work import Note, Progress, RecordsBefore, Work, shared_jobs
@@ -102,6 +103,7 @@ class _Run:
             strength=_shown(self.regrid.strength),
             merge_highres=_shown(self.regrid.merge_highres_angstrom),
             precision=request.precision,
+            halves="yes" if request.halves else "no",
         )
         self.details: dict[str, Any] = {
             "model": checkpoint.model_id,
@@ -120,11 +122,12 @@ class _Run:
         if request.star is not None and request.star.absolute() == journal.absolute():
             raise UsageError(f"--star {request.star}: this is the name of the journal; choose another name")
         self.planner = OutputPlanner(request.output, reserved=reserved)
+        self.journal = Journal(journal, self.details)
         self.work = Work(
             self.settings,
             overwrite=request.overwrite,
             claims=self.claims,
-            journal=Journal(journal, self.details),
+            journal=self.journal,
             progress=self.progress,
             before=self.before,
         )
@@ -133,6 +136,8 @@ class _Run:
         """Denoise what is there."""
         request = self.request
         micrographs = without_own_outputs(discover(request.inputs), request.output, named=request.inputs)
+        if request.halves:
+            micrographs = exposures(micrographs)
         if not micrographs:
             raise InputError(
                 f"{request.output}: everything that was found is a result of an earlier run; name raw files"
@@ -191,8 +196,9 @@ class _Run:
             max_memory_bytes=request.max_memory_bytes,
             note=self.note,
         )
-        self.details["device"] = str(denoiser.device)
-        self.details["precision"] = denoiser.network.precision
+        how = {"device": str(denoiser.device), "precision": denoiser.network.precision}
+        self.details |= how
+        self.journal.tell(**how)
         label = f"cryoplug {cryoplug.__version__} {checkpoint.model_id} sha256:{checkpoint.sha256[:12]}"
         if self.regrid.angpix is not None:
             label += f" {self.regrid.angpix:g}A/px"
@@ -203,6 +209,21 @@ class _Run:
         if not self.regrid.does_nothing and request.max_memory_bytes is not None:
             self.note(
                 "--max-memory does not count micrographs that --angpix, --strength and --merge-highres hold in memory"
+            )
+        if request.halves:
+            from cryoplug.inference.halves import run_halves
+
+            return run_halves(
+                jobs,
+                denoiser,
+                label=f"{label} halves",
+                begin=self.work.begin,
+                finish=self.work.finish,
+                prove=pair_prover(),
+                should_stop=self.should_stop,
+                dtype=self.settings.dtype,
+                regrid=self.regrid,
+                gave_up=self._give_up,
             )
         return run_pipeline(
             jobs,

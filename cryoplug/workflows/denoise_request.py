@@ -39,6 +39,8 @@ class DenoiseRequest:
     """Part of the denoised image in the result; the rest is raw."""
     merge_highres: float | None = None
     """Resolution in angstrom beyond which Fourier terms are raw; None: none are."""
+    halves: bool = False
+    """Denoise every exposure by its two halves, which must be at hand, and their sum."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     gpu: tuple[int, ...] = ()
@@ -89,6 +91,8 @@ class DenoiseRequest:
         for name, value in (("poll", self.poll_s), ("settle", self.settle_s), ("idle-exit", self.idle_exit_s)):
             if value is not None and not (math.isfinite(value) and value >= 0):
                 problems.append(f"--{name} {value} (allowed: seconds, 0 or more)")
+        if self.halves and self.watch:
+            problems.append("--halves with --watch: halves may come later than their micrograph; give one of the two")
         if self.idle_exit_s is not None and not self.watch:
             problems.append("--idle-exit belongs to --watch; give both")
         if self.precision not in PRECISIONS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from cryoplug.core.atomic import remove_rests
 from cryoplug.errors import FormatError, UsageError
 from cryoplug.formats.mrc import read_header
 from cryoplug.formats.star import StarFile, read_star
@@ -48,6 +49,8 @@ class OutputStar:
         self._written: tuple[tuple[Path, ...], _State | None] = ((), None)
         check_no_input([path], [Path(text) for text in request.inputs if "\0" not in text])
         check_star_is_ours(path, self._record, overwrite=request.overwrite)
+        for written in (path, self._record):
+            remove_rests(written)
 
     def check(self, planned: Sequence[PlannedOutput]) -> None:
         """Raise `UsageError` when it cannot be made of these micrographs, or would overwrite one."""

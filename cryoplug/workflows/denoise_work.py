@@ -109,10 +109,14 @@ class Work:
             self._claims.release(item.claim)
             return None
         micrograph = item.micrograph
+        halves = None
+        if self._settings.halves == "yes":
+            assert micrograph.even is not None and micrograph.odd is not None
+            halves = micrograph.even, micrograph.odd
         # Taken before anything is read: a micrograph that changes meanwhile is redone by the next run.
         self._items[item.target] = item, new_record(item, self._settings)
         self.in_work.add(item.target)
-        return DenoiseJob(micrograph.path, item.target, micrograph.pixel_size_angstrom, micrograph.section)
+        return DenoiseJob(micrograph.path, item.target, micrograph.pixel_size_angstrom, micrograph.section, halves)
 
     def begin(self, job: DenoiseJob) -> None:
         """Note on the disk that an output is being written."""

@@ -18,7 +18,7 @@ from cryoplug.errors import InputError, Stopped, UsageError
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.reports.evaluation import Summary, summarize, table
 from cryoplug.workflows.evaluate_inputs import list_subjects
-from cryoplug.workflows.evaluate_measure import Denoise, Measured, Measurer
+from cryoplug.workflows.evaluate_measure import Measured, Measurer
 from cryoplug.workflows.evaluate_request import EvaluateRequest
 
 __all__ = ["JSON_NAME", "TEXT_NAME", "EvaluateRequest", "EvaluationResult", "evaluate"]
@@ -121,10 +121,13 @@ def evaluate(
 def _measurer(request: EvaluateRequest, about: dict[str, Any], note: Note) -> Measurer:
     if request.checkpoint is None:
         about["denoised"] = "given files"
-        return Measurer(request, None, lambda shape: ((), ()))
+        return Measurer(request, None)
     checkpoint = load_checkpoint(request.checkpoint)
     from cryoplug.inference.denoiser import Denoiser
+    from cryoplug.inference.regrid import Regrid
+    from cryoplug.workflows.evaluate_measure import AppliedCheckpoint
 
+    regrid = Regrid((checkpoint.angpix if request.angpix is None else request.angpix) or None)
     denoiser = Denoiser(
         checkpoint,
         device=request.device,
@@ -138,10 +141,10 @@ def _measurer(request: EvaluateRequest, about: dict[str, Any], note: Note) -> Me
         checkpoint=request.checkpoint,
         checkpoint_sha256=checkpoint.sha256,
         normalize=denoiser.normalize,
+        angpix=regrid.angpix,
         device=str(denoiser.device),
     )
-    denoise: Denoise = denoiser.denoise
-    return Measurer(request, denoise, denoiser.tile_borders)
+    return Measurer(request, AppliedCheckpoint(denoiser, regrid))
 
 
 def _summary(request: EvaluateRequest, measured: Sequence[Measured]) -> Summary:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +13,6 @@ from cryoplug.errors import PixelError, ShapeError
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.metrics.baselines import gaussian_blur
 from cryoplug.metrics.evaluation import (
-    DENOISED,
     Agreement,
     HalvesReport,
     TruthReport,
@@ -22,20 +20,52 @@ from cryoplug.metrics.evaluation import (
     choose_directions,
     score_against_truth,
     score_halves,
+    score_noise,
 )
-from cryoplug.metrics.hallucination import Hallucination, hallucinate, noise_spectrum, synthesize_noise
-from cryoplug.metrics.linear import fit_baselines
-from cryoplug.metrics.rings import Rings
+from cryoplug.metrics.hallucination import Hallucination
 from cryoplug.metrics.seams import seam_ratio
 from cryoplug.workflows.discovered import DiscoveredMicrograph
 from cryoplug.workflows.evaluate_inputs import Subject
 from cryoplug.workflows.evaluate_request import EvaluateRequest
 from cryoplug.workflows.pair_proof import PairProof
 
-Denoise = Callable[[np.ndarray], ImageF32]
-Borders = Callable[[tuple[int, int]], tuple[tuple[int, ...], tuple[int, ...]]]
+if TYPE_CHECKING:
+    from cryoplug.inference.denoiser import Denoiser
+    from cryoplug.inference.regrid import Regrid
+
 LEAST_SIDE_PX = 32
 """Rings and fits say nothing about smaller images."""
+
+
+class AppliedCheckpoint:
+    """A checkpoint that denoises whole images in memory, as ``cryoplug denoise`` does.
+
+    Parameters
+    ----------
+    denoiser
+        The network.
+    regrid
+        What is done around it.
+    """
+
+    def __init__(self, denoiser: Denoiser, regrid: Regrid) -> None:
+        self._denoiser = denoiser
+        self._regrid = regrid
+
+    def denoise(self, image: np.ndarray, pixel_size_angstrom: float | None) -> ImageF32:
+        """Denoise one image ``(y, x)``."""
+        from cryoplug.inference.regrid import denoise_regridded
+
+        return denoise_regridded(self._denoiser, image, self._regrid, pixel_size_angstrom=pixel_size_angstrom)
+
+    def borders(
+        self, image: np.ndarray, pixel_size_angstrom: float | None
+    ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """Give the first rows and columns of tiles; None where the network works on another grid than the image's."""
+        shape = (int(image.shape[0]), int(image.shape[1]))
+        if not self._regrid.plan(shape, pixel_size_angstrom, path=Path("<array>")).does_nothing:
+            return None
+        return self._denoiser.tile_borders(shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +107,7 @@ class Measured:
                 "directions": halves.directions,
                 "signal": halves.signal,
                 "raw_correlation": halves.raw_correlation,
+                "noise_ratio": halves.noise_ratio,
                 "gaussian_sigma_px": halves.gaussian_sigma_px,
                 **halves.scores,
             },
@@ -94,16 +125,13 @@ class Measurer:
     ----------
     request
         What was asked for.
-    denoise
-        The checkpoint, applied; None for files that were denoised elsewhere.
-    borders
-        Where it has its tile borders.
+    checkpoint
+        The checkpoint to apply; None for files that were denoised elsewhere.
     """
 
-    def __init__(self, request: EvaluateRequest, denoise: Denoise | None, borders: Borders) -> None:
+    def __init__(self, request: EvaluateRequest, checkpoint: AppliedCheckpoint | None) -> None:
         self._request = request
-        self._denoise = denoise
-        self._borders = borders
+        self._checkpoint = checkpoint
         self._proof = PairProof(halves=True, accept_unproven=request.accept_unproven)
 
     def measure(self, subject: Subject) -> Measured:
@@ -134,7 +162,7 @@ class Measurer:
         if clean is not None:
             panels["truth"] = clean
         seen = None
-        if self._denoise is not None:
+        if self._checkpoint is not None:
             seen, panels["denoised noise"] = self._hallucinate(images, shown)
         return Measured(
             name=subject.name,
@@ -144,7 +172,7 @@ class Measurer:
             truth=truth,
             agreement=agreement,
             hallucination=seen,
-            seam=self._seam(shown),
+            seam=self._seam(shown, images.pixel_size_angstrom),
             remarks=tuple(remarks),
             panels=panels,
         )
@@ -161,8 +189,9 @@ class Measurer:
         if raw is None:
             return None, (None, None)
         made: tuple[Any, Any]
-        if self._denoise is not None:
-            made = self._denoise(raw[0]), self._denoise(raw[1])
+        if self._checkpoint is not None:
+            size = images.pixel_size_angstrom
+            made = self._checkpoint.denoise(raw[0], size), self._checkpoint.denoise(raw[1], size)
         else:
             made = images.denoised_even, images.denoised_odd
             if made[0] is None:
@@ -176,7 +205,7 @@ class Measurer:
         if images.clean is None:
             return None, None
         noisy = images.noisy
-        if self._denoise is None:
+        if self._checkpoint is None:
             made = images.denoised
             if made is None or noisy is None:
                 return None, None
@@ -185,13 +214,13 @@ class Measurer:
                 assert images.halves is not None
                 noisy = images.halves[0] + images.halves[1]
                 images.noisy = noisy
-            made = self._denoise(noisy)
+            made = self._checkpoint.denoise(noisy, images.pixel_size_angstrom)
         _check_output(made, images.shape)
         return score_against_truth(noisy, images.clean, made), made
 
     def _hallucinate(self, images: _Images, shown: ImageF32) -> tuple[dict[str, Hallucination], np.ndarray]:
-        assert self._denoise is not None
-        rings = Rings.of(images.shape)
+        checkpoint = self._checkpoint
+        assert checkpoint is not None
         by_truth = images.noisy is not None and images.clean is not None
         if by_truth:
             raw, other = images.noisy, images.clean
@@ -199,21 +228,21 @@ class Measurer:
             assert images.halves is not None
             raw, other = images.halves
         assert raw is not None and other is not None
-        power = noise_spectrum(raw, other, rings, other_is_truth=by_truth)
-        noise = synthesize_noise(power, rings, mean=float(raw.mean(dtype=np.float64)), seed=0)
-        blur = fit_baselines(raw, other, judge_is_truth=by_truth).filters["gaussian"]
-        found, output = hallucinate(noise, self._denoise, denoised=shown)
-        plain, _ = hallucinate(noise, blur, denoised=blur(raw))
-        return {DENOISED: found, "gaussian": plain}, output
+        size = images.pixel_size_angstrom
+        return score_noise(raw, other, shown, lambda image: checkpoint.denoise(image, size), other_is_truth=by_truth)
 
-    def _seam(self, image: ImageF32) -> float | None:
-        if self._denoise is not None:
-            rows, columns = self._borders((image.shape[0], image.shape[1]))
+    def _seam(self, image: ImageF32, pixel_size_angstrom: float | None) -> float | None:
+        borders = None
+        if self._checkpoint is not None:
+            borders = self._checkpoint.borders(image, pixel_size_angstrom)
         elif self._request.tile:
-            rows, columns = (tuple(range(0, side, self._request.tile)) for side in image.shape)
-        else:
+            borders = (
+                tuple(range(0, image.shape[0], self._request.tile)),
+                tuple(range(0, image.shape[1], self._request.tile)),
+            )
+        if borders is None:
             return None
-        ratio = seam_ratio(image, rows, columns)
+        ratio = seam_ratio(image, *borders)
         return None if np.isnan(ratio) else ratio
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,8 @@ class EvaluateRequest:
     """A baseline that must be beaten."""
     normalize: str | None = None
     """Instead of the checkpoint's own."""
+    angpix: float | None = None
+    """Pixel size in angstrom that the network sees; 0: the micrograph's own; None: as `cryoplug denoise` does."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     tile: int = 0
@@ -67,6 +70,10 @@ class EvaluateRequest:
         ):
             if value not in allowed:
                 problems.append(f"{flag} {value!r} (allowed: {', '.join(filter(None, allowed))})")
+        if self.angpix is not None and not (math.isfinite(self.angpix) and self.angpix >= 0):
+            problems.append(
+                f"--angpix {self.angpix} (allowed: a pixel size in angstrom, or 0 for the micrograph's own)"
+            )
         for flag, number in (("--tile", self.tile), ("--threads", self.threads)):
             if number < 0:
                 problems.append(f"{flag} {number} (allowed: 0 or more)")

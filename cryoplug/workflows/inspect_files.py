@@ -13,9 +13,10 @@ from cryoplug.core.results import Finding
 from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import FormatError, InputError
 from cryoplug.formats.cs import cs_images
-from cryoplug.formats.mrc_header import examine, open_for_reading, read_head
+from cryoplug.formats.mrc_header import examine, read_head
+from cryoplug.formats.opening import open_for_reading
 from cryoplug.formats.registry import format_of, open_movie
-from cryoplug.formats.star import ImageTable, StarFile, image_table, read_star
+from cryoplug.formats.star import IMAGE_COLUMNS, ImageTable, StarFile, image_table, read_star
 from cryoplug.workflows.discovery import discover
 from cryoplug.workflows.inspection import Inspection
 
@@ -140,14 +141,15 @@ def inspect_cs(path: Path) -> Inspection:
 
 
 def _images(star: StarFile, findings: list[Finding]) -> ImageTable | None:
+    listed = any(column in block.columns for block in star.blocks for column in IMAGE_COLUMNS)
+    if not listed:
+        message = f"no table names micrographs, movies or images ({', '.join(IMAGE_COLUMNS)}), "
+        findings.append(Finding("note", "tables", f"{message}so convert and denoise cannot take it as input"))
+        return None
     try:
         return image_table(star, "either")
-    except FormatError:
-        message = (
-            "no table names micrographs, movies or images (rlnMicrographName, rlnMicrographMovieName, rlnImageName), "
-            "so convert and denoise cannot take it as input"
-        )
-        findings.append(Finding("note", "tables", message))
+    except FormatError as error:
+        findings.append(Finding("error", "tables", str(error).removeprefix(f"{star.path}: ")))
     except InputError as error:
         findings.append(Finding("error", "pixel size", str(error).removeprefix(f"{star.path}: ")))
     return None

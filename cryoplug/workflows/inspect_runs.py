@@ -175,7 +175,10 @@ def _check_metrics(metrics: list[dict[str, Any]], best: Path | None, findings: l
         return
     kept, lowest = losses[number], min(losses, key=lambda epoch: losses[epoch])
     written = read_loss(best)
-    if losses[lowest] < kept:
+    of_kept = next(record for record in metrics if record["epoch"] == number)
+    # Of halves the latest epoch is kept that its held-out micrographs cannot tell from the lowest.
+    chosen = of_kept.get("best") is True and isinstance(of_kept.get("compared"), dict)
+    if losses[lowest] < kept and not chosen:
         message = f"loss {kept:.8f}, but epoch {lowest} had {losses[lowest]:.8f}; the best one is lost, train again"
         findings.append(Finding("warning", best.name, message))
     # loss.txt has eight decimals.

@@ -35,6 +35,10 @@ class Journal:
         self._path = path
         self._common = {**common, "host": socket.gethostname(), "pid": os.getpid()}
 
+    def tell(self, **common: Any) -> None:
+        """Put further fields into every line from now on."""
+        self._common.update(common)
+
     def append(self, result: FileResult) -> None:
         """Add a line.
 

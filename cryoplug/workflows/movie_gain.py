@@ -15,6 +15,7 @@ from cryoplug.core.gain import DefectRepair, Gain, check_defects, check_gain, pa
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.errors import FormatError, ShapeError
 from cryoplug.formats import registry
+from cryoplug.formats.opening import read_errors
 from cryoplug.workflows.motion import Motion
 
 _FROM_THE_TOP = frozenset({"tiff", "dm"})
@@ -173,7 +174,7 @@ def _read_image(path: Path) -> ImageF32:
 
 def _read_list(path: Path) -> str | None:
     """Give the text of a list of defects; None when the file is an image."""
-    with registry.read_errors(path), path.open("rb") as stream:
+    with read_errors(path), path.open("rb") as stream:
         head = stream.read(4096)
         if b"\0" in head:
             return None

@@ -22,6 +22,7 @@ from cryoplug.core.gain import DefectRepair, Gain, centre_window, gain_complaint
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
 from cryoplug.errors import FormatError, InputError, PairingError
 from cryoplug.formats import registry
+from cryoplug.formats.opening import read_errors
 from cryoplug.workflows.motion import Motion, motion_beside, read_motion
 from cryoplug.workflows.movie_gain import MovieFormat, RunGain
 from cryoplug.workflows.pairing import PairedInput
@@ -86,7 +87,7 @@ class MovieSummer:
             The gain reference is turned, mirrored, inverted, or applied before: see `gain_complaint`.
         """
         path = item.noisy.path
-        with registry.open_movie(path) as movie, registry.read_errors(path):
+        with registry.open_movie(path) as movie, read_errors(path):
             if movie.frame_count < 2:
                 raise InputError(f"{path}: one frame; the halves of a movie need two or more; leave it out")
             layout = MovieFormat(path, movie.frame_shape)

@@ -39,6 +39,8 @@ class Settings:
     """Part of the denoised image."""
     merge_highres: str = "none"
     """Resolution beyond which Fourier terms are raw; ``none``: nowhere."""
+    halves: str = "no"
+    """Whether both halves of each exposure went through the network, too: ``yes`` or ``no``."""
     precision: str = "auto"
     """What was asked for; ``auto`` chooses by network and device, within the tolerance that is documented for it."""
 

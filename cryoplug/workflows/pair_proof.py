@@ -23,6 +23,8 @@ BEYOND_OTHERS = 3.0
 """Standard errors by which it must exceed that with the exposure before: all exposures share the detector's pattern."""
 FIXED_PATTERN = 0.05
 """Correlation near Nyquist that is worth a warning."""
+FINE_PIXEL_ANGSTROM = 3.0
+"""Coarser pixels show particles up to Nyquist, so that a correlation there is no pattern of the detector."""
 SAME_IMAGE = 0.9
 """Correlation near Nyquist that two exposures of any detector cannot have."""
 _PIXEL_SIZE_TOLERANCE = 0.01
@@ -106,7 +108,8 @@ class PairProof:
                 f"{one.path} and {two.path} are one image: {_near_nyquist(high)}, where halves share nothing; "
                 "a network would learn to do nothing; give the other half"
             )
-        if high is not None and high.value > FIXED_PATTERN and high.significance > BEYOND_CHANCE:
+        coarse = (one.pixel_size_angstrom or 0.0) > FINE_PIXEL_ANGSTROM
+        if high is not None and not coarse and high.value > FIXED_PATTERN and high.significance > BEYOND_CHANCE:
             remarks.append(
                 f"fixed pattern: {_near_nyquist(high)} (above {FIXED_PATTERN:g}); "
                 "gain, dust or hot pixels that both halves share are learnt as signal"

@@ -5,13 +5,28 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from cryoplug.errors import InputError, StorageError
-from cryoplug.formats.mrc_header import HEADER_BYTES, SUPPORTED_MODES, examine, open_for_reading, read_head, row_bytes
+from cryoplug.formats.mrc_header import HEADER_BYTES, SUPPORTED_MODES, examine, read_head, row_bytes
+from cryoplug.formats.opening import open_for_reading
 from cryoplug.formats.registry import formats
 
-State = tuple[int, int]
-"""Size in bytes and time of the last change in nanoseconds: compared for equality only, never with a clock."""
+
+class State(NamedTuple):
+    """How a file stands; compared for equality only, never with a clock."""
+
+    size_bytes: int
+    """Its length."""
+    mtime_ns: int
+    """When its content changed, as far as programs tell: a transfer may keep the time of the original."""
+    ctime_ns: int
+    """When the kernel last saw it change in any way, permissions included."""
+
+    @property
+    def content(self) -> tuple[int, int]:
+        """What the record of a finished output compares."""
+        return self.size_bytes, self.mtime_ns
 
 
 class Settling:
@@ -41,7 +56,7 @@ class Settling:
             self._seen.pop(path, None)
             return None, False
         now = time.monotonic()
-        state = (status.st_size, status.st_mtime_ns)
+        state = State(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         before = self._seen.get(path)
         if before is None or before[0] != state:
             self._seen[path] = (state, now)

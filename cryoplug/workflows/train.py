@@ -21,6 +21,7 @@ from cryoplug.models.registry import model_spec
 from cryoplug.store.pairs import PairStore, open_store
 
 if TYPE_CHECKING:
+    from cryoplug.reports.evaluation import Summary
     from cryoplug.training.config import TrainConfig
     from cryoplug.training.progress import EpochReport, Event
     from cryoplug.training.run_folder import RunFolder
@@ -49,6 +50,8 @@ class TrainRequest:
     """Go on with an earlier run, also for more epochs than it was asked for."""
     overwrite: bool = False
     """Forget an earlier run in the same folder."""
+    evaluate: bool = True
+    """Whether the kept checkpoint is evaluated on what was held out, when the run ends and is saved."""
     recipe: str = "founding"
     """What fills in the fields of `config` that are not `given`; see `cryoplug.training.presets.with_recipe`."""
     given: frozenset[str] = frozenset()
@@ -72,7 +75,7 @@ class TrainResult:
     epochs: tuple[EpochReport, ...]
     """Every finished epoch, those of earlier parts of the run included."""
     best_epoch: int
-    """The epoch with the lowest loss."""
+    """The epoch that is kept: of the lowest loss, or of halves the latest that cannot be told from it."""
     best_loss: float
     """Its validation loss; its training loss without validation."""
     first_batch_loss: float
@@ -81,6 +84,8 @@ class TrainResult:
     """The best epoch's folder; None without ``--save``."""
     already_finished: bool
     """Whether an earlier run had done it all."""
+    evaluation: Summary | None = None
+    """Of the kept checkpoint, when this call measured it."""
 
 
 def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResult:
@@ -225,7 +230,7 @@ def _train(
             engine=engine,
             optimizer=optimizer,
             position=position,
-            checkpoint_head=_checkpoint_head(request, store, identity),
+            checkpoint_head=_checkpoint_head(request, store, split, identity),
             environment=environment,
             folder=folder,
             device=device,
@@ -245,8 +250,13 @@ def _train(
             folder.write_validation_indices(write_indices(split.validation))
         if not already_finished:
             training.run(lambda event: _forward(event, folder, training, progress), interrupts)
+    evaluation = None
     if folder is not None:
         folder.write_request(_run_record(request, identity, environment, finished=True))
+        if request.evaluate:
+            evaluation = _evaluate(
+                folder.epoch_folder(position.best_epoch or 0), store, split, config, progress, interrupts
+            )
     assert position.best_epoch is not None and position.best_loss is not None
     assert position.first_batch_loss is not None
     return TrainResult(
@@ -256,6 +266,33 @@ def _train(
         first_batch_loss=position.first_batch_loss,
         checkpoint=training.best_folder(),
         already_finished=already_finished,
+        evaluation=evaluation,
+    )
+
+
+def _evaluate(
+    epoch_folder: Path,
+    store: PairStore,
+    split: Split,
+    config: TrainConfig,
+    progress: Callable[[Event], None],
+    interrupts: Interrupts,
+) -> Summary | None:
+    """Evaluate the kept checkpoint unless an earlier run did."""
+    from cryoplug.training.choice import pairs_are_halves
+    from cryoplug.training.progress import Note
+    from cryoplug.workflows.train_evaluation import evaluate_kept, has_evaluation
+
+    if has_evaluation(epoch_folder):
+        return None
+    return evaluate_kept(
+        epoch_folder,
+        store,
+        split.validation,
+        config,
+        halves=pairs_are_halves(store, config),
+        interrupts=interrupts,
+        note=lambda text: progress(Note(text)),
     )
 
 
@@ -347,9 +384,13 @@ def _load_init(path: Path, model: str) -> Checkpoint:
     return checkpoint
 
 
-def _checkpoint_head(request: TrainRequest, store: PairStore, identity: dict[str, Any]) -> Checkpoint:
+def _checkpoint_head(request: TrainRequest, store: PairStore, split: Split, identity: dict[str, Any]) -> Checkpoint:
+    from cryoplug.workflows import train_appearance
+
     manifest = store.manifest
     details = {"data_fingerprint": identity["data"], "training": identity, "software": _software()}
+    if request.save and (seen := train_appearance.appearance_of_store(store, split.train)) is not None:
+        details[train_appearance.FIELD] = seen
     if manifest is not None:
         details["pairs"] = manifest.pairs
         if manifest.angpix is not None:

@@ -21,6 +21,8 @@ from cryoplug.workflows.discovery import discover
 from cryoplug.workflows.outputs import OutputPlanner, PlannedOutput, without_own_outputs
 from cryoplug.workflows.settling import Settling, State, missing_bytes
 
+LOOKED_AT_AGAIN = 1000
+"""Finished micrographs that are looked at again at each look: a network disk gives some thousand answers a second."""
 _Key = tuple[Path, int | None]
 
 
@@ -39,8 +41,17 @@ class _Known:
     """A micrograph that was seen at some look."""
 
     item: PlannedOutput
-    given_out: State | None = None
-    """How the file was when it was worked on last: only a change makes a failed one be tried again."""
+    dealt_with: State | None = None
+    """How the file was when it was worked on, skipped or refused last."""
+
+    def is_new(self, state: State, *, failed: bool) -> bool:
+        """Tell whether the file is another one than that which was dealt with.
+
+        A failed one is tried again when anything about it changed, a finished one when its content did.
+        """
+        if self.dealt_with is None or failed:
+            return state != self.dealt_with
+        return state.content != self.dealt_with.content
 
 
 class Watch:
@@ -73,6 +84,8 @@ class Watch:
         self._listed: list[_Key] = []
         self._refused: set[_Key] = set()
         self._told: set[str] = set()
+        self._turn = 0
+        self._changed: set[_Key] = set()
         self._last_event = time.monotonic()
 
     @property
@@ -97,10 +110,12 @@ class Watch:
                     continue
                 got = self._work.claim(known.item)
                 if isinstance(got, DenoiseJob):
-                    known.given_out = state
+                    known.dealt_with = state
                     yield got
                 elif got is not None:
                     self._say(f"{got} works on this output folder too; its micrographs are left to it")
+                else:
+                    known.dealt_with = state
                 self._last_event = time.monotonic()
             else:
                 if self._is_over():
@@ -126,21 +141,38 @@ class Watch:
             self._last_event = time.monotonic()
         self._take_in(self._discover())
         ready: list[tuple[_Known, State]] = []
-        for key in self._listed:
+        for key in self._to_look_at():
             known = self._known[key]
             result = self._work.results.get(known.item.target)
-            if known.item.target in self._work.in_work or (result is not None and result.status != "failed"):
-                continue
             state, settled = self._settling.look(known.item.micrograph.path)
-            if result is not None and known.given_out is None:
-                known.given_out = state  # refused before it was looked at
-            if state is None or state == known.given_out:
+            if result is not None and known.dealt_with is None:
+                known.dealt_with = state  # skipped or refused before it was looked at
+            if state is None or not known.is_new(state, failed=result is None or result.status == "failed"):
+                self._changed.discard(key)
                 continue
+            if result is not None:
+                self._changed.add(key)
             if settled:
                 ready.append((known, state))
             else:
                 self._last_event = time.monotonic()
         return ready
+
+    def _to_look_at(self) -> list[_Key]:
+        """Give what is not finished, and in turn a part of what is: it may have been written anew."""
+        work = self._work
+        free = [key for key in self._listed if self._known[key].item.target not in work.in_work]
+        finished: list[_Key] = []
+        wanted: list[_Key] = []
+        for key in free:
+            result = work.results.get(self._known[key].item.target)
+            is_finished = result is not None and result.status != "failed" and key not in self._changed
+            (finished if is_finished else wanted).append(key)
+        if len(finished) <= LOOKED_AT_AGAIN:
+            return wanted + finished
+        start = self._turn % len(finished)
+        self._turn = start + LOOKED_AT_AGAIN
+        return wanted + (finished + finished)[start : start + LOOKED_AT_AGAIN]
 
     def _take_in(self, found: Sequence[DiscoveredMicrograph]) -> None:
         listed = []

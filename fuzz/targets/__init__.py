@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-NAMES = ("mrc", "compressed", "star", "cs", "manifest", "checkpoint", "checkpoint_json", "hdf5")
+NAMES = ("mrc", "compressed", "tiff", "ser", "star", "cs", "manifest", "checkpoint", "checkpoint_json", "hdf5")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,26 @@ def test_the_file_is_synced_before_it_gets_its_name(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append("replace"), replace(a, b))[1])
     atomic.write_bytes(tmp_path / "a.bin", b"x")
     assert order == ["fsync", "replace", "fsync"]
+
+
+def test_rests_of_processes_that_are_gone_are_removed_and_no_others(tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    target = tmp_path / "a.star"
+    host = socket.gethostname()
+    rest = atomic.partial_path_of(target, host, gone.pid)
+    kept = [
+        target,
+        atomic.partial_path_of(target, host, os.getpid()),
+        atomic.partial_path_of(target, "another-host", gone.pid),
+        atomic.partial_path_of(tmp_path / "b.star", host, gone.pid),
+        tmp_path / rest.name.replace(f".{gone.pid}.", ".x."),
+    ]
+    for path in [rest, *kept]:
+        path.write_text("")
+    atomic.remove_rests(target)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    atomic.remove_rests(tmp_path / "no such folder" / "a.star")
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

@@ -56,6 +56,14 @@ def test_a_cut_dm4_is_refused(tmp_path: Path, shared_data: Path) -> None:
             open_movie(path)
 
 
+def test_damaged_tags_of_a_dm4_are_no_bug(tmp_path: Path, shared_data: Path) -> None:
+    whole = (shared_data / DM4).read_bytes()
+    path = tmp_path / "a.dm4"
+    path.write_bytes(whole.replace(b"%%%%", b"%%%x", 1))
+    with pytest.raises(FormatError, match=f"^{path}: damaged, or not in the format"):
+        open_movie(path)
+
+
 def test_a_ser_series_is_read_image_by_image(tmp_path: Path) -> None:
     pytest.importorskip("ncempy")
     frames = np.random.default_rng(0).integers(0, 999, (3, 5, 7)).astype(np.uint16)

@@ -160,6 +160,37 @@ def test_imod_says_whether_bytes_are_signed(tmp_path: Path, flags: int) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("said_by", ["flag", "label"])
+def test_bytes_of_two_pixels_each_give_an_image_of_twice_the_width(tmp_path: Path, said_by: str, order: str) -> None:
+    # How SerialEM stored counts of a K2 before there was mode 101.
+    pixels = np.random.default_rng(0).integers(0, 16, (5, 8)).astype(np.uint8)
+    header = raw_header(4, 5, 1, 0, order=order)
+    if said_by == "flag":
+        header[152:160] = struct.pack(f"{order}2i", 0x444F4D49, 16)
+    else:
+        struct.pack_into(f"{order}i", header, 220, 1)
+        header[224:275] = b"SerialEMCCD: Dose frac. image, 4 bits packed  r/f 0"
+    path = write_raw(tmp_path / "a.mrc", header, (pixels[:, 0::2] | pixels[:, 1::2] << 4).tobytes())
+    with MrcMicrograph(path) as source:
+        assert np.array_equal(source.read_rows(0, 5), pixels)
+        assert source.pixel_size_angstrom == 1.5
+        assert source.warnings == ("each byte holds two 4-bit values, as SerialEM wrote them: 8 columns, not 4",)
+
+
+def test_the_warning_about_unsigned_bytes_says_how_they_were_recognised(tmp_path: Path) -> None:
+    header = raw_header(2, 1, 1, 0)
+    header[152:160] = b"IMOD" + struct.pack("<i", 0)
+    assert read_header(write_raw(tmp_path / "a.mrc", header, b"\x01\x02")).warnings == (
+        "mode 0: the bytes are read as unsigned, as IMOD's flags say",
+    )
+    header = raw_header(2, 1, 1, 0)
+    struct.pack_into("<3f", header, 76, 0, 200, 100)
+    assert read_header(write_raw(tmp_path / "a.mrc", header, b"\x01\x02")).warnings == (
+        "mode 0 with values up to 200: the bytes are read as unsigned, as IMOD wrote them before 2011",
+    )
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
 def test_the_only_byte_order_that_fits_is_used_when_the_stamp_is_missing_or_wrong(tmp_path: Path, order: str) -> None:
     pixels = np.arange(12, dtype=f"{order}f4")
     for stamp in (b"\0\0\0\0", b"\x11\x11\0\0" if order == "<" else b"DD\0\0"):

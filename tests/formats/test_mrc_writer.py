@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 from pathlib import Path
 
 import mrcfile
@@ -116,6 +117,19 @@ def test_what_a_damaged_template_says_is_made_valid(tmp_path: Path, shared_data:
         write_mrc(tmp_path / "out.mrc", image((template.ny, template.nx)), template=template)
         assert mrcfile.validate(tmp_path / "out.mrc")
         assert read_header(tmp_path / "out.mrc").pixel_size_angstrom == template.pixel_size_angstrom
+
+
+@pytest.mark.parametrize(("cell", "samples"), [(3.6e-43, 23), (1e12, 23), (-30.0, 23), (np.nan, 23), (30.0, 0)])
+def test_a_cell_that_gives_no_pixel_size_is_not_carried_over(tmp_path: Path, cell: float, samples: int) -> None:
+    write_mrc(tmp_path / "in.mrc", image())
+    raw = bytearray((tmp_path / "in.mrc").read_bytes())
+    struct.pack_into("<3i3f", raw, 28, samples, samples, 1, cell, cell, cell)
+    (tmp_path / "in.mrc").write_bytes(raw)
+    template = read_header(tmp_path / "in.mrc")
+    assert template.pixel_size_angstrom is None
+    write_mrc(tmp_path / "out.mrc", image(), template=template)
+    with mrcfile.open(tmp_path / "out.mrc") as peer:
+        assert (peer.voxel_size.x, peer.voxel_size.y) == (0, 0)
 
 
 def test_pixels_that_are_not_finite_leave_the_statistics_undetermined(tmp_path: Path) -> None:

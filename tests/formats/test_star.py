@@ -14,9 +14,9 @@ from cryoplug.formats.star import (
     StarBlock,
     StarFile,
     format_star,
+    image_table,
     micrograph_table,
     parse_star,
-    pixel_sizes,
     read_star,
     write_star,
 )
@@ -195,12 +195,12 @@ def test_columns_are_replaced_or_appended_and_nothing_else_changes() -> None:
 
 
 def test_pixel_size_comes_from_the_optics_group_of_the_row() -> None:
-    assert pixel_sizes(parse_star(RELION_31, HERE)) == [1.77, 0.9, None]
+    assert image_table(parse_star(RELION_31, HERE)).pixel_sizes == [1.77, 0.9, None]
 
 
 def test_pixel_size_of_relion_30_comes_from_detector_and_magnification() -> None:
     text = "data_\nloop_\n_rlnMicrographName\n_rlnDetectorPixelSize\n_rlnMagnification\na 5.0 10000\nb 5 none\n"
-    assert pixel_sizes(parse_star(text, HERE)) == [5.0, None]
+    assert image_table(parse_star(text, HERE)).pixel_sizes == [5.0, None]
 
 
 def test_a_star_without_micrographs_says_what_it_has() -> None:
@@ -258,3 +258,11 @@ def test_comments_are_kept_where_they_can_be() -> None:
     ):
         assert written.count(comment) == 1
     assert parse_star(written, HERE) == star
+
+
+def test_a_table_without_columns_is_written_as_other_programs_read_it() -> None:
+    star = parse_star("data_a\nloop_\n\ndata_b\nloop_\n_rlnMicrographName\na.mrc\n", Path("a.star"))
+    text = format_star(star)
+    assert text.count("loop_") == 1, "RELION and gemmi stop at a loop_ without columns"
+    assert parse_star(text, Path("a.star")).blocks == star.blocks
+    assert [block.name for block in star.blocks] == ["a", "b"]

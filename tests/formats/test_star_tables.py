@@ -35,6 +35,24 @@ def test_the_sampling_of_particles_is_not_taken_for_that_of_their_micrograph(sha
     assert set(image_table(star).pixel_sizes) == {None}
 
 
+@pytest.mark.parametrize("group", ["1", "1.000000", "01"])
+def test_an_optics_group_is_a_number_however_it_is_written(group: str) -> None:
+    optics = "data_optics\nloop_\n_rlnOpticsGroup\n_rlnMicrographPixelSize\n1 1.06\n2 2.0\n"
+    images = f"data_micrographs\nloop_\n_rlnMicrographName\n_rlnOpticsGroup\na.mrc {group}\n"
+    assert image_table(parse_star(optics + images, HERE)).pixel_sizes == [1.06]
+
+
+def test_two_tables_of_different_micrographs_are_refused_unless_one_has_the_usual_name() -> None:
+    first = "data_session1\nloop_\n_rlnMicrographName\na.mrc\n"
+    second = "data_session2\nloop_\n_rlnMicrographName\na.mrc\nb.mrc\n"
+    with pytest.raises(FormatError, match="data_session1 and data_session2 list different micrographs"):
+        image_table(parse_star(first + second, HERE))
+    assert image_table(parse_star(first + second.replace("session2", "micrographs"), HERE)).names == ["a.mrc", "b.mrc"]
+    # The same micrographs once more, such as beside coordinates: nothing would be missed.
+    again = "data_picks\nloop_\n_rlnMicrographName\n_rlnCoordinateX\na.mrc 1\na.mrc 2\n"
+    assert image_table(parse_star(second + again, HERE)).names == ["a.mrc", "b.mrc"]
+
+
 @pytest.mark.parametrize("block", ["data_", "data_images", "data_model_class_1"])
 def test_relion_30_has_one_table_of_any_name(block: str) -> None:
     text = f"{block}\nloop_\n_rlnImageName\n_rlnDetectorPixelSize\n_rlnMagnification\n3@s.mrcs 7.0 20000\n"

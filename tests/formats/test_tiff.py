@@ -58,6 +58,10 @@ def test_movies_of_many_pages(tmp_path: Path, order: str, big: bool) -> None:
         ({"resolution": (72, 72), "resolutionunit": "INCH"}, None),
         ({"resolution": (2, 2), "resolutionunit": "NONE"}, None),
         ({"resolution": (5, 5), "imagej": True, "metadata": {"unit": "nm"}}, 2.0),
+        # ImageJ escapes what is not ASCII.
+        ({"resolution": (0.5, 0.5), "imagej": True, "metadata": {"unit": "\\u00C5"}}, 2.0),
+        ({"resolution": (5000, 5000), "imagej": True, "metadata": {"unit": "\\u00B5m"}}, 2.0),
+        ({"resolution": (1, 1), "imagej": True, "metadata": {"unit": "pixel"}}, None),
     ],
 )
 def test_the_pixel_size_comes_from_tags_when_it_can_be_one(tmp_path: Path, tags: dict, expected: float | None) -> None:
@@ -81,6 +85,16 @@ def test_pages_of_another_size_are_left_out(tmp_path: Path) -> None:
     with open_movie(tmp_path / "a.tif") as movie:
         assert movie.frame_count == 2
         assert movie.warnings == ("1 of 3 images have another size or type, and are left out",)
+
+
+def test_a_small_picture_in_front_is_not_taken_for_the_micrograph(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 9, (20, 30)).astype(np.uint16)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as stream:
+        stream.write(pixels[::4, ::4].astype(np.uint8), contiguous=False)
+        stream.write(pixels, contiguous=False)
+    with open_micrograph(tmp_path / "a.tif") as source:
+        assert np.array_equal(source.read_rows(0, 20), pixels)
+        assert source.warnings == ("1 of 2 images have another size or type, and are left out",)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-MAX_SECONDS = 1.0
+MAX_WORK_S = 1.0
+"""Of processor time: the same on a machine that others use too."""
+MAX_SECONDS = 20.0
 MAX_BYTES = 100_000_000
 
 
@@ -25,6 +27,7 @@ class Outcome:
     message: str
     """Its message, or what was returned, as JSON."""
     seconds: float
+    work_s: float
     bytes: int
 
 
@@ -64,6 +67,7 @@ def refused(reader: Callable[[str, Path], Outcome]) -> Callable[..., str]:
 
 
 def assert_within_limits(outcome: Outcome) -> None:
+    assert outcome.work_s < MAX_WORK_S, f"{outcome.work_s:.2f} s of work: {outcome.message[:200]}"
     assert outcome.seconds < MAX_SECONDS, f"{outcome.seconds:.2f} s: {outcome.message[:200]}"
     assert outcome.bytes < MAX_BYTES, f"{outcome.bytes / 1e6:.0f} MB: {outcome.message[:200]}"
 

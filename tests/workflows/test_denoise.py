@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from cryoplug.cli.main import run as command_line
+from cryoplug.core import patience
 from cryoplug.core.atomic import partial_path_of
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.errors import DeviceError, InputError, MissingInputError, Stopped, StorageError, UsageError
@@ -501,6 +502,23 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(here, checkpoi
     with pytest.raises(StorageError, match=f"out: cannot be written: {os.strerror(number)}; .*{advice}") as caught:
         go(checkpoints[0], "a.mrc")
     assert caught.value.exit_code == 5
+
+
+def test_a_micrograph_on_a_bad_sector_is_failed_by_name_and_the_others_are_done(here, checkpoints, monkeypatch):
+    paths = micrographs(here, "abc")
+    real = os.preadv
+
+    def failing(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "b.mrc":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", failing)
+    monkeypatch.setattr(patience, "PAUSES_S", (0.0,))
+    result = go(checkpoints[0], *paths)
+    assert (statuses(result), result.exit_code) == (["done", "failed", "done"], 3)
+    assert result.files[1].message == f"{paths[1]}: reading failed: Input/output error; check permissions and disk"
+    assert not partials(here)
 
 
 def test_an_output_below_a_file_is_a_storage_error(here, checkpoints):

@@ -26,6 +26,14 @@ def test_lists_of_particles_and_movies_are_lists_too(tmp_path: Path) -> None:
         assert (found.summary["images_in"], found.summary["micrographs_missing"]) == (column, 1)
 
 
+def test_two_lists_in_one_file_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.star"
+    path.write_text("data_one\nloop_\n_rlnMicrographName\na.mrc\n\ndata_two\nloop_\n_rlnMicrographName\nb.mrc\n")
+    (found,) = inspect_star(path).findings
+    assert (found.severity, found.field) == ("error", "tables")
+    assert found.message.startswith("data_one and data_two list different micrographs (rlnMicrographName); keep one")
+
+
 def test_real_datasets(shared_data: Path) -> None:
     by_name = {path.name: inspect_cs(path) for path in sorted((shared_data / "cs").glob("*.cs"))}
     assert {found.kind for found in by_name.values()} == {"cs"}

@@ -23,6 +23,7 @@ from cryoplug.formats.star import micrograph_table, read_star
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
+from cryoplug.workflows import watch
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
 from cryoplug.workflows.settling import missing_bytes
 from cryoplug.workflows.watch import WatchResult
@@ -192,6 +193,48 @@ def test_a_failed_file_is_tried_again_only_when_it_changed(here, checkpoint):
     assert result.exit_code == 0 and [item.status for item in result.files] == ["done"]
     statuses = [json.loads(line)["status"] for line in Path("out/denoise.jsonl").read_text().splitlines()]
     assert statuses == ["failed", "done"]
+
+
+def test_a_failed_file_is_tried_again_when_only_the_kernel_knows_that_it_changed(here, checkpoint):
+    # A transfer that sets size and time first, or somebody who gives the permission that was lacking.
+    come("whole.mrc")
+    Path("in").mkdir()
+    Path("in/a.mrc").write_bytes(b"\xff" * Path("whole.mrc").stat().st_size)
+    os.utime("in/a.mrc", ns=(5, 5))
+    watcher = Watcher(checkpoint, "in", idle_exit_s=1.2)
+    watcher.until(lambda: len(watcher.seen) == 1)
+    Path("in/a.mrc").write_bytes(Path("whole.mrc").read_bytes())
+    os.utime("in/a.mrc", ns=(5, 5))
+    assert watcher.result().exit_code == 0
+    assert watcher.told == [("a.mrc", "failed"), ("a.mrc", "done")]
+
+
+def test_a_micrograph_that_is_written_anew_after_it_was_done_is_done_again(here, checkpoint):
+    # What looked complete, such as a file that got its full length first, was not.
+    come("in/a.mrc", "in/bb.mrc")
+    watcher = Watcher(checkpoint, "in", star=Path("out.star"), idle_exit_s=1.5)
+    watcher.until(lambda: len(watcher.seen) == 2)
+    time.sleep(0.2)
+    write_mrc(Path("in/a.mrc"), pixels(77))
+    os.utime("in/bb.mrc", ns=(Path("in/bb.mrc").stat().st_mtime_ns,) * 2)  # changed for the kernel, not for us
+    assert watcher.result().exit_code == 0
+    assert watcher.told == [("a.mrc", "done"), ("bb.mrc", "done"), ("a.mrc", "done")]
+    wanted = Denoiser.from_checkpoint(checkpoint, device="cpu", threads=1).denoise(pixels(77))
+    assert np.allclose(mrcfile.read("out/a.mrc"), wanted, rtol=0, atol=1e-4)
+    assert len(micrograph_table(read_star("out.star")).rows) == 2
+    assert_no_rest_is_left()
+
+
+def test_of_many_finished_ones_a_few_are_looked_at_again_at_a_time(here, checkpoint, monkeypatch):
+    monkeypatch.setattr(watch, "LOOKED_AT_AGAIN", 2)
+    names = [f"in/{letter}.mrc" for letter in "abcdefg"]
+    come(*names)
+    watcher = Watcher(checkpoint, "in", idle_exit_s=2.5)
+    watcher.until(lambda: len(watcher.seen) == 7)
+    for name in names:
+        write_mrc(Path(name), pixels(78))
+    assert watcher.result().exit_code == 0
+    assert sorted(watcher.told) == sorted([(Path(name).name, "done") for name in names] * 2)
 
 
 def test_what_never_came_or_was_never_completed_is_named_at_the_end(here, checkpoint):

@@ -1,0 +1,94 @@
+"""Look at a micrograph before it is denoised: whether it is like the training data, and how strong its noise is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from cryoplug.core.micrograph import ImageF32
+from cryoplug.core.normalization import Normalization
+from cryoplug.metrics.appearance import Seen, measure_appearance, unlike
+
+if TYPE_CHECKING:
+    from cryoplug.models.checkpoint import Checkpoint
+
+FIELD = "seen"
+"""Of ``checkpoint.json``; checkpoints of older versions and of the founding program do not have it."""
+WINDOWS = 2
+"""In each direction: with those of 512 pixels about a million pixels, measured in 40 ms on one core."""
+WINDOW_PX = 512
+MOST_MATCHED = 1.5
+"""Factor up to which the noise is brought to that of the training data. Halves and their sum differ by 1.4 at the most;
+what differs by more was filtered, and its noise near Nyquist says nothing about the rest."""
+
+
+class Rows(Protocol):
+    """A micrograph, in a file or on a device."""
+
+    shape: tuple[int, int]
+
+    def read_rows(self, start: int, stop: int) -> ImageF32:
+        """Give rows of its pixels."""
+
+
+def look(source: Rows, normalization: Normalization, checkpoint: Checkpoint) -> tuple[Normalization, list[str]]:
+    """Compare a micrograph with the training data, and match its noise level where that is known to help.
+
+    A network that learnt from halves has seen half the dose. Scaled to a standard deviation of 1, a whole exposure has
+    less noise than a half had; scaled to the half's noise, it is denoised better (docs/decisions/0009).
+
+    Parameters
+    ----------
+    source
+        The micrograph on the network's grid; some of its rows are read.
+    normalization
+        As fitted to it.
+    checkpoint
+        What will be applied.
+
+    Returns
+    -------
+    tuple
+        The normalization to apply and to invert, and how the micrograph differs from the training data. Without a
+        record of these, the normalization as it is and nothing.
+    """
+    seen = Seen.from_record(checkpoint.details.get(FIELD))
+    if seen is None:
+        return normalization, []
+    found = measure_appearance(normalization.apply(window) for window in _windows(source))
+    if found is None:
+        return normalization, []
+    remarks = [f"unlike the training data: {text}" for text in unlike(found, seen)]
+    if (
+        normalization.kind == "zscore"
+        and _learnt_from_halves(checkpoint)
+        and seen.noise_level
+        and found.noise_sigma > 0
+    ):
+        factor = seen.noise_level / found.noise_sigma
+        if 1 / MOST_MATCHED <= factor <= MOST_MATCHED:
+            normalization = dataclasses.replace(normalization, scale=normalization.scale / factor)
+    return normalization, remarks
+
+
+def _learnt_from_halves(checkpoint: Checkpoint) -> bool:
+    """Tell whether a network has seen nothing but halves; mixtures of them are nearly as clean as the sum."""
+    training = checkpoint.details.get("training")
+    mixed = isinstance(training, dict) and training.get("mix", 1.0) != 1.0
+    return checkpoint.details.get("pairs") == "halves" and not mixed
+
+
+def _windows(source: Rows) -> Iterator[np.ndarray]:
+    height, width = (min(side, WINDOW_PX) for side in source.shape)
+    for y in _starts(source.shape[0]):
+        rows = source.read_rows(y, y + height)
+        for x in _starts(source.shape[1]):
+            yield rows[:, x : x + width]
+
+
+def _starts(side: int) -> list[int]:
+    last = side - min(side, WINDOW_PX)
+    return sorted({int(start) for start in np.linspace(0, last, WINDOWS)})

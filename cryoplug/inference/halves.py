@@ -1,0 +1,259 @@
+"""Denoise exposures by their two halves: each half goes through the network by itself, and so does their sum.
+
+::
+
+    reader thread                       calling thread                writer thread
+    even, odd, sum; are they a pair? -> f(even) + f(odd), f(sum) -> their mean in MRC rows, rename
+
+Whole images are in memory, about seven of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryoplug.core.fourier_crop import resample_image
+from cryoplug.core.micrograph import ArrayMicrograph, ImageF32, MicrographSource
+from cryoplug.core.normalization import Normalization, check_usable, fit_normalization
+from cryoplug.core.statistics import scan_pixels
+from cryoplug.core.tiling import plan_tiles
+from cryoplug.errors import InputError, PairingError, StorageError, UsageError
+from cryoplug.formats.mrc import MrcHeader
+from cryoplug.formats.registry import open_micrograph
+from cryoplug.inference.appearance import look
+from cryoplug.inference.channel import Channel, Closed
+from cryoplug.inference.devices import Interrupted
+from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, End, Failed, Message, Rows
+from cryoplug.inference.reading import open_source, remarks_on_scale
+from cryoplug.inference.regrid import GridPlan, Regrid
+from cryoplug.inference.writing import write_all
+from cryoplug.metrics.evaluation import EQUALLY_NOISY, equally_noisy, noise_ratio
+
+if TYPE_CHECKING:
+    from cryoplug.inference.denoiser import Denoiser
+
+Prove = Callable[[MicrographSource, MicrographSource], list[str]]
+"""Compares two opened halves: gives remarks, or raises `InputError` when they are no pair."""
+BLOCK_PX = 8
+"""A micrograph is compared with the sum of its halves by blocks so wide, where dose weighting has changed little."""
+LEAST_CORRELATION = 0.5
+"""Of those blocks; the sum of the same frames reaches nearly 1."""
+
+
+@dataclass(frozen=True)
+class _Exposure:
+    """What was read of one exposure; all images ``(y, x)`` of one shape, in the units of `whole`."""
+
+    job: DenoiseJob
+    started: float
+    plan: GridPlan
+    template: MrcHeader | None
+    pixel_size_angstrom: float | None
+    even: ImageF32
+    odd: ImageF32
+    whole: ImageF32
+    """The micrograph, or the sum of the halves where there is none."""
+    scale: float
+    """``scale * (even + odd) + offset`` has the units of `whole`."""
+    offset: float
+    remarks: tuple[str, ...]
+
+
+def run_halves(
+    jobs: Iterable[DenoiseJob],
+    denoiser: Denoiser,
+    *,
+    label: str,
+    begin: Callable[[DenoiseJob], None],
+    finish: Callable[[DenoiseJob, DenoiseResult], None],
+    prove: Prove,
+    should_stop: Callable[[], bool] = lambda: False,
+    dtype: str = "float32",
+    regrid: Regrid,
+    gave_up: Callable[[], None] = lambda: None,
+) -> bool:
+    """Denoise exposures one after another; see `cryoplug.inference.pipeline.run_pipeline` for what both have in common.
+
+    Parameters
+    ----------
+    jobs
+        Each with its ``halves``. Where ``source`` is one of them there is no micrograph of the whole exposure, and the
+        result is in units of their sum.
+    prove
+        Called in the reader thread with the two opened halves.
+
+    Returns
+    -------
+    bool
+        Whether all jobs were dealt with; False when `should_stop` ended it.
+    """
+    incoming: Channel[_Exposure | Failed] = Channel(1)
+    outgoing: Channel[Message] = Channel(2)
+    with ThreadPoolExecutor(2, thread_name_prefix="cryoplug-files") as threads:
+        reader = threads.submit(_read_all, jobs, incoming, should_stop, regrid, prove)
+        writer = threads.submit(write_all, outgoing, label, dtype, begin, finish)
+        try:
+            for item in incoming.messages(should_stop):
+                if isinstance(item, Failed):
+                    outgoing.put(item)
+                    continue
+                try:
+                    messages = _denoised(item, denoiser, should_stop)
+                except (InputError, UsageError) as error:
+                    messages = [Failed(item.job, item.started, error)]
+                for message in messages:
+                    outgoing.put(message)
+            if not should_stop():
+                outgoing.close()
+        except Interrupted:
+            pass  # a stop was asked for
+        except Closed:
+            gave_up()  # the writer did, and its own error is raised below
+        except BaseException:
+            gave_up()
+            raise
+        finally:
+            incoming.abort()
+            outgoing.abort()
+        complete = writer.result()
+        reader.result()
+    return complete
+
+
+def _read_all(
+    jobs: Iterable[DenoiseJob],
+    out: Channel[_Exposure | Failed],
+    should_stop: Callable[[], bool],
+    regrid: Regrid,
+    prove: Prove,
+) -> None:
+    try:
+        for job in jobs:
+            if out.aborted or should_stop():
+                break
+            started = time.perf_counter()
+            try:
+                out.put(_read_one(job, regrid, prove, started))
+            except (InputError, StorageError, UsageError) as error:
+                out.put(Failed(job, started, error))
+    except Closed:
+        pass
+    finally:
+        out.close()
+
+
+def _read_one(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float) -> _Exposure:
+    assert job.halves is not None
+    with open_micrograph(job.halves[0]) as even, open_micrograph(job.halves[1]) as odd:
+        for half in (even, odd):
+            check_usable(half, scan_pixels(half))
+        remarks = [*even.warnings, *odd.warnings, *prove(even, odd)]
+        sides = even.read_rows(0, even.shape[0]), odd.read_rows(0, odd.shape[0])
+        _refuse_unlike(sides, job)
+        known = even.pixel_size_angstrom or odd.pixel_size_angstrom
+        template = _header(even)
+    whole, scale, offset = sides[0] + sides[1], 1.0, 0.0
+    if job.source not in job.halves:
+        with open_source(job) as source:
+            check_usable(source, scan_pixels(source))
+            if source.shape != whole.shape:
+                raise PairingError(
+                    f"{source.path}: shape {source.shape}, but its half {job.halves[0]} has {whole.shape}; "
+                    "halves must be of the same frames"
+                )
+            remarks += source.warnings
+            pixels = source.read_rows(0, source.shape[0])
+            known, template = source.pixel_size_angstrom or known, _header(source) or template
+        scale, offset = _fit(pixels, whole, job)
+        whole = pixels
+    known = known or job.pixel_size_angstrom
+    plan = regrid.plan((whole.shape[0], whole.shape[1]), known, path=job.source)
+    return _Exposure(
+        job, started, plan, template, known, sides[0], sides[1], whole, scale, offset, tuple(dict.fromkeys(remarks))
+    )
+
+
+def _refuse_unlike(sides: tuple[ImageF32, ImageF32], job: DenoiseJob) -> None:
+    ratio = noise_ratio(*sides)
+    if not equally_noisy(ratio):
+        raise PairingError(
+            f"{job.source}: the noise of its even half has {ratio:.3g} times the variance of the odd one's (allowed: 1 / "
+            f"{EQUALLY_NOISY:g} to {EQUALLY_NOISY:g}), so their mean would be worse than the better one; denoise without --halves"
+        )
+
+
+def _header(source: MicrographSource) -> MrcHeader | None:
+    header = getattr(source, "header", None)
+    return header if isinstance(header, MrcHeader) else None
+
+
+def _fit(pixels: ImageF32, both: ImageF32, job: DenoiseJob) -> tuple[float, float]:
+    """Find what turns the sum of the halves into the micrograph's units, and see that they are the same exposure."""
+    ours, theirs = (_blocks(image).astype(np.float64) for image in (pixels, both))
+    moved = theirs - theirs.mean()
+    covariance, variance = float((ours * moved).mean()), float((moved**2).mean())
+    correlation = covariance / np.sqrt(variance * float(ours.var())) if variance > 0 and ours.var() > 0 else 0.0
+    if correlation < LEAST_CORRELATION:
+        raise PairingError(
+            f"{job.source}: correlates by {correlation:.2f} with the sum of its halves (blocks of {BLOCK_PX} px; at least "
+            f"{LEAST_CORRELATION:g} is needed): they are of another exposure; correct the names or the STAR file"
+        )
+    scale = covariance / variance
+    return scale, float(ours.mean() - scale * theirs.mean())
+
+
+def _blocks(image: ImageF32) -> np.ndarray:
+    height, width = (max(1, side // BLOCK_PX) for side in image.shape)
+    side = min(BLOCK_PX, *image.shape)
+    return image[: height * side, : width * side].reshape(height, side, width, side).mean(axis=(1, 3))
+
+
+def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[], bool]) -> list[Message]:
+    """Compute one exposure and say how it is to be written."""
+    plan = exposure.plan
+    even, _ = _through(exposure.even, plan, denoiser, should_stop)
+    odd, _ = _through(exposure.odd, plan, denoiser, should_stop)
+    whole, unlike_training = _through(exposure.whole, plan, denoiser, should_stop)
+    by_halves = np.float32(exposure.scale) * (even + odd) + np.float32(exposure.offset)
+    result = np.float32(0.5) * (by_halves + whole)
+    remarks = [
+        *exposure.remarks,
+        *remarks_on_scale(denoiser, plan, exposure.pixel_size_angstrom),
+        *unlike_training,
+    ]
+    (everything,) = plan_tiles(plan.network_shape, tile=plan.network_shape, overlap=0)
+    return [
+        Begin(
+            exposure.job,
+            exposure.started,
+            shape=plan.shape,
+            template=exposure.template,
+            pixel_size_angstrom=exposure.pixel_size_angstrom,
+            normalization=Normalization("none"),
+            grid=None if plan.does_nothing else plan,
+            raw=exposure.whole if plan.regrid.needs_raw else None,
+        ),
+        Rows(everything, result),
+        End("; ".join(remarks), float(exposure.whole.std(dtype=np.float64))),
+    ]
+
+
+def _through(
+    image: ImageF32, plan: GridPlan, denoiser: Denoiser, should_stop: Callable[[], bool]
+) -> tuple[ImageF32, list[str]]:
+    """Send one image through the network, on the network's grid and in its own grey values."""
+    small = image if plan.network_shape == plan.shape else resample_image(image, plan.network_shape)
+    source = ArrayMicrograph(small)
+    normalization = fit_normalization(source, denoiser.normalize)
+    normalization, unlike_training = look(source, normalization, denoiser.checkpoint)
+    denoised = np.empty(plan.network_shape, np.float32)
+    for band in denoiser.bands(plan.network_shape):
+        rows = normalization.apply(source.read_rows(band.read.y0, band.read.y1))
+        denoised[band.paste.slices] = normalization.invert(denoiser.forward(rows, band, should_stop))
+    return denoised, unlike_training

@@ -1,0 +1,240 @@
+"""How a micrograph looks to a network: grey values, noise, and whether its particles are dark or bright.
+
+A network does well on what looks like its training data. These numbers are taken of normalised pixels in both places, by
+the same instrument, so that they can be compared: training writes their ranges into checkpoint.json, denoise looks
+whether a micrograph lies outside of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cryoplug.metrics.pixel import Image
+
+SCALES_PX = (4, 8, 16)
+"""Sides of the blocks whose means show particles; which of them suits follows from the training data. Smaller ones show
+the skewness of few counts, which is above 0 whatever the particles."""
+_SURROUNDINGS = 8
+"""Blocks a side from whose mean a block is judged: ice that thickens and carbon are no particles."""
+_CLIP = 3.0
+"""Standard deviations: a few crystals or hot spots must not decide the sign of a whole micrograph."""
+_TILE_PX, _ENOUGH_TILES = 64, 4
+NOISE_BAND = (0.4, 0.5)
+"""Cycles per pixel where hardly anything but noise is left."""
+GREY_FACTOR = 2.0
+"""Mean spread of grey values, or of noise, by which a micrograph may go beyond those seen. A sum of two halves has the
+root of 2 less noise than they, and is no reason to warn."""
+CERTAIN = 3.0
+"""Standard deviations by which the sign of the contrast must be the same in all training micrographs to count."""
+BEYOND_CHANCE = 5.0
+"""Standard errors by which a micrograph must show the opposite sign."""
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """Numbers of one micrograph, of its normalised pixels."""
+
+    mean: float
+    """Mean grey value."""
+    sigma: float
+    """Standard deviation."""
+    noise_sigma: float
+    """Standard deviation of white noise of the power that the image has in `NOISE_BAND`; NaN below 64 pixels."""
+    skewness: Mapping[int, float]
+    """By side of a block in pixels: third moment of the means of blocks less those of their surroundings, in units of
+    their standard deviation. Below 0 for dark particles on a brighter ground, above 0 for bright ones, 0 for noise."""
+    skewness_error: Mapping[int, float]
+    """Standard error of each that chance gives."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a checkpoint was trained on."""
+
+    micrographs: int
+    """How many were looked at."""
+    mean: tuple[float, float]
+    """Lowest and highest mean."""
+    sigma: tuple[float, float]
+    """Lowest and highest standard deviation."""
+    noise_sigma: tuple[float, float] | None
+    """Lowest and highest `Appearance.noise_sigma`, above 0; None where patches were too small."""
+    noise_level: float | None
+    """Root of the mean of its square over the micrographs."""
+    skewness: Mapping[int, tuple[float, float]]
+    """By side of a block: mean over the micrographs, and standard deviation from one to the next."""
+
+    def record(self) -> dict[str, Any]:
+        """Give plain JSON types; `from_record` reads them back."""
+        return {**vars(self), "skewness": {str(side): list(values) for side, values in self.skewness.items()}}
+
+    @classmethod
+    def from_record(cls, record: Any) -> Seen | None:
+        """Read what `record` gave; None for anything else, as a checkpoint from elsewhere may hold."""
+        try:
+            noise, level = record["noise_sigma"], record["noise_level"]
+            if noise is not None and not 0 < noise[0] <= level <= noise[1]:
+                return None
+            return cls(
+                micrographs=int(record["micrographs"]),
+                mean=_two(record["mean"]),
+                sigma=_two(record["sigma"]),
+                noise_sigma=None if noise is None else _two(noise),
+                noise_level=None if noise is None else float(level),
+                skewness={int(side): _two(values) for side, values in record["skewness"].items() if int(side) > 0},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            return None
+
+
+def measure_appearance(patches: Iterable[Image]) -> Appearance | None:
+    """Measure a micrograph by patches of it.
+
+    Parameters
+    ----------
+    patches
+        Normalised pixels, ``(y, x)`` each; together about a million pixels say enough.
+
+    Returns
+    -------
+    Appearance | None
+        None when there is no patch of at least 32 pixels a side.
+    """
+    images = [np.asarray(patch, np.float32) for patch in patches if min(patch.shape) >= _SURROUNDINGS * SCALES_PX[0]]
+    if not images:
+        return None
+    pixels = np.concatenate([image.ravel() for image in images])
+    skewness, errors = {}, {}
+    for side in SCALES_PX:
+        reliefs = [relief.ravel() for image in images if (relief := _relief(image, side)).size]
+        relief = np.concatenate(reliefs) if reliefs else np.empty(0)
+        if relief.size and relief.std() > 0:
+            skewness[side] = _skewness(relief)
+            errors[side] = math.sqrt(6 / relief.size)
+    powers = [power for image in images if (power := _noise_power(image)) is not None]
+    return Appearance(
+        mean=float(pixels.mean(dtype=np.float64)),
+        sigma=float(pixels.std(dtype=np.float64)),
+        noise_sigma=math.sqrt(float(np.mean(powers))) if powers else math.nan,
+        skewness=skewness,
+        skewness_error=errors,
+    )
+
+
+def summarize_appearances(appearances: Sequence[Appearance]) -> Seen | None:
+    """Give the ranges of several micrographs; None without any."""
+    if not appearances:
+        return None
+    noise = [item.noise_sigma for item in appearances if item.noise_sigma > 0]
+    skewness = {}
+    for side in SCALES_PX:
+        found = [item.skewness[side] for item in appearances if side in item.skewness]
+        if found:
+            # What chance gives to a single micrograph belongs to the deviation also where there is only one.
+            chance = max(item.skewness_error[side] for item in appearances if side in item.skewness)
+            skewness[side] = float(np.mean(found)), max(float(np.std(found)), chance)
+    return Seen(
+        micrographs=len(appearances),
+        mean=_range([item.mean for item in appearances]),
+        sigma=_range([item.sigma for item in appearances]),
+        noise_sigma=_range(noise) if noise else None,
+        noise_level=_root_mean_square(noise) if noise else None,
+        skewness=skewness,
+    )
+
+
+def unlike(found: Appearance, seen: Seen) -> list[str]:
+    """Say how a micrograph differs from what a checkpoint was trained on; empty when it does not.
+
+    The sign of the contrast differs when it does at every block size on whose sign the training micrographs agree, and
+    at one of them by more than chance.
+    """
+    remarks = []
+    for name, value, limits in (
+        ("standard deviation of the normalised grey values", found.sigma, seen.sigma),
+        ("noise of the normalised grey values near Nyquist", found.noise_sigma, seen.noise_sigma),
+    ):
+        if (
+            limits is not None
+            and math.isfinite(value)
+            and not limits[0] / GREY_FACTOR <= value <= limits[1] * GREY_FACTOR
+        ):
+            remarks.append(f"{name} {value:.3g}, {_shown(limits)} in the training data")
+    middle, reach = sum(seen.mean) / 2, abs(seen.mean[1] - seen.mean[0]) / 2 + GREY_FACTOR * seen.sigma[1]
+    if abs(found.mean - middle) > reach:
+        remarks.append(f"mean of the normalised grey values {found.mean:.3g}, {_shown(seen.mean)} in the training data")
+    certain = [side for side, (mean, spread) in seen.skewness.items() if abs(mean) > CERTAIN * spread]
+    both = [side for side in certain if side in found.skewness]
+    opposite = [found.skewness[side] * seen.skewness[side][0] < 0 for side in both]
+    strong = [abs(found.skewness[side]) > BEYOND_CHANCE * found.skewness_error[side] for side in both]
+    if both and all(opposite) and any(strong):
+        side = max(both, key=lambda side: abs(seen.skewness[side][0]))
+        dark, bright = "dark particles on a brighter ground", "bright particles on a darker ground"
+        its, theirs = (bright, dark) if seen.skewness[side][0] < 0 else (dark, bright)
+        remarks.append(
+            f"its contrast looks inverted: {its}, {theirs} in the training data (skewness {found.skewness[side]:+.2f} "
+            f"against {seen.skewness[side][0]:+.2f} in blocks of {side} px); invert it, or train on such micrographs"
+        )
+    return remarks
+
+
+def _relief(image: np.ndarray, side: int) -> np.ndarray:
+    """Give means of blocks less the mean of the blocks around; what does not fill a block at the border is left out."""
+    blocks = _block_means(image, side)
+    around = _block_means(blocks, _SURROUNDINGS)
+    height, width = (_SURROUNDINGS * length for length in around.shape)
+    return blocks[:height, :width] - around.repeat(_SURROUNDINGS, 0).repeat(_SURROUNDINGS, 1)
+
+
+def _block_means(image: np.ndarray, side: int) -> np.ndarray:
+    height, width = (length // side for length in image.shape)
+    blocks = image[: height * side, : width * side].reshape(height, side, width, side)
+    return blocks.mean(axis=3).mean(axis=1) if blocks.size else np.empty((0, 0), np.float32)
+
+
+def _skewness(values: np.ndarray) -> float:
+    limit = _CLIP * values.std(dtype=np.float64)
+    clipped = np.clip(values - values.mean(dtype=np.float64), -limit, limit).astype(np.float64)
+    clipped -= clipped.mean()
+    return float((clipped**3).mean() / (clipped**2).mean() ** 1.5)
+
+
+def _noise_power(image: np.ndarray) -> float | None:
+    """Give the mean power per pixel in `NOISE_BAND`, of tiles under a Hann window; 1 for white noise of sigma 1."""
+    height, width = (length // _TILE_PX for length in image.shape)
+    if not height * width:
+        return None
+    tiles = image[: height * _TILE_PX, : width * _TILE_PX].reshape(height, _TILE_PX, width, _TILE_PX).swapaxes(1, 2)
+    if min(height, width) >= _ENOUGH_TILES:
+        tiles = tiles[::2, ::2]  # a quarter of them tells the power to a hundredth
+    fade = np.hanning(_TILE_PX + 1)[:-1].astype(np.float32)
+    window = fade[:, None] * fade[None]
+    terms = np.fft.rfft2((tiles - tiles.mean(axis=(2, 3), keepdims=True)) * window)
+    power = (np.abs(terms) ** 2).mean(axis=(0, 1)) / float((window.astype(np.float64) ** 2).sum())
+    radius = np.hypot(np.fft.fftfreq(_TILE_PX)[:, None], np.fft.rfftfreq(_TILE_PX)[None])
+    return float(power[(radius >= NOISE_BAND[0]) & (radius < NOISE_BAND[1])].mean())
+
+
+def _root_mean_square(values: Sequence[float]) -> float:
+    # Within the range also where rounding would carry it out of it.
+    return min(max(math.sqrt(math.fsum(value**2 for value in values) / len(values)), min(values)), max(values))
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    return float(min(values)), float(max(values))
+
+
+def _shown(limits: tuple[float, float]) -> str:
+    return f"{limits[0]:.3g} to {limits[1]:.3g}"
+
+
+def _two(values: Any) -> tuple[float, float]:
+    one, two = values
+    if not (math.isfinite(one) and math.isfinite(two)):
+        raise ValueError("not finite")
+    return float(one), float(two)

@@ -1,0 +1,96 @@
+"""An evaluation as plain JSON, as it stands in checkpoint.json, and back to the table for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cryoplug.core.results import to_json
+from cryoplug.metrics.evaluation import HalvesReport, TruthReport
+from cryoplug.metrics.halves import HalvesMoments, mean_moments
+from cryoplug.metrics.rings import Curve
+from cryoplug.metrics.summary import Mean
+from cryoplug.reports.evaluation import Summary, table
+
+MOST_POINTS = 64
+"""Of a curve: neighbouring rings are averaged until so few are left."""
+_DIGITS = 6
+
+
+def evaluation_record(summary: Summary, curves: Mapping[str, Any]) -> dict[str, Any]:
+    """Give plain JSON types with six significant digits: the fields of `Summary`, and the curves."""
+    return _rounded({**json.loads(to_json(summary)), "curves": json.loads(to_json(curves))})
+
+
+def mean_curves(truth: Sequence[TruthReport], halves: Sequence[HalvesReport]) -> dict[str, list[float]]:
+    """Average curves over images of one shape.
+
+    Returns
+    -------
+    dict
+        ``frequency`` in cycles per pixel, and for each method the FRC with the truth, or without one
+        FRC(De, Ro) / sqrt(FRC(Re, Ro)).
+    """
+    if truth:
+        curves = {method: np.mean([item.frc[method] for item in truth], axis=0) for method in truth[0].frc}
+        return {name: _thinned(curve) for name, curve in {"frequency": truth[0].frequency, **curves}.items()}
+    frequency = halves[0].frequency
+    shown = slice(1, int(np.searchsorted(frequency, 0.5 + 1e-9)))
+    found = {"frequency": _thinned(frequency[shown])}
+    for method in halves[0].rings:
+        # Variances are averaged, not ratios: a ratio of two small numbers has no mean.
+        moments = vars(mean_moments([item.rings[method] for item in halves]))
+        pooled = {name: np.array(_thinned(np.asarray(value)[shown])) for name, value in moments.items()}
+        found[method] = [float(value) for value in np.asarray(HalvesMoments(**pooled).truth_correlation)]
+    return found
+
+
+def table_of_record(record: Any) -> str | None:
+    """Write the table of what `evaluation_record` gave; None when it is something else, as files from elsewhere may be."""
+    try:
+        return table(
+            Summary(
+                micrographs=int(record["micrographs"]),
+                patches=None if record["patches"] is None else int(record["patches"]),
+                truth=_means(record["truth"]),
+                halves=_means(record["halves"]),
+                directions=tuple(str(side) for side in record["directions"]),
+                noise_ratio=None if record["noise_ratio"] is None else _mean(record["noise_ratio"]),
+                agreement=None,
+                hallucination=_means(record["hallucination"]),
+                seam=None,
+                requirement=None,
+            ),
+            brief=True,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None
+
+
+def _means(record: Any) -> dict[str, dict[str, Mean]] | None:
+    if record is None:
+        return None
+    return {
+        str(method): {str(name): _mean(value) for name, value in figures.items()} for method, figures in record.items()
+    }
+
+
+def _mean(record: Any) -> Mean:
+    numbers = [float("nan") if record[name] is None else float(record[name]) for name in ("mean", "standard_error")]
+    return Mean(numbers[0], numbers[1], int(record["count"]))
+
+
+def _thinned(curve: Curve) -> list[float]:
+    groups = np.array_split(curve, min(MOST_POINTS, len(curve)))
+    return [float(group.mean()) for group in groups]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
