@@ -136,6 +136,7 @@ def convert(
     """
     from cryoplug.workflows.convert import ConvertRequest
     from cryoplug.workflows.convert import convert as run
+    from cryoplug.workflows.convert_request import usual_patch_size
 
     request = ConvertRequest(
         inputs=inputs,
@@ -150,7 +151,7 @@ def convert(
         format=store_format,
         store=store,
         dtype=dtype,
-        patch_size=patch_size or (256 if store == "whole" else 1024),
+        patch_size=patch_size or usual_patch_size(store),
         stride=stride,
         angpix=angpix,
         normalize=normalize,

@@ -20,6 +20,11 @@ STORES = ("patches", "whole")
 NORMALIZATIONS = ("percentile", "zscore")
 
 
+def usual_patch_size(store: str) -> int:
+    """Give the side of patches, in pixels, for a store of ``patches`` or of ``whole`` micrographs."""
+    return 256 if store == "whole" else 1024
+
+
 @dataclass(frozen=True)
 class ConvertRequest:
     """Micrographs in, a store of training pairs out."""

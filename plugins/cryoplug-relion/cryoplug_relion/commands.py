@@ -153,6 +153,7 @@ def train(
     recipe: str,
     seed: int,
     as_json: bool,
+    no_evaluation: bool,
     **fields: Any,
 ) -> int:
     """Make training pairs as `convert` does, and train a network on them.
@@ -176,6 +177,7 @@ def train(
         data=data,
         init=init,
         as_json=as_json,
+        evaluate=not no_evaluation,
         recipe=recipe,
         given=given_by_user(context, fields),
         pairs={**pairs, "seed": seed, "threads": threads},

@@ -13,6 +13,7 @@ from cryoplug.errors import InputError
 from cryoplug.store.pairs import open_store
 from cryoplug.workflows.convert import ConvertRequest, convert
 from cryoplug.workflows.convert import list_pairs as pairs_of
+from cryoplug.workflows.convert_request import usual_patch_size
 
 from cryoplug_relion import nodes
 from cryoplug_relion.inputs import STORE_NAME, lasting_list, micrographs_or_movies
@@ -43,12 +44,13 @@ class Packed:
     def lines(self) -> list[str]:
         """The store in words, for the log file."""
         counts, failed = self.batch.details, self.batch.failed
+        size, stride = self.request.patch_size, self.request.stride
+        kind = "whole micrographs" if self.request.store == "whole" else f"patches of {size} px, one every {stride} px,"
         return [
             f"list        {self.request.inputs[0]}",
             f"store       {self.request.target}",
-            f"pairs       {self.request.pairs}, {self.request.patch_size} px patches every {self.request.stride} px, "
-            f"normalize {self.request.kind}",
-            f"            {counts['train']} for training, {counts['test']} for testing",
+            f"pairs       {self.request.pairs}, normalize {self.request.kind}",
+            f"            {counts['train']} {kind} for training, {counts['test']} for testing",
             f"            of {len(self.batch.files)} micrographs, of which {len(failed)} failed",
             *([HALVES_NOTE] if self.request.pairs == "halves" else []),
             "",
@@ -94,6 +96,7 @@ def pack(folder: Path, *, in_mics: str | None, in_movies: str | None, as_json: b
         No micrograph gave a pair, or what is on the disk is not what was written.
     """
     star = micrographs_or_movies(in_mics, in_movies)
+    fields = {**fields, "patch_size": fields["patch_size"] or usual_patch_size(fields["store"])}
     begin = Talk("convert", as_json=as_json)
     request = ConvertRequest(
         inputs=(str(lasting_list(folder, star, begin.note)),), output=folder / STORE_NAME, **fields

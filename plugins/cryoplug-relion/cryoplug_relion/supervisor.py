@@ -69,6 +69,7 @@ def supervised(folder: Path, work: Callable[[], int]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     report_end, own_end = os.pipe()
+    os.set_blocking(report_end, False)
     # Blocked before there are two of us: no signal can get lost between here and the loop.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
     watcher = os.getpid()
@@ -78,10 +79,13 @@ def supervised(folder: Path, work: Callable[[], int]) -> int:
         worker = os.fork()
         if worker == 0:
             _work_and_end(work, own_end, watcher, before)
-        os.close(own_end)
         return _watch(folder, worker, report_end, stops=stops, watched=watched)
+    except OSError:
+        mark_end(folder, FAILURE)
+        raise
     finally:
         os.close(report_end)
+        os.close(own_end)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -97,6 +101,8 @@ def _work_and_end(work: Callable[[], int], own_end: int, watcher: int, mask: Col
     code = 1
     try:
         _die_with(watcher)
+        # Slurm's hint may come before the work looks out for it, and would end this process.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _report = own_end
         code = work()
@@ -124,8 +130,7 @@ def _watch(folder: Path, worker: int, report: int, *, stops: set[signal.Signals]
             os.kill(worker, signal.SIGUSR1)
         if kill_at is not None and time.monotonic() > kill_at:
             os.kill(worker, signal.SIGKILL)
-    complete = os.read(report, len(_COMPLETE)) == _COMPLETE
-    if complete and status in ENDINGS_WITH_RESULT:
+    if _is_complete(report) and status in ENDINGS_WITH_RESULT:
         mark_end(folder, SUCCESS)
         return status
     if status == -signal.SIGKILL and kill_at is None:
@@ -136,6 +141,13 @@ def _watch(folder: Path, worker: int, report: int, *, stops: set[signal.Signals]
     mark_end(folder, ABORTED if aborting else FAILURE)
     # Never 0 without outputs: a batch script looks at the exit code.
     return 128 - status if status < 0 else status or 1
+
+
+def _is_complete(report: int) -> bool:
+    try:
+        return os.read(report, len(_COMPLETE)) == _COMPLETE
+    except BlockingIOError:
+        return False
 
 
 def _ended(worker: int) -> int | None:

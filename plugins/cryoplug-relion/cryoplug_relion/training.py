@@ -10,6 +10,7 @@ from cryoplug.core.results import to_json
 from cryoplug.errors import StorageError, UsageError
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
+from cryoplug.reports.evaluation import table
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.progress import EpochReport, Event
 from cryoplug.workflows.train import TrainRequest, TrainResult, train
@@ -35,6 +36,7 @@ def train_job(
     data: Path | None,
     init: Path | None,
     as_json: bool,
+    evaluate: bool,
     recipe: str,
     given: frozenset[str],
     pairs: dict[str, Any],
@@ -54,8 +56,8 @@ def train_job(
         Checkpoint to start from.
     as_json
         Write records to stdout.
-    recipe, given
-        As in `TrainRequest`: what fills in the fields that the user did not choose.
+    evaluate, recipe, given
+        As in `TrainRequest`; the last two: what fills in the fields that the user did not choose.
     pairs
         Further fields of `ConvertRequest`.
     config
@@ -86,6 +88,7 @@ def train_job(
         checkpoint_dir=folder,
         init=init,
         resume=resume,
+        evaluate=evaluate,
         recipe=recipe,
         given=given,
     )
@@ -99,6 +102,10 @@ def train_job(
     if result.checkpoint is None:
         raise StorageError(f"{folder / settings.model}: no checkpoint was kept; check the disk")
     checkpoint = load_checkpoint(result.checkpoint)
+    if result.evaluation is not None:
+        talk.record({"evaluation": result.evaluation, "checkpoint": result.checkpoint})
+    for line in _evaluation(result):
+        talk.note(line)
     talk.note(f"best epoch {result.best_epoch}: loss {result.best_loss:.8f}; give --checkpoint {folder}/ to denoise")
     _write_model(folder, result, checkpoint)
     with Logfile(folder / LOGFILE) as pages:
@@ -139,7 +146,13 @@ def _summary(folder: Path, result: TrainResult, checkpoint: Checkpoint, store: l
         *store,
         "",
         *(item.text for item in result.epochs),
+        "",
+        *_evaluation(result),
     ]
+
+
+def _evaluation(result: TrainResult) -> list[str]:
+    return [] if result.evaluation is None else table(result.evaluation, brief=True).splitlines()
 
 
 def _panels(store: Path, checkpoint: Checkpoint) -> list[dict[str, Image]]:

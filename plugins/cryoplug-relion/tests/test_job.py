@@ -240,6 +240,15 @@ def test_lines_come_while_the_job_works(long_job: tuple[Project, str, tuple[str,
     process.communicate(timeout=60)
 
 
+def test_a_hint_of_slurm_ends_nothing_however_early(project: Project) -> None:
+    star, job = project.star(project.micrographs(1)), project.job()
+    process = project.start("denoise", "--o", job, "--in_mics", star, "--checkpoint", str(project.checkpoint))
+    worker_of(process)
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=120)
+    assert project.ends(job) == [SUCCESS]
+
+
 def test_hang_up_is_a_failure(long_job: tuple[Project, str, tuple[str, ...]]) -> None:
     project, job, arguments = long_job
     process = project.start(*arguments)
