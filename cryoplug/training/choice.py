@@ -3,7 +3,7 @@
 The target of a Noise2Noise loss is noisy itself, so that nearly all of the loss is the target's noise, the same in every
 epoch. It falls out of the difference between two epochs on the same patches, which is the difference of their errors to
 the unknown truth, B + N of `cryoplug.metrics.halves`; what is left of chance is measured by how much that difference
-varies from one held-out micrograph to the next. See docs/decisions/0008.
+varies from one held-out micrograph to the next. See docs/decisions/0009-which-epoch-is-kept.md.
 """
 
 from __future__ import annotations
