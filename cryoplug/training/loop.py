@@ -25,6 +25,7 @@ from cryoplug.training.device_loader import open_loader
 from cryoplug.training.draws import Draw
 from cryoplug.training.engine import Engine
 from cryoplug.training.loader import Batch, BatchLoader, closing_batches, crops_of_epoch, epoch_order
+from cryoplug.training.mixing import Mixer
 from cryoplug.training.pace import Pace
 from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, Comparison, EpochReport, Note, Progress
 from cryoplug.training.recipe import gave_up, is_done, learning_rate
@@ -64,6 +65,8 @@ class Training:
     """Where the batches go."""
     average: WeightAverage | None = None
     """The moving average of the weights, which is validated and kept; None: the weights themselves."""
+    mixer: Mixer | None = None
+    """Makes mixtures of halves; None: pairs are trained on as they are."""
     _steps: Steps = field(init=False, repr=False)
     _report: _RunningReport = field(init=False, repr=False)
     _pace: Pace | None = field(default=None, init=False, repr=False)
@@ -74,7 +77,7 @@ class Training:
 
     def __post_init__(self) -> None:
         """Choose how steps are taken."""
-        self._steps = open_steps(self.engine, self.optimizer, self.config, self.average)
+        self._steps = open_steps(self.engine, self.optimizer, self.config, self.average, self.mixer)
 
     def run(self, progress: Progress, interrupts: Interrupts | None = None) -> None:
         """Train until all epochs are done.
@@ -136,7 +139,7 @@ class Training:
             config.seed,
             position.epoch,
             turn=config.augment != "none",
-            exchange=config.augment == "halves",
+            exchange=config.augment == "halves" and self.mixer is None,
             end_row=self.split.end_row,
         )
         self._report = _RunningReport(position.epoch, batch_count, config.loss, progress)
@@ -214,6 +217,7 @@ class Training:
                 loader,
                 self.split.validation,
                 units=self._units,
+                mixer=self.mixer,
                 max_batches=self.config.max_batches,
                 check=check,
             )

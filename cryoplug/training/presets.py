@@ -32,7 +32,6 @@ def with_recipe(
     recipe: str,
     *,
     pairs: str | None,
-    alike: bool,
     patch_shape: tuple[int, int],
     whole: tuple[int, int] | None,
     given: Collection[str],
@@ -47,8 +46,6 @@ def with_recipe(
         One of `RECIPES`; see docs/decisions/0008-mixtures-of-halves.md for the figures behind ``halves``.
     pairs
         Regime of the store; None for bare bins.
-    alike
-        Whether the halves have equally strong noise, without which mixtures of them are biased.
     patch_shape
         ``(y, x)`` of the patches of the store.
     whole
@@ -70,6 +67,6 @@ def with_recipe(
     if config.model in _MODEL_OPTIONS and not config.model_options:
         chosen["model_options"] = _MODEL_OPTIONS[config.model]
     # Mixtures belong to exchanged halves; who wants no such augmentation wants no mixtures.
-    if not alike or ("augment" in given and config.augment != "halves"):
+    if "augment" in given and config.augment != "halves":
         del chosen["mix"]
     return dataclasses.replace(config, **{name: value for name, value in chosen.items() if name not in given})

@@ -14,7 +14,7 @@ import torch
 from cryoplug.training.average import WeightAverage
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.engine import Engine, WholeBatchEngine, memory_errors
-from cryoplug.training.mixing import mix_halves
+from cryoplug.training.mixing import Mixer
 from cryoplug.training.recipe import limit_gradients
 
 QUEUE = 5
@@ -41,14 +41,18 @@ def make_optimizer(engine: Engine, config: TrainConfig) -> torch.optim.Adam:
 
 
 def open_steps(
-    engine: Engine, optimizer: torch.optim.Adam, config: TrainConfig, average: WeightAverage | None
+    engine: Engine,
+    optimizer: torch.optim.Adam,
+    config: TrainConfig,
+    average: WeightAverage | None,
+    mixer: Mixer | None = None,
 ) -> Steps:
-    """Give the steps that suit the engine."""
+    """Give the steps that suit the engine; with a mixer they are taken on mixtures of halves."""
     on_gpu = next(engine.module.parameters()).is_cuda
     # Running means of a batch norm would take up a batch that fails: there each batch is looked at by itself.
     if on_gpu and isinstance(engine, WholeBatchEngine) and not any(True for _ in engine.module.buffers()):
-        return QueuedSteps(engine, optimizer, config, average)
-    return CheckedSteps(engine, optimizer, config, average)
+        return QueuedSteps(engine, optimizer, config, average, mixer)
+    return CheckedSteps(engine, optimizer, config, average, mixer)
 
 
 class Steps(abc.ABC):
@@ -63,11 +67,13 @@ class Steps(abc.ABC):
         optimizer: torch.optim.Adam,
         config: TrainConfig,
         average: WeightAverage | None,
+        mixer: Mixer | None = None,
     ) -> None:
         self._engine = engine
         self._optimizer = optimizer
         self._config = config
         self._average = average
+        self._mixer = mixer
         self._parameters = list(engine.module.parameters())
 
     @abc.abstractmethod
@@ -77,7 +83,7 @@ class Steps(abc.ABC):
         Parameters
         ----------
         noisy, clean
-            The batch; with ``mix`` below 1 it is overwritten by mixtures.
+            The batch; a mixer overwrites it.
         lr
             Learning rate.
         number
@@ -95,15 +101,6 @@ class Steps(abc.ABC):
     def checked(self) -> Steps:
         """Give steps that are looked at one by one, to repeat one that failed."""
         return self
-
-    def _mix(self, noisy: torch.Tensor, clean: torch.Tensor) -> None:
-        if self._config.mix != 1.0:
-            mix_halves(noisy, clean, self._config.mix)
-
-    @property
-    def _loss_scale(self) -> float:
-        """The target of a mixture has 1 / mix^2 of a half's noise; its loss is told in the units of a half's."""
-        return self._config.mix**2
 
     def _put_gradients(self, gradients: list[torch.Tensor]) -> None:
         if self._config.clip_norm is not None:
@@ -128,15 +125,19 @@ class CheckedSteps(Steps):
         optimizer: torch.optim.Adam,
         config: TrainConfig,
         average: WeightAverage | None,
+        mixer: Mixer | None = None,
     ) -> None:
-        super().__init__(engine, optimizer, config, average)
+        super().__init__(engine, optimizer, config, average, mixer)
         self._settled = Settled(())
 
     def take(self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int) -> None:
         """Take a step."""
-        self._mix(noisy, clean)
+        if self._mixer is not None:
+            self._mixer.prepare(number)
+            self._mixer.mix(noisy, clean)
         loss, gradients = self._engine.loss_and_gradients(noisy, clean)
-        loss *= self._loss_scale
+        if self._mixer is not None:
+            loss *= self._mixer.loss_scale
         if not (_finite(loss) and _all_finite(gradients)):
             self._settled = Settled((), failed=loss)
             return
@@ -164,8 +165,9 @@ class QueuedSteps(Steps):
         optimizer: torch.optim.Adam,
         config: TrainConfig,
         average: WeightAverage | None,
+        mixer: Mixer | None = None,
     ) -> None:
-        super().__init__(engine, optimizer, config, average)
+        super().__init__(engine, optimizer, config, average, mixer)
         self._whole: WholeBatchEngine = engine
         device = self._parameters[0].device
         self._failed = torch.zeros((), device=device)
@@ -182,6 +184,8 @@ class QueuedSteps(Steps):
     def take(self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int) -> None:
         """Queue a step."""
         self._put_learning_rate(lr)
+        if self._mixer is not None:
+            self._mixer.prepare(number)
         if self._average is not None:
             self._blend.fill_(self._average.weight_of_step(number))
         key = (noisy.data_ptr(), clean.data_ptr(), noisy.shape)
@@ -218,7 +222,7 @@ class QueuedSteps(Steps):
 
     def checked(self) -> Steps:
         """Give steps that are looked at one by one."""
-        return CheckedSteps(self._engine, self._optimizer, self._config, self._average)
+        return CheckedSteps(self._engine, self._optimizer, self._config, self._average, self._mixer)
 
     def _record(self, noisy: torch.Tensor, clean: torch.Tensor, key: tuple[object, ...]) -> None:
         self._graph = None  # its memory is free before the new one asks for as much
@@ -230,7 +234,8 @@ class QueuedSteps(Steps):
         graph.replay()
 
     def _compute(self, noisy: torch.Tensor, clean: torch.Tensor) -> None:
-        self._mix(noisy, clean)
+        if self._mixer is not None:
+            self._mixer.mix(noisy, clean)
         loss, gradients = self._whole.enqueue(noisy, clean)
         sums = torch.stack([loss, *(gradient.sum() for gradient in gradients)])
         torch.maximum(self._failed, sums.isfinite().all().logical_not().float(), out=self._failed)
@@ -238,7 +243,8 @@ class QueuedSteps(Steps):
         self._optimizer.step()
         if self._average is not None:
             self._average.blend(self._blend * (1.0 - self._failed))
-        torch.stack((loss.detach().float() * self._loss_scale, self._failed), out=self._outcome)
+        scale = 1.0 if self._mixer is None else self._mixer.loss_scale
+        torch.stack((loss.detach().float() * scale, self._failed), out=self._outcome)
 
 
 def _finite(value: float) -> bool:

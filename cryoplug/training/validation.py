@@ -10,6 +10,7 @@ import numpy as np
 from cryoplug.training.choice import Units
 from cryoplug.training.engine import Engine
 from cryoplug.training.loader import Batch, BatchLoader, closing_batches
+from cryoplug.training.mixing import Mixer
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ def validate(
     indices: np.ndarray,
     *,
     units: Units | None = None,
+    mixer: Mixer | None = None,
     max_batches: int | None,
     check: Callable[[Batch, int, float], None],
 ) -> Validation | None:
@@ -41,6 +43,8 @@ def validate(
         Patches in ascending order; never shuffled, never augmented.
     units
         How they are grouped; None: not at all.
+    mixer
+        Makes mixtures of the halves, as in training; None: none.
     max_batches
         Look at no more batches than this.
     check
@@ -50,11 +54,16 @@ def validate(
     seen = 0
     of_patch = np.zeros(len(indices), int) if units is None else units.of_patch
     sums, counts = (np.zeros(int(of_patch[-1]) + 1 if len(of_patch) else 0) for _ in range(2))
+    scale = 1.0 if mixer is None else mixer.loss_scale
+    if mixer is not None:
+        mixer.prepare(None)
     with closing_batches(loader.batches(indices, limit=max_batches)) as batches:
         for number, batch in enumerate(batches, start=1):
+            if mixer is not None:
+                mixer.mix(batch.noisy, batch.clean)
             of_row = of_patch[seen : seen + len(batch.indices)]
             for unit, rows in _runs(of_row):
-                loss = engine.loss(batch.noisy[rows], batch.clean[rows])
+                loss = scale * engine.loss(batch.noisy[rows], batch.clean[rows])
                 check(batch, number, loss)
                 sums[unit] += loss * (rows.stop - rows.start)
             np.add.at(counts, of_row, 1)

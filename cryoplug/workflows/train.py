@@ -23,6 +23,7 @@ from cryoplug.store.pairs import PairStore, open_store
 if TYPE_CHECKING:
     from cryoplug.reports.evaluation import Summary
     from cryoplug.training.config import TrainConfig
+    from cryoplug.training.mixing import Mixer
     from cryoplug.training.progress import EpochReport, Event
     from cryoplug.training.run_folder import RunFolder
     from cryoplug.training.split import Split
@@ -117,7 +118,7 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
     with contextlib.ExitStack() as stack:
         # From the beginning: Slurm's warning may come while a store of a terabyte is being opened.
         interrupts = stack.enter_context(Interrupts())
-        config = _completed(request, progress)
+        config = _completed(request)
         request = dataclasses.replace(request, config=config)
         store = stack.enter_context(open_store(request.data, patch_size=config.patch_size, crop_size=config.crop_size))
         if config.augment == "halves" and store.manifest is not None and store.manifest.pairs != "halves":
@@ -146,25 +147,18 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         return _train(request, store, split, init, identity, folder, device, progress, interrupts)
 
 
-def _completed(request: TrainRequest, progress: Callable[[Event], None]) -> TrainConfig:
+def _completed(request: TrainRequest) -> TrainConfig:
     """Fill in by the recipe what the user left open; for that the store is looked at."""
     from cryoplug.training.presets import with_recipe
-    from cryoplug.training.progress import Note
 
     config = request.config
     with open_store(request.data, patch_size=config.patch_size, crop_size=config.crop_size) as store:
         manifest = store.manifest
-        alike = manifest is not None and manifest.halves_alike
-        if manifest is not None and manifest.pairs == "halves" and not alike:
-            progress(
-                Note("even and odd are not equally noisy: no mixtures of them, and what the sum gives is less certain")
-            )
         whole = [store.image_shape(image) for image in range(store.images())] if store.whole else []
         return with_recipe(
             config,
             request.recipe,
             pairs=None if manifest is None else manifest.pairs,
-            alike=alike,
             patch_shape=store.patch_shape,
             whole=(min(y for y, _ in whole), min(x for _, x in whole)) if whole else None,
             given=request.given | ({"model_options"} if request.init is not None else set()),
@@ -235,6 +229,7 @@ def _train(
             folder=folder,
             device=device,
             average=average,
+            mixer=_mixer(config, store, split, device, progress),
         )
         already_finished = is_done(position, config)
         if folder is not None and already_finished:
@@ -294,6 +289,31 @@ def _evaluate(
         interrupts=interrupts,
         note=lambda text: progress(Note(text)),
     )
+
+
+def _mixer(
+    config: TrainConfig, store: PairStore, split: Split, device: Any, progress: Callable[[Event], None]
+) -> Mixer | None:
+    """Make what makes mixtures of halves, if they are asked for and possible."""
+    from cryoplug.training.balance import measure_balance
+    from cryoplug.training.mixing import Mixer
+    from cryoplug.training.progress import Note
+
+    if config.mix == 1.0:
+        return None
+    alike = store.manifest is None or store.manifest.halves_alike
+    balance = measure_balance(store, split.train, alike=alike)
+    if balance is None:
+        progress(
+            Note("the halves are not equally noisy and share too little signal to be mixed; trained on as they are")
+        )
+        return None
+    if not alike:
+        ratio = f"{balance.noise_ratio:.3g}"
+        progress(
+            Note(f"at equal signal even has {ratio} times the noise variance of odd; mixtures are weighted for it")
+        )
+    return Mixer(config.mix, balance, seed=config.seed, device=device)
 
 
 def _forward(event: Event, folder: RunFolder | None, training: Any, progress: Callable[[Event], None]) -> None:

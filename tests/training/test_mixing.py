@@ -1,51 +1,156 @@
 from __future__ import annotations
 
+import dataclasses
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from cryoplug.training.mixing import mix_halves
+from cryoplug.store.manifest import Manifest, MicrographEntry
+from cryoplug.store.pairs import PairStore, create_store, open_store
+from cryoplug.training.balance import Balance, measure_balance
+from cryoplug.training.mixing import Mixer
 
 SHAPE = (1, 1, 600, 600)
+CPU = torch.device("cpu")
 
 
-def halves(signal: float = 0.5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def smooth(rng: np.random.Generator, side: int) -> np.ndarray:
+    spectrum = np.fft.rfft2(rng.standard_normal((side, side)))
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
+    field = np.fft.irfft2(spectrum * np.exp(-((frequency / 0.06) ** 2)), s=(side, side))
+    return (field / field.std()).astype(np.float32)
+
+
+def halves(signal: float = 0.5, ratio: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Truth, and halves that hold it; `ratio` is even's noise variance over odd's."""
     truth = signal * torch.randn(SHAPE)
-    return truth, truth + torch.randn(SHAPE), truth + torch.randn(SHAPE)
+    return truth, truth + math.sqrt(ratio) * torch.randn(SHAPE), truth + torch.randn(SHAPE)
+
+
+def exact(signal: float, ratio: float = 1.0) -> Balance:
+    noise = ratio / (1 + ratio)
+    return Balance(1.0, ratio, signal**2 + noise, noise)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.7, 0.5, 0.25])
-def test_noise_of_input_and_target_stays_uncorrelated(share: float) -> None:
-    truth, even, odd = halves()
-    mix_halves(even, odd, share)
-    scale = math.sqrt(2 / (1 + share**2))
+@pytest.mark.parametrize("ratio", [1.0, 0.1, 5.0])
+@pytest.mark.parametrize("number", [None, 3])
+def test_noise_of_input_and_target_is_uncorrelated_wherever_the_difference_comes_from(
+    share: float, ratio: float, number: int | None
+) -> None:
+    truth, even, odd = halves(0.5, ratio)
+    balance = exact(0.5, ratio)
+    mixer = Mixer(share, balance, seed=1, device=CPU)
+    mixer.prepare(number)
+    mixer.mix(even, odd)
+    scale = 1 / math.sqrt(balance.mean_variance + share**2 * balance.noise_variance)
     in_input, in_target = even - scale * truth, odd - scale * truth
     correlation = float((in_input * in_target).mean() / (in_input.std() * in_target.std()))
     assert abs(correlation) < 5 / math.sqrt(truth.numel())
-    assert float(in_target.var()) == pytest.approx(1 / share**2, rel=0.02)
-    assert float(in_input.var()) == pytest.approx(1.0, rel=0.02)
+    assert float(even.var()) == pytest.approx(1.0, rel=0.02)
+    noise = scale**2 * balance.noise_variance
+    assert float(in_input.var()) == pytest.approx(noise * (1 + share**2), rel=0.02)
+    assert float(in_target.var()) == pytest.approx(noise * (1 + 1 / share**2), rel=0.02)
 
 
-def test_share_1_leaves_the_halves_as_they_are() -> None:
+def test_share_1_in_place_gives_the_halves_themselves() -> None:
     _, even, odd = halves()
     kept = even.clone(), odd.clone()
-    mix_halves(even, odd, 1.0)
+    mixer = Mixer(1.0, Balance(mean_variance=0.5, noise_variance=0.5), seed=0, device=CPU)
+    mixer.prepare(None)
+    mixer.mix(even, odd)
     torch.testing.assert_close((even, odd), kept)
 
 
 def test_a_small_share_brings_the_input_close_to_the_mean_of_the_halves() -> None:
     _, even, odd = halves()
     mean = (even + odd) / 2
-    mix_halves(even, odd, 0.2)
-    correlation = torch.corrcoef(torch.stack((even.flatten(), mean.flatten())))[0, 1]
-    assert correlation > 0.97
+    mixer = Mixer(0.2, Balance(), seed=0, device=CPU)
+    mixer.prepare(7)
+    mixer.mix(even, odd)
+    assert torch.corrcoef(torch.stack((even.flatten(), mean.flatten())))[0, 1] > 0.97
 
 
 def test_a_linear_filter_learns_the_gain_for_the_sum_and_not_that_for_a_half() -> None:
     _, even, odd = halves(signal=0.3)
-    signal, noise = 0.09, 1.0
-    mix_halves(even, odd, 0.3)
+    mixer = Mixer(0.3, exact(0.3), seed=0, device=CPU)
+    mixer.prepare(1)
+    mixer.mix(even, odd)
     gain = float((even * odd).mean() / (even * even).mean())
+    signal, noise = 0.09, 1.0
     of_the_sum, of_a_half = signal / (signal + noise / 2), signal / (signal + noise)
-    assert abs(gain - of_the_sum) < 0.3 * abs(gain - of_a_half)
+    assert abs(gain - of_the_sum) < 0.5 * abs(gain - of_a_half)
+
+
+def test_each_step_takes_its_noise_from_elsewhere_and_the_same_step_from_the_same_place() -> None:
+    _, even, odd = halves()
+    mixer = Mixer(0.5, Balance(), seed=0, device=CPU)
+
+    def mixed(number: int) -> torch.Tensor:
+        first, second = even.clone(), odd.clone()
+        mixer.prepare(number)
+        mixer.mix(first, second)
+        return first
+
+    assert torch.equal(mixed(4), mixed(4))
+    assert not torch.allclose(mixed(4), mixed(5))
+
+
+def stored(folder: Path, even_noise: float, odd_noise: float, signal: float = 1.0) -> PairStore:
+    """Six z-scored pairs of a smooth signal with white noise of these deviations."""
+    side, count = 128, 6
+    head = Manifest((side, side), "float32", "halves", "zscore", 0, side)
+    rng = np.random.default_rng(0)
+    with create_store(folder, head) as writer:
+        for number in range(count):
+            truth = signal * smooth(rng, side)
+            pair = [truth + noise * rng.standard_normal((side, side)) for noise in (even_noise, odd_noise)]
+            records = [{"kind": "zscore", "offset": float(image.mean()), "scale": float(image.std())} for image in pair]
+            scored = [((image - image.mean()) / image.std()).astype(np.float32) for image in pair]
+            writer.append("train", scored[0], scored[1], (0, 0))
+            writer.acknowledge(
+                MicrographEntry(f"m{number}.mrc", "train", (side, side), 1.0, records[0], f"m{number}.mrc", records[1])
+            )
+        writer.finish()
+    return open_store(folder)
+
+
+@pytest.mark.parametrize(("even_noise", "odd_noise"), [(0.3, 2.0), (2.0, 0.3), (1.0, 1.5)])
+def test_the_balance_of_unlike_halves_is_found(tmp_path: Path, even_noise: float, odd_noise: float) -> None:
+    with stored(tmp_path / "store", even_noise, odd_noise) as store:
+        assert store.manifest is not None and not store.manifest.halves_alike
+        balance = measure_balance(store, np.arange(6), alike=False)
+    assert balance is not None
+    assert balance.noise_ratio == pytest.approx((even_noise / odd_noise) ** 2, rel=0.1)
+    amplitude = math.sqrt((1 + odd_noise**2) / (1 + even_noise**2))
+    assert balance.signal_ratio == pytest.approx(amplitude, rel=0.1)
+
+
+def test_the_measured_variances_are_those_of_the_mixtures(tmp_path: Path) -> None:
+    with stored(tmp_path / "store", 0.5, 1.5) as store:
+        balance = measure_balance(store, np.arange(6), alike=False)
+        assert balance is not None
+        even, odd = (torch.empty((6, 1, 128, 128)) for _ in range(2))
+        store.read(range(6), even[:, 0].numpy(), odd[:, 0].numpy())
+    mixer = Mixer(0.5, balance, seed=0, device=CPU)
+    mixer.prepare(None)
+    mixer.mix(even, odd)
+    assert float(even.var()) == pytest.approx(1.0, rel=0.1)
+
+
+def test_like_halves_are_not_measured_but_for_their_variances(tmp_path: Path) -> None:
+    with stored(tmp_path / "store", 1.0, 1.0) as store:
+        balance = measure_balance(store, np.arange(6), alike=True)
+    assert balance is not None
+    assert dataclasses.replace(balance, mean_variance=0.5, noise_variance=0.5) == Balance()
+    assert balance.mean_variance == pytest.approx(0.75, rel=0.1) and balance.noise_variance == pytest.approx(
+        0.25, rel=0.1
+    )
+
+
+def test_unlike_halves_without_common_signal_give_no_balance(tmp_path: Path) -> None:
+    with stored(tmp_path / "store", 1.0, 3.0, signal=0.0) as store:
+        assert measure_balance(store, np.arange(6), alike=False) is None

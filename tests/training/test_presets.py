@@ -14,10 +14,9 @@ def chosen(
     recipe: str = "auto",
     pairs: str | None = "halves",
     given: frozenset[str] = frozenset(),
-    alike: bool = True,
     whole: tuple[int, int] | None = None,
 ) -> TrainConfig:
-    return with_recipe(config, recipe, pairs=pairs, alike=alike, patch_shape=(512, 512), whole=whole, given=given)
+    return with_recipe(config, recipe, pairs=pairs, patch_shape=(512, 512), whole=whole, given=given)
 
 
 @pytest.mark.parametrize("pairs", [None, "noise", "clean"])
@@ -36,11 +35,6 @@ def test_what_the_user_gave_stays() -> None:
     asked = TrainConfig(model="unet", model_options={"depth": 2}, ema=None, batch_size=3)
     config = chosen(asked, given=frozenset({"ema", "batch_size"}))
     assert (config.ema, config.batch_size, config.model_options) == (None, 3, {"depth": 2})
-
-
-def test_halves_that_are_not_equally_noisy_are_not_mixed() -> None:
-    config = chosen(TrainConfig(), alike=False)
-    assert (config.augment, config.mix) == ("halves", 1.0)
 
 
 def test_no_exchange_of_halves_means_no_mixtures() -> None:
