@@ -5,6 +5,7 @@ What a GPU does is done here on the CPU, where torch's fused optimizer heeds the
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -137,8 +138,9 @@ def write(folder: Path, noisy: np.ndarray, clean: np.ndarray) -> Path:
     return folder
 
 
-def run(data: Path, out: Path) -> tuple[list[Any], bytes]:
-    train(TrainRequest(data, CONFIG, save=True, checkpoint_dir=out), lambda _: None)
+def run(data: Path, out: Path, **changes: Any) -> tuple[list[Any], bytes]:
+    config = dataclasses.replace(CONFIG, **changes)
+    train(TrainRequest(data, config, save=True, checkpoint_dir=out), lambda _: None)
     return outcome(out)
 
 
@@ -151,11 +153,14 @@ def outcome(out: Path) -> tuple[list[Any], bytes]:
 
 
 @pytest.mark.usefixtures("queued")
-def test_a_queued_run_gives_the_bits_of_a_checked_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fields", [{}, {"augment": "halves", "mix": 0.5}], ids=["pairs", "mixtures of halves"])
+def test_a_queued_run_gives_the_bits_of_a_checked_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
     data = write(tmp_path / "data", *pairs())
-    found = run(data, tmp_path / "queued")
+    found = run(data, tmp_path / "queued", **fields)
     monkeypatch.setattr(loop, "open_steps", CheckedSteps)
-    assert run(data, tmp_path / "checked") == found
+    assert run(data, tmp_path / "checked", **fields) == found
     assert len(found[0]) == 3
 
 
