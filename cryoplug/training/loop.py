@@ -37,6 +37,8 @@ from cryoplug.training.steps import Steps, open_steps
 from cryoplug.training.validation import Validation, validate
 
 _PATCHES_NAMED = 8
+FEW_STEPS = 100
+"""Of a run by ``--minutes``: with fewer the user is told; the warm-up of the recipe for halves alone has 200."""
 
 
 @dataclass
@@ -189,7 +191,8 @@ class Training:
         planned = self._pace.planned_steps(self.position.step)
         if planned is not None:
             self.position.planned_steps = planned
-            progress(Note(f"--minutes {self.config.minutes:g}: {planned} steps"))
+            few = "; too few to learn much: more --minutes, a smaller network or a GPU" if planned < FEW_STEPS else ""
+            progress(Note(f"--minutes {self.config.minutes:g}: {planned} steps{few}"))
 
     def settle(self) -> None:
         """Wait for all steps that are queued: then position and weights belong together."""

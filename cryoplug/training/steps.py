@@ -119,16 +119,7 @@ class Steps(abc.ABC):
 class CheckedSteps(Steps):
     """Each loss is known before the weights are touched."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        optimizer: torch.optim.Adam,
-        config: TrainConfig,
-        average: WeightAverage | None,
-        mixer: Mixer | None = None,
-    ) -> None:
-        super().__init__(engine, optimizer, config, average, mixer)
-        self._settled = Settled(())
+    _settled = Settled(())
 
     def take(self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int) -> None:
         """Take a step."""

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from cryoplug.core.interrupts import Interrupts
 from cryoplug.errors import UsageError
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.store.pairs import PairStore, open_store
+from cryoplug.workflows.train_identity import (
+    bits_note,
+    compare_with_earlier_run,
+    run_identity,
+    run_record,
+    software_versions,
+)
 
 if TYPE_CHECKING:
     from cryoplug.reports.evaluation import Summary
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from cryoplug.training.progress import EpochReport, Event
     from cryoplug.training.run_folder import RunFolder
     from cryoplug.training.split import Split
-
-_SAMPLED_PATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -133,13 +133,13 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         if init is not None and not config.model_options:
             config = dataclasses.replace(config, model_options=init.config)
             request = dataclasses.replace(request, config=config)
-        identity = _identity(request, store, split, init)
+        identity = run_identity(request, store, split, init)
         folder = None
         if request.save:
             from cryoplug.training.run_folder import RunFolder
 
             folder = stack.enter_context(RunFolder(request.checkpoint_dir / config.model))
-            _compare_with_earlier_run(folder, request, identity, progress)
+            compare_with_earlier_run(folder, request, identity, progress)
         else:
             progress(Note("nothing will be saved; give --save to keep the best checkpoint"))
         if split.note:
@@ -180,7 +180,7 @@ def _train(
     from cryoplug.training.engine import BandEngine, choose_precision, fingerprint, open_engine
     from cryoplug.training.loop import Training
     from cryoplug.training.progress import EpochReport, Note
-    from cryoplug.training.recipe import is_done
+    from cryoplug.training.recipe import gave_up, is_done
     from cryoplug.training.split import write_indices
     from cryoplug.training.state import Position, put_weights, unpack_state
     from cryoplug.training.steps import make_optimizer
@@ -216,7 +216,7 @@ def _train(
             position, before = unpack_state(payload, module, optimizer, path=folder.state_path, average=average)
             if not is_done(position, config):
                 where = f"epoch {position.epoch}, batch {position.batch}"
-                progress(Note(f"going on from {where} of {folder.path}{_bits_note(before, environment)}"))
+                progress(Note(f"going on from {where} of {folder.path}{bits_note(before, environment)}"))
         training = Training(
             config=config,
             store=store,
@@ -237,17 +237,16 @@ def _train(
             folder.write_metrics(position.history)
             folder.keep_only(position.best_epoch or 0)
             _draw_loss_curve(folder, position.history, progress)
-            gave_up_early = config.minutes is None and position.epoch <= config.epochs
-            done = f"{position.epoch - 1} (--patience)" if gave_up_early else f"all {position.epoch - 1}"
+            done = f"{position.epoch - 1} (--patience)" if gave_up(position, config) else f"all {position.epoch - 1}"
             progress(Note(f"{folder.path}: {done} epochs are done already; nothing to do"))
         elif folder is not None:
-            folder.write_request(_run_record(request, identity, environment, finished=False))
+            folder.write_request(run_record(request, identity, environment, finished=False))
             folder.write_validation_indices(write_indices(split.validation))
         if not already_finished:
             training.run(lambda event: _forward(event, folder, training, progress), interrupts)
     evaluation = None
     if folder is not None:
-        folder.write_request(_run_record(request, identity, environment, finished=True))
+        folder.write_request(run_record(request, identity, environment, finished=True))
         if request.evaluate:
             evaluation = _evaluate(
                 folder.epoch_folder(position.best_epoch or 0), store, split, config, progress, interrupts
@@ -337,66 +336,6 @@ def _draw_loss_curve(
             progress(Note(f"no loss curve: {error}"))
 
 
-def _compare_with_earlier_run(
-    folder: RunFolder, request: TrainRequest, identity: dict[str, Any], progress: Callable[[Event], None]
-) -> None:
-    from cryoplug.training.config import TrainConfig, differing_fields
-    from cryoplug.training.progress import Note
-
-    if request.overwrite:
-        folder.forget()
-        return
-    earlier = folder.read_request()
-    if earlier is None:
-        if folder.epochs():
-            raise UsageError(
-                f"{folder.path}: holds {folder.epochs()[0].name} but no run.json, so it is not known what made it; "
-                "give --overwrite to replace it, or another --checkpoint-dir"
-            )
-        if folder.read_state() is not None:
-            folder.forget()
-        if request.resume:
-            progress(Note(f"{folder.path}: no run to go on with yet; starting at the beginning"))
-        return
-    before = TrainConfig.completed(earlier["config"])
-    epochs_before = before.get("epochs")
-    more = request.resume and isinstance(epochs_before, int) and request.config.epochs > epochs_before
-    differing = differing_fields({**before, "epochs": request.config.epochs} if more else before, identity)
-    if differing:
-        advice = "give the same values, --overwrite to start again, or another --checkpoint-dir"
-        if isinstance(epochs_before, int) and request.config.epochs > epochs_before and not request.resume:
-            advice = "--resume to go on for more epochs, " + advice
-        raise UsageError(f"{folder.path}: holds a run of another configuration ({'; '.join(differing)}); {advice}")
-    if earlier.get("status") == "finished" and folder.read_state() is None:
-        raise UsageError(
-            f"{folder.state_path}: missing, so this finished run cannot be checked or gone on with; restore it, "
-            "give --overwrite to start again, or another --checkpoint-dir"
-        )
-
-
-def _identity(request: TrainRequest, store: PairStore, split: Split, init: Checkpoint | None) -> dict[str, Any]:
-    return {
-        **request.config.identity(),
-        "init": None if init is None else init.sha256,
-        "data": _data_fingerprint(store),
-        "validation": hashlib.sha256(split.validation.astype("<i8").tobytes()).hexdigest(),
-    }
-
-
-def _data_fingerprint(store: PairStore) -> str:
-    """Return the manifest's fingerprint; of bare bins that of their shape, count and a few patches."""
-    if store.manifest is not None:
-        return store.manifest.fingerprint()
-    count = store.count("train")
-    digest = hashlib.sha256(f"{count} {store.patch_shape} {store.dtype}".encode())
-    noisy, clean = (np.empty((1, *store.patch_shape), np.float32) for _ in range(2))
-    for index in np.unique(np.linspace(0, count - 1, _SAMPLED_PATCHES).round().astype(int)):
-        store.read([int(index)], noisy, clean)
-        digest.update(noisy.data)
-        digest.update(clean.data)
-    return digest.hexdigest()
-
-
 def _load_init(path: Path, model: str) -> Checkpoint:
     checkpoint = load_checkpoint(path)
     if checkpoint.model_id != model:
@@ -408,7 +347,7 @@ def _checkpoint_head(request: TrainRequest, store: PairStore, split: Split, iden
     from cryoplug.workflows import train_appearance
 
     manifest = store.manifest
-    details = {"data_fingerprint": identity["data"], "training": identity, "software": _software()}
+    details = {"data_fingerprint": identity["data"], "training": identity, "software": software_versions()}
     if request.save and (seen := train_appearance.appearance_of_store(store, split.train)) is not None:
         details[train_appearance.FIELD] = seen
     if manifest is not None:
@@ -423,30 +362,3 @@ def _checkpoint_head(request: TrainRequest, store: PairStore, split: Split, iden
         pixel_size_angstrom=None if manifest is None else manifest.pixel_size_angstrom,
         details=details,
     )
-
-
-def _run_record(
-    request: TrainRequest, identity: dict[str, Any], environment: dict[str, Any], *, finished: bool
-) -> dict[str, Any]:
-    return {
-        "status": "finished" if finished else "running",
-        "data_path": str(request.data.absolute()),
-        "config": identity,
-        "environment": environment,
-        "software": _software(),
-    }
-
-
-def _software() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in ("cryoplug", "torch", "numpy"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
-
-
-def _bits_note(before: dict[str, Any], now: dict[str, Any]) -> str:
-    from cryoplug.training.config import differing_fields
-
-    differing = differing_fields(before, now)
-    return f"; not bit-identical to an uninterrupted run: {', '.join(differing)}" if differing else ""
