@@ -59,6 +59,9 @@ def main() -> int:
     )
     parser.add_argument("--train-option", action="append", default=[], help="more of cryoplug train, as in --mix=1")
     parser.add_argument("--denoise-option", action="append", default=[], help="more of cryoplug denoise")
+    parser.add_argument(
+        "--truth", action="store_true", help="train on the truth instead of on halves: what can be reached"
+    )
     parser.add_argument("--folder", type=Path, help="keep files here (default: a temporary folder)")
     parser.add_argument("--csv", type=Path, default=Path("quality_simulated.csv"), help="rows are appended to it")
     arguments = parser.parse_args()
@@ -90,7 +93,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
     workers = min(count, len(os.sched_getaffinity(0)))
     begin = time.perf_counter()
     with ProcessPoolExecutor(workers) as pool:
-        list(pool.map(write, [(folder, settings, index, arguments.train) for index in range(count)]))
+        list(pool.map(write, [(folder, settings, index, kinds(arguments, index)) for index in range(count)]))
         print(f"{count} micrographs simulated in {time.perf_counter() - begin:.0f} s", flush=True)
         names = sorted(path.name for path in (folder / "noisy").iterdir())
         raw = list(pool.map(baseline_snr, [(folder, name) for name in names]))
@@ -106,13 +109,20 @@ def run(arguments: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
     return rows
 
 
-def write(task: tuple[Path, SimulationSettings, int, int]) -> None:
-    """Simulate one micrograph: halves to learn from, or the sum and its truths to judge by."""
-    folder, settings, index, train = task
+def kinds(arguments: argparse.Namespace, index: int) -> dict[str, str]:
+    """Say what is kept of a micrograph, by folder: pairs to learn from, or the sum and its truths to judge by."""
+    if index >= arguments.train:
+        return {kind: kind for kind in ("noisy", *TRUTHS)}
+    return {"input": "noisy", "target": "clean"} if arguments.truth else {"input": "even", "target": "odd"}
+
+
+def write(task: tuple[Path, SimulationSettings, int, dict[str, str]]) -> None:
+    """Simulate one micrograph."""
+    folder, settings, index, kept = task
     micrograph = simulate_micrograph(settings, index)
-    for kind in ("even", "odd") if index < train else ("noisy", *TRUTHS):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        path = folder / kind / f"mic_{index:04d}.mrc"
+    for subfolder, kind in kept.items():
+        (folder / subfolder).mkdir(parents=True, exist_ok=True)
+        path = folder / subfolder / f"mic_{index:04d}.mrc"
         pixels = getattr(micrograph, kind)
         write_mrc(path, pixels, pixel_size_angstrom=settings.pixel_size_angstrom, label="quality_simulated")
 
@@ -165,9 +175,12 @@ def train_and_denoise(folder: Path, model: str, angpix: str, arguments: argparse
     convert_options = arguments.convert_option or ["--store=whole"]
     train_options = ["--minutes", arguments.minutes, *arguments.train_option]
     denoise_options = ["--checkpoint", work / "models" / model, *arguments.denoise_option]
-    halves = ["--even", folder / "even", "--odd", folder / "odd"]
+    pairs = ["--pairs", "halves", "--even", folder / "input", "--odd", folder / "target"]
+    if arguments.truth:
+        pairs = ["--pairs", "clean", folder / "input", "--clean", folder / "target"]
+        train_options = ["--recipe", "halves", "--augment", "dihedral", *train_options]
     for step, words in {
-        "convert": ["--pairs", "halves", *halves, "--angpix", angpix, *convert_options, "-o", work / "store"],
+        "convert": [*pairs, "--angpix", angpix, *convert_options, "-o", work / "store"],
         "train": [work / "store", "--model", model, *train_options, "--save", "--checkpoint-dir", work / "models"],
         "denoise": [folder / "noisy", *denoise_options, "-o", work / "denoised"],
     }.items():
@@ -199,7 +212,14 @@ def context(arguments: argparse.Namespace) -> dict[str, object]:
         "pixel_size": arguments.pixel_size,
         "dose": arguments.dose,
         "minutes": arguments.minutes,
-        "options": json.dumps([*(arguments.convert_option or ()), *arguments.train_option, *arguments.denoise_option]),
+        "options": json.dumps(
+            [
+                *(["--truth"] if arguments.truth else ()),
+                *(arguments.convert_option or ()),
+                *arguments.train_option,
+                *arguments.denoise_option,
+            ]
+        ),
     }
 
 
