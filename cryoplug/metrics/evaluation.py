@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -157,10 +158,12 @@ def choose_directions(even: Image, odd: Image, *, wanted: str, has_odd: bool) ->
 
 
 def noise_ratio(even: Image, odd: Image) -> float:
-    """Return the variance of the noise in one half over that in the other, above 0."""
+    """Return the variance of the noise in one half over that in the other; infinite when the other shows none."""
     moments = halves_moments(HalfImages(even, odd, even))
-    noise_even = max(float(moments.input_variance - moments.signal), 1e-300)
-    return noise_even / max(float(moments.judge_variance - moments.signal), 1e-300)
+    noise_even, noise_odd = (
+        float(variance - moments.signal) for variance in (moments.input_variance, moments.judge_variance)
+    )
+    return max(noise_even, 0.0) / noise_odd if noise_odd > 0 else math.inf
 
 
 def equally_noisy(ratio: float) -> bool:

@@ -3,9 +3,14 @@
 Let m be the mean of the halves, weighted for the least noise, and d their difference, scaled to the noise of m. The noise
 of m and that of d are uncorrelated and alike. So the noise of ``m + a d`` and of ``m - d / a`` is uncorrelated for every
 a, as Noise2Noise asks for; with halves of equal dose ``a = 1`` gives the halves themselves. The smaller a, the closer is
-the input to the sum that the network is meant for, and the noisier the target. And d is noise alone, so it need not come
-from the same place: taken from another one at each step it lets no noise be learnt by heart. The same idea with
-artificial noise: Pang et al., Recorrupted-to-Recorrupted, CVPR 2021.
+the input to the sum that the network is meant for, and the noisier the target.
+
+Uncorrelated is not independent: counts of electrons are skewed, and then the square of the input tells something of the
+target's noise, which a network learns sooner than the signal. d is noise alone, so a part of it may come from another
+place: ``c d + s d'`` with ``c^2 + s^2 = 1`` has the same variance, and a third-order cumulant of ``1 - (2 - a^2) c^2``
+times the skewness with input, input and target. It is zero, at this and at any pixels, for ``c^2 = 1 / (2 - a^2)``. And the
+noise that comes from another place at each step cannot be learnt by heart. The same idea with artificial Gaussian noise:
+Pang et al., Recorrupted-to-Recorrupted, CVPR 2021; the cumulants are worked out in docs/decisions/0008-mixtures-of-halves.md.
 """
 
 from __future__ import annotations
@@ -41,6 +46,8 @@ class Mixer:
         self._signal_ratio, self._noise_ratio = balance.signal_ratio, balance.noise_ratio
         # Inputs get about the deviation that a z-scored micrograph has.
         self._scale = 1.0 / math.sqrt(balance.mean_variance + share**2 * balance.noise_variance)
+        self._own = math.sqrt(1.0 / (2.0 - share**2))
+        self._foreign = math.sqrt(1.0 - self._own**2)
         self._seed = seed
         # On the device, so that a recorded step reads what was put there before it is replayed.
         self._shift = torch.zeros(2, dtype=torch.int64, device=device)
@@ -52,10 +59,9 @@ class Mixer:
         return self._share**2
 
     def prepare(self, number: int | None) -> None:
-        """Draw where d is taken from in step `number`; None: from its own place, as in validation."""
-        y, x, sign = 0, 0, 1
-        if number is not None:
-            y, x, sign = np.random.default_rng([self._seed, _STREAM, number]).integers((2**31, 2**31, 2)).tolist()
+        """Draw where d' is taken from in step `number`, and the sign of both; None: the same each time, as in validation."""
+        words = [self._seed, _STREAM] if number is None else [self._seed, _STREAM, number]
+        y, x, sign = np.random.default_rng(words).integers((2**31, 2**31, 2)).tolist()
         self._shift[0].fill_(y)
         self._shift[1].fill_(x)
         self._sign.fill_(1.0 if sign else -1.0)
@@ -66,9 +72,12 @@ class Mixer:
         scaled = even / self._signal_ratio
         mean = (scaled + rho * odd).mul_(self._scale / (1.0 + rho))
         difference = (scaled - odd).mul_(self._scale * math.sqrt(rho) / (1.0 + rho)).mul_(self._sign)
-        for axis in (2, 3):
-            size = difference.shape[axis]
-            places = (torch.arange(size, device=difference.device) + self._shift[axis - 2]) % size
-            difference = difference.index_select(axis, places)
+        if self._foreign:
+            elsewhere = difference
+            for axis in (2, 3):
+                size = elsewhere.shape[axis]
+                places = (torch.arange(size, device=elsewhere.device) + self._shift[axis - 2]) % size
+                elsewhere = elsewhere.index_select(axis, places)
+            difference = difference.mul_(self._own).add_(elsewhere, alpha=self._foreign)
         torch.add(mean, difference, alpha=self._share, out=even)
         torch.add(mean, difference, alpha=-1.0 / self._share, out=odd)

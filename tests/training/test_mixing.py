@@ -56,13 +56,37 @@ def test_noise_of_input_and_target_is_uncorrelated_wherever_the_difference_comes
     assert float(in_target.var()) == pytest.approx(noise * (1 + 1 / share**2), rel=0.02)
 
 
-def test_share_1_in_place_gives_the_halves_themselves() -> None:
+@pytest.mark.parametrize("number", [None, 1, 2, 3, 4])
+def test_share_1_gives_the_halves_themselves_or_exchanged(number: int | None) -> None:
     _, even, odd = halves()
     kept = even.clone(), odd.clone()
     mixer = Mixer(1.0, Balance(mean_variance=0.5, noise_variance=0.5), seed=0, device=CPU)
-    mixer.prepare(None)
+    mixer.prepare(number)
     mixer.mix(even, odd)
-    torch.testing.assert_close((even, odd), kept)
+    exchanged = not torch.allclose(even, kept[0], atol=1e-5)
+    torch.testing.assert_close((odd, even) if exchanged else (even, odd), kept)
+
+
+def counts(mean: float, shape: tuple[int, ...]) -> torch.Tensor:
+    return (torch.poisson(torch.full(shape, mean)) - mean) / math.sqrt(mean)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.7, 0.5])
+@pytest.mark.parametrize("frames", [1, 4])
+def test_the_square_of_the_input_tells_nothing_of_the_targets_skewed_noise(share: float, frames: int) -> None:
+    # Even is the mean of some frames, odd a single one. Unlike halves leak with either sign of their difference, and as much
+    # the other way with the other sign.
+    shape, ratio = (1, 1, 1000, 1000), 1 / frames
+    leaks: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(12):
+        even, odd = counts(4.0 * frames, shape).mul_(math.sqrt(ratio)), counts(4.0, shape)
+        difference = even - odd
+        mixer = Mixer(share, exact(0.0, ratio), seed=0, device=CPU)
+        mixer.prepare(number)
+        mixer.mix(even, odd)
+        leak = float(((even**2 - (even**2).mean()) * odd).mean() / (even.var() * odd.std()))
+        leaks[bool((even * difference).mean() > 0)].append(leak)
+    assert abs(sum(float(np.mean(leak)) for leak in leaks.values()) / 2) < 0.004, leaks
 
 
 def test_a_small_share_brings_the_input_close_to_the_mean_of_the_halves() -> None:
