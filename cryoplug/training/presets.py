@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Collection
 from typing import Any
 
+from cryoplug.errors import UsageError
 from cryoplug.training.config import TrainConfig
 
 RECIPES = ("auto", "founding", "halves")
@@ -52,9 +53,14 @@ def with_recipe(
         ``(y, x)`` of the smallest micrograph in a store of whole ones; None for a store of patches.
     given
         Fields of `config` that the user chose himself; they stay.
+
+    Raises
+    ------
+    UsageError
+        Mixtures are asked for, but not halves to mix.
     """
     if recipe == "founding" or (recipe == "auto" and pairs != "halves"):
-        return config
+        return _checked(config)
     chosen = dict(_HALVES)
     if whole is not None:
         side = config.crop_size if config.crop_size is not None else min(CROP_SIZE, *whole)
@@ -69,4 +75,13 @@ def with_recipe(
     # Mixtures belong to exchanged halves; who wants no such augmentation wants no mixtures.
     if "augment" in given and config.augment != "halves":
         del chosen["mix"]
-    return dataclasses.replace(config, **{name: value for name, value in chosen.items() if name not in given})
+    return _checked(dataclasses.replace(config, **{name: value for name, value in chosen.items() if name not in given}))
+
+
+def _checked(config: TrainConfig) -> TrainConfig:
+    if config.mix != 1.0 and config.augment != "halves":
+        raise UsageError(
+            f"--mix is {config.mix:g}, but --augment is {config.augment} (mixtures of halves: --augment halves, which a store "
+            "of halves gets by itself); give one of them"
+        )
+    return config

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from cryoplug.errors import UsageError
@@ -39,8 +37,15 @@ def test_what_the_user_gave_stays() -> None:
 
 def test_no_exchange_of_halves_means_no_mixtures() -> None:
     assert chosen(TrainConfig(augment="dihedral"), given=frozenset({"augment"})).mix == 1.0
-    with pytest.raises(UsageError, match=r"--mix is 0.5"):
-        dataclasses.replace(TrainConfig(), mix=0.5)
+    with pytest.raises(UsageError, match=r"--mix is 0.5, but --augment is dihedral"):
+        chosen(TrainConfig(augment="dihedral", mix=0.5), given=frozenset({"augment", "mix"}))
+    with pytest.raises(UsageError, match=r"--mix is 0.5, but --augment is none"):
+        chosen(TrainConfig(mix=0.5), pairs="clean", given=frozenset({"mix"}))
+
+
+def test_another_share_of_mixtures_needs_no_other_word() -> None:
+    config = chosen(TrainConfig(mix=0.7), given=frozenset({"mix"}))
+    assert (config.augment, config.mix) == ("halves", 0.7)
 
 
 def test_the_founding_recipe_can_be_asked_for() -> None:
