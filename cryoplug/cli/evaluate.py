@@ -51,6 +51,13 @@ from cryoplug.cli.progress import file_progress
 )
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
 @click.option(
+    "--tta",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Mean over 8 orientations; auto: as denoise does.",
+)
+@click.option(
     "--tile",
     type=click.IntRange(min=0),
     default=0,

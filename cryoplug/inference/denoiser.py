@@ -37,6 +37,7 @@ from cryoplug.inference.memory_plan import (
     widest_layer,
 )
 from cryoplug.inference.network import Network
+from cryoplug.inference.orientations import mean_over_orientations
 from cryoplug.kernels.memory import keep_allocator_memory
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 
@@ -76,6 +77,8 @@ class Denoiser:
         ``auto``, ``float32``, ``float16`` or ``bf16``; see `cryoplug.inference.precision`.
     max_memory_bytes
         Memory of the whole process on the CPU; see `cryoplug.inference.memory_plan`. None: no limit.
+    tta
+        Test-time augmentation: give the mean over eight orientations of what the network makes, in eight times its time.
     note
         Called with a sentence when something is worth telling: tiles made smaller, a limit that does not count.
 
@@ -99,9 +102,11 @@ class Denoiser:
         threads: int = 0,
         precision: str = "auto",
         max_memory_bytes: int | None = None,
+        tta: bool = False,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.checkpoint = checkpoint
+        self.tta = tta
         self.normalize = checkpoint.normalize if normalize is None else normalize
         problems = []
         if self.normalize not in KINDS:
@@ -159,10 +164,17 @@ class Denoiser:
         tile: int = 0,
         threads: int = 0,
         precision: str = "auto",
+        tta: bool = False,
     ) -> Self:
         """Load a run folder, an ``epoch_NNNN`` folder or a founding folder of ``.bin`` files; see the class."""
         return cls(
-            load_checkpoint(path), device=device, normalize=normalize, tile=tile, threads=threads, precision=precision
+            load_checkpoint(path),
+            device=device,
+            normalize=normalize,
+            tile=tile,
+            threads=threads,
+            precision=precision,
+            tta=tta,
         )
 
     def denoise(self, image: np.ndarray) -> ImageF32:
@@ -401,8 +413,11 @@ class Denoiser:
     def _tile_forward(self, pixels: torch.Tensor) -> torch.Tensor:
         # inference_mode belongs to a thread, so every worker enters it.
         with torch.inference_mode():
-            padded = self._padded(pixels[None, None]).contiguous(memory_format=self.network.layout)
-            return self.network(padded)[0, 0]
+            padded = self._padded(pixels[None, None])
+            return (mean_over_orientations(self._network, padded) if self.tta else self._network(padded))[0, 0]
+
+    def _network(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network(images.contiguous(memory_format=self.network.layout))
 
     def _padded(self, pixels: torch.Tensor) -> torch.Tensor:
         """Repeat the last row and column up to the pooling grid; it only happens at the image's own border."""

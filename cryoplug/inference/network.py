@@ -17,8 +17,8 @@ from cryoplug.models.checkpoint import Checkpoint
 if TYPE_CHECKING:
     from cryoplug.kernels.fused import FusedCryoCNN
 
-FUSED_SHAPES = 9
-"""Shapes of tiles for which the fused kernels keep buffers: inside, at the borders and in the corners."""
+FUSED_SHAPES = 18
+"""Shapes of tiles for which the fused kernels keep buffers: inside, at the borders and in the corners, also turned."""
 _DTYPES = {"float16": torch.float16, "bf16": torch.bfloat16}
 
 

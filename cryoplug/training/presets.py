@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from cryoplug.errors import UsageError
@@ -11,8 +12,6 @@ from cryoplug.training.config import TrainConfig
 
 RECIPES = ("auto", "founding", "halves")
 """``auto``: ``halves`` for a store of halves, otherwise ``founding``."""
-PIXELS_PER_STEP = 1 << 21
-"""Of the recipe ``halves``: as many patches a step as come to this."""
 CROP_SIZE = 256
 """Of whole micrographs, unless one is smaller: many places in a step, each seen with about what the unet looks at."""
 STEPS_PER_EPOCH = 500
@@ -25,7 +24,22 @@ _HALVES: dict[str, Any] = {
     "ema": 0.999,
     "clip_norm": 1.0,
 }
-_MODEL_OPTIONS: dict[str, dict[str, Any]] = {"unet": {"depth": 3, "width": 64, "stem": 2, "skip": "none"}}
+_UNET: dict[str, Any] = {"depth": 3, "stem": 2, "skip": "none"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a machine can do in minutes, of the recipe ``halves``."""
+
+    pixels_per_step: int
+    """As many patches a step as come to this."""
+    unet_width: int
+    """Channels of a `unet` at its finest level."""
+
+
+GPU = Scale(pixels_per_step=1 << 21, unet_width=64)
+CPU = Scale(pixels_per_step=1 << 18, unet_width=16)
+"""A CPU takes seconds for what fills a GPU, and learns more from many small steps than from a few large ones."""
 
 
 def with_recipe(
@@ -35,6 +49,7 @@ def with_recipe(
     pairs: str | None,
     patch_shape: tuple[int, int],
     whole: tuple[int, int] | None,
+    on_gpu: bool,
     given: Collection[str],
 ) -> TrainConfig:
     """Fill in what the user left open.
@@ -51,6 +66,8 @@ def with_recipe(
         ``(y, x)`` of the patches of the store.
     whole
         ``(y, x)`` of the smallest micrograph in a store of whole ones; None for a store of patches.
+    on_gpu
+        Whether it trains on a GPU.
     given
         Fields of `config` that the user chose himself; they stay.
 
@@ -66,12 +83,13 @@ def with_recipe(
         side = config.crop_size if config.crop_size is not None else min(CROP_SIZE, *whole)
         patch_shape = (side, side)
         chosen |= {"crop_size": side}
-    batch_size = max(1, round(PIXELS_PER_STEP / (patch_shape[0] * patch_shape[1])))
+    scale = GPU if on_gpu else CPU
+    batch_size = max(1, round(scale.pixels_per_step / (patch_shape[0] * patch_shape[1])))
     chosen |= {"batch_size": batch_size}
     if whole is not None:
         chosen |= {"crops_per_epoch": STEPS_PER_EPOCH * (config.batch_size if "batch_size" in given else batch_size)}
-    if config.model in _MODEL_OPTIONS and not config.model_options:
-        chosen["model_options"] = _MODEL_OPTIONS[config.model]
+    if config.model == "unet" and not config.model_options:
+        chosen["model_options"] = {**_UNET, "width": scale.unet_width}
     # Mixtures belong to exchanged halves; who wants no such augmentation wants no mixtures.
     if "augment" in given and config.augment != "halves":
         del chosen["mix"]

@@ -104,6 +104,7 @@ class _Run:
             merge_highres=_shown(self.regrid.merge_highres_angstrom),
             precision=request.precision,
             halves="yes" if request.halves else "no",
+            tta=request.tta,
         )
         self.details: dict[str, Any] = {
             "model": checkpoint.model_id,
@@ -184,8 +185,11 @@ class _Run:
 
     def _compute(self, jobs: Iterable[DenoiseJob]) -> bool:
         from cryoplug.inference.denoiser import Denoiser
+        from cryoplug.inference.devices import resolve_device
+        from cryoplug.inference.orientations import averages_orientations
 
         request, checkpoint = self.request, self.checkpoint
+        device = resolve_device(request.device_name)
         denoiser = Denoiser(
             checkpoint,
             device=request.device_name,
@@ -194,9 +198,10 @@ class _Run:
             threads=request.threads,
             precision=request.precision,
             max_memory_bytes=request.max_memory_bytes,
+            tta=averages_orientations(request.tta, device, angpix=self.regrid.angpix),
             note=self.note,
         )
-        how = {"device": str(denoiser.device), "precision": denoiser.network.precision}
+        how = {"device": str(denoiser.device), "precision": denoiser.network.precision, "tta": denoiser.tta}
         self.details |= how
         self.journal.tell(**how)
         label = f"cryoplug {cryoplug.__version__} {checkpoint.model_id} sha256:{checkpoint.sha256[:12]}"
@@ -206,6 +211,8 @@ class _Run:
             label += f" {self.settings.dtype}"
         if denoiser.network.precision != "float32":
             label += f" computed in {denoiser.network.precision}"
+        if denoiser.tta:
+            label += " tta"
         if not self.regrid.does_nothing and request.max_memory_bytes is not None:
             self.note(
                 "--max-memory does not count micrographs that --angpix, --strength and --merge-highres hold in memory"

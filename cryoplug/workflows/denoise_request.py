@@ -10,6 +10,7 @@ from pathlib import Path
 from cryoplug.core.normalization import KINDS
 from cryoplug.errors import UsageError
 from cryoplug.inference.devices import device_name
+from cryoplug.inference.orientations import ASKED as TTA
 from cryoplug.inference.precision import PRECISIONS
 from cryoplug.inference.regrid import Regrid
 from cryoplug.models.checkpoint import Checkpoint
@@ -48,6 +49,8 @@ class DenoiseRequest:
     gets a process of its own."""
     precision: str = "auto"
     """How exactly a GPU computes: ``auto``, ``float32``, ``float16`` or ``bf16``; see `cryoplug.inference.precision`."""
+    tta: str = "auto"
+    """Whether the network is asked in eight orientations: ``auto``, ``on`` or ``off``; see `cryoplug.inference.orientations`."""
     tile: int = 0
     """Side of a tile in pixels; 0 chooses."""
     threads: int = 0
@@ -97,6 +100,8 @@ class DenoiseRequest:
             problems.append("--idle-exit belongs to --watch; give both")
         if self.precision not in PRECISIONS:
             problems.append(f"--precision {self.precision!r} (allowed: {', '.join(PRECISIONS)})")
+        if self.tta not in TTA:
+            problems.append(f"--tta {self.tta!r} (allowed: {', '.join(TTA)})")
         problems += self._gpu_problems()
         if problems:
             raise UsageError("; ".join(problems))

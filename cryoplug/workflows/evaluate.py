@@ -124,6 +124,8 @@ def _measurer(request: EvaluateRequest, about: dict[str, Any], note: Note) -> Me
         return Measurer(request, None)
     checkpoint = load_checkpoint(request.checkpoint)
     from cryoplug.inference.denoiser import Denoiser
+    from cryoplug.inference.devices import resolve_device
+    from cryoplug.inference.orientations import averages_orientations
     from cryoplug.inference.regrid import Regrid
     from cryoplug.workflows.evaluate_measure import AppliedCheckpoint
 
@@ -134,6 +136,7 @@ def _measurer(request: EvaluateRequest, about: dict[str, Any], note: Note) -> Me
         normalize=request.normalize,
         tile=request.tile,
         threads=request.threads,
+        tta=averages_orientations(request.tta, resolve_device(request.device), angpix=regrid.angpix),
         note=note,
     )
     about.update(
@@ -142,6 +145,7 @@ def _measurer(request: EvaluateRequest, about: dict[str, Any], note: Note) -> Me
         checkpoint_sha256=checkpoint.sha256,
         normalize=denoiser.normalize,
         angpix=regrid.angpix,
+        tta=denoiser.tta,
         device=str(denoiser.device),
     )
     return Measurer(request, AppliedCheckpoint(denoiser, regrid))

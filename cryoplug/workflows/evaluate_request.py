@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cryoplug.core.normalization import KINDS
 from cryoplug.errors import UsageError
+from cryoplug.inference.orientations import ASKED as TTA
 from cryoplug.metrics.evaluation import DIRECTIONS
 from cryoplug.metrics.linear import BASELINES
 
@@ -42,6 +43,8 @@ class EvaluateRequest:
     """Pixel size in angstrom that the network sees; 0: the micrograph's own; None: as `cryoplug denoise` does."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    tta: str = "auto"
+    """Whether the network is asked in eight orientations: ``auto`` as `cryoplug denoise` decides, ``on`` or ``off``."""
     tile: int = 0
     """Side of a tile in pixels; 0 chooses. With `denoised`: where that program had its tile borders."""
     threads: int = 0
@@ -67,6 +70,7 @@ class EvaluateRequest:
             ("--direction", self.direction, DIRECTIONS),
             ("--require-better-than", self.require_better_than, (None, *BASELINES)),
             ("--normalize", self.normalize, (None, *KINDS)),
+            ("--tta", self.tta, TTA),
         ):
             if value not in allowed:
                 problems.append(f"{flag} {value!r} (allowed: {', '.join(filter(None, allowed))})")

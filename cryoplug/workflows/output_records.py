@@ -43,6 +43,8 @@ class Settings:
     """Whether both halves of each exposure went through the network, too: ``yes`` or ``no``."""
     precision: str = "auto"
     """What was asked for; ``auto`` chooses by network and device, within the tolerance that is documented for it."""
+    tta: str = "auto"
+    """What was asked for; ``auto`` chooses by device and pixel size."""
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
     with contextlib.ExitStack() as stack:
         # From the beginning: Slurm's warning may come while a store of a terabyte is being opened.
         interrupts = stack.enter_context(Interrupts())
-        config = _completed(request)
+        config = _completed(request, on_gpu=device.type == "cuda")
         request = dataclasses.replace(request, config=config)
         store = stack.enter_context(open_store(request.data, patch_size=config.patch_size, crop_size=config.crop_size))
         if config.augment == "halves" and store.manifest is not None and store.manifest.pairs != "halves":
@@ -147,7 +147,7 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         return _train(request, store, split, init, identity, folder, device, progress, interrupts)
 
 
-def _completed(request: TrainRequest) -> TrainConfig:
+def _completed(request: TrainRequest, *, on_gpu: bool) -> TrainConfig:
     """Fill in by the recipe what the user left open; for that the store is looked at."""
     from cryoplug.training.presets import with_recipe
 
@@ -161,6 +161,7 @@ def _completed(request: TrainRequest) -> TrainConfig:
             pairs=None if manifest is None else manifest.pairs,
             patch_shape=store.patch_shape,
             whole=(min(y for y, _ in whole), min(x for _, x in whole)) if whole else None,
+            on_gpu=on_gpu,
             given=request.given | ({"model_options"} if request.init is not None else set()),
         )
 

@@ -13,8 +13,9 @@ def chosen(
     pairs: str | None = "halves",
     given: frozenset[str] = frozenset(),
     whole: tuple[int, int] | None = None,
+    on_gpu: bool = True,
 ) -> TrainConfig:
-    return with_recipe(config, recipe, pairs=pairs, patch_shape=(512, 512), whole=whole, given=given)
+    return with_recipe(config, recipe, pairs=pairs, patch_shape=(512, 512), whole=whole, on_gpu=on_gpu, given=given)
 
 
 @pytest.mark.parametrize("pairs", [None, "noise", "clean"])
@@ -46,6 +47,16 @@ def test_no_exchange_of_halves_means_no_mixtures() -> None:
 def test_another_share_of_mixtures_needs_no_other_word() -> None:
     config = chosen(TrainConfig(mix=0.7), given=frozenset({"mix"}))
     assert (config.augment, config.mix) == ("halves", 0.7)
+
+
+def test_a_cpu_takes_smaller_steps_and_a_narrower_unet() -> None:
+    assert chosen(TrainConfig(), on_gpu=False).batch_size == 1
+    config = chosen(TrainConfig(), whole=(2048, 1800), on_gpu=False)
+    assert (config.batch_size, config.crops_per_epoch) == (4, 2000)
+    widths = {
+        on_gpu: chosen(TrainConfig(model="unet"), on_gpu=on_gpu).model_options["width"] for on_gpu in (True, False)
+    }
+    assert widths == {True: 64, False: 16}
 
 
 def test_the_founding_recipe_can_be_asked_for() -> None:

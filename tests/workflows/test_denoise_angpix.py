@@ -220,3 +220,17 @@ def test_from_halves_to_a_denoised_micrograph_at_one_pixel_size() -> None:
     assert found.shape == SHAPE
     cropped = resample_image(resample_image((halves[0] + halves[1]) / 2, (40, 60)), SHAPE)
     assert agreement(found) > agreement(cropped) + 0.02
+
+
+def test_orientations_are_asked_for_written_down_and_told_apart(here: Path) -> None:
+    path, source = checkpoint("run", angpix=3.0), write(pixels())
+    assert go(path, source, tta="on").files[0].status == "done"
+    record = json.loads((here / "out" / "denoise.jsonl").read_text().splitlines()[-1])
+    assert record["tta"] is True
+    with mrcfile.open("out/m.mrc") as result:
+        assert b"tta" in b"".join(result.header.label[: result.header.nlabl])
+        averaged = np.array(result.data)
+    assert go(path, source, tta="on").files[0].status == "skipped"
+    assert go(path, source, tta="off").files[0].status == "failed", "made in another way"
+    assert go(path, source, tta="off", overwrite=True).files[0].status == "done"
+    assert np.abs(mrcfile.read("out/m.mrc") - averaged).max() > 1e-3 * np.ptp(averaged)
