@@ -1,4 +1,4 @@
-"""The Fourier crop on a device gives what the one of `cryoplug.core.fourier_crop` gives; torch on the CPU stands for a GPU."""
+"""The Fourier crop on a device gives what the one of `cryoplug.core.fourier_crop` gives; the CPU stands in where no GPU is."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cryoplug.inference.device_regrid import finish, merge_high_resolution, resa
 from cryoplug.inference.devices import OutOfDeviceMemory, device_errors
 from cryoplug.inference.regrid import Regrid
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIDES = (1, 2, 3, 4, 7, 8, 9, 16)
 TOLERANCE = 2e-6
 """Of the range of the result: float32 transforms against float64 ones."""
@@ -24,14 +25,14 @@ def noise(*shape: int, mean: float = 0.0, seed: int = 1) -> np.ndarray:
 
 
 def on_device(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(image.copy())
+    return torch.from_numpy(image.copy()).to(DEVICE)
 
 
 def agree(found: torch.Tensor, wanted: np.ndarray) -> None:
     assert tuple(found.shape) == wanted.shape and found.dtype == torch.float32 and found.is_contiguous()
     # Grey values far from zero are themselves rounded, here as there.
     tolerance = TOLERANCE * max(float(np.ptp(wanted)), 1.0) + np.spacing(np.abs(wanted).max())
-    assert np.abs(found.numpy().astype(np.float64) - wanted).max() <= tolerance
+    assert np.abs(found.cpu().numpy().astype(np.float64) - wanted).max() <= tolerance
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(SIDES, SIDES)))
@@ -73,7 +74,7 @@ def test_the_end_of_the_work_is_the_same_and_the_raw_pixels_stay(shape, regrid):
     denoised, raw = noise(*plan.network_shape, mean=100, seed=3), noise(*shape, mean=100)
     kept = on_device(raw)
     agree(finish(on_device(denoised), kept, plan), np.concatenate(list(plan.finish(denoised, raw))))
-    assert np.array_equal(kept.numpy(), raw)
+    assert np.array_equal(kept.cpu().numpy(), raw)
 
 
 @pytest.mark.parametrize("name", ["CUFFT_ALLOC_FAILED", "CUFFT_INTERNAL_ERROR"])

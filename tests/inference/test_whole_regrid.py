@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import mrcfile
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from cryoplug.core.normalization import KINDS
 from cryoplug.core.results import FileResult
 from cryoplug.formats.mrc import MrcRowWriter, write_mrc
-from cryoplug.inference import whole_images
+from cryoplug.inference import pipeline, whole_images
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.inference.regrid import Regrid
@@ -206,3 +207,13 @@ def test_room_is_counted_for_both_grids(denoiser):
     images._most_bytes = alone
     assert images.takes(Regrid().plan((1000, 1000), 1.5, path=Path("m.mrc")))
     assert not images.takes(Regrid(3.0).plan((1000, 1000), 1.5, path=Path("m.mrc")))
+
+
+@pytest.mark.parametrize("regrid", [Regrid(), *REGRIDS], ids=str)
+def test_a_gpu_gets_whole_micrographs_whatever_is_done_around_the_network(monkeypatch, regrid):
+    seen = []
+    monkeypatch.setattr(
+        pipeline, "run_whole", lambda jobs, denoiser, **named: bool(seen.append(named["regrid"])) or True
+    )
+    gpu = SimpleNamespace(device=torch.device("cuda"))
+    assert run_pipeline([], gpu, label="test", begin=print, finish=print, regrid=regrid) and seen == [regrid]
