@@ -72,8 +72,15 @@ def main() -> int:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
     }
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="cryoplug-benchmark-") as name:
+    fresh = not arguments.csv.exists()
+    with (
+        open(arguments.csv, "a", newline="") as stream,
+        tempfile.TemporaryDirectory(prefix="cryoplug-benchmark-") as name,
+    ):
+        names = ["part", "program", "shape", "dtype", "median", "unit", "range", "peak_mib", "val_loss", "total_s"]
+        writer = csv.DictWriter(stream, [*common, *names])
+        if fresh:
+            writer.writeheader()
         folder = Path(name)
         if {"stages", "end"} & {*arguments.parts}:
             make_bins(folder, count=arguments.patches, size=arguments.size)
@@ -85,15 +92,9 @@ def main() -> int:
             "end": lambda: end_to_end_rows(folder, arguments),
         }
         for row in itertools.chain.from_iterable(parts[part]() for part in arguments.parts):
-            rows.append({**common, **row})
             print(json.dumps(row), flush=True)
-    fresh = not arguments.csv.exists()
-    with open(arguments.csv, "a", newline="") as stream:
-        names = ["part", "program", "shape", "dtype", "median", "unit", "range", "peak_mib", "val_loss", "total_s"]
-        writer = csv.DictWriter(stream, [*common, *names])
-        if fresh:
-            writer.writeheader()
-        writer.writerows(rows)
+            writer.writerow({**common, **row})
+            stream.flush()
     return 0
 
 

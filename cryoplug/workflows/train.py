@@ -218,6 +218,7 @@ def _train(
             if not is_done(position, config):
                 where = f"epoch {position.epoch}, batch {position.batch}"
                 progress(Note(f"going on from {where} of {folder.path}{bits_note(before, environment)}"))
+        mixer = _mixer(config, store, split, device, progress)
         training = Training(
             config=config,
             store=store,
@@ -225,12 +226,12 @@ def _train(
             engine=engine,
             optimizer=optimizer,
             position=position,
-            checkpoint_head=_checkpoint_head(request, store, split, identity),
+            checkpoint_head=_checkpoint_head(request, store, split, identity, mixed=mixer is not None),
             environment=environment,
             folder=folder,
             device=device,
             average=average,
-            mixer=_mixer(config, store, split, device, progress),
+            mixer=mixer,
         )
         already_finished = is_done(position, config)
         if folder is not None and already_finished:
@@ -344,11 +345,15 @@ def _load_init(path: Path, model: str) -> Checkpoint:
     return checkpoint
 
 
-def _checkpoint_head(request: TrainRequest, store: PairStore, split: Split, identity: dict[str, Any]) -> Checkpoint:
+def _checkpoint_head(
+    request: TrainRequest, store: PairStore, split: Split, identity: dict[str, Any], *, mixed: bool
+) -> Checkpoint:
     from cryoplug.workflows import train_appearance
 
     manifest = store.manifest
-    details = {"data_fingerprint": identity["data"], "training": identity, "software": software_versions()}
+    # Halves that could not be mixed were trained on as they are, and denoise matches noise accordingly.
+    training = identity if mixed else {**identity, "mix": 1.0}
+    details = {"data_fingerprint": identity["data"], "training": training, "software": software_versions()}
     if request.save and (seen := train_appearance.appearance_of_store(store, split.train)) is not None:
         details[train_appearance.FIELD] = seen
     if manifest is not None:

@@ -149,3 +149,21 @@ def test_patches_of_a_single_held_out_micrograph_are_compared_and_that_is_said(s
     last = [event for event in events if isinstance(event, EpochReport)][-1]
     assert last.compared is not None and last.compared.unit == "patches"
     assert "to epoch 1 over" in last.text and last.text.count("patches") == 1
+
+
+def test_unlike_halves_that_cannot_be_mixed_are_not_said_to_be(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    data = tmp_path / "store"
+    with create_store(data, Manifest((SIDE, SIDE), "float32", "halves", "zscore", 0, SIDE)) as writer:
+        for number in range(6):
+            records = [{"kind": "zscore", "offset": 0.0, "scale": scale} for scale in (1.0, 3.0)]
+            writer.append("train", *rng.standard_normal((2, SIDE, SIDE)).astype("<f4"), (0, 0))
+            name = f"m{number}.mrc"
+            writer.acknowledge(MicrographEntry(name, "train", (SIDE, SIDE), 5.0, records[0], name, records[1]))
+        writer.finish()
+    events: list[Event] = []
+    run(data, tmp_path / "out", events, epochs=1, mix=0.5)
+    assert any("share too little signal" in getattr(event, "text", "") for event in events)
+    (folder,) = (tmp_path / "out").iterdir()
+    assert load_checkpoint(folder).details["training"]["mix"] == 1.0
+    assert run(data, tmp_path / "out", epochs=1, mix=0.5).already_finished
