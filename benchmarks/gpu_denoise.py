@@ -2,11 +2,13 @@
 
     python benchmarks/gpu_denoise.py [--files 100] [--size 4096] [--folder /dev/shm] [--csv gpu_denoise.csv]
 
-Parts, in turn within each round: `cp` of all files, `cryo_cnn`, and `unet` at full resolution (depth 3, width 32). Each
-command runs in a process of its own, which first denoises two other files: what is timed is the whole command, from
-finding the files to the last record, but neither the start of Python, torch and CUDA nor the compilation of kernels; the
-time of the process from its start to its end is printed beside it. Then: the stages of one micrograph one after another,
-what the bookkeeping of a file takes, differences from the CPU, and micrographs of a quarter and of four times the area.
+Parts, in turn within each round: `cp` of all files, `cryo_cnn`, `unet` at full resolution (depth 3, width 32), and
+`unet_angpix` (depth 3, width 64, stem 2, skip none) at twice the pixel size of the files, as the command does it by itself
+(on a GPU in eight orientations) and with `--tta off`. Each command runs in a process of its own, which first denoises two
+other files: what is timed is the whole command, from finding the files to the last record, but neither the start of Python,
+torch and CUDA nor the compilation of kernels; the time of the process from its start to its end is printed beside it. Then:
+the stages of one micrograph one after another (the network in one orientation), what the bookkeeping of a file takes,
+differences from the CPU, and micrographs of a quarter and of four times the area.
 """
 
 from __future__ import annotations
@@ -30,12 +32,31 @@ import numpy as np
 import torch
 
 import cryoplug
+from cryoplug.core import fourier_crop
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.inference.denoiser import Denoiser
+from cryoplug.inference.device_regrid import finish, resample_image
+from cryoplug.inference.regrid import Regrid
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
 
-MODELS = ("cryo_cnn", "unet")
+PIXEL_SIZE_ANGSTROM = 1.0
+"""Of the files."""
+ANGPIX = 2.0
+"""What `unet_angpix` works at."""
+CONFIGS: dict[str, dict[str, Any]] = {
+    "cryo_cnn": {},
+    "unet": {},
+    "unet_angpix": {"depth": 3, "width": 64, "stem": 2, "skip": "none"},
+}
+MODELS = tuple(CONFIGS)
+PROGRAMS: dict[str, tuple[str, ...]] = {
+    "cryo_cnn": ("cryo_cnn",),
+    "unet": ("unet",),
+    "unet_angpix": ("unet_angpix",),
+    "unet_angpix, --tta off": ("unet_angpix", "--tta", "off"),
+}
+"""What is timed: a network, and options of its command."""
 
 COMMAND = """
 import json, sys, threading, time
@@ -80,6 +101,8 @@ from cryoplug.core.normalization import fit_to
 from cryoplug.formats.mrc import MrcMicrograph
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.device_pixels import DevicePixels, decode, normalised, restored, written_numbers
+from cryoplug.inference.device_regrid import finish, resample_image
+from cryoplug.inference.regrid import Regrid
 path, checkpoint, device, target = sys.argv[1:]
 denoiser = Denoiser.from_checkpoint(checkpoint, device=device)
 gpu = denoiser.device.type == "cuda"
@@ -93,15 +116,22 @@ def stage(name, work):
     return result
 with MrcMicrograph(Path(path)) as source, torch.inference_mode():
     size = source.shape[0] * source.shape[1] * 4
+    plan = Regrid(denoiser.checkpoint.angpix).plan(source.shape, source.pixel_size_angstrom, path=Path(path))
     host, back = (torch.empty(size, dtype=torch.uint8, pin_memory=gpu) for _ in range(2))
     for _ in range(8):
         stage("read", lambda: source.read_stored(0, source.shape[0], host.numpy().data))
         stored = stage("copy to the device", lambda: host.to(denoiser.device, non_blocking=True))
         pixels = stage("decode", lambda: decode(stored, source.stored_dtype, source.shape))
+        if not plan.does_nothing:
+            raw = pixels
+            stage("measure before the crop", lambda: DevicePixels(raw, Path(path)).statistics())
+            pixels = stage("Fourier crop", lambda: resample_image(raw, plan.network_shape))
         fitted, _ = stage("measure", lambda: fit_to(DevicePixels(pixels, Path(path)), denoiser.normalize))
         seen = stage("normalise", lambda: normalised(pixels, fitted))
         denoised = stage("network", lambda: denoiser.forward_on_device(seen))
         grey = stage("grey values", lambda: restored(denoised, fitted))
+        if not plan.does_nothing:
+            grey = stage("padding back", lambda: finish(grey, None, plan))
         stage("measure again", lambda: written_numbers(grey, grey))
         stage("copy back", lambda: back.copy_(grey.flatten().view(torch.uint8), non_blocking=True))
         Path(target).unlink(missing_ok=True)
@@ -135,7 +165,8 @@ def main() -> int:
         folder = Path(name)
         for model in MODELS:
             make_checkpoint(folder / model, model)
-        for row in (*rates(folder, arguments), *differences(folder, arguments), *areas(folder, arguments)):
+        parts = (rates, differences, grid_differences, areas)
+        for row in (row for part in parts for row in part(folder, arguments)):
             rows.append({**common, **row})
     fresh = not arguments.csv.exists()
     with arguments.csv.open("a", newline="") as stream:
@@ -147,10 +178,10 @@ def main() -> int:
 
 
 def rates(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """Time `cp` and both networks in turn."""
+    """Time `cp` and all networks in turn."""
     source = make_files(folder / "in", arguments.files, arguments.size)
     warm = make_files(folder / "warm", 2, arguments.size)
-    seconds: dict[str, list[float]] = {"cp": [], **{model: [] for model in MODELS}}
+    seconds: dict[str, list[float]] = {"cp": [], **{program: [] for program in PROGRAMS}}
     peaks: dict[str, float] = {}
     for _ in range(arguments.rounds):
         copy = folder / "copy"
@@ -159,12 +190,12 @@ def rates(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
         subprocess.run(["cp", *map(str, sorted(source.glob("*.mrc"))), str(copy)], check=True)
         seconds["cp"].append(time.perf_counter() - start)
         shutil.rmtree(copy)
-        for model in MODELS:
-            done = command(folder, folder / model, source, warm, arguments.device)
-            seconds[model].append(done["seconds"])
-            peaks[model] = done["peak_mib"]
+        for program, (model, *options) in PROGRAMS.items():
+            done = command(folder, folder / model, source, warm, arguments.device, *options)
+            seconds[program].append(done["seconds"])
+            peaks[program] = done["peak_mib"]
             each = {name: f"{1000 * value / arguments.files:.2f}" for name, value in done["spent"].items()}
-            print(f"{model}: {done['seconds']:.2f} s, process {done['process']:.2f} s; ms a file: {each}", flush=True)
+            print(f"{program}: {done['seconds']:.2f} s, process {done['process']:.2f} s; ms a file: {each}", flush=True)
     shape = f"{arguments.size}x{arguments.size}"
     part = "files/s, RAM disk to RAM disk"
     for program, times in seconds.items():
@@ -173,9 +204,10 @@ def rates(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
         yield show(
             {"part": part, "program": program, "files": arguments.files, "shape": shape, **summary, "peak_mib": peak}
         )
+    for program in PROGRAMS:
+        ratio = statistics.median(seconds["cp"]) / statistics.median(seconds[program])
+        print(f"{program}: {100 * ratio:.0f} % of the rate of cp", flush=True)
     for model in MODELS:
-        ratio = statistics.median(seconds["cp"]) / statistics.median(seconds[model])
-        print(f"{model}: {100 * ratio:.0f} % of the rate of cp", flush=True)
         first = next(source.glob("*.mrc"))
         stages = child(STAGES, first, folder / model, arguments.device, folder / "stage.mrc")
         for stage, value in stages.items():
@@ -200,6 +232,31 @@ def differences(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[st
                     "program": model,
                     "shape": f"{size}x{size}",
                     "dtype": f"{precision}: {denoiser.network.precision}, kernels {denoiser.network.kernels.kernels}",
+                    "median": f"{error.max() / spread:.2e}",
+                    "range": f"{np.sqrt((error**2).mean()) / spread:.2e}",
+                }
+            )
+
+
+def grid_differences(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """Compare the change of pixel size on the device with the float64 one on the CPU, for dose-weighted grey values."""
+    size = min(4096, arguments.size)
+    image = np.random.default_rng(3).normal(6802, 8.9, (size, size)).astype(np.float32)
+    for target in (2.0, 2.6, 0.9):
+        plan = Regrid(target).plan(image.shape, PIXEL_SIZE_ANGSTROM, path=folder)
+        small = fourier_crop.resample_image(image, plan.network_shape)
+        whole = fourier_crop.resample_image(small, plan.shape)
+        found = resample_image(torch.from_numpy(image).to(arguments.device), plan.network_shape)
+        back = finish(torch.from_numpy(small).to(arguments.device), None, plan)
+        for name, pixels, reference in (("crop", found, small), ("back", back, whole)):
+            error = np.abs(pixels.cpu().numpy().astype(np.float64) - reference)
+            spread = float(np.ptp(reference))
+            yield show(
+                {
+                    "part": "difference from the CPU, of the output's range: largest, root mean square",
+                    "program": f"{name}, {PIXEL_SIZE_ANGSTROM:g} A and {target:g} A, mean 6802",
+                    "shape": f"{size}x{size}",
+                    "dtype": f"one float32 step is {np.spacing(np.float32(6802)) / spread:.2e}",
                     "median": f"{error.max() / spread:.2e}",
                     "range": f"{np.sqrt((error**2).mean()) / spread:.2e}",
                 }
@@ -242,26 +299,30 @@ def make_files(folder: Path, count: int, size: int) -> Path:
     folder.mkdir()
     first = folder / "m000.mrc"
     pixels = np.random.default_rng(0).gamma(3.0, 2.0, (size, size)).astype(np.float32)
-    write_mrc(first, pixels, pixel_size_angstrom=1.0)
+    write_mrc(first, pixels, pixel_size_angstrom=PIXEL_SIZE_ANGSTROM)
     for number in range(1, count):
         shutil.copyfile(first, folder / f"m{number:03d}.mrc")
     return folder
 
 
-def make_checkpoint(folder: Path, model: str) -> None:
+def make_checkpoint(folder: Path, name: str) -> None:
     """Save a network with weights from a seed; those of a U-Net's output are zero until it is trained, so not here."""
-    weights = {name: tensor.numpy().copy() for name, tensor in model_spec(model).build(seed=0).state_dict().items()}
+    model, config = name.removesuffix("_angpix"), CONFIGS[name]
+    angpix = ANGPIX if name.endswith("_angpix") else None
+    state = model_spec(model).build(seed=0, config=config).state_dict()
+    weights = {key: tensor.numpy().copy() for key, tensor in state.items()}
     if model == "unet":
         shape = weights["output.weight"].shape
         weights["output.weight"] = np.random.default_rng(1).normal(0, 0.03, shape).astype(np.float32)
-    save_checkpoint(folder / "epoch_0001", Checkpoint(model, weights, normalize="zscore"), 0.0)
+    details = {} if angpix is None else {"angpix": angpix}
+    save_checkpoint(folder / "epoch_0001", Checkpoint(model, weights, config, "zscore", angpix, details), 0.0)
 
 
-def command(folder: Path, checkpoint: Path, source: Path, warm: Path, device: str) -> dict[str, Any]:
+def command(folder: Path, checkpoint: Path, source: Path, warm: Path, device: str, *options: str) -> dict[str, Any]:
     """Denoise a folder in a fresh process and remove the results."""
     target = folder / "out"
     start = time.perf_counter()
-    done = child(COMMAND, checkpoint, source, target, warm, device)
+    done = child(COMMAND, checkpoint, source, target, warm, device, *options)
     done["process"] = time.perf_counter() - start
     for path in (target, Path(f"{target}-warm")):
         shutil.rmtree(path)

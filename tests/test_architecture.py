@@ -38,6 +38,7 @@ TORCH_AT_THE_TOP = (
     "training/",
     "inference/denoiser.py",
     "inference/device_pixels.py",
+    "inference/device_regrid.py",
     "inference/network.py",
     "inference/pinned.py",
     "inference/whole_images.py",

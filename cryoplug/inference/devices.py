@@ -12,6 +12,9 @@ from cryoplug.errors import DeviceError, UsageError
 if TYPE_CHECKING:
     import torch
 
+_NO_ROOM = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED", "CUFFT_INTERNAL_ERROR")
+"""What CUDA's libraries say without a workspace; the last one is what cuFFT says when it finds no room for a plan."""
+
 
 class OutOfDeviceMemory(Exception):
     """The allocator of a device refused; smaller tiles may do."""
@@ -112,9 +115,9 @@ def device_errors() -> Iterator[None]:
         if "can't allocate memory" in text:
             raise OutOfDeviceMemory("the system gave no memory") from error
         # The libraries below torch say it in their own way when they find no room for a workspace.
-        if "CUDA error: out of memory" in text or "STATUS_ALLOC_FAILED" in text:
+        if any(words in text for words in _NO_ROOM):
             raise OutOfDeviceMemory(first_line) from error
-        if "CUDA" in text or "CUBLAS" in text:
+        if "CUDA" in text or "CUBLAS" in text or "cuFFT" in text:
             raise DeviceError(f"the GPU failed ({first_line}); check nvidia-smi, run again") from error
         raise
 

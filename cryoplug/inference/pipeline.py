@@ -75,11 +75,11 @@ def run_pipeline(
     dtype
         ``float32`` or ``float16``; with the latter a file whose pixels do not fit is failed.
     regrid
-        What is done around the network. Another pixel size holds a micrograph in memory whose width is the network's,
-        `strength` and the merging of high frequencies the raw one, too.
+        What is done around the network. In bands another pixel size holds a micrograph in memory whose width is the
+        network's, `strength` and the merging of high frequencies the raw one, too.
     whole
-        Whether micrographs are computed as a whole, which needs memory for several of them; None: on a GPU. With a
-        `regrid` that does anything they go in bands.
+        Whether micrographs are computed as a whole, which needs memory for several of them; None: on a GPU. What is too
+        large for the device goes in bands.
     gave_up
         Called from any thread when an error ends the work: `jobs` that wait for more to come should end then.
 
@@ -112,13 +112,14 @@ def run_pipeline(
 
     if whole is None:
         whole = denoiser.device.type == "cuda"
-    if not (whole and regrid.does_nothing):
+    if not whole:
         return in_bands(jobs)
     return run_whole(
         jobs,
         denoiser,
         label=label,
         dtype=dtype,
+        regrid=regrid,
         begin=begin,
         finish=finish,
         should_stop=should_stop,

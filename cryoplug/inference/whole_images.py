@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from cryoplug.core.micrograph import MicrographSource
-from cryoplug.core.normalization import Normalization, fit_to
+from cryoplug.core.normalization import Normalization, check_usable, fit_to
+from cryoplug.core.statistics import PixelStatistics
 from cryoplug.formats.mrc import StoredStatistics
 from cryoplug.inference.appearance import look
 from cryoplug.inference.device_pixels import (
@@ -22,16 +23,21 @@ from cryoplug.inference.device_pixels import (
     restored,
     written_numbers,
 )
+from cryoplug.inference.device_regrid import finish, resample_image
 from cryoplug.inference.devices import device_errors, only
 from cryoplug.inference.messages import DenoiseJob
+from cryoplug.inference.regrid import GridPlan
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
 
 MOST_PIXELS = 1 << 28
-"""Larger micrographs than 16384x16384 go in bands."""
+"""Larger micrographs than 16384x16384 go in bands; so do those that are larger on the network's grid."""
 DEVICE_BYTES_PER_PIXEL = 48
-"""Stored, normalised and denoised pixels, and the sorting of them with 8-byte places."""
+"""Of the network's grid: stored, normalised and denoised pixels, and the sorting of them with 8-byte places."""
+REGRID_BYTES_PER_PIXEL = 40
+"""More, of the larger side of both grids in each direction, when they differ or the raw pixels are kept: pixels, Fourier
+terms twice, cuFFT's workspace, and frequencies in float64."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +50,14 @@ class Measured:
     """When, by `time.perf_counter`."""
     source: MicrographSource
     """Closed soon: its names, numbers and header."""
-    pixel_size_angstrom: float | None
-    """Sampling to write."""
+    plan: GridPlan
+    """Its grid, with the sampling to write, and the network's."""
     normalization: Normalization
     """What was applied."""
     sigma_in: float
     """Standard deviation of the micrograph."""
     clipped: float
-    """Part of its pixels that the normalization clips, in [0, 1]."""
+    """Part of the pixels on the network's grid that the normalization clips, in [0, 1]."""
     unlike_training: tuple[str, ...] = ()
     """How it differs from what the checkpoint was trained on."""
 
@@ -64,6 +70,8 @@ class Prepared:
     """What is known of it."""
     pixels: torch.Tensor
     """What the network sees, ``(y, x)``."""
+    raw: torch.Tensor | None = None
+    """The micrograph, where it is needed once more."""
 
 
 @dataclass(frozen=True)
@@ -115,15 +123,17 @@ class WholeImages:
         self.stored = np.dtype(dtype).newbyteorder("<")
         """Type of a pixel that is written."""
         self._torch_dtype = {"float32": torch.float32, "float16": torch.float16}[dtype]
-        self._most_pixels = MOST_PIXELS
+        self._most_bytes: int | None = None
         if self._on_gpu:
             with device_errors(), only(self.device):
                 free = torch.cuda.mem_get_info(self.device)[0]
-            self._most_pixels = min(MOST_PIXELS, free // 2 // (DEVICE_BYTES_PER_PIXEL * at_once))
+            self._most_bytes = free // 2 // at_once
 
-    def takes(self, shape: tuple[int, int]) -> bool:
-        """Tell whether a micrograph is small enough."""
-        return shape[0] * shape[1] <= self._most_pixels
+    def takes(self, plan: GridPlan) -> bool:
+        """Tell whether a micrograph is small enough, on its own grid and on the network's."""
+        if max(map(math.prod, (plan.shape, plan.network_shape))) > MOST_PIXELS:
+            return False
+        return self._most_bytes is None or device_bytes(plan) <= self._most_bytes
 
     def written_bytes(self, shape: tuple[int, int]) -> int:
         """Give the size of the pixels of a result."""
@@ -137,9 +147,9 @@ class WholeImages:
         *,
         job: DenoiseJob,
         started: float,
-        pixel_size_angstrom: float | None,
+        plan: GridPlan,
     ) -> Prepared:
-        """Copy a micrograph to the device, measure it and normalise it there; from any thread.
+        """Copy a micrograph to the device, bring it to the network's grid, measure and normalise it there; from any thread.
 
         Parameters
         ----------
@@ -147,7 +157,7 @@ class WholeImages:
             Bytes of its pixels in a host buffer, which is not needed any more when this returns.
         dtype
             Of a pixel in it.
-        source, job, started, pixel_size_angstrom
+        source, job, started, plan
             See `Measured`.
 
         Raises
@@ -160,17 +170,21 @@ class WholeImages:
             The device failed.
         """
         with torch.inference_mode(), device_errors(), only(self.device):
-            pixels = decode(stored.to(self.device, non_blocking=True), dtype, source.shape)
+            # A copy on the CPU, too: the buffer is lent to the next micrograph while this one's raw pixels are still needed.
+            raw = decode(stored.to(self.device, non_blocking=True, copy=True), dtype, source.shape)
+            pixels, of_raw = raw, None
+            if plan.network_shape != plan.shape:
+                of_raw = self._usable_statistics(raw, source)
+                pixels = resample_image(raw, plan.network_shape)
             # It waits for the statistics, and with them for the copy before them.
             on_device = DevicePixels(pixels, source.path)
             normalization, statistics = fit_to(on_device, self._denoiser.normalize)
             normalization, unlike = look(on_device, normalization, self._denoiser.checkpoint)
             clipped = int(clipped_count(pixels, normalization)) if normalization.kind == "percentile" else 0
             part = clipped / pixels.numel()
-            measured = Measured(
-                job, started, source, pixel_size_angstrom, normalization, statistics.std, part, tuple(unlike)
-            )
-            return Prepared(measured, normalised(pixels, normalization))
+            sigma_in = (of_raw or statistics).std
+            measured = Measured(job, started, source, plan, normalization, sigma_in, part, tuple(unlike))
+            return Prepared(measured, normalised(pixels, normalization), raw if plan.regrid.needs_raw else None)
 
     def compute(self, prepared: Prepared, target: torch.Tensor, should_stop: Callable[[], bool]) -> Computed:
         """Denoise a micrograph; from one thread.
@@ -197,11 +211,18 @@ class WholeImages:
             denoised = restored(
                 self._denoiser.forward_on_device(prepared.pixels, should_stop), prepared.measured.normalization
             )
+            denoised = finish(denoised, prepared.raw, prepared.measured.plan)
             written = denoised.to(self._torch_dtype)
             numbers = self._to_host(written_numbers(denoised, written))
             size = self.written_bytes(prepared.measured.source.shape)
             target[:size].copy_(written.flatten().view(torch.uint8), non_blocking=True)
             return Computed(prepared.measured, target, numbers, self._waiter())
+
+    def _usable_statistics(self, raw: torch.Tensor, source: MicrographSource) -> PixelStatistics:
+        on_device = DevicePixels(raw, source.path)
+        statistics = on_device.statistics()
+        check_usable(on_device, statistics)
+        return statistics
 
     def _to_host(self, numbers: torch.Tensor) -> torch.Tensor:
         host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=self._on_gpu)
@@ -214,3 +235,11 @@ class WholeImages:
         event = torch.cuda.Event()
         event.record()
         return event.synchronize
+
+
+def device_bytes(plan: GridPlan) -> int:
+    """Give what a micrograph may take on a device while it is prepared, or computed beside the network's own memory."""
+    size_bytes = DEVICE_BYTES_PER_PIXEL * math.prod(plan.network_shape)
+    if plan.does_nothing:
+        return size_bytes
+    return size_bytes + REGRID_BYTES_PER_PIXEL * math.prod(map(max, plan.shape, plan.network_shape))

@@ -3,7 +3,8 @@
 ::
 
     reader threads                                      calling thread     writer threads
-    open, read, copy to the GPU, measure, normalise  -> network, back  -> header and pixels, rename
+    open, read, copy to the GPU, Fourier-crop if     -> network, back  -> header and pixels, rename
+    asked, measure, normalise
 
 Buffers are bounded in number and bytes, and so is all that is under way. A micrograph that is too large goes through the
 pipeline of bands while the readers and writers go on. Results come in the order of completion.
@@ -44,7 +45,6 @@ BUFFER_BYTES = 1 << 30
 """Most host memory of all readers' buffers, and again of all writers'; one micrograph may have more."""
 READ_BYTES = 16 << 20
 """Between two looks at whether the work goes on."""
-_AS_IT_IS = Regrid()
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def run_whole(
     *,
     label: str,
     dtype: str,
+    regrid: Regrid,
     begin: Callable[[DenoiseJob], None],
     finish: Callable[[DenoiseJob, DenoiseResult], None],
     should_stop: Callable[[], bool],
@@ -87,7 +88,7 @@ def run_whole(
 
     Parameters
     ----------
-    jobs, denoiser, label, dtype, begin, finish, should_stop, gave_up
+    jobs, denoiser, label, dtype, regrid, begin, finish, should_stop, gave_up
         As for `cryoplug.inference.pipeline.run_pipeline`, except that `begin` and `finish` are called from several
         threads, and in the order of completion. After a stop, results that are being written become whole files; what
         was only read or computed is dropped.
@@ -105,7 +106,7 @@ def run_whole(
 
     threads = threads or Threads.for_cores(len(os.sched_getaffinity(0)))
     images = WholeImages(denoiser, dtype, at_once=threads.readers)
-    run = _Run(jobs, denoiser, images, label, dtype, begin, finish, should_stop, in_bands, gave_up, threads)
+    run = _Run(jobs, denoiser, images, label, dtype, regrid, begin, finish, should_stop, in_bands, gave_up, threads)
     with ThreadPoolExecutor(threads.readers + threads.writers, thread_name_prefix="cryoplug-files") as pool:
         for _ in range(threads.readers):
             pool.submit(run.read)
@@ -127,6 +128,7 @@ class _Run:
         images: WholeImages,
         label: str,
         dtype: str,
+        regrid: Regrid,
         begin: Callable[[DenoiseJob], None],
         finish: Callable[[DenoiseJob, DenoiseResult], None],
         should_stop: Callable[[], bool],
@@ -139,6 +141,7 @@ class _Run:
         self.errors: list[BaseException] = []
         self._jobs, self._denoiser, self._images = iter(jobs), denoiser, images
         self._label, self._dtype, self._begin, self._finish = label, dtype, begin, finish
+        self._regrid = regrid
         self._should_stop, self._in_bands, self._gave_up = should_stop, in_bands, gave_up
         self._incoming: Channel[Prepared | Failed | TooLarge] = Channel(1)
         self._outgoing: Channel[Computed | Failed] = Channel(threads.writers)
@@ -220,17 +223,16 @@ class _Run:
             yield job
 
     def _prepare(self, job: DenoiseJob, source: MicrographSource, started: float) -> Prepared | TooLarge:
-        if not self._images.takes(source.shape):
-            return TooLarge(job)
         known = job.pixel_size_angstrom if source.pixel_size_angstrom is None else source.pixel_size_angstrom
+        plan = self._regrid.plan(source.shape, known, path=source.path)
+        if not self._images.takes(plan):
+            return TooLarge(job)
         dtype = source.stored_dtype or np.dtype(np.float32)
         size_bytes = source.shape[0] * source.shape[1] * dtype.itemsize
         buffer = self._inputs.take(size_bytes)
         try:
             self._fill(buffer, source, dtype)
-            return self._images.prepare(
-                buffer[:size_bytes], dtype, source, job=job, started=started, pixel_size_angstrom=known
-            )
+            return self._images.prepare(buffer[:size_bytes], dtype, source, job=job, started=started, plan=plan)
         except OutOfDeviceMemory:
             return TooLarge(job)
         finally:
@@ -281,7 +283,7 @@ class _Run:
             statistics,
             path=job.target,
             template=_header_of(source),
-            pixel_size_angstrom=measured.pixel_size_angstrom,
+            pixel_size_angstrom=measured.plan.pixel_size_angstrom,
             label=self._label,
             dtype=self._dtype,
         )
@@ -289,8 +291,7 @@ class _Run:
         with atomic_file(job.target) as stream, storage_errors(job.target):
             stream.write(head)
             stream.write(pixels)
-        plan = _AS_IT_IS.plan(source.shape, measured.pixel_size_angstrom, path=source.path)
-        warnings = warnings_about(job, source, self._denoiser, plan, measured.normalization, measured.clipped)
+        warnings = warnings_about(job, source, self._denoiser, measured.plan, measured.normalization, measured.clipped)
         return DenoiseResult(
             job.source,
             "done",
@@ -300,7 +301,7 @@ class _Run:
             ),
             time.perf_counter() - measured.started,
             shape=source.shape,
-            pixel_size_angstrom=measured.pixel_size_angstrom,
+            pixel_size_angstrom=measured.plan.pixel_size_angstrom,
             sigma_in=measured.sigma_in,
             sigma_out=std,
         )

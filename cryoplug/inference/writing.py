@@ -60,7 +60,7 @@ def _write_one(start: Begin, messages: Iterator[Message], label: str, dtype: str
             )
             end = _copy_rows(writer, start, messages)
             writer.finish()
-    except _SourceError as error:
+    except _AtItsEnd as error:
         return failure(error.failed, start.shape)
     except PixelError as error:
         # What is still under way of this file must not be taken for the next one's.
@@ -93,11 +93,14 @@ def _copy_rows(writer: MrcRowWriter, start: Begin, messages: Iterator[Message]) 
                 denoised[message.band.paste.slices] = rows
         elif isinstance(message, End):
             if grid is not None and denoised is not None:
-                for rows in grid.finish(denoised, start.raw):
-                    writer.write_rows(rows)
+                try:
+                    for rows in grid.finish(denoised, start.raw):
+                        writer.write_rows(rows)
+                except PixelError as error:
+                    raise _AtItsEnd(Failed(start.job, start.started, error)) from error
             return message
         elif isinstance(message, Failed):
-            raise _SourceError(message)
+            raise _AtItsEnd(message)
     raise Closed
 
 
@@ -109,8 +112,8 @@ def rounding_warning(rounding_rms: float, std: float) -> str:
     return f"float16 rounds the pixels by {part:.0f} % of their deviation; write float32"
 
 
-class _SourceError(Exception):
-    """The source broke while it was read: nothing of it may stay."""
+class _AtItsEnd(Exception):
+    """A file failed after its last message had come: nothing of it may stay, and what comes next is the next one's."""
 
     def __init__(self, failed: Failed) -> None:
         super().__init__(str(failed.error))

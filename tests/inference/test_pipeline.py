@@ -15,6 +15,7 @@ from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, write_mrc
 from cryoplug.inference import pipeline, reading
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
+from cryoplug.inference.regrid import Regrid
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.models.registry import model_spec
 
@@ -202,6 +203,18 @@ def test_a_file_that_float16_cannot_hold_fails_and_the_next_is_right(tmp_path, d
     with MrcMicrograph(jobs[2].source) as source, MrcMicrograph(jobs[2].target) as target:
         wanted = denoiser.denoise(source.read_rows(0, 150))
         assert np.allclose(target.read_rows(0, 150), wanted, rtol=1e-3, atol=0)
+    assert not left_over(tmp_path)
+
+
+def test_a_file_on_another_grid_that_float16_cannot_hold_takes_no_other_file_with_it(tmp_path, denoiser):
+    jobs = jobs_in(tmp_path, 4)
+    for job in (jobs[1], jobs[3]):
+        with MrcMicrograph(job.source) as source:
+            pixels = source.read_rows(0, 150)
+        write_mrc(job.source, pixels * 1e6, pixel_size_angstrom=1.5)
+    complete, results = run(jobs, denoiser, dtype="float16", regrid=Regrid(3.0))
+    assert complete and [item.status for item in results] == ["done", "failed", "done", "failed"]
+    assert "does not fit into float16" in results[1].message and results[1].shape == (150, 90)
     assert not left_over(tmp_path)
 
 

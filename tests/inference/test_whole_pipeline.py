@@ -15,7 +15,7 @@ from cryoplug.core.normalization import KINDS, fit_normalization, fit_to
 from cryoplug.core.results import FileResult
 from cryoplug.errors import DeviceError, StorageError
 from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, validate_mrc, write_mrc
-from cryoplug.inference import pipeline, whole_images, whole_pipeline
+from cryoplug.inference import whole_images, whole_pipeline
 from cryoplug.inference.channel import Closed
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.device_pixels import DevicePixels, decode, normalised, restored
@@ -335,11 +335,6 @@ def test_readers_and_writers_work_at_the_same_time_and_hold_few_files(tmp_path, 
     assert run(coming(), denoiser, begin=begin, finish=finish)[0]
     # In the hands of each thread and in the two queues.
     assert most <= 2 * threads.readers + 2 * threads.writers + 1
-
-
-def test_with_a_change_of_pixel_size_files_go_in_bands(tmp_path, denoiser, monkeypatch):
-    monkeypatch.setattr(pipeline, "run_whole", broken(AssertionError("not whole")))
-    assert run(jobs_in(tmp_path, 1), denoiser, regrid=pipeline.Regrid(strength=0.5))[0]
 
 
 def test_buffers_are_bounded_in_number_and_bytes_and_lent_again():
