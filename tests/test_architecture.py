@@ -53,7 +53,7 @@ ONLY_IN = {
     "tifffile": ("formats/",),
     "imagecodecs": ("formats/",),
     "ncempy": ("formats/",),
-    "safetensors": ("models/checkpoint.py", "training/"),
+    "safetensors": ("models/checkpoint.py", "models/weight_files.py", "training/"),
     "triton": ("kernels/",),
 }
 NEVER = ("scipy", "pandas", "pickle", "requests", "urllib3")

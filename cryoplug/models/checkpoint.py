@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,25 +18,23 @@ import numpy as np
 from cryoplug.core.atomic import atomic_folder, storage_errors, write_text
 from cryoplug.core.results import Finding, to_json
 from cryoplug.core.untrusted import parse_json, read_limited, shown
-from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError, UsageError
+from cryoplug.errors import FormatError, InputError, StorageError, UsageError
+from cryoplug.models.epoch_folders import (
+    BIN_NAME,
+    JSON_NAME,
+    LOSS_NAME,
+    SAFETENSORS_NAME,
+    find_epoch_folder,
+    read_loss,
+)
 from cryoplug.models.registry import FOUNDING_MODELS, ModelSpec, model_spec
-from cryoplug.models.safetensors_header import TensorEntry, read_tensor_header
+from cryoplug.models.weight_files import read_bins, read_safetensors
 
 FORMAT_VERSION = 1
 NORMALIZATIONS = ("percentile", "zscore", "none")
-JSON_NAME = "checkpoint.json"
-SAFETENSORS_NAME = "model.safetensors"
-LOSS_NAME = "loss.txt"
 MAX_JSON_BYTES = 1 << 20
-MAX_WEIGHTS_BYTES = 4 << 30
-EPOCH_FOLDER = re.compile(r"epoch_(\d{4,})")
-_BIN_NAME = re.compile(r"(conv\d+)_(weights|bias)\.bin")
 _OWN_FIELDS = {"format_version", "model", "config", "normalize", "pixel_size_angstrom", "weights_sha256"}
-_MAX_LOSS_BYTES = 4096
 _MAX_NAME = 100
-_SHOWN_PROBLEMS = 20
-_PICKLES = (".pt", ".pth", ".pkl", ".ckpt", ".pickle", ".npz", ".npy", ".joblib", ".tar")
-_DTYPE_NAMES = {"F64": "float64", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -177,77 +173,14 @@ def add_details(folder: Path, **details: Any) -> None:
     write_text(path, json.dumps(record, indent=1) + "\n")
 
 
-def find_epoch_folder(path: Path) -> Path:
-    """Return the folder that holds the weights: `path` itself, or the best epoch below it."""
-    if path.is_file():
-        if path.name in (SAFETENSORS_NAME, JSON_NAME, LOSS_NAME) or _BIN_NAME.fullmatch(path.name):
-            return path.parent
-        reason = "pickles can run code and are not loaded" if path.suffix in _PICKLES else "not a checkpoint folder"
-        raise FormatError(f"{path}: {reason}; give a run folder, an epoch_NNNN folder or a folder of conv*_weights.bin")
-    if not path.is_dir():
-        raise MissingInputError(f"{path}: no such folder; give a run folder or an epoch_NNNN folder")
-    if _holds_weights(path):
-        return path
-    best = best_epoch(path)
-    if best is not None:
-        return best
-    runs = [(item, epoch) for item in _folders(path) if (epoch := best_epoch(item)) is not None]
-    if len(runs) == 1:
-        return runs[0][1]
-    if runs:
-        names = ", ".join(item.name for item, _ in runs)
-        raise FormatError(f"{path}: holds {len(runs)} runs ({names}); name one of them")
-    raise FormatError(
-        f"{path}: no checkpoint in it; give a folder with {SAFETENSORS_NAME}, conv*_weights.bin or epoch_NNNN folders"
-    )
-
-
-def best_epoch(run_folder: Path) -> Path | None:
-    """Return the ``epoch_NNNN`` folder with the lowest loss (the later one on a tie), or None when there is none."""
-    epochs = [item for item in _folders(run_folder) if EPOCH_FOLDER.fullmatch(item.name) and _holds_weights(item)]
-    if not epochs:
-        return None
-    return min(epochs, key=lambda item: (_loss_of(item), -epoch_number(item)))
-
-
-def epoch_number(folder: Path) -> int:
-    """Return N of ``epoch_N``."""
-    match = EPOCH_FOLDER.fullmatch(folder.name)
-    return int(match.group(1)) if match else 0
-
-
-def read_loss(folder: Path) -> float | None:
-    """Return the loss in ``loss.txt``, or None when the file is missing or holds no number."""
-    try:
-        return float(read_limited(folder / LOSS_NAME, _MAX_LOSS_BYTES).split()[0])
-    except (InputError, StorageError, ValueError, IndexError):
-        return None
-
-
-def _loss_of(folder: Path) -> float:
-    loss = read_loss(folder)
-    return float("inf") if loss is None or loss != loss else loss
-
-
-def _folders(path: Path) -> list[Path]:
-    with storage_errors(path):
-        return sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
-
-
-def _holds_weights(folder: Path) -> bool:
-    with storage_errors(folder):
-        names = {item.name for item in folder.iterdir()}
-    return bool(names & {SAFETENSORS_NAME, JSON_NAME}) or any(_BIN_NAME.fullmatch(name) for name in names)
-
-
 def _examine(folder: Path) -> tuple[Checkpoint | None, list[Finding]]:
     findings: list[Finding] = []
     record = _read_record(folder, findings)
     spec = _spec_of(folder, record, findings)
     if spec is None:
         return None, findings
-    from_bins = _read_bins(folder, spec, findings)
-    from_tensors = _read_safetensors(folder, spec, findings)
+    from_bins = read_bins(folder, spec, findings)
+    from_tensors = read_safetensors(folder, spec, findings)
     if from_bins and from_tensors:
         for name in sorted(set(from_bins) & set(from_tensors)):
             if not np.array_equal(from_bins[name], from_tensors[name], equal_nan=True):
@@ -335,7 +268,7 @@ def _spec_of(folder: Path, record: dict[str, Any], findings: list[Finding]) -> M
             return None
     if record or any(item.severity == "error" for item in findings):
         return None
-    found = {match.group(1) for item in folder.iterdir() if (match := _BIN_NAME.fullmatch(item.name))}
+    found = {match.group(1) for item in folder.iterdir() if (match := BIN_NAME.fullmatch(item.name))}
     for spec in FOUNDING_MODELS:
         if found and found <= {name for name, _, _ in spec.layers}:
             return spec
@@ -345,94 +278,3 @@ def _spec_of(folder: Path, record: dict[str, Any], findings: list[Finding]) -> M
     )
     findings.append(Finding("error", "layers", message))
     return None
-
-
-def _read_bins(folder: Path, spec: ModelSpec, findings: list[Finding]) -> dict[str, np.ndarray]:
-    present = {item.name for item in folder.iterdir() if _BIN_NAME.fullmatch(item.name)}
-    shapes = spec.weight_shapes() if spec.layers else {}
-    files = {_bin_name(key): key for key in shapes}
-    severity = "error" if not (folder / SAFETENSORS_NAME).exists() else "warning"
-    if severity == "error" or present:
-        for name in sorted(set(files) - present):
-            message = f"missing; {spec.id} has {len(spec.layers)} layers"
-            findings.append(Finding("error" if severity == "error" else "warning", name, message))
-    for name in sorted(present - set(files)):
-        findings.append(Finding("warning", name, f"not a layer of {spec.id}; ignored"))
-    weights: dict[str, np.ndarray] = {}
-    for name in sorted(present & set(files)):
-        shape = shapes[files[name]]
-        expected = 4 * int(np.prod(shape))
-        with storage_errors(folder / name):
-            size = (folder / name).stat().st_size
-            if size != expected:
-                message = f"{size} bytes, but {_times(shape)} float32 of {spec.id} are {expected} bytes; restore it"
-                findings.append(Finding("error", name, message))
-                continue
-            payload = (folder / name).read_bytes()
-        weights[files[name]] = np.frombuffer(payload, "<f4").astype(np.float32).reshape(shape)
-    return weights
-
-
-def _bin_name(key: str) -> str:
-    layer, _, kind = key.rpartition(".")
-    return f"{layer}_{'weights' if kind == 'weight' else 'bias'}.bin"
-
-
-def _times(shape: Iterable[int]) -> str:
-    return "x".join(str(side) for side in shape)
-
-
-def _read_safetensors(folder: Path, spec: ModelSpec, findings: list[Finding]) -> dict[str, np.ndarray]:
-    path = folder / SAFETENSORS_NAME
-    if not path.exists():
-        return {}
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    def bad(message: str) -> None:
-        findings.append(Finding("error", SAFETENSORS_NAME, message))
-
-    try:
-        with storage_errors(path):
-            size, entries = read_tensor_header(path, MAX_WEIGHTS_BYTES)
-    except InputError as error:
-        bad(str(error).removeprefix(f"{path}: "))
-        return {}
-    except ValueError as error:
-        bad(f"not readable: {error}; restore it")
-        return {}
-    wrong = _entry_problems(entries, spec)
-    for message in wrong:
-        bad(message)
-    # Not one weight is read before their shapes are known to be right: a sparse file may claim gigabytes of them.
-    if wrong:
-        return {}
-    try:
-        loaded = load(read_limited(path, size))
-    except InputError as error:
-        bad(str(error).removeprefix(f"{path}: "))
-        return {}
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        bad(f"not readable: {error}; restore it")
-        return {}
-    return {name: np.array(array, np.float32) for name, array in loaded.items()}
-
-
-def _entry_problems(entries: dict[str, TensorEntry], spec: ModelSpec) -> list[str]:
-    shapes = spec.weight_shapes()
-    problems = [
-        f"{shown(name)[1:-1]} is {_DTYPE_NAMES.get(entry.dtype, entry.dtype)} (allowed: float32); restore it"
-        for name, entry in sorted(entries.items())
-        if entry.dtype != "F32"
-    ]
-    problems += [f"{name} is missing; {spec.id} needs it" for name in sorted(set(shapes) - set(entries))]
-    if shapes:
-        others = sorted(set(entries) - set(shapes))
-        problems += [f"{shown(name)[1:-1]} is no weight of {spec.id}; restore it" for name in others]
-    for name in sorted(set(shapes) & set(entries)):
-        if entries[name].shape != shapes[name]:
-            found, needed = _times(entries[name].shape), _times(shapes[name])
-            problems.append(f"{name} is {found}, {spec.id} needs {needed}; restore it")
-    return (
-        problems if len(problems) <= _SHOWN_PROBLEMS else [*problems[:_SHOWN_PROBLEMS], f"and {len(problems)} in all"]
-    )

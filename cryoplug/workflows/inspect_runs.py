@@ -13,7 +13,8 @@ import numpy as np
 from cryoplug.core.atomic import PARTIAL_SUFFIX
 from cryoplug.core.results import Finding
 from cryoplug.errors import InputError
-from cryoplug.models.checkpoint import best_epoch, epoch_number, load_checkpoint, read_loss, validate_checkpoint
+from cryoplug.models.checkpoint import load_checkpoint, validate_checkpoint
+from cryoplug.models.epoch_folders import best_epoch, epoch_number, read_loss
 from cryoplug.workflows.inspection import Inspection
 
 _CHECKPOINT_FILE = re.compile(r"conv\d+_(weights|bias)\.bin|model\.safetensors|checkpoint\.json")

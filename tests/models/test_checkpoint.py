@@ -76,13 +76,13 @@ def test_a_run_folder_gives_its_epoch_with_the_lowest_loss(tmp_path: Path) -> No
 
 
 def test_a_checkpoint_is_read_back_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = module._read_bins
+    real = module.read_bins
 
     def transposed(folder: Path, spec: ModelSpec, findings: list[object]) -> dict[str, np.ndarray]:
         weights = real(folder, spec, findings)  # type: ignore[arg-type]
         return weights | {"conv2.weight": weights["conv2.weight"].swapaxes(0, 1)}
 
-    monkeypatch.setattr(module, "_read_bins", transposed)
+    monkeypatch.setattr(module, "read_bins", transposed)
     with pytest.raises(StorageError, match="reads back differently"):
         save_checkpoint(tmp_path / "epoch_0001", a_checkpoint(), 1.0)
     assert list(tmp_path.iterdir()) == []

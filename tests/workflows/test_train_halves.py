@@ -17,8 +17,9 @@ from torch import nn
 
 from cryoplug.cli.main import run as command_line
 from cryoplug.errors import Stopped
-from cryoplug.models.checkpoint import load_checkpoint, read_loss
+from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.models.cryo_cnn import CryoCNN
+from cryoplug.models.epoch_folders import read_loss
 from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import create_store, open_store
 from cryoplug.training.config import TrainConfig
