@@ -3,7 +3,7 @@
     python benchmarks/gpu_denoise.py [--files 100] [--size 4096] [--folder /dev/shm] [--csv gpu_denoise.csv]
 
 Parts, in turn within each round: `cp` of all files, `cryo_cnn`, `unet` at full resolution (depth 3, width 32), and
-`unet_angpix` (depth 3, width 64, stem 2, skip none) at twice the pixel size of the files, as the command does it by itself
+`unet_angpix` (depth 3, width 32, stem 2, skip none) at twice the pixel size of the files, as the command does it by itself
 (on a GPU in eight orientations) and with `--tta off`. Each command runs in a process of its own, which first denoises two
 other files: what is timed is the whole command, from finding the files to the last record, but neither the start of Python,
 torch and CUDA nor the compilation of kernels; the time of the process from its start to its end is printed beside it. Then:
@@ -47,7 +47,7 @@ ANGPIX = 2.0
 CONFIGS: dict[str, dict[str, Any]] = {
     "cryo_cnn": {},
     "unet": {},
-    "unet_angpix": {"depth": 3, "width": 64, "stem": 2, "skip": "none"},
+    "unet_angpix": {"depth": 3, "width": 32, "stem": 2, "skip": "none"},
 }
 MODELS = tuple(CONFIGS)
 PROGRAMS: dict[str, tuple[str, ...]] = {

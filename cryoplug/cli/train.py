@@ -159,7 +159,7 @@ def train(
     simple filters; checkpoint.json keeps the figures, and cryoplug inspect shows them.
 
     For a store of halves what you do not give is --augment halves --mix 0.5 --schedule cosine --warmup-steps 200
-    --ema 0.999 --clip-norm 1, a --batch-size of 2 million pixels, and for the unet depth=3 width=64 stem=2 skip=none;
+    --ema 0.999 --clip-norm 1, a --batch-size of 2 million pixels, and for the unet depth=3 width=32 stem=2 skip=none;
     on a CPU batches of 260 thousand pixels and width=16.
 
     Example: cryoplug train dataset/ --epochs 5 --save --checkpoint-dir saved_models

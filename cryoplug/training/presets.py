@@ -37,7 +37,7 @@ class Scale:
     """Channels of a `unet` at its finest level."""
 
 
-GPU = Scale(pixels_per_step=1 << 21, unet_width=64)
+GPU = Scale(pixels_per_step=1 << 21, unet_width=32)
 CPU = Scale(pixels_per_step=1 << 18, unet_width=16)
 """A CPU takes seconds for what fills a GPU, and learns more from many small steps than from a few large ones."""
 

@@ -56,7 +56,7 @@ def test_a_cpu_takes_smaller_steps_and_a_narrower_unet() -> None:
     widths = {
         on_gpu: chosen(TrainConfig(model="unet"), on_gpu=on_gpu).model_options["width"] for on_gpu in (True, False)
     }
-    assert widths == {True: 64, False: 16}
+    assert widths == {True: 32, False: 16}
 
 
 def test_the_founding_recipe_can_be_asked_for() -> None:
