@@ -11,8 +11,7 @@ Whole images are in memory, about seven of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,10 +27,10 @@ from cryoplug.formats.mrc import MrcHeader
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.inference.appearance import look
 from cryoplug.inference.channel import Channel, Closed
-from cryoplug.inference.devices import Interrupted
 from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, End, Failed, Message, Rows
 from cryoplug.inference.reading import open_source, remarks_on_scale
 from cryoplug.inference.regrid import GridPlan, Regrid
+from cryoplug.inference.stages import run_stages
 from cryoplug.inference.writing import write_all
 from cryoplug.metrics.evaluation import EQUALLY_NOISY, equally_noisy, noise_ratio
 
@@ -102,37 +101,31 @@ def run_halves(
     bool
         Whether all jobs were dealt with; False when `should_stop` ended it.
     """
-    incoming: Channel[_Exposure | Failed] = Channel(1)
-    outgoing: Channel[Message] = Channel(2)
-    with ThreadPoolExecutor(2, thread_name_prefix="cryoplug-files") as threads:
-        reader = threads.submit(_read_all, jobs, incoming, should_stop, regrid, prove)
-        writer = threads.submit(write_all, outgoing, label, dtype, begin, finish)
+
+    def read(out: Channel[_Exposure | Failed]) -> None:
+        _read_all(jobs, out, should_stop, regrid, prove)
+
+    return run_stages(
+        read,
+        lambda items: _computed(items, denoiser, should_stop),
+        lambda results: write_all(results, label, dtype, begin, finish),
+        capacity=(1, 2),
+        should_stop=should_stop,
+        gave_up=gave_up,
+    )
+
+
+def _computed(
+    items: Iterable[_Exposure | Failed], denoiser: Denoiser, should_stop: Callable[[], bool]
+) -> Iterator[Message]:
+    for item in items:
+        if isinstance(item, Failed):
+            yield item
+            continue
         try:
-            for item in incoming.messages(should_stop):
-                if isinstance(item, Failed):
-                    outgoing.put(item)
-                    continue
-                try:
-                    messages = _denoised(item, denoiser, should_stop)
-                except (InputError, UsageError) as error:
-                    messages = [Failed(item.job, item.started, error)]
-                for message in messages:
-                    outgoing.put(message)
-            if not should_stop():
-                outgoing.close()
-        except Interrupted:
-            pass  # a stop was asked for
-        except Closed:
-            gave_up()  # the writer did, and its own error is raised below
-        except BaseException:
-            gave_up()
-            raise
-        finally:
-            incoming.abort()
-            outgoing.abort()
-        complete = writer.result()
-        reader.result()
-    return complete
+            yield from _denoised(item, denoiser, should_stop)
+        except (InputError, UsageError) as error:
+            yield Failed(item.job, item.started, error)
 
 
 def _read_all(

@@ -14,23 +14,21 @@ The reader measures the next micrograph while the last one is computed and writt
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cryoplug.core.micrograph import ImageF32
-from cryoplug.inference.channel import Channel, Closed
-from cryoplug.inference.devices import Interrupted
 from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, Message, Rows
 from cryoplug.inference.reading import read_all
 from cryoplug.inference.regrid import Regrid
+from cryoplug.inference.stages import run_stages
 from cryoplug.inference.whole_pipeline import run_whole
 from cryoplug.inference.writing import write_all
 
 if TYPE_CHECKING:
+    from cryoplug.inference.channel import Channel
     from cryoplug.inference.denoiser import Denoiser
 
 __all__ = ["QUEUE_BANDS", "DenoiseJob", "DenoiseResult", "run_pipeline"]
@@ -140,43 +138,17 @@ def _run_in_bands(
     regrid: Regrid,
     gave_up: Callable[[], None],
 ) -> bool:
-    incoming: Channel[Message] = Channel(QUEUE_BANDS)
-    outgoing: Channel[Message] = Channel(QUEUE_BANDS)
+    def read(out: Channel[Message]) -> None:
+        read_all(jobs, denoiser, out, should_stop, regrid)
 
-    @contextlib.contextmanager
-    def errors_end_all() -> Iterator[None]:
-        try:
-            yield
-        except (Closed, Interrupted):
-            pass  # another thread gave up, its own error is raised; or a stop was asked for
-        except BaseException:
-            gave_up()
-            incoming.abort()
-            raise
-
-    def read() -> None:
-        with errors_end_all():
-            read_all(jobs, denoiser, incoming, should_stop, regrid)
-
-    def write() -> bool:
-        with errors_end_all():
-            return write_all(outgoing, label, dtype, begin, finish)
-        return False
-
-    with ThreadPoolExecutor(2, thread_name_prefix="cryoplug-files") as threads:
-        reader, writer = threads.submit(read), threads.submit(write)
-        try:
-            with errors_end_all():
-                for message in _computed(incoming.messages(should_stop), denoiser, should_stop):
-                    outgoing.put(message)
-                if not should_stop() and not incoming.aborted:
-                    outgoing.close()
-        finally:
-            incoming.abort()
-            outgoing.abort()
-        complete = writer.result()
-        reader.result()
-    return complete
+    return run_stages(
+        read,
+        lambda messages: _computed(messages, denoiser, should_stop),
+        lambda results: write_all(results, label, dtype, begin, finish),
+        capacity=(QUEUE_BANDS, QUEUE_BANDS),
+        should_stop=should_stop,
+        gave_up=gave_up,
+    )
 
 
 def _computed(messages: Iterable[Message], denoiser: Denoiser, should_stop: Callable[[], bool]) -> Iterator[Message]:
