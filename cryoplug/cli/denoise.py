@@ -100,7 +100,7 @@ class Numbers(click.ParamType):
     type=click.Choice(["auto", "on", "off"]),
     default="auto",
     show_default=True,
-    help="Mean over 8 orientations: better, in 8 times the network's time. auto: on a GPU at the pixel size of --angpix.",
+    help="Mean over 8 orientations: better, in 8 times the network's time. auto: on a GPU, where --angpix crops first.",
 )
 @click.option("--tile", type=click.IntRange(min=0), default=0, help="Side of a tile in pixels.  [default: automatic]")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads.  [default: all cores]")
