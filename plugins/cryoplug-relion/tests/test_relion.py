@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,24 @@ def test_killed_job_goes_on_when_it_is_run_again(slow_job: tuple[Project, subpro
     assert "finished before" in (project / DENOISE / "run.out").read_text()
 
 
+@contextmanager
+def x_server() -> Iterator[str]:
+    """Run an X server of 800 x 700 pixels; gives its display's name.
+
+    Without -noreset it would start anew, deaf for a moment, whenever its last window or screenshot goes.
+    """
+    read_end, write_end = os.pipe()
+    command = ["Xvfb", "-displayfd", str(write_end), "-screen", "0", "800x700x24", "-noreset"]
+    server = subprocess.Popen(command, pass_fds=[write_end], stderr=subprocess.DEVNULL)
+    os.close(write_end)
+    try:
+        yield f":{os.read(read_end, 16).decode().strip()}"
+    finally:
+        os.close(read_end)
+        server.terminate()
+        server.wait()
+
+
 def test_relion_shows_a_denoised_micrograph(relion_project: Project, tmp_path: Path) -> None:
     for program in ("relion_display", "Xvfb", "xwd"):
         if shutil.which(program) is None:
@@ -206,15 +225,7 @@ def test_relion_shows_a_denoised_micrograph(relion_project: Project, tmp_path: P
     project.micrographs(1, folder="Micrographs", side=512)
     add_jobs(project)
     run_job(project, DENOISE)
-    read_end, write_end = os.pipe()
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write_end), "-screen", "0", "800x700x24"],
-        pass_fds=[write_end],
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(write_end)
-    try:
-        display = f":{os.read(read_end, 16).decode().strip()}"
+    with x_server() as display:
         shown = subprocess.Popen(
             ["relion_display", "--i", f"{DENOISE}Micrographs/mic_001.mrc", "--scale", "1", "--sigma_contrast", "3"],
             cwd=project.folder,
@@ -223,16 +234,15 @@ def test_relion_shows_a_denoised_micrograph(relion_project: Project, tmp_path: P
         )
 
         def greys() -> int:
+            assert shown.poll() is None, "relion_display ended by itself"
             command = ["xwd", "-root", "-silent", "-display", display]
             picture = subprocess.run(command, capture_output=True, check=True).stdout
             pixels = np.frombuffer(picture[-800 * 700 * 4 :], np.uint8).reshape(-1, 4)[:, :3]
             return len(np.unique(pixels[(pixels == pixels[:, :1]).all(axis=1)][:, 0]))
 
-        # A window of menus and buttons has few greys, a micrograph nearly all.
-        wait_for(lambda: greys() > 100, seconds=30)
-        shown.kill()
-        shown.wait()
-    finally:
-        os.close(read_end)
-        server.terminate()
-        server.wait()
+        try:
+            # A window of menus and buttons has few greys, a micrograph nearly all.
+            wait_for(lambda: greys() > 100, seconds=30)
+        finally:
+            shown.kill()
+            shown.wait()
