@@ -36,11 +36,14 @@ TORCH_AT_THE_TOP = (
     "models/unet.py",
     "kernels/",
     "training/",
+    "inference/core_workers.py",
     "inference/denoiser.py",
+    "inference/device_image.py",
     "inference/device_pixels.py",
     "inference/device_regrid.py",
     "inference/network.py",
     "inference/pinned.py",
+    "inference/tile_network.py",
     "inference/whole_images.py",
 )
 ONLY_IN = {

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import os
-import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
 from cryoplug.core.normalization import KINDS, fit_normalization
 from cryoplug.core.tiling import Tile, plan_tiles
 from cryoplug.errors import DeviceError, UsageError
 from cryoplug.inference.appearance import look
+from cryoplug.inference.core_workers import one_core_workers
+from cryoplug.inference.device_image import DeviceImage
 from cryoplug.inference.devices import (
     Interrupted,
     OutOfDeviceMemory,
     device_errors,
+    free_cached_memory,
     hidden_gpu_note,
     only,
     resolve_device,
@@ -37,7 +36,7 @@ from cryoplug.inference.memory_plan import (
     widest_layer,
 )
 from cryoplug.inference.network import Network
-from cryoplug.inference.orientations import mean_over_orientations
+from cryoplug.inference.tile_network import TileNetwork
 from cryoplug.kernels.memory import keep_allocator_memory
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 
@@ -135,8 +134,6 @@ class Denoiser:
         least = min(MOST_WIDENED_PX, OVERLAPS_PER_TILE * self._overlap)
         height, width = (max(side, least) for side in CPU_TILE_PX) if on_cpu else CUDA_TILE_PX
         self._tile = (tile, tile) if tile else (height, width)
-        self._asked_tile = (tile, tile) if tile else None
-        self._most_pixels = 0
         # 4096x4096 through cryo_cnn, float32: channels_last takes two thirds of the time on a CPU, and 23 ms instead of 16
         # on an H200. It sums in another order than the plain layers: 7e-7 of the output's range over 3 layers, but 1.6e-5
         # over the 12 of a founding residual_cnn. A deep network therefore keeps the plain order, and its very bits.
@@ -151,8 +148,18 @@ class Denoiser:
                 )
         except OutOfDeviceMemory as error:
             raise DeviceError(f"{self.device}: not enough memory for the weights ({error}); free memory") from error
+        self._tile_network = TileNetwork(self.network, multiple=self._multiple, tta=tta)
+        self._device_image = DeviceImage(
+            checkpoint,
+            self.network,
+            self._tile_network,
+            self.device,
+            overlap=self._overlap,
+            multiple=self._multiple,
+            tile=tile,
+        )
         self._plan = self._fit_into(max_memory_bytes)
-        self._workers = _one_core_workers(self.threads) if on_cpu else None
+        self._workers = one_core_workers(self.threads) if on_cpu else None
 
     @classmethod
     def from_checkpoint(
@@ -267,7 +274,7 @@ class Denoiser:
             result = self._unless_memory_runs_out(begun, begun_with)
             while result is None:
                 # Only here, when the error and all that it held on to is gone.
-                self.free_cached_memory()
+                free_cached_memory(self.device)
                 used = self._tile
                 result = self._unless_memory_runs_out(lambda: self._begin(rows, should_stop)(), used)
             if self._tile != begun_with and not self._told_of_memory:
@@ -281,72 +288,8 @@ class Denoiser:
         return finish
 
     def forward_on_device(self, pixels: torch.Tensor, should_stop: Callable[[], bool] = lambda: False) -> torch.Tensor:
-        """Run the network over a whole image that is on the device.
-
-        Parameters
-        ----------
-        pixels
-            Normalised, ``(y, x)``, float32.
-        should_stop
-            Asked before each tile.
-
-        Returns
-        -------
-        torch.Tensor
-            Normalised pixels of the same shape, on the device.
-
-        Raises
-        ------
-        OutOfDeviceMemory
-            Not even small tiles fit beside the image; in bands of `start` they may.
-        DeviceError
-            The device failed.
-        Interrupted
-            `should_stop` said yes.
-        """
-        while True:
-            try:
-                with device_errors(), only(self.device):
-                    return self._forward_on_device(pixels, should_stop)
-            except OutOfDeviceMemory:
-                self.network.forget_buffers()
-                if self._most_pixels <= LEAST_TILE_PX**2:
-                    raise
-                self._most_pixels = max(LEAST_TILE_PX**2, min(self._most_pixels, pixels.numel()) // 2)
-            self.free_cached_memory()
-
-    def _forward_on_device(self, pixels: torch.Tensor, should_stop: Callable[[], bool]) -> torch.Tensor:
-        height, width = int(pixels.shape[0]), int(pixels.shape[1])
-        tile = self._asked_tile
-        if tile is None:
-            fitting = self._pixels_that_fit()
-            tile = (max(LEAST_TILE_PX, fitting // width), width)
-            if tile[0] < min(height, LEAST_ROWS + 4 * self._overlap):
-                side = max(LEAST_TILE_PX, math.isqrt(fitting))
-                tile = (side, side)
-        result = torch.empty_like(pixels)
-        for part in plan_tiles((height, width), tile=tile, overlap=self._overlap, multiple=self._multiple):
-            if should_stop():
-                raise Interrupted
-            result[part.paste.slices] = self._tile_forward(pixels[part.read.slices])[part.crop.slices]
-        return result
-
-    def _pixels_that_fit(self) -> int:
-        """Give how many pixels of a tile fit into the GPU's memory, and into what cuDNN can count."""
-        if not self._most_pixels:
-            values = widest_layer(self.checkpoint)
-            # The largest tensor is at most half of what a pixel takes, and may have 2^31 values.
-            self._most_pixels = (1 << 32) // values
-            if self.device.type == "cuda":
-                free = torch.cuda.mem_get_info(self.device)[0]
-                self._most_pixels = min(self._most_pixels, free // 2 // (values * self.network.bytes_per_value))
-        return self._most_pixels
-
-    def free_cached_memory(self) -> None:
-        """Give memory that torch keeps for the next tile back to the GPU."""
-        if self.device.type == "cuda":
-            with only(self.device):
-                torch.cuda.empty_cache()
+        """Run the network over a whole image that is on the device; see `cryoplug.inference.device_image`."""
+        return self._device_image(pixels, should_stop)
 
     def _unless_memory_runs_out(self, compute: Callable[[], ImageF32], tile: tuple[int, int]) -> ImageF32 | None:
         """Compute; None when memory ran out with this tile, and then tiles are smaller from now on."""
@@ -393,7 +336,7 @@ class Denoiser:
             if should_stop():
                 raise Interrupted
             pixels = torch.from_numpy(rows[tile.read.slices]).to(self.device)
-            torch.from_numpy(result)[tile.paste.slices].copy_(self._tile_forward(pixels)[tile.crop.slices])
+            torch.from_numpy(result)[tile.paste.slices].copy_(self._tile_network(pixels)[tile.crop.slices])
 
         # A band's tiles are queued behind those of the band before: a worker that is done takes the next band's first.
         begun = self._workers.map(run, tiles) if self._workers is not None else map(run, tiles)
@@ -409,41 +352,3 @@ class Denoiser:
         if self._workers is not None:
             width = min(width, max(LEAST_TILE_PX, -(-shape[1] // self.threads)))
         return plan_tiles((shape[0], shape[1]), tile=(height, width), overlap=self._overlap, multiple=self._multiple)
-
-    def _tile_forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        # inference_mode belongs to a thread, so every worker enters it.
-        with torch.inference_mode():
-            padded = self._padded(pixels[None, None])
-            return (mean_over_orientations(self._network, padded) if self.tta else self._network(padded))[0, 0]
-
-    def _network(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network(images.contiguous(memory_format=self.network.layout))
-
-    def _padded(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Repeat the last row and column up to the pooling grid; it only happens at the image's own border."""
-        bottom, right = (-side % self._multiple for side in pixels.shape[-2:])
-        return functional.pad(pixels, (0, right, 0, bottom), mode="replicate") if bottom or right else pixels
-
-
-def _one_core_workers(count: int) -> ThreadPoolExecutor:
-    """Start threads that each compute on one core.
-
-    One tile a thread, instead of one tile split over all threads: OpenMP's barriers in every layer cost 2 to 10 times
-    the computing when another program wants the cores too (2 cores, 16 channels, 128x128: 0.5 s against 2.3 s).
-    """
-    everybody_is_here = threading.Barrier(count + 1)
-    before = torch.get_num_threads()
-
-    def enter() -> None:
-        # torch gives a thread the common number when it is first asked; only after that does 1 stay.
-        torch.get_num_threads()
-        torch.set_num_threads(1)
-        everybody_is_here.wait()
-
-    workers = ThreadPoolExecutor(count, thread_name_prefix="cryoplug-compute")
-    for _ in range(count):
-        workers.submit(enter)
-    everybody_is_here.wait()
-    # The number is remembered for threads that begin later; the caller keeps what it had.
-    torch.set_num_threads(before)
-    return workers

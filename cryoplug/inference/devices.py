@@ -91,6 +91,15 @@ def only(device: torch.device) -> contextlib.AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
+def free_cached_memory(device: torch.device) -> None:
+    """Give memory that torch keeps for the next tensor back to a GPU."""
+    import torch
+
+    if device.type == "cuda":
+        with only(device):
+            torch.cuda.empty_cache()
+
+
 @contextlib.contextmanager
 def device_errors() -> Iterator[None]:
     """Turn what torch raises about memory and devices into errors that say so.

@@ -29,7 +29,7 @@ from cryoplug.core.micrograph import MicrographSource, row_bands
 from cryoplug.errors import InputError, PixelError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader, check_float16_range, mrc_head
 from cryoplug.inference.channel import Channel, Closed
-from cryoplug.inference.devices import Interrupted, OutOfDeviceMemory, device_errors
+from cryoplug.inference.devices import Interrupted, OutOfDeviceMemory, device_errors, free_cached_memory
 from cryoplug.inference.messages import DenoiseJob, DenoiseResult, Failed
 from cryoplug.inference.reading import open_source, warnings_about
 from cryoplug.inference.regrid import Regrid
@@ -263,7 +263,7 @@ class _Run:
             self._outgoing.put(message)
 
     def _compute_in_bands(self, job: DenoiseJob) -> None:
-        self._denoiser.free_cached_memory()
+        free_cached_memory(self._denoiser.device)
         if not self._in_bands(job):
             raise Interrupted
 

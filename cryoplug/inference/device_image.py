@@ -1,0 +1,124 @@
+"""Run a network over a whole image on a GPU, in the largest tiles that fit beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from cryoplug.core.tiling import plan_tiles
+from cryoplug.inference.devices import Interrupted, OutOfDeviceMemory, device_errors, free_cached_memory, only
+from cryoplug.inference.memory_plan import LEAST_TILE_PX, widest_layer
+from cryoplug.inference.network import Network
+from cryoplug.inference.tile_network import TileNetwork
+from cryoplug.models.checkpoint import Checkpoint
+
+LEAST_ROWS = 64
+"""Tiles of full width are not lower than this and four overlaps: squares have less overlap then."""
+
+
+class DeviceImage:
+    """A network over images that lie on its device.
+
+    Parameters
+    ----------
+    checkpoint
+        Whose network it is.
+    network
+        On its device.
+    tile_network
+        The same network, asked about a tile.
+    device
+        Where all is.
+    overlap, multiple
+        Of tiles; see `cryoplug.core.tiling.plan_tiles`.
+    tile
+        Side of a tile in pixels; 0 chooses.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        network: Network,
+        tile_network: TileNetwork,
+        device: torch.device,
+        *,
+        overlap: int,
+        multiple: int,
+        tile: int,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._network = network
+        self._tile_network = tile_network
+        self._device = device
+        self._overlap = overlap
+        self._multiple = multiple
+        self._asked_tile = (tile, tile) if tile else None
+        self._most_pixels = 0
+
+    def __call__(self, pixels: torch.Tensor, should_stop: Callable[[], bool]) -> torch.Tensor:
+        """Run the network.
+
+        Parameters
+        ----------
+        pixels
+            Normalised, ``(y, x)``, float32.
+        should_stop
+            Asked before each tile.
+
+        Returns
+        -------
+        torch.Tensor
+            Normalised pixels of the same shape, on the device.
+
+        Raises
+        ------
+        OutOfDeviceMemory
+            Not even small tiles fit beside the image.
+        DeviceError
+            The device failed.
+        Interrupted
+            `should_stop` said yes.
+        """
+        while True:
+            try:
+                with device_errors(), only(self._device):
+                    return self._in_tiles(pixels, should_stop)
+            except OutOfDeviceMemory:
+                self._network.forget_buffers()
+                if self._most_pixels <= LEAST_TILE_PX**2:
+                    raise
+                self._most_pixels = max(LEAST_TILE_PX**2, min(self._most_pixels, pixels.numel()) // 2)
+            # Only here, when the error and all that it held on to is gone.
+            free_cached_memory(self._device)
+
+    def _in_tiles(self, pixels: torch.Tensor, should_stop: Callable[[], bool]) -> torch.Tensor:
+        shape = int(pixels.shape[0]), int(pixels.shape[1])
+        tile = self._asked_tile or self._largest_tile(shape)
+        result = torch.empty_like(pixels)
+        for part in plan_tiles(shape, tile=tile, overlap=self._overlap, multiple=self._multiple):
+            if should_stop():
+                raise Interrupted
+            result[part.paste.slices] = self._tile_network(pixels[part.read.slices])[part.crop.slices]
+        return result
+
+    def _largest_tile(self, shape: tuple[int, int]) -> tuple[int, int]:
+        height, width = shape
+        fitting = self._pixels_that_fit()
+        rows = max(LEAST_TILE_PX, fitting // width)
+        if rows >= min(height, LEAST_ROWS + 4 * self._overlap):
+            return rows, width
+        side = max(LEAST_TILE_PX, math.isqrt(fitting))
+        return side, side
+
+    def _pixels_that_fit(self) -> int:
+        """Give how many pixels of a tile fit into the GPU's memory, and into what cuDNN can count."""
+        if not self._most_pixels:
+            values = widest_layer(self._checkpoint)
+            # The largest tensor is at most half of what a pixel takes, and may have 2^31 values.
+            self._most_pixels = (1 << 32) // values
+            if self._device.type == "cuda":
+                free = torch.cuda.mem_get_info(self._device)[0]
+                self._most_pixels = min(self._most_pixels, free // 2 // (values * self._network.bytes_per_value))
+        return self._most_pixels

@@ -1,0 +1,43 @@
+"""A network asked about one tile: filled up to its pooling grid, and in all orientations where that is wanted."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from cryoplug.inference.network import Network
+from cryoplug.inference.orientations import mean_over_orientations
+
+
+class TileNetwork:
+    """Maps normalised pixels ``(y, x)``, float32 on the network's device, to the same shape and type.
+
+    Parameters
+    ----------
+    network
+        What is asked.
+    multiple
+        Its pooling grid: sides that it takes are multiples of this.
+    tta
+        Whether to give the mean over eight orientations.
+    """
+
+    def __init__(self, network: Network, *, multiple: int, tta: bool) -> None:
+        self._network = network
+        self._multiple = multiple
+        self._tta = tta
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Apply the network; what comes back is as large as the pooling grid makes it, and begins where `pixels` does."""
+        # inference_mode belongs to a thread, so every worker enters it.
+        with torch.inference_mode():
+            padded = self._padded(pixels[None, None])
+            return (mean_over_orientations(self._ask, padded) if self._tta else self._ask(padded))[0, 0]
+
+    def _ask(self, images: torch.Tensor) -> torch.Tensor:
+        return self._network(images.contiguous(memory_format=self._network.layout))
+
+    def _padded(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Repeat the last row and column up to the pooling grid; it only happens at the image's own border."""
+        bottom, right = (-side % self._multiple for side in pixels.shape[-2:])
+        return functional.pad(pixels, (0, right, 0, bottom), mode="replicate") if bottom or right else pixels
