@@ -1,4 +1,4 @@
-"""Run a convolutional network over row bands whose activations stay in the processor's cache, forward and backward.
+"""Run a convolutional network over bands of rows, one a thread, in bounded memory, forward and backward.
 
 A band is read with a halo of the receptive radius of true neighbour rows, so that its output rows and their gradients
 are those of the whole image; zero padding acts only at the image's own border. Bands are independent: each runs on one
@@ -22,8 +22,11 @@ from cryoplug.kernels.losses import loss_slope, loss_sum
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-DEFAULT_BAND_PIXELS = 192 * 1024
-"""Output pixels of a band; see benchmarks/cpu_training.py for the measurement behind it."""
+MOST_BAND_PIXELS = 512 * 1024
+"""Output pixels of a band. cryo_cnn at 1024x1024, two cores: 6.7 images/s in bands of 64 rows, 7.6 of 128, 8.0 of 256, 8.3
+of 512, 8.5 of 1024, which take twice the memory (benchmarks/cpu_training.py --bands)."""
+MOST_BAND_VALUES = 75_000_000
+"""Outputs of all layers together, of a network that has many: 300 MB, and less again on the way back."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,11 @@ def plan_bands(height: int, *, receptive_field_px: int, band_rows: int, size_mul
     )
 
 
-def default_band_rows(width: int, *, receptive_field_px: int) -> int:
-    """Rows per band for images `width` pixels wide: about `DEFAULT_BAND_PIXELS`, and not mostly halo."""
-    return max(8, 4 * receptive_field_px, DEFAULT_BAND_PIXELS // max(1, width))
+def default_band_rows(module: nn.Module, width: int, *, receptive_field_px: int) -> int:
+    """Choose the rows of a band for images `width` pixels wide: many, in bounded memory, and not mostly halo."""
+    values_per_pixel = sum(layer.out_channels for layer in module.modules() if isinstance(layer, nn.Conv2d))
+    pixels = min(MOST_BAND_PIXELS, MOST_BAND_VALUES // max(1, values_per_pixel))
+    return max(8, 4 * receptive_field_px, pixels // max(1, width))
 
 
 @contextlib.contextmanager

@@ -6,8 +6,8 @@ import math
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from cryoplug.kernels.chained_relu import chained_relu
 from cryoplug.kernels.narrow import convolve_to_one
 
 
@@ -25,8 +25,8 @@ class CryoCNN(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Denoise; beyond the border of the image every layer sees zeros."""
-        hidden = functional.relu_(self.conv1(images))
-        hidden = functional.relu_(self.conv2(hidden))
+        hidden = chained_relu(self.conv1(images))
+        hidden = chained_relu(self.conv2(hidden))
         return convolve_to_one(hidden, self.conv3)
 
 

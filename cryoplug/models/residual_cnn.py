@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from cryoplug.kernels.chained_relu import chained_relu
 from cryoplug.kernels.narrow import convolve_to_one
 from cryoplug.models.cryo_cnn import seed_weights
 
@@ -28,7 +28,7 @@ class ResidualCNN(nn.Module):
         layers = [layer for layer in self.children() if isinstance(layer, nn.Conv2d)]
         hidden = images
         for layer in layers[:-1]:
-            hidden = functional.relu_(layer(hidden))
+            hidden = chained_relu(layer(hidden))
         return images - convolve_to_one(hidden, layers[-1])
 
 

@@ -58,14 +58,14 @@ class Engine(abc.ABC):
 
 
 class BandEngine(Engine):
-    """The CPU: row bands whose activations stay in cache, one band a thread."""
+    """The CPU: bands of rows, one a thread."""
 
     def __init__(self, module: nn.Module, spec: ModelSpec, pool: ThreadPoolExecutor, *, width: int, loss: str) -> None:
         super().__init__(module, loss=loss)
         self._options: dict[str, Any] = {
             "receptive_field_px": spec.receptive_field_px,
             "size_multiple": spec.size_multiple,
-            "band_rows": default_band_rows(width, receptive_field_px=spec.receptive_field_px),
+            "band_rows": default_band_rows(module, width, receptive_field_px=spec.receptive_field_px),
             "pool": pool,
             "loss": loss,
         }
