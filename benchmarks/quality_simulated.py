@@ -6,7 +6,9 @@ Everything between the simulated files and the denoised ones is done by the comm
 --pairs halves, train, denoise. The figures are means over the held-out micrographs: dB of the signal-to-noise ratio after
 the best ``a*x + b``, above the radial Wiener filter that is fitted on the truth itself (with the ice's texture counted as
 signal), and above the best Gaussian blur (against the particles alone, the ice's texture counted as noise). A lower dose
-makes the micrographs weaker in contrast.
+makes the micrographs weaker in contrast. Another program denoises the same micrographs with --peer, a line for the shell:
+
+    --peer "topaz denoise {input}/*.mrc -o {output} --patch-size 1024 --patch-padding 128"
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import csv
 import datetime
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -36,6 +39,11 @@ from cryoplug.workflows.simulate import read_density
 
 TRUTHS = ("clean", "particles_only")
 BEST = {"clean": "wiener", "particles_only": "gaussian"}
+COLUMNS = (
+    *("date", "device", "torch", "map", "micrographs", "pixel_size", "dose", "minutes", "options", "model", "angpix"),
+    *("convert_s", "train_s", "denoise_s", "clean_above_wiener_db", "clean_deviation_db"),
+    *("particles_only_above_gaussian_db", "particles_only_deviation_db"),
+)
 
 
 def main() -> int:
@@ -50,7 +58,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=5.0, help="training time of a network (default 5)")
     parser.add_argument(
-        "--models", nargs="+", default=["unet:2.6", "cryo_cnn:5.2"], help="network:pixel size to train at"
+        "--models", nargs="*", default=["unet:2.6", "cryo_cnn:5.2"], help="network:pixel size to train at"
     )
     parser.add_argument(
         "--convert-option",
@@ -61,6 +69,12 @@ def main() -> int:
     parser.add_argument("--denoise-option", action="append", default=[], help="more of cryoplug denoise")
     parser.add_argument(
         "--truth", action="store_true", help="train on the truth instead of on halves: what can be reached"
+    )
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        help="command of another program that denoises the files in {input} into {output}, names kept",
     )
     parser.add_argument("--folder", type=Path, help="keep files here (default: a temporary folder)")
     parser.add_argument("--csv", type=Path, default=Path("quality_simulated.csv"), help="rows are appended to it")
@@ -73,7 +87,7 @@ def main() -> int:
             shutil.rmtree(folder)
     fresh = not arguments.csv.exists()
     with open(arguments.csv, "a", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
+        writer = csv.DictWriter(stream, COLUMNS)
         if fresh:
             writer.writeheader()
         writer.writerows(rows)
@@ -102,10 +116,16 @@ def run(arguments: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
         rows = []
         for text in arguments.models:
             model, _, angpix = text.partition(":")
-            seconds = train_and_denoise(folder, model, angpix, arguments)
-            found = list(pool.map(denoised_snr, [(folder, text, name) for name in names]))
+            work = folder / text
+            seconds = train_and_denoise(folder, work, arguments, model=model, angpix=angpix)
+            found = list(pool.map(denoised_snr, [(folder, work, name) for name in names]))
             margins = report(f"{model} at {angpix} A/px", found, raw)
             rows.append({**context(arguments), "model": model, "angpix": angpix, **seconds, **margins})
+        for number, command in enumerate(arguments.peer, 1):
+            work = folder / f"peer_{number}"
+            seconds = denoise_by_peer(command, folder / "noisy", work / "denoised")
+            found = list(pool.map(denoised_snr, [(folder, work, name) for name in names]))
+            rows.append({**context(arguments), "model": command, **seconds, **report(command, found, raw)})
     return rows
 
 
@@ -145,10 +165,10 @@ def baseline_snr(task: tuple[Path, str]) -> dict[str, dict[str, float]]:
     return found
 
 
-def denoised_snr(task: tuple[Path, str, str]) -> dict[str, float]:
+def denoised_snr(task: tuple[Path, Path, str]) -> dict[str, float]:
     """Give dB by truth, of a denoised file."""
-    folder, text, name = task
-    denoised = pixels_of(folder / text / "denoised" / name)
+    folder, work, name = task
+    denoised = pixels_of(work / "denoised" / name)
     return {truth: fitted_snr_db(correlation(denoised, pixels_of(folder / truth / name))) for truth in TRUTHS}
 
 
@@ -167,9 +187,10 @@ def report(name: str, found: list[dict[str, float]], raw: list[dict[str, dict[st
     return margins
 
 
-def train_and_denoise(folder: Path, model: str, angpix: str, arguments: argparse.Namespace) -> dict[str, object]:
+def train_and_denoise(
+    folder: Path, work: Path, arguments: argparse.Namespace, *, model: str, angpix: str
+) -> dict[str, object]:
     """Convert, train and denoise by the commands; give their seconds."""
-    work = folder / f"{model}:{angpix}"
     work.mkdir()
     seconds = {}
     convert_options = arguments.convert_option or ["--store=whole"]
@@ -192,6 +213,17 @@ def train_and_denoise(folder: Path, model: str, angpix: str, arguments: argparse
         seconds[f"{step}_s"] = round(time.perf_counter() - begin, 1)
         print(f"cryoplug {step}: {seconds[f'{step}_s']} s; {last_line(done.stderr)}", flush=True)
     return seconds
+
+
+def denoise_by_peer(command: str, noisy: Path, denoised: Path) -> dict[str, object]:
+    """Run another program; give its seconds."""
+    denoised.mkdir(parents=True)
+    begin = time.perf_counter()
+    line = command.format(input=shlex.quote(str(noisy)), output=shlex.quote(str(denoised)))
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{line}: exit {done.returncode}\n{done.stderr[-3000:]}")
+    return {"denoise_s": round(time.perf_counter() - begin, 1)}
 
 
 def last_line(text: str) -> str:
