@@ -39,14 +39,16 @@ SIGNIFICANT = 3.0
 
 @dataclass(frozen=True)
 class Powers:
-    """One pair: power of the even and the odd half and what they share, per ring."""
+    """One pair: power per ring, and correlations."""
 
     even: Curve
     odd: Curve
     shared: Curve
+    """What both have in common."""
     raw: float
+    """Correlation of the even half with the odd one."""
     gaussian: float
-    """Correlation of the even half, and of its best blur, with the odd half."""
+    """The same of its best blur."""
 
 
 def main() -> int:
@@ -69,7 +71,7 @@ def main() -> int:
     pairs = [measure(even, odd, rings) for even, odd in halves]
 
     ratio, signal, kept = print_rings(pairs, rings, angpix)
-    found = np.array([limits(index, pairs, ratio=ratio, signal=signal, kept=kept) for index in range(len(pairs))])
+    found = np.array([limits(index, pairs, signal=signal, kept=kept) for index in range(len(pairs))])
     names = ("gaussian", "wiener", "signal", "shared")
     print(f"\n{'pair':40}" + "".join(f"{name:>10}" for name in names))
     for path, row in zip(arguments.even, found, strict=True):
@@ -127,9 +129,7 @@ def print_rings(pairs: list[Powers], rings: Rings, angpix: float) -> tuple[float
     return ratio, signal, kept
 
 
-def limits(
-    index: int, pairs: list[Powers], *, ratio: float, signal: Curve, kept: np.ndarray
-) -> tuple[float, float, float, float]:
+def limits(index: int, pairs: list[Powers], *, signal: Curve, kept: np.ndarray) -> tuple[float, float, float, float]:
     """Return the correlations of one pair as multiples of its raw one."""
     pair = pairs[index]
     others = [other for number, other in enumerate(pairs) if number != index]
