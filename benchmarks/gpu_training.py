@@ -149,9 +149,7 @@ def cryoplug_step(
     spec = model_spec(model).configured({})
     module = spec.build(seed=0)
     config = TrainConfig(model=model)
-    with open_engine(
-        module, spec, device=device, threads=1, width=noisy.shape[-1], precision=precision, batch_size=len(noisy)
-    ) as engine:
+    with open_engine(module, spec, device=device, threads=1, precision=precision, batch_size=len(noisy)) as engine:
         assert isinstance(engine, WholeBatchEngine)
         optimizer = make_optimizer(engine, config)
         if model == "cryo_cnn":

@@ -22,11 +22,14 @@ from cryoplug.kernels.losses import loss_slope, loss_sum
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST_BAND_PIXELS = 512 * 1024
-"""Output pixels of a band. cryo_cnn at 1024x1024, two cores: 6.7 images/s in bands of 64 rows, 7.6 of 128, 8.0 of 256, 8.3
-of 512, 8.5 of 1024, which take twice the memory (benchmarks/cpu_training.py --bands)."""
+BANDS_PER_STEP = 32
+"""So many bands keep up to as many cores busy, and few of them idle at the end of a step. Not the number of cores itself:
+sums are taken band by band, and a run may go on on another machine."""
+LEAST_BAND_PIXELS = 128 * 1024
+"""Output pixels of a band, unless so many bands would be lower. cryo_cnn in batches of 8 x 1024 x 1024, two cores: 6.7
+images/s in bands of 64 rows, 7.6 of 128, 8.0 of 256, 8.3 of 512 (benchmarks/cpu_training.py --bands)."""
 MOST_BAND_VALUES = 75_000_000
-"""Outputs of all layers together, of a network that has many: 300 MB, and less again on the way back."""
+"""Outputs of all layers together in a band: 300 MB, and less again on the way back."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,13 @@ def plan_bands(height: int, *, receptive_field_px: int, band_rows: int, size_mul
     )
 
 
-def default_band_rows(module: nn.Module, width: int, *, receptive_field_px: int) -> int:
-    """Choose the rows of a band for images `width` pixels wide: many, in bounded memory, and not mostly halo."""
+def default_band_rows(module: nn.Module, shape: Sequence[int], *, receptive_field_px: int) -> int:
+    """Choose the rows of a band for a batch ``(b, c, y, x)``: high bands, but enough of them, and not mostly halo."""
     values_per_pixel = sum(layer.out_channels for layer in module.modules() if isinstance(layer, nn.Conv2d))
-    pixels = min(MOST_BAND_PIXELS, MOST_BAND_VALUES // max(1, values_per_pixel))
-    return max(8, 4 * receptive_field_px, pixels // max(1, width))
+    batch, _, height, width = shape
+    pixels = max(LEAST_BAND_PIXELS, batch * height * width // BANDS_PER_STEP)
+    pixels = min(pixels, MOST_BAND_VALUES // max(1, values_per_pixel))
+    return max(8, 4 * receptive_field_px, pixels // width)
 
 
 @contextlib.contextmanager

@@ -60,25 +60,30 @@ class Engine(abc.ABC):
 class BandEngine(Engine):
     """The CPU: bands of rows, one a thread."""
 
-    def __init__(self, module: nn.Module, spec: ModelSpec, pool: ThreadPoolExecutor, *, width: int, loss: str) -> None:
+    def __init__(self, module: nn.Module, spec: ModelSpec, pool: ThreadPoolExecutor, *, loss: str) -> None:
         super().__init__(module, loss=loss)
-        self._options: dict[str, Any] = {
-            "receptive_field_px": spec.receptive_field_px,
-            "size_multiple": spec.size_multiple,
-            "band_rows": default_band_rows(module, width, receptive_field_px=spec.receptive_field_px),
-            "pool": pool,
-            "loss": loss,
-        }
+        self._spec = spec
+        self._pool = pool
 
     def loss_and_gradients(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[float, list[torch.Tensor]]:
         """Return the mean loss and its gradient by every parameter."""
         with memory_errors(self.module, noisy):
-            return loss_and_gradients(self.module, noisy, clean, **self._options)
+            return loss_and_gradients(self.module, noisy, clean, **self._options(noisy))
 
     def loss(self, noisy: torch.Tensor, clean: torch.Tensor) -> float:
         """Return the mean loss."""
         with memory_errors(self.module, noisy):
-            return mean_loss(self.module, noisy, clean, **self._options)
+            return mean_loss(self.module, noisy, clean, **self._options(noisy))
+
+    def _options(self, noisy: torch.Tensor) -> dict[str, Any]:
+        radius = self._spec.receptive_field_px
+        return {
+            "receptive_field_px": radius,
+            "size_multiple": self._spec.size_multiple,
+            "band_rows": default_band_rows(self.module, noisy.shape, receptive_field_px=radius),
+            "pool": self._pool,
+            "loss": self.loss_name,
+        }
 
 
 class WholeBatchEngine(Engine):
@@ -200,7 +205,6 @@ def open_engine(
     *,
     device: torch.device,
     threads: int,
-    width: int,
     loss: str = "mse",
     precision: str = "float32",
     batch_size: int = 0,
@@ -215,8 +219,6 @@ def open_engine(
         Where to compute.
     threads
         CPU threads.
-    width
-        Of the patches, in pixels; decides the height of a band.
     loss
         See `cryoplug.kernels.losses`.
     precision
@@ -246,7 +248,7 @@ def open_engine(
             torch.set_num_threads(before)
         return
     with band_workers(threads) as pool:
-        yield BandEngine(module, spec, pool, width=width, loss=loss)
+        yield BandEngine(module, spec, pool, loss=loss)
 
 
 def bands_are_exact(module: nn.Module) -> bool:

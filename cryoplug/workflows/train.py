@@ -198,7 +198,6 @@ def _train(
         spec,
         device=device,
         threads=threads,
-        width=store.patch_shape[1],
         loss=config.loss,
         precision=precision,
         batch_size=config.batch_size,

@@ -10,7 +10,14 @@ from torch import nn
 from torch.nn import functional
 
 from cryoplug.errors import UsageError
-from cryoplug.kernels.bands import band_workers, forward_bands, loss_and_gradients, mean_loss, plan_bands
+from cryoplug.kernels.bands import (
+    band_workers,
+    default_band_rows,
+    forward_bands,
+    loss_and_gradients,
+    mean_loss,
+    plan_bands,
+)
 from cryoplug.models.registry import CRYO_CNN, RESIDUAL_CNN, ModelSpec
 
 SHAPES = [(1, 1), (2, 7), (37, 41), (64, 64), (65, 33), (131, 17)]
@@ -122,3 +129,22 @@ def test_workers_give_torch_its_threads_back() -> None:
 def test_an_error_in_a_band_reaches_the_caller() -> None:
     with band_workers(2) as pool, pytest.raises(RuntimeError, match="channels"):
         forward_bands(CRYO_CNN.build(), torch.rand(1, 2, 40, 8), receptive_field_px=3, band_rows=8, pool=pool)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "least_bands", "most_rows"),
+    [
+        (CRYO_CNN, (8, 1, 1024, 1024), 32, 256),
+        (CRYO_CNN, (1, 1, 512, 512), 2, 256),  # a small batch keeps two cores busy, too
+        (CRYO_CNN, (1, 1, 4096, 4096), 32, 128),
+        (RESIDUAL_CNN, (8, 1, 1024, 1024), 40, 220),  # its many layers take memory
+        (RESIDUAL_CNN, (1, 1, 64, 64), 1, 10**9),
+    ],
+)
+def test_a_step_has_bands_for_many_cores_in_bounded_memory(
+    spec: ModelSpec, shape: tuple[int, int, int, int], least_bands: int, most_rows: int
+) -> None:
+    radius = spec.receptive_field_px
+    rows = default_band_rows(spec.build(), shape, receptive_field_px=radius)
+    assert 4 * radius <= rows <= most_rows
+    assert shape[0] * len(plan_bands(shape[2], receptive_field_px=radius, band_rows=rows)) >= least_bands

@@ -53,7 +53,7 @@ def test_bands_say_so_too() -> None:
     spec = model_spec("cryo_cnn")
     batch = torch.zeros(2, 1, 64, 64)
     module = spec.build(seed=0)
-    with open_engine(module, spec, device=torch.device("cpu"), threads=1, width=64) as engine:
+    with open_engine(module, spec, device=torch.device("cpu"), threads=1) as engine:
         assert isinstance(engine, BandEngine)
 
         def full() -> None:
@@ -72,7 +72,7 @@ def test_another_error_is_not_taken_for_one_of_memory() -> None:
 def test_a_batch_is_left_between_two_pieces_and_the_next_one_is_right() -> None:
     spec = model_spec("cryo_cnn")
     noisy, clean = torch.rand(4, 1, 300, 1024), torch.rand(4, 1, 300, 1024)
-    with open_engine(spec.build(seed=0), spec, device=torch.device("cpu"), threads=2, width=1024) as engine:
+    with open_engine(spec.build(seed=0), spec, device=torch.device("cpu"), threads=2) as engine:
         wanted, _ = engine.loss_and_gradients(noisy, clean)
         pieces = []
 

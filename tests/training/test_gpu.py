@@ -139,7 +139,7 @@ def test_a_recorded_step_gives_the_bits_of_a_launched_one(
         module = spec.build(seed=1, config=config.model_options)
         precision = "bf16" if config.precision == "bf16" else "float32"
         with open_engine(
-            module, spec, device=device, threads=1, width=SIDE, loss=config.loss, precision=precision, batch_size=4
+            module, spec, device=device, threads=1, loss=config.loss, precision=precision, batch_size=4
         ) as engine:
             if not recorded:
                 monkeypatch.setattr(type(engine), "worth_recording", lambda *_: False)
