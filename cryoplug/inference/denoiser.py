@@ -149,15 +149,7 @@ class Denoiser:
         except OutOfDeviceMemory as error:
             raise DeviceError(f"{self.device}: not enough memory for the weights ({error}); free memory") from error
         self._tile_network = TileNetwork(self.network, multiple=self._multiple, tta=tta)
-        self._device_image = DeviceImage(
-            checkpoint,
-            self.network,
-            self._tile_network,
-            self.device,
-            overlap=self._overlap,
-            multiple=self._multiple,
-            tile=tile,
-        )
+        self._device_image = DeviceImage(checkpoint, self._tile_network, self.device, overlap=self._overlap, tile=tile)
         self._plan = self._fit_into(max_memory_bytes)
         self._workers = one_core_workers(self.threads) if on_cpu else None
 

@@ -10,7 +10,6 @@ import torch
 from cryoplug.core.tiling import plan_tiles
 from cryoplug.inference.devices import Interrupted, OutOfDeviceMemory, device_errors, free_cached_memory, only
 from cryoplug.inference.memory_plan import LEAST_TILE_PX, widest_layer
-from cryoplug.inference.network import Network
 from cryoplug.inference.tile_network import TileNetwork
 from cryoplug.models.checkpoint import Checkpoint
 
@@ -25,13 +24,11 @@ class DeviceImage:
     ----------
     checkpoint
         Whose network it is.
-    network
-        On its device.
     tile_network
-        The same network, asked about a tile.
+        It, on its device.
     device
         Where all is.
-    overlap, multiple
+    overlap
         Of tiles; see `cryoplug.core.tiling.plan_tiles`.
     tile
         Side of a tile in pixels; 0 chooses.
@@ -40,20 +37,16 @@ class DeviceImage:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        network: Network,
         tile_network: TileNetwork,
         device: torch.device,
         *,
         overlap: int,
-        multiple: int,
         tile: int,
     ) -> None:
         self._checkpoint = checkpoint
-        self._network = network
         self._tile_network = tile_network
         self._device = device
         self._overlap = overlap
-        self._multiple = multiple
         self._asked_tile = (tile, tile) if tile else None
         self._most_pixels = 0
 
@@ -86,7 +79,7 @@ class DeviceImage:
                 with device_errors(), only(self._device):
                     return self._in_tiles(pixels, should_stop)
             except OutOfDeviceMemory:
-                self._network.forget_buffers()
+                self._tile_network.network.forget_buffers()
                 if self._most_pixels <= LEAST_TILE_PX**2:
                     raise
                 self._most_pixels = max(LEAST_TILE_PX**2, min(self._most_pixels, pixels.numel()) // 2)
@@ -97,7 +90,7 @@ class DeviceImage:
         shape = int(pixels.shape[0]), int(pixels.shape[1])
         tile = self._asked_tile or self._largest_tile(shape)
         result = torch.empty_like(pixels)
-        for part in plan_tiles(shape, tile=tile, overlap=self._overlap, multiple=self._multiple):
+        for part in plan_tiles(shape, tile=tile, overlap=self._overlap, multiple=self._tile_network.multiple):
             if should_stop():
                 raise Interrupted
             result[part.paste.slices] = self._tile_network(pixels[part.read.slices])[part.crop.slices]
@@ -120,5 +113,7 @@ class DeviceImage:
             self._most_pixels = (1 << 32) // values
             if self._device.type == "cuda":
                 free = torch.cuda.mem_get_info(self._device)[0]
-                self._most_pixels = min(self._most_pixels, free // 2 // (values * self._network.bytes_per_value))
+                self._most_pixels = min(
+                    self._most_pixels, free // 2 // (values * self._tile_network.network.bytes_per_value)
+                )
         return self._most_pixels

@@ -10,7 +10,7 @@ from cryoplug.inference.orientations import mean_over_orientations
 
 
 class TileNetwork:
-    """Maps normalised pixels ``(y, x)``, float32 on the network's device, to the same shape and type.
+    """Maps normalised pixels ``(y, x)``, float32 on the network's device, to denoised ones.
 
     Parameters
     ----------
@@ -23,8 +23,10 @@ class TileNetwork:
     """
 
     def __init__(self, network: Network, *, multiple: int, tta: bool) -> None:
-        self._network = network
-        self._multiple = multiple
+        self.network = network
+        """What is asked."""
+        self.multiple = multiple
+        """Its pooling grid."""
         self._tta = tta
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -35,9 +37,9 @@ class TileNetwork:
             return (mean_over_orientations(self._ask, padded) if self._tta else self._ask(padded))[0, 0]
 
     def _ask(self, images: torch.Tensor) -> torch.Tensor:
-        return self._network(images.contiguous(memory_format=self._network.layout))
+        return self.network(images.contiguous(memory_format=self.network.layout))
 
     def _padded(self, pixels: torch.Tensor) -> torch.Tensor:
         """Repeat the last row and column up to the pooling grid; it only happens at the image's own border."""
-        bottom, right = (-side % self._multiple for side in pixels.shape[-2:])
+        bottom, right = (-side % self.multiple for side in pixels.shape[-2:])
         return functional.pad(pixels, (0, right, 0, bottom), mode="replicate") if bottom or right else pixels

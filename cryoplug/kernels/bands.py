@@ -26,7 +26,7 @@ BANDS_PER_STEP = 32
 """So many bands keep up to as many cores busy, and few of them idle at the end of a step. Not the number of cores itself:
 sums are taken band by band, and a run may go on on another machine."""
 LEAST_BAND_PIXELS = 128 * 1024
-"""Output pixels of a band, unless so many bands would be lower. cryo_cnn in batches of 8 x 1024 x 1024, two cores: 6.7
+"""A band keeps at least so many, and a small batch has fewer bands. cryo_cnn in batches of 8 x 1024 x 1024, two cores: 6.7
 images/s in bands of 64 rows, 7.6 of 128, 8.0 of 256, 8.3 of 512 (benchmarks/cpu_training.py --bands)."""
 MOST_BAND_VALUES = 75_000_000
 """Outputs of all layers together in a band: 300 MB, and less again on the way back."""
