@@ -103,12 +103,13 @@ def run(arguments: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
         seed=arguments.seed,
         density=None if arguments.map is None else read_density(arguments.map),
     )
-    count = arguments.train + arguments.test
-    workers = min(count, len(os.sched_getaffinity(0)))
+    # A peer needs none to learn from.
+    needed = range(0 if arguments.models else arguments.train, arguments.train + arguments.test)
+    workers = min(len(needed), len(os.sched_getaffinity(0)))
     begin = time.perf_counter()
     with ProcessPoolExecutor(workers) as pool:
-        list(pool.map(write, [(folder, settings, index, kinds(arguments, index)) for index in range(count)]))
-        print(f"{count} micrographs simulated in {time.perf_counter() - begin:.0f} s", flush=True)
+        list(pool.map(write, [(folder, settings, index, kinds(arguments, index)) for index in needed]))
+        print(f"{len(needed)} micrographs simulated in {time.perf_counter() - begin:.0f} s", flush=True)
         names = sorted(path.name for path in (folder / "noisy").iterdir())
         raw = list(pool.map(baseline_snr, [(folder, name) for name in names]))
         report("raw", [score["identity"] for score in raw], raw)

@@ -99,7 +99,8 @@ class Training:
             A signal asked for an end; the state is saved.
         """
         if self.config.minutes is not None:
-            self._pace = Pace(self.config.minutes)
+            spent_s = sum(record["seconds"] for record in self.position.history)
+            self._pace = Pace(self.config.minutes, planned=self.position.planned_steps, spent_s=spent_s)
         loader = open_loader(self.store, self.config, device=self.device, tell=lambda text: progress(Note(text)))
         with contextlib.nullcontext(interrupts) if interrupts else Interrupts() as interrupts:
             saver = Saver(self, interrupts, progress)
@@ -185,14 +186,17 @@ class Training:
         return planned is not None and self.position.step + queued >= planned
 
     def _plan(self, progress: Progress) -> None:
-        """Fix the number of steps as soon as their speed is known."""
-        if self._pace is None or self.position.planned_steps is not None or self._failed is not None:
+        """Fix the number of steps as soon as their speed is known, and correct it when that changes."""
+        if self._pace is None or self._failed is not None:
             return
-        planned = self._pace.planned_steps(self.position.step)
-        if planned is not None:
-            self.position.planned_steps = planned
-            few = "; too few to learn much: more --minutes, a smaller network or a GPU" if planned < FEW_STEPS else ""
-            progress(Note(f"--minutes {self.config.minutes:g}: {planned} steps{few}"))
+        planned = self._pace.news(self.position.step)
+        if planned is None:
+            return
+        corrected = self.position.planned_steps is not None
+        self.position.planned_steps = planned
+        few = "; too few to learn much: more --minutes, a smaller network or a GPU" if planned < FEW_STEPS else ""
+        now = ", for their speed has changed" if corrected else ""
+        progress(Note(f"--minutes {self.config.minutes:g}: {planned} steps{now}{few}"))
 
     def settle(self) -> None:
         """Wait for all steps that are queued: then position and weights belong together."""

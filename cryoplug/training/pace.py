@@ -1,7 +1,7 @@
-"""How many steps fit into the time that was asked for: measured once, then a number like any other.
+"""How many steps fit into the time that was asked for: told once their speed is known, corrected where it changes.
 
-From then on the run is a function of that number, not of the clock: it is part of the state, so that a run that was
-killed goes on to the same end.
+The number is part of the state, and so is the time that the epochs took: a run that was killed goes on with both. At a
+steady speed it is never corrected, and the end of the run is then a function of the number alone, not of the clock.
 """
 
 from __future__ import annotations
@@ -14,30 +14,46 @@ FIRST_STEPS = 5
 MEASURED_STEPS = 40
 """Steps that are measured, unless they take more than `MEASURED_PART` of the time."""
 MEASURED_PART = 0.1
+"""Part of the time after which the speed is looked at, again and again."""
 FOR_STEPS = 0.93
-"""Part of the time that is left for steps; the rest is for validation and saving."""
+"""Part of the time left that is planned for steps; the rest is for validation and saving."""
+SPARE_PART = 0.1
+"""A number of steps that ends within the time and leaves no more of it than this stays as it is."""
 
 
 class Pace:
-    """Watches the first steps of a run.
+    """Watches the steps of a run.
 
     Parameters
     ----------
     minutes
-        The time that the run should take, from now.
+        The time that the run should take.
+    planned
+        Steps that earlier parts of the run had planned for the whole of it, if any.
+    spent_s
+        Seconds that they took.
     clock
         Seconds; for tests.
     """
 
-    def __init__(self, minutes: float, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        minutes: float,
+        *,
+        planned: int | None = None,
+        spent_s: float = 0.0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._seconds = 60.0 * minutes
         self._clock = clock
         self._begun = clock()
-        self._first: tuple[int, float] | None = None
-        self._seen: int | None = None
+        self._end = self._begun + max(0.0, self._seconds - spent_s)
+        self._planned = planned
+        self._first_step: int | None = None
+        self._since: tuple[int, float] | None = None
 
-    def planned_steps(self, step: int) -> int | None:
-        """Say how many steps the whole run shall have; None while it is too early to tell.
+    def news(self, step: int) -> int | None:
+        """Say how many steps the whole run shall have, where that is not what was said before.
 
         Parameters
         ----------
@@ -45,19 +61,27 @@ class Pace:
             Steps that are done, earlier parts of the run included; at least one more is always planned.
         """
         now = self._clock()
-        self._seen = step if self._seen is None else self._seen
-        spent = now - self._begun
-        if self._first is None:
+        self._first_step = step if self._first_step is None else self._first_step
+        if self._since is None:
             # A step that takes minutes is measured together with its preparations rather than not at all.
-            if step - self._seen < FIRST_STEPS and spent < MEASURED_PART * self._seconds:
+            early = now - self._begun < MEASURED_PART * self._seconds
+            if step - self._first_step < FIRST_STEPS and early and now < self._end:
                 return None
-            self._first = step, now
-            if spent < self._seconds:
-                return None
-        first, since = self._first
+            self._since = step, now
+            return self._said(step, 0.0, now) if now >= self._end else None
+        first, since = self._since
         measured, took = step - first, now - since
-        late = spent >= 2 * MEASURED_PART * self._seconds
-        if spent < self._seconds and (measured < 1 or (measured < MEASURED_STEPS and not late)):
+        enough = took >= MEASURED_PART * self._seconds or (self._planned is None and measured >= MEASURED_STEPS)
+        if measured < 1 or not (enough or now >= self._end):
             return None
-        per_second = measured / took if measured and took > 0 else 0.0
-        return step + max(1, int(FOR_STEPS * max(0.0, self._seconds - spent) * per_second))
+        self._since = step, now
+        return self._said(step, measured / took if took > 0 else 0.0, now)
+
+    def _said(self, step: int, per_second: float, now: float) -> int | None:
+        if self._planned is not None and per_second > 0:
+            spare = self._end - now - (self._planned - step) / per_second
+            if 0 <= spare <= SPARE_PART * self._seconds:
+                return None
+        said = step + max(1, int(FOR_STEPS * max(0.0, self._end - now) * per_second))
+        before, self._planned = self._planned, said
+        return None if said == before else said

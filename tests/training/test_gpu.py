@@ -24,13 +24,13 @@ from cryoplug.training.engine import open_engine
 from cryoplug.training.loader import epoch_order
 from cryoplug.training.mixing import Mixer
 from cryoplug.training.progress import Event, Note
-from cryoplug.training.steps import QUEUE, QueuedSteps, make_optimizer, open_steps
+from cryoplug.training.steps import QueuedSteps, make_optimizer, open_steps
 from cryoplug.workflows import train as workflow
 from cryoplug.workflows.train import TrainRequest, TrainResult, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
-SIDE, COUNT = 64, 45
+SIDE, COUNT, BATCHES = 64, 45, 11
 CONFIG = TrainConfig(epochs=3, lr=0.005, batch_size=4, patch_size=SIDE, device="cuda", augment="dihedral")
 MODELS: list[dict[str, Any]] = [
     {"model": "cryo_cnn"},
@@ -94,18 +94,18 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
 ) -> None:
     data = write(tmp_path / "data", *pairs())
     run(data, tmp_path / "straight", **fields)
-    real, taken = QueuedSteps.take, [0]
+    real, sent = QueuedSteps.take, []
 
-    def take(self: QueuedSteps, *arguments: Any, **options: Any) -> None:
-        taken[0] += 1
-        real(self, *arguments, **options)
-        if taken[0] == moment:
+    def take(self: QueuedSteps, *arguments: Any, number: int, **options: Any) -> None:
+        real(self, *arguments, number=number, **options)
+        # Preparing takes steps that change nothing, number 1 too: a signal then is heeded after the first batch.
+        if number == moment and not sent:
+            sent.append(number)
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(QueuedSteps, "take", take)
-    # Steps that are queued are finished first: the host looks after every fifth, and at the end of an epoch.
-    batch = 1 + (moment - 1) % 11
-    with pytest.raises(Stopped, match=f"batch {min(11, -(-batch // QUEUE) * QUEUE)} is saved"):
+    epoch, batch = 1 + (moment - 1) // BATCHES, 1 + (moment - 1) % BATCHES
+    with pytest.raises(Stopped, match=f"epoch {epoch}, batch {batch} is saved"):
         run(data, tmp_path / "out", **fields)
     run(data, tmp_path / "out", **fields)
     assert outcome(tmp_path / "out") == outcome(tmp_path / "straight")

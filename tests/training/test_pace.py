@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from cryoplug.training.pace import FOR_STEPS, Pace
@@ -15,11 +17,11 @@ class Clock:
 
 def plan(seconds_a_step: float, minutes: float, *, first_step_s: float = 0.0, done_before: int = 0) -> tuple[int, int]:
     clock = Clock()
-    pace = Pace(minutes, clock)
+    pace = Pace(minutes, clock=clock)
     clock.now += first_step_s
     for step in range(done_before + 1, 10**6):
         clock.now += seconds_a_step
-        planned = pace.planned_steps(step)
+        planned = pace.news(step)
         if planned is not None:
             return planned, step
     raise AssertionError("never planned")
@@ -46,3 +48,46 @@ def test_steps_longer_than_the_whole_time_still_end() -> None:
 def test_a_run_that_goes_on_plans_from_where_it_is() -> None:
     planned, _ = plan(0.1, 1.0, done_before=5000)
     assert 5000 + 500 < planned < 5000 + 600
+
+
+def whole_run(seconds_of: Callable[[int], float], minutes: float, *, validation_s: float = 0.0) -> tuple[float, list[int]]:
+    """Take steps until the planned ones are done, validating after every hundredth; give the seconds and all plans."""
+    clock, plans, step = Clock(), [], 0
+    begun = clock.now
+    pace = Pace(minutes, clock=clock)
+    while not plans or step < plans[-1]:
+        step += 1
+        clock.now += seconds_of(step)
+        if step % 100 == 0:
+            clock.now += validation_s
+        news = pace.news(step)
+        if news is not None:
+            assert news > step
+            plans.append(news)
+    return clock.now - begun, plans
+
+
+@pytest.mark.parametrize("validation_s", [0.0, 0.05])
+def test_a_steady_run_is_planned_once(validation_s: float) -> None:
+    took, plans = whole_run(lambda step: 0.01, 5.0, validation_s=validation_s)
+    assert len(plans) == 1 and 0.9 * 300 < took < 300
+
+
+@pytest.mark.parametrize("speedup", [0.2, 0.6, 1.5, 4.0])
+def test_a_run_that_becomes_faster_or_slower_still_takes_the_time_that_was_asked_for(speedup: float) -> None:
+    took, plans = whole_run(lambda step: 0.02 if step < 200 else 0.02 / speedup, 5.0, validation_s=0.02)
+    assert len(plans) > 1 and 0.85 * 300 < took < 1.05 * 300
+
+
+def test_a_run_that_goes_on_has_the_time_that_is_left_and_keeps_a_number_that_fits() -> None:
+    def plans(planned: int) -> list[int]:
+        clock, found, step = Clock(), [], 1000
+        pace = Pace(1.0, planned=planned, spent_s=20.0, clock=clock)
+        while step < (found[-1] if found else planned):
+            step += 1
+            clock.now += 0.02
+            found += [news for news in [pace.news(step)] if news is not None]
+        return found
+
+    assert plans(1000 + 1900) == [], "38 of the 40 seconds that are left"
+    assert plans(1000 + 9000)[-1] == pytest.approx(1000 + 0.95 * 2000, rel=0.05)

@@ -617,7 +617,7 @@ def test_minutes_fix_a_number_of_steps_and_an_interrupted_run_keeps_to_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = dataclasses.replace(CONFIG, minutes=1.0, epochs=1, schedule="cosine", warmup_steps=2)
-    monkeypatch.setattr(Pace, "planned_steps", lambda pace, step: 8)
+    monkeypatch.setattr(Pace, "news", lambda pace, step: 8)
     straight = train(TrainRequest(data, config, save=True, checkpoint_dir=tmp_path / "straight"), lambda event: None)
     assert len(straight.epochs) == 3, "3 steps an epoch: two whole ones and one of 2 steps"
 
@@ -628,7 +628,7 @@ def test_minutes_fix_a_number_of_steps_and_an_interrupted_run_keeps_to_it(
     request = TrainRequest(data, config, save=True, checkpoint_dir=tmp_path / "broken")
     with pytest.raises(RuntimeError, match="killed"):
         train(request, stop)
-    monkeypatch.setattr(Pace, "planned_steps", lambda pace, step: 100)
+    monkeypatch.setattr(Pace, "news", lambda pace, step: None)
     again = train(request, lambda event: None)
     assert [epoch.train_loss for epoch in again.epochs] == [epoch.train_loss for epoch in straight.epochs]
     assert train(request, lambda event: None).already_finished
