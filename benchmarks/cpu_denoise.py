@@ -13,7 +13,6 @@ this file.
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import json
 import os
@@ -24,6 +23,8 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from rows import append_rows
 
 MAKE = """
 import sys
@@ -145,12 +146,7 @@ def main() -> None:
         "times_less_processor_time": ratio(plain, ours, "cpu_s", min),
         "difference_of_range": difference,
     }
-    is_new = not options.csv.exists()
-    with options.csv.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(row))
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+    append_rows(options.csv, [row], list(row))
     for key, value in row.items():
         print(f"{key:>22}  {value}")
 

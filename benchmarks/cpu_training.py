@@ -10,7 +10,6 @@ load on the machine meets both; medians over rounds and epochs are compared. ``-
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import json
 import os
@@ -23,6 +22,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+
+from rows import append_rows
 
 
 def main() -> int:
@@ -65,12 +66,7 @@ def main() -> int:
     }
     for key, value in row.items():
         print(f"{key:24s} {value}")
-    fresh = not arguments.csv.exists()
-    with open(arguments.csv, "a", newline="") as stream:
-        writer = csv.DictWriter(stream, list(row))
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
+    append_rows(arguments.csv, [row], list(row))
     return 0
 
 

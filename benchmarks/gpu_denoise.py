@@ -14,7 +14,6 @@ differences from the CPU, and micrographs of a quarter and of four times the are
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import json
 import os
@@ -39,6 +38,7 @@ from cryoplug.inference.device_regrid import finish, resample_image
 from cryoplug.inference.regrid import Regrid
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
+from rows import append_rows
 
 PIXEL_SIZE_ANGSTROM = 1.0
 """Of the files."""
@@ -160,20 +160,13 @@ def main() -> int:
         "cryoplug": cryoplug.__version__,
     }
     names = ["part", "program", "files", "shape", "dtype", "median", "unit", "range", "peak_mib"]
-    rows = []
     with tempfile.TemporaryDirectory(prefix="cryoplug-benchmark-", dir=arguments.folder) as name:
         folder = Path(name)
         for model in MODELS:
             make_checkpoint(folder / model, model)
         parts = (rates, differences, grid_differences, areas)
-        for row in (row for part in parts for row in part(folder, arguments)):
-            rows.append({**common, **row})
-    fresh = not arguments.csv.exists()
-    with arguments.csv.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, [*common, *names])
-        if fresh:
-            writer.writeheader()
-        writer.writerows(rows)
+        rows = ({**common, **row} for part in parts for row in part(folder, arguments))
+        append_rows(arguments.csv, rows, [*common, *names])
     return 0
 
 

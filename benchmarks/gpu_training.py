@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import datetime
 import itertools
 import json
@@ -24,9 +23,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ from cryoplug.training.device_loader import DeviceLoader
 from cryoplug.training.draws import Draw
 from cryoplug.training.engine import WholeBatchEngine, open_engine
 from cryoplug.training.steps import make_optimizer, open_steps
+from rows import append_rows
 
 STEPS, REPEATS = 20, 15
 PARTS = ("step", "networks", "denoise", "stages", "end")
@@ -72,15 +73,13 @@ def main() -> int:
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
     }
-    fresh = not arguments.csv.exists()
-    with (
-        open(arguments.csv, "a", newline="") as stream,
-        tempfile.TemporaryDirectory(prefix="cryoplug-benchmark-") as name,
-    ):
-        names = ["part", "program", "shape", "dtype", "median", "unit", "range", "peak_mib", "val_loss", "total_s"]
-        writer = csv.DictWriter(stream, [*common, *names])
-        if fresh:
-            writer.writeheader()
+    names = ["part", "program", "shape", "dtype", "median", "unit", "range", "peak_mib", "val_loss", "total_s"]
+
+    def show(row: dict[str, object]) -> dict[str, object]:
+        print(json.dumps(row), flush=True)
+        return {**common, **row}
+
+    with tempfile.TemporaryDirectory(prefix="cryoplug-benchmark-") as name:
         folder = Path(name)
         if {"stages", "end"} & {*arguments.parts}:
             make_bins(folder, count=arguments.patches, size=arguments.size)
@@ -91,10 +90,8 @@ def main() -> int:
             "stages": lambda: stage_rows(folder, device, arguments),
             "end": lambda: end_to_end_rows(folder, arguments),
         }
-        for row in itertools.chain.from_iterable(parts[part]() for part in arguments.parts):
-            print(json.dumps(row), flush=True)
-            writer.writerow({**common, **row})
-            stream.flush()
+        rows = itertools.chain.from_iterable(parts[part]() for part in arguments.parts)
+        append_rows(arguments.csv, map(show, rows), [*common, *names])
     return 0
 
 
@@ -142,13 +139,14 @@ def cryoplug_step(
     clean: torch.Tensor,
     *,
     model: str = "cryo_cnn",
+    options: Mapping[str, Any] | None = None,
     precision: str = "float32",
     recorded: bool | None = None,
 ) -> Iterator[Callable[[], None]]:
     """Give the step of the training loop, with its reading of the losses."""
-    spec = model_spec(model).configured({})
-    module = spec.build(seed=0)
-    config = TrainConfig(model=model)
+    config = TrainConfig(model=model, model_options=options or {})
+    spec = model_spec(model).configured(config.model_options)
+    module = spec.build(seed=0, config=config.model_options)
     with open_engine(module, spec, device=device, threads=1, precision=precision, batch_size=len(noisy)) as engine:
         assert isinstance(engine, WholeBatchEngine)
         optimizer = make_optimizer(engine, config)
@@ -207,16 +205,24 @@ def denoise_rows(device: torch.device) -> Iterator[dict[str, object]]:
 
 def network_rows(device: torch.device) -> Iterator[dict[str, object]]:
     """Time a step of the deeper networks with everything on the device."""
-    for model, side in itertools.product(("unet", "residual_cnn"), (256, 1024)):
-        shape = (8, 1, side, side)
+    of_halves = {"depth": 3, "width": 32, "stem": 2, "skip": "none"}
+    for name, model, options, shape in (
+        ("unet", "unet", {}, (8, 1, 256, 256)),
+        ("unet", "unet", {}, (8, 1, 1024, 1024)),
+        ("unet of the recipe for halves", "unet", of_halves, (32, 1, 256, 256)),
+        ("residual_cnn", "residual_cnn", {}, (8, 1, 256, 256)),
+        ("residual_cnn", "residual_cnn", {}, (8, 1, 1024, 1024)),
+    ):
         noisy, clean = torch.randn(shape, device=device), torch.randn(shape, device=device)
         for precision, recorded in (("float32", False), ("bf16", False), ("bf16", True)):
             torch.cuda.empty_cache()
-            with cryoplug_step(device, noisy, clean, model=model, precision=precision, recorded=recorded) as run:
+            with cryoplug_step(
+                device, noisy, clean, model=model, options=options, precision=precision, recorded=recorded
+            ) as run:
                 seconds = [item / 5 for item in timed(run, times=5, repeats=3)]
             yield {
                 "part": "step with Adam, data on the device",
-                "program": f"cryoplug, {model}, {'recorded' if recorded else 'launched'}",
+                "program": f"cryoplug, {name}, {'recorded' if recorded else 'launched'}",
                 "shape": "x".join(map(str, shape)),
                 "dtype": precision,
                 **summary([len(noisy) / item for item in seconds], "images/s"),

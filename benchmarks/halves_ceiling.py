@@ -16,7 +16,6 @@ in the mean:
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from cryoplug.metrics.baselines import gaussian_blur
 from cryoplug.metrics.linear import best_gaussian_sigma
 from cryoplug.metrics.pixel import correlation
 from cryoplug.metrics.rings import Curve, Rings, spectrum
+from rows import append_rows
 
 RINGS = 128
 NOISE_FROM = 0.4
@@ -86,12 +86,7 @@ def main() -> int:
         "odd_noise_over_even": f"{1 / ratio:.1f}",
         **{name: f"{value:.4f}" for name, value in zip(names, found.mean(axis=0), strict=True)},
     }
-    is_new = not arguments.csv.exists()
-    with arguments.csv.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, record)
-        if is_new:
-            writer.writeheader()
-        writer.writerow(record)
+    append_rows(arguments.csv, [record], list(record))
     return 0
 
 

@@ -14,7 +14,6 @@ makes the micrographs weaker in contrast. Another program denoises the same micr
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import json
 import os
@@ -24,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from cryoplug.metrics.pixel import correlation
 from cryoplug.metrics.truth import fitted_snr_db
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
 from cryoplug.workflows.simulate import read_density
+from rows import append_rows
 
 TRUTHS = ("clean", "particles_only")
 BEST = {"clean": "wiener", "particles_only": "gaussian"}
@@ -81,21 +82,15 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="cryoplug-quality-"))
     try:
-        rows = run(arguments, folder)
+        append_rows(arguments.csv, run(arguments, folder), COLUMNS)
     finally:
         if arguments.folder is None:
             shutil.rmtree(folder)
-    fresh = not arguments.csv.exists()
-    with open(arguments.csv, "a", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        if fresh:
-            writer.writeheader()
-        writer.writerows(rows)
     return 0
 
 
-def run(arguments: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
-    """Do all of it in a folder."""
+def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, object]]:
+    """Do all of it in a folder; give a row for each network and each peer."""
     settings = SimulationSettings(
         size_px=arguments.size,
         pixel_size_angstrom=arguments.pixel_size,
@@ -114,20 +109,18 @@ def run(arguments: argparse.Namespace, folder: Path) -> list[dict[str, object]]:
         raw = list(pool.map(baseline_snr, [(folder, name) for name in names]))
         report("raw", [score["identity"] for score in raw], raw)
         report("best Gaussian", [score["gaussian"] for score in raw], raw)
-        rows = []
         for text in arguments.models:
             model, _, angpix = text.partition(":")
             work = folder / text
             seconds = train_and_denoise(folder, work, arguments, model=model, angpix=angpix)
             found = list(pool.map(denoised_snr, [(folder, work, name) for name in names]))
             margins = report(f"{model} at {angpix} A/px", found, raw)
-            rows.append({**context(arguments), "model": model, "angpix": angpix, **seconds, **margins})
+            yield {**context(arguments), "model": model, "angpix": angpix, **seconds, **margins}
         for number, command in enumerate(arguments.peer, 1):
             work = folder / f"peer_{number}"
             seconds = denoise_by_peer(command, folder / "noisy", work / "denoised")
             found = list(pool.map(denoised_snr, [(folder, work, name) for name in names]))
-            rows.append({**context(arguments), "model": command, **seconds, **report(command, found, raw)})
-    return rows
+            yield {**context(arguments), "model": command, **seconds, **report(command, found, raw)}
 
 
 def kinds(arguments: argparse.Namespace, index: int) -> dict[str, str]:

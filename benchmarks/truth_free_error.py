@@ -9,7 +9,6 @@ and their truth. Prints both errors and how far they are apart, in the mean and 
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import json
 import os
@@ -20,6 +19,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
+from rows import append_rows
 
 ALLOWED = 0.05
 
@@ -55,12 +56,7 @@ def main() -> int:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
     print(json.dumps(row, indent=1))
-    is_new = not arguments.csv.exists()
-    with arguments.csv.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, row)
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+    append_rows(arguments.csv, [row], list(row))
     return 0 if abs(told.mean() / true.mean() - 1) <= ALLOWED else 1
 
 

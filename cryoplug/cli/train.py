@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     help="Defaults of the options below; auto: halves for a store of halves, else founding.",
 )
 @click.option("--epochs", type=int, default=5, show_default=True, help="Passes over the training patches.")
-@click.option("--minutes", type=float, help="Train for about so long instead of --epochs.")
+@click.option("--minutes", type=float, help="Train for about so long instead of --epochs: as many steps as fit.")
 @click.option("--lr", type=float, default=0.001, show_default=True, help="Adam's learning rate.")
 @click.option(
     "--schedule",
@@ -153,14 +153,15 @@ def train(
     Adam minimises mean((network(noisy) - clean)^2), or another --loss; the epoch with the lowest validation loss is
     kept. Of pairs of halves, whose loss is mostly the noise of the target, it is the latest epoch whose loss is not
     higher than the lowest by more than the standard error of their paired difference over the held-out micrographs.
-    Killed at any moment, the same command goes on where it stopped and ends with the same weights, bit for bit.
+    Killed at any moment, the same command goes on where it stopped and ends with the same weights, bit for bit; with
+    --minutes only while steps keep their speed, for their number follows it.
 
     With --save, the kept checkpoint is evaluated at the end on up to 16 held-out patches, in about 10 s, beside the best
     simple filters; checkpoint.json keeps the figures, and cryoplug inspect shows them.
 
     For a store of halves what you do not give is --augment halves --mix 0.5 --schedule cosine --warmup-steps 200
-    --ema 0.999 --clip-norm 1, a --batch-size of 2 million pixels, and for the unet depth=3 width=32 stem=2 skip=none;
-    on a CPU batches of 260 thousand pixels and width=16.
+    --ema 0.999 --clip-norm 1, a --batch-size of 2 million pixels, and for the unet depth=3 width=32 stem=2 skip=none
+    where no --model-option says otherwise; on a CPU batches of 260 thousand pixels and width=16.
 
     Example: cryoplug train dataset/ --epochs 5 --save --checkpoint-dir saved_models
     """

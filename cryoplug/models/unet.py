@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from cryoplug.kernels.convolve_relu import convolve_add_relu, convolve_relu
+from cryoplug.kernels.halving import double, halve
 from cryoplug.kernels.narrow import convolve_to_one
 from cryoplug.models.unet_geometry import GROUPS, block_channels
 
@@ -63,10 +64,10 @@ class UNet(nn.Module):
         for level in range(self.depth):
             hidden = blocks[f"down{level}"](hidden)
             skips.append(hidden)
-            hidden = functional.avg_pool2d(hidden, 2)
+            hidden = halve(hidden)
         hidden = blocks["middle"](hidden)
         for level in reversed(range(self.depth)):
-            hidden = functional.interpolate(hidden, scale_factor=2, mode="nearest")
+            hidden = double(hidden)
             hidden = blocks[f"up{level}"](torch.cat((skips.pop(), hidden), dim=1))
         result = self._outputs(hidden)
         return (padded + result if self.adds_input else result)[..., :height, :width]

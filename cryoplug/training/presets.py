@@ -69,7 +69,8 @@ def with_recipe(
     on_gpu
         Whether it trains on a GPU.
     given
-        Fields of `config` that the user chose himself; they stay.
+        Fields of `config` that the user chose himself; they stay. Of ``model_options`` those that `config` has stay in any
+        case; the others are filled in unless it is named here.
 
     Raises
     ------
@@ -88,8 +89,8 @@ def with_recipe(
     chosen |= {"batch_size": batch_size}
     if whole is not None:
         chosen |= {"crops_per_epoch": STEPS_PER_EPOCH * (config.batch_size if "batch_size" in given else batch_size)}
-    if config.model == "unet" and not config.model_options:
-        chosen["model_options"] = {**_UNET, "width": scale.unet_width}
+    if config.model == "unet":
+        chosen["model_options"] = {**_UNET, "width": scale.unet_width, **config.model_options}
     # Mixtures belong to exchanged halves; who wants no such augmentation wants no mixtures.
     if "augment" in given and config.augment != "halves":
         del chosen["mix"]

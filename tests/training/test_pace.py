@@ -50,7 +50,9 @@ def test_a_run_that_goes_on_plans_from_where_it_is() -> None:
     assert 5000 + 500 < planned < 5000 + 600
 
 
-def whole_run(seconds_of: Callable[[int], float], minutes: float, *, validation_s: float = 0.0) -> tuple[float, list[int]]:
+def whole_run(
+    seconds_of: Callable[[int], float], minutes: float, *, validation_s: float = 0.0
+) -> tuple[float, list[int]]:
     """Take steps until the planned ones are done, validating after every hundredth; give the seconds and all plans."""
     clock, plans, step = Clock(), [], 0
     begun = clock.now

@@ -33,7 +33,9 @@ def test_halves_get_mixtures_a_schedule_and_an_average() -> None:
 def test_what_the_user_gave_stays() -> None:
     asked = TrainConfig(model="unet", model_options={"depth": 2}, ema=None, batch_size=3)
     config = chosen(asked, given=frozenset({"ema", "batch_size"}))
-    assert (config.ema, config.batch_size, config.model_options) == (None, 3, {"depth": 2})
+    assert (config.ema, config.batch_size) == (None, 3)
+    assert config.model_options == {"depth": 2, "width": 32, "stem": 2, "skip": "none"}
+    assert chosen(asked, given=frozenset({"model_options"})).model_options == {"depth": 2}
 
 
 def test_no_exchange_of_halves_means_no_mixtures() -> None:
