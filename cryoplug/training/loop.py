@@ -99,8 +99,8 @@ class Training:
             A signal asked for an end; the state is saved.
         """
         if self.config.minutes is not None:
-            spent_s = sum(record["seconds"] for record in self.position.history)
-            self._pace = Pace(self.config.minutes, planned=self.position.planned_steps, spent_s=spent_s)
+            position = self.position
+            self._pace = Pace(self.config.minutes, planned=position.planned_steps, spent_s=position.spent_s)
         loader = open_loader(self.store, self.config, device=self.device, tell=lambda text: progress(Note(text)))
         with contextlib.nullcontext(interrupts) if interrupts else Interrupts() as interrupts:
             saver = Saver(self, interrupts, progress)
@@ -280,6 +280,8 @@ class Training:
     def save_state(self) -> None:
         """Save all that going on needs; nothing when the run is not saved."""
         self.settle()
+        if self._pace is not None:
+            self.position.spent_s = self._pace.spent_s
         if self.folder is not None:
             payload = pack_state(
                 self.engine.module,

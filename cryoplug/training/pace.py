@@ -1,6 +1,6 @@
 """How many steps fit into the time that was asked for: told once their speed is known, corrected where it changes.
 
-The number is part of the state, and so is the time that the epochs took: a run that was killed goes on with both. At a
+The number is part of the state, and so is the time that was spent: a run that was killed goes on with both. At a
 steady speed it is never corrected, and the end of the run is then a function of the number alone, not of the clock.
 """
 
@@ -47,10 +47,16 @@ class Pace:
         self._seconds = 60.0 * minutes
         self._clock = clock
         self._begun = clock()
+        self._spent_before = spent_s
         self._end = self._begun + max(0.0, self._seconds - spent_s)
         self._planned = planned
         self._first_step: int | None = None
         self._since: tuple[int, float] | None = None
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds that the run has taken, earlier parts included."""
+        return self._spent_before + self._clock() - self._begun
 
     def news(self, step: int) -> int | None:
         """Say how many steps the whole run shall have, where that is not what was said before.

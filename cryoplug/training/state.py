@@ -51,6 +51,8 @@ class Position:
     """Its loss on each held-out micrograph; empty unless the pairs are halves."""
     planned_steps: int | None = None
     """Steps of the whole run, where ``--minutes`` decides and their speed is known."""
+    spent_s: float = 0.0
+    """Seconds spent until the state was saved, where ``--minutes`` decides."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One record for each finished epoch, as in ``metrics.jsonl``."""
 

@@ -91,5 +91,9 @@ def test_a_run_that_goes_on_has_the_time_that_is_left_and_keeps_a_number_that_fi
             found += [news for news in [pace.news(step)] if news is not None]
         return found
 
+    clock = Clock()
+    pace = Pace(1.0, spent_s=20.0, clock=clock)
+    clock.now += 3.0
+    assert pace.spent_s == 23.0
     assert plans(1000 + 1900) == [], "38 of the 40 seconds that are left"
     assert plans(1000 + 9000)[-1] == pytest.approx(1000 + 0.95 * 2000, rel=0.05)
