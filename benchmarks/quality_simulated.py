@@ -120,7 +120,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, objec
             work = folder / f"peer_{number}"
             seconds = denoise_by_peer(command, folder / "noisy", work / "denoised")
             found = list(pool.map(denoised_snr, [(folder, work, name) for name in names]))
-            yield {**context(arguments), "model": command, **seconds, **report(command, found, raw)}
+            of_training = {"minutes": "", "options": ""}
+            yield {**context(arguments), **of_training, "model": command, **seconds, **report(command, found, raw)}
 
 
 def kinds(arguments: argparse.Namespace, index: int) -> dict[str, str]:
