@@ -41,7 +41,20 @@ from rows import append_rows
 TRUTHS = ("clean", "particles_only")
 BEST = {"clean": "wiener", "particles_only": "gaussian"}
 COLUMNS = (
-    *("date", "device", "torch", "map", "micrographs", "pixel_size", "dose", "minutes", "options", "model", "angpix"),
+    *(
+        "date",
+        "device",
+        "torch",
+        "map",
+        "micrographs",
+        "pixel_size",
+        "dose",
+        "ice_grain",
+        "minutes",
+        "options",
+        "model",
+        "angpix",
+    ),
     *("convert_s", "train_s", "denoise_s", "clean_above_wiener_db", "clean_deviation_db"),
     *("particles_only_above_gaussian_db", "particles_only_deviation_db"),
 )
@@ -56,6 +69,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=4096, help="side in pixels (default 4096)")
     parser.add_argument("--pixel-size", type=float, default=1.3, help="angstrom (default 1.3)")
     parser.add_argument("--dose", type=float, default=40.0, help="electrons per square angstrom (default 40)")
+    parser.add_argument("--ice-grain", type=float, default=0.012, help="rms phase of the ice's grain (default 0.012)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=5.0, help="training time of a network (default 5)")
     parser.add_argument(
@@ -96,6 +110,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, objec
         pixel_size_angstrom=arguments.pixel_size,
         dose_e_per_angstrom2=arguments.dose,
         seed=arguments.seed,
+        ice_grain_rad=arguments.ice_grain,
         density=None if arguments.map is None else read_density(arguments.map),
     )
     # A peer needs none to learn from.
@@ -109,6 +124,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, objec
         raw = list(pool.map(baseline_snr, [(folder, name) for name in names]))
         report("raw", [score["identity"] for score in raw], raw)
         report("best Gaussian", [score["gaussian"] for score in raw], raw)
+        perfect = np.mean([score["clean"]["particles_only"] - score["gaussian"]["particles_only"] for score in raw])
+        print(f"noise-free micrograph itself: particles_only_above_gaussian_db {perfect:+.3f}", flush=True)
         for text in arguments.models:
             model, _, angpix = text.partition(":")
             work = folder / text
@@ -148,7 +165,7 @@ def pixels_of(path: Path) -> np.ndarray:
 
 
 def baseline_snr(task: tuple[Path, str]) -> dict[str, dict[str, float]]:
-    """Give dB by filter and truth, of filters fitted on the truth."""
+    """Give dB by filter and truth, of filters fitted on the truth; and of the noise-free micrograph, against the particles."""
     folder, name = task
     noisy = pixels_of(folder / "noisy" / name)
     found: dict[str, dict[str, float]] = {"identity": {}, "gaussian": {}, "wiener": {}}
@@ -157,7 +174,8 @@ def baseline_snr(task: tuple[Path, str]) -> dict[str, dict[str, float]]:
         filters = fit_baselines(noisy, clean, judge_is_truth=True).filters
         for filter_name, snr in found.items():
             snr[truth] = fitted_snr_db(correlation(filters[filter_name](noisy), clean))
-    return found
+    noise_free, particles = (pixels_of(folder / truth / name) for truth in TRUTHS)
+    return {**found, "clean": {"particles_only": fitted_snr_db(correlation(noise_free, particles))}}
 
 
 def denoised_snr(task: tuple[Path, Path, str]) -> dict[str, float]:
@@ -238,6 +256,7 @@ def context(arguments: argparse.Namespace) -> dict[str, object]:
         "micrographs": f"{arguments.train}+{arguments.test} of {arguments.size}x{arguments.size}",
         "pixel_size": arguments.pixel_size,
         "dose": arguments.dose,
+        "ice_grain": arguments.ice_grain,
         "minutes": arguments.minutes,
         "options": json.dumps(
             [

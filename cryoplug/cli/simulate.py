@@ -29,6 +29,13 @@ from cryoplug.cli.progress import file_progress
 )
 @click.option("--particles", type=int, default=None, help="Particles on each micrograph [default: by its area].")
 @click.option(
+    "--ice-grain",
+    type=float,
+    default=0.012,
+    show_default=True,
+    help="Rms phase of the grain of the ice, in radians.",
+)
+@click.option(
     "--map",
     "density",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -50,6 +57,7 @@ def simulate(
     dose: float,
     defocus: tuple[float, float],
     particles: int | None,
+    ice_grain: float,
     density: Path | None,
     map_threshold: float | None,
     seed: int,
@@ -76,6 +84,7 @@ def simulate(
         defocus_um=defocus,
         particles=particles,
         seed=seed,
+        ice_grain_rad=ice_grain,
         density=None if density is None else workflow.read_density(density, map_threshold),
     )
 

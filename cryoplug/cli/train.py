@@ -59,6 +59,13 @@ if TYPE_CHECKING:
 )
 @click.option("--clip-norm", type=float, help="Largest norm of a step's gradients.  [default: no limit]")
 @click.option(
+    "--weight-decay",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Each step takes the learning rate times this from every weight.",
+)
+@click.option(
     "--ema", type=float, help="Validate and keep a moving average of the weights with this decay, as in 0.999."
 )
 @click.option("--patience", type=int, help="End after so many epochs in a row without a better one.")
@@ -160,8 +167,9 @@ def train(
     simple filters; checkpoint.json keeps the figures, and cryoplug inspect shows them.
 
     For a store of halves what you do not give is --augment halves --mix 0.5 --schedule cosine --warmup-steps 200
-    --ema 0.999 --clip-norm 1, a --batch-size of 2 million pixels, and for the unet depth=3 width=32 stem=2 skip=none
-    where no --model-option says otherwise; on a CPU batches of 260 thousand pixels and width=16.
+    --ema 0.999 --clip-norm 1, a --batch-size of 2 million pixels a step, where each pair of halves counts twice for its two
+    mixtures, and for the unet --weight-decay 0.1 and depth=3 width=32 stem=2 skip=none where no --model-option says
+    otherwise; on a CPU batches of 260 thousand pixels and width=16.
 
     Example: cryoplug train dataset/ --epochs 5 --save --checkpoint-dir saved_models
     """

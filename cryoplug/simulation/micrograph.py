@@ -32,9 +32,6 @@ MEAN_FREE_PATH_ANGSTROM = 3000.0
 ICE_THICKNESS_ANGSTROM = 350.0
 """Mean thickness, enough to hold the largest particle."""
 
-ICE_PHASE_RAD = 0.012
-"""Rms phase of the grain of the ice: a fraction of what still water would give, since water moves meanwhile."""
-
 ANGSTROM2_PER_PARTICLE = 110_000.0
 """Field that one particle gets when no number of particles is given: crowded, but not touching."""
 
@@ -53,6 +50,9 @@ class SimulationSettings:
     """Electrons recorded per square angstrom over the whole exposure; above 0, at most 1000."""
     defocus_um: tuple[float, float] = (0.8, 2.5)
     """Lowest and highest underfocus, micrometres, 0 to 10; each micrograph draws its own."""
+    ice_grain_rad: float = 0.012
+    """Rms phase of the grain of the ice, 0 to 1; the default is a fraction of what still water would give, since water
+    moves meanwhile."""
     particles: int | None = None
     """Particles on one micrograph, 0 to 20000; None: as many as fit loosely."""
     seed: int = 0
@@ -79,6 +79,7 @@ class SimulationSettings:
             ("voltage", self.voltage_kv, 60, 1000),
             ("spherical aberration", self.spherical_aberration_mm, 0, 10),
             ("amplitude contrast", self.amplitude_contrast, 0, 0.5),
+            ("ice grain", self.ice_grain_rad, 0, 1),
         )
         wrong = [
             f"{name}: {value:g}; allowed {low:g} to {high:g}"
@@ -177,7 +178,7 @@ def simulate_micrograph(settings: SimulationSettings, index: int) -> SimulatedMi
     potential = spread_blobs(charge, pixel_size_angstrom=pixel, width_angstrom=width)
     phase = interaction_constant(settings.voltage_kv) * potential
     bare = weak_phase_intensity(phase, optics, pixel_size_angstrom=pixel)
-    phase += ICE_PHASE_RAD * ice_granularity(shape, pixel_size_angstrom=pixel, rng=rng)
+    phase += settings.ice_grain_rad * ice_granularity(shape, pixel_size_angstrom=pixel, rng=rng)
     thickness = ice_thickness(shape, pixel_size_angstrom=pixel, mean_angstrom=ICE_THICKNESS_ANGSTROM, rng=rng)
 
     intensity = np.exp(-thickness / MEAN_FREE_PATH_ANGSTROM)

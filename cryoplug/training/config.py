@@ -46,8 +46,10 @@ class TrainConfig:
     """Decay of a moving average of the weights, which is validated and kept instead of the last step's; None: none."""
     patience: int | None = None
     """End when so many epochs in a row were not better than the best; None: never."""
+    weight_decay: float = 0.0
+    """Each step takes the learning rate times this from every weight (AdamW); 0: none."""
     batch_size: int = 8
-    """Patches a step; the last batch of an epoch may be smaller."""
+    """Patches a step, each in two mixtures where there are any; the last batch of an epoch may be smaller."""
     val_split: float = 0.1
     """Part held out for validation: of the micrographs, or of the patches of bare bins; 0 holds out nothing."""
     max_batches: int | None = None
@@ -96,6 +98,7 @@ class TrainConfig:
         check(self.loss in LOSSES, "loss", ", ".join(LOSSES))
         limit = self.clip_norm
         check(limit is None or (math.isfinite(limit) and limit > 0), "clip_norm", "a number above 0, or not given")
+        check(math.isfinite(self.weight_decay) and self.weight_decay >= 0, "weight_decay", "0 or a finite number above")
         check(self.ema is None or 0 < self.ema < 1, "ema", "above 0 and below 1, or not given")
         check(self.patience is None or self.patience >= 1, "patience", "1 or more, or not given")
         check(self.batch_size >= 1, "batch_size", "1 or more")

@@ -344,8 +344,8 @@ def _too_little(module: nn.Module, batch: torch.Tensor | None, found: str) -> De
     if batch is None:
         return DeviceError(f"out of memory for the network itself ({found}); free memory, or give --device cpu")
     size, _, height, width = batch.shape
-    need = f"a batch of {size} patches of {height}x{width} needs about {_batch_bytes(module, batch) / 2**30:.1f} GiB"
-    advice = f"--batch-size {size // 2}" if size > 1 else "smaller patches (convert --patch-size)"
+    need = f"a batch of {size} images of {height}x{width} needs about {_batch_bytes(module, batch) / 2**30:.1f} GiB"
+    advice = "half the --batch-size" if size > 1 else "smaller patches (convert --patch-size)"
     return DeviceError(f"out of memory: {need} ({found}); give {advice}, or free memory")
 
 

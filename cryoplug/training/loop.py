@@ -53,7 +53,7 @@ class Training:
     """Which of them train and which validate."""
     engine: Engine
     """Computes loss and gradients; holds the network."""
-    optimizer: torch.optim.Adam
+    optimizer: torch.optim.Optimizer
     """From `cryoplug.training.steps.make_optimizer`."""
     position: Position
     """Where the run is; advanced in place."""

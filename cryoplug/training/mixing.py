@@ -11,6 +11,9 @@ place: ``c d + s d'`` with ``c^2 + s^2 = 1`` has the same variance, and a third-
 times the skewness with input, input and target. It is zero, at this and at any pixels, for ``c^2 = 1 / (2 - a^2)``. And the
 noise that comes from another place at each step cannot be learnt by heart. The same idea with artificial Gaussian noise:
 Pang et al., Recorrupted-to-Recorrupted, CVPR 2021; the cumulants are worked out in docs/decisions/0008-mixtures-of-halves.md.
+
+Each pair of halves gives two mixtures, with d and with -d: what the noise ``d / a`` of one target does to the gradient is
+taken back by the other, to first order, and a small a costs little.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ _STREAM = 0x3147
 
 
 class Mixer:
-    """Replaces halves by mixtures, in place.
+    """Makes two mixtures of each pair of halves.
 
     Parameters
     ----------
@@ -51,7 +54,6 @@ class Mixer:
         self._seed = seed
         # On the device, so that a recorded step reads what was put there before it is replayed.
         self._shift = torch.zeros(2, dtype=torch.int64, device=device)
-        self._sign = torch.ones((), device=device)
 
     @property
     def loss_scale(self) -> float:
@@ -59,19 +61,23 @@ class Mixer:
         return self._share**2
 
     def prepare(self, number: int | None) -> None:
-        """Draw where d' is taken from in step `number`, and the sign of both; None: the same each time, as in validation."""
+        """Draw where d' is taken from in step `number`; None: the same each time, as in validation."""
         words = [self._seed, _STREAM] if number is None else [self._seed, _STREAM, number]
-        y, x, sign = np.random.default_rng(words).integers((2**31, 2**31, 2)).tolist()
-        self._shift[0].fill_(y)
-        self._shift[1].fill_(x)
-        self._sign.fill_(1.0 if sign else -1.0)
+        for axis, place in enumerate(np.random.default_rng(words).integers(2**31, size=2).tolist()):
+            self._shift[axis].fill_(place)
 
-    def mix(self, even: torch.Tensor, odd: torch.Tensor) -> None:
-        """Make of ``(b, 1, y, x)`` halves, normalised each by itself, the input (in `even`) and the target (in `odd`)."""
+    def mix(self, even: torch.Tensor, odd: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make inputs and targets of ``(b, 1, y, x)`` halves, normalised each by itself.
+
+        Returns
+        -------
+        tuple
+            Inputs and targets ``(2 b, 1, y, x)``; the two mixtures of a pair follow one another.
+        """
         rho = self._noise_ratio
         scaled = even / self._signal_ratio
         mean = (scaled + rho * odd).mul_(self._scale / (1.0 + rho))
-        difference = (scaled - odd).mul_(self._scale * math.sqrt(rho) / (1.0 + rho)).mul_(self._sign)
+        difference = (scaled - odd).mul_(self._scale * math.sqrt(rho) / (1.0 + rho))
         if self._foreign:
             elsewhere = difference
             for axis in (2, 3):
@@ -79,5 +85,8 @@ class Mixer:
                 places = (torch.arange(size, device=elsewhere.device) + self._shift[axis - 2]) % size
                 elsewhere = elsewhere.index_select(axis, places)
             difference = difference.mul_(self._own).add_(elsewhere, alpha=self._foreign)
-        torch.add(mean, difference, alpha=self._share, out=even)
-        torch.add(mean, difference, alpha=-1.0 / self._share, out=odd)
+        inputs, targets = (
+            torch.stack((torch.add(mean, difference, alpha=part), torch.sub(mean, difference, alpha=part)), dim=1)
+            for part in (self._share, -1.0 / self._share)
+        )
+        return inputs.flatten(0, 1), targets.flatten(0, 1)

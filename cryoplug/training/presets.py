@@ -25,6 +25,7 @@ _HALVES: dict[str, Any] = {
     "clip_norm": 1.0,
 }
 _UNET: dict[str, Any] = {"depth": 3, "stem": 2, "skip": "none"}
+_UNET_DECAY = 0.1
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Scale:
     """What a machine can do in minutes, of the recipe ``halves``."""
 
     pixels_per_step: int
-    """As many patches a step as come to this."""
+    """As many patches a step as come to this, each mixture counted."""
     unet_width: int
     """Channels of a `unet` at its finest level."""
 
@@ -84,16 +85,19 @@ def with_recipe(
         side = config.crop_size if config.crop_size is not None else min(CROP_SIZE, *whole)
         patch_shape = (side, side)
         chosen |= {"crop_size": side}
+    # Mixtures belong to exchanged halves; who wants no such augmentation wants no mixtures.
+    if "augment" in given and config.augment != "halves":
+        del chosen["mix"]
+    mix = config.mix if "mix" in given else chosen.get("mix", config.mix)
+    pixels = patch_shape[0] * patch_shape[1] * (1 if mix == 1.0 else 2)
     scale = GPU if on_gpu else CPU
-    batch_size = max(1, round(scale.pixels_per_step / (patch_shape[0] * patch_shape[1])))
+    batch_size = max(1, round(scale.pixels_per_step / pixels))
     chosen |= {"batch_size": batch_size}
     if whole is not None:
         chosen |= {"crops_per_epoch": STEPS_PER_EPOCH * (config.batch_size if "batch_size" in given else batch_size)}
     if config.model == "unet":
         chosen["model_options"] = {**_UNET, "width": scale.unet_width, **config.model_options}
-    # Mixtures belong to exchanged halves; who wants no such augmentation wants no mixtures.
-    if "augment" in given and config.augment != "halves":
-        del chosen["mix"]
+        chosen["weight_decay"] = _UNET_DECAY
     return _checked(dataclasses.replace(config, **{name: value for name, value in chosen.items() if name not in given}))
 
 

@@ -111,7 +111,7 @@ def put_weights(module: nn.Module, weights: dict[str, np.ndarray]) -> None:
 
 def pack_state(
     module: nn.Module,
-    optimizer: torch.optim.Adam,
+    optimizer: torch.optim.Optimizer,
     position: Position,
     *,
     environment: dict[str, Any],
@@ -140,7 +140,7 @@ def pack_state(
 def unpack_state(
     payload: bytes,
     module: nn.Module,
-    optimizer: torch.optim.Adam,
+    optimizer: torch.optim.Optimizer,
     *,
     path: Path,
     average: WeightAverage | None = None,

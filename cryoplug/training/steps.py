@@ -7,7 +7,11 @@ later step heeds too: however late the host looks, weights, moments and average 
 from __future__ import annotations
 
 import abc
+import contextlib
+import gc
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -31,18 +35,21 @@ class Settled:
     """Loss of the step after them, which was not taken; it is finite when a gradient is not."""
 
 
-def make_optimizer(engine: Engine, config: TrainConfig) -> torch.optim.Adam:
-    """Return the founding program's optimizer; on a GPU in one kernel, whose learning rate lies on the device."""
+def make_optimizer(engine: Engine, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return the founding program's Adam, or AdamW; on a GPU in one kernel, whose learning rate lies on the device."""
     parameters = list(engine.module.parameters())
     lr: float | torch.Tensor = config.lr
     if on_gpu := parameters[0].is_cuda:
         lr = torch.tensor(config.lr, device=parameters[0].device)
-    return torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.999), eps=1e-8, fused=on_gpu, capturable=on_gpu)
+    options: dict[str, Any] = {"lr": lr, "betas": (0.9, 0.999), "eps": 1e-8, "fused": on_gpu, "capturable": on_gpu}
+    if config.weight_decay:
+        return torch.optim.AdamW(parameters, weight_decay=config.weight_decay, **options)
+    return torch.optim.Adam(parameters, **options)
 
 
 def open_steps(
     engine: Engine,
-    optimizer: torch.optim.Adam,
+    optimizer: torch.optim.Optimizer,
     config: TrainConfig,
     average: WeightAverage | None,
     mixer: Mixer | None = None,
@@ -64,7 +71,7 @@ class Steps(abc.ABC):
     def __init__(
         self,
         engine: Engine,
-        optimizer: torch.optim.Adam,
+        optimizer: torch.optim.Optimizer,
         config: TrainConfig,
         average: WeightAverage | None,
         mixer: Mixer | None = None,
@@ -83,7 +90,7 @@ class Steps(abc.ABC):
         Parameters
         ----------
         noisy, clean
-            The batch; a mixer overwrites it.
+            The batch.
         lr
             Learning rate.
         number
@@ -125,7 +132,7 @@ class CheckedSteps(Steps):
         """Take a step."""
         if self._mixer is not None:
             self._mixer.prepare(number)
-            self._mixer.mix(noisy, clean)
+            noisy, clean = self._mixer.mix(noisy, clean)
         loss, gradients = self._engine.loss_and_gradients(noisy, clean)
         if self._mixer is not None:
             loss *= self._mixer.loss_scale
@@ -153,7 +160,7 @@ class QueuedSteps(Steps):
     def __init__(
         self,
         engine: WholeBatchEngine,
-        optimizer: torch.optim.Adam,
+        optimizer: torch.optim.Optimizer,
         config: TrainConfig,
         average: WeightAverage | None,
         mixer: Mixer | None = None,
@@ -219,14 +226,14 @@ class QueuedSteps(Steps):
         self._graph = None  # its memory is free before the new one asks for as much
         graph = torch.cuda.CUDAGraph()
         # The loader's threads go on copying meanwhile, which a recording that minds all threads would refuse.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with _collector_at_rest(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._compute(noisy, clean)
         self._graph, self._recorded_key = graph, key
         graph.replay()
 
     def _compute(self, noisy: torch.Tensor, clean: torch.Tensor) -> None:
         if self._mixer is not None:
-            self._mixer.mix(noisy, clean)
+            noisy, clean = self._mixer.mix(noisy, clean)
         loss, gradients = self._whole.enqueue(noisy, clean)
         sums = torch.stack([loss, *(gradient.sum() for gradient in gradients)])
         torch.maximum(self._failed, sums.isfinite().all().logical_not().float(), out=self._failed)
@@ -236,6 +243,18 @@ class QueuedSteps(Steps):
             self._average.blend(self._blend * (1.0 - self._failed))
         scale = 1.0 if self._mixer is None else self._mixer.loss_scale
         torch.stack((loss.detach().float() * scale, self._failed), out=self._outcome)
+
+
+@contextlib.contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Collect no garbage meanwhile: a recording of an earlier run, set free during another one, would spoil that."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def _finite(value: float) -> bool:

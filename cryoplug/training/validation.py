@@ -59,11 +59,12 @@ def validate(
         mixer.prepare(None)
     with closing_batches(loader.batches(indices, limit=max_batches)) as batches:
         for number, batch in enumerate(batches, start=1):
-            if mixer is not None:
-                mixer.mix(batch.noisy, batch.clean)
+            noisy, clean = (batch.noisy, batch.clean) if mixer is None else mixer.mix(batch.noisy, batch.clean)
+            images = len(noisy) // len(batch.indices)  # of each patch
             of_row = of_patch[seen : seen + len(batch.indices)]
             for unit, rows in _runs(of_row):
-                loss = scale * engine.loss(batch.noisy[rows], batch.clean[rows])
+                own = slice(images * rows.start, images * rows.stop)
+                loss = scale * engine.loss(noisy[own], clean[own])
                 check(batch, number, loss)
                 sums[unit] += loss * (rows.stop - rows.start)
             np.add.at(counts, of_row, 1)

@@ -108,11 +108,19 @@ def test_digest_changes_with_every_setting():
         dataclasses.replace(SETTINGS, **{field.name: value})
         for field, value in zip(
             dataclasses.fields(SimulationSettings),
-            (64, 1.0, 2.0, (1.0, 1.1), 5, 9, 200.0, 1.4, 0.07, density),
+            (64, 1.0, 2.0, (1.0, 1.1), 0.03, 5, 9, 200.0, 1.4, 0.07, density),
             strict=True,
         )
     ]
     assert len({settings.digest() for settings in [SETTINGS, *changed]}) == len(changed) + 1
+
+
+def test_the_grain_of_the_ice_adds_power_and_leaves_the_particles_alone():
+    smooth, coarse = (
+        simulate_micrograph(dataclasses.replace(SETTINGS, ice_grain_rad=grain), 0) for grain in (0.0, 0.05)
+    )
+    assert np.array_equal(smooth.particles_only, coarse.particles_only)
+    assert np.diff(coarse.clean, axis=0).var() > 2 * np.diff(smooth.clean, axis=0).var()
 
 
 def test_simulation_does_not_import_torch():

@@ -33,13 +33,13 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=["torch", "python", "cpu", "cudnn"])
 @pytest.mark.parametrize("step", ["loss", "loss_and_gradients"])
-def test_memory_that_does_not_suffice_names_the_need_and_the_batch_size_to_try(error: Exception, step: str) -> None:
+def test_memory_that_does_not_suffice_names_the_need_and_what_to_give(error: Exception, step: str) -> None:
     engine = WholeBatchEngine(Full(error))
     batch = torch.zeros(8, 1, 1024, 1024)
     # 8 Mi pixels of 4 bytes: both images, 16 channels and a quarter of them for gradients.
-    with pytest.raises(DeviceError, match=r"a batch of 8 patches of 1024x1024 needs about 0\.7 GiB") as caught:
+    with pytest.raises(DeviceError, match=r"a batch of 8 images of 1024x1024 needs about 0\.7 GiB") as caught:
         getattr(engine, step)(batch, batch)
-    assert "--batch-size 4" in str(caught.value) and "long advice" not in str(caught.value)
+    assert "half the --batch-size" in str(caught.value) and "long advice" not in str(caught.value)
     assert caught.value.exit_code == 7
 
 
@@ -59,7 +59,7 @@ def test_bands_say_so_too() -> None:
         def full() -> None:
             raise torch.OutOfMemoryError("no room")
 
-        with engine.heeding(full), pytest.raises(DeviceError, match=r"--batch-size 1, or free memory"):
+        with engine.heeding(full), pytest.raises(DeviceError, match=r"half the --batch-size, or free memory"):
             engine.loss_and_gradients(batch, batch)
 
 

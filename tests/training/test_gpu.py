@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import torch
 
 from cryoplug.errors import DivergedError, Stopped
 from cryoplug.models.checkpoint import load_checkpoint
-from cryoplug.models.registry import model_spec
+from cryoplug.models.registry import CRYO_CNN, model_spec
 from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import create_store
 from cryoplug.training.balance import Balance
@@ -35,7 +36,7 @@ CONFIG = TrainConfig(epochs=3, lr=0.005, batch_size=4, patch_size=SIDE, device="
 MODELS: list[dict[str, Any]] = [
     {"model": "cryo_cnn"},
     {"model": "cryo_cnn", "ema": 0.9, "clip_norm": 0.1, "schedule": "cosine", "warmup_steps": 4},
-    {"model": "unet", "model_options": {"depth": 2, "width": 8}},
+    {"model": "unet", "model_options": {"depth": 2, "width": 8}, "weight_decay": 0.1},
     {"model": "residual_cnn", "loss": "charbonnier", "precision": "float32"},
     {"model": "cryo_cnn", "augment": "halves", "mix": 0.5},
 ]
@@ -156,6 +157,32 @@ def test_a_recorded_step_gives_the_bits_of_a_launched_one(
                     losses += taken.settle().losses
             found.append((losses, [tensor.cpu().numpy().tobytes() for tensor in module.state_dict().values()]))
     assert found[0] == found[1] and len(found[0][0]) == 10
+
+
+def test_a_recording_of_an_earlier_run_is_not_set_free_during_another_one() -> None:
+    class Holder:
+        """Holds a recording and itself: only the collector of garbage sets it free."""
+
+    def left_behind() -> None:
+        holder, tensor = Holder(), torch.zeros(4, device="cuda")
+        holder.graph, holder.self = torch.cuda.CUDAGraph(), holder  # type: ignore[attr-defined]
+        with torch.cuda.graph(holder.graph):  # type: ignore[attr-defined]
+            tensor.add_(1)
+
+    module = CRYO_CNN.build(seed=1)
+    thresholds = gc.get_threshold()
+    with open_engine(module, CRYO_CNN, device=torch.device("cuda", 0), threads=1, batch_size=4) as engine:
+        taken = open_steps(engine, make_optimizer(engine, CONFIG), CONFIG, None)
+        inputs = torch.rand(2, 4, 1, SIDE, SIDE, device="cuda")
+        taken.take(inputs[0], inputs[1], lr=0.01, number=1)
+        gc.collect()
+        left_behind()
+        try:
+            gc.set_threshold(1)  # at the next few objects
+            taken.take(inputs[0], inputs[1], lr=0.01, number=2)
+        finally:
+            gc.set_threshold(*thresholds)
+        assert len(taken.settle().losses) == 2
 
 
 def test_whole_micrographs_give_the_same_bits_whether_they_stay_on_the_gpu_or_not(tmp_path: Path) -> None:

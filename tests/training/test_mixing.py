@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from cryoplug.models.registry import CRYO_CNN
 from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import PairStore, create_store, open_store
 from cryoplug.training.balance import Balance, measure_balance
+from cryoplug.training.choice import Units
+from cryoplug.training.engine import WholeBatchEngine
+from cryoplug.training.loader import BatchLoader
 from cryoplug.training.mixing import Mixer
+from cryoplug.training.validation import validate
 
 SHAPE = (1, 1, 600, 600)
 CPU = torch.device("cpu")
@@ -45,26 +50,42 @@ def test_noise_of_input_and_target_is_uncorrelated_wherever_the_difference_comes
     balance = exact(0.5, ratio)
     mixer = Mixer(share, balance, seed=1, device=CPU)
     mixer.prepare(number)
-    mixer.mix(even, odd)
     scale = 1 / math.sqrt(balance.mean_variance + share**2 * balance.noise_variance)
-    in_input, in_target = even - scale * truth, odd - scale * truth
-    correlation = float((in_input * in_target).mean() / (in_input.std() * in_target.std()))
-    assert abs(correlation) < 5 / math.sqrt(truth.numel())
-    assert float(even.var()) == pytest.approx(1.0, rel=0.02)
     noise = scale**2 * balance.noise_variance
-    assert float(in_input.var()) == pytest.approx(noise * (1 + share**2), rel=0.02)
-    assert float(in_target.var()) == pytest.approx(noise * (1 + 1 / share**2), rel=0.02)
+    for mixed, target in zip(*mixer.mix(even, odd), strict=True):
+        in_input, in_target = mixed - scale * truth[0], target - scale * truth[0]
+        correlation = float((in_input * in_target).mean() / (in_input.std() * in_target.std()))
+        assert abs(correlation) < 5 / math.sqrt(truth.numel())
+        assert float(mixed.var()) == pytest.approx(1.0, rel=0.02)
+        assert float(in_input.var()) == pytest.approx(noise * (1 + share**2), rel=0.02)
+        assert float(in_target.var()) == pytest.approx(noise * (1 + 1 / share**2), rel=0.02)
 
 
-@pytest.mark.parametrize("number", [None, 1, 2, 3, 4])
-def test_share_1_gives_the_halves_themselves_or_exchanged(number: int | None) -> None:
+@pytest.mark.parametrize("ratio", [1.0, 0.1])
+def test_the_mean_of_two_mixtures_is_the_weighted_mean_of_the_halves_with_none_of_their_difference(
+    ratio: float,
+) -> None:
+    even, odd = torch.randn(3, 1, 20, 24), torch.randn(3, 1, 20, 24)
+    mixer = Mixer(0.25, exact(0.5, ratio), seed=1, device=CPU)
+    mixer.prepare(5)
+    inputs, targets = mixer.mix(even, odd)
+    assert inputs.shape == targets.shape == (6, 1, 20, 24)
+    mean = (even + ratio * odd) / (1 + ratio)
+    for images in (inputs, targets):
+        of_pair = images.view(3, 2, 1, 20, 24).mean(1)
+        torch.testing.assert_close(of_pair / of_pair.std(), mean / mean.std(), rtol=0, atol=1e-4)
+    apart = (inputs[0::2] - inputs[1::2]).std() / (targets[0::2] - targets[1::2]).std()
+    assert float(apart) == pytest.approx(0.25**2)
+
+
+@pytest.mark.parametrize("number", [None, 1])
+def test_share_1_gives_the_halves_themselves_and_exchanged(number: int | None) -> None:
     _, even, odd = halves()
-    kept = even.clone(), odd.clone()
     mixer = Mixer(1.0, Balance(mean_variance=0.5, noise_variance=0.5), seed=0, device=CPU)
     mixer.prepare(number)
-    mixer.mix(even, odd)
-    exchanged = not torch.allclose(even, kept[0], atol=1e-5)
-    torch.testing.assert_close((odd, even) if exchanged else (even, odd), kept)
+    inputs, targets = mixer.mix(even, odd)
+    torch.testing.assert_close(inputs, torch.cat((even, odd)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(targets, torch.cat((odd, even)), rtol=0, atol=1e-5)
 
 
 def counts(mean: float, shape: tuple[int, ...]) -> torch.Tensor:
@@ -77,16 +98,14 @@ def test_the_square_of_the_input_tells_nothing_of_the_targets_skewed_noise(share
     # Even is the mean of some frames, odd a single one. Unlike halves leak with either sign of their difference, and as much
     # the other way with the other sign.
     shape, ratio = (1, 1, 1000, 1000), 1 / frames
-    leaks: dict[bool, list[float]] = {True: [], False: []}
+    leaks = []
     for number in range(12):
         even, odd = counts(4.0 * frames, shape).mul_(math.sqrt(ratio)), counts(4.0, shape)
-        difference = even - odd
         mixer = Mixer(share, exact(0.0, ratio), seed=0, device=CPU)
         mixer.prepare(number)
-        mixer.mix(even, odd)
-        leak = float(((even**2 - (even**2).mean()) * odd).mean() / (even.var() * odd.std()))
-        leaks[bool((even * difference).mean() > 0)].append(leak)
-    assert abs(sum(float(np.mean(leak)) for leak in leaks.values()) / 2) < 0.004, leaks
+        inputs, targets = mixer.mix(even, odd)
+        leaks.append(float(((inputs**2 - (inputs**2).mean()) * targets).mean() / (inputs.var() * targets.std())))
+    assert abs(float(np.mean(leaks))) < 0.004, leaks
 
 
 def test_a_small_share_brings_the_input_close_to_the_mean_of_the_halves() -> None:
@@ -94,16 +113,16 @@ def test_a_small_share_brings_the_input_close_to_the_mean_of_the_halves() -> Non
     mean = (even + odd) / 2
     mixer = Mixer(0.2, Balance(), seed=0, device=CPU)
     mixer.prepare(7)
-    mixer.mix(even, odd)
-    assert torch.corrcoef(torch.stack((even.flatten(), mean.flatten())))[0, 1] > 0.97
+    inputs, _ = mixer.mix(even, odd)
+    assert torch.corrcoef(torch.stack((inputs[0].flatten(), mean.flatten())))[0, 1] > 0.97
 
 
 def test_a_linear_filter_learns_the_gain_for_the_sum_and_not_that_for_a_half() -> None:
     _, even, odd = halves(signal=0.3)
     mixer = Mixer(0.3, exact(0.3), seed=0, device=CPU)
     mixer.prepare(1)
-    mixer.mix(even, odd)
-    gain = float((even * odd).mean() / (even * even).mean())
+    inputs, targets = mixer.mix(even, odd)
+    gain = float((inputs * targets).mean() / (inputs * inputs).mean())
     signal, noise = 0.09, 1.0
     of_the_sum, of_a_half = signal / (signal + noise / 2), signal / (signal + noise)
     assert abs(gain - of_the_sum) < 0.5 * abs(gain - of_a_half)
@@ -114,10 +133,8 @@ def test_each_step_takes_its_noise_from_elsewhere_and_the_same_step_from_the_sam
     mixer = Mixer(0.5, Balance(), seed=0, device=CPU)
 
     def mixed(number: int) -> torch.Tensor:
-        first, second = even.clone(), odd.clone()
         mixer.prepare(number)
-        mixer.mix(first, second)
-        return first
+        return mixer.mix(even, odd)[0]
 
     assert torch.equal(mixed(4), mixed(4))
     assert not torch.allclose(mixed(4), mixed(5))
@@ -161,8 +178,7 @@ def test_the_measured_variances_are_those_of_the_mixtures(tmp_path: Path) -> Non
         store.read(range(6), even[:, 0].numpy(), odd[:, 0].numpy())
     mixer = Mixer(0.5, balance, seed=0, device=CPU)
     mixer.prepare(None)
-    mixer.mix(even, odd)
-    assert float(even.var()) == pytest.approx(1.0, rel=0.1)
+    assert float(mixer.mix(even, odd)[0].var()) == pytest.approx(1.0, rel=0.1)
 
 
 def test_like_halves_are_not_measured_but_for_their_variances(tmp_path: Path) -> None:
@@ -173,6 +189,31 @@ def test_like_halves_are_not_measured_but_for_their_variances(tmp_path: Path) ->
     assert balance.mean_variance == pytest.approx(0.75, rel=0.1) and balance.noise_variance == pytest.approx(
         0.25, rel=0.1
     )
+
+
+def test_validation_counts_both_mixtures_of_a_patch_with_its_micrograph(tmp_path: Path) -> None:
+    engine = WholeBatchEngine(CRYO_CNN.build(seed=3))
+    mixer = Mixer(0.5, Balance(), seed=0, device=CPU)
+    units = Units("micrographs", np.array([0, 0, 1, 1, 2]))
+    found = []
+    with stored(tmp_path / "store", 1.0, 1.0) as store:
+        even, odd = (torch.empty((5, 1, 128, 128)) for _ in range(2))
+        store.read(range(5), even[:, 0].numpy(), odd[:, 0].numpy())
+        for batch_size in (1, 3, 5):
+            loader = BatchLoader(store, batch_size=batch_size)
+            done = validate(
+                engine, loader, np.arange(5), units=units, mixer=mixer, max_batches=None, check=lambda *_: None
+            )
+            assert done is not None
+            found.append(done)
+    mixer.prepare(None)
+    inputs, targets = mixer.mix(even, odd)
+    with torch.inference_mode():
+        losses = 0.25 * ((engine.module(inputs) - targets) ** 2).mean((1, 2, 3)).view(5, 2).mean(1)
+    for validation in found:
+        of_units = [float(losses[:2].mean()), float(losses[2:4].mean()), float(losses[4])]
+        assert validation.unit_losses == pytest.approx(of_units, rel=1e-5)
+        assert validation.loss == pytest.approx(float(losses.mean()), rel=1e-5)
 
 
 def test_unlike_halves_without_common_signal_give_no_balance(tmp_path: Path) -> None:

@@ -25,9 +25,17 @@ def test_other_stores_than_of_halves_are_trained_the_founding_way(pairs: str | N
 
 def test_halves_get_mixtures_a_schedule_and_an_average() -> None:
     config = chosen(TrainConfig(model="unet"))
-    assert (config.augment, config.mix, config.schedule, config.batch_size) == ("halves", 0.5, "cosine", 8)
-    assert config.model_options["skip"] == "none"
-    assert chosen(TrainConfig()).model_options == {}, "cryo_cnn has no options"
+    assert (config.augment, config.mix, config.schedule, config.batch_size) == ("halves", 0.5, "cosine", 4)
+    assert config.model_options["skip"] == "none" and config.weight_decay == 0.1
+    config = chosen(TrainConfig())
+    assert config.model_options == {}, "cryo_cnn has no options"
+    assert config.weight_decay == 0.0, "nor enough weights to learn noise by heart"
+
+
+def test_a_pair_counts_twice_where_it_gives_two_mixtures() -> None:
+    assert chosen(TrainConfig(mix=1.0), given=frozenset({"mix"})).batch_size == 8
+    assert chosen(TrainConfig(mix=0.9), given=frozenset({"mix"})).batch_size == 4
+    assert chosen(TrainConfig(augment="dihedral"), given=frozenset({"augment"})).batch_size == 8
 
 
 def test_what_the_user_gave_stays() -> None:
@@ -54,7 +62,7 @@ def test_another_share_of_mixtures_needs_no_other_word() -> None:
 def test_a_cpu_takes_smaller_steps_and_a_narrower_unet() -> None:
     assert chosen(TrainConfig(), on_gpu=False).batch_size == 1
     config = chosen(TrainConfig(), whole=(2048, 1800), on_gpu=False)
-    assert (config.batch_size, config.crops_per_epoch) == (4, 2000)
+    assert (config.batch_size, config.crops_per_epoch) == (2, 1000)
     widths = {
         on_gpu: chosen(TrainConfig(model="unet"), on_gpu=on_gpu).model_options["width"] for on_gpu in (True, False)
     }
@@ -67,7 +75,7 @@ def test_the_founding_recipe_can_be_asked_for() -> None:
 
 def test_whole_micrographs_are_cut_small_and_an_epoch_is_worth_its_validation() -> None:
     config = chosen(TrainConfig(), whole=(2048, 1800))
-    assert (config.crop_size, config.batch_size, config.crops_per_epoch) == (256, 32, 16000)
+    assert (config.crop_size, config.batch_size, config.crops_per_epoch) == (256, 16, 8000)
     config = chosen(TrainConfig(), whole=(2048, 200))
     assert config.crop_size == 200
     config = chosen(

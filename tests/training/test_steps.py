@@ -116,6 +116,19 @@ def test_preparing_changes_nothing() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(state(), other(), strict=True))
 
 
+def test_weight_decay_takes_a_part_of_the_weights_beside_adams_step() -> None:
+    after = {}
+    for decay in (0.0, 0.5):
+        engine = WholeBatchEngine(CRYO_CNN.build(seed=3))
+        before = [parameter.detach().clone() for parameter in engine.module.parameters()]
+        config = dataclasses.replace(CONFIG, weight_decay=decay)
+        taken = CheckedSteps(engine, steps.make_optimizer(engine, config), config, None)
+        taken.take(*next(batches(1)), lr=0.01, number=1)
+        after[decay] = [parameter.detach() for parameter in engine.module.parameters()]
+    for old, plain, decayed in zip(before, after[0.0], after[0.5], strict=True):
+        torch.testing.assert_close(decayed, plain - 0.01 * 0.5 * old)
+
+
 @pytest.fixture
 def queued(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train on the CPU as on a GPU."""
