@@ -41,20 +41,8 @@ from rows import append_rows
 TRUTHS = ("clean", "particles_only")
 BEST = {"clean": "wiener", "particles_only": "gaussian"}
 COLUMNS = (
-    *(
-        "date",
-        "device",
-        "torch",
-        "map",
-        "micrographs",
-        "pixel_size",
-        "dose",
-        "ice_grain",
-        "minutes",
-        "options",
-        "model",
-        "angpix",
-    ),
+    *("date", "device", "torch", "map", "micrographs", "pixel_size", "dose", "ice_grain"),
+    *("minutes", "options", "model", "angpix"),
     *("convert_s", "train_s", "denoise_s", "clean_above_wiener_db", "clean_deviation_db"),
     *("particles_only_above_gaussian_db", "particles_only_deviation_db"),
 )
