@@ -152,7 +152,7 @@ def main() -> int:
     arguments = parser.parse_args()
     gpu = arguments.device != "cpu"
     common = {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "gpu": torch.cuda.get_device_name() if gpu else "none",
         "cores": len(os.sched_getaffinity(0)),
         "torch": torch.__version__,

@@ -68,7 +68,7 @@ def main() -> int:
     device = torch.device("cuda", 0) if arguments.device == "cuda" else torch.device("cpu")
     print("kernels:", choose_kernels(model_spec("cryo_cnn").build(seed=0), device).reason, flush=True)
     common = {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else "none",
         "torch": torch.__version__,
         "cuda": torch.version.cuda,

@@ -237,7 +237,7 @@ def context(arguments: argparse.Namespace) -> dict[str, object]:
 
     on_gpu = torch.cuda.is_available()
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name(0) if on_gpu else "CPU",
         "torch": torch.__version__,
         "map": "invented shapes" if arguments.map is None else arguments.map.stem,

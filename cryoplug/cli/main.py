@@ -70,10 +70,8 @@ def _load_config(ctx: click.Context, _parameter: click.Parameter, path: Path | N
     """Read defaults for the commands from a TOML file: one table a command, keys as the flags are spelled."""
     if path is None:
         return None
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    import tomllib
+
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from cryoplug.errors import FormatError, ShapeError
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 ImageF32 = npt.NDArray[np.float32]
 

@@ -41,7 +41,7 @@ from cryoplug.kernels.memory import keep_allocator_memory
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 CPU_TILE_PX = (128, 256)
 """Rows and columns of a tile on the CPU: 16 channels of it are 2 MB and stay in cache."""

@@ -131,7 +131,8 @@ class GridPlan:
         for band in bands:
             if strength != 1.0:
                 assert raw is not None
-                band = strength * band + (np.float32(1.0) - strength) * raw[row : row + len(band)]
+                raw_band: ImageF32 = raw[row : row + len(band)]
+                band = strength * band + (np.float32(1.0) - strength) * raw_band
             row += len(band)
             yield band
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import fields
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Journal:
             The system refused; a part of the line may stay, and the next line begins a new one.
         """
         own = {field.name: getattr(result, field.name) for field in fields(result)}
-        time = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        time = datetime.now(UTC).isoformat(timespec="seconds")
         line = to_json({"time": time, **own, **self._common}).encode("utf-8", "replace") + b"\n"
         with storage_errors(self._path):
             descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
