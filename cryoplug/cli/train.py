@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     "model_options",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Of the model; unet: depth=3, width=32, norm=none or group, stem=1, 2 or 4, skip=input or none. May be repeated.",
+    help="Of the model; unet: depth=3, width=32, norm=none or group, stem=1, 2 or 4, skip=input or none, clip=0, most=0. "
+    "May be repeated.",
 )
 @click.option(
     "--recipe",

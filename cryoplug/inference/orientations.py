@@ -50,14 +50,16 @@ def mean_over_orientations(network: Callable[[torch.Tensor], torch.Tensor], imag
     Parameters
     ----------
     network
-        Maps ``(b, 1, y, x)`` to the same shape.
+        Maps ``(b, 1, y, x)`` to ``(b, outputs, y, x)``.
     images
         Sides are multiples of the network's pooling grid, so that the grid of a turned image is the turned grid.
     """
-    total = images.new_zeros(images.shape)
+    total: torch.Tensor | None = None
     for mirrored in (False, True):
         for turns in range(4):
             turned = (images.flip(3) if mirrored else images).rot90(turns, (2, 3))
             back = network(turned).rot90(-turns, (2, 3))
-            total += back.flip(3) if mirrored else back
+            back = back.flip(3) if mirrored else back
+            total = back.clone() if total is None else total.add_(back)
+    assert total is not None
     return total.div_(COUNT)

@@ -27,7 +27,7 @@ class ModelSpec:
     factory: str | Callable[..., nn.Module]
     """``"package.module:function"`` (imported on first use) or the function; called as ``factory(seed=0, **config)``.
 
-    The network maps ``(b, 1, y, x)`` to the same shape, and its first weights depend on ``seed`` alone.
+    The network maps ``(b, 1, y, x)`` to ``(b, outputs, y, x)``, and its first weights depend on ``seed`` alone.
     """
     receptive_field_px: int
     """Radius: an output pixel depends on input pixels at most this far away in y and in x."""
@@ -45,6 +45,8 @@ class ModelSpec:
     """Float32 values that a pixel of a tile takes at most while the network runs; 0: estimated from the widest layer."""
     uses_whole_image: bool = False
     """Whether the result depends on all pixels at once (a norm over the image): then tiles cannot equal the whole."""
+    outputs: tuple[str, ...] = ("image",)
+    """Names of the channels that come out, the denoised ``image`` first."""
     mixed_precision: bool = False
     """Whether training with layers in bfloat16 was tried: then ``--precision auto`` does so on a GPU."""
     configurator: str | Callable[..., ModelSpec] | None = None

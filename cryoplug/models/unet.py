@@ -35,22 +35,33 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """Map a noisy image ``(b, 1, y, x)`` of any size to a denoised one; see `cryoplug.models.unet_geometry.configure`.
+    """Map a noisy image ``(b, 1, y, x)`` of any size to ``(b, outputs, y, x)``: the denoised one, then its particles.
 
-    Halving is the mean of 2x2 pixels, doubling repeats them: both keep to the grid of multiples of
-    ``stem * 2**depth``.
+    See `cryoplug.models.unet_geometry.configure`. Halving is the mean of 2x2 pixels, doubling repeats them: both keep to
+    the grid of multiples of ``stem * 2**depth``.
     """
 
     weights_may_be_half = True
     """Its weights may be of half precision while the images are float32: only what is added to them is rounded then."""
 
-    def __init__(self, *, depth: int, width: int, norm: str, stem: int, skip: str) -> None:
+    def __init__(
+        self,
+        *,
+        depth: int,
+        width: int,
+        norm: str,
+        stem: int,
+        skip: str,
+        outputs: int = 1,
+        clip: float = 0.0,
+        most: int = 0,
+    ) -> None:
         super().__init__()
-        self.depth, self.stem = depth, stem
+        self.depth, self.stem, self.outputs, self.clip = depth, stem, outputs, clip
         self.adds_input = skip == "input"
-        for name, (channels_in, channels_out) in block_channels(depth, width, stem).items():
+        for name, (channels_in, channels_out) in block_channels(depth, width, stem, most).items():
             self.add_module(name, Block(channels_in, channels_out, norm))
-        self.output = nn.Conv2d(width, stem**2, 3, padding=1)
+        self.output = nn.Conv2d(width, outputs * stem**2, 3, padding=1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Denoise; a size off the grid is continued at the bottom and on the right with the last row and column."""
@@ -58,7 +69,8 @@ class UNet(nn.Module):
         bottom, right = (-side % (self.stem << self.depth) for side in (height, width))
         padded = functional.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
         blocks = dict(self.named_children())
-        hidden, skips = padded.to(self.output.weight.dtype), []
+        seen = padded.clamp(-self.clip, self.clip) if self.clip else padded
+        hidden, skips = seen.to(self.output.weight.dtype), []
         if self.stem > 1:
             hidden = functional.pixel_unshuffle(hidden, self.stem)
         for level in range(self.depth):
@@ -70,16 +82,36 @@ class UNet(nn.Module):
             hidden = double(hidden)
             hidden = blocks[f"up{level}"](torch.cat((skips.pop(), hidden), dim=1))
         result = self._outputs(hidden)
-        return (padded + result if self.adds_input else result)[..., :height, :width]
+        if self.adds_input:
+            result = _with_image(result, padded)
+        elif self.clip:
+            result = _with_image(result, padded - seen)
+        return result[..., :height, :width]
 
     def _outputs(self, hidden: torch.Tensor) -> torch.Tensor:
-        if self.stem == 1:
+        if self.stem == 1 and self.outputs == 1:
             return convolve_to_one(hidden, self.output)
         return functional.pixel_shuffle(self.output(hidden), self.stem)
 
 
+def _with_image(result: torch.Tensor, addend: torch.Tensor) -> torch.Tensor:
+    """Add to the image, which is the first output, and to no other."""
+    if result.shape[1] == 1:
+        return addend + result
+    return torch.cat((addend + result[:, :1], result[:, 1:].to(addend.dtype)), dim=1)
+
+
 def build(
-    *, seed: int = 0, depth: int = 3, width: int = 32, norm: str = "none", stem: int = 1, skip: str = "input"
+    *,
+    seed: int = 0,
+    depth: int = 3,
+    width: int = 32,
+    norm: str = "none",
+    stem: int = 1,
+    skip: str = "input",
+    outputs: int = 1,
+    clip: float = 0.0,
+    most: int = 0,
 ) -> UNet:
     """Make the network: He weights drawn from `seed`, smaller ones around the shortcuts, an output of zero.
 
@@ -87,11 +119,11 @@ def build(
     ----------
     seed
         Decides all weights; torch's own random state is not touched.
-    depth, width, norm, stem, skip
+    depth, width, norm, stem, skip, outputs, clip, most
         See `cryoplug.models.unet_geometry.configure`, which checks them.
     """
     with torch.random.fork_rng(devices=[]):
-        network = UNet(depth=depth, width=width, norm=norm, stem=stem, skip=skip)
+        network = UNet(depth=depth, width=width, norm=norm, stem=stem, skip=skip, outputs=outputs, clip=clip, most=most)
     generator = torch.Generator().manual_seed(seed)
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d):

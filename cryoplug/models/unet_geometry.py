@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from cryoplug.errors import UsageError
 from cryoplug.models.registry import KERNEL_SIDE, ModelSpec
@@ -10,6 +11,8 @@ from cryoplug.models.registry import KERNEL_SIDE, ModelSpec
 NORMS = ("none", "group")
 STEMS = (1, 2, 4)
 SKIPS = ("input", "none")
+OUTPUTS = ("image", "particles")
+"""What comes out, in this order: the micrograph without its noise, and what in it is not ice."""
 MAX_DEPTH = 6
 MAX_CHANNELS = 2048
 GROUPS = 8
@@ -19,7 +22,16 @@ _BLOCK_RADIUS = 2
 
 
 def configure(
-    spec: ModelSpec, *, depth: int = 3, width: int = 32, norm: str = "none", stem: int = 1, skip: str = "input"
+    spec: ModelSpec,
+    *,
+    depth: int = 3,
+    width: int = 32,
+    norm: str = "none",
+    stem: int = 1,
+    skip: str = "input",
+    outputs: int = 1,
+    clip: float = 0.0,
+    most: int = 0,
 ) -> ModelSpec:
     """Return the entry of a U-Net of this configuration.
 
@@ -39,7 +51,14 @@ def configure(
     skip
         ``input``: the network computes a correction that is added to its input, and begins as the identity. ``none``: it
         computes the image itself and begins with 0, which learns faster where noise is most of the input; see
-        docs/decisions/0008-mixtures-of-halves.md.
+        docs/decisions/0008-mixtures-of-halves.md. It is added to the image alone, never to the particles.
+    outputs
+        1: the image. 2: the image, and the particles alone, see `OUTPUTS`.
+    clip
+        The layers see values of at most this size; what lies beyond is added to the image afterwards, as it is, and never
+        to the particles. 0: they see all. A hot pixel of 200 deviations would else light up all that looks at it.
+    most
+        Halving doubles the channels up to this number, and no further; 0: always.
 
     Raises
     ------
@@ -49,31 +68,39 @@ def configure(
     problems = []
     if type(depth) is not int or not 1 <= depth <= MAX_DEPTH:
         problems.append(f"depth {depth!r} (allowed: 1 to {MAX_DEPTH})")
-    elif type(width) is not int or width < 1 or width << depth > MAX_CHANNELS:
-        problems.append(f"width {width!r} (allowed with depth {depth}: 1 to {MAX_CHANNELS >> depth})")
-    elif norm == "group" and width % GROUPS:
-        problems.append(f"width {width} (allowed with norm group: multiples of {GROUPS})")
+    elif type(most) is not int or not 0 <= most <= MAX_CHANNELS:
+        problems.append(f"most {most!r} (allowed: 0 for no limit, or up to {MAX_CHANNELS} channels)")
+    elif type(width) is not int or width < 1 or (width << depth > MAX_CHANNELS if most == 0 else width > most):
+        problems.append(f"width {width!r} (allowed with depth {depth}: 1 to {most or MAX_CHANNELS >> depth})")
+    elif norm == "group" and (width % GROUPS or most % GROUPS):
+        name, value = ("width", width) if width % GROUPS else ("most", most)
+        problems.append(f"{name} {value} (allowed with norm group: multiples of {GROUPS})")
     if norm not in NORMS:
         problems.append(f"norm {norm!r} (allowed: {', '.join(NORMS)})")
     if type(stem) is not int or stem not in STEMS:
         problems.append(f"stem {stem!r} (allowed: {', '.join(map(str, STEMS))})")
     if skip not in SKIPS:
         problems.append(f"skip {skip!r} (allowed: {', '.join(SKIPS)})")
+    if type(outputs) is not int or not 1 <= outputs <= len(OUTPUTS):
+        problems.append(f"outputs {outputs!r} (allowed: 1 to {len(OUTPUTS)})")
+    if type(clip) not in (int, float) or not 0 <= clip < math.inf:
+        problems.append(f"clip {clip!r} (allowed: 0 for none, or a positive number)")
     if problems:
         raise UsageError(f"model {spec.id}: " + "; ".join(problems))
     return dataclasses.replace(
         spec,
         receptive_field_px=receptive_radius(depth, stem),
         size_multiple=stem << depth,
-        tensor_shapes=_tensor_shapes(depth, width, norm, stem),
+        tensor_shapes=_tensor_shapes(depth, width, norm, stem, outputs, most),
         tile_channels=8 * -(-width // stem**2),
         uses_whole_image=norm == "group",
+        outputs=OUTPUTS[:outputs],
     )
 
 
-def channels_at(level: int, width: int) -> int:
+def channels_at(level: int, width: int, most: int = 0) -> int:
     """Channels at a level; 0 is full resolution."""
-    return width << level
+    return min(width << level, most) if most else width << level
 
 
 def receptive_radius(depth: int, stem: int = 1) -> int:
@@ -86,18 +113,18 @@ def receptive_radius(depth: int, stem: int = 1) -> int:
     return max(reaches)
 
 
-def block_channels(depth: int, width: int, stem: int = 1) -> dict[str, tuple[int, int]]:
+def block_channels(depth: int, width: int, stem: int = 1, most: int = 0) -> dict[str, tuple[int, int]]:
     """Return (channels in, channels out) of every block by name: ``down0``, ..., ``middle``, ..., ``up0``."""
     blocks = {}
     for level in range(depth):
         blocks[f"down{level}"] = (
-            stem**2 if level == 0 else channels_at(level - 1, width),
-            channels_at(level, width),
+            stem**2 if level == 0 else channels_at(level - 1, width, most),
+            channels_at(level, width, most),
         )
-    blocks["middle"] = (channels_at(depth - 1, width), channels_at(depth, width))
+    blocks["middle"] = (channels_at(depth - 1, width, most), channels_at(depth, width, most))
     for level in reversed(range(depth)):
-        here = channels_at(level, width)
-        blocks[f"up{level}"] = (here + channels_at(level + 1, width), here)
+        here = channels_at(level, width, most)
+        blocks[f"up{level}"] = (here + channels_at(level + 1, width, most), here)
     return blocks
 
 
@@ -110,17 +137,19 @@ def _reach(level: int, depth: int, first: int, last: int) -> tuple[int, int]:
     return min(first, 2 * below_first) - _BLOCK_RADIUS, max(last, 2 * below_last + 1) + _BLOCK_RADIUS
 
 
-def _tensor_shapes(depth: int, width: int, norm: str, stem: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def _tensor_shapes(
+    depth: int, width: int, norm: str, stem: int, outputs: int, most: int
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
     shapes: dict[str, tuple[int, ...]] = {}
 
     def add(name: str, *shape: int) -> None:
         shapes[f"{name}.weight"] = shape
         shapes[f"{name}.bias"] = shape[:1]
 
-    for name, (inside, outside) in block_channels(depth, width, stem).items():
+    for name, (inside, outside) in block_channels(depth, width, stem, most).items():
         for number, entering in ((1, inside), (2, outside)):
             add(f"{name}.conv{number}", outside, entering, KERNEL_SIDE, KERNEL_SIDE)
             if norm == "group":
                 add(f"{name}.norm{number}", outside)
-    add("output", stem**2, width, KERNEL_SIDE, KERNEL_SIDE)
+    add("output", outputs * stem**2, width, KERNEL_SIDE, KERNEL_SIDE)
     return tuple(shapes.items())

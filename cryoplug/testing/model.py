@@ -67,7 +67,8 @@ class ModelContract:
         for count, size in ((1, SIZES[0]), (2, SIZES[1]), *((1, size) for size in SIZES[2:]), (3, SIZES[-1])):
             images = _images(count, *size)
             result = self._apply(network, images)
-            assert result.shape == images.shape, f"{tuple(images.shape)} became {tuple(result.shape)}"
+            wanted = (count, len(self._configured().outputs), *size)
+            assert result.shape == wanted, f"{tuple(images.shape)} became {tuple(result.shape)}, not {wanted}"
             assert result.dtype == torch.float32
             assert bool(torch.isfinite(result).all()), f"not finite for {tuple(images.shape)}"
 

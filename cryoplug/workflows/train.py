@@ -111,7 +111,7 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
     from cryoplug.training.split import split_patches
 
     config = request.config
-    model_spec(config.model).configured(config.model_options)
+    _one_output(config)
     device = choose_device(config.device)
     if config.cache == "gpu" and device.type != "cuda":
         raise UsageError(f"--cache gpu, but training runs on {device}; give --cache auto, or --device cuda")
@@ -342,6 +342,15 @@ def _load_init(path: Path, model: str) -> Checkpoint:
     if checkpoint.model_id != model:
         raise UsageError(f"--init {path}: holds {checkpoint.model_id}, but --model is {model}; make them agree")
     return checkpoint
+
+
+def _one_output(config: TrainConfig) -> None:
+    outputs = model_spec(config.model).configured(config.model_options).outputs
+    if len(outputs) > 1:
+        raise UsageError(
+            f"--model-option outputs={len(outputs)}: the network gives {' and '.join(outputs)}, but a store has one target; "
+            "give outputs=1"
+        )
 
 
 def _checkpoint_head(

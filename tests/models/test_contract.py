@@ -32,3 +32,8 @@ class TestUNetWithGroupNorm(ModelContract):
 class TestUNetWithStem(ModelContract):
     spec = UNET
     config = {"depth": 1, "width": 6, "stem": 2, "skip": "none"}
+
+
+class TestUNetWithTwoOutputs(ModelContract):
+    spec = UNET
+    config = {"depth": 2, "width": 3, "stem": 2, "skip": "none", "outputs": 2, "clip": 1.5, "most": 5}

@@ -23,6 +23,7 @@ CONFIGS = [
     {"depth": 2, "width": 3},
     {"depth": 3, "width": 2},
     {"depth": 1, "width": 3, "stem": 2},
+    {"depth": 2, "width": 3, "most": 4, "outputs": 2},
     {},
 ]
 
@@ -150,6 +151,16 @@ def test_a_checkpoint_keeps_the_options_and_is_checked_against_them(tmp_path: Pa
         ({"norm": "batch"}, "norm 'batch' .allowed: none, group"),
         ({"width": 12, "norm": "group"}, "multiples of 8"),
         ({"breadth": 3}, "breadth"),
+        ({"outputs": 3}, "outputs 3 .allowed: 1 to 2"),
+        ({"outputs": True}, "outputs True"),
+        ({"clip": -1.0}, "clip -1.0 .allowed: 0 for none, or a positive number"),
+        ({"clip": float("nan")}, "clip nan"),
+        ({"clip": float("inf")}, "clip inf"),
+        ({"clip": "5"}, "clip '5'"),
+        ({"most": 16}, "width 32 .allowed with depth 3: 1 to 16"),
+        ({"most": -1}, "most -1"),
+        ({"most": 4096}, "most 4096"),
+        ({"width": 16, "most": 20, "norm": "group"}, "most 20 .allowed with norm group: multiples of 8"),
         ({"stem": 3, "skip": "output"}, r"stem 3 .allowed: 1, 2, 4.; skip 'output' .allowed: input, none"),
     ],
 )
@@ -166,3 +177,60 @@ def test_its_numbers_are_told_without_torch() -> None:
         "assert UNET.configured({'depth': 2}).size_multiple == 4; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_channels_double_up_to_the_most_and_no_further() -> None:
+    shapes = UNET.configured({"depth": 4, "width": 16, "most": 48}).weight_shapes()
+    sides = [shapes[f"{name}.conv2.weight"][0] for name in ("down0", "down1", "down2", "down3", "middle", "up3", "up0")]
+    assert sides == [16, 32, 48, 48, 48, 48, 16]
+    assert (
+        UNET.configured({"depth": 4, "width": 16, "most": 256}).weight_shapes()
+        == UNET.configured({"depth": 4, "width": 16}).weight_shapes()
+    )
+
+
+@pytest.mark.parametrize("stem", [1, 2, 4])
+@pytest.mark.parametrize("skip", ["input", "none"])
+def test_each_output_is_what_a_network_with_that_output_alone_gives(stem: int, skip: str) -> None:
+    config = {"depth": 1, "width": 3, "stem": stem, "skip": skip, "outputs": 2}
+    both = awake(config)
+    image = torch.from_numpy(noise(2, 1, 13, 18))
+    together = both(image)
+    assert together.shape == (2, 2, 13, 18)
+    for index, name in enumerate(UNET.configured(config).outputs):
+        one = UNET.build(config={**config, "outputs": 1})
+        weights = dict(both.state_dict())
+        for part in ("output.weight", "output.bias"):
+            weights[part] = weights[part][index * stem**2 : (index + 1) * stem**2]
+        one.load_state_dict(weights)
+        alone = one(image)
+        if name == "particles" and skip == "input":
+            alone = alone - image
+        torch.testing.assert_close(together[:, index : index + 1], alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("skip", ["input", "none"])
+def test_what_lies_beyond_the_clip_is_added_to_the_image_and_never_to_the_particles(skip: str) -> None:
+    config = {"depth": 1, "width": 3, "skip": skip, "outputs": 2, "clip": 2.0}
+    network = awake(config)
+    image = torch.from_numpy(noise(1, 1, 24, 24)).clamp(-2, 2)
+    hot = image.clone()
+    hot[0, 0, 5, 7], hot[0, 0, 20, 3] = 300.0, -40.0
+    at_limit = hot.clamp(-2, 2)
+    found, wanted = network(hot), network(at_limit)
+    torch.testing.assert_close(found[:, 1], wanted[:, 1])
+    torch.testing.assert_close(found[:, 0] - wanted[:, 0], (hot - at_limit)[:, 0])
+    unclipped = UNET.build(config={**config, "clip": 0})
+    unclipped.load_state_dict(network.state_dict())
+    torch.testing.assert_close(network(image), unclipped(image))
+
+
+def test_half_weights_leave_what_lies_beyond_the_clip_exact() -> None:
+    config = {"depth": 1, "width": 3, "skip": "none", "outputs": 2, "clip": 2.0}
+    half = awake(config).half()
+    image = torch.zeros(1, 1, 8, 8)
+    image[0, 0, 4, 4] = 70000.25
+    with torch.no_grad():
+        found = half(image)
+    assert found.dtype == torch.float32 and found.isfinite().all()
+    assert abs(float(found[0, 0, 4, 4]) - 70000.25) < 10

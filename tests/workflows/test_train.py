@@ -632,3 +632,11 @@ def test_minutes_fix_a_number_of_steps_and_an_interrupted_run_keeps_to_it(
     again = train(request, lambda event: None)
     assert [epoch.train_loss for epoch in again.epochs] == [epoch.train_loss for epoch in straight.epochs]
     assert train(request, lambda event: None).already_finished
+
+
+def test_a_network_of_two_outputs_is_refused_because_a_store_has_one_target(data: Path) -> None:
+    config = dataclasses.replace(CONFIG, model="unet", model_options={"depth": 1, "width": 2, "outputs": 2})
+    with pytest.raises(
+        UsageError, match="outputs=2: the network gives image and particles, but a store has one target"
+    ):
+        train(TrainRequest(data, config), lambda event: None)
