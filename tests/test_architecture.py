@@ -45,6 +45,10 @@ TORCH_AT_THE_TOP = (
     "inference/pinned.py",
     "inference/tile_network.py",
     "inference/whole_images.py",
+    "simulation/camera.py",
+    "simulation/field.py",
+    "simulation/ice.py",
+    "simulation/planes.py",
 )
 ONLY_IN = {
     "click": ("cli/",),

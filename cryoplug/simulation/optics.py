@@ -1,17 +1,22 @@
 """The microscope: from projected potential to the intensity above the detector, as a weak phase object.
 
 Sign convention: underfocus is positive, and the contrast transfer function at frequency 0 is minus the amplitude
-contrast, so that density (positive phase) is dark on bright ground. No astigmatism, no beam tilt, perfect coherence but
-for a B-factor.
+contrast, so that density (positive phase) is dark on bright ground. No beam tilt, perfect coherence but for a B-factor.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cryoplug.simulation.specimen import FloatArray, frequencies
+
+if TYPE_CHECKING:
+    import torch
+
+    from cryoplug.simulation.planes import FrequencyPlane
 
 _ELECTRON_REST_VOLT = 510_998.95
 """Rest energy of the electron divided by its charge, CODATA 2018."""
@@ -33,6 +38,18 @@ class Optics:
     """Fraction of the contrast that comes from lost electrons; 0 to below 1."""
     b_factor_angstrom2: float = 60.0
     """Envelope ``exp(-B f^2 / 4)`` for everything that blurs: motion, charging, energy spread."""
+    astigmatism_angstrom: float = 0.0
+    """Defocus along the first axis less that along the second; 0 or more."""
+    astigmatism_angle_deg: float = 0.0
+    """Of the first axis, from the x axis towards the y axis, as ``rlnDefocusAngle``."""
+    phase_shift_deg: float = 0.0
+    """Of a phase plate, as ``rlnPhaseShift``; 0 without one."""
+
+    @property
+    def defocus_angstrom(self) -> tuple[float, float]:
+        """Underfocus along the first and the second axis, as ``rlnDefocusU`` and ``rlnDefocusV``."""
+        mean, half = self.defocus_um * 1e4, self.astigmatism_angstrom / 2
+        return mean + half, mean - half
 
 
 def electron_wavelength_angstrom(voltage_kv: float) -> float:
@@ -60,7 +77,7 @@ def contrast_transfer(frequency: FloatArray, optics: Optics) -> FloatArray:
     """Return the contrast transfer function without its envelope.
 
     ``CTF(f) = -sin(pi lambda dz f^2 - pi/2 Cs lambda^3 f^4 + arcsin(A))``: Rohou and Grigorieff 2015
-    (CTFFIND4), without astigmatism and phase plate. ``CTF(0) = -A``.
+    (CTFFIND4), for the mean defocus. A phase plate adds its shift to the angle. ``CTF(0) = -A`` without one.
 
     Parameters
     ----------
@@ -78,7 +95,35 @@ def contrast_transfer(frequency: FloatArray, optics: Optics) -> FloatArray:
     squared = np.asarray(frequency, np.float64) ** 2
     defocus, aberration = optics.defocus_um * 1e4, optics.spherical_aberration_mm * 1e7
     phase = np.pi * wavelength * squared * (defocus - 0.5 * aberration * wavelength**2 * squared)
-    return -np.sin(phase + np.arcsin(optics.amplitude_contrast))
+    return -np.sin(phase + np.arcsin(optics.amplitude_contrast) + np.deg2rad(optics.phase_shift_deg))
+
+
+def contrast_transfer_plane(plane: FrequencyPlane, optics: Optics, *, height_angstrom: float = 0.0) -> torch.Tensor:
+    """Return the contrast transfer function with its envelope, astigmatism and all, over a Fourier plane.
+
+    Parameters
+    ----------
+    plane
+        Where; the result lies on its device.
+    optics
+        The lens.
+    height_angstrom
+        How far the object lies above the plane that the defocus is given for; it is less in focus by as much.
+
+    Returns
+    -------
+    torch.Tensor
+        In [-1, 1], laid out as the plane.
+    """
+    wavelength = electron_wavelength_angstrom(optics.voltage_kv)
+    angle = np.deg2rad(2 * optics.astigmatism_angle_deg)
+    # cos(2 (a - a0)) f^2 without an angle: (x^2 - y^2) cos 2 a0 + 2 x y sin 2 a0.
+    along = (plane.x**2 - plane.y**2) * float(np.cos(angle)) + 2 * plane.x * plane.y * float(np.sin(angle))
+    defocus = (optics.defocus_um * 1e4 + height_angstrom) * plane.squared + optics.astigmatism_angstrom / 2 * along
+    aberration = 0.5 * optics.spherical_aberration_mm * 1e7 * wavelength**2
+    phase = np.pi * wavelength * (defocus - aberration * plane.squared**2)
+    phase += float(np.arcsin(optics.amplitude_contrast) + np.deg2rad(optics.phase_shift_deg))
+    return -phase.sin() * (plane.squared * (-optics.b_factor_angstrom2 / 4)).exp()
 
 
 def weak_phase_intensity(phase: FloatArray, optics: Optics, *, pixel_size_angstrom: float) -> FloatArray:

@@ -1,0 +1,119 @@
+"""The camera: what it does to the signal, what colour its noise has, and its faults.
+
+Where an electron is counted is uncertain by about a pixel; that blurs what one expects to see (the MTF). In a counting camera
+each count stays in one pixel, so its noise is white whatever the MTF; an integrating camera blurs the noise too. All curves
+are functions of cycles per pixel *of the camera*: an image that was Fourier-cropped to larger pixels shows their beginning.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from cryoplug.simulation.planes import FrequencyPlane
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera, and what was done to its frames before they were summed."""
+
+    pixel_size_angstrom: float | None = None
+    """Of its own pixels; None: as the image. Smaller than the image's: the image was Fourier-cropped."""
+    mtf_at_nyquist: float = 0.45
+    """Modulation transfer at half a cycle per pixel; above 0, at most 0.6366, which a perfect square pixel has."""
+    noise_blur: float = 0.0
+    """Part of the noise power that has passed through the MTF: 0 counts electrons, 1 integrates their charge."""
+    coincidence: float = 0.0
+    """Part of the noise power that is missing at low frequencies, because electrons that come together count once."""
+    interpolated: float = 0.0
+    """Part of the frames that were shifted by bilinear interpolation, which blurs signal and noise; 0 to 1."""
+    ripple: tuple[float, ...] = ()
+    """Smooth deviations of the noise power from these laws: its logarithm gets ``sum of ripple[k] cos(2 pi (k + 1) s)``."""
+    gain_error: float = 0.0
+    """Rms of what the gain reference left, as a part of the counts."""
+    hot_pixels: float = 0.0
+    """Part of the pixels that are hot."""
+
+    def cycles(self, frequency: torch.Tensor, plane: FrequencyPlane) -> torch.Tensor:
+        """Turn 1/angstrom into cycles per pixel of the camera."""
+        return frequency * (self.pixel_size_angstrom or plane.pixel_size_angstrom)
+
+    def modulation_transfer(self, cycles: torch.Tensor) -> torch.Tensor:
+        """Return the MTF: the sinc of a square pixel times a Gaussian; 1 at 0, `mtf_at_nyquist` at 0.5."""
+        fall = math.log(2 / math.pi / self.mtf_at_nyquist) / 0.25
+        return torch.sinc(cycles) * torch.exp(-fall * cycles**2)
+
+    def signal_transfer(self, plane: FrequencyPlane) -> torch.Tensor:
+        """Return what the expected image is multiplied with in Fourier space."""
+        transfer = self.modulation_transfer(self.cycles(plane.length, plane))
+        if self.interpolated:
+            for axis in (plane.y, plane.x):
+                # The mean over all shifts t of (1 - t) + t exp(2 pi i s), brought back by t, is sinc(s)^2.
+                shifted = torch.sinc(self.cycles(axis, plane)) ** 2
+                transfer = transfer * (1 - self.interpolated + self.interpolated * shifted)
+        return transfer
+
+    def noise_power(self, plane: FrequencyPlane) -> torch.Tensor:
+        """Return the power of the noise, relative to that of white noise with the same number of electrons."""
+        cycles = self.cycles(plane.length, plane)
+        power = 1 - self.noise_blur + self.noise_blur * self.modulation_transfer(cycles) ** 2
+        if self.coincidence:
+            power = power * (1 - self.coincidence * torch.exp(-((cycles / 0.15) ** 2)))
+        if self.interpolated:
+            for axis in (plane.y, plane.x):
+                # The mean over all shifts t of |(1 - t) + t exp(2 pi i s)|^2.
+                shifted = 1 - (1 - torch.cos(2 * math.pi * self.cycles(axis, plane))) / 3
+                power = power * (1 - self.interpolated + self.interpolated * shifted)
+        for order, height in enumerate(self.ripple, 1):
+            power = power * torch.exp(height * torch.cos(2 * math.pi * order * cycles))
+        return power
+
+
+def count_electrons(expected: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Count electrons: Poisson with this expectation, 0 or more, whole numbers in float32."""
+    return torch.poisson(expected, generator=generator)
+
+
+def recorded(
+    expected: torch.Tensor, camera: Camera, plane: FrequencyPlane, generator: torch.Generator, *, counted: bool = True
+) -> torch.Tensor:
+    """Record one exposure.
+
+    Parameters
+    ----------
+    expected
+        Counts per pixel ``(y, x)``, signal transfer included, 0 or more.
+    camera
+        Colour of the noise and faults.
+    plane
+        The Fourier plane of the image.
+    generator
+        Source of chance, on the device of `expected`.
+    counted
+        Draw Poisson counts; else Gaussian noise of the same variance, which is faster and right where an image was cropped.
+
+    Returns
+    -------
+    torch.Tensor
+        Whole counts when the camera's noise is white and has no faults.
+    """
+    if counted:
+        image = count_electrons(expected, generator)
+    else:
+        image = expected + expected.sqrt() * torch.randn(plane.shape, generator=generator, device=expected.device)
+    if camera.noise_blur or camera.coincidence or camera.interpolated or camera.ripple:
+        image = expected + plane.filtered(image - expected, camera.noise_power(plane).sqrt())
+    if camera.gain_error:
+        # Half of it in whole columns, as read-out channels make it.
+        pattern = torch.randn(plane.shape, generator=generator, device=expected.device)
+        columns = torch.randn((1, plane.shape[1]), generator=generator, device=expected.device)
+        image = image + expected * (camera.gain_error * (0.97 * pattern + 0.24 * columns))
+    if camera.hot_pixels:
+        count = max(1, round(camera.hot_pixels * expected.numel()))
+        where = torch.randint(expected.numel(), (count,), generator=generator, device=expected.device)
+        height = torch.rand((count,), generator=generator, device=expected.device)
+        # From ten times the noise up, over three decades.
+        image.view(-1)[where] += 10 * expected.mean().clamp_min(1).sqrt() * 10 ** (3 * height)
+    return image

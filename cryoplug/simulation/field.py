@@ -1,0 +1,209 @@
+"""One field of view with a known truth, on any device: specimen, then lens, then camera.
+
+Weak phases: each layer of particles has the transfer function of its own height, and their contrasts add up; thickness and
+absorption multiply. The borders wrap around. What chance decides comes from one generator, so a field is the same again
+on the same kind of device; what was drawn on the host (particles, lens, camera) is the same on all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cryoplug.simulation.camera import Camera, recorded
+from cryoplug.simulation.ice import Ice, grain_terms, ice_thickness_map
+from cryoplug.simulation.optics import Optics, contrast_transfer_plane, interaction_constant
+from cryoplug.simulation.planes import FrequencyPlane
+from cryoplug.simulation.specimen import ParticleModel
+
+POINTS_AT_ONCE = 4_000_000
+"""Blobs that are projected in one go: 200 MB of their places."""
+
+FloatArray = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Field:
+    """All that decides how a field looks, but for what chance draws on the device."""
+
+    shape: tuple[int, int]
+    """Pixels, ``(y, x)``."""
+    pixel_size_angstrom: float
+    """Sampling of the image."""
+    dose_e_per_angstrom2: float = 40.0
+    """Electrons recorded per square angstrom, mean over the field."""
+    optics: Optics = field(default_factory=lambda: Optics(defocus_um=1.5))
+    """The lens, its defocus for the middle of the ice."""
+    ice: Ice = field(default_factory=Ice)
+    """What the particles lie in."""
+    camera: Camera = field(default_factory=Camera)
+    """What records them."""
+    drift_angstrom: tuple[float, float] = (0.0, 0.0)
+    """Rms of the motion that was not corrected, along y and x: blurs the signal."""
+    highpass_angstrom: float | None = None
+    """What is larger was subtracted as background, from the image and its truths; None: nothing was."""
+    layer_angstrom: float = 150.0
+    """Particles of one layer of this thickness share a transfer function: at most 0.2 radian off at 5 angstrom and 300 kV."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Particles of one kind in a field."""
+
+    model: ParticleModel
+    """What they are."""
+    centres_px: FloatArray
+    """``(n, 2)``, y and x; the centre of pixel 0 is 0; beyond the borders they wrap around."""
+    rotations: FloatArray
+    """``(n, 3, 3)``, applied to (z, y, x); the beam runs along z."""
+    heights_angstrom: FloatArray
+    """``(n,)``, above the middle of the ice."""
+    contrast: float = 1.0
+    """Their potential is multiplied by this."""
+
+
+@dataclass(frozen=True)
+class Dirt:
+    """What else there is: carbon, gold, crystals. Maps ``(y, x)`` on the device."""
+
+    phase_rad: torch.Tensor
+    """Phase that it gives to the wave."""
+    absorption: torch.Tensor
+    """Logarithm of what it takes of the electrons; 0 where nothing is."""
+    opaque: torch.Tensor
+    """1 where no particle can be seen, 0 elsewhere."""
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """A field without noise, in counts per pixel of the whole exposure."""
+
+    field: Field
+    """What was simulated."""
+    plane: FrequencyPlane
+    """Its Fourier plane."""
+    counts: torch.Tensor
+    """Expected counts ``(y, x)`` before any subtraction of background: what the noise follows."""
+    image: torch.Tensor
+    """The truth with ice: expected counts, background subtracted if the field says so."""
+    particles: torch.Tensor
+    """The truth without ice: what the particles change, around 0."""
+
+    def record(self, generator: torch.Generator, *, part: float = 1.0, counted: bool = True) -> torch.Tensor:
+        """Record an exposure of a part of the dose; calls are independent of one another; see `recorded`."""
+        image = recorded(self.counts * part, self.field.camera, self.plane, generator, counted=counted)
+        return image if self.field.highpass_angstrom is None else self.plane.filtered(image, _highpass(self))
+
+
+def expose(
+    settings: Field,
+    placed: Sequence[Placed],
+    generator: torch.Generator,
+    *,
+    dirt: Dirt | None = None,
+) -> Exposure:
+    """Make the noise-free field.
+
+    Parameters
+    ----------
+    settings
+        How it looks.
+    placed
+        The particles.
+    generator
+        Draws the ice; the field is made on its device.
+    dirt
+        What else there is.
+    """
+    plane = FrequencyPlane.of(settings.shape, settings.pixel_size_angstrom, generator.device)
+    optics = settings.optics
+    transfer = contrast_transfer_plane(plane, optics)
+    particles = plane.back(_particle_terms(settings, placed, plane))
+    phases = grain_terms(settings.ice, plane, generator)
+    absorbed = ice_thickness_map(settings.ice, plane, generator) / settings.ice.mean_free_path_angstrom
+    if dirt is not None:
+        phases = phases + plane.forward(dirt.phase_rad)
+        absorbed = absorbed + dirt.absorption
+        particles = particles * (1 - dirt.opaque)
+    contrast = particles + plane.back(2 * phases * transfer)
+    intensity = torch.exp(-absorbed) * (1 + contrast).clamp_min(0)
+    mean = settings.dose_e_per_angstrom2 * settings.pixel_size_angstrom**2
+    through = _signal_transfer(settings, plane)
+    counts = plane.filtered(intensity * (mean / intensity.mean()), through).clamp_min(0)
+    particles = plane.filtered(particles * mean, through)
+    exposure = Exposure(settings, plane, counts, counts, particles)
+    if settings.highpass_angstrom is None:
+        return exposure
+    keep = _highpass(exposure)
+    return Exposure(settings, plane, counts, plane.filtered(counts, keep), plane.filtered(particles, keep))
+
+
+def _particle_terms(settings: Field, placed: Sequence[Placed], plane: FrequencyPlane) -> torch.Tensor:
+    """Give the transform of the contrast of all particles."""
+    device = plane.squared.device
+    total = torch.zeros(plane.squared.shape, dtype=torch.complex64, device=device)
+    sigma = 2 * interaction_constant(settings.optics.voltage_kv)
+    layers = [_layers(each.heights_angstrom, settings.layer_angstrom) for each in placed]
+    for layer in sorted({int(number) for numbers in layers for number in numbers}):
+        terms = torch.zeros_like(total)
+        for each, numbers in zip(placed, layers, strict=True):
+            if (chosen := np.flatnonzero(numbers == layer)).size:
+                terms += plane.forward(_charge(each, chosen, settings, device)) * _blob(each, plane)
+        height = layer * settings.layer_angstrom
+        total += terms * (sigma * contrast_transfer_plane(plane, settings.optics, height_angstrom=height))
+    return total
+
+
+def _layers(heights_angstrom: FloatArray, thickness: float) -> npt.NDArray[np.int64]:
+    return np.rint(np.asarray(heights_angstrom) / thickness).astype(np.int64)
+
+
+def _charge(each: Placed, chosen: npt.NDArray[np.int64], settings: Field, device: torch.device) -> torch.Tensor:
+    """Give the projected potential of chosen particles, each blob shared among the four pixels around it; volt * angstrom."""
+    height, width = settings.shape
+    model, pixel = each.model, settings.pixel_size_angstrom
+    points = torch.as_tensor(model.points_angstrom, dtype=torch.float32, device=device)
+    # Divided on the host, so that all devices get the same numbers.
+    weights = np.broadcast_to(np.asarray(model.blob_volt_angstrom3, np.float32), len(points))
+    potential = torch.as_tensor(weights * np.float32(each.contrast / pixel**2), device=device)
+    rotations = torch.as_tensor(np.asarray(each.rotations[chosen, 1:] / pixel, np.float32), device=device)
+    centres = torch.as_tensor(np.asarray(each.centres_px[chosen], np.float32), device=device)
+    flat = torch.zeros(height * width, dtype=torch.float32, device=device)
+    step = max(1, POINTS_AT_ONCE // len(points))
+    for first in range(0, len(chosen), step):
+        turned = rotations[first : first + step]
+        y, x = (turned @ points.T + centres[first : first + step, :, None]).unbind(1)
+        above, left = y.floor(), x.floor()
+        down, right = y - above, x - left
+        rows = above.long().remainder_(height), (above.long() + 1).remainder_(height)
+        columns = left.long().remainder_(width), (left.long() + 1).remainder_(width)
+        for row, share_y in zip(rows, (1 - down, down), strict=True):
+            for column, share_x in zip(columns, (1 - right, right), strict=True):
+                flat.index_add_(0, (row * width + column).flatten(), (potential * share_y * share_x).flatten())
+    return flat.view(height, width)
+
+
+def _blob(each: Placed, plane: FrequencyPlane) -> torch.Tensor:
+    """Give the transform of a blob, less the blur of sharing among four pixels: 1/6 pixel^2 of variance in the mean."""
+    variance = max(each.model.blob_width_angstrom**2 - plane.pixel_size_angstrom**2 / 6, 0.0)
+    return torch.exp(-2 * math.pi**2 * variance * plane.squared)
+
+
+def _signal_transfer(settings: Field, plane: FrequencyPlane) -> torch.Tensor:
+    transfer = settings.camera.signal_transfer(plane)
+    along_y, along_x = settings.drift_angstrom
+    if along_y or along_x:
+        transfer = transfer * torch.exp(-2 * math.pi**2 * (along_y * plane.y + along_x * plane.x) ** 2)
+    return transfer
+
+
+def _highpass(exposure: Exposure) -> torch.Tensor:
+    """Keep what is smaller: half at the length that was asked for, and nothing of the mean."""
+    length = exposure.field.highpass_angstrom
+    assert length is not None
+    return 1 - torch.exp(-math.log(2) * length**2 * exposure.plane.squared)

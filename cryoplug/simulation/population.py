@@ -1,0 +1,251 @@
+"""Fields of every kind that a microscope may show: what is drawn, from which ranges, as a function of seed and number.
+
+A network that is to denoise any micrograph must have seen wider ranges than it will meet: contrast and dose over two orders
+of magnitude, noise of any colour, ice of any evenness, particles of any size and crowding, and fields without any.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cryoplug.simulation.camera import Camera
+from cryoplug.simulation.field import Field, FloatArray, Placed
+from cryoplug.simulation.ice import Ice
+from cryoplug.simulation.optics import Optics
+from cryoplug.simulation.specimen import ParticleModel
+
+Range = tuple[float, float]
+
+MOST_PARTICLES = 3000
+"""Of one kind in a field."""
+MOST_BLOBS = 3_000_000
+"""Of one kind in a field."""
+
+
+@dataclass(frozen=True)
+class Population:
+    """Ranges and chances; a range is drawn from evenly in the logarithm unless its comment says evenly."""
+
+    pixel_size_angstrom: Range = (1.8, 6.6)
+    """What the network sees."""
+    usual_pixel_size_angstrom: Range = (2.2, 3.2)
+    """Half of the fields are sampled so."""
+    uncropped: float = 0.3
+    """Chance that the camera's own pixels are these; else they are finer, by up to `finer`."""
+    finer: float = 4.0
+    """Largest ratio of the image's pixel size to the camera's."""
+    dose_e_per_angstrom2: Range = (0.7, 100.0)
+    """From a single frame to a long exposure."""
+    usual_dose_e_per_angstrom2: Range = (10.0, 80.0)
+    """Three fields of five have such a dose."""
+    contrast: Range = (0.35, 1.4)
+    """What becomes of the particles' potential: radiation damage, solvent, inelastic background."""
+    defocus_um: Range = (0.3, 4.0)
+    """Evenly; three fields of four within `usual_defocus_um`."""
+    usual_defocus_um: Range = (0.7, 2.7)
+    """Evenly."""
+    astigmatism_angstrom: Range = (10.0, 1000.0)
+    """Difference of the two defoci."""
+    voltages_kv: tuple[float, ...] = (300.0, 300.0, 300.0, 200.0, 120.0)
+    """Each as likely as the others."""
+    aberrations_mm: tuple[float, ...] = (2.7, 2.7, 2.7, 2.0, 1.4, 0.01)
+    """Cs, each as likely as the others; the last is a corrected lens."""
+    amplitude_contrast: Range = (0.05, 0.15)
+    """Evenly."""
+    phase_plate: float = 0.06
+    """Chance of a phase shift of 20 to 130 degrees, at low defocus."""
+    b_factor_angstrom2: Range = (20.0, 300.0)
+    """Envelope of the signal."""
+    ice_thickness_angstrom: Range = (150.0, 1500.0)
+    """Mean."""
+    ice_slope: Range = (0.005, 0.5)
+    """Part of the mean; the bend too."""
+    ice_texture: Range = (0.003, 0.1)
+    """Part of the mean."""
+    ice_texture_length_angstrom: Range = (200.0, 1500.0)
+    """Nothing of it is smaller."""
+    ice_grain_rad: Range = (0.004, 0.04)
+    """Rms of its phase."""
+    ice_grain_length_angstrom: Range = (4.0, 9.0)
+    """Evenly."""
+    empty: float = 0.15
+    """Chance of a field without particles."""
+    coverage: Range = (0.01, 1.2)
+    """Part of the field that the particles' discs would cover side by side."""
+    inverted: float = 0.0
+    """Chance of bright particles; 0, since what is inverted is told and not learnt."""
+    mtf_at_nyquist: Range = (0.1, 0.63)
+    """Evenly."""
+    ripple: float = 0.25
+    """Standard deviation of each deviation of the noise's logarithmic power from its law."""
+    drift_angstrom: Range = (0.2, 3.0)
+    """Rms, in half of the fields."""
+    highpass: float = 0.2
+    """Chance that what is larger than 500 to 2500 angstrom was subtracted as background."""
+
+    def draw(
+        self, library: Sequence[ParticleModel], *, size_px: int, seed: int, number: int
+    ) -> tuple[Field, list[Placed]]:
+        """Draw a field and its particles on the host; the same ones for the same arguments.
+
+        Parameters
+        ----------
+        library
+            Particles to draw from; a filament lies along z in its own frame.
+        size_px
+            Side of the square field.
+        seed, number
+            Which field: of one seed each number gives another.
+        """
+        rng = np.random.default_rng([seed, 3, number])
+        usual = rng.random() < 0.5
+        pixel = _log(rng, self.usual_pixel_size_angstrom if usual else self.pixel_size_angstrom)
+        ice = self._ice(rng)
+        drawn = Field(
+            (size_px, size_px),
+            pixel,
+            dose_e_per_angstrom2=_log(
+                rng, self.usual_dose_e_per_angstrom2 if rng.random() < 0.6 else self.dose_e_per_angstrom2
+            ),
+            optics=self._optics(rng),
+            ice=ice,
+            camera=self._camera(rng, pixel),
+            drift_angstrom=self._drift(rng),
+            highpass_angstrom=_log(rng, (500, 2500)) if rng.random() < self.highpass else None,
+        )
+        return drawn, self._particles(rng, library, drawn)
+
+    def _optics(self, rng: np.random.Generator) -> Optics:
+        with_plate = rng.random() < self.phase_plate
+        defocus = rng.uniform(*(self.usual_defocus_um if rng.random() < 0.75 else self.defocus_um))
+        return Optics(
+            defocus_um=rng.uniform(0.2, 1.5) if with_plate else defocus,
+            voltage_kv=float(rng.choice(self.voltages_kv)),
+            spherical_aberration_mm=float(rng.choice(self.aberrations_mm)),
+            amplitude_contrast=rng.uniform(*self.amplitude_contrast),
+            b_factor_angstrom2=_log(rng, self.b_factor_angstrom2),
+            astigmatism_angstrom=_log(rng, self.astigmatism_angstrom),
+            astigmatism_angle_deg=rng.uniform(0, 180),
+            phase_shift_deg=rng.uniform(20, 130) if with_plate else 0.0,
+        )
+
+    def _ice(self, rng: np.random.Generator) -> Ice:
+        return Ice(
+            thickness_angstrom=_log(rng, self.ice_thickness_angstrom),
+            slope=_log(rng, self.ice_slope),
+            slope_angle_rad=rng.uniform(0, 2 * math.pi),
+            bend=_log(rng, self.ice_slope) if rng.random() < 0.3 else 0.0,
+            texture=_log(rng, self.ice_texture),
+            texture_length_angstrom=_log(rng, self.ice_texture_length_angstrom),
+            grain_rad=_log(rng, self.ice_grain_rad),
+            grain_length_angstrom=rng.uniform(*self.ice_grain_length_angstrom),
+        )
+
+    def _camera(self, rng: np.random.Generator, pixel_size_angstrom: float) -> Camera:
+        finer = 1.0 if rng.random() < self.uncropped else rng.uniform(1, self.finer)
+        kind = rng.random()
+        return Camera(
+            pixel_size_angstrom=pixel_size_angstrom / finer,
+            mtf_at_nyquist=rng.uniform(*self.mtf_at_nyquist),
+            noise_blur=rng.uniform(0.3, 1) if kind < 0.25 else 0.0,
+            coincidence=rng.uniform(0, 0.25) if kind > 0.5 else 0.0,
+            interpolated=rng.uniform(0.3, 1) if rng.random() < 0.2 else 0.0,
+            ripple=tuple(rng.normal(0, self.ripple, 3)) if rng.random() < 0.6 else (),
+            gain_error=_log(rng, (0.001, 0.01)) if rng.random() < 0.3 else 0.0,
+            hot_pixels=_log(rng, (1e-6, 3e-5)) if rng.random() < 0.15 else 0.0,
+        )
+
+    def _drift(self, rng: np.random.Generator) -> tuple[float, float]:
+        if rng.random() < 0.5:
+            return 0.0, 0.0
+        length, angle = _log(rng, self.drift_angstrom), rng.uniform(0, math.pi)
+        return length * math.sin(angle), length * math.cos(angle)
+
+    def _particles(self, rng: np.random.Generator, library: Sequence[ParticleModel], drawn: Field) -> list[Placed]:
+        if rng.random() < self.empty:
+            return []
+        kinds = 1 if rng.random() < 0.75 else int(rng.integers(2, 4))
+        contrast = _log(rng, self.contrast) * (-1 if rng.random() < self.inverted else 1)
+        coverage = _log(rng, self.coverage) / kinds
+        heights = _heights(rng, drawn.ice.thickness_angstrom)
+        placed = []
+        for choice in rng.choice(len(library), kinds, replace=False):
+            model = library[int(choice)]
+            side = drawn.shape[0] * drawn.pixel_size_angstrom
+            radius = float(np.sqrt(2 * np.mean(model.points_angstrom[:, 1:] ** 2) * 1.25)) + model.blob_width_angstrom
+            count = rng.poisson(coverage * side**2 / (math.pi * radius**2))
+            count = int(min(max(count, 1), MOST_PARTICLES, max(1, MOST_BLOBS // len(model.points_angstrom))))
+            centres = _centres(rng, count, drawn.shape, 2 * radius / drawn.pixel_size_angstrom)
+            placed.append(Placed(model, centres, _rotations(rng, model, count), heights(count), contrast))
+        return placed
+
+
+def _log(rng: np.random.Generator, limits: Range) -> float:
+    return float(np.exp(rng.uniform(np.log(limits[0]), np.log(limits[1]))))
+
+
+def _heights(rng: np.random.Generator, thickness_angstrom: float) -> Callable[[int], FloatArray]:
+    """Choose where in the ice particles lie: anywhere, at one surface, or at both."""
+    half, place = min(thickness_angstrom, 800.0) / 2, rng.random()
+
+    def draw(count: int) -> FloatArray:
+        if place < 0.5:
+            return rng.uniform(-half, half, count)
+        sides = np.ones(count) if place < 0.75 else rng.choice((-1.0, 1.0), count)
+        return sides * half + rng.normal(0, 20, count)
+
+    return draw
+
+
+def _centres(rng: np.random.Generator, count: int, shape: tuple[int, int], diameter_px: float) -> FloatArray:
+    """Scatter particles: anywhere, about a lattice (so that few touch), or in clumps."""
+    kind = rng.random()
+    if kind < 0.4:
+        return rng.uniform((0, 0), shape, (count, 2))
+    if kind < 0.8:
+        step = max(diameter_px * 1.05, math.sqrt(shape[0] * shape[1] / max(count, 1)) * 0.75)
+        rows, columns = (max(1, int(side / step)) for side in shape)
+        cells = rng.permutation(rows * columns)[:count]
+        corners = np.stack((cells // columns, cells % columns), axis=1) + 0.5
+        slack = max(0.0, 1 - diameter_px / step)
+        return (corners + rng.uniform(-0.5, 0.5, corners.shape) * slack) * (shape[0] / rows, shape[1] / columns)
+    clumps = rng.uniform((0, 0), shape, (max(1, count // int(rng.integers(3, 30))), 2))
+    return clumps[rng.integers(len(clumps), size=count)] + rng.normal(0, diameter_px * rng.uniform(1, 3), (count, 2))
+
+
+def _rotations(rng: np.random.Generator, model: ParticleModel, count: int) -> FloatArray:
+    """Turn particles: any way, or all nearly alike but for the plane; filaments lie nearly flat."""
+    flat = getattr(model, "kind", "") in ("filament", "membrane")
+    quaternions = rng.standard_normal((count, 4))
+    turned = rotation_matrices(quaternions)
+    if not flat and rng.random() > 0.15:
+        return turned
+    about_beam = rng.uniform(0, 2 * math.pi, count)
+    spread = np.column_stack((np.ones(count), rng.normal(0, 0.06, (count, 3))))
+    if flat:
+        # The long axis of a filament, z in its own frame, becomes x: a quarter turn about y.
+        base = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+        roll = np.column_stack((np.cos(about_beam), np.zeros((count, 2)), np.sin(about_beam)))
+    else:
+        base = rotation_matrices(rng.standard_normal((1, 4)))[0]
+        roll = np.column_stack((np.ones(count), np.zeros((count, 3))))
+    about_beam = rng.uniform(0, math.pi, count)
+    in_plane = np.column_stack((np.cos(about_beam), np.sin(about_beam), np.zeros((count, 2))))
+    return rotation_matrices(in_plane) @ rotation_matrices(spread) @ base @ rotation_matrices(roll)
+
+
+def rotation_matrices(quaternions: FloatArray) -> FloatArray:
+    """Turn quaternions ``(n, 4)`` of any length into rotations ``(n, 3, 3)`` of (z, y, x); their second part turns about z."""
+    w, z, y, x = (quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True)).T
+    return np.stack(
+        (
+            np.stack((1 - 2 * (y * y + x * x), 2 * (z * y + w * x), 2 * (z * x - w * y)), axis=-1),
+            np.stack((2 * (z * y - w * x), 1 - 2 * (z * z + x * x), 2 * (y * x + w * z)), axis=-1),
+            np.stack((2 * (z * x + w * y), 2 * (y * x - w * z), 1 - 2 * (z * z + y * y)), axis=-1),
+        ),
+        axis=-2,
+    )
