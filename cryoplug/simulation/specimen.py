@@ -31,13 +31,18 @@ class ParticleModel:
     """One kind of particle, centred, in its own frame."""
 
     name: str
-    """``sphere``, ``shell``, ``rod``, ``ring`` or ``cluster``; the name of a map."""
-    points_angstrom: FloatArray
+    """``sphere``, ``shell``, ``rod``, ``ring`` or ``cluster``; the name of a map or a structure; of a random molecule
+    its kind, symmetry and mass."""
+    points_angstrom: npt.NDArray[np.floating]
     """Centres of the blobs, ``(n, 3)`` in the order z, y, x."""
-    blob_volt_angstrom3: float | FloatArray
+    blob_volt_angstrom3: float | npt.NDArray[np.floating]
     """Integral of the potential of one blob over space: of each alike, or ``(n,)``."""
     blob_width_angstrom: float = BLOB_WIDTH_ANGSTROM
     """Standard deviation of a blob."""
+    kind: str = "shape"
+    """What sort of molecule it is: ``shape``, ``map``, ``model``, or a kind of `molecules.MoleculeDistribution`."""
+    mass_kda: float | None = None
+    """Molecular mass where it is known, kilodalton."""
 
     @property
     def radius_angstrom(self) -> float:
