@@ -58,7 +58,7 @@ class Numbers(click.ParamType):
 @click.option("--star", type=click.Path(path_type=Path), help="STAR file to write last; failed rows are left out.")
 @click.option(
     "--normalize",
-    type=click.Choice(["percentile", "zscore", "none"]),
+    type=click.Choice(["percentile", "zscore", "robust", "none"]),
     help="Instead of the checkpoint's own; none applies the bare network.",
 )
 @click.option(

@@ -41,7 +41,9 @@ from cryoplug.cli.progress import file_progress
     help="Half that is denoised and judged by the other; auto: both when equally noisy, else the less noisy one.",
 )
 @click.option(
-    "--normalize", type=click.Choice(["percentile", "zscore", "none"]), help="Instead of the checkpoint's own."
+    "--normalize",
+    type=click.Choice(["percentile", "zscore", "robust", "none"]),
+    help="Instead of the checkpoint's own.",
 )
 @click.option(
     "--angpix",

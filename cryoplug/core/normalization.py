@@ -14,7 +14,7 @@ from cryoplug.core.micrograph import ImageF32, MicrographSource, row_bands
 from cryoplug.core.statistics import PixelStatistics, RunningMoments, scan_pixels, stream_quantiles
 from cryoplug.errors import FormatError, PixelError, UsageError
 
-NormalizationKind = Literal["percentile", "zscore", "none"]
+NormalizationKind = Literal["percentile", "zscore", "robust", "none"]
 KINDS: tuple[str, ...] = get_args(NormalizationKind)
 
 PERCENTILE_FRACTION = 0.95
@@ -24,13 +24,19 @@ WINSOR_FRACTIONS = (0.001, 0.999)
 ZSCORE_LIMIT = 20.0
 """Deviations beyond this are clipped: a hot pixel of 45804 at sigma 610 was seen in a real micrograph."""
 
+ROBUST_FRACTIONS = (0.1587, 0.5, 0.8413)
+"""The middle one is the centre of `robust`; half the distance of the others is its scale: one deviation of plain noise."""
+ROBUST_LIMIT = 1e6
+"""Deviations beyond this are clipped, so that nothing becomes infinite; a network that needs less clips by itself."""
+
 
 @dataclass(frozen=True)
 class Normalization:
     """``clip((pixel - offset) / scale, clip_low, clip_high)``."""
 
     kind: NormalizationKind
-    """``percentile``: the founding recipe. ``zscore``: zero mean, unit deviation. ``none``: pixels as they are."""
+    """``percentile``: the founding recipe. ``zscore``: zero mean, unit deviation. ``robust``: the same by quantiles.
+    ``none``: pixels as they are."""
     offset: float = 0.0
     """Subtracted first, in grey values of the micrograph."""
     scale: float = 1.0
@@ -189,7 +195,10 @@ def fit_to(measured: Measured, kind: str) -> tuple[Normalization, PixelStatistic
 
     ``percentile`` divides by the 95th percentile of the positive pixels and clips to [0, 1], as the founding program
     does. ``zscore`` subtracts the mean and divides by the standard deviation, both of the pixels clipped to their 0.1 %
-    and 99.9 % quantiles, so that a hot pixel cannot ruin them, and clips to [-20, 20]. ``none`` changes nothing.
+    and 99.9 % quantiles, so that a hot pixel cannot ruin them, and clips to [-20, 20]. ``robust`` subtracts the median and
+    divides by half the distance between the quantiles 0.1587 and 0.8413, and clips nothing that a detector can count:
+    gold or thick ice over a tenth of the micrograph moves the first by 0.15 deviations of the rest and the second by a
+    quarter, however dark it is. ``none`` changes nothing.
 
     Parameters
     ----------
@@ -222,13 +231,30 @@ def fit_to(measured: Measured, kind: str) -> tuple[Normalization, PixelStatistic
             )
         (scale,) = measured.quantiles((PERCENTILE_FRACTION,), positive_only=True)
         return Normalization("percentile", scale=scale, clip_low=0.0, clip_high=1.0), statistics
+    if kind == "robust":
+        centre, scale = _by_quantiles(measured, statistics)
+        return Normalization("robust", centre, scale, -ROBUST_LIMIT, ROBUST_LIMIT), statistics
+    mean, std = _winsorized(measured, statistics)
+    return Normalization("zscore", mean, std, -ZSCORE_LIMIT, ZSCORE_LIMIT), statistics
+
+
+def _by_quantiles(measured: Measured, statistics: PixelStatistics) -> tuple[float, float]:
+    """Give centre and scale of `robust`."""
+    low, centre, high = measured.quantiles(ROBUST_FRACTIONS)
+    if high > low:
+        return centre, (high - low) / 2
+    # More than two thirds of the pixels are equal: only the rest tells a scale.
+    return _winsorized(measured, statistics)
+
+
+def _winsorized(measured: Measured, statistics: PixelStatistics) -> tuple[float, float]:
+    """Give mean and deviation without the farthest 0.2 % of the pixels."""
     low, high = measured.quantiles(WINSOR_FRACTIONS)
     mean, std = measured.clipped_moments(low, high)
     if not std > 0:
         # More than 99.8 % of the pixels are equal: only the rest carries anything, so it must count.
-        mean, std = statistics.mean, statistics.std
-    normalization = Normalization("zscore", offset=mean, scale=std, clip_low=-ZSCORE_LIMIT, clip_high=ZSCORE_LIMIT)
-    return normalization, statistics
+        return statistics.mean, statistics.std
+    return mean, std
 
 
 def check_usable(source: MicrographSource | Measured, statistics: PixelStatistics) -> None:

@@ -23,6 +23,7 @@ from cryoplug.inference.regrid import GridPlan, Regrid
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
+    from cryoplug.models.checkpoint import Checkpoint
 
 CLIPPED_WARNING = 0.2
 """Percentile normalization clips 5 % of an ordinary micrograph; beyond this the network sees little of it."""
@@ -164,12 +165,21 @@ def _count_clipped(rows: np.ndarray, normalization: Normalization) -> int:
 def remarks_on_scale(denoiser: Denoiser, plan: GridPlan, pixel_size_angstrom: float | None) -> Iterator[str]:
     """Say what the user should know about the pixel size of a micrograph and that of the training data."""
     yield from filter(None, [plan.remark])
-    known, trained = plan.regrid.angpix or pixel_size_angstrom, denoiser.checkpoint.pixel_size_angstrom
+    known = None if pixel_size_angstrom is None else plan.regrid.network_angstrom(pixel_size_angstrom)
+    known = known or plan.regrid.angpix
+    trained = _nearest_trained(denoiser.checkpoint, known)
     if known and trained and max(known / trained, trained / known) > OTHER_SCALE:
         yield (
             f"pixel size {known:g} A, but the checkpoint was trained at {trained:g} A: noise and particles look "
             "different to the network; use one trained near this pixel size"
         )
+
+
+def _nearest_trained(checkpoint: Checkpoint, known: float | None) -> float | None:
+    sizes = checkpoint.angpix_range
+    if sizes is None or known is None:
+        return checkpoint.pixel_size_angstrom
+    return min(max(known, sizes[0]), sizes[1])
 
 
 def warnings_about(

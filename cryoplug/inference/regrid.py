@@ -20,7 +20,10 @@ from cryoplug.core.micrograph import ImageF32
 from cryoplug.errors import InputError
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from cryoplug.inference.denoiser import Denoiser
+    from cryoplug.models.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,51 @@ class Regrid:
     """Part of the denoised image in the result, 0 to 1; the rest is the raw one."""
     merge_highres_angstrom: float | None = None
     """Raw Fourier terms beyond this resolution are put back, before `strength` counts; None: none."""
+    angpix_range: tuple[float, float] | None = None
+    """Pixel sizes in angstrom that the network knows, around `angpix`: a micrograph in it is seen as it is, a finer one is
+    cropped to `angpix`, a coarser one padded to the upper end. None: every micrograph is brought to `angpix`."""
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        angpix: float | None = None,
+        strength: float = 1.0,
+        merge_highres: float | None = None,
+    ) -> Self:
+        """Say what is done around the network of a checkpoint.
+
+        Parameters
+        ----------
+        checkpoint
+            Says by itself at which pixel sizes its network works, if it knows.
+        angpix
+            What the user wants instead: a pixel size in angstrom, or 0 for the micrograph's own; None: the checkpoint's.
+        strength, merge_highres
+            See the class.
+        """
+        if angpix is not None:
+            return cls(angpix or None, strength, merge_highres)
+        return cls(checkpoint.angpix, strength, merge_highres, checkpoint.angpix_range)
+
+    def network_angstrom(self, pixel_size_angstrom: float) -> float:
+        """Give the pixel size that the network sees of a micrograph with this one."""
+        if self.angpix is None:
+            return pixel_size_angstrom
+        if self.angpix_range is None or pixel_size_angstrom < self.angpix_range[0]:
+            return self.angpix
+        return min(pixel_size_angstrom, self.angpix_range[1])
+
+    @property
+    def shown_angpix(self) -> str:
+        """The pixel size that the network sees, for labels and records; ``none``: each micrograph's own."""
+        if self.angpix is None:
+            return "none"
+        if self.angpix_range is None:
+            return f"{self.angpix:.10g}"
+        low, high = self.angpix_range
+        return f"{self.angpix:.10g} ({low:.10g}-{high:.10g})"
 
     @property
     def does_nothing(self) -> bool:
@@ -73,7 +121,8 @@ class Regrid:
             )
         small = shape
         if self.angpix is not None and pixel_size_angstrom is not None:
-            small = cropped_shape(shape, pixel_size_angstrom=pixel_size_angstrom, target_angstrom=self.angpix)
+            target = self.network_angstrom(pixel_size_angstrom)
+            small = cropped_shape(shape, pixel_size_angstrom=pixel_size_angstrom, target_angstrom=target)
         return GridPlan(self, shape, small, pixel_size_angstrom)
 
 
@@ -98,7 +147,8 @@ class GridPlan:
     @property
     def remark(self) -> str:
         """What the user should know about this micrograph."""
-        size, target = self.pixel_size_angstrom, self.regrid.angpix
+        size = self.pixel_size_angstrom
+        target = None if size is None else self.regrid.network_angstrom(size)
         if size is None or target is None or size <= target * (1 + SAME_PIXEL_SIZE):
             return ""
         return (

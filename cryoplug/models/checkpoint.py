@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cryoplug.core.atomic import atomic_folder, storage_errors, write_text
+from cryoplug.core.normalization import KINDS
 from cryoplug.core.results import Finding, to_json
 from cryoplug.core.untrusted import parse_json, read_limited, shown
 from cryoplug.errors import FormatError, InputError, StorageError, UsageError
@@ -31,10 +33,12 @@ from cryoplug.models.registry import FOUNDING_MODELS, ModelSpec, model_spec
 from cryoplug.models.weight_files import read_bins, read_safetensors
 
 FORMAT_VERSION = 1
-NORMALIZATIONS = ("percentile", "zscore", "none")
+MOST_FLOAT16 = float(np.finfo(np.float16).max)
 MAX_JSON_BYTES = 1 << 20
 _OWN_FIELDS = {"format_version", "model", "config", "normalize", "pixel_size_angstrom", "weights_sha256"}
 _MAX_NAME = 100
+MAX_ANGSTROM = 1e6
+"""Longer lengths are no pixel sizes."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Checkpoint:
     config: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the network's factory."""
     normalize: str = "percentile"
-    """How images were normalised for training: ``percentile``, ``zscore`` or ``none``."""
+    """How images were normalised for training: one of `cryoplug.core.normalization.KINDS`."""
     pixel_size_angstrom: float | None = None
     """Sampling of the training data; None when it is not known."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -70,6 +74,15 @@ class Checkpoint:
     def angpix(self) -> float | None:
         """Pixel size that the training data were Fourier-cropped to, in angstrom; None when they were not."""
         return self.details.get("angpix")
+
+    @property
+    def angpix_range(self) -> tuple[float, float] | None:
+        """Smallest and largest pixel size of the training data in angstrom; None when `angpix` is the only one.
+
+        A micrograph in this range goes through the network as it is; see `cryoplug.inference.regrid`.
+        """
+        found = self.details.get("angpix_range")
+        return None if found is None else (float(found[0]), float(found[1]))
 
     @property
     def spec(self) -> ModelSpec:
@@ -110,7 +123,7 @@ def validate_checkpoint(path: Path | str) -> list[Finding]:
     return _examine(folder)[1]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, loss: float) -> None:
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, loss: float, *, dtype: str = "float32") -> None:
     """Write a checkpoint folder, read it back, compare bit for bit, and only then give it its name.
 
     Parameters
@@ -121,6 +134,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, loss: float) -> None:
         What to write.
     loss
         Goes into ``loss.txt`` as F12.8: the validation loss.
+    dtype
+        ``float32``, or ``float16`` for half the bytes; only weights that float16 holds exactly, see `rounded`.
 
     Raises
     ------
@@ -130,6 +145,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, loss: float) -> None:
     from safetensors.numpy import save
 
     weights = {name: np.ascontiguousarray(array, "<f4") for name, array in checkpoint.weights.items()}
+    stored = {name: array.astype(dtype) for name, array in weights.items()}
     record = {
         "format_version": FORMAT_VERSION,
         "model": checkpoint.model_id,
@@ -143,7 +159,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, loss: float) -> None:
         for name, _, _ in checkpoint.spec.layers:
             (partial / f"{name}_weights.bin").write_bytes(weights[f"{name}.weight"].tobytes())
             (partial / f"{name}_bias.bin").write_bytes(weights[f"{name}.bias"].tobytes())
-        (partial / SAFETENSORS_NAME).write_bytes(save(weights))
+        (partial / SAFETENSORS_NAME).write_bytes(save(stored))
         (partial / JSON_NAME).write_text(json.dumps(json.loads(to_json(record)), indent=1) + "\n")
         (partial / LOSS_NAME).write_text(f"{loss:12.8f}\n")
         written, findings = _examine(partial)
@@ -151,6 +167,23 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, loss: float) -> None:
         if written is None or written.sha256 != checkpoint.sha256 or errors:
             found = "; ".join(f"{item.field}: {item.message}" for item in findings) or "other weights"
             raise StorageError(f"{folder}: what was written reads back differently ({found}); check the disk")
+
+
+def rounded(checkpoint: Checkpoint) -> Checkpoint:
+    """Round all weights to what float16 holds, so that `save_checkpoint` can keep them in half the bytes.
+
+    Raises
+    ------
+    UsageError
+        A weight is beyond 65504, where float16 ends.
+    """
+    weights = {name: np.asarray(array, np.float32) for name, array in checkpoint.weights.items()}
+    largest = max((float(np.abs(array).max(initial=0)) for array in weights.values()), default=0.0)
+    if largest > MOST_FLOAT16:
+        raise UsageError(f"a weight is {largest:g} (allowed in float16: up to {MOST_FLOAT16:g}); keep them in float32")
+    return replace(
+        checkpoint, weights={name: array.astype(np.float16).astype(np.float32) for name, array in weights.items()}
+    )
 
 
 def add_details(folder: Path, **details: Any) -> None:
@@ -247,15 +280,30 @@ def _read_record(folder: Path, findings: list[Finding]) -> dict[str, Any]:
     if not isinstance(record.get("config", {}), dict):
         bad(f"config {shown(record.get('config'))} (allowed: an object); restore the folder")
         record["config"] = {}
-    if not isinstance(record.get("normalize"), str) or record["normalize"] not in NORMALIZATIONS:
-        bad(f"normalize {shown(record.get('normalize'))} (allowed: {', '.join(NORMALIZATIONS)}); restore the folder")
+    if not isinstance(record.get("normalize"), str) or record["normalize"] not in KINDS:
+        bad(f"normalize {shown(record.get('normalize'))} (allowed: {', '.join(KINDS)}); restore the folder")
     for name in ("pixel_size_angstrom", "angpix"):
         size = record.get(name)
         number = isinstance(size, (int, float)) and not isinstance(size, bool)
-        if size is not None and not (number and 0 < size < 1e6):
+        if size is not None and not (number and 0 < size < MAX_ANGSTROM):
             bad(f"{name} {shown(size)} (allowed: a positive number or null); restore the folder")
             record[name] = None
+    _check_range(record, bad)
     return record
+
+
+def _check_range(record: dict[str, Any], bad: Callable[[str], None]) -> None:
+    sizes = record.get("angpix_range")
+    if sizes is None:
+        return
+    numbers = isinstance(sizes, list) and all(type(size) in (int, float) for size in sizes) and len(sizes) == 2
+    angpix = record.get("angpix")
+    if not (numbers and angpix is not None and 0 < sizes[0] <= angpix <= sizes[1] < MAX_ANGSTROM):
+        bad(
+            f"angpix_range {shown(sizes)} with angpix {shown(angpix)} (allowed: two pixel sizes, the smaller one first, with "
+            "angpix between them); restore the folder"
+        )
+        record["angpix_range"] = None
 
 
 def _spec_of(folder: Path, record: dict[str, Any], findings: list[Finding]) -> ModelSpec | None:

@@ -17,7 +17,9 @@ from cryoplug.models.safetensors_header import TensorEntry, read_tensor_header
 
 MAX_WEIGHTS_BYTES = 4 << 30
 _SHOWN_PROBLEMS = 20
-_DTYPE_NAMES = {"F64": "float64", "F16": "float16", "BF16": "bfloat16"}
+_DTYPE_NAMES = {"F64": "float64", "BF16": "bfloat16"}
+_TAKEN = ("F32", "F16")
+"""float16 is widened on reading, so that the hash, which is of float32 values, does not depend on the file."""
 
 
 def read_bins(folder: Path, spec: ModelSpec, findings: list[Finding]) -> dict[str, np.ndarray]:
@@ -98,9 +100,9 @@ def read_safetensors(folder: Path, spec: ModelSpec, findings: list[Finding]) -> 
 def _entry_problems(entries: dict[str, TensorEntry], spec: ModelSpec) -> list[str]:
     shapes = spec.weight_shapes()
     problems = [
-        f"{shown(name)[1:-1]} is {_DTYPE_NAMES.get(entry.dtype, entry.dtype)} (allowed: float32); restore it"
+        f"{shown(name)[1:-1]} is {_DTYPE_NAMES.get(entry.dtype, entry.dtype)} (allowed: float32, float16); restore it"
         for name, entry in sorted(entries.items())
-        if entry.dtype != "F32"
+        if entry.dtype not in _TAKEN
     ]
     problems += [f"{name} is missing; {spec.id} needs it" for name in sorted(set(shapes) - set(entries))]
     if shapes:

@@ -99,7 +99,7 @@ class _Run:
             checkpoint.sha256,
             request.normalize or checkpoint.normalize,
             request.dtype,
-            angpix=_shown(self.regrid.angpix),
+            angpix=self.regrid.shown_angpix,
             strength=_shown(self.regrid.strength),
             merge_highres=_shown(self.regrid.merge_highres_angstrom),
             precision=request.precision,

@@ -136,5 +136,4 @@ class DenoiseRequest:
 
     def regrid(self, checkpoint: Checkpoint) -> Regrid:
         """Say what is done around the network of a checkpoint."""
-        angpix = checkpoint.angpix if self.angpix is None else self.angpix
-        return Regrid(angpix or None, self.strength, self.merge_highres)
+        return Regrid.of(checkpoint, angpix=self.angpix, strength=self.strength, merge_highres=self.merge_highres)

@@ -129,7 +129,7 @@ def _measurer(request: EvaluateRequest, about: dict[str, Any], note: Note) -> Me
     from cryoplug.inference.regrid import Regrid
     from cryoplug.workflows.evaluate_measure import AppliedCheckpoint
 
-    regrid = Regrid((checkpoint.angpix if request.angpix is None else request.angpix) or None)
+    regrid = Regrid.of(checkpoint, angpix=request.angpix)
     denoiser = Denoiser(
         checkpoint,
         device=request.device,

@@ -97,7 +97,7 @@ def test_percentile_without_a_positive_pixel_says_what_else_to_use() -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"kind": "minmax"}, "kind is 'minmax'; allowed: percentile, zscore, none"),
+        ({"kind": "minmax"}, "kind is 'minmax'; allowed: percentile, zscore, robust, none"),
         ({"kind": "zscore", "scale": 0.0}, "scale is 0.0"),
         ({"kind": "zscore", "scale": float("nan")}, "scale is nan"),
         ({"kind": "zscore", "offset": "3"}, "offset is '3'; allowed: a number"),
@@ -115,7 +115,7 @@ def test_a_damaged_record_is_refused_by_field(record: dict, message: str) -> Non
 
 
 def test_an_unknown_kind_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="'minmax'; allowed: percentile, zscore, none"):
+    with pytest.raises(UsageError, match="'minmax'; allowed: percentile, zscore, robust, none"):
         fit_normalization(ArrayMicrograph(image()), "minmax")
 
 
@@ -126,3 +126,48 @@ def test_clipped_fraction_counts_what_apply_clips() -> None:
     expected = np.mean((pixels < 0) | (pixels > np.float32(normalization.scale)))
     assert clipped_fraction(source, normalization) == pytest.approx(expected, abs=2e-4)
     assert clipped_fraction(source, Normalization("none")) == 0
+
+
+def test_robust_takes_median_and_half_the_distance_of_one_deviation_on_both_sides() -> None:
+    pixels = image()
+    low, centre, high = np.quantile(pixels, (0.1587, 0.5, 0.8413))
+    found = fit_normalization(ArrayMicrograph(pixels), "robust")
+    assert found.offset == pytest.approx(centre, rel=1e-6)
+    assert found.scale == pytest.approx((high - low) / 2, rel=1e-6)
+    assert found.scale == pytest.approx(pixels.std(), rel=0.03)
+
+
+@pytest.mark.parametrize("value", [1e4, -1e4, 1e30])
+def test_a_hundred_hot_or_dead_pixels_do_not_move_robust_and_stay_what_they_are(value: float) -> None:
+    pixels = np.random.default_rng(0).normal(5, 3, (400, 400)).astype(np.float32)
+    hot = pixels.copy()
+    hot.ravel()[:: hot.size // 100] = value
+    clean, dirty = (fit_normalization(ArrayMicrograph(one), "robust") for one in (pixels, hot))
+    assert dirty.scale == pytest.approx(clean.scale, rel=0.003)
+    assert dirty.offset == pytest.approx(clean.offset, abs=0.003 * clean.scale)
+    seen = dirty.apply(hot)
+    assert np.isfinite(seen).all()
+    if abs(value) < 1e5:
+        np.testing.assert_allclose(dirty.invert(seen), hot, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("depth", [3.0, 30.0, 3000.0])
+def test_ice_or_gold_over_a_tenth_moves_robust_by_a_bounded_part_however_dark_it_is(depth: float) -> None:
+    pixels = np.random.default_rng(0).normal(0, 1, (400, 400)).astype(np.float32)
+    dark = pixels.copy()
+    dark[:40] -= depth
+    robust, zscore = (fit_normalization(ArrayMicrograph(dark), kind) for kind in ("robust", "zscore"))
+    assert abs(robust.offset) < 0.16
+    assert 0.97 < robust.scale < 1.26
+    if depth > 5:
+        assert zscore.scale > 0.25 * depth, "which is why it is not enough"
+
+
+def test_robust_of_an_image_that_is_mostly_one_value_still_scales() -> None:
+    pixels = np.zeros((100, 100), np.float32)
+    pixels[:, :25] = image()[:100, :25]
+    found = fit_normalization(ArrayMicrograph(pixels), "robust")
+    assert 0.5 * pixels.std() < found.scale < 2 * pixels.std()
+    one = np.zeros((100, 100), np.float32)
+    one[3, 3] = 1
+    assert fit_normalization(ArrayMicrograph(one), "robust").scale == pytest.approx(one.std(), rel=1e-5)

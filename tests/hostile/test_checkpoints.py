@@ -101,7 +101,7 @@ BIAS = "conv1.bias"
         (tensors(b"[]"), "an object"),
         (tensors(b'{"a":NaN}'), "NaN is not a number"),
         (tensors(b"[" + b"[]," * 300_000 + b"[]]"), "an object"),
-        (tensors({BIAS: {**entry(0, 32), "dtype": "F16"}}, 32), "float16 (allowed: float32)"),
+        (tensors({BIAS: {**entry(0, 32), "dtype": "BF16"}}, 32), "bfloat16 (allowed: float32, float16)"),
         (tensors({BIAS: {**entry(0, 64), "dtype": "PICKLE"}}), "has the type 'PICKLE'"),
         (b"\x80\x04\x95" + bytes(100), "a pickle"),
         (b"PK\x03\x04" + bytes(100), "a pickle"),

@@ -33,6 +33,9 @@ REGRIDS = [
     Regrid(None, 0.0),
     Regrid(None, 1.0, 7.0),
     Regrid(3.1, 0.6, 9.0),
+    Regrid(2.6, angpix_range=(2.0, 5.0)),
+    Regrid(1.4, 0.5, angpix_range=(1.0, 2.0)),
+    Regrid(0.9, angpix_range=(0.5, 1.1)),
 ]
 
 

@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cryoplug.errors import FormatError, MissingInputError, StorageError
+from cryoplug.errors import FormatError, MissingInputError, StorageError, UsageError
 from cryoplug.models import checkpoint as module
-from cryoplug.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, validate_checkpoint
-from cryoplug.models.registry import CRYO_CNN, RESIDUAL_CNN, ModelSpec
+from cryoplug.models.checkpoint import Checkpoint, load_checkpoint, rounded, save_checkpoint, validate_checkpoint
+from cryoplug.models.registry import CRYO_CNN, RESIDUAL_CNN, UNET, ModelSpec
+
+UNET_CONFIG = {"depth": 1, "width": 4, "outputs": 2}
+UNET_SPEC = UNET.configured(UNET_CONFIG)
 
 
 def a_checkpoint(spec: ModelSpec = CRYO_CNN, seed: int = 0) -> Checkpoint:
@@ -103,7 +106,7 @@ def test_every_problem_is_listed(tmp_path: Path) -> None:
         "conv1_bias.bin: missing",
         "conv2_weights.bin: 100 bytes, but 16x16x3x3 float32 of cryo_cnn are 9216 bytes",
         "conv3.bias: 1 of 1 weights are NaN",
-        "normalize 'minmax' (allowed: percentile, zscore, none)",
+        "normalize 'minmax' (allowed: percentile, zscore, robust, none)",
         "pixel_size_angstrom -1",
     ):
         assert part in str(raised.value)
@@ -160,4 +163,44 @@ def test_a_safetensors_of_another_shape_or_type_is_refused(tmp_path: Path) -> No
     (folder / "model.safetensors").write_bytes(save(wrong))
     found = " ".join(item.message for item in validate_checkpoint(folder))
     assert "conv1.weight is 16x1x5x5, cryo_cnn needs 16x1x3x3" in found
-    assert "conv1.bias is float64 (allowed: float32)" in found
+    assert "conv1.bias is float64 (allowed: float32, float16)" in found
+
+
+def test_half_the_bytes_hold_the_same_weights_and_the_same_hash(tmp_path: Path) -> None:
+    saved = rounded(dataclasses.replace(a_checkpoint(UNET_SPEC), model_id="unet", config=UNET_CONFIG))
+    for dtype in ("float32", "float16"):
+        save_checkpoint(tmp_path / dtype / "epoch_0001", saved, 1.0, dtype=dtype)
+    full, half = (load_checkpoint(tmp_path / dtype) for dtype in ("float32", "float16"))
+    assert full.sha256 == half.sha256 == saved.sha256
+    assert all(array.dtype == np.float32 for array in half.weights.values())
+    sizes = [(tmp_path / dtype / "epoch_0001" / "model.safetensors").stat().st_size for dtype in ("float32", "float16")]
+    count = sum(array.size for array in saved.weights.values())
+    assert sizes[0] - sizes[1] == pytest.approx(2 * count, abs=600), "but for the text of the header"
+
+
+def test_weights_that_float16_would_round_are_not_kept_in_it(tmp_path: Path) -> None:
+    exact = dataclasses.replace(a_checkpoint(UNET_SPEC), model_id="unet", config=UNET_CONFIG)
+    with pytest.raises(StorageError, match="reads back differently"):
+        save_checkpoint(tmp_path / "epoch_0001", exact, 1.0, dtype="float16")
+    large = dataclasses.replace(exact, weights={"output.bias": np.array([7e4], "f4")})
+    with pytest.raises(UsageError, match=r"a weight is 70000 .allowed in float16: up to 65504"):
+        rounded(large)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[2.0], [5.0, 2.0], [2.7, 5.0], [1.0, 2.0], "2-5", [0, 5], [2.0, float("1e9")], [True, 5], {"low": 2}]
+)
+def test_a_range_of_pixel_sizes_that_makes_no_sense_is_refused(tmp_path: Path, sizes: object) -> None:
+    details = {"angpix": 2.6, "angpix_range": [2.0, 5.0]}
+    save_checkpoint(tmp_path / "epoch_0001", dataclasses.replace(a_checkpoint(), details=details), 1.0)
+    assert load_checkpoint(tmp_path).angpix_range == (2.0, 5.0)
+    path = tmp_path / "epoch_0001" / "checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "angpix_range": sizes}))
+    with pytest.raises(FormatError, match=r"angpix_range .* with angpix 2.6 .allowed: two pixel sizes"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_range_without_its_angpix_is_refused(tmp_path: Path) -> None:
+    saved = dataclasses.replace(a_checkpoint(), details={"angpix_range": [2.0, 5.0]})
+    with pytest.raises(StorageError, match="angpix_range"):
+        save_checkpoint(tmp_path / "epoch_0001", saved, 1.0)

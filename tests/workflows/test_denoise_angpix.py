@@ -39,12 +39,12 @@ def checkpoint(name: str, **details: Any) -> Path:
     return path
 
 
-def identity_checkpoint(angpix: float) -> Path:
+def identity_checkpoint(angpix: float, **details: Any) -> Path:
     """A network that changes nothing: what comes out shows what is done around it."""
     config = {"depth": 1, "width": 2}
     weights = {key: tensor.numpy() for key, tensor in UNET.build(config=config).state_dict().items()}
     path = Path("identity") / "epoch_0001"
-    save_checkpoint(path, Checkpoint("unet", weights, config, "zscore", angpix, {"angpix": angpix}), 0.5)
+    save_checkpoint(path, Checkpoint("unet", weights, config, "zscore", angpix, {"angpix": angpix, **details}), 0.5)
     return path
 
 
@@ -234,3 +234,42 @@ def test_orientations_are_asked_for_written_down_and_told_apart(here: Path) -> N
     assert go(path, source, tta="off").files[0].status == "failed", "made in another way"
     assert go(path, source, tta="off", overwrite=True).files[0].status == "done"
     assert np.abs(mrcfile.read("out/m.mrc") - averaged).max() > 1e-3 * np.ptp(averaged)
+
+
+def test_a_range_of_pixel_sizes_is_seen_as_it_is_and_what_lies_beyond_is_brought_to_it() -> None:
+    path = identity_checkpoint(2.6, angpix_range=[2.0, 5.0])
+    sizes = {
+        0.4: (19, 28),
+        1.3: (60, 90),
+        1.9: (88, 132),
+        2.0: SHAPE,
+        2.6: SHAPE,
+        4.0: SHAPE,
+        5.0: SHAPE,
+        6.0: (145, 216),
+    }
+    names = [write(pixels(i), f"m{i}.mrc", size) for i, size in enumerate(sizes)]
+    result = go(path, *names)
+    assert [item.status for item in result.files] == ["done"] * len(sizes)
+    for i, small in enumerate(sizes.values()):
+        close(mrcfile.read(f"out/m{i}.mrc"), resample_image(resample_image(pixels(i), small), SHAPE))
+    assert [bool(item.message) for item in result.files] == [False] * 7 + [True]
+    assert "pixel size 6 A, coarser than the 5 A" in result.files[7].message
+    with mrcfile.open("out/m0.mrc") as mrc:
+        assert str(mrc.get_labels()[-1]).endswith(" 2.6A/px")
+
+
+def test_the_commands_pixel_size_beats_the_range_and_is_told_when_the_network_does_not_know_it() -> None:
+    path = identity_checkpoint(2.6, angpix_range=[2.0, 5.0])
+    result = go(path, write(pixels(), "m.mrc", 3.0), angpix=12.0)
+    close(mrcfile.read("out/m.mrc"), resample_image(resample_image(pixels(), (30, 45)), SHAPE))
+    assert "pixel size 12 A, but the checkpoint was trained at 5 A" in result.files[0].message
+    again = go(path, "m.mrc", overwrite=True)
+    assert not again.files[0].message
+    assert "was made with angpix 2.6 (2-5), now 12" in go(path, "m.mrc", angpix=12.0).files[0].message
+
+
+def test_a_range_needs_a_pixel_size() -> None:
+    path = identity_checkpoint(2.6, angpix_range=[2.0, 5.0])
+    result = go(path, write(pixels(), "a.mrc", None))
+    assert "its pixel size is not known, and the network works at 2.6 angstrom" in result.files[0].message
