@@ -19,15 +19,24 @@ _BEYOND_DOUBT = 10.0
 _NO_TRACE = 3.0
 _FILTER_SPREAD = 1.3
 """`_without_neighbours` makes white noise alike next to each other, which widens the spread of a correlation so much."""
+_CLOCKWISE = "rotated by 90 degrees clockwise (first row on top)"
+_ANTICLOCKWISE = "rotated by 90 degrees anticlockwise (first row on top)"
 _TURNS = (
     ("turned upside down", lambda image: image[::-1]),
     ("mirrored left to right", lambda image: image[:, ::-1]),
     ("rotated by 180 degrees", lambda image: image[::-1, ::-1]),
     ("transposed", lambda image: image.T),
-    ("rotated by 90 degrees clockwise (row 0 on top)", lambda image: image[::-1].T),
-    ("rotated by 90 degrees anticlockwise (row 0 on top)", lambda image: image.T[::-1]),
     ("rotated by 180 degrees and transposed", lambda image: image[::-1, ::-1].T),
+    (_CLOCKWISE, lambda image: image[::-1].T),
+    (_ANTICLOCKWISE, lambda image: image.T[::-1]),
 )
+_IN_THE_FILE = {
+    "transposed": "rotated by 180 degrees and transposed",
+    "rotated by 180 degrees and transposed": "transposed",
+    _CLOCKWISE: _ANTICLOCKWISE,
+    _ANTICLOCKWISE: _CLOCKWISE,
+}
+"""How a file is to be turned whose rows are in the opposite order; other turns are called alike."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +189,9 @@ def centre_window(shape: tuple[int, int], side: int = 1024) -> tuple[slice, slic
     return slice(starts[0], shape[0] - starts[0]), slice(starts[1], shape[1] - starts[1])
 
 
-def gain_complaint(raw: ImageF32, gain: Gain, *, may_transpose: bool) -> str:
+def gain_complaint(
+    raw: ImageF32, gain: Gain, *, may_transpose: bool, stored_upside_down: bool = False, is_eer: bool = False
+) -> str:
     """Say what is wrong when a gain reference does not fit the raw frames that it is meant for; else give an empty text.
 
     Raw frames carry the pattern 1 / gain. A reference that is turned, mirrored or inverted does not take it away but
@@ -196,6 +207,10 @@ def gain_complaint(raw: ImageF32, gain: Gain, *, may_transpose: bool) -> str:
         The same window of the reference.
     may_transpose
         Whether whole frames are square.
+    stored_upside_down
+        Whether the first row of the gain's file is the last one here: what is said of turning is said of the file.
+    is_eer
+        Whether the file's name says if it is multiplied (``.gain``) or divided by.
     """
     if gain.factor is None:
         return ""
@@ -204,13 +219,17 @@ def gain_complaint(raw: ImageF32, gain: Gain, *, may_transpose: bool) -> str:
     filtered = _without_neighbours(raw)
     fits = _fit(filtered, pattern, good)
     if fits <= -_BEYOND_DOUBT:
+        advice = "for EER movies a .gain file is multiplied, any other one divided by: name it so, or give 1 / gain"
         return (
-            f"it is to be divided by, not multiplied (its inverse fits by {-fits:.0f} standard errors); "
+            f"it is applied the wrong way round: its inverse fits by {-fits:.0f} standard errors; {advice}"
+            if is_eer
+            else f"it is to be divided by, not multiplied (its inverse fits by {-fits:.0f} standard errors); "
             "give 1 / gain, which is RELION's convention"
         )
     turns = _TURNS if may_transpose and raw.shape[0] == raw.shape[1] else _TURNS[:3]
     best, name = max((_fit(filtered, turn(pattern), turn(good)), name) for name, turn in turns)
     if best >= fits + _BEYOND_DOUBT:
+        name = _IN_THE_FILE.get(name, name) if stored_upside_down else name
         return (
             f"it fits the frames less as it is ({fits:.1f} standard errors) than {name} ({best:.0f}); "
             "turn the file so and give that one"

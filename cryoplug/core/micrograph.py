@@ -26,8 +26,9 @@ the processor's cache: statistics of 4096x4096 take 30 ms, and 47 in bands of 4 
 class MicrographSource(abc.ABC):
     """An opened micrograph; every file format gives one.
 
-    Rows are read on demand, so that a micrograph of any size passes through bounded memory. Use it from one thread at a
-    time, and as a context manager.
+    Row 0 is the first row that an MRC file of the micrograph has: RELION, IMOD and EMAN2 agree on that order. A reader of
+    a format that begins with the upper row (TIFF, DM) turns the image. Rows are read on demand, so that a micrograph of
+    any size passes through bounded memory. Use it from one thread at a time, and as a context manager.
     """
 
     path: Path
@@ -164,7 +165,7 @@ class MovieSource(abc.ABC):
         Returns
         -------
         ImageF32
-            New array of `frame_shape`, rows in the order of the file.
+            New array of `frame_shape`, rows in the order of an MRC file.
 
         Raises
         ------

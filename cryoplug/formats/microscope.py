@@ -1,6 +1,8 @@
 """Files of microscope software, DigitalMicrograph (DM3, DM4) and TIA (SER), through ncempy.
 
-``pip install 'cryoplug[dm]'`` brings ncempy. Rows stay in the order in which ncempy gives them.
+``pip install 'cryoplug[dm]'`` brings ncempy. The first row of a DM file is the upper one, so the rows are turned to the order
+of an MRC, as IMOD (dm2mrc) and EMAN2 turn them. TIA stores the lowest row first, as an MRC has it; EMAN2 keeps that
+order, ncempy turns it, and here it is turned back.
 """
 
 from __future__ import annotations
@@ -123,7 +125,7 @@ class DmMovie(MovieSource):
         """Read one image of the series."""
         self.check_frame(index)
         with _decoding(self.path):
-            return np.array(self._file.getSlice(0, index)["data"], dtype=np.float32, order="C")
+            return np.array(self._file.getSlice(0, index)["data"][::-1], dtype=np.float32, order="C")
 
     def close(self) -> None:
         """Close the file."""
@@ -175,7 +177,7 @@ class SerMovie(MovieSource):
         """Read one image of the series."""
         self.check_frame(index)
         with _decoding(self.path):
-            pixels = np.array(self._dataset(index)[0], dtype=np.float32, order="C")
+            pixels = np.array(self._dataset(index)[0][::-1], dtype=np.float32, order="C")
         if pixels.shape != self.frame_shape:
             raise FormatError(
                 f"{self.path}: image {index + 1} has {pixels.shape}, the first {self.frame_shape}; export them one by one"

@@ -1,4 +1,7 @@
-"""TIFF images and movies, and EER movies, through tifffile; rows stay in the order of the file, from the top.
+"""TIFF images and movies, and EER movies, through tifffile.
+
+The first row of a TIFF is the upper one, that of an MRC the lower one: RELION, IMOD, EMAN2 and MotionCor2 turn a TIFF
+when they read it, and so does this reader. The rows of an EER movie are in the order of an MRC's, and stay.
 
 LZW, deflate with a predictor, and EER need imagecodecs, which ``pip install 'cryoplug[movies]'`` brings.
 """
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tifffile
 
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource, only_frame
@@ -44,6 +48,13 @@ _ESCAPED = re.compile(r"\\u([0-9A-Fa-f]{4})")
 _PLAUSIBLE_ANGSTROM = (0.05, 1000.0)
 """Beyond these, a resolution is that of a screen or printer (72 dots an inch are 3.5 million angstrom)."""
 _EER_PIXEL = re.compile(rb'name="sensorPixelSize\.width"[^>]*unit="m"[^>]*>\s*([0-9.eE+-]+)\s*<')
+_TWO_COUNTS_IN_A_BYTE = frozenset(
+    {(7420, 3838), (3838, 7420), (7676, 3710), (3710, 7676), (8184, 5760), (5760, 8184), (11520, 4092), (4092, 11520)}
+)
+"""Shapes ``(y, x)`` of bytes that hold super-resolution frames of a K2 (7676 x 7420) or K3 (11520 x 8184), either way up,
+as SerialEM packs them: no tag says so. IMOD and RELION tell them by the size alone, as here."""
+_ROWS_FROM_THE_TOP = 1
+_ORIENTATION = "Orientation"
 _DECODING_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -81,6 +92,14 @@ def validate_tiff(path: Path) -> list[Finding]:
     return validate_by_reading(path, TiffMovie)
 
 
+def two_counts(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Take two 4-bit counts out of each byte, the low one first: ``(y, x)`` becomes ``(y, 2 x)``."""
+    counts = np.empty((packed.shape[0], 2 * packed.shape[1]), np.uint8)
+    np.bitwise_and(packed, 0x0F, out=counts[:, 0::2])
+    np.right_shift(packed, 4, out=counts[:, 1::2])
+    return counts
+
+
 class TiffMovie(MovieSource):
     """An opened TIFF or EER file; every page of the largest one's shape is a frame.
 
@@ -105,7 +124,9 @@ class TiffMovie(MovieSource):
                 self._pages, self.warnings = self._frames(self._file)
                 first = self._pages[0]
                 self.frame_count = len(self._pages)
-                self.frame_shape = (int(first.shape[0]), int(first.shape[1]))
+                self._packed = _holds_two_counts(first)
+                self._from_the_top = int(first.compression) not in _EER_COMPRESSIONS
+                self.frame_shape = (int(first.shape[0]), int(first.shape[1]) * (2 if self._packed else 1))
                 self.dtype = np.dtype(first.dtype)
                 self.pixel_size_angstrom = _pixel_size(self._file, first)
         except BaseException:
@@ -116,7 +137,10 @@ class TiffMovie(MovieSource):
         """Decode one page."""
         self.check_frame(index)
         with self._decoding():
-            return np.array(self._pages[index].asarray(), dtype=np.float32, order="C")
+            pixels = self._pages[index].asarray()
+            if self._packed:
+                pixels = two_counts(pixels.view(np.uint8))
+            return np.array(pixels[::-1] if self._from_the_top else pixels, dtype=np.float32, order="C")
 
     def close(self) -> None:
         """Close the file."""
@@ -149,6 +173,12 @@ class TiffMovie(MovieSource):
             remarks.append(f"{count} of {len(pages)} images have another size or type, and are left out")
         if int(first.photometric) == 0:
             remarks.append("the tags say that 0 is white; grey values are taken as they are stored")
+        turn = first.tags.get(_ORIENTATION)
+        if turn is not None and turn.value != _ROWS_FROM_THE_TOP:
+            remarks.append(
+                f"the tag Orientation is {int(turn.value)}: RELION, IMOD and EMAN2 pass it over, and so does cryoplug: the "
+                "first row that is stored is the upper one"
+            )
         return frames, tuple(remarks)
 
     def _check_page(self, page: Any) -> None:
@@ -190,6 +220,12 @@ class TiffMovie(MovieSource):
                 raise FormatError(
                     f"{self.path}: a TIFF file that cannot be decoded ({what}); export it again"
                 ) from error
+
+
+def _holds_two_counts(page: Any) -> bool:
+    """Tell whether a page is a super-resolution frame in SerialEM's packing."""
+    is_byte = np.dtype(page.dtype).itemsize == 1 and int(page.bitspersample) == 8
+    return is_byte and int(page.compression) not in _EER_COMPRESSIONS and page.shape in _TWO_COUNTS_IN_A_BYTE
 
 
 def _pixel_size(file: tifffile.TiffFile, page: Any) -> float | None:

@@ -22,7 +22,7 @@ GAIN_FIELD = "rlnMicrographGainName"
 
 @dataclass(frozen=True)
 class Motion:
-    """What the motion STAR file of one movie says, in RELION's frame: row 0 is the lowest one of a TIFF."""
+    """What the motion STAR file of one movie says; rows as every reader gives them: row 0 is the lowest one of a TIFF."""
 
     path: Path
     """The STAR file."""

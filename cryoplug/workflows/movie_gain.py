@@ -1,8 +1,8 @@
-"""Gain reference and defects of a run, fitted to each movie: which row is the first, and how large a frame is.
+"""Gain reference and defects of a run, fitted to each movie: multiply or divide, which row is first, how large it is.
 
-RELION turns every TIFF upside down when it reads it, so that its rows run as in MRC files; gain references, defect lists,
-shifts and hot pixels are meant for frames so turned. Here frames stay as they are stored, and the others are turned.
-Counting cameras' EER movies and their ``.gain`` files (TIFF) are not turned, in RELION neither.
+Every reader gives rows in the order of an MRC file, as RELION reads them; gain references, maps and lists of defects,
+shifts and hot pixels are meant for frames in that order. One file is no picture but part of a movie: the ``.gain`` file
+(a TIFF) of an EER movie has its rows in the order of that movie, which is never turned, in RELION neither.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from pathlib import Path
 import numpy as np
 
 from cryoplug.core.gain import DefectRepair, Gain, check_defects, check_gain, parse_defects
-from cryoplug.core.micrograph import ImageF32
+from cryoplug.core.micrograph import ImageF32, MicrographSource
 from cryoplug.errors import FormatError, ShapeError
 from cryoplug.formats import registry
 from cryoplug.formats.opening import read_errors
 from cryoplug.workflows.motion import Motion
 
 _FROM_THE_TOP = frozenset({"tiff", "dm"})
+"""Formats whose first row is the upper one; their readers turn it."""
 _EER = "eer"
+_GAIN_SUFFIX = ".gain"
 _MAX_LIST_BYTES = 16 << 20
 
 
 class MovieFormat:
-    """How the frames of a movie lie.
+    """What a gain reference must fit.
 
     Parameters
     ----------
@@ -35,18 +37,15 @@ class MovieFormat:
     """
 
     def __init__(self, path: Path, shape: tuple[int, int]) -> None:
-        kind = registry.format_of(path).id
         self.path = path
         self.shape = shape
-        self.from_the_top = kind in _FROM_THE_TOP
-        """Whether RELION would turn it upside down."""
-        self.is_eer = kind == _EER
+        self.is_eer = registry.format_of(path).id == _EER
         """Whether frames are single counts, of which many make one frame of RELION's."""
 
     @property
-    def key(self) -> tuple[tuple[int, int], bool, bool]:
+    def key(self) -> tuple[tuple[int, int], bool]:
         """Equal for movies that need the same gain."""
-        return self.shape, self.from_the_top, self.is_eer
+        return self.shape, self.is_eer
 
 
 class RunGain:
@@ -72,7 +71,7 @@ class RunGain:
         # What cannot be opened is noticed now, not after the first movie was read; pixels are read when they are fitted.
         for path in (gain, defects if self._text is None else None):
             if path is not None:
-                registry.open_micrograph(path).close()
+                _open_image(path).close()
         self._fitted: tuple[tuple[object, ...], Gain, DefectRepair | None] | None = None
 
     def fit(self, movie: MovieFormat, motion: Motion | None) -> tuple[Gain, DefectRepair | None]:
@@ -102,24 +101,30 @@ class RunGain:
             return gain, repair
         bad = np.zeros(movie.shape, bool) if gain.defects is None else gain.defects.copy()
         y, x = np.array(motion.hot_pixels).T
-        bad[movie.shape[0] - 1 - y if movie.from_the_top else y, x] = True
+        bad[y, x] = True
         return Gain(gain.factor, bad), DefectRepair(bad)
 
-    def turned(self, movie: MovieFormat) -> bool:
-        """Tell whether the gain reference is turned upside down for this movie."""
-        return self.gain_path is not None and _lies_from_the_top(self.gain_path) != movie.from_the_top
+    def is_stored_upside_down(self, movie: MovieFormat) -> bool:
+        """Tell whether the first row of the gain file is the last one of what `fit` gives."""
+        if self.gain_path is None or registry.format_of(self.gain_path).id not in _FROM_THE_TOP:
+            return False
+        return not self._belongs_to_eer(movie)
+
+    def _belongs_to_eer(self, movie: MovieFormat) -> bool:
+        return movie.is_eer and self.gain_path is not None and self.gain_path.suffix.lower() == _GAIN_SUFFIX
 
     def _gain(self, movie: MovieFormat) -> Gain:
         if self.gain_path is None:
             return Gain(None, None)
         pixels = _read_image(self.gain_path)
-        pixels = pixels[::-1] if self.turned(movie) else pixels
+        if self._belongs_to_eer(movie) and registry.format_of(self.gain_path).id in _FROM_THE_TOP:
+            pixels = pixels[::-1]  # back to the order of the file
         if movie.is_eer:
             pixels = _fitted_to_eer(pixels, movie.shape)
         if pixels.shape != movie.shape:
             raise ShapeError(_wrong_shape(self.gain_path, "gain reference", pixels.shape, movie))
         gain = check_gain(np.ascontiguousarray(pixels), self.gain_path)
-        if movie.is_eer and self.gain_path.suffix.lower() != ".gain" and gain.factor is not None:
+        if movie.is_eer and not self._belongs_to_eer(movie) and gain.factor is not None:
             mean = gain.factor.mean(dtype=np.float64)
             np.divide(np.float32(mean), gain.factor, out=gain.factor, where=gain.factor > 0)
         return gain
@@ -129,10 +134,8 @@ class RunGain:
             return None
         if self._text is not None:
             mask = parse_defects(self._text, self._defects_path, movie.shape)
-            mask = mask[::-1] if movie.from_the_top else mask
         else:
             mask = _read_image(self._defects_path) != 0
-            mask = mask[::-1] if _lies_from_the_top(self._defects_path) != movie.from_the_top else mask
             if mask.shape != movie.shape:
                 raise ShapeError(_wrong_shape(self._defects_path, "map of defects", mask.shape, movie))
         check_defects(mask, self._defects_path)
@@ -163,12 +166,13 @@ def _fitted_to_eer(pixels: ImageF32, shape: tuple[int, int]) -> ImageF32:
     return pixels
 
 
-def _lies_from_the_top(path: Path) -> bool:
-    return path.suffix.lower() != ".gain" and registry.format_of(path).id in _FROM_THE_TOP
+def _open_image(path: Path) -> MicrographSource:
+    # Of a .gain file of several images RELION takes the first one.
+    return registry.open_micrograph(path, section=1 if path.suffix.lower() == _GAIN_SUFFIX else None)
 
 
 def _read_image(path: Path) -> ImageF32:
-    with registry.open_micrograph(path) as source:
+    with _open_image(path) as source:
         return source.read_rows(0, source.shape[0])
 
 

@@ -94,15 +94,20 @@ class MovieSummer:
             motion = _read_motion(item, movie, layout)
             gain, repair = self._gain.fit(layout, motion)
             plan = _plan(movie, motion, layout)
-            even, odd = self._sum(movie, plan, gain, repair)
-            remarks = [*movie.warnings, *self._remarks(layout, motion, plan, movie.frame_count)]
+            even, odd = self._sum(movie, layout, plan, gain, repair)
+            remarks = [*movie.warnings, *self._remarks(motion, plan, movie.frame_count)]
             size = _pixel_size(motion, layout) or item.noisy.pixel_size_angstrom or movie.pixel_size_angstrom
         halves = Halves(*(ArrayMicrograph(image, path, pixel_size_angstrom=size) for image in (even, odd)))
         halves.even.warnings = tuple(remarks)
         return halves
 
     def _sum(
-        self, movie: MovieSource, plan: list[tuple[int, Shift | None]], gain: Gain, repair: DefectRepair | None
+        self,
+        movie: MovieSource,
+        layout: MovieFormat,
+        plan: list[tuple[int, Shift | None]],
+        gain: Gain,
+        repair: DefectRepair | None,
     ) -> tuple[ImageF32, ImageF32]:
         window = centre_window(movie.frame_shape)
         raw = np.zeros(np.empty(movie.frame_shape, bool)[window].shape, np.float32)
@@ -130,35 +135,34 @@ class MovieSummer:
                     part, parts[side] = parts[side], None
                     if part is not None:
                         shifted[side].add(part, shift)
-        self._refuse_wrong_gain(movie, raw, gain)
+        self._refuse_wrong_gain(layout, raw, gain)
         sums = [item.result() for item in shifted] or parts
         odd, even = sums
         if odd is None or even is None:
             raise InputError(f"{movie.path}: no frame is left for one of the halves; check its motion STAR file")
         return even, odd
 
-    def _refuse_wrong_gain(self, movie: MovieSource, raw: ImageF32, gain: Gain) -> None:
+    def _refuse_wrong_gain(self, layout: MovieFormat, raw: ImageF32, gain: Gain) -> None:
         if gain.factor is None:
             return
-        window = centre_window(movie.frame_shape)
+        window = centre_window(layout.shape)
         part = Gain(gain.factor[window], None if gain.defects is None else gain.defects[window])
-        complaint = gain_complaint(raw, part, may_transpose=movie.frame_shape[0] == movie.frame_shape[1])
+        complaint = gain_complaint(
+            raw,
+            part,
+            may_transpose=layout.shape[0] == layout.shape[1],
+            stored_upside_down=self._gain.is_stored_upside_down(layout),
+            is_eer=layout.is_eer,
+        )
         if complaint:
-            raise PairingError(f"{self._gain.gain_path}: the gain reference and {movie.path}: {complaint}")
+            raise PairingError(f"{self._gain.gain_path}: the gain reference and {layout.path}: {complaint}")
 
-    def _remarks(
-        self, layout: MovieFormat, motion: Motion | None, plan: list[tuple[int, Shift | None]], count: int
-    ) -> Iterator[str]:
+    def _remarks(self, motion: Motion | None, plan: list[tuple[int, Shift | None]], count: int) -> Iterator[str]:
         if self._gain.gain_path is None:
             named = f" (RELION used {motion.gain_name})" if motion is not None and motion.gain_name else ""
             yield from self._once(
                 "no --gain: what the detector adds to every frame, its stripes, is equal in both halves and is learnt as "
                 f"signal, unless the frames are corrected already{named}"
-            )
-        elif self._gain.turned(layout):
-            yield from self._once(
-                f"{self._gain.gain_path}: turned upside down, because rows of TIFF run from the top, of MRC from the "
-                "bottom, as RELION takes them"
             )
         if motion is None:
             yield from self._once("no motion STAR file: frames are summed as they are, without undoing drift")
@@ -201,12 +205,12 @@ def _plan(movie: MovieSource, motion: Motion | None, layout: MovieFormat) -> lis
     """List the frames (from 0) that are summed, each with how its content is moved in the movie's own rows."""
     if motion is None:
         return [(index, None) for index in range(movie.frame_count)]
-    scale = movie.frame_shape[0] / motion.shape[0] * (-1 if layout.from_the_top else 1)
+    scale = movie.frame_shape[0] / motion.shape[0]
     plan: list[tuple[int, Shift | None]] = []
     for index in range(movie.frame_count):
         found = motion.shifts.get(index // motion.group + 1)
         if found is not None:
-            plan.append((index, (found[0] * scale, found[1] * abs(scale))))
+            plan.append((index, (found[0] * scale, found[1] * scale)))
     return plan
 
 

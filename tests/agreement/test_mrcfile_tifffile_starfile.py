@@ -111,16 +111,16 @@ def test_mrcfile_reads_what_write_mrc_wrote(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_a_tiff_of_tifffile_gives_what_tifffile_reads(tmp_path: Path, dtype: str, options: dict[str, Any]) -> None:
+def test_a_tiff_of_tifffile_is_read_lowest_row_first(tmp_path: Path, dtype: str, options: dict[str, Any]) -> None:
     pixels = random_pixels(dtype)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, pixels, **options)
-    assert np.array_equal(pixels_of(path), tifffile.imread(path).astype(np.float32))
+    assert np.array_equal(pixels_of(path), tifffile.imread(path)[::-1].astype(np.float32))
 
 
-def test_a_tiff_is_denoised_as_the_mrc_file_of_the_same_pixels(model: str) -> None:
+def test_a_tiff_is_denoised_as_the_mrc_file_of_the_same_micrograph(model: str) -> None:
     pixels = random_pixels("float32")
-    tifffile.imwrite("a.tif", pixels)
+    tifffile.imwrite("a.tif", pixels[::-1])
     write_mrc(Path("b.mrc"), pixels)
     assert cryoplug(["denoise", "a.tif", "b.mrc", "--checkpoint", model, "-o", "out", "--device", "cpu"]) == 0
     assert np.array_equal(mrcfile.read("out/a.mrc"), mrcfile.read("out/b.mrc"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
+import tifffile
 
 from cryoplug.cli.main import run as cryoplug
 from cryoplug.formats.mrc import write_mrc
@@ -171,6 +172,29 @@ def test_an_image_that_relion_wrote_has_the_pixels_that_were_meant(project: Path
         assert micrograph.shape == (130, 150)
         assert micrograph.pixel_size_angstrom == pytest.approx(PIXEL_SIZE)
         assert np.array_equal(micrograph.read_rows(0, 130), 2 * mrcfile.read(source))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("layout", [{}, {"rowsperstrip": 7}, {"compression": "lzw"}], ids=str)
+def test_a_tiff_shows_what_relion_shows(tmp_path: Path, dtype: type, layout: dict[str, object]) -> None:
+    """Rows in the same order, so that picks made on a denoised MRC fit the raw TIFF."""
+    pixels = np.random.default_rng(3).integers(0, 200, (40, 52)).astype(dtype)
+    tifffile.imwrite(tmp_path / "m.tif", pixels, photometric="minisblack", **layout)
+    words = ["--i", f"1@{tmp_path}/m.tif", "--o", f"{tmp_path}/relion.mrc", "--multiply_constant", "1"]
+    relion("relion_image_handler", *words)
+    with open_micrograph(tmp_path / "m.tif") as ours:
+        assert np.array_equal(ours.read_rows(0, 40), np.squeeze(mrcfile.read(tmp_path / "relion.mrc")))
+
+
+def test_super_resolution_with_two_counts_in_a_byte_is_what_relion_reads(tmp_path: Path) -> None:
+    packed = np.zeros((3838, 7420), np.uint8)
+    packed[::7, ::5] = np.random.default_rng(1).integers(0, 256, packed[::7, ::5].shape)
+    tifffile.imwrite(tmp_path / "m.tif", packed, photometric="minisblack", compression="lzw")
+    words = ["--i", f"1@{tmp_path}/m.tif", "--o", f"{tmp_path}/relion.mrc", "--multiply_constant", "1"]
+    relion("relion_image_handler", *words)
+    with open_micrograph(tmp_path / "m.tif") as ours:
+        assert ours.shape == (3838, 14840)
+        assert np.array_equal(ours.read_rows(0, 3838), np.squeeze(mrcfile.read(tmp_path / "relion.mrc")))
 
 
 def test_the_sections_of_a_stack_are_numbered_as_in_relion(project: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from cryoplug.core.micrograph import row_bands
 from cryoplug.errors import FormatError
 from cryoplug.formats.registry import format_of, formats, open_micrograph, open_movie
 from cryoplug.testing import MovieFormatContract
+from cryoplug.testing.movie_files import eer_file
 
 CENTIMETRE = 1e8
 
@@ -20,6 +20,11 @@ CENTIMETRE = 1e8
 def frames_of(path: Path) -> np.ndarray:
     with open_movie(path) as movie:
         return np.stack([movie.read_frame(index) for index in range(movie.frame_count)])
+
+
+def upside_down(pixels: np.ndarray) -> np.ndarray:
+    """Turn what a TIFF stores, upper row first, to the order of an MRC; of one image or many."""
+    return pixels[..., ::-1, :]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32"])
@@ -31,7 +36,9 @@ def test_images_in_strips_and_tiles(tmp_path: Path, dtype: str, compression: str
     tifffile.imwrite(path, pixels, compression=compression, **layout)
     with open_micrograph(path) as source:
         assert (source.shape, source.dtype, source.pixel_size_angstrom) == ((50, 41), np.dtype(dtype), None)
-        assert np.array_equal(np.concatenate([rows for _, rows in row_bands(source, band_rows=16)]), pixels)
+        assert np.array_equal(
+            np.concatenate([rows for _, rows in row_bands(source, band_rows=16)]), upside_down(pixels)
+        )
     assert format_of(path).validate(path) == []
 
 
@@ -43,9 +50,9 @@ def test_movies_of_many_pages(tmp_path: Path, order: str, big: bool) -> None:
     with tifffile.TiffWriter(path, byteorder=order, bigtiff=big) as stream:
         for page in movie:
             stream.write(page, compression="lzw", contiguous=False)
-    assert np.array_equal(frames_of(path), movie)
+    assert np.array_equal(frames_of(path), upside_down(movie))
     with open_micrograph(path, section=3) as source:
-        assert np.array_equal(source.read_rows(0, 30), movie[2])
+        assert np.array_equal(source.read_rows(0, 30), upside_down(movie[2]))
     with pytest.raises(FormatError, match="5 sections: a stack, movie or volume"):
         open_micrograph(path)
 
@@ -73,7 +80,7 @@ def test_the_pixel_size_comes_from_tags_when_it_can_be_one(tmp_path: Path, tags:
 def test_real_files_agree_with_tifffile(shared_data: Path) -> None:
     for name, size in (("micrographs/KLH.tif", None), ("movies/TVIPS_bin4.tif", 14.208)):
         path = shared_data / name
-        assert np.array_equal(frames_of(path)[0], tifffile.imread(path))
+        assert np.array_equal(frames_of(path)[0], upside_down(tifffile.imread(path)))
         with open_micrograph(path) as source:
             assert source.pixel_size_angstrom == (None if size is None else pytest.approx(size, rel=1e-4))
 
@@ -93,7 +100,7 @@ def test_a_small_picture_in_front_is_not_taken_for_the_micrograph(tmp_path: Path
         stream.write(pixels[::4, ::4].astype(np.uint8), contiguous=False)
         stream.write(pixels, contiguous=False)
     with open_micrograph(tmp_path / "a.tif") as source:
-        assert np.array_equal(source.read_rows(0, 20), pixels)
+        assert np.array_equal(source.read_rows(0, 20), upside_down(pixels))
         assert source.warnings == ("1 of 2 images have another size or type, and are left out",)
 
 
@@ -129,55 +136,6 @@ def test_a_tiny_file_cannot_claim_a_huge_image(tmp_path: Path) -> None:
         open_micrograph(path)
 
 
-def eer_file(path: Path, electrons: list[list[tuple[int, int]]], side: int = 64) -> Path:
-    """Write an EER movie by its published layout: runs of 7 bits, 2 + 2 bits of the place within the pixel."""
-    strips = []
-    for frame in electrons:
-        bits, last = [], 0
-        for place in sorted(y * side + x for y, x in frame):
-            skip, last = place - last, place + 1
-            while skip >= 127:
-                bits += [(127, 7)]
-                skip -= 127
-            bits += [(skip, 7), (0, 4)]
-        skip = side * side - last
-        while skip >= 127:
-            bits += [(127, 7)]
-            skip -= 127
-        bits += [(skip, 7), (0, 4)]
-        number = total = 0
-        for value, width in bits:
-            number |= value << total
-            total += width
-        strips.append(number.to_bytes((total + 15) // 16 * 2, "little"))  # decoders want whole words
-    xml = b'<metadata><item name="sensorPixelSize.width" unit="m">9.5e-11</item></metadata>\0'
-    body = bytearray(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0))
-    places = []
-    for payload in (xml, *strips):
-        places.append(len(body))
-        body += payload
-    link = 8
-    for strip, place in zip(strips, places[1:], strict=True):
-        struct.pack_into("<Q", body, link, len(body))
-        tags = [
-            (256, 4, 1, side),
-            (257, 4, 1, side),
-            (259, 3, 1, 65001),
-            (262, 3, 1, 1),
-            (273, 16, 1, place),
-            (278, 4, 1, side),
-            (279, 16, 1, len(strip)),
-            (65001, 7, len(xml), places[0]),
-        ]
-        body += struct.pack("<Q", len(tags))
-        for tag in tags:
-            body += struct.pack("<HHQQ", *tag)
-        link = len(body)
-        body += bytes(8)
-    path.write_bytes(bytes(body))
-    return path
-
-
 def test_frames_of_an_eer_movie_hold_the_electrons(tmp_path: Path) -> None:
     electrons = [[(0, 5), (3, 60), (63, 63)], [(10, 10)]]
     path = eer_file(tmp_path / "m.eer", electrons)
@@ -189,6 +147,52 @@ def test_frames_of_an_eer_movie_hold_the_electrons(tmp_path: Path) -> None:
         assert movie.pixel_size_angstrom == pytest.approx(0.95)
 
 
+K2, K3 = (7420, 7676), (8184, 11520)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [(K2, np.uint8), (K2, np.int8), (K2[::-1], np.uint8), (K3, np.uint8), (K3[::-1], np.uint8)]
+)
+def test_super_resolution_frames_with_two_counts_in_a_byte(tmp_path: Path, shape: tuple[int, int], dtype: type) -> None:
+    """SerialEM packs them so without a tag; IMOD and RELION tell them by the size of the image."""
+    counts = np.tile(np.random.default_rng(2).integers(0, 16, (32, 32)).astype(np.uint8), (shape[0] // 32 + 1, 512))
+    counts = np.ascontiguousarray(counts[: shape[0], : shape[1]])
+    path = tmp_path / "m.tif"
+    with tifffile.TiffWriter(path) as stream:
+        packed = (counts[:, 0::2] | counts[:, 1::2] << 4).view(dtype)
+        stream.write(packed, compression="lzw", photometric="minisblack", contiguous=False)
+    with open_movie(path) as movie:
+        assert (movie.frame_count, movie.frame_shape, movie.warnings) == (1, shape, ())
+        assert np.array_equal(movie.read_frame(0), upside_down(counts))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((7420, 3838), np.uint16), ((7420, 3836), np.uint8), ((3838, 3710), np.uint8)]
+)
+def test_images_of_other_sizes_and_types_hold_one_number_a_pixel(tmp_path: Path, shape, dtype) -> None:
+    tifffile.imwrite(tmp_path / "m.tif", np.full(shape, 0x21, dtype), rowsperstrip=100)
+    with open_movie(tmp_path / "m.tif") as movie:
+        assert movie.frame_shape == shape
+        assert movie.read_frame(0)[0, 0] == 0x21
+
+
+def test_four_bits_a_sample_that_the_tags_tell_are_read_as_they_are(tmp_path: Path) -> None:
+    counts = np.random.default_rng(2).integers(0, 16, (20, 31)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "m.tif", counts, bitspersample=4)
+    assert np.array_equal(frames_of(tmp_path / "m.tif")[0], upside_down(counts))
+
+
+@pytest.mark.parametrize("orientation", [1, 4, 6])
+def test_the_tag_of_orientation_is_passed_over_as_in_relion(tmp_path: Path, orientation: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 99, (5, 8)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "m.tif", pixels, extratags=[(274, "H", 1, orientation, True)])
+    with open_micrograph(tmp_path / "m.tif") as source:
+        assert np.array_equal(source.read_rows(0, 5), upside_down(pixels))
+        assert [text.split(":")[0] for text in source.warnings] == (
+            [] if orientation == 1 else [f"the tag Orientation is {orientation}"]
+        )
+
+
 class TestTiff(MovieFormatContract):
     spec = formats()["tiff"]
     pixel_size_angstrom = 1.25
@@ -198,7 +202,7 @@ class TestTiff(MovieFormatContract):
     def write_movie(self, path: Path, frames: np.ndarray) -> None:
         tags = {"resolution": (CENTIMETRE / 1.25, CENTIMETRE / 1.25), "resolutionunit": "CENTIMETER"}
         with tifffile.TiffWriter(path) as stream:
-            for frame in frames:
+            for frame in upside_down(frames):
                 stream.write(frame, compression=self.compression, contiguous=False, **tags)
 
 

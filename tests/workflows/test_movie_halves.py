@@ -21,6 +21,7 @@ from cryoplug.errors import FormatError, InputError, PairingError, ShapeError, S
 from cryoplug.formats import registry
 from cryoplug.formats.mrc_writer import write_mrc
 from cryoplug.store.pairs import open_store
+from cryoplug.testing.movie_files import dm_file, eer_file
 from cryoplug.workflows.convert import ConvertRequest, convert
 from cryoplug.workflows.discovered import DiscoveredMicrograph
 from cryoplug.workflows.motion import read_motion
@@ -219,8 +220,89 @@ def test_tiff_movies_are_turned_as_relion_turns_them(tmp_path, pool):
     for name in ("gain.mrc", "gain.tif"):
         halves = summed(tmp_path / "b.tif", pool, tmp_path / name, tmp_path / "d.txt")
         for image, reference in zip(pixels(halves), expected, strict=True):
-            np.testing.assert_allclose(image[::-1], reference, rtol=1e-4, atol=0.05)
-    assert "turned upside down" in "".join(summed(tmp_path / "b.tif", pool, tmp_path / "gain.mrc").even.warnings)
+            np.testing.assert_allclose(image, reference, rtol=1e-4, atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["gain.tif", "gain.gain", "gain.mrc", "gain.dm4"])
+@pytest.mark.parametrize("movie", ["m.tif", "m.mrc"])
+def test_a_gain_reference_is_one_picture_whatever_its_file_is_called(tmp_path, pool, name, movie):
+    """A TIFF called .gain, as EPU writes it, is a TIFF; only beside EER movies RELION has another rule for it."""
+    gain, frames = detector(), raw_frames(gain=detector(), still=True)
+    if movie == "m.tif":
+        tifffile.imwrite(tmp_path / movie, frames[:, ::-1], photometric="minisblack")
+    else:
+        write_stack(tmp_path / movie, frames)
+    save_gain(tmp_path / name, gain)
+    even, odd = pixels(summed(tmp_path / movie, pool, tmp_path / name))
+    np.testing.assert_allclose(odd, frames[0::2].sum(0) * gain, rtol=1e-6)
+    np.testing.assert_allclose(even, frames[1::2].sum(0) * gain, rtol=1e-6)
+
+
+def save_gain(path: Path, gain: np.ndarray, *, as_stored: bool = False) -> None:
+    """Write a gain reference that lies as in an MRC file; `as_stored` writes the rows in the order given."""
+    if path.suffix == ".mrc":
+        write_mrc(path, gain, pixel_size_angstrom=1)
+    elif path.suffix == ".dm4":
+        pytest.importorskip("ncempy")
+        dm_file(path, (gain if as_stored else gain[::-1])[None])
+    else:
+        tifffile.imwrite(path, gain if as_stored else gain[::-1])
+
+
+TURNS = {
+    "turned upside down": lambda g: g[::-1],
+    "mirrored left to right": lambda g: g[:, ::-1],
+    "rotated by 180 degrees": lambda g: g[::-1, ::-1],
+    "transposed": lambda g: g.T,
+    "rotated by 90 degrees clockwise": lambda g: np.rot90(g, -1),
+    "rotated by 90 degrees anticlockwise": lambda g: np.rot90(g),
+    "rotated by 180 degrees and transposed": lambda g: g[::-1, ::-1].T,
+}
+
+
+@pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
+@pytest.mark.parametrize("name", ["gain.tif", "gain.mrc"])
+@pytest.mark.parametrize("movie", ["m.tif", "m.mrc"])
+def test_a_gain_file_turned_as_the_message_says_is_accepted(tmp_path, pool, turn, name, movie):
+    """The message speaks of the file, whose rows may run the other way than those of an MRC."""
+    shape = (240, 240)
+    gain = detector(shape=shape)
+    frames = np.random.default_rng(1).poisson(30 / np.broadcast_to(gain, (9, *shape))).astype(np.uint16)
+    if movie == "m.tif":
+        tifffile.imwrite(tmp_path / movie, frames[:, ::-1], photometric="minisblack")
+    else:
+        write_stack(tmp_path / movie, frames)
+    stored = np.ascontiguousarray(turn(gain[::-1] if name == "gain.tif" else gain))
+    save_gain(tmp_path / name, stored, as_stored=True)
+    with pytest.raises(PairingError, match="; turn the file so and give that one") as refused:
+        summed(tmp_path / movie, pool, tmp_path / name)
+    said = str(refused.value).split(" than ")[1]
+    advice = max((text for text in TURNS if said.startswith(text)), key=len)
+    save_gain(tmp_path / name, np.ascontiguousarray(TURNS[advice](stored)), as_stored=True)
+    _, odd = pixels(summed(tmp_path / movie, pool, tmp_path / name))
+    np.testing.assert_allclose(odd, frames[0::2].sum(0) * gain, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ref.gain", "ref.tif", "ref.mrc"])
+def test_the_gain_of_an_eer_movie_follows_the_rule_of_relion(tmp_path, pool, name):
+    """RELION: a .gain file lies as the movie does and is multiplied; any other is turned if TIFF, and divided by."""
+    side = 64
+    rng = np.random.default_rng(3)
+    gain = rng.choice([0.5, 1.0, 2.0], (side, side)).astype(np.float32)
+    electrons = [np.argwhere(rng.random((side, side)) < 0.2 / gain).tolist() for _ in range(4)]
+    eer_file(tmp_path / "m.eer", electrons, side=side)
+    frames = np.zeros((4, side, side), np.float32)
+    for frame, places in zip(frames, electrons, strict=True):
+        frame[tuple(np.array(places).T)] = 1
+    if name == "ref.gain":
+        tifffile.imwrite(tmp_path / name, np.stack([gain, np.ones_like(gain)]))  # RELION takes the first page
+        factor = gain
+    else:
+        save_gain(tmp_path / name, 1 / gain)
+        factor = (1 / gain).mean() * gain
+    even, odd = pixels(summed(tmp_path / "m.eer", pool, tmp_path / name))
+    np.testing.assert_allclose(odd, frames[0::2].sum(0) * factor, rtol=1e-5)
+    np.testing.assert_allclose(even, frames[1::2].sum(0) * factor, rtol=1e-5)
 
 
 def test_hot_pixels_that_relion_found_are_repaired(tmp_path, pool):
