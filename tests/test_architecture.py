@@ -46,6 +46,7 @@ TORCH_AT_THE_TOP = (
     "inference/tile_network.py",
     "inference/whole_images.py",
     "simulation/camera.py",
+    "simulation/dirt.py",
     "simulation/field.py",
     "simulation/ice.py",
     "simulation/planes.py",

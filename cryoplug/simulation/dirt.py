@@ -1,0 +1,359 @@
+"""What nobody wants in the ice: carbon and gold edges, crystals, spots of contamination, cracks.
+
+Each piece is a phase that it gives to the wave, an optical depth that it takes of the beam, and a mask of where no particle
+can be seen. Where a piece lies and how large it is follows from a host generator, so it is the same on every device; its grain
+is drawn on the device. Nothing wraps around: an edge that leaves the field ends at its border.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from cryoplug.simulation.field import Dirt
+from cryoplug.simulation.optics import interaction_constant
+
+Range = tuple[float, float]
+
+CARBON_VOLT, ICE_VOLT = 9.0, 4.5
+"""Mean inner potentials of amorphous carbon and of ice."""
+CARBON_MEAN_FREE_PATH_ANGSTROM = 2500.0
+"""Thickness of carbon that lets 1/e of the electrons through unscattered and unfiltered."""
+CARBON_ATOMS_PER_ANGSTROM3, CARBON_ATOM_VOLT_ANGSTROM3 = 0.1, 120.0
+"""For a density of 2 g/cm^3, and the integral of an atom's potential (47.9 times the scattering factor at 0, 2.5)."""
+STEEPEST_PHASE_RAD = 1.2
+"""Most phase that one edge may jump by: beyond it, phases are not weak and the fringes would be false."""
+
+
+@dataclass(frozen=True)
+class DirtPopulation:
+    """How often what kind of dirt lies in a field; ranges are drawn from evenly in the logarithm."""
+
+    clean: float = 0.5
+    """Chance of a field without any dirt."""
+    carbon: float = 0.3
+    """Chance, in a dirty field, of the edge of a carbon film; one in ten such films covers the whole field."""
+    gold: float = 0.12
+    """Chance of the edge of a gold foil."""
+    crystals: float = 0.45
+    """Chance of crystals of ice or ethane, one to six."""
+    spots: float = 0.35
+    """Chance of small spots, one to forty."""
+    crack: float = 0.12
+    """Chance of a crack."""
+    carbon_thickness_angstrom: Range = (50.0, 600.0)
+    """Of a film with an edge; one that covers all is 20 to 60 thick."""
+    hole_radius_angstrom: Range = (3000.0, 12_000.0)
+    """Of the hole that an edge belongs to; a third of the edges are straight."""
+    crystal_angstrom: Range = (100.0, 3000.0)
+    """Diameter."""
+    spot_angstrom: Range = (20.0, 150.0)
+    """Diameter."""
+
+
+def random_dirt(
+    shape: tuple[int, int],
+    pixel_size_angstrom: float,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+    *,
+    population: DirtPopulation | None = None,
+    voltage_kv: float = 300.0,
+) -> Dirt | None:
+    """Draw the dirt of one field.
+
+    Parameters
+    ----------
+    shape
+        Pixels, ``(y, x)``.
+    pixel_size_angstrom
+        Sampling.
+    rng
+        Draws what there is, and where.
+    generator
+        Draws the grain; the maps lie on its device.
+    population
+        How often what; None: the default chances.
+    voltage_kv
+        Acceleration voltage: lower ones see more phase.
+
+    Returns
+    -------
+    Dirt or None
+        None: the field is clean.
+    """
+    chances = population or DirtPopulation()
+    if rng.random() < chances.clean:
+        return None
+    field = Patch(shape, pixel_size_angstrom, generator, interaction_constant(voltage_kv))
+    pieces: list[Dirt] = []
+    if rng.random() < chances.carbon:
+        radius = _hole(rng, chances)
+        if rng.random() < 0.1:
+            pieces.append(carbon_film(field, rng, _log(rng, (20, 60))))
+        else:
+            thickness = _log(rng, chances.carbon_thickness_angstrom)
+            pieces.append(carbon_edge(field, rng, thickness_angstrom=thickness, hole_radius_angstrom=radius))
+    elif rng.random() < chances.gold:
+        pieces.append(gold_edge(field, rng, hole_radius_angstrom=_hole(rng, chances)))
+    if rng.random() < chances.crystals:
+        sizes = [_log(rng, chances.crystal_angstrom) for _ in range(int(rng.integers(1, 7)))]
+        pieces += [crystal(field, rng, diameter_angstrom=size) for size in sizes]
+    if rng.random() < chances.spots:
+        sizes = [_log(rng, chances.spot_angstrom) for _ in range(int(rng.integers(1, 41)))]
+        pieces.append(spots(field, rng, diameters_angstrom=sizes))
+    if rng.random() < chances.crack:
+        pieces.append(crack(field, rng))
+    return together(pieces) if pieces else None
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Where dirt is made."""
+
+    shape: tuple[int, int]
+    """Pixels, ``(y, x)``."""
+    pixel_size_angstrom: float
+    """Sampling."""
+    generator: torch.Generator
+    """Source of the grain; maps lie on its device."""
+    radian_per_volt_angstrom: float
+    """Phase that the wave gets from one volt * angstrom."""
+
+    @property
+    def extent_angstrom(self) -> tuple[float, float]:
+        """Height and width."""
+        return self.shape[0] * self.pixel_size_angstrom, self.shape[1] * self.pixel_size_angstrom
+
+    def zeros(self) -> torch.Tensor:
+        """Return an empty map."""
+        return torch.zeros(self.shape, device=self.generator.device)
+
+    def axes(self, origin_angstrom: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return y ``(y, 1)`` and x ``(1, x)`` in angstrom from an origin."""
+        y, x = (
+            torch.arange(length, device=self.generator.device, dtype=torch.float32) * self.pixel_size_angstrom - start
+            for length, start in zip(self.shape, origin_angstrom, strict=True)
+        )
+        return y[:, None], x[None, :]
+
+    def window(self, centre_angstrom: tuple[float, float], half_angstrom: float) -> tuple[slice, slice]:
+        """Return the rows and columns within a square around a place, cut at the borders; empty outside."""
+        slices = []
+        for centre, length in zip(centre_angstrom, self.shape, strict=True):
+            first = math.floor((centre - half_angstrom) / self.pixel_size_angstrom)
+            last = math.ceil((centre + half_angstrom) / self.pixel_size_angstrom) + 1
+            slices.append(slice(min(max(first, 0), length), min(max(last, 0), length)))
+        return slices[0], slices[1]
+
+    def white(self, density: float) -> torch.Tensor:
+        """Draw white noise of a power spectral density in units^2 * angstrom^2."""
+        noise = torch.randn(self.shape, generator=self.generator, device=self.generator.device)
+        return noise * (math.sqrt(density) / self.pixel_size_angstrom)
+
+    def soft(self, *components: tuple[float, float]) -> torch.Tensor:
+        """Draw a smooth random map: the sum of components, each a length in angstrom, longest first, and a height."""
+        coarse: torch.Tensor | None = None
+        for length, height in components:
+            cells = [max(3, round(extent / length) + 2) for extent in self.extent_angstrom]
+            noise = torch.randn((1, 1, *cells), generator=self.generator, device=self.generator.device) * height
+            coarse = noise if coarse is None else noise + _stretched(coarse, cells)
+        assert coarse is not None
+        return _stretched(coarse, self.shape)[0, 0]
+
+
+def together(pieces: Sequence[Dirt]) -> Dirt:
+    """Return several pieces as one: phases and depths add up."""
+    phase, depth, opaque = pieces[0].phase_rad, pieces[0].absorption, pieces[0].opaque
+    for piece in pieces[1:]:
+        phase, depth = phase + piece.phase_rad, depth + piece.absorption
+        opaque = torch.maximum(opaque, piece.opaque)
+    return Dirt(phase, depth, opaque)
+
+
+def carbon_film(field: Patch, rng: np.random.Generator, thickness_angstrom: float) -> Dirt:
+    """Make a thin film of carbon over the whole field: particles lie on it and stay visible."""
+    depth = thickness_angstrom / CARBON_MEAN_FREE_PATH_ANGSTROM
+    grain = field.white(_carbon_grain(field, thickness_angstrom, rng))
+    return Dirt(grain, torch.full_like(grain, depth), field.zeros())
+
+
+def carbon_edge(
+    field: Patch, rng: np.random.Generator, *, thickness_angstrom: float, hole_radius_angstrom: float
+) -> Dirt:
+    """Make the edge of a carbon film with its grain.
+
+    Parameters
+    ----------
+    field
+        Where.
+    rng
+        Draws where the edge lies, how steep it is, and whether the carbon carries particles.
+    thickness_angstrom
+        Of the film.
+    hole_radius_angstrom
+        Of the hole, which is free of carbon; infinite: a straight edge.
+    """
+    within = _ramp(_beyond_hole(field, rng, hole_radius_angstrom), _log(rng, (20, 250)))
+    relief = field.soft((_log(rng, (150, 800)), 0.08)).add_(1)
+    phase = min(field.radian_per_volt_angstrom * (CARBON_VOLT - ICE_VOLT) * thickness_angstrom, STEEPEST_PHASE_RAD)
+    grain = field.white(_carbon_grain(field, thickness_angstrom, rng))
+    depth = relief.mul_(within).mul_(thickness_angstrom / CARBON_MEAN_FREE_PATH_ANGSTROM)
+    opaque = (within > 0.5).float() if rng.random() < 0.6 or thickness_angstrom > 300 else field.zeros()
+    return Dirt(grain.mul_(within.sqrt()).add_(within, alpha=phase), depth, opaque)
+
+
+def gold_edge(field: Patch, rng: np.random.Generator, *, hole_radius_angstrom: float) -> Dirt:
+    """Make the edge of a gold foil: nearly black, with crystallites that scatter more or less; see `carbon_edge`."""
+    within = _ramp(_beyond_hole(field, rng, hole_radius_angstrom, rough_angstrom=(5, 25)), _log(rng, (10, 60)))
+    depth = float(rng.uniform(1.0, 3.5))
+    crystallites = field.soft((_log(rng, (80, 400)), 3.0))
+    absorption = crystallites.tanh_().mul_(0.25 * depth).add_(depth).mul_(within)
+    phase = field.white(float(rng.uniform(0.05, 0.3))).add_(STEEPEST_PHASE_RAD).mul_(within)
+    return Dirt(phase, absorption, (within > 0.05).float())
+
+
+def crystal(field: Patch, rng: np.random.Generator, *, diameter_angstrom: float) -> Dirt:
+    """Make a crystal of ice or ethane: round or faceted, darker than the ice around, bright and dark bands upon it.
+
+    Parameters
+    ----------
+    field
+        Where; its centre may lie a little outside.
+    rng
+        Draws place, shape and contrast.
+    diameter_angstrom
+        Of the whole.
+    """
+    radius = diameter_angstrom / 2
+    centre = _place(field, rng, margin=0.5 * radius)
+    rows, columns = field.window(centre, 1.25 * radius)
+    y, x = field.axes(centre)
+    y, x = y[rows], x[:, columns]
+    distance = _faceted(y, x, radius, rng) if rng.random() < 0.6 else _round(y, x, radius, rng)
+    # A crystal is a dome, or a slab with steep sides.
+    dome = rng.random() < 0.5
+    height = (1 - distance**2).clamp_min(0).sqrt() if dome else _ramp((1 - distance) * radius, _log(rng, (10, 60)))
+    thickness = diameter_angstrom * float(rng.uniform(0.3, 1.0))
+    depth = min(thickness / 2500.0, 1.5) * float(rng.uniform(0.5, 1.5))
+    phase = min(field.radian_per_volt_angstrom * ICE_VOLT * thickness, STEEPEST_PHASE_RAD)
+    bands = torch.zeros_like(height)
+    for _ in range(int(rng.integers(0, 4))):
+        angle, period = (
+            rng.uniform(0, 2 * math.pi),
+            _log(rng, (max(30.0, 0.1 * diameter_angstrom), diameter_angstrom + 60)),
+        )
+        along = y * math.sin(angle) + x * math.cos(angle) + 0.15 * (y**2 + x**2) / radius
+        bands += float(rng.uniform(0.1, 0.5)) * torch.cos(along * (2 * math.pi / period) + float(rng.uniform(0, 6.28)))
+    piece = Dirt(field.zeros(), field.zeros(), field.zeros())
+    piece.phase_rad[rows, columns] = phase * height
+    piece.absorption[rows, columns] = depth * height * (1 + bands)
+    piece.opaque[rows, columns] = (height > 0.05).float()
+    return piece
+
+
+def spots(field: Patch, rng: np.random.Generator, *, diameters_angstrom: Sequence[float]) -> Dirt:
+    """Make small dark spots: contamination, or beads of gold, which are darker."""
+    piece = Dirt(field.zeros(), field.zeros(), field.zeros())
+    gold = rng.random() < 0.3
+    for diameter in diameters_angstrom:
+        radius = diameter / 2
+        centre = _place(field, rng, margin=0.0)
+        rows, columns = field.window(centre, 1.6 * radius + 2 * field.pixel_size_angstrom)
+        y, x = field.axes(centre)
+        shape = _distance(y[rows] * float(rng.uniform(0.8, 1.25)), x[:, columns]) / radius
+        height = (1 - shape**2).clamp_min(0).sqrt() if gold else torch.exp(-2 * shape**2)
+        depth = min(diameter / 60.0, 2.5) if gold else float(rng.uniform(0.02, 0.3))
+        phase = min(0.02 * diameter, STEEPEST_PHASE_RAD) if gold else float(rng.uniform(0.1, 0.6))
+        piece.phase_rad[rows, columns] += phase * height
+        piece.absorption[rows, columns] += depth * height
+        piece.opaque[rows, columns] = torch.maximum(piece.opaque[rows, columns], (height > 0.2).float())
+    return piece
+
+
+def crack(field: Patch, rng: np.random.Generator) -> Dirt:
+    """Make a crack in the ice: a bent bright line of 15 to 300 angstrom where ice is missing, no particle inside."""
+    width, loss = _log(rng, (15, 300)), float(rng.uniform(100, 500))
+    signed = _beyond_hole(field, rng, _log(rng, (1500, 20_000)), rough_angstrom=(20, 150))
+    half = field.soft((_log(rng, (200, 900)), 0.2 * width)).add_(0.5 * width)
+    missing = _ramp(half.sub_(signed.abs_()), _log(rng, (8, 40)))
+    phase = -min(field.radian_per_volt_angstrom * ICE_VOLT * loss, STEEPEST_PHASE_RAD)
+    return Dirt(phase * missing, missing * (-loss / 3000.0), (missing > 0.3).float())
+
+
+def _carbon_grain(field: Patch, thickness_angstrom: float, rng: np.random.Generator) -> float:
+    """Power spectral density of the phase of atoms thrown at random, of which neighbourhood leaves a part."""
+    atom = field.radian_per_volt_angstrom * CARBON_ATOM_VOLT_ANGSTROM3
+    return CARBON_ATOMS_PER_ANGSTROM3 * thickness_angstrom * atom**2 * _log(rng, (0.1, 0.7))
+
+
+def _beyond_hole(
+    field: Patch, rng: np.random.Generator, radius_angstrom: float, *, rough_angstrom: Range = (5.0, 60.0)
+) -> torch.Tensor:
+    """Distance from an uneven edge in angstrom, positive outside the hole; the edge crosses the field."""
+    height, width = field.extent_angstrom
+    at = rng.uniform(0.1, 0.9) * height, rng.uniform(0.1, 0.9) * width
+    # The hole lies on the side of the middle more often than not, as where people take pictures.
+    towards = math.atan2(height / 2 - at[0], width / 2 - at[1]) + float(rng.normal(0, 0.7))
+    sine, cosine = math.sin(towards), math.cos(towards)
+    if math.isinf(radius_angstrom):
+        y, x = field.axes(at)
+        distance = -(y * sine + x * cosine)
+    else:
+        y, x = field.axes((at[0] + radius_angstrom * sine, at[1] + radius_angstrom * cosine))
+        distance = _distance(y, x) - radius_angstrom
+    lengths = _log(rng, (400, 1500)), _log(rng, (60, 250))
+    rough = [(length, _log(rng, rough_angstrom) * (length / 600) ** 0.5) for length in lengths]
+    return distance.add_(field.soft(*rough))
+
+
+def _stretched(image: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    return interpolate(image, tuple(shape), mode="bilinear", align_corners=True)
+
+
+def _distance(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Length of (y, x); five times as fast as `torch.hypot` on a CPU."""
+    return (y**2 + x**2).sqrt_()
+
+
+def _ramp(distance: torch.Tensor, width_angstrom: float) -> torch.Tensor:
+    """Rise smoothly from 0 to 1 across a width around distance 0."""
+    part = (distance / width_angstrom).add_(0.5).clamp_(0, 1)
+    return part.square().mul_(part.mul_(-2).add_(3))
+
+
+def _faceted(y: torch.Tensor, x: torch.Tensor, radius: float, rng: np.random.Generator) -> torch.Tensor:
+    """Distance from the middle as a part of that to the border of a convex polygon."""
+    sides = int(rng.integers(3, 7)) * 2 if rng.random() < 0.6 else int(rng.integers(4, 9))
+    turns = rng.uniform(0, 2 * math.pi) + (np.arange(sides) + rng.uniform(-0.15, 0.15, sides)) * 2 * math.pi / sides
+    distance = torch.zeros((y.shape[0], x.shape[1]), device=y.device)
+    for turn, reach in zip(turns, rng.uniform(0.65, 1.0, sides), strict=True):
+        distance = torch.maximum(distance, (y * math.sin(turn) + x * math.cos(turn)) / (radius * float(reach)))
+    return distance
+
+
+def _round(y: torch.Tensor, x: torch.Tensor, radius: float, rng: np.random.Generator) -> torch.Tensor:
+    """Distance from the middle as a part of that to the border of a slightly uneven disc."""
+    angle = torch.atan2(y, x)
+    border = torch.ones_like(angle)
+    for order in (2, 3, 5):
+        border += float(rng.uniform(0, 0.08)) * torch.cos(order * angle + float(rng.uniform(0, 6.28)))
+    return _distance(y, x) / (radius * border)
+
+
+def _place(field: Patch, rng: np.random.Generator, *, margin: float) -> tuple[float, float]:
+    height, width = field.extent_angstrom
+    return float(rng.uniform(-margin, height + margin)), float(rng.uniform(-margin, width + margin))
+
+
+def _hole(rng: np.random.Generator, chances: DirtPopulation) -> float:
+    return math.inf if rng.random() < 1 / 3 else _log(rng, chances.hole_radius_angstrom)
+
+
+def _log(rng: np.random.Generator, limits: Range) -> float:
+    return float(np.exp(rng.uniform(np.log(limits[0]), np.log(limits[1]))))
