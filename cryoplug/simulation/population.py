@@ -218,20 +218,23 @@ def _centres(rng: np.random.Generator, count: int, shape: tuple[int, int], diame
 
 
 def _rotations(rng: np.random.Generator, model: ParticleModel, count: int) -> FloatArray:
-    """Turn particles: any way, or all nearly alike but for the plane; filaments lie nearly flat."""
-    flat = getattr(model, "kind", "") in ("filament", "membrane")
+    """Turn particles: any way, or all nearly alike but for the plane; filaments and patches of membrane lie nearly flat."""
+    kind = model.kind
+    long, wide = kind in ("filament", "rod"), kind == "bilayer"
     quaternions = rng.standard_normal((count, 4))
     turned = rotation_matrices(quaternions)
-    if not flat and rng.random() > 0.15:
+    if not long and not wide and rng.random() > 0.15:
         return turned
     about_beam = rng.uniform(0, 2 * math.pi, count)
     spread = np.column_stack((np.ones(count), rng.normal(0, 0.06, (count, 3))))
-    if flat:
+    if long:
         # The long axis of a filament, z in its own frame, becomes x: a quarter turn about y.
         base = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
         roll = np.column_stack((np.cos(about_beam), np.zeros((count, 2)), np.sin(about_beam)))
     else:
-        base = rotation_matrices(rng.standard_normal((1, 4)))[0]
+        # The normal of a patch of membrane is z, the beam's direction; either side may be up.
+        up = np.diag((1.0, 1.0, 1.0) if rng.random() < 0.5 else (-1.0, 1.0, -1.0))
+        base = up if wide else rotation_matrices(rng.standard_normal((1, 4)))[0]
         roll = np.column_stack((np.ones(count), np.zeros((count, 3))))
     about_beam = rng.uniform(0, math.pi, count)
     in_plane = np.column_stack((np.cos(about_beam), np.sin(about_beam), np.zeros((count, 2))))

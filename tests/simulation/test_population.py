@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cryoplug.simulation.field import expose
+from cryoplug.simulation.molecules import random_molecule
 from cryoplug.simulation.population import Population, rotation_matrices
 from cryoplug.simulation.specimen import particle_models
 
@@ -46,3 +47,17 @@ def test_every_field_can_be_made_and_recorded(number):
     for image in (noisy, made.image, made.particles):
         assert image.shape == (128, 128) and bool(image.isfinite().all())
     assert bool(made.particles.any()) == bool(placed)
+
+
+@pytest.mark.parametrize("kind", ["filament", "rod", "bilayer"])
+def test_what_is_long_or_wide_lies_nearly_flat_in_the_ice(kind):
+    model = random_molecule(np.random.default_rng(3), kind=kind)
+    found = 0
+    for number in range(30):
+        _, placed = Population(empty=0.0).draw([model] * 3, size_px=512, seed=0, number=number)
+        for each in placed:
+            along_beam = np.ptp(model.points_angstrom @ each.rotations[:, 0].T, axis=0)
+            across = np.sort([np.ptp(model.points_angstrom[:, axis]) for axis in range(3)])
+            assert np.median(along_beam) < 1.5 * across[0] + 0.35 * across[2]
+            found += len(along_beam)
+    assert found > 30
