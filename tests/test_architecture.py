@@ -61,6 +61,7 @@ ONLY_IN = {
     "tifffile": ("formats/",),
     "imagecodecs": ("formats/",),
     "ncempy": ("formats/",),
+    "gemmi": ("simulation/structures.py",),
     "safetensors": ("models/checkpoint.py", "models/weight_files.py", "training/"),
     "triton": ("kernels/",),
 }
@@ -157,7 +158,7 @@ def test_a_library_is_imported_in_its_own_place_alone(library: str) -> None:
     assert not wrong, "\n".join([f"{library} belongs in {ONLY_IN[library]}:", *wrong])
 
 
-@pytest.mark.parametrize("library", ["matplotlib", "rich", "h5py", "safetensors", "triton"])
+@pytest.mark.parametrize("library", ["matplotlib", "rich", "h5py", "gemmi", "safetensors", "triton"])
 def test_a_library_that_few_commands_need_is_imported_inside_functions(library: str) -> None:
     allowed = ("store/hdf5.py", "kernels/", "training/")
     wrong = [
