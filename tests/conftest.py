@@ -55,3 +55,42 @@ def plain_program() -> Path:
     if not path.is_file():
         pytest.skip("no plain program: set CRYOPLUG_SHARED to the folder that holds reference/")
     return path
+
+
+@pytest.fixture
+def general_model(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a tiny network with random weights where the general model is looked for, and give its folder."""
+    from cryoplug.models import shipped
+
+    folder = write_general_model(tmp_path_factory.mktemp("package") / "general")
+    monkeypatch.setattr(shipped, "FOLDER", folder)
+    return folder
+
+
+@pytest.fixture
+def no_general_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this build have no general model."""
+    from cryoplug.models import shipped
+
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "not-there")
+
+
+def write_general_model(folder: Path) -> Path:
+    """Write what the package ships, but tiny: three files, two outputs, float16 weights, a range of pixel sizes."""
+    import numpy as np
+
+    from cryoplug.models.checkpoint import Checkpoint, rounded, save_checkpoint
+    from cryoplug.models.registry import UNET
+
+    config = {"depth": 1, "width": 4, "stem": 2, "skip": "none", "outputs": 2, "clip": 8.0, "most": 6}
+    rng = np.random.default_rng(7)
+    shapes = UNET.configured(config).weight_shapes()
+    weights = {name: (0.3 * rng.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
+    details = {"angpix": 2.6, "angpix_range": [2.0, 5.0], "trained_on": "nothing: random weights"}
+    checkpoint = rounded(Checkpoint("unet", weights, config, "robust", 2.6, details))
+    save_checkpoint(folder, checkpoint, 0.5, dtype="float16")
+    (folder / "loss.txt").unlink()
+    (folder / "MODEL_CARD.md").write_text(
+        "# A card\n\nWords.\n\n| fact | what |\n|---|---|\n| data | none |\n| licence | BSD-3-Clause |\n\n| other | no |\n"
+    )
+    return folder

@@ -75,7 +75,7 @@ from cryoplug.core.results import BatchResult, FileResult
 )
 @click.option(
     "--normalize",
-    type=click.Choice(["percentile", "zscore"]),
+    type=click.Choice(["percentile", "zscore", "robust"]),
     default=None,
     help="Default: percentile for --pairs noise, else zscore.",
 )

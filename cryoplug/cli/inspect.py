@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from cryoplug.cli.checkpoints import CheckpointPath
 from cryoplug.cli.options import CryoplugCommand, json_option
 from cryoplug.cli.output import echo_result, printable_name, say
 
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
 _UNITS = {"angstrom": "A", "bytes": "bytes", "px": "px"}
 _SEVERITIES: tuple[Literal["error", "warning", "note"], ...] = ("error", "warning", "note")
-_KEYED_BY_NAME = ("kernels", "layers", "runs", "size_bytes", "tables")
+_KEYED_BY_NAME = ("card", "kernels", "layers", "runs", "size_bytes", "tables")
 _SHOWN_ITEMS = 12
 
 
 @click.command("inspect", cls=CryoplugCommand)
-@click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="PATH...", nargs=-1, type=CheckpointPath())
 @click.option(
     "--patch-size",
     type=click.IntRange(min=1),
@@ -40,7 +41,8 @@ def inspect(
     """Say what each PATH is and list everything that is wrong with it.
 
     PATH is a micrograph, a STAR file, a store, a folder of bare bins, a checkpoint, a run folder, or a folder of
-    micrographs. Exit code 1 when there is any error or warning; notes do not count. Nothing is changed.
+    micrographs; general is the model that comes with cryoplug. Exit code 1 when there is any error or warning; notes do
+    not count. Nothing is changed.
 
     Example: cryoplug inspect mics/*.mrc dataset/ saved_models/cryo_cnn --json
     """

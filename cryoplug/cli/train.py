@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from cryoplug.cli.checkpoints import CheckpointPath
 from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.errors import UsageError
@@ -90,7 +91,11 @@ if TYPE_CHECKING:
     help="The run folder is CHECKPOINT_DIR/MODEL.",
 )
 @click.option("--no-evaluation", is_flag=True, help="Leave out the evaluation of the kept checkpoint at the end.")
-@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint to start from.")
+@click.option(
+    "--init",
+    type=CheckpointPath(),
+    help="Checkpoint to start from, or general: its network and options are taken over, --lr is 0.0001.",
+)
 @click.option("--resume", is_flag=True, help="Go on with a saved run, also for more --epochs.")
 @click.option("--crop-size", type=int, help="Side of crops of whole micrographs.  [default: convert's --patch-size]")
 @click.option(
@@ -171,6 +176,10 @@ def train(
     --ema 0.999 --clip-norm 1, a --batch-size of 2 million pixels a step, where each pair of halves counts twice for its two
     mixtures, and for the unet --weight-decay 0.1 and depth=3 width=32 stem=2 skip=none where no --model-option says
     otherwise; on a CPU batches of 260 thousand pixels and width=16.
+
+    With --init the network and its options are those of the checkpoint, and what you do not give is --lr 0.0001
+    --schedule cosine --warmup-steps 50 (not with --recipe founding). --init general goes on with the image of the general
+    model, on micrographs of 2 to 5 A/px: convert --angpix 2.6.
 
     Example: cryoplug train dataset/ --epochs 5 --save --checkpoint-dir saved_models
     """

@@ -26,8 +26,9 @@ ZSCORE_LIMIT = 20.0
 
 ROBUST_FRACTIONS = (0.1587, 0.5, 0.8413)
 """The middle one is the centre of `robust`; half the distance of the others is its scale: one deviation of plain noise."""
-ROBUST_LIMIT = 1e6
-"""Deviations beyond this are clipped, so that nothing becomes infinite; a network that needs less clips by itself."""
+ROBUST_LIMIT = 6e4
+"""Deviations beyond this are clipped, so that nothing becomes infinite, in a store of float16 neither; a network that wants
+less clips by itself."""
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def look(source: Rows, normalization: Normalization, checkpoint: Checkpoint) -> 
         return normalization, []
     remarks = [f"unlike the training data: {text}" for text in unlike(found, seen)]
     if (
-        normalization.kind == "zscore"
+        normalization.kind in ("zscore", "robust")
         and _learnt_from_halves(checkpoint)
         and seen.noise_level
         and found.noise_sigma > 0

@@ -21,6 +21,7 @@ from cryoplug.core.normalization import KINDS
 from cryoplug.core.results import Finding, to_json
 from cryoplug.core.untrusted import parse_json, read_limited, shown
 from cryoplug.errors import FormatError, InputError, StorageError, UsageError
+from cryoplug.models import shipped
 from cryoplug.models.epoch_folders import (
     BIN_NAME,
     JSON_NAME,
@@ -71,6 +72,11 @@ class Checkpoint:
         return digest.hexdigest()
 
     @property
+    def is_general(self) -> bool:
+        """Whether it is the model that comes with the package."""
+        return self.path == shipped.FOLDER
+
+    @property
     def angpix(self) -> float | None:
         """Pixel size that the training data were Fourier-cropped to, in angstrom; None when they were not."""
         return self.details.get("angpix")
@@ -98,15 +104,18 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     path
         An ``epoch_NNNN`` folder, a run folder (its epoch with the lowest loss is taken), the folder above the only run,
         or a founding folder that holds nothing but ``.bin`` files (3 layers: cryo_cnn, 12: residual_cnn; percentile).
+        ``general`` is the model that comes with the package.
 
     Raises
     ------
+    UsageError
+        This build comes without the general model.
     MissingInputError
         Nothing is there.
     FormatError
         Something is wrong; every problem is listed.
     """
-    folder = find_epoch_folder(Path(path))
+    folder = find_epoch_folder(shipped.path_of(path))
     checkpoint, findings = _examine(folder)
     problems = [f"{item.field}: {item.message}" for item in findings if item.severity == "error"]
     if problems or checkpoint is None:
@@ -117,8 +126,8 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 def validate_checkpoint(path: Path | str) -> list[Finding]:
     """List everything that is wrong or unusual about a checkpoint; empty when it is sound."""
     try:
-        folder = find_epoch_folder(Path(path))
-    except InputError as error:
+        folder = find_epoch_folder(shipped.path_of(path))
+    except (InputError, UsageError) as error:
         return [Finding("error", str(path), str(error))]
     return _examine(folder)[1]
 
@@ -228,7 +237,8 @@ def _examine(folder: Path) -> tuple[Checkpoint | None, list[Finding]]:
         bad = int(array.size - np.isfinite(array).sum())
         if bad:
             findings.append(Finding("error", name, f"{bad} of {array.size} weights are NaN or infinite; train again"))
-    if read_loss(folder) is None:
+    # The general model has no epochs to be ranked among.
+    if read_loss(folder) is None and folder != shipped.FOLDER:
         findings.append(Finding("warning", LOSS_NAME, "missing or no number; the epoch cannot be ranked"))
     checkpoint = Checkpoint(
         spec.id,

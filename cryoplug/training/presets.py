@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,9 @@ _HALVES: dict[str, Any] = {
 }
 _UNET: dict[str, Any] = {"depth": 3, "stem": 2, "skip": "none"}
 _UNET_DECAY = 0.1
+
+_GOING_ON: dict[str, Any] = {"lr": 1e-4, "schedule": "cosine", "warmup_steps": 50}
+"""From trained weights: a tenth of the usual rate, which moves them without undoing them, and back to rest at the end."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def with_recipe(
     whole: tuple[int, int] | None,
     on_gpu: bool,
     given: Collection[str],
+    goes_on: bool = False,
 ) -> TrainConfig:
     """Fill in what the user left open.
 
@@ -72,15 +76,20 @@ def with_recipe(
     given
         Fields of `config` that the user chose himself; they stay. Of ``model_options`` those that `config` has stay in any
         case; the others are filled in unless it is named here.
+    goes_on
+        Whether training starts from the weights of a checkpoint; ``founding`` does then as it always does.
 
     Raises
     ------
     UsageError
         Mixtures are asked for, but not halves to mix.
     """
-    if recipe == "founding" or (recipe == "auto" and pairs != "halves"):
+    start = _GOING_ON if goes_on else {}
+    if recipe == "founding":
         return _checked(config)
-    chosen = dict(_HALVES)
+    if recipe == "auto" and pairs != "halves":
+        return _checked(_filled(config, start, given))
+    chosen = {**_HALVES, **start}
     if whole is not None:
         side = config.crop_size if config.crop_size is not None else min(CROP_SIZE, *whole)
         patch_shape = (side, side)
@@ -98,7 +107,11 @@ def with_recipe(
     if config.model == "unet":
         chosen["model_options"] = {**_UNET, "width": scale.unet_width, **config.model_options}
         chosen["weight_decay"] = _UNET_DECAY
-    return _checked(dataclasses.replace(config, **{name: value for name, value in chosen.items() if name not in given}))
+    return _checked(_filled(config, chosen, given))
+
+
+def _filled(config: TrainConfig, chosen: Mapping[str, Any], given: Collection[str]) -> TrainConfig:
+    return dataclasses.replace(config, **{name: value for name, value in chosen.items() if name not in given})
 
 
 def _checked(config: TrainConfig) -> TrainConfig:

@@ -17,7 +17,7 @@ from cryoplug.workflows.movie_halves import MovieInput
 from cryoplug.workflows.pairing import PairedInput
 
 STORES = ("patches", "whole")
-NORMALIZATIONS = ("percentile", "zscore")
+NORMALIZATIONS = ("percentile", "zscore", "robust")
 
 
 def usual_patch_size(store: str) -> int:

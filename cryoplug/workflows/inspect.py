@@ -10,10 +10,12 @@ from pathlib import Path
 
 from cryoplug.core.results import Finding
 from cryoplug.errors import InputError, StorageError
+from cryoplug.models.shipped import is_general
 from cryoplug.store.pairs import HDF5_SUFFIXES
 from cryoplug.store.raw import MANIFEST_NAME, partial_name
 from cryoplug.workflows.discovered import searched_endings
 from cryoplug.workflows.inspect_files import inspect_cs, inspect_micrograph, inspect_star
+from cryoplug.workflows.inspect_general import inspect_general
 from cryoplug.workflows.inspect_runs import inspect_checkpoint, inspect_run, inspect_runs, is_checkpoint, is_run
 from cryoplug.workflows.inspect_store import PAIR_BINS, inspect_store, is_store
 from cryoplug.workflows.inspection import Inspection
@@ -95,6 +97,8 @@ def inspect_path(path: Path, *, patch_size: int = 1024, verify: bool = False) ->
 
 
 def _inspection(path: Path, store: Callable[[Path], Inspection]) -> Inspection:
+    if is_general(path):
+        return inspect_general(path)
     is_hdf5 = path.suffix.lower() in HDF5_SUFFIXES and not path.is_dir()
     if is_hdf5 and (path.is_file() or partial_name(path.parent, path.name).is_file()):
         return store(path)  # an unfinished one too: it says what to do
@@ -142,6 +146,9 @@ def _folder(path: Path, store: Callable[[Path], Inspection]) -> Inspection:
 
 
 def _parts(path: Path) -> Iterator[Path]:
+    if is_general(path):
+        yield path
+        return
     # A plain folder stands for the micrographs and STAR files directly in it; a store or a run stays whole.
     try:
         plain = path.is_dir() and not (is_store(path) or is_checkpoint(path) or is_run(path) or _runs_below(path))

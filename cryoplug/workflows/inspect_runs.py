@@ -57,6 +57,7 @@ def inspect_checkpoint(path: Path) -> Inspection:
     summary |= {
         "model": checkpoint.model_id,
         "config": checkpoint.config,
+        "outputs": list(checkpoint.spec.outputs),
         "stored_in": f"{stored}, equal bit for bit" if bins and tensors else stored,
         "parameters": sum(array.size for array in checkpoint.weights.values()),
         "layers": {

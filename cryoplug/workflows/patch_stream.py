@@ -127,7 +127,7 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
                     f"{request.patch_size}x{request.patch_size}; give --patch-size {min(source.shape)} or less"
                 )
         normalizations = tuple(fit_normalization(source, request.kind) for source in sources)
-        if request.pairs == "noise" and request.kind == "zscore":
+        if request.pairs == "noise" and request.kind != "percentile":
             limit = ZSCORE_NOISE_RANGE
             normalizations = (dataclasses.replace(normalizations[0], clip_low=-limit, clip_high=limit),)
         if len(sources) == 2 and request.angpix is None:
@@ -241,7 +241,7 @@ def _degrade(clean: ImageF32, rng: np.random.Generator, kind: str) -> ImageF32:
     noisy = np.empty_like(clean)
     for start in range(0, len(clean), rows):
         strip = clean[start : start + rows]
-        if kind == "zscore":
+        if kind != "percentile":
             unit = np.clip((strip + ZSCORE_NOISE_RANGE) / (2 * ZSCORE_NOISE_RANGE), 0.0, 1.0)
             noisy[start : start + rows] = founding_noise(unit, rng) * (2 * ZSCORE_NOISE_RANGE) - ZSCORE_NOISE_RANGE
         else:

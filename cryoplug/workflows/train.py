@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryoplug.core.interrupts import Interrupts
 from cryoplug.errors import UsageError
-from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
+from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.store.pairs import PairStore, open_store
 from cryoplug.workflows.train_identity import (
@@ -21,6 +21,7 @@ from cryoplug.workflows.train_identity import (
     run_record,
     software_versions,
 )
+from cryoplug.workflows.train_start import Start, check_store, started
 
 if TYPE_CHECKING:
     from cryoplug.reports.evaluation import Summary
@@ -44,7 +45,7 @@ class TrainRequest:
     checkpoint_dir: Path = Path("saved_models")
     """The run folder is ``checkpoint_dir/model``."""
     init: Path | None = None
-    """Checkpoint to start from; None draws weights from the seed."""
+    """Checkpoint to start from, or ``general``; None draws weights from the seed."""
     val_indices: Path | None = None
     """File that names the validation patches, one index a line."""
     resume: bool = False
@@ -110,6 +111,7 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
     from cryoplug.training.progress import Note
     from cryoplug.training.split import split_patches
 
+    request, start = started(request)
     config = request.config
     _one_output(config)
     device = choose_device(config.device)
@@ -118,7 +120,7 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
     with contextlib.ExitStack() as stack:
         # From the beginning: Slurm's warning may come while a store of a terabyte is being opened.
         interrupts = stack.enter_context(Interrupts())
-        config = _completed(request, on_gpu=device.type == "cuda")
+        config = _completed(request, on_gpu=device.type == "cuda", goes_on=start is not None)
         request = dataclasses.replace(request, config=config)
         store = stack.enter_context(open_store(request.data, patch_size=config.patch_size, crop_size=config.crop_size))
         if config.augment == "halves" and store.manifest is not None and store.manifest.pairs != "halves":
@@ -129,11 +131,10 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         if config.crops_per_epoch is not None and not store.whole:
             raise UsageError(f"{store.path}: a store of patches; --crops-per-epoch needs one of convert --store whole")
         split = split_patches(store, fraction=config.val_split, seed=config.seed, val_indices=request.val_indices)
-        init = None if request.init is None else _load_init(request.init, config.model)
-        if init is not None and not config.model_options:
-            config = dataclasses.replace(config, model_options=init.config)
-            request = dataclasses.replace(request, config=config)
-        identity = run_identity(request, store, split, init)
+        if start is not None:
+            check_store(start, store.manifest)
+            progress(Note(start.note))
+        identity = run_identity(request, store, split, None if start is None else start.sha256)
         folder = None
         if request.save:
             from cryoplug.training.run_folder import RunFolder
@@ -144,10 +145,10 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
             progress(Note("nothing will be saved; give --save to keep the best checkpoint"))
         if split.note:
             progress(Note(split.note))
-        return _train(request, store, split, init, identity, folder, device, progress, interrupts)
+        return _train(request, store, split, start, identity, folder, device, progress, interrupts)
 
 
-def _completed(request: TrainRequest, *, on_gpu: bool) -> TrainConfig:
+def _completed(request: TrainRequest, *, on_gpu: bool, goes_on: bool) -> TrainConfig:
     """Fill in by the recipe what the user left open; for that the store is looked at."""
     from cryoplug.training.presets import with_recipe
 
@@ -162,7 +163,8 @@ def _completed(request: TrainRequest, *, on_gpu: bool) -> TrainConfig:
             patch_shape=store.patch_shape,
             whole=(min(y for y, _ in whole), min(x for _, x in whole)) if whole else None,
             on_gpu=on_gpu,
-            given=request.given | ({"model_options"} if request.init is not None else set()),
+            given=request.given | ({"model_options"} if goes_on else set()),
+            goes_on=goes_on,
         )
 
 
@@ -170,7 +172,7 @@ def _train(
     request: TrainRequest,
     store: PairStore,
     split: Split,
-    init: Checkpoint | None,
+    start: Start | None,
     identity: dict[str, Any],
     folder: RunFolder | None,
     device: Any,
@@ -189,8 +191,8 @@ def _train(
     config = request.config
     spec = model_spec(config.model).configured(config.model_options)
     module = spec.build(seed=config.seed, config=config.model_options)
-    if init is not None:
-        put_weights(module, init.weights)
+    if start is not None:
+        put_weights(module, start.checkpoint.weights)
     threads = config.thread_count
     precision = choose_precision(config.precision, spec, device)
     with open_engine(
@@ -225,7 +227,7 @@ def _train(
             engine=engine,
             optimizer=optimizer,
             position=position,
-            checkpoint_head=_checkpoint_head(request, store, split, identity, mixed=mixer is not None),
+            checkpoint_head=_checkpoint_head(request, store, split, start, identity, mixed=mixer is not None),
             environment=environment,
             folder=folder,
             device=device,
@@ -337,13 +339,6 @@ def _draw_loss_curve(
             progress(Note(f"no loss curve: {error}"))
 
 
-def _load_init(path: Path, model: str) -> Checkpoint:
-    checkpoint = load_checkpoint(path)
-    if checkpoint.model_id != model:
-        raise UsageError(f"--init {path}: holds {checkpoint.model_id}, but --model is {model}; make them agree")
-    return checkpoint
-
-
 def _one_output(config: TrainConfig) -> None:
     outputs = model_spec(config.model).configured(config.model_options).outputs
     if len(outputs) > 1:
@@ -354,7 +349,13 @@ def _one_output(config: TrainConfig) -> None:
 
 
 def _checkpoint_head(
-    request: TrainRequest, store: PairStore, split: Split, identity: dict[str, Any], *, mixed: bool
+    request: TrainRequest,
+    store: PairStore,
+    split: Split,
+    start: Start | None,
+    identity: dict[str, Any],
+    *,
+    mixed: bool,
 ) -> Checkpoint:
     from cryoplug.workflows import train_appearance
 
@@ -364,6 +365,8 @@ def _checkpoint_head(
     details = {"data_fingerprint": identity["data"], "training": training, "software": software_versions()}
     if request.save and (seen := train_appearance.appearance_of_store(store, split.train)) is not None:
         details[train_appearance.FIELD] = seen
+    if start is not None:
+        details |= start.details(manifest)
     if manifest is not None:
         details["pairs"] = manifest.pairs
         if manifest.angpix is not None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryoplug.errors import UsageError
-from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.store.pairs import PairStore
 
 if TYPE_CHECKING:
@@ -62,11 +61,19 @@ def compare_with_earlier_run(
         )
 
 
-def run_identity(request: TrainRequest, store: PairStore, split: Split, init: Checkpoint | None) -> dict[str, Any]:
-    """Return all that decides the weights: configuration, first weights, data and split."""
+def run_identity(request: TrainRequest, store: PairStore, split: Split, init_sha256: str | None) -> dict[str, Any]:
+    """Return all that decides the weights: configuration, first weights, data and split.
+
+    Parameters
+    ----------
+    request, store, split
+        Of the run.
+    init_sha256
+        Hash of the checkpoint that it starts from; None: weights are drawn from the seed.
+    """
     return {
         **request.config.identity(),
-        "init": None if init is None else init.sha256,
+        "init": init_sha256,
         "data": _data_fingerprint(store),
         "validation": hashlib.sha256(split.validation.astype("<i8").tobytes()).hexdigest(),
     }

@@ -14,8 +14,33 @@ def chosen(
     given: frozenset[str] = frozenset(),
     whole: tuple[int, int] | None = None,
     on_gpu: bool = True,
+    goes_on: bool = False,
 ) -> TrainConfig:
-    return with_recipe(config, recipe, pairs=pairs, patch_shape=(512, 512), whole=whole, on_gpu=on_gpu, given=given)
+    return with_recipe(
+        config,
+        recipe,
+        pairs=pairs,
+        patch_shape=(512, 512),
+        whole=whole,
+        on_gpu=on_gpu,
+        given=given,
+        goes_on=goes_on,
+    )
+
+
+@pytest.mark.parametrize("pairs", [None, "noise", "clean", "halves"])
+def test_trained_weights_are_moved_at_a_tenth_of_the_usual_rate_and_come_to_rest(pairs: str | None) -> None:
+    config = chosen(TrainConfig(), pairs=pairs, goes_on=True)
+    assert config.lr == pytest.approx(0.1 * TrainConfig().lr) and config.schedule == "cosine"
+    assert 0 < config.warmup_steps < 200
+    assert config.augment == ("halves" if pairs == "halves" else "none")
+    asked = TrainConfig(lr=0.01, schedule="constant")
+    kept = chosen(asked, pairs=pairs, goes_on=True, given=frozenset({"lr", "schedule"}))
+    assert (kept.lr, kept.schedule) == (0.01, "constant")
+
+
+def test_the_founding_way_is_the_same_from_any_start() -> None:
+    assert chosen(TrainConfig(), recipe="founding", goes_on=True) == TrainConfig()
 
 
 @pytest.mark.parametrize("pairs", [None, "noise", "clean"])

@@ -445,7 +445,9 @@ def test_without_validation_the_best_epoch_is_by_training_loss(data: Path, tmp_p
 
 def test_weights_of_another_network_are_refused_as_a_start(data: Path, tmp_path: Path, seed_checkpoints: Path) -> None:
     with pytest.raises(UsageError, match="holds residual_cnn, but --model is cryo_cnn"):
-        run(data, init=seed_checkpoints / "deep12")
+        run(data, init=seed_checkpoints / "deep12", given=frozenset({"model"}))
+    with pytest.raises(UsageError, match="holds residual_cnn, but --model is unet"):
+        run(data, init=seed_checkpoints / "deep12", model="unet")
     start = run(data, tmp_path / "out", init=seed_checkpoints / "cryo_cnn", lr=1e-9, epochs=1)
     found, given = load_checkpoint(tmp_path / "out"), load_checkpoint(seed_checkpoints / "cryo_cnn")
     assert all(np.allclose(found.weights[name], given.weights[name], atol=1e-7) for name in given.weights)

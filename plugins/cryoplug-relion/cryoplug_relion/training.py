@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from cryoplug.reports.evaluation import table
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.progress import EpochReport, Event
 from cryoplug.workflows.train import TrainRequest, TrainResult, train
+from cryoplug.workflows.train_start import started
 
 from cryoplug_relion import nodes
 from cryoplug_relion.logfile import FILE_NAME as LOGFILE
@@ -79,19 +81,19 @@ def train_job(
         store = data / "store" if (data / "store").is_dir() else data
         lines, exit_code = [f"store       {store}"], 0
     talk = Talk("train", as_json=as_json)
-    settings = TrainConfig(**config)
-    resume = (folder / settings.model / "run.json").is_file()
     request = TrainRequest(
         store,
-        settings,
+        TrainConfig(**config),
         save=True,
         checkpoint_dir=folder,
         init=init,
-        resume=resume,
         evaluate=evaluate,
         recipe=recipe,
         given=given,
     )
+    # With a checkpoint to start from, the network is its.
+    run_folder = folder / started(request)[0].config.model
+    request = replace(request, resume=(run_folder / "run.json").is_file())
 
     def tell(event: Event) -> None:
         talk.note(event.text)
@@ -100,7 +102,7 @@ def train_job(
 
     result = train(request, tell)
     if result.checkpoint is None:
-        raise StorageError(f"{folder / settings.model}: no checkpoint was kept; check the disk")
+        raise StorageError(f"{run_folder}: no checkpoint was kept; check the disk")
     checkpoint = load_checkpoint(result.checkpoint)
     if result.evaluation is not None:
         talk.record({"evaluation": result.evaluation, "checkpoint": result.checkpoint})

@@ -1,0 +1,24 @@
+"""The option that names a checkpoint: ``general`` is the model of the package, everything else a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class CheckpointPath(click.ParamType):
+    """A folder of weights, or ``general``; ``./general`` is a folder here."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Give a path that means the general model only where the word itself was written."""
+        from cryoplug.models.shipped import is_general
+
+        if isinstance(value, Path):
+            return value
+        path = Path(value)
+        # Path("./general") is Path("general"), which is the model's name.
+        return path.absolute() if is_general(path) and not is_general(value) else path

@@ -1,0 +1,76 @@
+"""The general model that comes with the package: its name, its folder, and what its card says in short."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryoplug.core.untrusted import read_limited
+from cryoplug.errors import InputError, StorageError, UsageError
+from cryoplug.models.epoch_folders import SAFETENSORS_NAME
+
+GENERAL = "general"
+"""Its name, wherever a checkpoint is asked for. A folder of this name is reached by ``./general`` or a longer path."""
+FOLDER = Path(__file__).parent / GENERAL
+"""Where its files are, in a source tree as in an installed package."""
+CARD_NAME = "MODEL_CARD.md"
+_MAX_CARD_BYTES = 1 << 20
+
+
+def is_general(checkpoint: Path | str) -> bool:
+    """Tell whether a name means the general model."""
+    return str(checkpoint) == GENERAL
+
+
+def is_there() -> bool:
+    """Tell whether this build has its weights."""
+    return (FOLDER / SAFETENSORS_NAME).is_file()
+
+
+def path_of(checkpoint: Path | str) -> Path:
+    """Give the path that a name of a checkpoint means.
+
+    Parameters
+    ----------
+    checkpoint
+        ``general``, or a path. ``Path("./general")`` is the same as ``Path("general")``; the text ``"./general"`` is not.
+
+    Raises
+    ------
+    UsageError
+        It means the general model, and this build has none.
+    """
+    if not is_general(checkpoint):
+        return Path(checkpoint)
+    if not is_there():
+        raise UsageError(
+            "this build of cryoplug has no general model; give --checkpoint (or, for train, --init) with a folder that "
+            "cryoplug train has made"
+        )
+    return FOLDER
+
+
+def namesake_note() -> str:
+    """Say that a folder here has the name of the general model; empty when there is none."""
+    if not Path(GENERAL).is_dir():
+        return ""
+    return "general means the model of the package; the folder of that name here is ./general"
+
+
+def card_facts() -> dict[str, str]:
+    """Read the rows of the first table in the model card, ``| fact | what |``; empty without a card or a table."""
+    try:
+        text = read_limited(FOLDER / CARD_NAME, _MAX_CARD_BYTES).decode("utf-8", "replace")
+    except (InputError, StorageError):
+        return {}
+    facts: dict[str, str] = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if not line.lstrip().startswith("|"):
+            if facts:
+                break
+            continue
+        if all(set(cell) <= set("-: ") for cell in cells):
+            facts.clear()  # What stood above this line were the titles of the columns.
+        elif len(cells) == 2 and cells[0]:
+            facts[cells[0]] = cells[1]
+    return facts
