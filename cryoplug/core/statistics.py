@@ -94,6 +94,13 @@ class RunningMoments:
         return math.sqrt(self._squares / self.count) if self.count else math.nan
 
 
+def moments_of(image: np.ndarray) -> RunningMoments:
+    """Measure an image in memory, all of it finite."""
+    moments = RunningMoments()
+    moments.add(image)
+    return moments
+
+
 def scan_pixels(source: MicrographSource, *, band_rows: int | None = None) -> PixelStatistics:
     """Look at every pixel once.
 

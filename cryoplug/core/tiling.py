@@ -29,6 +29,10 @@ class Window:
         """Index of this rectangle in a ``(y, x)`` array."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
+    def shifted(self, y: int, x: int) -> Window:
+        """Give this rectangle in a frame whose origin lies `y` rows above and `x` columns left of this one's."""
+        return Window(self.y0 + y, self.y1 + y, self.x0 + x, self.x1 + x)
+
 
 @dataclass(frozen=True)
 class Tile:

@@ -22,6 +22,7 @@ _WRITTEN_DTYPE = HEADER_DTYPE.newbyteorder("<")
 _LABELS = 10
 _LABEL_BYTES = 80
 _BAND_ROWS = 256
+_SHIFTED_BYTES = 4 << 20
 _MODES = {"float32": 2, "float16": 12}
 FLOAT16_LIMIT = 65504.0
 """Largest value of float16."""
@@ -140,7 +141,9 @@ class MrcRowWriter:
         self._rows_done = 0
         self._moments = RunningMoments()
         self._all_finite = True
-        self._put(self._header.tobytes() + (template.extended_header if template else b""))
+        head = self._header.tobytes() + (template.extended_header if template else b"")
+        self._first_pixel = len(head)
+        self._put(head)
 
     def write_rows(self, rows: np.ndarray) -> None:
         """Append rows.
@@ -160,6 +163,9 @@ class MrcRowWriter:
             raise ShapeError(
                 f"{self._path}: rows of shape {rows.shape} after {self._rows_done} rows; the image is {self._shape}"
             )
+        self._append(rows)
+
+    def _append(self, rows: np.ndarray) -> None:
         stored = self._converted(rows)
         if self._all_finite and not np.isfinite(stored).all():
             self._all_finite = False
@@ -180,6 +186,37 @@ class MrcRowWriter:
             self._stream.seek(0)
             self._stream.write(self._header.tobytes())
             self._stream.seek(0, 2)
+
+    def shift(self, offset: float) -> None:
+        """Add a number to all pixels that were written so far: they are read again and written in their places.
+
+        Raises
+        ------
+        PixelError
+            A pixel is beyond the range of float16 then.
+        """
+        width, first = self._shape[1], self._first_pixel
+        rows = max(1, _SHIFTED_BYTES // (width * self._dtype.itemsize))
+        done, self._rows_done = self._rows_done, 0
+        self._moments, self._all_finite, before = RunningMoments(), True, self._rounding_squares
+        self._rounding_squares = 0.0
+        for start in range(0, done, rows):
+            count = min(rows, done - start)
+            place = first + start * width * self._dtype.itemsize
+            with storage_errors(self._path):
+                self._stream.seek(place)
+                stored = np.frombuffer(self._stream.read(count * width * self._dtype.itemsize), self._dtype)
+                self._stream.seek(place)
+            moved = stored.reshape(count, width).astype(np.float32)
+            moved += np.float32(offset)
+            self._append(moved)
+        # Both roundings to float16 are in the pixels now; they are independent.
+        self._rounding_squares += before
+
+    @property
+    def mean(self) -> float:
+        """Mean of the rows so far; NaN when one of them holds a pixel that is not finite."""
+        return self._moments.mean if self._all_finite else math.nan
 
     @property
     def std(self) -> float:

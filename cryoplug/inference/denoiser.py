@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from cryoplug.core.hot_pixels import repaired_image
+from cryoplug.core.mean_kept import mean_shift
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
 from cryoplug.core.normalization import KINDS, fit_normalization
+from cryoplug.core.statistics import moments_of
 from cryoplug.core.tiling import Tile, plan_tiles
 from cryoplug.errors import DeviceError, UsageError
 from cryoplug.inference.appearance import look
+from cryoplug.inference.borders import band_borders, border_width, continued, continued_on_device
 from cryoplug.inference.core_workers import one_core_workers
 from cryoplug.inference.device_image import DeviceImage
 from cryoplug.inference.devices import (
@@ -124,6 +128,10 @@ class Denoiser:
         spec = checkpoint.spec
         self._multiple = spec.size_multiple
         self._overlap = -(-spec.receptive_field_px // self._multiple) * self._multiple
+        self.bare = self.normalize == "none" or (checkpoint.founding and self.normalize == "percentile")
+        """Whether the network is applied as it is, as the founding program does with its own: no hot pixel is repaired, no
+        border continued, no mean kept."""
+        self._border = 0 if self.bare else border_width(self._overlap, self._multiple)
         if spec.uses_whole_image:
             note(
                 f"{spec.id}: this network takes its norm over what it sees at once, so the result depends on the tiles; "
@@ -194,7 +202,15 @@ class Denoiser:
         PixelError
             Pixels are NaN, infinite or all equal, or none is positive (percentile).
         """
-        source = ArrayMicrograph(np.asarray(image))
+        return self.output(self.repaired(image))
+
+    def repaired(self, image: np.ndarray) -> np.ndarray:
+        """Give an image as the network is to see it: without its hot pixels, unless it is `bare`."""
+        return np.asarray(image) if self.bare else repaired_image(np.asarray(image))[0]
+
+    def output(self, image: np.ndarray) -> ImageF32:
+        """Give what the network makes of a `repaired` image, in its grey values and with its mean."""
+        source = ArrayMicrograph(image)
         normalization, _ = look(source, fit_normalization(source, self.normalize), self.checkpoint)
         denoised = np.empty(source.shape, np.float32)
         under_way: deque[tuple[Tile, Callable[[], ImageF32]]] = deque()
@@ -210,7 +226,8 @@ class Denoiser:
                 finish_one()
         while under_way:
             finish_one()
-        return denoised
+        shift = 0.0 if self.bare else mean_shift(moments_of(image), moments_of(denoised))
+        return denoised + np.float32(shift) if shift else denoised
 
     def bands(self, shape: tuple[int, int]) -> list[Tile]:
         """Cut an image ``(y, x)`` into bands of full width, from top to bottom, each to be given to `forward`."""
@@ -225,14 +242,14 @@ class Denoiser:
         """Give the first row and the first column of every tile that an image ``(y, x)`` is computed in."""
         bands = self.bands(shape)
         # A tile is as high as its band, so the bands carry all borders between rows.
-        columns = {tile.paste.x0 for tile in self._tiles(bands[0].read.shape)}
+        columns = {max(0, tile.paste.x0 - self._border) for tile in self._tiles(self._continued_shape(bands[0]))}
         return tuple(sorted({band.paste.y0 for band in bands})), tuple(sorted(columns))
 
     def bands_at_once(self, shape: tuple[int, int]) -> int:
         """Tell how many bands of an image ``(y, x)`` to `start` before the first is waited for, so that no core is idle."""
         if self._workers is None or self.threads == 1:
             return 1
-        tiles = len(self._tiles(self.bands(shape)[0].read.shape))
+        tiles = len(self._tiles(self._continued_shape(self.bands(shape)[0])))
         return 1 + -(-self.threads // tiles)
 
     def forward(self, rows: ImageF32, band: Tile, should_stop: Callable[[], bool] = lambda: False) -> ImageF32:
@@ -260,6 +277,11 @@ class Denoiser:
             even small tiles do not fit into memory or the device failed, and `Interrupted` when `should_stop` said yes.
         """
         begun_with = self._tile
+        crop = band.crop.slices
+        if self._border:
+            above, below = band_borders(band, overlap_px=self._overlap, width_px=self._border)
+            rows = continued(rows, above, below, self._border)
+            crop = band.crop.shifted(above, self._border).slices
         begun = self._begin(rows, should_stop)
 
         def finish() -> ImageF32:
@@ -275,13 +297,17 @@ class Denoiser:
                     f"{self.device}: memory ran out with tiles of {begun_with[0]}x{begun_with[1]} px; going on with "
                     f"{self._tile[0]}x{self._tile[1]} px, which gives the same result"
                 )
-            return result[band.crop.slices]
+            return result[crop]
 
         return finish
 
     def forward_on_device(self, pixels: torch.Tensor, should_stop: Callable[[], bool] = lambda: False) -> torch.Tensor:
         """Run the network over a whole image that is on the device; see `cryoplug.inference.device_image`."""
-        return self._device_image(pixels, should_stop)
+        if not self._border:
+            return self._device_image(pixels, should_stop)
+        height, width = pixels.shape
+        made = self._device_image(continued_on_device(pixels, self._border), should_stop)
+        return made[self._border : self._border + height, self._border : self._border + width].contiguous()
 
     def _unless_memory_runs_out(self, compute: Callable[[], ImageF32], tile: tuple[int, int]) -> ImageF32 | None:
         """Compute; None when memory ran out with this tile, and then tiles are smaller from now on."""
@@ -338,6 +364,11 @@ class Denoiser:
             return result
 
         return finish
+
+    def _continued_shape(self, band: Tile) -> tuple[int, int]:
+        above, below = band_borders(band, overlap_px=self._overlap, width_px=self._border)
+        height, width = band.read.shape
+        return height + above + below, width + 2 * self._border
 
     def _tiles(self, shape: tuple[int, ...]) -> list[Tile]:
         height, width = self._tile[0] + 2 * self._overlap, self._tile[1]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cryoplug.core.hot_pixels import HotPixels, find_hot_pixels, grey_limits, sampled_rows
 from cryoplug.core.normalization import Normalization
 from cryoplug.core.statistics import PixelStatistics, interpolate_ranks, wanted_ranks
 
@@ -100,6 +101,29 @@ class DevicePixels:
         """Give mean and standard deviation of the pixels clipped to a range."""
         _, _, mean, std = moments(self._pixels.clamp(low, high)).tolist()
         return mean, std
+
+
+def repair(pixels: torch.Tensor) -> HotPixels:
+    """Replace hot pixels by the median of their neighbours, in place, as `RepairedMicrograph` does; give what they were."""
+    shape = int(pixels.shape[0]), int(pixels.shape[1])
+
+    def read(start: int, stop: int) -> np.ndarray:
+        return pixels[start:stop].cpu().numpy()
+
+    limits = grey_limits(pixels[torch.from_numpy(sampled_rows(shape[0])).to(pixels.device)].cpu().numpy())
+    if limits is None:
+        return HotPixels()
+    # Only rows that hold a candidate are copied to the host, in runs.
+    low, high = (float(np.float32(limit)) for limit in (limits.low, limits.high))
+    beyond = ((pixels > high) | (pixels < low)).any(dim=1)
+    rows = beyond.nonzero()[:, 0].cpu().numpy()
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if rows.size else []
+    bands = ((int(run[0]), read(int(run[0]), int(run[-1]) + 1)) for run in runs)
+    hot = find_hot_pixels(read, shape, bands, limits)
+    if len(hot):
+        y, x, values = (torch.from_numpy(part).to(pixels.device) for part in (hot.y, hot.x, hot.values))
+        pixels[y, x] = values
+    return hot
 
 
 def moments(pixels: torch.Tensor) -> torch.Tensor:

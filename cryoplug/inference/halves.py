@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryoplug.core.fourier_crop import resample_image
+from cryoplug.core.hot_pixels import HotPixels, repaired_image
+from cryoplug.core.mean_kept import mean_shift
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32, MicrographSource
 from cryoplug.core.normalization import Normalization, check_usable, fit_normalization
-from cryoplug.core.statistics import scan_pixels
+from cryoplug.core.statistics import moments_of, scan_pixels
 from cryoplug.core.tiling import plan_tiles
 from cryoplug.errors import InputError, PairingError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
@@ -71,6 +73,8 @@ class _Exposure:
     """See `scale`."""
     remarks: tuple[str, ...]
     """What the user should know."""
+    hot_pixels: int = 0
+    """How many of `whole` were repaired."""
 
 
 def run_halves(
@@ -103,7 +107,7 @@ def run_halves(
     """
 
     def read(out: Channel[_Exposure | Failed]) -> None:
-        _read_all(jobs, out, should_stop, regrid, prove)
+        _read_all(jobs, out, should_stop, regrid, prove, repair=not denoiser.bare)
 
     return run_stages(
         read,
@@ -134,6 +138,8 @@ def _read_all(
     should_stop: Callable[[], bool],
     regrid: Regrid,
     prove: Prove,
+    *,
+    repair: bool,
 ) -> None:
     try:
         for job in jobs:
@@ -141,7 +147,7 @@ def _read_all(
                 break
             started = time.perf_counter()
             try:
-                out.put(_read_one(job, regrid, prove, started))
+                out.put(_read_one(job, regrid, prove, started, repair=repair))
             except (InputError, StorageError, UsageError) as error:
                 out.put(Failed(job, started, error))
     except Closed:
@@ -150,13 +156,14 @@ def _read_all(
         out.close()
 
 
-def _read_one(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float) -> _Exposure:
+def _read_one(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float, *, repair: bool) -> _Exposure:
     assert job.halves is not None
     with open_micrograph(job.halves[0]) as even, open_micrograph(job.halves[1]) as odd:
         for half in (even, odd):
             check_usable(half, scan_pixels(half))
         remarks = [*even.warnings, *odd.warnings, *prove(even, odd)]
-        sides = even.read_rows(0, even.shape[0]), odd.read_rows(0, odd.shape[0])
+        (left, _), (right, hot) = (_pixels(half, repair=repair) for half in (even, odd))
+        sides = left, right
         _refuse_unlike(sides, job)
         known = even.pixel_size_angstrom or odd.pixel_size_angstrom
         template = _header(even)
@@ -170,15 +177,32 @@ def _read_one(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float) -> 
                     "halves must be of the same frames"
                 )
             remarks += source.warnings
-            pixels = source.read_rows(0, source.shape[0])
+            pixels, hot = _pixels(source, repair=repair)
             known, template = source.pixel_size_angstrom or known, _header(source) or template
         scale, offset = _fit(pixels, whole, job)
         whole = pixels
     known = known or job.pixel_size_angstrom
+    remarks.append(hot.remark)
     plan = regrid.plan((whole.shape[0], whole.shape[1]), known, path=job.source)
     return _Exposure(
-        job, started, plan, template, known, sides[0], sides[1], whole, scale, offset, tuple(dict.fromkeys(remarks))
+        job,
+        started,
+        plan,
+        template,
+        known,
+        sides[0],
+        sides[1],
+        whole,
+        scale,
+        offset,
+        tuple(dict.fromkeys(filter(None, remarks))),
+        hot_pixels=len(hot),
     )
+
+
+def _pixels(source: MicrographSource, *, repair: bool) -> tuple[ImageF32, HotPixels]:
+    pixels = source.read_rows(0, source.shape[0])
+    return repaired_image(pixels) if repair else (pixels, HotPixels())
 
 
 def _refuse_unlike(sides: tuple[ImageF32, ImageF32], job: DenoiseJob) -> None:
@@ -242,7 +266,11 @@ def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[],
             raw=exposure.whole if plan.regrid.needs_raw else None,
         ),
         Rows(everything, result),
-        End("; ".join(remarks), float(exposure.whole.std(dtype=np.float64))),
+        End(
+            "; ".join(remarks),
+            float(exposure.whole.std(dtype=np.float64)),
+            hot_pixels=exposure.hot_pixels,
+        ),
     ]
 
 
@@ -258,4 +286,6 @@ def _through(
     for band in denoiser.bands(plan.network_shape):
         rows = normalization.apply(source.read_rows(band.read.y0, band.read.y1))
         denoised[band.paste.slices] = normalization.invert(denoiser.forward(rows, band, should_stop))
+    if not denoiser.bare:
+        denoised += np.float32(mean_shift(moments_of(small), moments_of(denoised)))
     return denoised, unlike_training

@@ -8,6 +8,7 @@ from pathlib import Path
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.normalization import Normalization
 from cryoplug.core.results import FileResult
+from cryoplug.core.statistics import PixelStatistics
 from cryoplug.core.tiling import Tile
 from cryoplug.errors import InputError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
@@ -42,6 +43,10 @@ class DenoiseResult(FileResult):
     """Standard deviation of the micrograph."""
     sigma_out: float | None = None
     """Standard deviation of what was written."""
+    hot_pixels: int = 0
+    """How many were repaired before the network saw them."""
+    mean_shift: float = 0.0
+    """What was added to the network's result so that it keeps the mean of the micrograph, in grey values."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,11 @@ class End:
     message: str
     """Warnings about it."""
     sigma_in: float
-    """Its standard deviation."""
+    """Its standard deviation, without hot pixels."""
+    seen: PixelStatistics | None = None
+    """Of what the network saw, whose mean its output is to have; None: it is left as it is."""
+    hot_pixels: int = 0
+    """How many were repaired."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryoplug.core.fourier_crop import resample_source
+from cryoplug.core.hot_pixels import HotPixels, RepairedMicrograph
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32, MicrographSource
 from cryoplug.core.normalization import MeasuredSource, Normalization, check_usable, fit_to
-from cryoplug.core.statistics import scan_pixels
+from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.errors import InputError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
 from cryoplug.formats.registry import open_micrograph
@@ -88,7 +88,8 @@ def _read_one(
 ) -> None:
     known = job.pixel_size_angstrom if source.pixel_size_angstrom is None else source.pixel_size_angstrom
     plan = regrid.plan(source.shape, known, path=source.path)
-    pixels, raw, measured = _on_the_networks_grid(source, plan)
+    seen = source if denoiser.bare else RepairedMicrograph(source)
+    pixels, raw, of_whole = _on_the_networks_grid(seen, plan)
     bands = denoiser.bands(pixels.shape)
     normalization, statistics = fit_to(MeasuredSource(pixels), denoiser.normalize)
     normalization, unlike_training = look(pixels, normalization, denoiser.checkpoint)
@@ -111,48 +112,34 @@ def _read_one(
         clipped += _count_clipped(inner, normalization)
         out.put(Rows(band, normalization.apply(rows)))
     part = clipped / (pixels.shape[0] * pixels.shape[1])
-    warnings = [*warnings_about(job, source, denoiser, plan, normalization, part), *unlike_training]
-    out.put(End("; ".join(warnings), statistics.std if measured is None else measured.value))
+    hot = seen.hot if isinstance(seen, RepairedMicrograph) else HotPixels()
+    warnings = [*warnings_about(job, source, denoiser, plan, normalization, part), *unlike_training, hot.remark]
+    out.put(
+        End(
+            "; ".join(filter(None, warnings)),
+            (of_whole or statistics).std,
+            seen=None if denoiser.bare else statistics,
+            hot_pixels=len(hot),
+        )
+    )
 
 
 def _on_the_networks_grid(
     source: MicrographSource, plan: GridPlan
-) -> tuple[MicrographSource, ImageF32 | None, _Deviation | None]:
-    """Give what the network sees, the raw pixels if they are needed again, and their deviation if it was measured."""
+) -> tuple[MicrographSource, ImageF32 | None, PixelStatistics | None]:
+    """Give what the network sees, the micrograph if it is needed again, and its statistics if they were measured."""
     if plan.does_nothing:
         return source, None, None
-    check_usable(source, scan_pixels(source))
+    statistics = scan_pixels(source)
+    check_usable(source, statistics)
     raw = np.empty(source.shape, np.float32) if plan.regrid.needs_raw else None
-    deviation = _Deviation()
 
     def see(start: int, rows: ImageF32) -> None:
-        deviation.add(rows)
         if raw is not None:
             raw[start : start + len(rows)] = rows
 
     small = resample_source(source, plan.network_shape, see)
-    return ArrayMicrograph(small, source.path), raw, deviation
-
-
-class _Deviation:
-    """Standard deviation in one pass; sums of float32 about the first band's mean are exact enough for a journal."""
-
-    def __init__(self) -> None:
-        self._count, self._sum, self._squares, self._shift = 0, 0.0, 0.0, 0.0
-
-    def add(self, rows: np.ndarray) -> None:
-        if not self._count:
-            self._shift = float(rows.mean(dtype=np.float64))
-        with np.errstate(over="ignore"):
-            moved = (rows - np.float32(self._shift)).ravel()
-            self._sum += float(moved.sum(dtype=np.float64))
-            self._squares += float(np.dot(moved, moved))
-        self._count += moved.size
-
-    @property
-    def value(self) -> float:
-        mean = self._sum / self._count
-        return math.sqrt(max(0.0, self._squares / self._count - mean * mean))
+    return ArrayMicrograph(small, source.path), raw, statistics
 
 
 def _count_clipped(rows: np.ndarray, normalization: Normalization) -> int:

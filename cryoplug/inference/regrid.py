@@ -206,5 +206,6 @@ def denoise_regridded(
     plan = regrid.plan((int(image.shape[0]), int(image.shape[1])), pixel_size_angstrom, path=Path("<array>"))
     if plan.does_nothing:
         return denoiser.denoise(image)
-    denoised = denoiser.denoise(resample_image(image, plan.network_shape))
-    return np.concatenate(list(plan.finish(denoised, image)))
+    seen = denoiser.repaired(image)
+    denoised = denoiser.output(resample_image(seen, plan.network_shape))
+    return np.concatenate(list(plan.finish(denoised, seen)))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from cryoplug.core.hot_pixels import HotPixels
+from cryoplug.core.mean_kept import TOLERATED
 from cryoplug.core.micrograph import MicrographSource
 from cryoplug.core.normalization import Normalization, check_usable, fit_to
 from cryoplug.core.statistics import PixelStatistics
@@ -20,6 +22,7 @@ from cryoplug.inference.device_pixels import (
     clipped_count,
     decode,
     normalised,
+    repair,
     restored,
     written_numbers,
 )
@@ -60,6 +63,10 @@ class Measured:
     """Part of the pixels on the network's grid that the normalization clips, in [0, 1]."""
     unlike_training: tuple[str, ...] = ()
     """How it differs from what the checkpoint was trained on."""
+    seen: PixelStatistics | None = None
+    """Of what the network sees, whose mean its output is to have; None: it is left as it is."""
+    hot: HotPixels = field(default_factory=HotPixels)
+    """Its hot pixels, which the network does not see."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class Computed:
     buffer: torch.Tensor
     """Pixels as they are written; valid after `wait`."""
     numbers: torch.Tensor
-    """See `written_numbers`; valid after `wait`."""
+    """See `written_numbers`, and what was added to keep the mean; valid after `wait`."""
     wait: Callable[[], None]
     """Returns when the copy is complete."""
 
@@ -96,6 +103,11 @@ class Computed:
     def largest(self) -> float:
         """Largest size of a pixel before it was rounded to the type of the file."""
         return float(self.numbers[4])
+
+    @property
+    def mean_shift(self) -> float:
+        """What was added so that the mean is kept, in grey values."""
+        return float(self.numbers[6])
 
     @property
     def rounding_rms(self) -> float:
@@ -172,6 +184,7 @@ class WholeImages:
         with torch.inference_mode(), device_errors(), only(self.device):
             # A copy on the CPU, too: the buffer is lent to the next micrograph while this one's raw pixels are still needed.
             raw = decode(stored.to(self.device, non_blocking=True, copy=True), dtype, source.shape)
+            hot = HotPixels() if self._denoiser.bare else repair(raw)
             pixels, of_raw = raw, None
             if plan.network_shape != plan.shape:
                 of_raw = self._usable_statistics(raw, source)
@@ -182,8 +195,18 @@ class WholeImages:
             normalization, unlike = look(on_device, normalization, self._denoiser.checkpoint)
             clipped = int(clipped_count(pixels, normalization)) if normalization.kind == "percentile" else 0
             part = clipped / pixels.numel()
-            sigma_in = (of_raw or statistics).std
-            measured = Measured(job, started, source, plan, normalization, sigma_in, part, tuple(unlike))
+            measured = Measured(
+                job,
+                started,
+                source,
+                plan,
+                normalization,
+                (of_raw or statistics).std,
+                part,
+                tuple(unlike),
+                seen=None if self._denoiser.bare else statistics,
+                hot=hot,
+            )
             return Prepared(measured, normalised(pixels, normalization), raw if plan.regrid.needs_raw else None)
 
     def compute(self, prepared: Prepared, target: torch.Tensor, should_stop: Callable[[], bool]) -> Computed:
@@ -211,9 +234,10 @@ class WholeImages:
             denoised = restored(
                 self._denoiser.forward_on_device(prepared.pixels, should_stop), prepared.measured.normalization
             )
+            shift = _keep_mean(denoised, prepared.measured.seen)
             denoised = finish(denoised, prepared.raw, prepared.measured.plan)
             written = denoised.to(self._torch_dtype)
-            numbers = self._to_host(written_numbers(denoised, written))
+            numbers = self._to_host(torch.cat([written_numbers(denoised, written), shift]))
             size = self.written_bytes(prepared.measured.source.shape)
             target[:size].copy_(written.flatten().view(torch.uint8), non_blocking=True)
             return Computed(prepared.measured, target, numbers, self._waiter())
@@ -235,6 +259,17 @@ class WholeImages:
         event = torch.cuda.Event()
         event.record()
         return event.synchronize
+
+
+def _keep_mean(denoised: torch.Tensor, seen: PixelStatistics | None) -> torch.Tensor:
+    """Add what `cryoplug.core.mean_kept.mean_shift` says, without waiting for the device; give it, as float64."""
+    if seen is None:
+        return torch.zeros(1, dtype=torch.float64, device=denoised.device)
+    shift = seen.mean - denoised.mean(dtype=torch.float64)
+    wanted = shift.isfinite() & (shift.abs() > TOLERATED * seen.std)
+    shift = torch.where(wanted, shift, torch.zeros_like(shift))
+    denoised += shift.float()
+    return shift[None]
 
 
 def device_bytes(plan: GridPlan) -> int:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryoplug.core.atomic import atomic_file, storage_errors
+from cryoplug.core.mean_kept import shift_remark
 from cryoplug.core.micrograph import MicrographSource, row_bands
 from cryoplug.errors import InputError, PixelError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader, check_float16_range, mrc_head
@@ -297,13 +298,24 @@ class _Run:
             "done",
             job.target,
             "; ".join(
-                filter(None, (*warnings, *measured.unlike_training, rounding_warning(computed.rounding_rms, std)))
+                filter(
+                    None,
+                    (
+                        *warnings,
+                        *measured.unlike_training,
+                        measured.hot.remark,
+                        shift_remark(computed.mean_shift, measured.seen.std if measured.seen else 0.0),
+                        rounding_warning(computed.rounding_rms, std),
+                    ),
+                )
             ),
             time.perf_counter() - measured.started,
             shape=source.shape,
             pixel_size_angstrom=measured.plan.pixel_size_angstrom,
             sigma_in=measured.sigma_in,
             sigma_out=std,
+            hot_pixels=len(measured.hot),
+            mean_shift=computed.mean_shift,
         )
 
     def _check_wanted(self) -> None:

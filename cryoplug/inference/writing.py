@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from cryoplug.core.atomic import atomic_file, storage_errors
+from cryoplug.core.mean_kept import mean_shift, shift_remark
+from cryoplug.core.statistics import moments_of
 from cryoplug.errors import PixelError
 from cryoplug.formats.mrc import MrcRowWriter
 from cryoplug.inference.channel import Channel, Closed
@@ -58,7 +60,8 @@ def _write_one(start: Begin, messages: Iterator[Message], label: str, dtype: str
                 path=job.target,
                 dtype=dtype,
             )
-            end = _copy_rows(writer, start, messages)
+            # Rounded once: what may still have to be shifted is not rounded to float16 before.
+            end, shift = _copy_rows(writer, start, messages, hold=start.grid is not None or dtype != "float32")
             writer.finish()
     except _AtItsEnd as error:
         return failure(error.failed, start.shape)
@@ -72,18 +75,31 @@ def _write_one(start: Begin, messages: Iterator[Message], label: str, dtype: str
         job.source,
         "done",
         job.target,
-        "; ".join(filter(None, (end.message, rounding_warning(writer.rounding_rms, writer.std)))),
+        "; ".join(
+            filter(
+                None,
+                (
+                    end.message,
+                    shift_remark(shift, end.seen.std if end.seen else 0.0),
+                    rounding_warning(writer.rounding_rms, writer.std),
+                ),
+            )
+        ),
         time.perf_counter() - start.started,
         shape=start.shape,
         pixel_size_angstrom=start.pixel_size_angstrom,
         sigma_in=end.sigma_in,
         sigma_out=writer.std,
+        hot_pixels=end.hot_pixels,
+        mean_shift=shift,
     )
 
 
-def _copy_rows(writer: MrcRowWriter, start: Begin, messages: Iterator[Message]) -> End:
+def _copy_rows(writer: MrcRowWriter, start: Begin, messages: Iterator[Message], *, hold: bool) -> tuple[End, float]:
+    """Write all rows; give the last message, and what was added to keep the mean."""
     grid = start.grid
-    denoised = None if grid is None else np.empty(grid.network_shape, np.float32)
+    shape = start.shape if grid is None else grid.network_shape
+    denoised = np.empty(shape, np.float32) if hold else None
     for message in messages:
         if isinstance(message, Rows):
             rows = start.normalization.invert(message.pixels)
@@ -92,16 +108,29 @@ def _copy_rows(writer: MrcRowWriter, start: Begin, messages: Iterator[Message]) 
             else:
                 denoised[message.band.paste.slices] = rows
         elif isinstance(message, End):
-            if grid is not None and denoised is not None:
-                try:
-                    for rows in grid.finish(denoised, start.raw):
-                        writer.write_rows(rows)
-                except PixelError as error:
-                    raise _AtItsEnd(Failed(start.job, start.started, error)) from error
-            return message
+            try:
+                return message, _finish_rows(writer, start, denoised, message)
+            except PixelError as error:
+                raise _AtItsEnd(Failed(start.job, start.started, error)) from error
         elif isinstance(message, Failed):
             raise _AtItsEnd(message)
     raise Closed
+
+
+def _finish_rows(writer: MrcRowWriter, start: Begin, denoised: np.ndarray | None, end: End) -> float:
+    """Write what waits for the whole image, and see that the mean is kept; give what was added for that."""
+    if denoised is None:
+        # All is in the file already: it is not held in memory, so the file is gone through once more if need be.
+        shift = mean_shift(end.seen, writer)
+        if shift:
+            writer.shift(shift)
+        return shift
+    shift = mean_shift(end.seen, moments_of(denoised))
+    if shift:
+        denoised += np.float32(shift)
+    for rows in (denoised,) if start.grid is None else start.grid.finish(denoised, start.raw):
+        writer.write_rows(rows)
+    return shift
 
 
 def rounding_warning(rounding_rms: float, std: float) -> str:

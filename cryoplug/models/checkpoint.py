@@ -60,6 +60,8 @@ class Checkpoint:
     """``epoch``, ``train_loss``, ``val_loss``, ``data_fingerprint``, ``software`` and whatever else was recorded."""
     path: Path | None = None
     """The epoch folder it was loaded from."""
+    founding: bool = False
+    """Whether it is the founding program's own: a folder of ``.bin`` files without ``checkpoint.json``."""
 
     @property
     def sha256(self) -> str:
@@ -248,6 +250,7 @@ def _examine(folder: Path) -> tuple[Checkpoint | None, list[Finding]]:
         pixel_size_angstrom=record.get("pixel_size_angstrom"),
         details={key: value for key, value in record.items() if key not in _OWN_FIELDS},
         path=folder,
+        founding=not record,
     )
     recorded = record.get("weights_sha256")
     if recorded is not None and recorded != checkpoint.sha256:

@@ -213,9 +213,9 @@ class _Run:
             label += f" computed in {denoiser.network.precision}"
         if denoiser.tta:
             label += " tta"
-        if not self.regrid.does_nothing and request.max_memory_bytes is not None:
+        if request.max_memory_bytes is not None and (not self.regrid.does_nothing or request.float16):
             self.note(
-                "--max-memory does not count micrographs that --angpix, --strength and --merge-highres hold in memory"
+                "--max-memory does not count micrographs that --angpix, --strength, --merge-highres and --float16 hold in memory"
             )
         if request.halves:
             from cryoplug.inference.halves import run_halves

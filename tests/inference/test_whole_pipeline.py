@@ -132,7 +132,7 @@ def test_other_formats_and_packed_pixels_go_the_same_way(tmp_path, denoiser):
     import tifffile
 
     pixels = np.random.default_rng(2).integers(0, 15, SHAPE).astype(np.uint8)
-    tifffile.imwrite(tmp_path / "t.tif", pixels)
+    tifffile.imwrite(tmp_path / "t.tif", pixels[::-1])  # the first row of a TIFF is the last one of an MRC
     write_mrc(tmp_path / "m.mrc", pixels)
     jobs = [DenoiseJob(tmp_path / name, tmp_path / "whole" / f"{name}.mrc") for name in ("t.tif", "m.mrc")]
     assert run(jobs, denoiser)[0]

@@ -1,0 +1,236 @@
+"""Find hot and dead pixels, and give what a network is to see in their place.
+
+A hot pixel lies far beyond the grey values of its micrograph and is unlike its neighbours. Ice balls, gold and carbon lie
+beyond them too, but as a whole: their pixels have neighbours of their kind, and are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cryoplug.core.micrograph import ImageF32, MicrographSource
+
+SIGMAS = 10.0
+"""Robust standard deviations from the median, of the micrograph and of the neighbourhood, beyond which a pixel is hot."""
+REACH_PX = 3
+"""A neighbourhood goes so far in each direction: 7 x 7 pixels."""
+MOST_IN_CLUMP = 9
+"""Pixels beyond the limits in a neighbourhood: up to 3 x 3 of them are a hot clump, more are a thing in the ice."""
+SAMPLED_ROWS = 64
+"""Rows, spread over the micrograph, that tell its median and deviation: 260,000 pixels of 4096 columns."""
+_QUANTILES = (0.1587, 0.5, 0.8413)
+"""Of a normal distribution: a standard deviation below the mean, the mean, and as much above."""
+_MOST_EXAMINED = 1 << 15
+"""Neighbourhoods that are looked at at a time: 6 MB."""
+
+ReadRows = Callable[[int, int], ImageF32]
+
+
+@dataclass(frozen=True)
+class GreyLimits:
+    """Between what grey values the pixels of a micrograph lie, those of hot pixels and of things in the ice left out."""
+
+    low: float
+    """Smallest."""
+    high: float
+    """Largest."""
+    sigma: float
+    """Robust standard deviation."""
+
+
+@dataclass(frozen=True, eq=False)
+class HotPixels:
+    """The hot pixels of one micrograph, in reading order."""
+
+    y: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    """Rows."""
+    x: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    """Columns."""
+    values: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    """What is seen in their place: the median of the sound pixels around."""
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def remark(self) -> str:
+        """What the user should know; empty without any."""
+        if not len(self):
+            return ""
+        word = "hot pixel was" if len(self) == 1 else "hot pixels were"
+        return f"{len(self)} {word} replaced by the median of the neighbours before denoising"
+
+    def repair(self, rows: ImageF32, start: int) -> None:
+        """Put the values into rows of the micrograph, of which the first has the number `start`."""
+        first, last = np.searchsorted(self.y, (start, start + len(rows)))
+        rows[self.y[first:last] - start, self.x[first:last]] = self.values[first:last]
+
+
+def sampled_rows(height: int) -> np.ndarray:
+    """Give the rows that `grey_limits` is to be told, ascending."""
+    return np.unique(np.linspace(0, height - 1, min(SAMPLED_ROWS, height)).astype(int))
+
+
+def grey_limits(rows: np.ndarray) -> GreyLimits | None:
+    """Measure median and deviation of a micrograph by some of its rows.
+
+    Parameters
+    ----------
+    rows
+        Pixels of `sampled_rows`.
+
+    Returns
+    -------
+    GreyLimits | None
+        None where nothing can stand out: most of the pixels are equal, as in a frame of very few counts, or none is finite.
+    """
+    pixels = rows[np.isfinite(rows)]
+    if not pixels.size:
+        return None
+    ranks = [round(part * (pixels.size - 1)) for part in _QUANTILES]
+    below, median, above = np.partition(pixels, sorted(set(ranks)))[ranks].astype(float)
+    sigma = (above - below) / 2
+    if not sigma > 0:
+        return None
+    return GreyLimits(median - SIGMAS * sigma, median + SIGMAS * sigma, sigma)
+
+
+def find_hot_pixels(
+    read_rows: ReadRows, shape: tuple[int, int], bands: Iterable[tuple[int, ImageF32]], limits: GreyLimits | None
+) -> HotPixels:
+    """Look through a micrograph for hot pixels.
+
+    Parameters
+    ----------
+    read_rows
+        Called with the first row and one past the last, for the rows around a candidate.
+    shape
+        ``(y, x)``.
+    bands
+        Number of the first row, and rows; those where no pixel can be beyond the limits may be left out.
+    limits
+        From `grey_limits`; None: there are none.
+    """
+    if limits is None:
+        return HotPixels()
+    found = []
+    for start, rows in bands:
+        beyond = _beyond(rows, limits)
+        candidates = np.flatnonzero(beyond.any(axis=1))
+        if not candidates.size:
+            continue
+        first, last = start + int(candidates[0]), start + int(candidates[-1]) + 1
+        above, below = max(0, first - REACH_PX), min(shape[0], last + REACH_PX)
+        inside = start <= above and below <= start + len(rows)
+        around = rows[above - start : below - start] if inside else read_rows(above, below)
+        found.append(_examined(around, first - above, last - above, limits, at=above))
+    if not found:
+        return HotPixels()
+    y, x, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return HotPixels(y, x, values)
+
+
+class RepairedMicrograph(MicrographSource):
+    """A micrograph without its hot pixels; found when it is made, which reads it once.
+
+    Parameters
+    ----------
+    source
+        The opened micrograph; closed together with this one.
+    """
+
+    def __init__(self, source: MicrographSource) -> None:
+        self._source = source
+        self.path: Path = source.path
+        self.shape, self.dtype = source.shape, source.dtype
+        self.pixel_size_angstrom, self.warnings = source.pixel_size_angstrom, source.warnings
+        sample = np.concatenate([source.read_rows(int(y), int(y) + 1) for y in sampled_rows(source.shape[0])])
+        limits = grey_limits(sample)
+        self.hot = find_hot_pixels(source.read_rows, source.shape, _tall_bands(source), limits)
+        """What was found."""
+
+    def read_rows(self, start: int, stop: int) -> ImageF32:
+        """Read rows; hot pixels have the median of their neighbours."""
+        rows = self._source.read_rows(start, stop)
+        self.hot.repair(rows, start)
+        return rows
+
+    def close(self) -> None:
+        """Close the micrograph."""
+        self._source.close()
+
+
+def repaired_image(pixels: np.ndarray) -> tuple[ImageF32, HotPixels]:
+    """Give a copy of an image ``(y, x)`` without its hot pixels, and what they were."""
+    result = np.array(pixels, np.float32, order="C")
+
+    def read(start: int, stop: int) -> ImageF32:
+        return result[start:stop]
+
+    shape = result.shape[0], result.shape[1]
+    hot = find_hot_pixels(read, shape, [(0, result)], grey_limits(result[sampled_rows(len(result))]))
+    hot.repair(result, 0)
+    return result, hot
+
+
+def _tall_bands(source: MicrographSource) -> Iterator[tuple[int, ImageF32]]:
+    # 1 MB each, as elsewhere: what is compared is still in the processor's cache then.
+    step = max(4 * REACH_PX, (1 << 18) // source.shape[1])
+    for start in range(0, source.shape[0], step):
+        yield start, source.read_rows(start, min(start + step, source.shape[0]))
+
+
+def _beyond(rows: np.ndarray, limits: GreyLimits) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return (rows > np.float32(limits.high)) | (rows < np.float32(limits.low))
+
+
+def _examined(
+    rows: ImageF32, first: int, last: int, limits: GreyLimits, *, at: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give row, column and new value of the hot pixels among rows `first` to `last` - 1; the rest are neighbours."""
+    beyond = np.pad(_beyond(rows, limits), REACH_PX)
+    height, width = rows.shape
+    # Inside a large thing the pixels three steps away in all four directions are beyond the limits as well.
+    here = slice(REACH_PX, REACH_PX + height), slice(REACH_PX, REACH_PX + width)
+    lone = beyond[here] & ~(
+        beyond[:height, here[1]]
+        & beyond[2 * REACH_PX :, here[1]]
+        & beyond[here[0], :width]
+        & beyond[here[0], 2 * REACH_PX :]
+    )
+    lone[:first] = False
+    lone[last:] = False
+    y, x = np.nonzero(lone)
+    padded = np.pad(rows, REACH_PX, constant_values=np.nan)
+    steps = np.arange(2 * REACH_PX + 1)
+    hot = np.zeros(len(y), bool)
+    values = np.empty(len(y), np.float32)
+    for begin in range(0, len(y), _MOST_EXAMINED):
+        part = slice(begin, begin + _MOST_EXAMINED)
+        window = y[part, None, None] + steps[:, None], x[part, None, None] + steps[None]
+        outside = beyond[window].reshape(-1, steps.size**2)
+        few = np.flatnonzero(outside.sum(axis=1) <= MOST_IN_CLUMP)
+        around = padded[window].reshape(-1, steps.size**2)[few]
+        around[outside[few]] = np.nan
+        own = rows[y[part][few], x[part][few]]
+        median = _median_of_finite(around)
+        sigma = 1.4826 * _median_of_finite(np.abs(around - median[:, None]))
+        # Comparing with NaN says no: nothing is hot that is not finite, or has no sound neighbour.
+        with np.errstate(invalid="ignore"):
+            unlike = (np.abs(own - median) > SIGMAS * np.maximum(sigma, limits.sigma)) & np.isfinite(own)
+        chosen = begin + few[unlike]
+        hot[chosen] = True
+        values[chosen] = median[unlike]
+    return y[hot] + at, x[hot], values[hot]
+
+
+def _median_of_finite(rows: np.ndarray) -> np.ndarray:
+    """Give the lower median of the finite values of each row; NaN where there is none. numpy's own takes 20 times as long."""
+    ascending = np.sort(np.where(np.isfinite(rows), rows, np.float32(np.nan)), axis=1)
+    count = np.isfinite(ascending).sum(axis=1)
+    return ascending[np.arange(len(ascending)), np.maximum(count - 1, 0) // 2]
