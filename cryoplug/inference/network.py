@@ -11,6 +11,7 @@ from torch import nn
 
 from cryoplug.errors import FormatError
 from cryoplug.inference.precision import choose_precision
+from cryoplug.inference.target import ONLY_TARGET, output_index
 from cryoplug.kernels.dispatch import KernelChoice, choose_kernels, fused_network
 from cryoplug.models.checkpoint import Checkpoint
 
@@ -23,7 +24,7 @@ _DTYPES = {"float16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Network:
-    """Maps normalised pixels ``(1, 1, y, x)``, float32 on the device, to the same shape and type.
+    """Maps normalised pixels ``(1, 1, y, x)``, float32 on the device, to one of its outputs, of the same shape and type.
 
     Parameters
     ----------
@@ -37,6 +38,8 @@ class Network:
         One of `cryoplug.inference.precision.PRECISIONS`.
     normalize
         What is done to pixels before the network.
+    target
+        Which output; see `cryoplug.inference.target`.
 
     Raises
     ------
@@ -52,8 +55,11 @@ class Network:
         layout: torch.memory_format,
         precision: str,
         normalize: str,
+        target: str = ONLY_TARGET,
     ) -> None:
         spec = checkpoint.spec
+        first = output_index(target, checkpoint)
+        self._channel = slice(first, first + 1) if len(spec.outputs) > 1 else slice(None)
         self.precision = choose_precision(precision, spec, device, normalize=normalize)
         """``float32``, ``float16`` or ``bf16``."""
         self.layout = layout
@@ -91,18 +97,21 @@ class Network:
 
     def _plain(self, pixels: torch.Tensor) -> torch.Tensor:
         if pixels.device.type == "cpu":
-            return self.module(pixels)
+            return self._chosen(self.module(pixels))
         # TF32 keeps 10 bits of the products: 1e-3 of the range away from the same network on a CPU.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False):
-            return self.module(pixels)
+            return self._chosen(self.module(pixels))
 
     def _in_half(self, pixels: torch.Tensor) -> torch.Tensor:
         if self.kernels.kernels == "fused":
             return self._fused_for(pixels.shape).forward(pixels)
         if self._half_module is not None:
-            return self._half_module(pixels).float()
+            return self._chosen(self._half_module(pixels)).float()
         with torch.autocast(pixels.device.type, dtype=self._half):
-            return self.module(pixels).float()
+            return self._chosen(self.module(pixels)).float()
+
+    def _chosen(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs[:, self._channel]
 
     def _fused_for(self, shape: torch.Size) -> FusedCryoCNN:
         network = self._fused.get(shape)
