@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option
-from cryoplug.cli.output import echo_result, printable_name
+from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.progress import file_progress
 from cryoplug.core.results import BatchResult, FileResult
+
+_WORTH_TELLING = 0.01
 
 
 @click.command("convert", cls=CryoplugCommand)
@@ -61,14 +64,14 @@ from cryoplug.core.results import BatchResult, FileResult
     help="Type of a stored pixel; float16 takes half the bytes.",
 )
 @click.option(
-    "--patch-size", type=click.IntRange(min=1), help="Side in pixels.  [default: 1024; of whole micrographs 256]"
+    "--patch-size",
+    type=click.IntRange(min=1),
+    help="Side in pixels.  [default: 1024, of whole micrographs 256; in small ones what fits]",
 )
 @click.option(
     "--stride",
     type=click.IntRange(min=1),
-    default=512,
-    show_default=True,
-    help="Pixels from one patch to the next; whole micrographs have none.",
+    help="Pixels from one patch to the next; whole micrographs have none.  [default: half a patch]",
 )
 @click.option(
     "--angpix", type=float, metavar="A", help="Fourier-crop to this pixel size in angstrom first, both halves alike."
@@ -105,7 +108,7 @@ def convert(
     store: str,
     dtype: str,
     patch_size: int | None,
-    stride: int,
+    stride: int | None,
     angpix: float | None,
     normalize: str | None,
     test_split: float,
@@ -123,7 +126,11 @@ def convert(
     With --pairs halves, INPUT is movies, or micrographs with halves beside them (X_EVN.mrc and X_ODD.mrc, or what
     rlnMicrographNameEven and Odd say). Odd (1, 3, ...) and even frames of a movie are summed: raw frame * gain, defects
     (and gain 0) replaced by the mean of their neighbours, shifted as RELION's motion STAR file beside the movie says,
-    or the one that a corrected_micrographs.star names. Halves that do not belong together stop the conversion.
+    or the one that a corrected_micrographs.star names. Halves that cannot be proven to belong together fail by name, and the
+    others go on. Of stacks and tilt series with halves every section is a pair.
+
+    In folders and patterns, files that only accompany a micrograph (X_DW, X_noDW, X_PS, masks; halves unless they are asked
+    for) are left out, and their number is said. One exposure never has patches on both sides of the split.
 
     With --angpix, a network trained on the store sees farther and learns from less noise; denoise then crops every
     micrograph to that pixel size and brings the result back to its own grid. Patches and stride count cropped pixels.
@@ -136,7 +143,6 @@ def convert(
     """
     from cryoplug.workflows.convert import ConvertRequest
     from cryoplug.workflows.convert import convert as run
-    from cryoplug.workflows.convert_request import usual_patch_size
 
     request = ConvertRequest(
         inputs=inputs,
@@ -151,7 +157,7 @@ def convert(
         format=store_format,
         store=store,
         dtype=dtype,
-        patch_size=patch_size or usual_patch_size(store),
+        patch_size=patch_size,
         stride=stride,
         angpix=angpix,
         normalize=normalize,
@@ -165,23 +171,38 @@ def convert(
             echo_result(item, as_json=as_json)
             show(item)
 
-        result = run(request, tell)
+        result = run(request, tell, lambda text: say(f"convert: {text}"))
     echo_result(
         {"store": request.target, **result.details, "failed": len(result.failed)},
         as_json=as_json,
-        text=_summary(request.target, result),
+        text=_summary(request.target, result, test_split=test_split),
     )
     context.exit(result.exit_code)
 
 
-def _summary(target: Path, result: BatchResult) -> str:
+def _summary(target: Path, result: BatchResult, *, test_split: float) -> str:
     counts = result.details
-    failed = f", {len(result.failed)} of {len(result.files)} inputs failed" if result.failed else ""
+    left_out = "".join(f"; {text}" for text in _left_out(result, test_split=test_split))
     if not result.outputs:
-        return f"nothing written{failed}"
+        return f"nothing written{left_out}"
     speed = f", {counts['patches_per_s']:.1f} patches/s" if counts.get("patches_per_s") else ""
     complete = "already complete: " if counts.get("complete") else ""
+    kind = "micrographs, whole" if counts.get("whole") else f"pairs of {counts['patch_size']} px"
     return (
-        f"{printable_name(target)}: {complete}{counts['train']} training and {counts['test']} test "
-        f"{'micrographs, whole' if counts.get('whole') else 'pairs'}{speed}{failed}"
+        f"{printable_name(target)}: {complete}{counts['train']} training and {counts['test']} test {kind}, of "
+        f"{counts['micrographs']} micrographs{speed}{left_out}"
     )
+
+
+def _left_out(result: BatchResult, *, test_split: float) -> Iterator[str]:
+    """Say what is not in the store, and why."""
+    counts = result.details
+    if result.failed:
+        yield f"{len(result.failed)} of {len(result.files)} inputs failed"
+    if counts.get("companions"):
+        yield f"{counts['companions']} files that accompany others left out"
+    beyond = counts.get("beyond_the_last_patch", 0)
+    if beyond >= _WORTH_TELLING:
+        yield f"{100 * beyond:.0f} % of the pixels are beyond the last patch of a row or column (a smaller --stride takes them)"
+    if test_split > 0 and result.outputs and not counts["test"]:
+        yield "no test pairs: --test-split takes whole exposures, and leaves the only one for training"

@@ -45,7 +45,7 @@ class Numbers(click.ParamType):
 
 
 @click.command(cls=CryoplugCommand)
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.argument("inputs", metavar="INPUT...", nargs=-1)
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),
@@ -70,8 +70,11 @@ class Numbers(click.ParamType):
 @click.option(
     "--halves",
     is_flag=True,
-    help="Denoise each exposure by its even and odd half (X_EVN and X_ODD, or as the STAR file says) and their sum.",
+    help="Denoise each exposure by its even and odd half (X_EVN and X_ODD, folders even/ and odd/, or as the STAR file says) "
+    "and their sum.",
 )
+@click.option("--even", multiple=True, metavar="PATH", help="With --halves: the even halves, where they are elsewhere.")
+@click.option("--odd", multiple=True, metavar="PATH", help="With --halves: the odd halves, where they are elsewhere.")
 @click.option(
     "--strength",
     type=float,
@@ -129,6 +132,8 @@ def denoise(
     normalize: str | None,
     angpix: float | None,
     halves: bool,
+    even: tuple[str, ...],
+    odd: tuple[str, ...],
     strength: float,
     merge_highres: float | None,
     device: str,
@@ -157,7 +162,11 @@ def denoise(
     and the result padded back, so it has no detail beyond. --merge-highres A takes the raw one's there.
 
     With --halves, the even and the odd half of each exposure go through the network as well as their sum:
-    (f(even) + f(odd) + f(sum)) / 2 in the grey values of the micrograph, in three times the time.
+    (f(even) + f(odd) + f(sum)) / 2 in the grey values of the micrograph, in three times the time. Halves lie beside the
+    micrograph (X_EVN, X_ODD), in folders even/ and odd/ within or beside its folder, or where --even and --odd say; with
+    these two, INPUT may be left out.
+
+    In folders and patterns, files that only accompany a micrograph (halves, X_DW, X_noDW, X_PS, masks) are left out.
 
     Several processes may share an output folder, also from several machines: each micrograph is done by one of them.
     SIGTERM and SIGINT drop the file in work; SIGUSR1 ends nothing, for all that is finished is on the disk already.
@@ -177,6 +186,8 @@ def denoise(
         normalize=normalize,
         angpix=angpix,
         halves=halves,
+        even=even,
+        odd=odd,
         strength=strength,
         merge_highres=merge_highres,
         device=device,

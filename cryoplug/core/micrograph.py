@@ -175,6 +175,11 @@ class MovieSource(abc.ABC):
             It cannot be decoded, or the file became shorter since it was opened.
         """
 
+    def read_frames(self, start: int, stop: int) -> ImageF32:
+        """Read the frames ``start`` to ``stop - 1``, counted from 0: ``(n, y, x)``, a new array."""
+        self.check_frames(start, stop)
+        return np.stack([self.read_frame(index) for index in range(start, stop)])
+
     @abc.abstractmethod
     def close(self) -> None:
         """Give the file back; a second call does nothing."""
@@ -197,6 +202,11 @@ class MovieSource(abc.ABC):
             raise ShapeError(
                 f"{self.path}: section {index + 1} was asked for; allowed: 1 to {self.frame_count} (counted from 1)"
             )
+
+    def check_frames(self, start: int, stop: int) -> None:
+        """Raise `ShapeError` unless ``start`` to ``stop - 1`` are frames, at least one."""
+        self.check_frame(start)
+        self.check_frame(max(start, stop - 1))
 
 
 class MovieFrame(MicrographSource):
@@ -248,8 +258,8 @@ def check_single(path: Path, sections: int) -> None:
     """Raise `FormatError` unless a file that is opened as one micrograph has one section."""
     if sections != 1:
         raise FormatError(
-            f"{path}: {sections} sections: a stack, movie or volume, not a micrograph; name one of them in a STAR file "
-            f"as 000001@{path.name}, or use `cryoplug convert --pairs halves` on a movie"
+            f"{path}: {sections} sections: a stack, movie or volume, where a single micrograph is needed; "
+            f"name one of them as 000001@{path.name}, here or in a STAR file"
         )
 
 

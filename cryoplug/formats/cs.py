@@ -10,7 +10,7 @@ import ast
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -53,6 +53,8 @@ class CsImage:
     """Pixel size that the dataset gives."""
     is_exported: bool
     """The path began with ``>``: cryoSPARC exported it, and it starts from the folder of the dataset."""
+    row: int = field(default=0, compare=False)
+    """Row of the dataset, from 0."""
 
 
 def cs_images(path: Path, kind: str = "micrographs") -> list[CsImage]:
@@ -104,8 +106,8 @@ def _images(path: Path, source: tuple[str, str | None, str], columns: dict[str, 
     places = columns[source[1]].tolist() if source[1] in columns else [None] * len(texts)
     sizes = columns[source[2]].tolist() if source[2] in columns else [None] * len(texts)
     return [
-        CsImage(text.removeprefix(">"), _section(path, place), _size(size), text.startswith(">"))
-        for text, place, size in zip(texts, places, sizes, strict=True)
+        CsImage(text.removeprefix(">"), _section(path, place), _size(size), text.startswith(">"), row)
+        for row, (text, place, size) in enumerate(zip(texts, places, sizes, strict=True))
     ]
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from cryoplug.core.atomic import storage_errors
 from cryoplug.core.untrusted import allocated_bytes, parse_json, read_limited, shown
 from cryoplug.errors import FormatError
@@ -139,6 +141,17 @@ class Manifest:
         if isinstance(found, (int, float)) and not isinstance(found, bool) and 0 < found < MAX_PIXEL_SIZE:
             return float(found)
         return None
+
+    @property
+    def exposures(self) -> np.ndarray:
+        """For each micrograph the number of its exposure or stack; all differ unless the convert noted otherwise."""
+        known = self.request.get("exposures")
+        count = len(self.micrographs)
+        if not isinstance(known, list) or not all(type(number) is int and 0 <= number < len(known) for number in known):
+            return np.arange(count)
+        if any(entry.index >= len(known) for entry in self.micrographs):
+            return np.arange(count)
+        return np.array([known[entry.index] for entry in self.micrographs], np.int64)
 
     @property
     def halves_alike(self) -> bool:

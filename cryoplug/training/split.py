@@ -34,7 +34,8 @@ def split_patches(store: PairStore, *, fraction: float, seed: int, val_indices: 
     """Hold out patches for validation.
 
     Bare bins give up their last ``int(n * fraction)`` patches, as the founding program does. With a manifest whole
-    micrographs are held out, because neighbouring patches overlap. A single micrograph is cut in two: patches of its lower
+    micrographs are held out, because neighbouring patches overlap, and with a micrograph all that shows the same exposure
+    or is of the same stack. A single micrograph is cut in two: patches of its lower
     rows validate, patches that overlap them are used for nothing.
 
     Parameters
@@ -84,9 +85,13 @@ def split_patches(store: PairStore, *, fraction: float, seed: int, val_indices: 
     names = np.unique(micrographs)
     if names.size == 1:
         return _within_one_micrograph(store, fraction)
-    size = min(names.size - 1, max(1, round(fraction * names.size)))
-    chosen = np.random.default_rng([seed, _SPLIT_STREAM]).permutation(names)[:size]
-    held = np.isin(micrographs, chosen)
+    exposures = store.manifest.exposures
+    numbers = np.unique(exposures[names])
+    if numbers.size == 1 and len({store.manifest.micrographs[name].shape for name in names}) == 1:
+        return _within_one_micrograph(store, fraction)  # files of one exposure: their rows show the same
+    size = min(numbers.size - 1, max(1, round(fraction * numbers.size)))
+    chosen = np.random.default_rng([seed, _SPLIT_STREAM]).permutation(numbers)[:size]
+    held = np.isin(exposures[micrographs], chosen)
     return Split(everything[~held], everything[held])
 
 
@@ -141,7 +146,7 @@ def _within_one_micrograph(store: PairStore, fraction: float) -> Split:
             if kept.any():
                 unused = int((~held & ~kept).sum())
                 note = (
-                    f"one micrograph: {int(held.sum())} patches from row {border} down validate, {int(kept.sum())} train, "
+                    f"one exposure: {int(held.sum())} patches from row {border} down validate, {int(kept.sum())} train, "
                     f"{unused} that overlap both are left out"
                 )
                 end_row = int(border) if store.whole else None

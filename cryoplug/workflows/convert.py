@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,17 +13,19 @@ from cryoplug.errors import FormatError, UsageError
 from cryoplug.store import raw
 from cryoplug.store.manifest import Manifest
 from cryoplug.store.pairs import HDF5_NAME, create_store, finished_files, finished_manifest
+from cryoplug.workflows.convert_inputs import ConvertInputs, list_inputs
 from cryoplug.workflows.convert_request import ConvertRequest
 from cryoplug.workflows.convert_run import ConvertRun, Progress, pick_test_micrographs, store_details, store_outputs
-from cryoplug.workflows.discovery import discover
 from cryoplug.workflows.movie_gain import RunGain
-from cryoplug.workflows.movie_inputs import halves_or_movies
-from cryoplug.workflows.pairing import PairedInput, pair_files
+from cryoplug.workflows.pairing import PairedInput
+from cryoplug.workflows.patch_fit import with_fitting_patches
 
-__all__ = ["ConvertRequest", "convert", "pick_test_micrographs"]
+__all__ = ["ConvertRequest", "convert", "list_inputs", "pick_test_micrographs"]
 
 
-def convert(request: ConvertRequest, progress: Progress = lambda _: None) -> BatchResult:
+def convert(
+    request: ConvertRequest, progress: Progress = lambda _: None, note: Callable[[str], None] = lambda _: None
+) -> BatchResult:
     """Write the store that the request asks for, or find it complete.
 
     Killed at any moment, the same request goes on after the last complete micrograph (bins) or starts again (HDF5), and
@@ -35,6 +38,8 @@ def convert(request: ConvertRequest, progress: Progress = lambda _: None) -> Bat
         What to do.
     progress
         Called with each micrograph's result, in the order of the inputs.
+    note
+        Called with a sentence that is worth telling and belongs to no single micrograph.
 
     Returns
     -------
@@ -55,49 +60,43 @@ def convert(request: ConvertRequest, progress: Progress = lambda _: None) -> Bat
         By a signal; what was acknowledged stays for the next run.
     """
     with Interrupts() as interrupts:
-        return _convert(request, progress, interrupts)
+        return _convert(request, progress, note, interrupts)
 
 
-def _convert(request: ConvertRequest, progress: Progress, interrupts: Interrupts) -> BatchResult:
-    pairs = list_pairs(request)
+def _convert(
+    request: ConvertRequest, progress: Progress, note: Callable[[str], None], interrupts: Interrupts
+) -> BatchResult:
+    inputs = list_inputs(request)
+    pairs = inputs.pairs
+    for text in inputs.notes:
+        note(text)
+    request = with_fitting_patches(request, pairs)
     _refuse_to_touch_inputs(request, pairs)
     _refuse_other_format(request)
     head = Manifest(
-        patch_shape=(request.patch_size, request.patch_size),
+        patch_shape=(request.patch_px, request.patch_px),
         dtype=request.dtype,
         pairs=request.pairs,
         normalize=request.kind,
         seed=request.seed,
-        stride=request.patch_size if request.store == "whole" else request.stride,
+        stride=request.patch_px if request.store == "whole" else request.stride_px,
         software=_software(),
-        request=request.identity(pairs),
+        request=request.identity(pairs, inputs.exposures if inputs.exposures_repeat else ()),
         whole=request.store == "whole",
     )
     if not request.overwrite:
-        complete = _complete_already(request, head, pairs, progress)
+        complete = _complete_already(request, head, inputs, progress)
         if complete is not None:
             return complete
     elif request.format == "bin":
         raw.finish_interrupted(request.target)
     gain = RunGain(request.gain, request.defects)
     with create_store(request.output, head, request.format, overwrite=request.overwrite) as writer:
-        return ConvertRun(request, pairs, writer, progress, interrupts).result(gain)
-
-
-def list_pairs(request: ConvertRequest) -> tuple[PairedInput, ...]:
-    """Find the inputs and bring partners together."""
-    if request.pairs == "halves" and request.inputs:
-        return halves_or_movies(request.inputs, gain=request.gain, defects=request.defects)
-    if request.pairs == "halves":
-        return pair_files(discover(request.even), discover(request.odd), sides=("even", "odd"))
-    noisy = discover(request.inputs)
-    if request.pairs == "clean":
-        return pair_files(noisy, discover(request.clean), sides=("noisy", "clean"))
-    return tuple(PairedInput(i, item) for i, item in enumerate(noisy))
+        return ConvertRun(request, inputs, writer, progress, interrupts).result(gain)
 
 
 def _complete_already(
-    request: ConvertRequest, head: Manifest, pairs: tuple[PairedInput, ...], progress: Progress
+    request: ConvertRequest, head: Manifest, inputs: ConvertInputs, progress: Progress
 ) -> BatchResult | None:
     try:
         manifest = finished_manifest(request.target, request.format)
@@ -117,16 +116,16 @@ def _complete_already(
         )
     failures = {item.index: item for item in manifest.failures}
     files = []
-    for pair in pairs:
+    for pair in inputs.pairs:
         failure = failures.get(pair.index)
         if failure is None:
-            result = FileResult(pair.noisy.path, "skipped", request.target, "already complete")
+            result = FileResult(pair.noisy.shown, "skipped", request.target, "already complete")
         else:
-            result = FileResult(pair.noisy.path, "failed", None, failure.message, exit_code=failure.exit_code)
+            result = FileResult(pair.noisy.shown, "failed", None, failure.message, exit_code=failure.exit_code)
         files.append(result)
         progress(result)
     return BatchResult(
-        tuple(files), outputs=store_outputs(request), details={**store_details(manifest), "complete": True}
+        tuple(files), outputs=store_outputs(request), details={**store_details(manifest, inputs), "complete": True}
     )
 
 

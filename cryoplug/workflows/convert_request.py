@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,10 @@ class ConvertRequest:
     """``patches``, which may overlap; or ``whole``: each micrograph once, from which training cuts patches anywhere."""
     dtype: str = "float32"
     """``float32``, or ``float16`` for half the bytes."""
-    patch_size: int = 1024
-    """Side of the square patches in pixels."""
-    stride: int = 512
-    """Pixels from one patch to the next, in y and in x."""
+    patch_size: int | None = None
+    """Side of the square patches in pixels; None: chosen by the data, see `cryoplug.workflows.patch_fit`."""
+    stride: int | None = None
+    """Pixels from one patch to the next, in y and in x; None: half a patch."""
     angpix: float | None = None
     """Pixel size in angstrom that every micrograph is Fourier-cropped to; None: as they are."""
     normalize: str | None = None
@@ -96,7 +97,7 @@ class ConvertRequest:
             ("--seed", self.seed, 0),
             ("threads", self.threads, 0),
         ):
-            if number < minimum:
+            if number is not None and number < minimum:
                 problems.append(f"{flag} is {number}; allowed: {minimum} or more")
         if self.angpix is not None and not (math.isfinite(self.angpix) and 0 < self.angpix < MAX_PIXEL_SIZE):
             problems.append(f"--angpix is {self.angpix}; allowed: a pixel size in angstrom above 0, or not given")
@@ -122,6 +123,16 @@ class ConvertRequest:
         return problems + [f"{named} does not use {flag}; leave it out or change --pairs" for flag in unused]
 
     @property
+    def patch_px(self) -> int:
+        """Side of the patches; the usual one while none is chosen."""
+        return usual_patch_size(self.store) if self.patch_size is None else self.patch_size
+
+    @property
+    def stride_px(self) -> int:
+        """Pixels from one patch to the next."""
+        return max(1, self.patch_px // 2) if self.stride is None else self.stride
+
+    @property
     def kind(self) -> str:
         """The kind of normalization: as asked, else what suits the regime.
 
@@ -135,28 +146,38 @@ class ConvertRequest:
         """The folder or file that is written."""
         return store_target(self.output, self.format)
 
-    def identity(self, pairs: Iterable[PairedInput]) -> dict[str, Any]:
-        """Return what decides the pixels of the store: options, and names, sizes and times of all files (a digest)."""
+    def identity(self, pairs: Iterable[PairedInput], exposures: Sequence[int] = ()) -> dict[str, Any]:
+        """Return what decides the pixels of the store.
+
+        Parameters
+        ----------
+        pairs
+            The inputs: of their files names, sizes and times count (a digest).
+        exposures
+            For each of them the number of its exposure, where several are of one: training never splits those.
+        """
         files = []
+        state = cache(_state)  # a stack is asked for once, not for every section
         for pair in pairs:
-            files += [[str(item.relative), *_state(item.path)] for item in pair.files]
+            files += [[str(item.relative), *state(item.path)] for item in pair.files]
             if isinstance(pair, MovieInput) and (motion := pair.motion_path) is not None:
-                files.append(["motion", *_state(motion)])
+                files.append(["motion", *state(motion)])
         cropped = {} if self.angpix is None else {"angpix": float(self.angpix)}
         # Patches that training cuts have no stride.
-        kept = {"stride": self.stride} if self.store == "patches" else {"store": self.store}
+        kept = {"stride": self.stride_px} if self.store == "patches" else {"store": self.store}
         given = {name: path for name in ("gain", "defects") if (path := getattr(self, name)) is not None}
         return {
             **{name: [path.name, *_state(path)] for name, path in given.items()},
             **cropped,
             "pairs": self.pairs,
             "dtype": self.dtype,
-            "patch_size": self.patch_size,
+            "patch_size": self.patch_px,
             **kept,
             "normalize": self.kind,
             "test_split": self.test_split,
             "seed": self.seed,
             "inputs": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
+            **({"exposures": list(exposures)} if exposures else {}),
         }
 
 

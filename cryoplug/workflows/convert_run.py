@@ -13,10 +13,11 @@ import numpy as np
 
 from cryoplug.core.interrupts import Interrupts
 from cryoplug.core.results import BatchResult, FileResult
-from cryoplug.errors import CryoplugError, InputError, PairingError, Stopped, StorageError
+from cryoplug.errors import CryoplugError, InputError, Stopped, StorageError
 from cryoplug.store.manifest import FailedInput, Manifest, MicrographEntry
 from cryoplug.store.pairs import finished_files
 from cryoplug.store.writer import StoreWriter
+from cryoplug.workflows.convert_inputs import ConvertInputs
 from cryoplug.workflows.convert_request import ConvertRequest
 from cryoplug.workflows.movie_gain import RunGain
 from cryoplug.workflows.movie_halves import MovieInput, MovieSummer
@@ -50,26 +51,49 @@ def pick_test_micrographs(count: int, fraction: float, seed: int) -> frozenset[i
     return frozenset(np.random.default_rng([seed, count]).permutation(count)[:chosen].tolist())
 
 
+def pick_test_exposures(exposures: Sequence[int], fraction: float, seed: int) -> frozenset[int]:
+    """Choose inputs for testing so that no exposure, and no stack, is on both sides.
+
+    Parameters
+    ----------
+    exposures
+        For each input the number of its exposure or stack.
+    fraction, seed
+        As for `pick_test_micrographs`.
+
+    Returns
+    -------
+    frozenset[int]
+        Positions in the list; none where all are of one exposure.
+    """
+    numbers = list(dict.fromkeys(exposures))
+    if len(numbers) == len(exposures):
+        return pick_test_micrographs(len(exposures), fraction, seed)
+    chosen = {numbers[index] for index in pick_test_micrographs(len(numbers), fraction, seed)}
+    return frozenset(index for index, number in enumerate(exposures) if number in chosen)
+
+
 class ConvertRun:
     """One pass over the micrographs into one writer; raises what `cryoplug.workflows.convert.convert` raises."""
 
     def __init__(
         self,
         request: ConvertRequest,
-        pairs: tuple[PairedInput, ...],
+        inputs: ConvertInputs,
         writer: StoreWriter,
         progress: Progress,
         interrupts: Interrupts,
     ) -> None:
         self.request = request
-        self.pairs = pairs
+        self.inputs = inputs
+        self.pairs = inputs.pairs
         self.writer = writer
         self.progress = progress
         self.interrupts = interrupts
         self.files: list[FileResult] = []
         self.failures: list[FailedInput] = []
         self.threads = request.threads or min(len(os.sched_getaffinity(0)), _MOST_THREADS)
-        self.test = pick_test_micrographs(len(pairs), request.test_split, request.seed)
+        self.test = pick_test_exposures(inputs.exposures, request.test_split, request.seed)
 
     def result(self, gain: RunGain) -> BatchResult:
         """Do it, and give what became of each micrograph."""
@@ -97,7 +121,7 @@ class ConvertRun:
         manifest = self.writer.finish(failures=self.failures)
         seconds = time.perf_counter() - began
         made = sum(manifest.counts.values()) - before
-        details = {**store_details(manifest), "seconds": seconds}
+        details = {**store_details(manifest, self.inputs), "seconds": seconds}
         if not manifest.whole:
             details["patches_per_s"] = made / seconds if made else 0.0
         return BatchResult(tuple(self.files), outputs=store_outputs(self.request), details=details)
@@ -107,8 +131,6 @@ class ConvertRun:
     ) -> None:
         began = time.perf_counter()
         if isinstance(opened, CryoplugError):
-            if isinstance(opened, PairingError) and self.request.pairs == "halves":
-                raise opened
             self._failed(pair, opened)
             return
         split = "test" if pair.index in self.test else "train"
@@ -178,7 +200,7 @@ class ConvertRun:
 
     def _report(self, pair: PairedInput, status: str, **fields: object) -> None:
         output = None if status == "failed" else self.request.target
-        result = FileResult(pair.noisy.path, status, output, **fields)  # type: ignore[arg-type]
+        result = FileResult(pair.noisy.shown, status, output, **fields)  # type: ignore[arg-type]
         self.files.append(result)
         self.progress(result)
 
@@ -205,15 +227,35 @@ def _entry(opened: OpenedPair, split: str) -> MicrographEntry:
     )
 
 
-def store_details(manifest: Manifest) -> dict[str, object]:
-    """Give the figures of a finished store for people and ``--json``."""
+def store_details(manifest: Manifest, inputs: ConvertInputs) -> dict[str, object]:
+    """Give the figures of a finished store for people and ``--json``: what is in it, and what was left out."""
     return {
         "train": manifest.counts["train"],
         "test": manifest.counts["test"],
         "micrographs": len(manifest.micrographs),
+        "test_micrographs": sum(entry.split == "test" for entry in manifest.micrographs),
+        "patch_size": manifest.patch_shape[0],
+        "stride": manifest.stride,
+        "companions": len(inputs.companions),
+        "beyond_the_last_patch": _beyond_the_last_patch(manifest),
         **({"whole": True} if manifest.whole else {}),
         "fingerprint": manifest.fingerprint(),
     }
+
+
+def _beyond_the_last_patch(manifest: Manifest) -> float:
+    """Give the part of the pixels (0 to 1) that are in no patch, because a row or column of patches ends before them."""
+    if manifest.whole:
+        return 0.0
+    reach: dict[int, tuple[int, int]] = {}
+    for windows in manifest.windows.values():
+        for micrograph, y, x in windows:
+            before = reach.get(micrograph, (0, 0))
+            reach[micrograph] = max(before[0], y), max(before[1], x)
+    side = manifest.patch_shape[0]
+    pixels = sum(entry.shape[0] * entry.shape[1] for entry in manifest.micrographs)
+    reached = sum((y + side) * (x + side) for y, x in reach.values())
+    return round(1 - reached / pixels, 4) if pixels else 0.0
 
 
 def store_outputs(request: ConvertRequest) -> tuple[Path, ...]:

@@ -15,12 +15,13 @@ from cryoplug.errors import InputError, Stopped, StorageError, UsageError
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.pipeline import run_pipeline
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
+from cryoplug.workflows.companions import left_out_note
 from cryoplug.workflows.denoise_gpus import denoise_in_processes, requests_for
 from cryoplug.workflows.denoise_halves import exposures, pair_prover
 from cryoplug.workflows.denoise_request import DenoiseRequest
 from cryoplug.workflows.denoise_star import OutputStar
 from cryoplug.workflows.denoise_work import Note, Progress, RecordsBefore, Work, shared_jobs
-from cryoplug.workflows.discovery import discover
+from cryoplug.workflows.discovery import DiscoveredMicrograph, Discovery, discover, find
 from cryoplug.workflows.journal import JOURNAL_NAME, Journal
 from cryoplug.workflows.output_records import Settings
 from cryoplug.workflows.outputs import OutputPlanner, PlannedOutput, check_writable, without_own_outputs
@@ -136,9 +137,7 @@ class _Run:
     def batch(self) -> BatchResult:
         """Denoise what is there."""
         request = self.request
-        micrographs = without_own_outputs(discover(request.inputs), request.output, named=request.inputs)
-        if request.halves:
-            micrographs = exposures(micrographs)
+        micrographs = self._micrographs()
         if not micrographs:
             raise InputError(
                 f"{request.output}: everything that was found is a result of an earlier run; name raw files"
@@ -158,6 +157,24 @@ class _Run:
         files = tuple(self.work.results[item.target] for item in planned)
         return BatchResult(files, self._write_star(planned, last=True), self.details)
 
+    def _micrographs(self) -> list[DiscoveredMicrograph]:
+        """Find what is to be denoised, and say what is left out."""
+        request = self.request
+        found = find(request.inputs) if request.inputs else Discovery(())
+        micrographs = without_own_outputs(found.micrographs, request.output, named=request.inputs)
+        if request.halves:
+            even, odd = (
+                discover(inputs, side=side) if inputs else []
+                for inputs, side in ((request.even, "even"), (request.odd, "odd"))
+            )
+            micrographs = exposures(micrographs, even, odd)
+        used = {path.absolute() for item in micrographs for path in (item.even, item.odd) if path is not None}
+        left_out = [path for path in found.companions if not (request.halves and path.absolute() in used)]
+        self.details["companions"] = len(left_out)
+        if left_out and self.before is None:  # of several processes, the one that waits for them has said it
+            self.note(left_out_note(left_out))
+        return micrographs
+
     def watch(self) -> WatchResult:
         """Denoise what is there and what comes."""
         check_writable(self.request.output)
@@ -171,6 +188,9 @@ class _Run:
         complete = self._compute(watch.jobs(self.should_stop))
         if complete:
             watch.give_up_waiting()
+        self.details["companions"] = len(watch.companions)
+        if watch.companions:
+            self.note(left_out_note(watch.companions))
         outputs = self._write_star(watch.planned, last=True)
         if not complete:
             raise self._stopped(len(watch.planned))

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cryoplug.core.micrograph import MicrographSource
 from cryoplug.workflows.discovered import DiscoveredMicrograph, known_endings
-from cryoplug.workflows.halves_names import half_of
+from cryoplug.workflows.halves_names import without_side
 from cryoplug.workflows.pair_proof import PairProof
-from cryoplug.workflows.pairing import halves_of
+from cryoplug.workflows.pairing import halves_of, pair_files
 
 
-def exposures(micrographs: Sequence[DiscoveredMicrograph]) -> list[DiscoveredMicrograph]:
+def exposures(
+    micrographs: Sequence[DiscoveredMicrograph],
+    even: Sequence[DiscoveredMicrograph] = (),
+    odd: Sequence[DiscoveredMicrograph] = (),
+) -> list[DiscoveredMicrograph]:
     """Bring micrographs and halves together, each exposure once.
 
     Parameters
     ----------
     micrographs
-        As discovered: whole exposures whose halves a STAR file names or which lie beside them, or halves themselves.
+        As discovered: whole exposures whose halves a STAR file names, or which lie beside them or in folders of their own;
+        or halves themselves. May be empty when `even` and `odd` are given.
+    even, odd
+        The halves, where they were named; they are paired with each other and with `micrographs` by their names.
 
     Returns
     -------
@@ -30,18 +38,51 @@ def exposures(micrographs: Sequence[DiscoveredMicrograph]) -> list[DiscoveredMic
     PairingError
         Some have no halves; nothing is to be denoised in another way than the rest.
     """
+    if even:
+        return _named(micrographs, even, odd)
     endings = known_endings()
     whole = {
         (item.even, item.odd): item
         for item in reversed(micrographs)
-        if item.even is not None and item.odd is not None and half_of(item.path.name, endings) is None
+        if item.even is not None and item.odd is not None and item.path not in (item.even, item.odd)
     }
-    even, odd = halves_of(micrographs)
+    evens, odds = halves_of(micrographs)
     found = []
-    for one, two in zip(even, odd, strict=True):
+    for one, two in zip(evens, odds, strict=True):
         base = whole.get((one.path, two.path))
         found.append(replace(one if base is None else base, even=one.path, odd=two.path))
-    return found
+    return _with_names_of_exposures(found, endings)
+
+
+def _named(
+    micrographs: Sequence[DiscoveredMicrograph],
+    even: Sequence[DiscoveredMicrograph],
+    odd: Sequence[DiscoveredMicrograph],
+) -> list[DiscoveredMicrograph]:
+    pairs = pair_files(even, odd, sides=("even", "odd"))
+    partners = {pair.noisy: pair.clean for pair in pairs}
+    if not micrographs:
+        found = [replace(one, even=one.path, odd=two.path) for one, two in partners.items() if two is not None]
+        return _with_names_of_exposures(found, known_endings())
+    # A pattern may have found the halves, too.
+    taken = {item.path.absolute() for item in (*even, *odd)}
+    micrographs = [item for item in micrographs if item.path.absolute() not in taken] or micrographs
+    return [
+        replace(pair.noisy, even=pair.clean.path, odd=two.path)
+        for pair in pair_files(micrographs, even, sides=("input", "even"))
+        if pair.clean is not None and (two := partners[pair.clean]) is not None
+    ]
+
+
+def _with_names_of_exposures(
+    found: Sequence[DiscoveredMicrograph], endings: frozenset[str]
+) -> list[DiscoveredMicrograph]:
+    """Call a result after its exposure, ``X.mrc``, where that is not there and the even half, ``X_EVN.mrc``, stands for it."""
+    names = [
+        without_side(item.relative, endings) if item.path in (item.even, item.odd) else item.relative for item in found
+    ]
+    alone = {name for name, count in Counter(names).items() if count == 1}
+    return [replace(item, relative=name) if name in alone else item for item, name in zip(found, names, strict=True)]
 
 
 def pair_prover() -> Callable[[MicrographSource, MicrographSource], list[str]]:

@@ -42,6 +42,10 @@ class DenoiseRequest:
     """Resolution in angstrom beyond which Fourier terms are raw; None: none are."""
     halves: bool = False
     """Denoise every exposure by its two halves, which must be at hand, and their sum."""
+    even: tuple[str, ...] = ()
+    """With `halves`: where the even halves are; else they are looked for beside the inputs. There need be no inputs then."""
+    odd: tuple[str, ...] = ()
+    """And the odd ones."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     gpu: tuple[int, ...] = ()
@@ -72,8 +76,10 @@ class DenoiseRequest:
 
     def __post_init__(self) -> None:
         problems = []
-        if not self.inputs:
-            problems.append("no input (allowed: files, folders, patterns, STAR files)")
+        for name in ("inputs", "even", "odd"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.inputs and not self.even:
+            problems.append("no input (allowed: files, folders, patterns, lists; or --halves with --even and --odd)")
         if self.normalize is not None and self.normalize not in KINDS:
             problems.append(f"--normalize {self.normalize!r} (allowed: {', '.join(KINDS)})")
         if self.angpix is not None and not (math.isfinite(self.angpix) and 0 <= self.angpix < MAX_ANGSTROM):
@@ -94,6 +100,10 @@ class DenoiseRequest:
         for name, value in (("poll", self.poll_s), ("settle", self.settle_s), ("idle-exit", self.idle_exit_s)):
             if value is not None and not (math.isfinite(value) and value >= 0):
                 problems.append(f"--{name} {value} (allowed: seconds, 0 or more)")
+        if (self.even or self.odd) and not self.halves:
+            problems.append("--even and --odd belong to --halves; give it too")
+        if bool(self.even) != bool(self.odd):
+            problems.append("--even and --odd belong together; give both")
         if self.halves and self.watch:
             problems.append("--halves with --watch: halves may come later than their micrograph; give one of the two")
         if self.idle_exit_s is not None and not self.watch:

@@ -36,6 +36,15 @@ class DiscoveredMicrograph:
     """Half of its exposure made from the even frames: named by the STAR file, else a file beside it."""
     odd: Path | None = None
     """The other half."""
+    list_path: Path | None = None
+    """The STAR file, cryoSPARC dataset or text file that names it; None for what was named or found by itself."""
+    list_row: int | None = None
+    """Row of a cryoSPARC dataset that names it (the first one), from 0."""
+
+    @property
+    def shown(self) -> Path:
+        """Its name for people: ``000012@stack.mrcs`` for a section."""
+        return self.path if self.section is None else Path(f"{self.section:06d}@{self.path}")
 
 
 def known_endings() -> frozenset[str]:
@@ -82,13 +91,24 @@ def name_below_job(name: str) -> str:
     cryoSPARC is ``JNNN/`` at the beginning.
     """
     parts = safe_parts(name)
-    jobs = [index for index, part in enumerate(parts[:-1]) if index > 0 and _RELION_JOB.fullmatch(part)]
-    if jobs:
-        return "/".join(parts[jobs[-1] + 1 :])
+    below = _below_job(parts[:-1])
+    if below is not None:
+        return "/".join([*below, parts[-1]])
     # Of a path from the root only the name is kept: the rest is this machine's, not the project's.
     if name.startswith("/"):
         return parts[-1]
     return "/".join(parts[1:] if len(parts) > 1 and _CRYOSPARC_JOB.fullmatch(parts[0]) else parts)
+
+
+def below_job(folder: str) -> str:
+    """Give the part of a folder's path that follows ``X/jobNNN/``; all of it where there is no job."""
+    below = _below_job(folder.split("/"))
+    return folder if below is None else "/".join(below)
+
+
+def _below_job(folders: Sequence[str]) -> Sequence[str] | None:
+    jobs = [index for index, part in enumerate(folders) if index > 0 and _RELION_JOB.fullmatch(part)]
+    return folders[jobs[-1] + 1 :] if jobs else None
 
 
 def safe_parts(name: str) -> list[str]:

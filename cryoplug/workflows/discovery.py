@@ -1,4 +1,4 @@
-"""From what the user named to a list of micrographs: files, folders, patterns, STAR files, cryoSPARC datasets."""
+"""From what the user named to a list of micrographs: files, folders, patterns, STAR files, datasets, lists."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import glob
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from cryoplug.core.atomic import PARTIAL_SUFFIX
 from cryoplug.errors import InputError, MissingInputError, StorageError, UsageError
+from cryoplug.workflows.companions import companions, expanded_by_the_shell, left_out_note
 from cryoplug.workflows.discovered import (
     DiscoveredMicrograph,
     known_endings,
@@ -19,36 +20,61 @@ from cryoplug.workflows.discovered import (
     with_section,
     with_unique_names,
 )
-from cryoplug.workflows.discovery_lists import from_cs, from_star
-from cryoplug.workflows.halves_names import SiblingHalves
+from cryoplug.workflows.discovery_lists import from_cs, from_star, from_text
+from cryoplug.workflows.halves_names import SiblingHalves, side_of
 
-__all__ = ["CS_SUFFIX", "KINDS", "STAR_SUFFIX", "DiscoveredMicrograph", "discover"]
+__all__ = ["CS_SUFFIX", "KINDS", "STAR_SUFFIX", "DiscoveredMicrograph", "Discovery", "discover", "find"]
 
 STAR_SUFFIX = ".star"
 CS_SUFFIX = ".cs"
+TEXT_SUFFIXES = (".txt", ".lst", ".list")
 KINDS = ("micrographs", "movies", "either")
 _PATTERN = re.compile(r"[*?\[]")
 
 
-def discover(inputs: Sequence[str], *, kind: str = "micrographs") -> list[DiscoveredMicrograph]:
+@dataclass(frozen=True)
+class Discovery:
+    """What the user named, and what of it is no micrograph of its own."""
+
+    micrographs: tuple[DiscoveredMicrograph, ...]
+    """In order, each once; at least one."""
+    companions: tuple[Path, ...] = ()
+    """Files that only accompany one of them; see `cryoplug.workflows.companions`."""
+
+    @property
+    def note(self) -> str:
+        """What to tell the user; empty when nothing was left out."""
+        return left_out_note(self.companions)
+
+
+def discover(
+    inputs: Sequence[str], *, kind: str = "micrographs", side: str | None = None
+) -> list[DiscoveredMicrograph]:
+    """List the micrographs that the user named; see `find`, which also tells what was left out."""
+    return list(find(inputs, kind=kind, side=side).micrographs)
+
+
+def find(inputs: Sequence[str], *, kind: str = "micrographs", side: str | None = None) -> Discovery:
     """List the micrographs that the user named, in order, each once.
 
     Parameters
     ----------
     inputs
         Files; sections of stacks (``000012@stack.mrcs``, from 1); folders, searched in all depths for known endings,
-        sorted, without hidden files; patterns (``*``, ``?``, ``[...]``, ``**``); STAR files and cryoSPARC datasets
-        (``.cs``), whose paths are looked up from the working folder, then from the folder of the list and the folders
-        above it (the project).
+        sorted, without hidden files; patterns (``*``, ``?``, ``[...]``, ``**``); STAR files, cryoSPARC datasets (``.cs``)
+        and text files (``.txt``, ``.lst``, ``.list``) with a path a line; paths of lists are looked up from the working
+        folder, then from the folder of the list and the folders above it (the project).
     kind
         What STAR files and datasets are asked for. ``micrographs``: for particles those that they were picked on, and
         where those are not named, the particles as sections of their stacks. ``movies``. ``either``: micrographs where
         there are any, else movies. Files, folders and patterns give whatever they hold.
+    side
+        ``even`` or ``odd``: of a folder or pattern that holds such halves by their names, give these alone.
 
     Returns
     -------
-    list[DiscoveredMicrograph]
-        At least one. A path in RELION's layout ``X/jobNNN/rest`` of a STAR file keeps ``rest``; where two names
+    Discovery
+        At least one micrograph. A path in RELION's layout ``X/jobNNN/rest`` of a STAR file keeps ``rest``; where two names
         collide, parent folders are put before both. ``even`` and ``odd`` come from ``rlnMicrographNameEven`` and
         ``rlnMicrographNameOdd``, else they are files beside it: see `cryoplug.workflows.halves_names`.
 
@@ -68,22 +94,52 @@ def discover(inputs: Sequence[str], *, kind: str = "micrographs") -> list[Discov
     endings = known_endings()
     siblings = SiblingHalves(endings)
     found: dict[tuple[str, int | None], DiscoveredMicrograph] = {}
+    left_out: dict[str, Path] = {}
+    by_itself: list[Path] = []
     for text in inputs:
         if "\0" in text or not text:
             raise MissingInputError(f"{text!r}: this cannot be a file name; correct it")
-        for item in _expand(text, kind, endings):
+        names = _names(text)
+        items = list(_expand(text, kind, endings))
+        aside: set[Path] = set()
+        if names == "many":
+            asked_for = [item for item in items if side is not None and side_of(item.path, endings) == side]
+            items = asked_for or items
+            aside = companions(item.path for item in items if item.list_path is None)
+        if names == "a file":
+            by_itself += [item.path for item in items]
+        for item in items:
             # abspath, not resolve: a link is what the user named, and resolving 100,000 paths takes seconds.
-            found.setdefault((os.path.abspath(item.path), item.section), item)  # noqa: PTH100
+            absolute = os.path.abspath(item.path)  # noqa: PTH100
+            if item.path in aside:
+                left_out[absolute] = item.path
+            else:
+                found.setdefault((absolute, item.section), item)
+    for path in expanded_by_the_shell(by_itself):
+        absolute = os.path.abspath(path)  # noqa: PTH100
+        left_out[absolute] = found.pop((absolute, None)).path
     if not found:
-        known = ", ".join([*sorted(endings), STAR_SUFFIX, CS_SUFFIX])
+        known = ", ".join([*sorted(endings), STAR_SUFFIX, CS_SUFFIX, *TEXT_SUFFIXES])
         named = ", ".join(inputs) or "no input"
         raise InputError(f"{named}: no micrograph was found (endings: {known}); name files or folders")
-    return with_unique_names(
+    micrographs = with_unique_names(
         [
             (with_section(absolute, section, endings), _with_halves(item, siblings))
             for (absolute, section), item in found.items()
         ]
     )
+    # Named once more by itself or in a list, it counts.
+    aside_at_last = [path for absolute, path in left_out.items() if (absolute, None) not in found]
+    return Discovery(tuple(micrographs), tuple(aside_at_last))
+
+
+def _names(text: str) -> str:
+    """Tell what a text names: ``many`` files that are searched for, ``a file``, or something ``else``."""
+    if os.path.lexists(text):
+        if os.path.isdir(text):  # noqa: PTH112 -- Path.is_dir raises where a folder above may not be searched
+            return "many"
+        return "else" if text.lower().endswith((STAR_SUFFIX, CS_SUFFIX, *TEXT_SUFFIXES)) else "a file"
+    return "many" if split_section(text)[0] is None and _PATTERN.search(text) else "else"
 
 
 def _with_halves(item: DiscoveredMicrograph, siblings: SiblingHalves) -> DiscoveredMicrograph:
@@ -125,6 +181,8 @@ def _expand_path(path: Path, kind: str, endings: frozenset[str]) -> Iterator[Dis
         yield from from_star(path, kind, endings)
     elif path.suffix.lower() == CS_SUFFIX:
         yield from from_cs(path, kind, endings)
+    elif path.suffix.lower() in TEXT_SUFFIXES and not path.name.lower().endswith(tuple(endings)):
+        yield from from_text(path, endings)
     else:
         yield DiscoveredMicrograph(path, PurePosixPath(path.name))
 

@@ -1,4 +1,4 @@
-"""The micrographs, movies or particles that a STAR file or a cryoSPARC dataset lists."""
+"""The micrographs, movies or particles that a STAR file, a cryoSPARC dataset or a text file lists."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from pathlib import Path, PurePosixPath
 
 from cryoplug.errors import FormatError
 from cryoplug.formats.cs import cs_images
+from cryoplug.formats.opening import read_errors
 from cryoplug.formats.star import MICROGRAPH_COLUMN, ImageTable, image_table, read_star
-from cryoplug.workflows.discovered import DiscoveredMicrograph, name_below_job, split_section, with_section
+from cryoplug.workflows.discovered import (
+    DiscoveredMicrograph,
+    name_below_job,
+    split_ending,
+    split_section,
+    with_section,
+)
 
 EVEN_COLUMN = "rlnMicrographNameEven"
 ODD_COLUMN = "rlnMicrographNameOdd"
+_MOST_TEXT_BYTES = 64 << 20
+_LONGEST_PATH = 4096
 
 
 def from_star(star_path: Path, kind: str, endings: frozenset[str]) -> Iterator[DiscoveredMicrograph]:
@@ -45,6 +54,7 @@ def from_star(star_path: Path, kind: str, endings: frozenset[str]) -> Iterator[D
             star_path=star_path,
             pixel_size_angstrom=size,
             section=section,
+            list_path=star_path,
             even=project.path(even[row]) if even[row] else None,
             odd=project.path(odd[row]) if odd[row] else None,
         )
@@ -63,7 +73,48 @@ def from_cs(path: Path, kind: str, endings: frozenset[str]) -> Iterator[Discover
             relative=PurePosixPath(with_section(name_below_job(image.name), image.section, endings)),
             pixel_size_angstrom=image.pixel_size_angstrom,
             section=image.section,
+            list_path=path,
+            list_row=image.row,
         )
+
+
+def from_text(path: Path, endings: frozenset[str]) -> Iterator[DiscoveredMicrograph]:
+    """List the images that a text file names, one a line, each once; empty lines and such that begin with ``# `` are passed over.
+
+    Raises
+    ------
+    MissingInputError
+        There is no such file.
+    FormatError
+        It is no text, too long, names nothing, or a line is no path.
+    """
+    with read_errors(path):
+        if path.stat().st_size > _MOST_TEXT_BYTES:
+            raise FormatError(
+                f"{path}: more than {_MOST_TEXT_BYTES >> 20} MB, too long for a list of paths; check the file"
+            )
+        content = path.read_bytes()
+    if b"\0" in content:
+        raise FormatError(f"{path}: this is no text; a list of micrographs has one path a line")
+    project = _Project(path)
+    seen: set[str] = set()
+    for number, line in enumerate(content.decode("utf-8-sig", "surrogateescape").splitlines(), start=1):
+        name = line.strip()
+        if not name or name == "#" or name.startswith("# ") or name in seen:
+            continue
+        seen.add(name)
+        section, file_name = split_section(name)
+        if section == 0 or len(name) > _LONGEST_PATH or not split_ending(file_name, endings)[1]:
+            allowed = "a path with the ending of a micrograph (a section from 1 as in 000012@stack.mrcs)"
+            raise FormatError(f"{path}: line {number} is {name[:60]!r}; allowed: {allowed}")
+        yield DiscoveredMicrograph(
+            path=project.path(file_name),
+            relative=PurePosixPath(with_section(name_below_job(file_name), section, endings)),
+            section=section,
+            list_path=path,
+        )
+    if not seen:
+        raise FormatError(f"{path}: names no micrograph; give one path a line")
 
 
 class _Project:

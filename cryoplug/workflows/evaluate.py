@@ -88,7 +88,7 @@ def evaluate(
         raise UsageError(f"{request.output}: this is a file; -o names the folder for the evaluation")
     if (request.output / JSON_NAME).exists() and not request.overwrite:
         raise UsageError(f"{request.output / JSON_NAME}: is there already; choose another folder, or use --overwrite")
-    subjects = list_subjects(request)
+    subjects = list_subjects(request, note)
     about: dict[str, Any] = {"software": f"cryoplug {cryoplug.__version__}", "direction": request.direction}
     measurer = _measurer(request, about, note)
     files: list[FileResult] = []

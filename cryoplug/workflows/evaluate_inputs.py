@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryoplug.errors import PairingError, UsageError
+from cryoplug.workflows.companions import left_out_note
 from cryoplug.workflows.discovered import DiscoveredMicrograph
-from cryoplug.workflows.discovery import discover
+from cryoplug.workflows.discovery import discover, find
 from cryoplug.workflows.evaluate_request import EvaluateRequest
 from cryoplug.workflows.pairing import halves_of, pair_files
 
@@ -40,13 +41,15 @@ class Subject:
     """How files were brought together, where that is worth telling."""
 
 
-def list_subjects(request: EvaluateRequest) -> tuple[Subject, ...]:
+def list_subjects(request: EvaluateRequest, note: Callable[[str], None] = lambda text: None) -> tuple[Subject, ...]:
     """Find and pair all files.
 
     Parameters
     ----------
     request
         What was asked for.
+    note
+        Told of files that were left out.
 
     Raises
     ------
@@ -55,9 +58,17 @@ def list_subjects(request: EvaluateRequest) -> tuple[Subject, ...]:
     InputError
         Nothing was found.
     """
-    noisy = discover(request.inputs) if request.inputs else []
+    noisy: Found = []
+    aside: tuple[Path, ...] = ()
+    if request.inputs:
+        found = find(request.inputs)
+        noisy = list(found.micrographs)
+        aside = found.companions
     clean = discover(request.clean) if request.clean else []
     even, odd = _halves(request, noisy, needed=not clean)
+    used = {item.path.absolute() for item in (*even, *odd)}
+    if left_out := [path for path in aside if path.absolute() not in used]:
+        note(left_out_note(left_out))
     subject_of = noisy if noisy and (clean or request.even) else even
     columns: dict[str, list[DiscoveredMicrograph | None]] = {}
     remarks: list[list[str]] = [[] for _ in subject_of]
@@ -97,7 +108,7 @@ def list_subjects(request: EvaluateRequest) -> tuple[Subject, ...]:
 
 def _halves(request: EvaluateRequest, noisy: Found, *, needed: bool) -> tuple[Found, Found]:
     if request.even:
-        return discover(request.even), discover(request.odd)
+        return discover(request.even, side="even"), discover(request.odd, side="odd")
     if needed:
         try:
             return halves_of(noisy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,40 +11,55 @@ from pathlib import Path
 from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError, UsageError
 from cryoplug.formats import registry
 from cryoplug.formats.star import image_table, read_star
-from cryoplug.workflows.discovery import DiscoveredMicrograph, discover
+from cryoplug.workflows.discovered import DiscoveredMicrograph, known_endings
+from cryoplug.workflows.halves_names import expected_names
 from cryoplug.workflows.motion import METADATA_COLUMN, look_up, project_folders, read_motion
 from cryoplug.workflows.movie_halves import MovieInput
-from cryoplug.workflows.pairing import PairedInput, halves_of, pair_files
+from cryoplug.workflows.pairing import WITH_MOVIES, PairedInput, halves_of, pair_files
+from cryoplug.workflows.stack_sections import VOLUME_ADVICE, StackLooks
 
 
-def halves_or_movies(inputs: Sequence[str], *, gain: Path | None, defects: Path | None) -> tuple[PairedInput, ...]:
+def halves_or_movies(
+    found: Sequence[DiscoveredMicrograph],
+    *,
+    gain: Path | None,
+    defects: Path | None,
+    looks: StackLooks,
+    tell: Callable[[str], None],
+) -> tuple[PairedInput, ...]:
     """List the exposures, each with its two halves or as a movie.
 
     Movies are: what a STAR file of movies lists; the movies that the motion files of a ``corrected_micrographs.star``
     name, when not all of its micrographs have halves, or a gain reference is given; files of more than one frame.
-    Whether there are movies is told from the first file that opens.
+    Whether there are movies is told from the first file that opens. A tilt series is no movie: its views differ.
 
     Parameters
     ----------
-    inputs
-        As `discover` takes them.
+    found
+        What was discovered, of the kind ``either``.
     gain, defects
         Files that belong to movies, and are no inputs themselves.
+    looks
+        Tells what the files hold.
+    tell
+        Called with what the user should know.
 
     Raises
     ------
     UsageError
         Gain or defects are given, but the inputs are no movies.
+    FormatError
+        A file of several images, without halves, is a tilt series or a volume.
     PairingError
         Neither movies, nor halves for every exposure.
     """
     taken = {os.path.realpath(path) for path in (gain, defects) if path is not None}
-    items = [item for item in discover(inputs, kind="either") if os.path.realpath(item.path) not in taken]
+    items = [item for item in found if os.path.realpath(item.path) not in taken]
     if not items:
-        raise InputError(f"{', '.join(inputs)}: nothing but the gain reference and the defects; name the movies")
+        raise InputError("nothing but the gain reference and the defects was found; name the movies")
     have_halves = all(item.even is not None and item.odd is not None for item in items)
     if not have_halves or taken:
-        movies = _movies_of_metadata(items) or _movies(items)
+        movies = _movies_of_metadata(items) or _movies(items, looks, tell)
         if movies is not None:
             return movies
     if taken:
@@ -52,10 +67,12 @@ def halves_or_movies(inputs: Sequence[str], *, gain: Path | None, defects: Path 
             f"{items[0].path}: has one frame, so that --gain and --defects cannot be applied; give the movies, "
             "or leave the two out"
         )
-    return pair_files(*halves_of(items), sides=("even", "odd"))
+    return pair_files(*halves_of(items, advice=WITH_MOVIES), sides=("even", "odd"))
 
 
-def _movies(items: Sequence[DiscoveredMicrograph]) -> tuple[PairedInput, ...] | None:
+def _movies(
+    items: Sequence[DiscoveredMicrograph], looks: StackLooks, tell: Callable[[str], None]
+) -> tuple[PairedInput, ...] | None:
     for item in items:
         if item.section is not None:
             return None
@@ -64,8 +81,42 @@ def _movies(items: Sequence[DiscoveredMicrograph]) -> tuple[PairedInput, ...] | 
                 many = movie.frame_count > 1
         except (InputError, StorageError):
             continue  # reported for itself, when its turn comes
-        return tuple(MovieInput(i, movie) for i, movie in enumerate(items)) if many else None
+        if not many:
+            return None
+        if any(item.even is not None and item.odd is not None for item in items):
+            return None  # stacks of which some have halves: the others are named as lacking them
+        _refuse_what_is_no_movie(items, looks, tell)
+        return tuple(MovieInput(i, movie) for i, movie in enumerate(items))
     return None
+
+
+def _refuse_what_is_no_movie(
+    items: Sequence[DiscoveredMicrograph], looks: StackLooks, tell: Callable[[str], None]
+) -> None:
+    """Raise `FormatError` at a tilt series; tell of what may be something else than a movie."""
+    doubtful = []
+    for item in items:
+        # A list of movies says what they are.
+        look = looks.of(item.path) if item.star_path is None else None
+        if look is None or look.kind == "movie":
+            continue
+        even, odd = expected_names(item.path.name, known_endings())
+        if look.kind == "tilt series":
+            raise FormatError(
+                f"{item.path}: this is a tilt series, for {look.why}; its views differ in angle, so that even and odd ones "
+                f"are no halves: give the halves of each view ({even} and {odd} beside it, or --even and --odd), or list it in "
+                "a STAR file (rlnMicrographMovieName) if it is a movie after all"
+            )
+        if look.kind == "volume" and look.is_sure:
+            raise FormatError(f"{item.path}: this is a volume, for {look.why}; {VOLUME_ADVICE}")
+        doubtful.append(look)
+    if doubtful:
+        first = doubtful[0]
+        tell(
+            f"{first.path}: {first.sections} sections of {first.shape[1]}x{first.shape[0]} pixels are taken for the frames of "
+            f"one movie{f', as in {len(doubtful) - 1} more files' if doubtful[1:] else ''}; particles or tilts have no even and "
+            "odd frames: give their halves with --even and --odd"
+        )
 
 
 def _movies_of_metadata(items: Sequence[DiscoveredMicrograph]) -> tuple[PairedInput, ...] | None:

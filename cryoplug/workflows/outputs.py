@@ -39,8 +39,7 @@ class PlannedOutput:
     @property
     def shown(self) -> Path:
         """The micrograph as people name it: ``000012@stack.mrcs`` for a section."""
-        section = self.micrograph.section
-        return self.micrograph.path if section is None else Path(f"{section:06d}@{self.micrograph.path}")
+        return self.micrograph.shown
 
 
 class OutputPlanner:

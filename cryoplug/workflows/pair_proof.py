@@ -13,6 +13,7 @@ from cryoplug.core.correlation import (
     high_correlation,
     low_correlations,
     sample_image,
+    without_blank_areas,
 )
 from cryoplug.core.micrograph import MicrographSource
 from cryoplug.errors import PairingError, ShapeError
@@ -89,10 +90,14 @@ class PairProof:
         PairingError
             The two do not show the same exposure, or are copies of each other.
         """
-        first, second = sample_image(one), sample_image(two)
+        sampled = sample_image(one), sample_image(two)
+        first, second = without_blank_areas(*sampled)
         remarks = []
-        problem = self._unproven(first, second)
-        self._before = two.path, dataclasses.replace(second, strips=())
+        if first is not sampled[0]:
+            part = float((sampled[0].blank | sampled[1].blank).mean())
+            remarks.append(f"{100 * part:.0f} % of the area is one value (a mask); the halves are compared in the rest")
+        problem = self._unproven(first, second, two.path)
+        self._before = two.path, dataclasses.replace(sampled[1], strips=())
         if problem and summed_here:
             remarks.append(f"even and odd frames share little: {problem}")
         elif problem and self._accept:
@@ -116,15 +121,15 @@ class PairProof:
             )
         return remarks
 
-    def _unproven(self, first: ImageSample, second: ImageSample) -> str:
+    def _unproven(self, first: ImageSample, second: ImageSample, path: Path) -> str:
         bands = low_correlations(first, second)
         band, found = max(enumerate(bands), key=lambda item: item[1].significance)
         figures = f"correlation at low resolution {_shown(found)}"
         if found.significance < BEYOND_CHANCE:
             return f"{figures}, {found.significance:.1f} standard errors above chance; needed {BEYOND_CHANCE:g}"
-        if self._before is None or self._before[1].shape != first.shape:
-            return ""
-        other = low_correlations(first, self._before[1])[band]
+        if self._before is None or self._before[1].shape != first.shape or self._before[0] == path:
+            return ""  # neighbouring views of a tilt series are alike
+        other = low_correlations(*without_blank_areas(first, self._before[1]))[band]
         margin = (found.value - other.value) / math.hypot(found.error, other.error)
         if margin >= BEYOND_OTHERS:
             return ""

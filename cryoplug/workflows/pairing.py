@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryoplug.errors import PairingError
-from cryoplug.workflows.discovered import DiscoveredMicrograph, known_endings, split_ending
-from cryoplug.workflows.halves_names import expected_names, half_of
+from cryoplug.workflows.companions import name_of
+from cryoplug.workflows.discovered import DiscoveredMicrograph, known_endings
+from cryoplug.workflows.halves_names import expected_names, half_of, without_side
 
 ROLE_WORDS = frozenset(
     {"noisy", "clean", "raw", "truth", "gt", "denoised", "input", "target"}
@@ -19,8 +20,12 @@ ROLE_WORDS = frozenset(
 )
 """Parts of a file name that say which side it is, and so do not say which micrograph."""
 _SHOWN = 10
-_COMPANIONS = ("_PS", "_noDW", "_DW")
-"""Endings of other files of an exposure that motion correction leaves beside it, which have no halves of their own."""
+_PAIRS_OF_FOLDERS = (("a", "b"), ("half1", "half2"), ("half_1", "half_2"), ("parta", "partb"), ("evens", "odds"))
+"""Folders of halves with equal names; looked at only where halves are wanted, for so may two grids be called."""
+WITH_MOVIES = "Add what is missing, give movies, or name the halves with --even and --odd"
+"""What to do, in commands that take movies."""
+WITHOUT_MOVIES = "Add what is missing, or name the halves with --even and --odd"
+"""What to do, in commands that take none."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def pair_files(
 
 
 def halves_of(
-    micrographs: Sequence[DiscoveredMicrograph],
+    micrographs: Sequence[DiscoveredMicrograph], *, advice: str = WITHOUT_MOVIES
 ) -> tuple[list[DiscoveredMicrograph], list[DiscoveredMicrograph]]:
     """Find the even and the odd half of every exposure.
 
@@ -99,8 +104,10 @@ def halves_of(
     ----------
     micrographs
         As discovered: micrographs whose halves a STAR file names or which lie beside them, or halves themselves. Halves
-        in two folders belong together when no other exposure has the same name. A power spectrum or a dose-weighted
-        sum (``X_PS``, ``X_noDW``, ``X_DW``) of an exposure whose halves are there is passed over.
+        in two folders belong together when no other exposure has the same name. Another file of an exposure whose halves
+        are there (``X_PS``, ``X_noDW``, ``X_DW``) is passed over.
+    advice
+        What to do where halves are missing; names options that the command has.
 
     Returns
     -------
@@ -116,27 +123,26 @@ def halves_of(
     endings = known_endings()
     items = _with_partners(micrographs, endings)
     pairs: dict[tuple[Path, Path], DiscoveredMicrograph] = {}
-    exposures: set[tuple[Path, str]] = set()
+    exposures: set[tuple[str, str]] = set()
     for item in items:
         if item.even is not None and item.odd is not None:
             pairs.setdefault((item.even, item.odd), item)
-            exposures.add((item.path.parent, _exposure(item.path.name, endings)))
+            exposures.add(name_of(item.path, endings).exposure)
     missing = [
         _missing(item, endings)
         for item in items
-        if (item.even is None or item.odd is None) and not _is_companion(item.path, exposures, endings)
+        if (item.even is None or item.odd is None) and name_of(item.path, endings).exposure not in exposures
     ]
     if missing:
         more = f"; and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         raise PairingError(
-            f"{len(missing)} of {len(items)} have no halves: {'; '.join(missing[:_SHOWN])}{more}. Add what is missing, "
-            "give movies, or name the halves with --even and --odd"
+            f"{len(missing)} of {len(items)} have no halves: {'; '.join(missing[:_SHOWN])}{more}. {advice}"
         )
     _refuse_shared_halves(list(pairs))
     even, odd = [], []
     for (even_path, odd_path), item in pairs.items():
-        named = half_of(item.relative.name, endings)
-        relative = item.relative.with_name(named[0] + named[2]) if named else item.relative
+        is_half = item.path in (even_path, odd_path)
+        relative = without_side(item.relative, endings) if is_half else item.relative
         exposure = replace(item, relative=relative, even=None, odd=None)
         even.append(replace(exposure, path=even_path))
         odd.append(replace(exposure, path=odd_path))
@@ -158,17 +164,23 @@ def _with_partners(micrographs: Sequence[DiscoveredMicrograph], endings: frozens
             found.append(replace(item, even=sides["even"][0], odd=sides["odd"][0]))
         else:
             found.append(item)
+    return _from_pairs_of_folders(found)
+
+
+def _from_pairs_of_folders(micrographs: Sequence[DiscoveredMicrograph]) -> list[DiscoveredMicrograph]:
+    """Bring ``A/X.mrc`` and ``B/X.mrc`` together, and the like of them."""
+    places = {
+        (str(item.path.parent.parent), item.path.parent.name.lower(), item.path.name): item for item in micrographs
+    }
+    found = []
+    for item in micrographs:
+        above, folder, name = str(item.path.parent.parent), item.path.parent.name.lower(), item.path.name
+        pair = next((names for names in _PAIRS_OF_FOLDERS if folder in names), None)
+        sides = [places.get((above, side, name)) for side in pair or ()]
+        if item.even is None and item.odd is None and len(sides) == 2 and sides[0] and sides[1]:
+            item = replace(item, even=sides[0].path, odd=sides[1].path)
+        found.append(item)
     return found
-
-
-def _exposure(name: str, endings: frozenset[str]) -> str:
-    named = half_of(name, endings)
-    return named[0] if named else split_ending(name, endings)[0]
-
-
-def _is_companion(path: Path, exposures: set[tuple[Path, str]], endings: frozenset[str]) -> bool:
-    stem = split_ending(path.name, endings)[0]
-    return any(stem.endswith(end) and (path.parent, stem.removesuffix(end)) in exposures for end in _COMPANIONS)
 
 
 def _missing(item: DiscoveredMicrograph, endings: frozenset[str]) -> str:

@@ -120,11 +120,11 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
             )
             size = request.angpix
         for source in sources:
-            if min(source.shape) < request.patch_size:
+            if min(source.shape) < request.patch_px:
                 at = "" if request.angpix is None else f" at {request.angpix:g} angstrom"
                 raise ShapeError(
                     f"{source.path}: {source.shape[0]}x{source.shape[1]} pixels (y, x){at}, smaller than one patch of "
-                    f"{request.patch_size}x{request.patch_size}; give --patch-size {min(source.shape)} or less"
+                    f"{request.patch_px}x{request.patch_px}; give --patch-size {min(source.shape)} or less"
                 )
         normalizations = tuple(fit_normalization(source, request.kind) for source in sources)
         if request.pairs == "noise" and request.kind != "percentile":
@@ -159,11 +159,11 @@ def patch_pairs(
     """
     waiting: deque[Future[PatchPair]] = deque()
     bands = [_bands(source, norm, request) for source, norm in zip(opened.sources, opened.normalizations, strict=True)]
-    side = request.patch_size
+    side = request.patch_px
     try:
         for rows in zip(*bands, strict=True):
             y = rows[0][0]
-            for x in range(0, rows[0][1].shape[1] - side + 1, request.stride):
+            for x in range(0, rows[0][1].shape[1] - side + 1, request.stride_px):
                 # Copied, because the band rolls on while the pair is made.
                 cut = [band[:, x : x + side].copy() for _, band in rows]
                 waiting.append(pool.submit(_make_pair, cut, (y, x), opened.pair.index, request))
@@ -211,7 +211,7 @@ def _bands(
     source: MicrographSource, normalization: Normalization, request: ConvertRequest
 ) -> Iterator[tuple[int, ImageF32]]:
     # Each row is read and normalised once; the rows that the next patches share move up in the band.
-    side, stride = request.patch_size, request.stride
+    side, stride = request.patch_px, request.stride_px
     band = np.empty((side, source.shape[1]), np.float32)
     filled = 0
     for y in range(0, source.shape[0] - side + 1, stride):

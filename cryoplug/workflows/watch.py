@@ -17,7 +17,7 @@ from cryoplug.inference.messages import DenoiseJob
 from cryoplug.workflows.denoise_request import DenoiseRequest
 from cryoplug.workflows.denoise_work import Note, Work, pause
 from cryoplug.workflows.discovered import DiscoveredMicrograph
-from cryoplug.workflows.discovery import discover
+from cryoplug.workflows.discovery import discover, find
 from cryoplug.workflows.outputs import OutputPlanner, PlannedOutput, without_own_outputs
 from cryoplug.workflows.settling import Settling, State, missing_bytes
 
@@ -87,6 +87,8 @@ class Watch:
         self._turn = 0
         self._changed: set[_Key] = set()
         self._last_event = time.monotonic()
+        self.companions: tuple[Path, ...] = ()
+        """Files that the last look left out, because they only accompany a micrograph."""
 
     @property
     def planned(self) -> list[PlannedOutput]:
@@ -199,16 +201,24 @@ class Watch:
         request = self._request
         found: list[DiscoveredMicrograph] = []
         try:
-            found = discover(request.inputs)
+            found = self._find(request.inputs)
         except (InputError, StorageError, OSError) as error:
             # One of the inputs is not there or not readable now; the others are.
             self._say(f"waiting: {error}")
             good = [text for text in request.inputs if self._can_be_read(text)]
             try:
-                found = discover(good) if good else []
+                found = self._find(good) if good else []
             except (InputError, StorageError, OSError):
                 found = []  # it went between the two looks
         return without_own_outputs(found, request.output, named=request.inputs)
+
+    def _find(self, inputs: Sequence[str]) -> list[DiscoveredMicrograph]:
+        found = find(inputs)
+        self.companions = found.companions
+        if found.companions:
+            # Without the number, which grows with every exposure; that is told at the end.
+            self._say("files that only accompany a micrograph (halves, X_DW, X_noDW, X_PS, masks) are left out")
+        return list(found.micrographs)
 
     def _can_be_read(self, text: str) -> bool:
         try:

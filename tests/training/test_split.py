@@ -16,10 +16,21 @@ from cryoplug.training.split import read_indices, split_patches, write_indices
 class FakeStore:
     """A store of patches without pixels: windows are (micrograph, y, x); None for bare bins."""
 
-    def __init__(self, windows: list[tuple[int, int, int]] | None = None, *, count: int = 0) -> None:
+    def __init__(
+        self, windows: list[tuple[int, int, int]] | None = None, *, count: int = 0, exposures: list[int] | None = None
+    ) -> None:
         self.path = Path("store")
         self.patch_shape = (64, 64)
-        self.manifest = None if windows is None else SimpleNamespace(windows={"train": windows})
+        micrographs = 1 + max((window[0] for window in windows or ()), default=-1)
+        self.manifest = (
+            None
+            if windows is None
+            else SimpleNamespace(
+                windows={"train": windows},
+                micrographs=[SimpleNamespace(shape=(256, 256))] * micrographs,
+                exposures=np.arange(micrographs) if exposures is None else np.array(exposures),
+            )
+        )
         self._count = count if windows is None else len(windows)
 
     def count(self, split: str = "train") -> int:
@@ -127,3 +138,15 @@ def test_a_missing_file_or_one_that_names_all_patches_is_refused(tmp_path: Path)
     (tmp_path / "all.txt").write_text("0\n1\n")
     with pytest.raises(UsageError, match="names all 2 patches"):
         split(FakeStore(count=2), val_indices=tmp_path / "all.txt")
+
+
+@given(exposures=st.lists(st.integers(0, 5), min_size=2, max_size=12), seed=st.integers(0, 9))
+def test_an_exposure_is_never_on_both_sides_however_many_files_show_it(exposures: list[int], seed: int) -> None:
+    windows = grid(len(exposures), stride=64)
+    found = split(FakeStore(windows, exposures=exposures), 0.3, seed)
+    sides = [{(exposures[windows[i][0]], *windows[i][1:]) for i in part} for part in (found.train, found.validation)]
+    assert all(sides)
+    if len(set(exposures)) > 1:
+        assert not {item[0] for item in sides[0]} & {item[0] for item in sides[1]}
+    else:
+        assert not {item[1] for item in sides[0]} & {item[1] for item in sides[1]}, "one exposure is cut by rows"

@@ -577,7 +577,8 @@ def test_real_halves_become_pairs_that_share_their_signal(tmp_path, shared_data)
             (), tmp_path, pairs="halves", even=(f"{folder}/*_EVN.mrc",), odd=(f"{folder}/*_ODD.mrc",), patch_size=512
         )
     )
-    assert (result.exit_code, result.details["train"], result.details["test"]) == (0, 12 * 1, 4 * 1)
+    assert (result.exit_code, result.details["train"], result.details["test"]) == (0, 3 * 9, 9)
+    assert result.details["stride"] == 256, "half a patch"
     with open_store(tmp_path) as store:
         noisy, clean = (np.empty((1, 512, 512), np.float32) for _ in range(2))
         for index in (0, store.count() - 1):

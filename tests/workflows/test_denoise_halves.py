@@ -182,3 +182,50 @@ def test_particles_near_nyquist_of_coarse_pixels_are_no_fixed_pattern(
             write_mrc(exposures / f"coarse{ending}.mrc", image, pixel_size_angstrom=written)
         result = run(exposures / "coarse_EVN.mrc", linear, tmp_path / f"{written}", halves=True)
         assert ("fixed pattern" in result.files[0].message) is told
+
+
+def test_halves_are_denoised_alike_wherever_they_are(exposures: Path, linear: Path, tmp_path: Path) -> None:
+    beside = tmp_path / "beside"
+    run(exposures, linear, beside, halves=True)
+    moved = tmp_path / "warp" / "average"
+    for name in (item.name for item in exposures.iterdir()):
+        side = {"EVN": "even", "ODD": "odd"}.get(name.removesuffix(".mrc").split("_")[-1])
+        place = moved / (side or "") / f"{name[:4]}.mrc"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(exposures / name, place)
+    folders = [("found", {}, (str(moved),)), ("named", {}, (f"{moved}/*.mrc",)), ("alone", {}, ())]
+    sides = {"even": (str(moved / "even"),), "odd": (str(moved / "odd"),)}
+    for name, fields, inputs in folders:
+        fields = {} if name == "found" else sides
+        request = DenoiseRequest(inputs, linear, tmp_path / name, device="cpu", threads=1, halves=True, **fields)
+        result = denoise(request)
+        assert [item.status for item in result.files] == ["done", "done"]
+        for index in range(2):
+            found, expected = (pixels(tmp_path / folder / f"mic{index}.mrc") for folder in (name, "beside"))
+            # Without the micrograph itself the sum of the halves stands for it.
+            np.testing.assert_allclose(
+                found[INNER], expected[INNER], atol=(0.02 if name == "alone" else 0) * expected.std()
+            )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"even": ("e",), "halves": True}, "--even and --odd belong together"),
+        ({"even": ("e",), "odd": ("o",)}, "--even and --odd belong to --halves"),
+        ({"halves": True, "inputs": ()}, r"no input \(allowed: .* or --halves with --even and --odd\)"),
+    ],
+)
+def test_sides_that_make_no_sense_are_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        DenoiseRequest(**{"inputs": ("a.mrc",), "checkpoint": Path("c"), "output": Path("o"), **fields})  # type: ignore[arg-type]
+
+
+def test_the_halves_that_are_used_are_not_said_to_be_left_out(exposures: Path, linear: Path, tmp_path: Path) -> None:
+    shutil.copy(exposures / "mic0.mrc", exposures / "mic0_PS.mrc")
+    told: list[str] = []
+    denoise(
+        DenoiseRequest((str(exposures),), linear, tmp_path / "out", device="cpu", threads=1, halves=True),
+        note=told.append,
+    )
+    assert [text.split(";")[0] for text in told] == ["1 file that only accompanies a micrograph is left out (_PS 1)"]

@@ -196,7 +196,9 @@ def test_a_micrograph_that_many_rows_name_is_listed_once_with_its_first_row() ->
 def test_nothing_to_do_is_an_error_that_says_what_was_looked_for() -> None:
     Path("empty").mkdir()
     for inputs in ([], ["empty"]):
-        with pytest.raises(InputError, match=r"no micrograph was found \(endings: .*\.mrc, .*\.star, \.cs\)"):
+        with pytest.raises(
+            InputError, match=r"no micrograph was found \(endings: .*\.mrc, .*\.cs, \.txt, \.lst, \.list\)"
+        ):
             discover(inputs)
     with pytest.raises(MissingInputError, match="cannot be a file name"):
         discover(["a\0b.mrc"])

@@ -154,8 +154,9 @@ def test_real_tilt_series_name_their_halves(shared_data: Path) -> None:
 @pytest.mark.parametrize(("even", "odd"), [("EVN", "ODD"), ("even", "odd"), ("Even", "oDD")])
 def test_halves_beside_a_micrograph_are_found_in_any_case(even: str, odd: str) -> None:
     touch("d/a.mrc", f"d/a_{even}.mrc", f"d/a_{odd}.mrc", "d/ab_ODD.mrc", "d/b.mrc")
-    found = {item.path.name: item for item in discover(["d"])}
-    for name in ("a.mrc", f"a_{even}.mrc", f"a_{odd}.mrc"):
+    names = ("a.mrc", f"a_{even}.mrc", f"a_{odd}.mrc")
+    found = {item.path.name: item for item in discover(["d", *(f"d/{name}" for name in names)])}
+    for name in names:
         assert (found[name].even, found[name].odd) == (Path(f"d/a_{even}.mrc"), Path(f"d/a_{odd}.mrc"))
     assert (found["ab_ODD.mrc"].even, found["ab_ODD.mrc"].odd) == (None, Path("d/ab_ODD.mrc"))
     assert (found["b.mrc"].even, found["b.mrc"].odd) == (None, None)
@@ -217,3 +218,31 @@ def test_every_real_list_is_taken_or_refused_by_name(shared_data: Path) -> None:
             taken += 1
             assert len({item.relative for item in found}) == len(found)
     assert taken >= 12
+
+
+def test_a_text_file_with_a_path_a_line_is_a_list() -> None:
+    touch("d/a.mrc", "d/b.mrc", "d/stack.mrcs", "MotionCorr/job002/Movies/c.mrc")
+    Path("d/list.txt").write_text(
+        "# of today\n\nd/b.mrc\r\nd/a.mrc\nd/b.mrc\n000002@d/stack.mrcs\nMotionCorr/job002/Movies/c.mrc\n"
+    )
+    found = discover(["d/list.txt"])
+    assert [(str(item.relative), item.section) for item in found] == [
+        ("d/b.mrc", None), ("d/a.mrc", None), ("d/stack_000002.mrcs", 2), ("Movies/c.mrc", None)
+    ]  # fmt: skip
+    assert all(item.path.exists() for item in found)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "names no micrograph"),
+        (b"# nothing\n\n", "names no micrograph"),
+        (b"d/a.mrc\nhello world\n", r"line 2 is 'hello world'; allowed: a path with the ending of a micrograph"),
+        (b"\x00\x01binary", "this is no text"),
+        (b"000000@d/a.mrcs\n", "line 1 is '000000@d/a.mrcs'"),
+    ],
+)
+def test_a_text_file_that_is_no_list_is_refused(content: bytes, message: str) -> None:
+    Path("list.lst").write_bytes(content)
+    with pytest.raises(FormatError, match=message):
+        discover(["list.lst"])

@@ -63,7 +63,7 @@ def test_other_files_of_an_exposure_are_passed_over_but_only_of_one_with_halves(
     assert halves("d") == [("a.mrc", "d/a_EVN.mrc", "d/a_ODD.mrc")]
     touch("d/b_PS.mrc")
     with pytest.raises(
-        PairingError, match=r"1 of 7 have no halves: d/b_PS\.mrc: no b_PS_EVN\.mrc and no b_PS_ODD\.mrc"
+        PairingError, match=r"1 of 2 have no halves: d/b_PS\.mrc: no b_PS_EVN\.mrc and no b_PS_ODD\.mrc"
     ):
         halves("d")
 
@@ -83,7 +83,8 @@ def test_halves_of_the_same_name_in_many_folders_are_not_guessed() -> None:
     ("names", "message"),
     [
         (("d/a_EVN.mrc",), r"d/a_EVN\.mrc: no a_ODD\.mrc beside it"),
-        (("d/a.mrc", "d/a_ODD.mrc"), r"2 of 2 .*d/a\.mrc: no a_EVN\.mrc beside it; d/a_ODD\.mrc: no a_EVN\.mrc"),
+        (("d/a.mrc", "d/a_ODD.mrc"), r"1 of 1 .*d/a\.mrc: no a_EVN\.mrc beside it"),
+        (("d/a_ODD.mrc", "d/b.mrc"), r"2 of 2 .*d/a_ODD\.mrc: no a_EVN\.mrc beside it; d/b\.mrc: no b_EVN\.mrc"),
         (("d/a.mrc",), r"d/a\.mrc: no a_EVN\.mrc and no a_ODD\.mrc beside it"),
         (tuple(f"d/{i:02d}.mrc" for i in range(14)), r"14 of 14 .*09\.mrc: .*; and 4 more\. Add what is missing"),
     ],
@@ -166,3 +167,33 @@ def test_halves_carry_the_pixel_size_and_the_row_of_their_exposure() -> None:
     item = DiscoveredMicrograph(Path("a.mrc"), PurePosixPath("a.mrc"), 4, Path("m.star"), 1.5, **halves_at)
     even, odd = halves_of([item])
     assert [(half.pixel_size_angstrom, half.star_row) for half in (*even, *odd)] == [(1.5, 4), (1.5, 4)]
+
+
+@pytest.mark.parametrize(
+    ("whole", "even", "odd"),
+    [("average", "average/even", "average/odd"), ("noisy", "even", "odd"), ("m", "m/EVN", "m/ODD")],
+)
+def test_halves_in_folders_of_their_own_are_found(whole: str, even: str, odd: str) -> None:
+    touch(*(f"p/{folder}/X_{i}.0.mrc" for i in range(2) for folder in (whole, even, odd)))
+    expected = [(f"X_{i}.0.mrc", f"p/{even}/X_{i}.0.mrc", f"p/{odd}/X_{i}.0.mrc") for i in range(2)]
+    assert halves(f"p/{whole}") == expected
+    assert halves(*(f"p/{whole}/X_{i}.0.mrc" for i in range(2))) == expected
+    found = halves(f"p/{even}")
+    assert [item[1:] for item in found] == [item[1:] for item in expected], "half of them is enough"
+
+
+def test_halves_in_a_and_b_belong_together_only_where_halves_are_wanted() -> None:
+    touch(*(f"p/{folder}/x{i}.mrc" for i in range(2) for folder in "AB"))
+    assert [item[1:] for item in halves("p")] == [(f"p/A/x{i}.mrc", f"p/B/x{i}.mrc") for i in range(2)]
+    assert [(item.even, item.odd) for item in discover(["p"])] == [(None, None)] * 4, "so may two grids be called"
+
+
+def test_the_halves_of_a_dose_weighted_sum_are_those_of_its_exposure() -> None:
+    touch("d/a_DW.mrc", "d/a_EVN.mrc", "d/a_ODD.mrc", "d/a_PS.mrc")
+    assert halves("d") == [("a_DW.mrc", "d/a_EVN.mrc", "d/a_ODD.mrc")]
+
+
+def test_a_message_names_only_what_a_command_has() -> None:
+    touch("d/a.mrc")
+    with pytest.raises(PairingError, match=r"Add what is missing, or name the halves with --even and --odd$"):
+        halves("d")

@@ -11,9 +11,7 @@ import numpy as np
 from cryoplug.core.results import BatchResult
 from cryoplug.errors import InputError
 from cryoplug.store.pairs import open_store
-from cryoplug.workflows.convert import ConvertRequest, convert
-from cryoplug.workflows.convert import list_pairs as pairs_of
-from cryoplug.workflows.convert_request import usual_patch_size
+from cryoplug.workflows.convert import ConvertRequest, convert, list_inputs
 
 from cryoplug_relion import nodes
 from cryoplug_relion.inputs import STORE_NAME, lasting_list, micrographs_or_movies
@@ -44,7 +42,7 @@ class Packed:
     def lines(self) -> list[str]:
         """The store in words, for the log file."""
         counts, failed = self.batch.details, self.batch.failed
-        size, stride = self.request.patch_size, self.request.stride
+        size, stride = counts["patch_size"], counts["stride"]
         kind = "whole micrographs" if self.request.store == "whole" else f"patches of {size} px, one every {stride} px,"
         return [
             f"list        {self.request.inputs[0]}",
@@ -96,15 +94,15 @@ def pack(folder: Path, *, in_mics: str | None, in_movies: str | None, as_json: b
         No micrograph gave a pair, or what is on the disk is not what was written.
     """
     star = micrographs_or_movies(in_mics, in_movies)
-    fields = {**fields, "patch_size": fields["patch_size"] or usual_patch_size(fields["store"])}
+    fields = {**fields, "patch_size": fields["patch_size"] or None}
     begin = Talk("convert", as_json=as_json)
     request = ConvertRequest(
         inputs=(str(lasting_list(folder, star, begin.note)),), output=folder / STORE_NAME, **fields
     )
     if request.pairs == "halves":
         begin.note(HALVES_NOTE)
-    talk = Talk("convert", total=len(pairs_of(request)), as_json=as_json)
-    batch = convert(request, talk.file)
+    talk = Talk("convert", total=len(list_inputs(request).pairs), as_json=as_json)
+    batch = convert(request, talk.file, talk.note)
     talk.summary()
     if not batch.outputs or batch.exit_code not in ENDINGS_WITH_RESULT:
         raise InputError(f"{star}: no training pair could be made; the lines above say why")

@@ -1,0 +1,112 @@
+"""Files that only accompany a micrograph are no micrographs of their own: the one rule, for every command that searches.
+
+In a folder or a pattern, of all files of one exposure (`cryoplug.core.exposure_names`) those count that are nearest to the
+micrograph: ``X.mrc`` if it is there, else ``X_DW.mrc``, else ``X_noDW.mrc``, else both halves. A file that was named by itself,
+or in a list, counts always. But a shell gives the files that a pattern fits as if each had been named; so does it count as
+a pattern when several exposures are named with every file that lies beside them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cryoplug.core.exposure_names import ExposureName, exposure_name
+from cryoplug.workflows.discovered import known_endings, split_ending
+
+_SHOWN = 6
+_LEAST_EXPOSURES = 2
+"""One micrograph and its power spectrum may well have been named one by one."""
+
+
+def name_of(path: Path, endings: frozenset[str]) -> ExposureName:
+    """Tell which exposure a file shows, and what it is to it."""
+    folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100 -- as text: for 100,000 names
+    return exposure_name(folder, split_ending(name, endings)[0])
+
+
+def companions(paths: Iterable[Path]) -> set[Path]:
+    """Give those of the files found by one search that only accompany another one of them."""
+    endings = known_endings()
+    exposures: dict[tuple[str, str], list[tuple[int, Path]]] = defaultdict(list)
+    for path in paths:
+        known = name_of(path, endings)
+        exposures[known.exposure].append((known.role, path))
+    return {
+        path
+        for files in exposures.values()
+        if len(files) > 1
+        for role, path in files
+        if role > min(other for other, _ in files)
+    }
+
+
+def expanded_by_the_shell(named: Sequence[Path]) -> set[Path]:
+    """Give the companions among files named one by one that look like what a shell made of a pattern.
+
+    Parameters
+    ----------
+    named
+        All files that were named by themselves.
+
+    Returns
+    -------
+    set[Path]
+        Empty unless two exposures at least are named with every file of theirs in the same folder.
+    """
+    left_out = companions(named)
+    if not left_out:
+        return left_out
+    endings = known_endings()
+    exposure_of = {path: name_of(path, endings).exposure for path in named}
+    beside: dict[str, _Beside] = {}
+    for path in named:
+        folder = os.path.dirname(path)  # noqa: PTH120
+        if folder not in beside:
+            beside[folder] = _Beside(folder, endings)
+        beside[folder].name(path.name, exposure_of[path])
+    doubtful = {exposure_of[path] for path in left_out}
+    whole = {exposure for exposure in doubtful if all(item.all_named(exposure) for item in beside.values())}
+    if len(whole) < _LEAST_EXPOSURES:
+        return set()
+    return {path for path in left_out if exposure_of[path] in whole}
+
+
+class _Beside:
+    """The files of one folder by exposure, and which of them were named."""
+
+    def __init__(self, folder: str, endings: frozenset[str]) -> None:
+        self._endings = endings
+        self._named: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._files: dict[tuple[str, str], set[str]] = defaultdict(set)
+        try:
+            names = os.listdir(folder or ".")
+        except OSError:
+            names = []
+        for name in names:
+            self._files[name_of(Path(folder, name), endings).exposure].add(name)
+
+    def name(self, name: str, exposure: tuple[str, str]) -> None:
+        """Note that a file was named."""
+        self._named[exposure].add(name)
+
+    def all_named(self, exposure: tuple[str, str]) -> bool:
+        """Tell whether every file of an exposure was named, of the kinds (endings) that were named at all."""
+        named = self._named[exposure]
+        kinds = {split_ending(name, self._endings)[1] for name in named}
+        return all(name in named for name in self._files[exposure] if split_ending(name, self._endings)[1] in kinds)
+
+
+def left_out_note(left_out: Sequence[Path]) -> str:
+    """Say which files were left out because they only accompany micrographs; empty when none was."""
+    if not left_out:
+        return ""
+    endings = known_endings()
+    marks = Counter(name_of(path, endings).mark for path in left_out)
+    shown = ", ".join(f"{mark} {count}" for mark, count in marks.most_common(_SHOWN))
+    files = "1 file that only accompanies a micrograph is" if len(left_out) == 1 else (
+        f"{len(left_out)} files that only accompany micrographs are"
+    )  # fmt: skip
+    return f"{files} left out ({shown}); to take them, name them in a list (a text file with one path a line)"

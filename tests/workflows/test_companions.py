@@ -1,0 +1,161 @@
+"""One micrograph an exposure: what only accompanies it is left out of folders and patterns, and the number is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cryoplug.cli.main import run
+from cryoplug.core.exposure_names import Role, exposure_name
+from cryoplug.formats.mrc import write_mrc
+from cryoplug.store.pairs import open_store
+from cryoplug.workflows.convert import ConvertRequest, convert
+from cryoplug.workflows.convert_inputs import list_inputs
+from cryoplug.workflows.convert_run import pick_test_exposures, pick_test_micrographs
+from cryoplug.workflows.discovery import discover, find
+
+RELION = ("", "_noDW", "_EVN", "_ODD", "_PS")
+MOTIONCOR = ("", "_DW", "_DWS", "_EVN", "_ODD")
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def touch(*names: str) -> list[str]:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    return list(names)
+
+
+def paths(*inputs: str) -> list[str]:
+    return sorted(str(item.path) for item in discover(inputs))
+
+
+def image(path: Path | str, seed: int = 0) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_mrc(path, np.random.default_rng(seed).normal(10, 1, (96, 96)).astype(np.float32), pixel_size_angstrom=2)
+
+
+@pytest.mark.parametrize(
+    "endings", [RELION, MOTIONCOR, ("", "_even", "_odd", "_mask", "_preview"), ("", "_doseweighted")]
+)
+@pytest.mark.parametrize("given", ["d", "d/*.mrc", "d/**", "."])
+def test_a_search_gives_one_micrograph_an_exposure(endings: tuple[str, ...], given: str) -> None:
+    touch(*(f"d/m{i}{end}.mrc" for i in range(3) for end in endings))
+    found = find([given])
+    assert [item.path.name for item in found.micrographs] == ["m0.mrc", "m1.mrc", "m2.mrc"]
+    assert len(found.companions) == 3 * (len(endings) - 1)
+    assert found.note.startswith(f"{len(found.companions)} files that only accompany micrographs are left out (")
+
+
+def test_warps_folders_and_those_of_simulate_give_one_micrograph_an_exposure() -> None:
+    kinds = ("average", "average/even", "average/odd", "powerspectrum", "mask")
+    touch(*(f"warp/{kind}/TS_1_{i}.mrc" for i in range(2) for kind in kinds))
+    assert paths("warp") == ["warp/average/TS_1_0.mrc", "warp/average/TS_1_1.mrc"]
+    touch(*(f"sim/{kind}/mic_{i}.mrc" for i in range(2) for kind in ("noisy", "clean", "even", "odd")))
+    assert paths("sim") == ["sim/noisy/mic_0.mrc", "sim/noisy/mic_1.mrc"]
+
+
+def test_what_a_shell_makes_of_a_pattern_counts_as_a_pattern() -> None:
+    named = touch(*(f"d/m{i}{end}.mrc" for i in range(3) for end in RELION), "d/other.txt")[:-1]
+    found = find(sorted(named))
+    assert [item.path.name for item in found.micrographs] == ["m0.mrc", "m1.mrc", "m2.mrc"]
+    assert len(found.companions) == 12
+
+
+def test_named_one_by_one_or_in_a_list_they_are_taken() -> None:
+    touch(*(f"d/m{i}{end}.mrc" for i in range(3) for end in RELION))
+    assert paths("d/m0_PS.mrc", "d/m0.mrc", "d/m1_noDW.mrc", "d/m1.mrc") == [
+        "d/m0.mrc", "d/m0_PS.mrc", "d/m1.mrc", "d/m1_noDW.mrc"
+    ]  # fmt: skip
+    assert "d/m2_EVN.mrc" in paths("d", "d/m2_EVN.mrc"), "beside a search, too"
+    Path("list.star").write_text("data_\nloop_\n_rlnMicrographName\nd/m0.mrc\nd/m0_PS.mrc\n")
+    assert paths("list.star") == ["d/m0.mrc", "d/m0_PS.mrc"]
+    Path("list.txt").write_text("\n".join(f"d/m{i}{end}.mrc" for i in range(3) for end in RELION))
+    assert len(paths("list.txt")) == 15
+
+
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        (("x_EVN", "x_ODD", "y_even", "y_odd"), ("x_EVN", "x_ODD", "y_even", "y_odd")),
+        (("x_DW", "x_EVN", "x_ODD", "x_PS"), ("x_DW",)),
+        (("x_DW", "x_noDW", "y_noDW"), ("x_DW", "y_noDW")),
+        (("x_PS", "y_PS"), ("x_PS", "y_PS")),
+        (("Ucsf_stack_1142_DW", "grid_odd"), ("Ucsf_stack_1142_DW", "grid_odd")),
+    ],
+)
+def test_only_what_accompanies_something_that_is_there_is_left_out(
+    there: tuple[str, ...], taken: tuple[str, ...]
+) -> None:
+    touch(*(f"d/{name}.mrc" for name in there))
+    assert paths("d") == sorted(f"d/{name}.mrc" for name in taken)
+
+
+def test_a_pattern_of_companions_alone_takes_them() -> None:
+    touch(*(f"d/m{i}{end}.mrc" for i in range(2) for end in RELION))
+    assert paths("d/*_noDW.mrc") == ["d/m0_noDW.mrc", "d/m1_noDW.mrc"]
+    even, odd = (discover(["d"], side=side) for side in ("even", "odd"))
+    assert [item.path.name for item in (*even, *odd)] == ["m0_EVN.mrc", "m1_EVN.mrc", "m0_ODD.mrc", "m1_ODD.mrc"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "stem", "exposure", "role"),
+    [
+        ("/p/Movies", "m_PS", ("/p/Movies", "m"), Role.MADE_FROM_IT),
+        ("/p/average/even", "m", ("/p", "m"), Role.HALF),
+        ("/p/average", "m", ("/p", "m"), Role.MICROGRAPH),
+        ("/p/even", "m_EVN", ("/p", "m"), Role.HALF),
+        ("/p", "m_DW_EVN", ("/p", "m"), Role.HALF),
+        ("/p", "even", ("/p", "even"), Role.MICROGRAPH),
+        ("/p", "_odd", ("/p", "_odd"), Role.MICROGRAPH),
+    ],
+)
+def test_a_name_tells_the_exposure(folder: str, stem: str, exposure: tuple[str, str], role: Role) -> None:
+    assert exposure_name(folder, stem)[:2] == (exposure, role)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_exposure_is_never_on_both_sides_of_the_split(seed: int) -> None:
+    for i in range(4):
+        image(f"a/m{i}.mrc", i)
+        image(f"a/m{i}_noDW.mrc", i)
+    named = [f"a/m{i}{end}.mrc" for i in range(4) for end in ("_noDW", "")][:-1]  # not all: the last was not named
+    convert(ConvertRequest(tuple(named), Path("s"), patch_size=32, test_split=0.4, seed=seed))
+    with open_store(Path("s")) as store:
+        sides: dict[str, set[str]] = {}
+        for entry in store.manifest.micrographs:
+            sides.setdefault(entry.name.split("_")[0].removesuffix(".mrc"), set()).add(entry.split)
+    assert sorted(sides) == ["m0", "m1", "m2", "m3"]
+    assert all(len(found) == 1 for found in sides.values())
+    assert {side for found in sides.values() for side in found} == {"train", "test"}
+
+
+def test_what_two_jobs_made_of_one_movie_is_one_exposure() -> None:
+    touch(*(f"MotionCorr/job00{job}/Movies/m{i}.mrc" for job in (2, 5) for i in range(3)))
+    inputs = list_inputs(ConvertRequest(("MotionCorr",), Path("s")))
+    assert len(inputs.pairs) == 6
+    assert sorted(inputs.exposures) == [0, 0, 1, 1, 2, 2]
+
+
+def test_exposures_of_one_file_each_are_split_as_ever() -> None:
+    for count in (1, 2, 7):
+        assert pick_test_exposures(list(range(count)), 0.3, 4) == pick_test_micrographs(count, 0.3, 4)
+    assert pick_test_exposures([0, 0, 0], 0.5, 0) == frozenset(), "one exposure alone"
+
+
+def test_the_commands_say_how_many_were_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(3):
+        for end in RELION:
+            image(f"d/m{i}{end}.mrc", i)
+    assert run(["convert", "d", "-o", "s", "--patch-size", "32"]) == 0
+    out, talk = capsys.readouterr()
+    assert "12 files that only accompany micrographs are left out (" in talk
+    assert "; 12 files that accompany others left out" in out
+    assert "of 3 micrographs" in out
