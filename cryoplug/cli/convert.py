@@ -78,9 +78,10 @@ _WORTH_TELLING = 0.01
 )
 @click.option(
     "--normalize",
-    type=click.Choice(["percentile", "zscore", "robust"]),
-    default=None,
-    help="Default: percentile for --pairs noise, else zscore.",
+    type=click.Choice(["auto", "percentile", "zscore", "robust"]),
+    default="auto",
+    show_default=True,
+    help="auto: of --pairs noise percentile where pixels are counts from zero up; else zscore.",
 )
 @click.option(
     "--test-split",
@@ -110,7 +111,7 @@ def convert(
     patch_size: int | None,
     stride: int | None,
     angpix: float | None,
-    normalize: str | None,
+    normalize: str,
     test_split: float,
     seed: int,
     overwrite: bool,
@@ -120,7 +121,8 @@ def convert(
 
     INPUT is any number of files, folders, globs and RELION STAR files. With --pairs noise, a micrograph p becomes
     clean = clip(p / P95, 0, 1), where P95 is the 95th percentile of its positive pixels, and noisy =
-    clip(Poisson(100 clean) / 100 + N(0, 0.05), 0, 1). With zscore, -3 to 3 standard deviations stand for 0 to 1.
+    clip(Poisson(100 clean) / 100 + N(0, 0.05), 0, 1). That suits counts from zero up. Of any other grey scale, as where
+    the background was subtracted, --normalize auto takes zscore, and -3 to 3 standard deviations stand for 0 to 1.
     Killed at any moment, the same command goes on where it stopped.
 
     With --pairs halves, INPUT is movies, or micrographs with halves beside them (X_EVN.mrc and X_ODD.mrc, or what

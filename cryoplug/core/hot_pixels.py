@@ -62,7 +62,7 @@ class HotPixels:
         if not len(self):
             return ""
         word = "hot pixel was" if len(self) == 1 else "hot pixels were"
-        return f"{len(self)} {word} replaced by the median of the neighbours before denoising"
+        return f"{len(self)} {word} replaced by the median of the neighbours"
 
     def repair(self, rows: ImageF32, start: int) -> None:
         """Put the values into rows of the micrograph, of which the first has the number `start`."""

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryoplug.core.fourier_crop import resample_image
+from cryoplug.core.grey_scale import normalization_remark
 from cryoplug.core.hot_pixels import HotPixels, repaired_image
 from cryoplug.core.mean_kept import mean_shift
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32, MicrographSource
-from cryoplug.core.normalization import Normalization, check_usable, fit_normalization
+from cryoplug.core.normalization import Normalization, check_usable, clipped_fraction, fit_normalization
 from cryoplug.core.statistics import moments_of, scan_pixels
 from cryoplug.core.tiling import plan_tiles
 from cryoplug.errors import InputError, PairingError, StorageError, UsageError
@@ -281,11 +282,13 @@ def _through(
     small = image if plan.network_shape == plan.shape else resample_image(image, plan.network_shape)
     source = ArrayMicrograph(small)
     normalization = fit_normalization(source, denoiser.normalize)
+    moments = moments_of(small)
+    grey = normalization_remark(normalization, clipped=clipped_fraction(source, normalization), sigma=moments.std)
     normalization, unlike_training = look(source, normalization, denoiser.checkpoint)
     denoised = np.empty(plan.network_shape, np.float32)
     for band in denoiser.bands(plan.network_shape):
         rows = normalization.apply(source.read_rows(band.read.y0, band.read.y1))
         denoised[band.paste.slices] = normalization.invert(denoiser.forward(rows, band, should_stop))
     if not denoiser.bare:
-        denoised += np.float32(mean_shift(moments_of(small), moments_of(denoised)))
-    return denoised, unlike_training
+        denoised += np.float32(mean_shift(moments, moments_of(denoised)))
+    return denoised, [*filter(None, [grey]), *unlike_training]

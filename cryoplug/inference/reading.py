@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryoplug.core.fourier_crop import resample_source
+from cryoplug.core.grey_scale import normalization_remark
 from cryoplug.core.hot_pixels import HotPixels, RepairedMicrograph
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32, MicrographSource
 from cryoplug.core.normalization import MeasuredSource, Normalization, check_usable, fit_to
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
     from cryoplug.models.checkpoint import Checkpoint
 
-CLIPPED_WARNING = 0.2
-"""Percentile normalization clips 5 % of an ordinary micrograph; beyond this the network sees little of it."""
 OTHER_SCALE = 1.5
 """Factor between the pixel sizes of a micrograph and of the training data from which on a warning is given."""
 
@@ -113,7 +112,8 @@ def _read_one(
         out.put(Rows(band, normalization.apply(rows)))
     part = clipped / (pixels.shape[0] * pixels.shape[1])
     hot = seen.hot if isinstance(seen, RepairedMicrograph) else HotPixels()
-    warnings = [*warnings_about(job, source, denoiser, plan, normalization, part), *unlike_training, hot.remark]
+    grey = normalization_remark(normalization, clipped=part, sigma=statistics.std)
+    warnings = [*warnings_about(job, source, denoiser, plan, grey), *unlike_training, hot.remark]
     out.put(
         End(
             "; ".join(filter(None, warnings)),
@@ -174,17 +174,12 @@ def warnings_about(
     source: MicrographSource,
     denoiser: Denoiser,
     plan: GridPlan,
-    normalization: Normalization,
-    clipped: float,
+    grey: str,
 ) -> Iterator[str]:
-    """Say what the user should know about a micrograph: its header, its pixel size, what the normalization clips."""
+    """Say what the user should know about a micrograph: its header, its pixel size, and `grey` about its grey values."""
     yield from source.warnings
     header, given = source.pixel_size_angstrom, job.pixel_size_angstrom
     yield from remarks_on_scale(denoiser, plan, header or given)
     if header is not None and given is not None and abs(header - given) > 0.01 * given:
         yield f"the header says {header:g} A/px, the STAR file {given:g}; the header's was kept"
-    if normalization.kind == "percentile" and clipped > CLIPPED_WARNING:
-        yield (
-            f"percentile normalization clips {100 * clipped:.0f} % of the pixels, which are lost; "
-            "use --normalize zscore, with a checkpoint trained so"
-        )
+    yield from filter(None, [grey])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from cryoplug.core.grey_scale import normalization_remark
 from cryoplug.core.hot_pixels import HotPixels
 from cryoplug.core.mean_kept import TOLERATED
 from cryoplug.core.micrograph import MicrographSource
@@ -59,8 +60,8 @@ class Measured:
     """What was applied."""
     sigma_in: float
     """Standard deviation of the micrograph."""
-    clipped: float
-    """Part of the pixels on the network's grid that the normalization clips, in [0, 1]."""
+    grey: str
+    """What to say about its grey values."""
     unlike_training: tuple[str, ...] = ()
     """How it differs from what the checkpoint was trained on."""
     seen: PixelStatistics | None = None
@@ -194,7 +195,6 @@ class WholeImages:
             normalization, statistics = fit_to(on_device, self._denoiser.normalize)
             normalization, unlike = look(on_device, normalization, self._denoiser.checkpoint)
             clipped = int(clipped_count(pixels, normalization)) if normalization.kind == "percentile" else 0
-            part = clipped / pixels.numel()
             measured = Measured(
                 job,
                 started,
@@ -202,7 +202,7 @@ class WholeImages:
                 plan,
                 normalization,
                 (of_raw or statistics).std,
-                part,
+                normalization_remark(normalization, clipped=clipped / pixels.numel(), sigma=statistics.std),
                 tuple(unlike),
                 seen=None if self._denoiser.bare else statistics,
                 hot=hot,

@@ -292,7 +292,7 @@ class _Run:
         with atomic_file(job.target) as stream, storage_errors(job.target):
             stream.write(head)
             stream.write(pixels)
-        warnings = warnings_about(job, source, self._denoiser, measured.plan, measured.normalization, measured.clipped)
+        warnings = warnings_about(job, source, self._denoiser, measured.plan, measured.grey)
         return DenoiseResult(
             job.source,
             "done",

@@ -16,6 +16,7 @@ from cryoplug.store.pairs import HDF5_NAME, create_store, finished_files, finish
 from cryoplug.workflows.convert_inputs import ConvertInputs, list_inputs
 from cryoplug.workflows.convert_request import ConvertRequest
 from cryoplug.workflows.convert_run import ConvertRun, Progress, pick_test_micrographs, store_details, store_outputs
+from cryoplug.workflows.grey_scales import with_normalization
 from cryoplug.workflows.movie_gain import RunGain
 from cryoplug.workflows.pairing import PairedInput
 from cryoplug.workflows.patch_fit import with_fitting_patches
@@ -44,7 +45,7 @@ def convert(
     Returns
     -------
     BatchResult
-        ``details`` has ``train``, ``test`` (pairs), ``patches_per_s`` (of this run) and ``fingerprint``.
+        ``details`` has ``train``, ``test`` (pairs), ``normalize``, ``patches_per_s`` (of this run) and ``fingerprint``.
 
     Raises
     ------
@@ -71,6 +72,7 @@ def _convert(
     for text in inputs.notes:
         note(text)
     request = with_fitting_patches(request, pairs)
+    request = with_normalization(request, pairs, note)
     _refuse_to_touch_inputs(request, pairs)
     _refuse_other_format(request)
     head = Manifest(

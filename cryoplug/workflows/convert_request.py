@@ -19,6 +19,8 @@ from cryoplug.workflows.pairing import PairedInput
 
 STORES = ("patches", "whole")
 NORMALIZATIONS = ("percentile", "zscore", "robust")
+AUTO = "auto"
+"""The normalization is chosen by the data; see `cryoplug.workflows.grey_scales`."""
 
 
 def usual_patch_size(store: str) -> int:
@@ -62,7 +64,8 @@ class ConvertRequest:
     angpix: float | None = None
     """Pixel size in angstrom that every micrograph is Fourier-cropped to; None: as they are."""
     normalize: str | None = None
-    """``percentile`` or ``zscore``; None: percentile for noise, zscore for two files."""
+    """``percentile``, ``zscore``, ``robust``, or ``auto`` (the same as None): of noise chosen by the data, see
+    `cryoplug.workflows.grey_scales`; of two files zscore."""
     test_split: float = 0.1
     """Part of the micrographs, 0 to 1, whose patches are kept for testing."""
     seed: int = 0
@@ -87,7 +90,7 @@ class ConvertRequest:
                 ("--format", self.format, FORMATS),
                 ("--store", self.store, STORES),
                 ("--dtype", self.dtype, DTYPES),
-                ("--normalize", self.kind, NORMALIZATIONS),
+                ("--normalize", self.normalize or AUTO, (AUTO, *NORMALIZATIONS)),
             )
             if value not in allowed
         ]
@@ -134,12 +137,14 @@ class ConvertRequest:
 
     @property
     def kind(self) -> str:
-        """The kind of normalization: as asked, else what suits the regime.
+        """The kind of normalization: as asked, else what suits the regime as long as no pixel was looked at.
 
         The halves of an exposure are centred near zero, where the founding recipe's clip at 0 would cut half of the
         noise away and with it the reason why learning from halves works.
         """
-        return self.normalize or ("percentile" if self.pairs == "noise" else "zscore")
+        if self.normalize not in (None, AUTO):
+            return self.normalize
+        return "percentile" if self.pairs == "noise" else "zscore"
 
     @property
     def target(self) -> Path:

@@ -238,6 +238,7 @@ def store_details(manifest: Manifest, inputs: ConvertInputs) -> dict[str, object
         "stride": manifest.stride,
         "companions": len(inputs.companions),
         "beyond_the_last_patch": _beyond_the_last_patch(manifest),
+        "normalize": manifest.normalize,
         **({"whole": True} if manifest.whole else {}),
         "fingerprint": manifest.fingerprint(),
     }

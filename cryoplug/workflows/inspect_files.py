@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from cryoplug.core.grey_scale import measure_grey_scale
+from cryoplug.core.hot_pixels import RepairedMicrograph, sampled_rows
 from cryoplug.core.micrograph import MicrographSource
 from cryoplug.core.results import Finding
-from cryoplug.core.statistics import scan_pixels
+from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.errors import FormatError, InputError
 from cryoplug.formats.cs import cs_images
 from cryoplug.formats.mrc_header import examine, read_head
@@ -71,7 +75,19 @@ def _statistics(source: MicrographSource, findings: list[Finding]) -> dict[str, 
         "std": stats.std,
         "positive_pixels": stats.positive_count,
         "nonfinite_pixels": stats.nonfinite_count,
+        **_grey_values(source, stats),
     }
+
+
+def _grey_values(source: MicrographSource, stats: PixelStatistics) -> dict[str, Any]:
+    """Say which normalization suits the micrograph, and how many of its pixels are hot."""
+    if stats.nonfinite_count or stats.is_constant:
+        return {}
+    rows = np.concatenate([source.read_rows(int(y), int(y) + 1) for y in sampled_rows(source.shape[0])])
+    found = measure_grey_scale(rows)
+    if found is None:
+        return {}
+    return {"grey_scale": found.words, "hot_pixels": len(RepairedMicrograph(source).hot)}
 
 
 def _mrc_header(path: Path) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from cryoplug.core.atomic import PARTIAL_SUFFIX
+from cryoplug.core.grey_scale import percentile_remark
 from cryoplug.core.results import Finding
 from cryoplug.errors import InputError
+from cryoplug.metrics.appearance import Seen
 from cryoplug.models.checkpoint import load_checkpoint, validate_checkpoint
 from cryoplug.models.epoch_folders import best_epoch, epoch_number, read_loss
 from cryoplug.workflows.inspection import Inspection
@@ -51,6 +53,9 @@ def inspect_checkpoint(path: Path) -> Inspection:
         if array.size > 1 and np.ptp(array) == 0:
             message = f"all {array.size} values are {array.flat[0]:g}; the layer has not learnt anything"
             findings.append(Finding("warning", name, message))
+    seen = Seen.from_record(checkpoint.details.get("seen"))
+    if checkpoint.normalize == "percentile" and seen is not None and (remark := percentile_remark(0.0, seen.sigma[1])):
+        findings.append(Finding("warning", "seen", remark))
     bins = any(name.endswith(".bin") for name in names)
     tensors = "model.safetensors" in names
     stored = " and ".join(name for name, there in (("model.safetensors", tensors), (".bin files", bins)) if there)

@@ -16,6 +16,7 @@ from cryoplug.store.manifest import SPLITS, Manifest
 from cryoplug.store.pairs import HDF5_NAME, PairStore, open_store
 from cryoplug.store.raw import BIN_NAMES, INTERLEAVED_NAMES, MANIFEST_NAME, SISTER_NAMES
 from cryoplug.workflows.inspection import Inspection
+from cryoplug.workflows.store_grey_scale import ClippedPixels
 
 PAIR_BINS = frozenset(name for names in (*BIN_NAMES.values(), *SISTER_NAMES.values()) for name in names) | {
     *INTERLEAVED_NAMES.values()
@@ -127,6 +128,7 @@ def _split(store: PairStore, split: str, findings: list[Finding], *, everything:
     sample = sorted({round(position) for position in np.linspace(0, count - 1, wanted)})
     noisy, clean = (np.empty((1, *store.patch_shape), np.float32) for _ in range(2))
     sums = _Sums()
+    clipped = ClippedPixels()
     nonfinite, copies, constant = [], [], []
     for index in sample:
         store.read([index], noisy, clean, split=split)
@@ -135,6 +137,7 @@ def _split(store: PairStore, split: str, findings: list[Finding], *, everything:
             nonfinite.append((index, ", ".join(f"{number} in {name}" for name, number in bad.items() if number)))
             continue
         sums.add(noisy, clean)
+        clipped.add(clean)
         if np.array_equal(noisy, clean):
             copies.append(index)
         if float(np.ptp(noisy)) == 0 or float(np.ptp(clean)) == 0:
@@ -142,6 +145,8 @@ def _split(store: PairStore, split: str, findings: list[Finding], *, everything:
     for index, found in nonfinite:
         message = f"{store.describe(index, split)}: NaN or infinite pixels: {found}; convert again"
         findings.append(Finding("error", split, message))
+    if clipped.remark and (store.manifest is None or store.manifest.normalize == "percentile"):
+        findings.append(Finding("warning", split, clipped.remark))
     if copies:
         message = f"noisy equals clean in {len(copies)} of {len(sample)} patches looked at: nothing to learn there"
         findings.append(Finding("error" if len(copies) == len(sample) else "warning", split, message))

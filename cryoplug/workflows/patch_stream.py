@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cryoplug.core.grey_scale import normalization_remark
+from cryoplug.core.hot_pixels import RepairedMicrograph
 from cryoplug.core.micrograph import ImageF32, MicrographSource
 from cryoplug.core.noise import founding_noise, patch_rng
-from cryoplug.core.normalization import Normalization, check_usable, fit_normalization
+from cryoplug.core.normalization import MeasuredSource, Normalization, check_usable, clipped_fraction, fit_to
 from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import ShapeError
 from cryoplug.formats import registry
@@ -49,7 +51,7 @@ class OpenedPair:
     @property
     def remarks(self) -> str:
         """What was odd but accepted."""
-        warnings = [text for item in self.sources for text in item.warnings]
+        warnings = dict.fromkeys(text for item in self.sources for text in item.warnings)
         return "; ".join(filter(None, [self.pair.remark, *warnings, *self.notes]))
 
     def close(self) -> None:
@@ -105,7 +107,8 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
             )
         if len(sources) == 2:
             proof.check_files(sources[0], sources[1], sizes)
-        notes = []
+        sources = tuple(_repaired(source, side, request) for side, source in enumerate(sources))
+        notes: list[str] = []
         summed_here = isinstance(pair, MovieInput)
         size = next(filter(None, sizes), None)
         if request.angpix is not None:
@@ -126,14 +129,20 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
                     f"{source.path}: {source.shape[0]}x{source.shape[1]} pixels (y, x){at}, smaller than one patch of "
                     f"{request.patch_px}x{request.patch_px}; give --patch-size {min(source.shape)} or less"
                 )
-        normalizations = tuple(fit_normalization(source, request.kind) for source in sources)
+        fitted = [fit_to(MeasuredSource(source), request.kind) for source in sources]
+        normalizations = tuple(normalization for normalization, _ in fitted)
+        grey = [
+            normalization_remark(normalization, clipped=clipped_fraction(source, normalization), sigma=statistics.std)
+            for source, (normalization, statistics) in zip(sources, fitted, strict=True)
+            if normalization.kind == "percentile"
+        ]
         if request.pairs == "noise" and request.kind != "percentile":
             limit = ZSCORE_NOISE_RANGE
             normalizations = (dataclasses.replace(normalizations[0], clip_low=-limit, clip_high=limit),)
         if len(sources) == 2 and request.angpix is None:
             notes = proof.check_pixels(sources[0], sources[1], summed_here=summed_here)
         stack.pop_all()
-    return OpenedPair(pair, sources, normalizations, size, tuple(notes))
+    return OpenedPair(pair, sources, normalizations, size, tuple(dict.fromkeys([*notes, *grey])))
 
 
 def patch_pairs(
@@ -205,6 +214,17 @@ def _open(item: DiscoveredMicrograph) -> MicrographSource:
     if item.section is None:
         return registry.open_micrograph(item.path)
     return registry.open_micrograph(item.path, section=item.section)
+
+
+def _repaired(source: MicrographSource, side: int, request: ConvertRequest) -> MicrographSource:
+    """Give a micrograph as `denoise` will show it to the network; the founding recipe and clean partners stay as they are."""
+    if (request.pairs == "noise" and request.kind == "percentile") or (request.pairs == "clean" and side == 1):
+        return source
+    found = RepairedMicrograph(source)
+    if not len(found.hot):
+        return source
+    found.warnings = (*source.warnings, found.hot.remark)
+    return found
 
 
 def _bands(

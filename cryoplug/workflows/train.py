@@ -14,6 +14,7 @@ from cryoplug.errors import UsageError
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.store.pairs import PairStore, open_store
+from cryoplug.workflows.store_grey_scale import remark_on_store
 from cryoplug.workflows.train_identity import (
     bits_note,
     compare_with_earlier_run,
@@ -143,8 +144,9 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
             compare_with_earlier_run(folder, request, identity, progress)
         else:
             progress(Note("nothing will be saved; give --save to keep the best checkpoint"))
-        if split.note:
-            progress(Note(split.note))
+        for text in (split.note, remark_on_store(store)):
+            if text:
+                progress(Note(text))
         return _train(request, store, split, start, identity, folder, device, progress, interrupts)
 
 
