@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
 import logging
 import math
 import re
@@ -35,6 +36,7 @@ SMALL_BYTES = 16 << 20
 """What may grow by any factor: one EER frame of 4096 x 4096."""
 
 _EER_COMPRESSIONS = (65000, 65001, 65002)
+_UPSAMPLINGS = (1, 2, 4)
 _WITHOUT_CODECS = (1, 8, 32773, 32946)
 _MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _ANGSTROM_PER_UNIT = {2: 2.54e8, 3: 1e8}
@@ -107,6 +109,9 @@ class TiffMovie(MovieSource):
     ----------
     path
         The file.
+    upsampling
+        Of EER movies: pixels along a side of one of the detector's, 1, 2 or 4; electrons have places within a pixel.
+        Other movies stay as they are.
 
     Raises
     ------
@@ -114,11 +119,13 @@ class TiffMovie(MovieSource):
         It is damaged or incomplete, in colour or complex, or its decoder is missing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, upsampling: int = 1) -> None:
         self.path = path
+        self._upsampling = upsampling
         self._file: tifffile.TiffFile | None = None
         with self._decoding():
-            self._file = tifffile.TiffFile(path)
+            finer: dict[str, Any] = {} if upsampling == 1 else {"superres": _superres(path, upsampling)}
+            self._file = tifffile.TiffFile(path, **finer)
         try:
             with self._decoding():
                 self._pages, self.warnings = self._frames(self._file)
@@ -129,6 +136,8 @@ class TiffMovie(MovieSource):
                 self.frame_shape = (int(first.shape[0]), int(first.shape[1]) * (2 if self._packed else 1))
                 self.dtype = np.dtype(first.dtype)
                 self.pixel_size_angstrom = _pixel_size(self._file, first)
+                if self.pixel_size_angstrom is not None and not self._from_the_top:
+                    self.pixel_size_angstrom /= upsampling
         except BaseException:
             self.close()
             raise
@@ -202,9 +211,10 @@ class TiffMovie(MovieSource):
                 f"{self.path}: image {page.index + 1} needs {max(ends, default=0)} bytes, but the file has {file_bytes}: "
                 "it is truncated; copy or export it again"
             )
-        if page.nbytes > max(SMALL_BYTES, MAX_GROWTH * stored):
+        claimed = page.nbytes // (self._upsampling**2 if int(page.compression) in _EER_COMPRESSIONS else 1)
+        if claimed > max(SMALL_BYTES, MAX_GROWTH * stored):
             raise FormatError(
-                f"{self.path}: image {page.index + 1} claims {page.nbytes} bytes out of {stored}; allowed: up to "
+                f"{self.path}: image {page.index + 1} claims {claimed} bytes out of {stored}; allowed: up to "
                 f"{MAX_GROWTH} times as many; check where it comes from"
             )
 
@@ -220,6 +230,16 @@ class TiffMovie(MovieSource):
                 raise FormatError(
                     f"{self.path}: a TIFF file that cannot be decoded ({what}); export it again"
                 ) from error
+
+
+def _superres(path: Path, upsampling: int) -> int:
+    """Give tifffile's word for an upsampling."""
+    if "superres" not in inspect.signature(tifffile.TiffFile.__init__).parameters:
+        raise FormatError(
+            f"{path}: tifffile {tifffile.__version__} does not tell the places of electrons within a pixel; "
+            "pip install 'tifffile>=2025.10.16'"
+        )
+    return _UPSAMPLINGS.index(upsampling)
 
 
 def _holds_two_counts(page: Any) -> bool:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+_LONGEST_RUN, _RUN_BITS = 127, 7
+_PLACE_BITS = 4
 
-def eer_file(path: Path, electrons: list[list[tuple[int, int]]], side: int = 64) -> Path:
+
+def eer_file(path: Path, electrons: list[list[tuple[int, int]]], side: int = 64, *, seed: int | None = None) -> Path:
     """Write an EER movie: runs of 7 bits, 2 + 2 bits of the place within the pixel (compression 65001).
 
     Parameters
@@ -19,31 +22,16 @@ def eer_file(path: Path, electrons: list[list[tuple[int, int]]], side: int = 64)
         For each frame the places ``(y, x)`` of its electrons, each once, in the order of the movie's rows.
     side
         Of the square frame, in pixels.
+    seed
+        Decides where within its pixel each electron is, on a grid of 4 x 4; None: all at the same place.
 
     Returns
     -------
     Path
         The same path.
     """
-    strips = []
-    for frame in electrons:
-        bits, last = [], 0
-        for place in sorted(y * side + x for y, x in frame):
-            skip, last = place - last, place + 1
-            while skip >= 127:
-                bits += [(127, 7)]
-                skip -= 127
-            bits += [(skip, 7), (0, 4)]
-        skip = side * side - last
-        while skip >= 127:
-            bits += [(127, 7)]
-            skip -= 127
-        bits += [(skip, 7), (0, 4)]
-        number = total = 0
-        for value, width in bits:
-            number |= value << total
-            total += width
-        strips.append(number.to_bytes((total + 15) // 16 * 2, "little"))  # decoders want whole words
+    random = None if seed is None else np.random.default_rng(seed)
+    strips = [_runs(sorted({y * side + x for y, x in frame}), side * side, random) for frame in electrons]
     xml = b'<metadata><item name="sensorPixelSize.width" unit="m">9.5e-11</item></metadata>\0'
     body = bytearray(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0))
     places = []
@@ -70,6 +58,23 @@ def eer_file(path: Path, electrons: list[list[tuple[int, int]]], side: int = 64)
         body += bytes(8)
     path.write_bytes(bytes(body))
     return path
+
+
+def _runs(places: list[int], pixels: int, random: np.random.Generator | None) -> bytes:
+    """Pack the electrons of a frame: how many pixels are skipped, up to 127 at a time, and where in the pixel each one is."""
+    full, rest = np.divmod(np.diff([-1, *places, pixels]) - 1, _LONGEST_RUN)
+    ends = np.cumsum(full + 2)
+    numbers = np.full(ends[-1], _LONGEST_RUN, np.uint8)
+    numbers[ends - 2] = rest
+    numbers[ends - 1] = 0 if random is None else random.integers(0, 1 << _PLACE_BITS, len(ends))
+    widths = np.full(ends[-1], _RUN_BITS)
+    widths[ends - 1] = _PLACE_BITS
+    starts = np.cumsum(widths) - widths
+    bits = np.zeros(-(-int(widths.sum()) // 16) * 16, np.uint8)  # decoders want whole words
+    for bit in range(_RUN_BITS):
+        held = widths > bit
+        bits[starts[held] + bit] = numbers[held] >> bit & 1
+    return np.packbits(bits, bitorder="little").tobytes()
 
 
 def ser_file(path: Path, frames: np.ndarray, pixel_m: float = 2e-10) -> Path:

@@ -16,6 +16,8 @@ from cryoplug.formats.star import StarBlock, read_star
 from cryoplug.workflows.discovered import known_endings, split_ending
 
 METADATA_COLUMN = "rlnMicrographMetadata"
+NOT_OBSERVED = -9999.0
+"""What RELION writes as both shifts of a frame that it did not sum."""
 MOVIE_FIELD = "rlnMicrographMovieName"
 GAIN_FIELD = "rlnMicrographGainName"
 
@@ -32,14 +34,21 @@ class Motion:
     """``(y, x)`` of the frames that the shifts were measured on."""
     frames: int
     """Number of frames in the movie; for EER of groups."""
+    first_frame: int
+    """The first one that RELION summed, from 1."""
     group: int
     """Raw frames in each of them: 1 but for EER."""
+    listed: int
+    """Frames in the list of shifts; RELION lists every one."""
     shifts: dict[int, tuple[float, float]]
-    """``(y, x)`` in pixels by which the content of a frame (from 1) is moved; frames that RELION left out are missing."""
+    """``(y, x)`` in pixels by which the content of a frame (from 1) is moved; frames that RELION left out are missing. Empty
+    when RELION knew the motion of none, as behind MotionCor2 1.5 and later."""
     hot_pixels: tuple[tuple[int, int], ...]
     """``(y, x)`` of pixels that RELION replaced."""
     pixel_size_angstrom: float | None
     """Of these frames."""
+    binning: float
+    """Pixels of a frame along a side of one pixel of the micrograph; 1 and above."""
     gain_name: str
     """The gain reference that RELION used; empty when none is named."""
     has_local_model: bool
@@ -82,15 +91,7 @@ def read_motion(path: Path) -> Motion | None:
         return None
     fields = dict(zip(general.columns, general.rows[0], strict=True)) if general.rows else {}
     height, width, frames = (_whole(path, fields, f"rlnImageSize{axis}") for axis in "YXZ")
-    numbers = [_number(path, "rlnMicrographFrameNumber", text) for text in _column(path, table, 0)]
-    x, y = ([_number(path, _SHIFT[i], text) for text in _column(path, table, i)] for i in (1, 2))
-    shifts = {int(number): (dy, dx) for number, dy, dx in zip(numbers, y, x, strict=True)}
-    for number, (dy, dx) in shifts.items():
-        if not (1 <= number <= frames and abs(dy) < height and abs(dx) < width):
-            raise FormatError(
-                f"{path}: frame {number} is shifted by {dx:g}, {dy:g} (x, y); allowed: frames 1 to {frames}, shifts "
-                f"within the frame of {width} x {height}; run the motion correction again"
-            )
+    first = _whole(path, fields, _FIRST) if _FIRST in fields else 1
     model = star.block("local_motion_model")
     size = fields.get("rlnMicrographOriginalPixelSize")
     return Motion(
@@ -98,13 +99,57 @@ def read_motion(path: Path) -> Motion | None:
         movie_name=fields.get(MOVIE_FIELD, ""),
         shape=(height, width),
         frames=frames,
+        first_frame=first,
         group=_whole(path, fields, "rlnEERGrouping") if "rlnEERGrouping" in fields else 1,
-        shifts=shifts,
+        listed=len(table.rows),
+        shifts=_shifts(path, table, (height, width), range(first, frames + 1)),
         hot_pixels=_hot_pixels(path, star.block("hot_pixels"), (height, width)),
         pixel_size_angstrom=(_number(path, "rlnMicrographOriginalPixelSize", size) or None) if size else None,
+        binning=_binning(path, fields),
         gain_name=fields.get(GAIN_FIELD, ""),
         has_local_model=model is not None and bool(model.rows),
     )
+
+
+_FIRST = "rlnMicrographStartFrame"
+_BINNING = "rlnMicrographBinning"
+_MOST_BINNING = 64
+
+
+def _shifts(path: Path, table: StarBlock, shape: tuple[int, int], summed: range) -> dict[int, tuple[float, float]]:
+    """Give the shift ``(y, x)`` of each frame that RELION summed."""
+    numbers = [_number(path, _SHIFT[0], text) for text in _column(path, table, 0)]
+    x, y = ([_number(path, _SHIFT[i], text) for text in _column(path, table, i)] for i in (1, 2))
+    shifts: dict[int, tuple[float, float]] = {}
+    for number, dy, dx in zip(numbers, y, x, strict=True):
+        frame = int(number)
+        if not 1 <= frame < summed.stop or frame != number:
+            raise FormatError(
+                f"{path}: frame {number:g} in data_global_shift; allowed: 1 to {summed.stop - 1}; run the motion correction again"
+            )
+        if frame in shifts:
+            raise FormatError(f"{path}: frame {frame} is listed twice; run the motion correction again")
+        if NOT_OBSERVED in (dy, dx) or frame not in summed:
+            continue
+        if not (abs(dy) < shape[0] and abs(dx) < shape[1]):
+            raise FormatError(
+                f"{path}: frame {frame} is shifted by {dx:g}, {dy:g} (x, y); allowed: shifts within the frame of "
+                f"{shape[1]} x {shape[0]}; run the motion correction again"
+            )
+        shifts[frame] = dy, dx
+    if not numbers:
+        raise FormatError(f"{path}: data_global_shift lists no frame; run the motion correction again")
+    return shifts
+
+
+def _binning(path: Path, fields: dict[str, str]) -> float:
+    text = fields.get(_BINNING, "1")
+    value = _number(path, _BINNING, text)
+    if not 1 <= value <= _MOST_BINNING:
+        raise FormatError(
+            f"{path}: {_BINNING} is {text[:40]!r}; allowed: 1 to {_MOST_BINNING}; run the motion correction again"
+        )
+    return value
 
 
 _SHIFT = ("rlnMicrographFrameNumber", "rlnMicrographShiftX", "rlnMicrographShiftY")
@@ -112,7 +157,9 @@ _SHIFT = ("rlnMicrographFrameNumber", "rlnMicrographShiftX", "rlnMicrographShift
 
 def _column(path: Path, table: StarBlock, index: int) -> list[str]:
     if _SHIFT[index] not in table.columns:
-        raise FormatError(f"{path}: data_global_shift has no column {_SHIFT[index]}; run the motion correction again")
+        raise FormatError(
+            f"{path}: data_global_shift has no column {_SHIFT[index]}: it was cut; run the motion correction again"
+        )
     return table.column(_SHIFT[index])
 
 

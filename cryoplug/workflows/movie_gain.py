@@ -157,12 +157,12 @@ def _other_scales(shape: tuple[int, int]) -> tuple[tuple[int, int], ...]:
 
 def _fitted_to_eer(pixels: ImageF32, shape: tuple[int, int]) -> ImageF32:
     # A reference of 4096 x 4096 serves frames rendered at 8192 x 8192, and the other way round, as in RELION.
-    double, half = _other_scales(shape)
-    if pixels.shape == half:
-        return pixels.repeat(2, axis=0).repeat(2, axis=1)
-    if pixels.shape == double:
-        boxes = pixels.reshape(shape[0], 2, shape[1], 2)
-        return np.where((boxes == 0).any((1, 3)), np.float32(0), boxes.mean((1, 3), dtype=np.float32))
+    for factor in (2, 4):
+        if pixels.shape == (shape[0] // factor, shape[1] // factor):
+            return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+        if pixels.shape == (shape[0] * factor, shape[1] * factor):
+            boxes = pixels.reshape(shape[0], factor, shape[1], factor)
+            return np.where((boxes == 0).any((1, 3)), np.float32(0), boxes.mean((1, 3), dtype=np.float32))
     return pixels
 
 

@@ -8,23 +8,28 @@ Memory, however many frames: that of ten frames in float32 at most, with gain an
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cryoplug.core.fourier_crop import SAME_PIXEL_SIZE
 from cryoplug.core.frame_sums import ShiftedSum
 from cryoplug.core.gain import DefectRepair, Gain, centre_window, gain_complaint
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
-from cryoplug.errors import FormatError, InputError, PairingError
+from cryoplug.errors import FormatError, InputError, PairingError, StorageError
 from cryoplug.formats import registry
 from cryoplug.formats.opening import read_errors
+from cryoplug.formats.tiff import TiffMovie
+from cryoplug.workflows.discovered import known_endings, split_ending
 from cryoplug.workflows.motion import Motion, motion_beside, read_motion
 from cryoplug.workflows.movie_gain import MovieFormat, RunGain
+from cryoplug.workflows.movie_grid import HalvesGrid, halves_grid
 from cryoplug.workflows.pairing import PairedInput
 
 if TYPE_CHECKING:
@@ -40,6 +45,10 @@ class MovieInput(PairedInput):
 
     motion_star: Path | None = None
     """STAR file of its motion, where the list of micrographs names it; else one beside the movie is used."""
+    micrograph_pixel_size_angstrom: float | None = None
+    """What that list says of the micrograph; the halves are on its grid."""
+    problem: InputError | StorageError | None = None
+    """Why there is no movie: raised when its turn comes, so that this exposure fails alone."""
 
     @property
     def motion_path(self) -> Path | None:
@@ -86,17 +95,27 @@ class MovieSummer:
         PairingError
             The gain reference is turned, mirrored, inverted, or applied before: see `gain_complaint`.
         """
+        if item.problem is not None:
+            raise item.problem
         path = item.noisy.path
-        with registry.open_movie(path) as movie, read_errors(path):
+        with contextlib.ExitStack() as stack:
+            movie = stack.enter_context(registry.open_movie(path))
+            stack.enter_context(read_errors(path))
             if movie.frame_count < 2:
                 raise InputError(f"{path}: one frame; the halves of a movie need two or more; leave it out")
             layout = MovieFormat(path, movie.frame_shape)
-            motion = _read_motion(item, movie, layout)
+            motion = _read_motion(item, movie)
+            listed = item.motion_star is not None
+            grid = halves_grid(movie.frame_shape, motion, is_eer=layout.is_eer, as_fine_as_micrograph=listed)
+            if grid.upsampling > 1:
+                layout = MovieFormat(path, grid.summed)
+                movie = stack.enter_context(_finer(path, grid))
             gain, repair = self._gain.fit(layout, motion)
-            plan = _plan(movie, motion, layout)
-            even, odd = self._sum(movie, layout, plan, gain, repair)
-            remarks = [*movie.warnings, *self._remarks(motion, plan, movie.frame_count)]
-            size = _pixel_size(motion, layout) or item.noisy.pixel_size_angstrom or movie.pixel_size_angstrom
+            plan = _plan(movie, motion, grid.offset_px)
+            even, odd = (grid.binned(half) for half in self._sum(movie, layout, plan, gain, repair))
+            remarks = [*movie.warnings, *self._remarks(item, motion, plan, movie.frame_count)]
+            size, said = _pixel_size(item, motion, grid, movie.pixel_size_angstrom)
+            remarks += said
         halves = Halves(*(ArrayMicrograph(image, path, pixel_size_angstrom=size) for image in (even, odd)))
         halves.even.warnings = tuple(remarks)
         return halves
@@ -157,7 +176,9 @@ class MovieSummer:
         if complaint:
             raise PairingError(f"{self._gain.gain_path}: the gain reference and {layout.path}: {complaint}")
 
-    def _remarks(self, motion: Motion | None, plan: list[tuple[int, Shift | None]], count: int) -> Iterator[str]:
+    def _remarks(
+        self, item: MovieInput, motion: Motion | None, plan: list[tuple[int, Shift | None]], count: int
+    ) -> Iterator[str]:
         if self._gain.gain_path is None:
             named = f" (RELION used {motion.gain_name})" if motion is not None and motion.gain_name else ""
             yield from self._once(
@@ -166,10 +187,25 @@ class MovieSummer:
             )
         if motion is None:
             yield from self._once("no motion STAR file: frames are summed as they are, without undoing drift")
+        elif not motion.shifts:
+            yield from self._once(
+                f"{motion.path}: knows the shift of no frame (all are -9999, as RELION 5 writes them for MotionCor2 1.5 and "
+                "later): frames are summed as they are, without undoing drift; RELION's own motion correction tells the shifts"
+            )
         elif motion.has_local_model:
             yield from self._once("frames are shifted as a whole; the local motion model is not applied")
-        if len(plan) < count:
-            yield f"{count - len(plan)} of {count} frames are not in the motion STAR file and are left out"
+        if motion is not None and motion.movie_name and _stem(motion.movie_name) != _stem(item.noisy.path.name):
+            yield f"{motion.path}: says that it is the motion of {motion.movie_name}"
+        unlisted = 0 if motion is None else motion.frames - motion.listed
+        if motion is not None and unlisted > 0:
+            yield (
+                f"{unlisted} of {motion.frames} frames are not in {motion.path}, though RELION lists every frame: they are left "
+                "out; if the file was cut, run the motion correction again"
+            )
+        elif len(plan) < count:
+            yield from self._once(
+                f"{count - len(plan)} of {count} frames were left out by RELION, and are left out of the halves"
+            )
 
     def _once(self, text: str) -> Iterator[str]:
         if text not in self._said:
@@ -177,7 +213,11 @@ class MovieSummer:
             yield text
 
 
-def _read_motion(item: MovieInput, movie: MovieSource, layout: MovieFormat) -> Motion | None:
+def _stem(name: str) -> str:
+    return split_ending(PurePosixPath(name).name, known_endings())[0]
+
+
+def _read_motion(item: MovieInput, movie: MovieSource) -> Motion | None:
     path = item.motion_path
     motion = None if path is None else read_motion(path)
     if motion is None:
@@ -185,36 +225,54 @@ def _read_motion(item: MovieInput, movie: MovieSource, layout: MovieFormat) -> M
             raise FormatError(f"{path}: no motion of a movie here (data_general and data_global_shift); check the job")
         return None
     raw_frames = motion.frames * motion.group
-    fits = raw_frames <= movie.frame_count < raw_frames + motion.group
-    if not fits:
+    if not raw_frames <= movie.frame_count < raw_frames + motion.group:
         grouped = f" of {motion.group} raw frames each" if motion.group > 1 else ""
         raise FormatError(
             f"{path}: motion of {motion.frames} frames{grouped}, but {movie.path} has {movie.frame_count}; "
             "it belongs to another movie"
         )
-    scales = {there / here for there, here in zip(motion.shape, movie.frame_shape, strict=True)}
-    if scales != {1.0} and not (layout.is_eer and scales in ({0.5}, {2.0}, {4.0})):
-        raise FormatError(
-            f"{path}: motion of frames of {motion.shape} (y, x), but those of {movie.path} have {movie.frame_shape}; "
-            "it belongs to another movie"
-        )
     return motion
 
 
-def _plan(movie: MovieSource, motion: Motion | None, layout: MovieFormat) -> list[tuple[int, Shift | None]]:
-    """List the frames (from 0) that are summed, each with how its content is moved in the movie's own rows."""
+def _finer(path: Path, grid: HalvesGrid) -> MovieSource:
+    """Open an EER movie with more pixels than the detector has."""
+    movie = TiffMovie(path, upsampling=grid.upsampling)
+    if movie.frame_shape != grid.summed:
+        movie.close()
+        raise FormatError(
+            f"{path}: frames of {movie.frame_shape} (y, x), but its micrograph needs {grid.summed}; leave it out, or run the "
+            "motion correction with a smaller eer_upsampling"
+        )
+    return movie
+
+
+def _plan(movie: MovieSource, motion: Motion | None, offset_px: float) -> list[tuple[int, Shift | None]]:
+    """List the frames (from 0) that are summed, each with how its content is moved."""
     if motion is None:
         return [(index, None) for index in range(movie.frame_count)]
+    first = (motion.first_frame - 1) * motion.group
+    if not motion.shifts:
+        return [(index, None) for index in range(first, movie.frame_count)]
     scale = movie.frame_shape[0] / motion.shape[0]
     plan: list[tuple[int, Shift | None]] = []
     for index in range(movie.frame_count):
         found = motion.shifts.get(index // motion.group + 1)
         if found is not None:
-            plan.append((index, (found[0] * scale, found[1] * scale)))
+            plan.append((index, (found[0] * scale + offset_px, found[1] * scale + offset_px)))
     return plan
 
 
-def _pixel_size(motion: Motion | None, layout: MovieFormat) -> float | None:
-    if motion is None or motion.pixel_size_angstrom is None:
-        return None
-    return motion.pixel_size_angstrom * motion.shape[0] / layout.shape[0]
+def _pixel_size(
+    item: MovieInput, motion: Motion | None, grid: HalvesGrid, in_file: float | None
+) -> tuple[float | None, list[str]]:
+    """Give the pixel size of the halves, and a remark where two sources differ: the list beats what is in the files."""
+    found = None if motion is None else grid.pixel_size(motion.pixel_size_angstrom, motion.shape)
+    found = (
+        found or grid.pixel_size(item.noisy.pixel_size_angstrom, grid.stored) or grid.pixel_size(in_file, grid.summed)
+    )
+    listed = item.micrograph_pixel_size_angstrom
+    if listed is None or found is None:
+        return listed or found, []
+    if abs(listed / found - 1) <= SAME_PIXEL_SIZE:
+        return listed, []
+    return listed, [f"pixel size {listed:g} A in the list, {found:g} A by its motion: the list is believed"]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError, UsageError
+from cryoplug.errors import FormatError, InputError, StorageError, UsageError
 from cryoplug.formats import registry
 from cryoplug.formats.star import image_table, read_star
 from cryoplug.workflows.discovered import DiscoveredMicrograph, known_endings
 from cryoplug.workflows.halves_names import expected_names
-from cryoplug.workflows.motion import METADATA_COLUMN, look_up, project_folders, read_motion
+from cryoplug.workflows.motion import METADATA_COLUMN, MOVIE_FIELD, look_up, project_folders, read_motion
 from cryoplug.workflows.movie_halves import MovieInput
 from cryoplug.workflows.pairing import WITH_MOVIES, PairedInput, halves_of, pair_files
 from cryoplug.workflows.stack_sections import VOLUME_ADVICE, StackLooks
+
+_IN_A_JOB = re.compile(r"/job\d{3,}(/|$)")
 
 
 def halves_or_movies(
@@ -120,19 +123,16 @@ def _refuse_what_is_no_movie(
 
 
 def _movies_of_metadata(items: Sequence[DiscoveredMicrograph]) -> tuple[PairedInput, ...] | None:
+    """List the movies that the motion files of a list name; None where the list names none, or no file can be used."""
     metadata = cache(_metadata_column)
-    found: list[PairedInput] = []
+    found: list[MovieInput] = []
     for item in items:
         names = () if item.star_path is None else metadata(item.star_path)
         if item.star_path is None or item.star_row is None or item.star_row >= len(names):
             return None
-        star, project = look_up(names[item.star_row], project_folders(item.star_path))
-        movie = _movie_of(star, project)
-        if movie is None:
-            return None
-        # The pixel size listed is that of the micrograph, which may be binned.
-        exposure = replace(item, path=movie, even=None, odd=None, pixel_size_angstrom=None)
-        found.append(MovieInput(len(found), exposure, motion_star=star))
+        found.append(_movie_of(len(found), item, names[item.star_row]))
+    if all(movie.problem is not None for movie in found) and any(item.even or item.odd for item in items):
+        return None  # a project whose movies are gone, with halves: those are the better way
     return tuple(found)
 
 
@@ -144,12 +144,27 @@ def _metadata_column(path: Path) -> tuple[str, ...]:
     return tuple(table.column(METADATA_COLUMN)) if METADATA_COLUMN in table.columns else ()
 
 
-def _movie_of(star: Path, project: str) -> Path | None:
+def _movie_of(index: int, item: DiscoveredMicrograph, name: str) -> MovieInput:
+    """Give the movie of a micrograph; what is wrong with its motion file is kept for this exposure alone."""
+    assert item.star_path is not None
+    star, project = look_up(name, project_folders(item.star_path))
     try:
         motion = read_motion(star)
-    except MissingInputError:
-        return None
-    if motion is None or not motion.movie_name:
-        return None
-    # Where the project is, is known by now: a folder of the job may hold a micrograph of the movie's name.
-    return look_up(motion.movie_name, (project, *project_folders(star)))[0]
+        if motion is None or not motion.movie_name:
+            raise FormatError(f"{star}: names no movie (data_general, {MOVIE_FIELD}); run the motion correction again")
+    except (InputError, StorageError) as error:
+        return MovieInput(index, replace(item, even=None, odd=None), motion_star=star, problem=error)
+    # The pixel size listed is that of the micrograph, which may be binned.
+    exposure = replace(
+        item, path=_place_of(motion.movie_name, star, project, item.path), even=None, odd=None, pixel_size_angstrom=None
+    )
+    return MovieInput(index, exposure, motion_star=star, micrograph_pixel_size_angstrom=item.pixel_size_angstrom)
+
+
+def _place_of(movie: str, star: Path, project: str, micrograph: Path) -> Path:
+    """Find a movie: below the project, never within the job, where the micrograph may have the movie's name."""
+    folders = [folder for folder in project_folders(star) if not _IN_A_JOB.search(folder)]
+    path, _ = look_up(movie, (project, *folders))
+    if os.path.realpath(path) == os.path.realpath(micrograph):
+        return Path(project, movie)
+    return path

@@ -335,7 +335,7 @@ def test_frames_that_relion_left_out_are_left_out(tmp_path, pool):
     [
         ({"shifts": drift(8)}, "motion of 8 frames, but .* has 9; it belongs to another movie"),
         ({"shape": (320, 240)}, r"motion of frames of \(320, 240\)"),
-        ({"shifts": [(0, 0)] * 8 + [(0, 9999)]}, "frame 9 is shifted by -9999, 0"),
+        ({"shifts": [(0, 0)] * 8 + [(0, 9998)]}, "frame 9 is shifted by -9998, 0"),
         ({"rlnImageSizeX": "x"}, "rlnImageSizeX is 'x'; allowed: a positive whole number"),
     ],
 )
