@@ -7,26 +7,10 @@ from typing import Any
 
 import click
 
-from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option
+from cryoplug.cli.options import CryoplugCommand, apply_options, json_option, overwrite_option
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.progress import file_progress
 from cryoplug.core.results import BatchResult, FileResult
-from cryoplug.errors import UsageError
-
-
-class Size(click.ParamType):
-    """An amount of memory, as in ``2GB``."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Give bytes."""
-        from cryoplug.inference.memory_plan import parse_size
-
-        try:
-            return parse_size(str(value))
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
 
 
 class Numbers(click.ParamType):
@@ -57,17 +41,6 @@ class Numbers(click.ParamType):
 )
 @click.option("--star", type=click.Path(path_type=Path), help="STAR file to write last; failed rows are left out.")
 @click.option(
-    "--normalize",
-    type=click.Choice(["percentile", "zscore", "robust", "none"]),
-    help="Instead of the checkpoint's own; none applies the bare network.",
-)
-@click.option(
-    "--angpix",
-    type=float,
-    metavar="A",
-    help="Pixel size that the network sees; 0: the micrograph's own.  [default: what it was trained at by convert --angpix]",
-)
-@click.option(
     "--halves",
     is_flag=True,
     help="Denoise each exposure by its even and odd half (X_EVN and X_ODD, folders even/ and odd/, or as the STAR file says) "
@@ -75,15 +48,7 @@ class Numbers(click.ParamType):
 )
 @click.option("--even", multiple=True, metavar="PATH", help="With --halves: the even halves, where they are elsewhere.")
 @click.option("--odd", multiple=True, metavar="PATH", help="With --halves: the odd halves, where they are elsewhere.")
-@click.option(
-    "--strength",
-    type=float,
-    default=1.0,
-    show_default=True,
-    help="Part of the denoised image, 0 to 1; the rest is raw.",
-)
-@click.option("--merge-highres", type=float, metavar="A", help="Put raw Fourier terms beyond this resolution back.")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
+@apply_options
 @click.option(
     "--gpu",
     type=Numbers(),
@@ -91,23 +56,6 @@ class Numbers(click.ParamType):
     metavar="N[,N...]",
     help="GPU N of CUDA_VISIBLE_DEVICES, from 0: --device cuda:N. Several: a process for each.",
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "float16", "bf16"]),
-    default="auto",
-    show_default=True,
-    help="Inside the network, on a GPU. auto: float16 for normalised pixels and built-in networks.",
-)
-@click.option(
-    "--tta",
-    type=click.Choice(["auto", "on", "off"]),
-    default="auto",
-    show_default=True,
-    help="Mean over 8 orientations: better, in 8 times the network's time. auto: on a GPU, where --angpix crops first.",
-)
-@click.option("--tile", type=click.IntRange(min=0), default=0, help="Side of a tile in pixels.  [default: automatic]")
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads.  [default: all cores]")
-@click.option("--max-memory", type=Size(), metavar="SIZE", help="Of the process, on the CPU, as in 2GB; an estimate.")
 @click.option("--float16", is_flag=True, help="Write float16 (MRC mode 12): half the bytes, 3 digits.")
 @click.option("--watch", is_flag=True, help="Go on looking for new micrographs; end by --idle-exit or a signal.")
 @click.option(
@@ -124,33 +72,7 @@ class Numbers(click.ParamType):
 @click.option("--idle-exit", type=float, metavar="S", help="Watching: end when nothing happened for S seconds.")
 @overwrite_option
 @json_option
-def denoise(
-    inputs: tuple[str, ...],
-    checkpoint: Path,
-    output: Path,
-    star: Path | None,
-    normalize: str | None,
-    angpix: float | None,
-    halves: bool,
-    even: tuple[str, ...],
-    odd: tuple[str, ...],
-    strength: float,
-    merge_highres: float | None,
-    device: str,
-    gpu: tuple[int, ...],
-    precision: str,
-    tta: str,
-    tile: int,
-    threads: int,
-    max_memory: int | None,
-    float16: bool,
-    watch: bool,
-    poll: float,
-    settle: float,
-    idle_exit: float | None,
-    overwrite: bool,
-    as_json: bool,
-) -> int:
+def denoise(output: Path, poll: float, settle: float, idle_exit: float | None, as_json: bool, **fields: Any) -> int:
     """Denoise micrographs: files, folders, patterns, a RELION STAR file or a cryoSPARC dataset.
 
     The network runs on tiles that overlap by its receptive field, which gives what the whole image at once gives.
@@ -178,32 +100,7 @@ def denoise(
     from cryoplug.workflows.denoise import DenoiseRequest
     from cryoplug.workflows.denoise import denoise as run
 
-    request = DenoiseRequest(
-        inputs=inputs,
-        checkpoint=checkpoint,
-        output=output,
-        star=star,
-        normalize=normalize,
-        angpix=angpix,
-        halves=halves,
-        even=even,
-        odd=odd,
-        strength=strength,
-        merge_highres=merge_highres,
-        device=device,
-        gpu=gpu,
-        precision=precision,
-        tta=tta,
-        tile=tile,
-        threads=threads,
-        max_memory_bytes=max_memory,
-        float16=float16,
-        overwrite=overwrite,
-        watch=watch,
-        poll_s=poll,
-        settle_s=settle,
-        idle_exit_s=idle_exit,
-    )
+    request = DenoiseRequest(output=output, poll_s=poll, settle_s=settle, idle_exit_s=idle_exit, **fields)
     with file_progress("denoise") as show:
 
         def tell(result: FileResult) -> None:

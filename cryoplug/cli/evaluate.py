@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option
+from cryoplug.cli.options import CryoplugCommand, apply_options, json_option, overwrite_option
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.progress import file_progress
 
@@ -40,32 +40,7 @@ from cryoplug.cli.progress import file_progress
     show_default=True,
     help="Half that is denoised and judged by the other; auto: both when equally noisy, else the less noisy one.",
 )
-@click.option(
-    "--normalize",
-    type=click.Choice(["percentile", "zscore", "robust", "none"]),
-    help="Instead of the checkpoint's own.",
-)
-@click.option(
-    "--angpix",
-    type=float,
-    metavar="A",
-    help="Pixel size that the network sees; 0: the micrograph's own.  [default: as denoise does]",
-)
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
-@click.option(
-    "--tta",
-    type=click.Choice(["auto", "on", "off"]),
-    default="auto",
-    show_default=True,
-    help="Mean over 8 orientations; auto: as denoise does.",
-)
-@click.option(
-    "--tile",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Side of a tile in pixels, for the seams.  [default: automatic]",
-)
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads.  [default: all cores]")
+@apply_options
 @click.option("--accept-unproven", is_flag=True, help="Take halves without common signal instead of refusing them.")
 @overwrite_option
 @json_option

@@ -7,7 +7,24 @@ from typing import Any, TypeVar
 
 import click
 
+from cryoplug.errors import UsageError
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Size(click.ParamType):
+    """An amount of memory, as in ``2GB``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Give bytes."""
+        from cryoplug.inference.memory_plan import parse_size
+
+        try:
+            return parse_size(str(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
 
 
 class CryoplugCommand(click.Command):
@@ -46,3 +63,60 @@ def json_option(command: F) -> F:
 def overwrite_option(command: F) -> F:
     """Add ``--overwrite``."""
     return click.option("--overwrite", is_flag=True, help="Redo and replace what an earlier run left.")(command)
+
+
+APPLY_OPTIONS = (
+    click.option(
+        "--normalize",
+        type=click.Choice(["percentile", "zscore", "robust", "none"]),
+        help="Instead of the checkpoint's own; none applies the bare network.",
+    ),
+    click.option(
+        "--angpix",
+        type=float,
+        metavar="A",
+        help="Pixel size that the network sees; 0: the micrograph's own.  [default: what it was trained at by convert --angpix]",
+    ),
+    click.option(
+        "--strength",
+        type=float,
+        default=1.0,
+        show_default=True,
+        help="Part of the denoised image, 0 to 1; the rest is raw.",
+    ),
+    click.option("--merge-highres", type=float, metavar="A", help="Put raw Fourier terms beyond this resolution back."),
+    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "float32", "float16", "bf16"]),
+        default="auto",
+        show_default=True,
+        help="Inside the network, on a GPU. auto: float16 for normalised pixels and built-in networks.",
+    ),
+    click.option(
+        "--tta",
+        type=click.Choice(["auto", "on", "off"]),
+        default="auto",
+        show_default=True,
+        help="Mean over 8 orientations: better, in 8 times the network's time. auto: on a GPU, where --angpix crops first.",
+    ),
+    click.option(
+        "--tile", type=click.IntRange(min=0), default=0, help="Side of a tile in pixels.  [default: automatic]"
+    ),
+    click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads.  [default: all cores]"),
+    click.option(
+        "--max-memory",
+        "max_memory_bytes",
+        type=Size(),
+        metavar="SIZE",
+        help="Of the process, on the CPU, as in 2GB; an estimate.",
+    ),
+)
+"""One for each field of `cryoplug.inference.settings.ApplySettings`, in its order."""
+
+
+def apply_options(command: F) -> F:
+    """Add the options that say how a checkpoint is applied."""
+    for option in reversed(APPLY_OPTIONS):
+        command = option(command)
+    return command

@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from cryoplug.core.hot_pixels import repaired_image
-from cryoplug.core.mean_kept import mean_shift
-from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
-from cryoplug.core.normalization import KINDS, fit_normalization
-from cryoplug.core.statistics import moments_of
+from cryoplug.core.micrograph import ImageF32
+from cryoplug.core.pixel_size import checked_pixel_size
 from cryoplug.core.tiling import Tile, plan_tiles
 from cryoplug.errors import DeviceError, UsageError
-from cryoplug.inference.appearance import look
 from cryoplug.inference.borders import band_borders, border_width, continued, continued_on_device
 from cryoplug.inference.core_workers import one_core_workers
 from cryoplug.inference.device_image import DeviceImage
@@ -40,6 +37,8 @@ from cryoplug.inference.memory_plan import (
     widest_layer,
 )
 from cryoplug.inference.network import Network
+from cryoplug.inference.orientations import averages_orientations
+from cryoplug.inference.settings import ApplySettings
 from cryoplug.inference.tile_network import TileNetwork
 from cryoplug.kernels.memory import keep_allocator_memory
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
@@ -68,22 +67,12 @@ class Denoiser:
     ----------
     checkpoint
         The weights, from `cryoplug.models.checkpoint.load_checkpoint`.
-    device
-        ``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
-    normalize
-        ``percentile``, ``zscore`` or ``none`` (the bare network); None takes what the checkpoint was trained with.
-    tile
-        Side of a tile in pixels; 0 chooses. The result does not depend on it, to float32 rounding.
-    threads
-        CPU threads; 0 takes every core that this process may use.
-    precision
-        ``auto``, ``float32``, ``float16`` or ``bf16``; see `cryoplug.inference.precision`.
-    max_memory_bytes
-        Memory of the whole process on the CPU; see `cryoplug.inference.memory_plan`. None: no limit.
-    tta
-        Test-time augmentation: give the mean over eight orientations of what the network makes, in eight times its time.
+    settings
+        How it is applied; None: as ``cryoplug denoise`` does when it is given no option.
     note
         Called with a sentence when something is worth telling: tiles made smaller, a limit that does not count.
+    options
+        Fields of `cryoplug.inference.settings.ApplySettings`, which beat those of `settings`: ``device="cpu"``.
 
     Raises
     ------
@@ -98,33 +87,24 @@ class Denoiser:
     def __init__(
         self,
         checkpoint: Checkpoint,
+        settings: ApplySettings | None = None,
         *,
-        device: str = "auto",
-        normalize: str | None = None,
-        tile: int = 0,
-        threads: int = 0,
-        precision: str = "auto",
-        max_memory_bytes: int | None = None,
-        tta: bool = False,
         note: Callable[[str], None] = lambda text: None,
+        **options: Any,
     ) -> None:
+        asked = replace(ApplySettings() if settings is None else settings.settings, **options)
         self.checkpoint = checkpoint
-        self.tta = tta
-        self.normalize = checkpoint.normalize if normalize is None else normalize
-        problems = []
-        if self.normalize not in KINDS:
-            problems.append(f"normalize {self.normalize!r} (allowed: {', '.join(KINDS)})")
-        if tile < 0:
-            problems.append(f"tile {tile} (allowed: 0 for automatic, or a side in pixels)")
-        if threads < 0:
-            problems.append(f"threads {threads} (allowed: 0 for all cores, or a number)")
-        if problems:
-            raise UsageError("; ".join(problems))
+        self.settings = replace(asked, normalize=asked.normalize or checkpoint.normalize)
+        """How it is applied."""
+        self.regrid = asked.regrid(checkpoint)
+        """What is done around the network."""
+        self.normalize = asked.normalize or checkpoint.normalize
         self._note = note
-        self.device = resolve_device(device)
-        if device == "auto" and (text := hidden_gpu_note(self.device)):
+        self.device = resolve_device(asked.device)
+        if asked.device == "auto" and (text := hidden_gpu_note(self.device)):
             note(text)
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.tta = averages_orientations(str(asked.tta), self.device, angpix=self.regrid.angpix)
+        self.threads = asked.threads or len(os.sched_getaffinity(0))
         spec = checkpoint.spec
         self._multiple = spec.size_multiple
         self._overlap = -(-spec.receptive_field_px // self._multiple) * self._multiple
@@ -141,7 +121,7 @@ class Denoiser:
         on_cpu = self.device.type == "cpu"
         least = min(MOST_WIDENED_PX, OVERLAPS_PER_TILE * self._overlap)
         height, width = (max(side, least) for side in CPU_TILE_PX) if on_cpu else CUDA_TILE_PX
-        self._tile = (tile, tile) if tile else (height, width)
+        self._tile = (asked.tile, asked.tile) if asked.tile else (height, width)
         # 4096x4096 through cryo_cnn, float32: channels_last takes two thirds of the time on a CPU, and 23 ms instead of 16
         # on an H200. It sums in another order than the plain layers: 7e-7 of the output's range over 3 layers, but 1.6e-5
         # over the 12 of a founding residual_cnn. A deep network therefore keeps the plain order, and its very bits.
@@ -152,45 +132,32 @@ class Denoiser:
         try:
             with device_errors(), only(self.device):
                 self.network = Network(
-                    checkpoint, self.device, layout=layout, precision=precision, normalize=self.normalize
+                    checkpoint, self.device, layout=layout, precision=asked.precision, normalize=self.normalize
                 )
         except OutOfDeviceMemory as error:
             raise DeviceError(f"{self.device}: not enough memory for the weights ({error}); free memory") from error
-        self._tile_network = TileNetwork(self.network, multiple=self._multiple, tta=tta)
-        self._device_image = DeviceImage(checkpoint, self._tile_network, self.device, overlap=self._overlap, tile=tile)
-        self._plan = self._fit_into(max_memory_bytes)
+        self._tile_network = TileNetwork(self.network, multiple=self._multiple, tta=self.tta)
+        self._device_image = DeviceImage(
+            checkpoint, self._tile_network, self.device, overlap=self._overlap, tile=asked.tile
+        )
+        self._plan = self._fit_into(asked.max_memory_bytes)
         self._workers = one_core_workers(self.threads) if on_cpu else None
 
     @classmethod
-    def from_checkpoint(
-        cls,
-        path: Path | str,
-        *,
-        device: str = "auto",
-        normalize: str | None = None,
-        tile: int = 0,
-        threads: int = 0,
-        precision: str = "auto",
-        tta: bool = False,
-    ) -> Self:
+    def from_checkpoint(cls, path: Path | str, settings: ApplySettings | None = None, **options: Any) -> Self:
         """Load a run folder, an ``epoch_NNNN`` folder or a founding folder of ``.bin`` files; see the class."""
-        return cls(
-            load_checkpoint(path),
-            device=device,
-            normalize=normalize,
-            tile=tile,
-            threads=threads,
-            precision=precision,
-            tta=tta,
-        )
+        return cls(load_checkpoint(path), settings, **options)
 
-    def denoise(self, image: np.ndarray) -> ImageF32:
-        """Denoise one image in memory.
+    def denoise(self, image: np.ndarray, *, pixel_size_angstrom: float | None = None) -> ImageF32:
+        """Denoise one image in memory, which gives what ``cryoplug denoise`` writes, to float32 rounding.
 
         Parameters
         ----------
         image
             ``(y, x)``, any real type, finite, not constant.
+        pixel_size_angstrom
+            Sampling of `image`. Needed where the network works at a pixel size of its own (``angpix``, which many
+            checkpoints have) and for ``merge_highres``; else it makes no difference.
 
         Returns
         -------
@@ -201,33 +168,19 @@ class Denoiser:
         ------
         PixelError
             Pixels are NaN, infinite or all equal, or none is positive (percentile).
+        UsageError
+            The pixel size is needed and not given, or no length.
         """
-        return self.output(self.repaired(image))
+        from cryoplug.inference.in_memory import in_memory
 
-    def repaired(self, image: np.ndarray) -> np.ndarray:
-        """Give an image as the network is to see it: without its hot pixels, unless it is `bare`."""
-        return np.asarray(image) if self.bare else repaired_image(np.asarray(image))[0]
-
-    def output(self, image: np.ndarray) -> ImageF32:
-        """Give what the network makes of a `repaired` image, in its grey values and with its mean."""
-        source = ArrayMicrograph(image)
-        normalization, _ = look(source, fit_normalization(source, self.normalize), self.checkpoint)
-        denoised = np.empty(source.shape, np.float32)
-        under_way: deque[tuple[Tile, Callable[[], ImageF32]]] = deque()
-
-        def finish_one() -> None:
-            band, finish = under_way.popleft()
-            denoised[band.paste.slices] = normalization.invert(finish())
-
-        for band in self.bands(source.shape):
-            rows = normalization.apply(source.read_rows(band.read.y0, band.read.y1))
-            under_way.append((band, self.start(rows, band)))
-            if len(under_way) >= self.bands_at_once(source.shape):
-                finish_one()
-        while under_way:
-            finish_one()
-        shift = 0.0 if self.bare else mean_shift(moments_of(image), moments_of(denoised))
-        return denoised + np.float32(shift) if shift else denoised
+        if pixel_size_angstrom is not None:
+            checked_pixel_size(pixel_size_angstrom, "pixel_size_angstrom=")
+        elif why := self.regrid.why_pixel_size:
+            raise UsageError(
+                f"pixel size not given: {why}; give denoise(image, pixel_size_angstrom=...), the sampling of the image, or "
+                "Denoiser(..., angpix=0) to take pixels as they are"
+            )
+        return in_memory(self, image, pixel_size_angstrom=pixel_size_angstrom).pixels
 
     def bands(self, shape: tuple[int, int]) -> list[Tile]:
         """Cut an image ``(y, x)`` into bands of full width, from top to bottom, each to be given to `forward`."""
@@ -238,8 +191,15 @@ class Denoiser:
             rows = rows_that_fit(self._plan, min(rows, shape[0]), shape[1], overlap_px=self._overlap)
         return plan_tiles(shape, tile=(rows, shape[1]), overlap=self._overlap, multiple=self._multiple)
 
-    def tile_borders(self, shape: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Give the first row and the first column of every tile that an image ``(y, x)`` is computed in."""
+    def tile_borders(
+        self, shape: tuple[int, int], *, pixel_size_angstrom: float | None = None
+    ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """Give the first row and the first column of every tile that an image ``(y, x)`` is computed in.
+
+        None where the network works on another grid than the image's.
+        """
+        if not self.regrid.plan(shape, pixel_size_angstrom, path=Path("<array>")).does_nothing:
+            return None
         bands = self.bands(shape)
         # A tile is as high as its band, so the bands carry all borders between rows.
         columns = {max(0, tile.paste.x0 - self._border) for tile in self._tiles(self._continued_shape(bands[0]))}

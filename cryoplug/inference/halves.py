@@ -17,19 +17,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryoplug.core.fourier_crop import resample_image
-from cryoplug.core.grey_scale import normalization_remark
 from cryoplug.core.hot_pixels import HotPixels, repaired_image
-from cryoplug.core.mean_kept import mean_shift
-from cryoplug.core.micrograph import ArrayMicrograph, ImageF32, MicrographSource
-from cryoplug.core.normalization import Normalization, check_usable, clipped_fraction, fit_normalization
-from cryoplug.core.statistics import moments_of, scan_pixels
+from cryoplug.core.micrograph import ImageF32, MicrographSource
+from cryoplug.core.normalization import Normalization, check_usable
+from cryoplug.core.statistics import scan_pixels
 from cryoplug.core.tiling import plan_tiles
 from cryoplug.errors import InputError, PairingError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
 from cryoplug.formats.registry import open_micrograph
-from cryoplug.inference.appearance import look
 from cryoplug.inference.channel import Channel, Closed
+from cryoplug.inference.in_memory import on_the_networks_grid
 from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, End, Failed, Message, Rows
 from cryoplug.inference.reading import open_source, remarks_on_scale
 from cryoplug.inference.regrid import GridPlan, Regrid
@@ -88,7 +85,6 @@ def run_halves(
     prove: Prove,
     should_stop: Callable[[], bool] = lambda: False,
     dtype: str = "float32",
-    regrid: Regrid,
     gave_up: Callable[[], None] = lambda: None,
 ) -> bool:
     """Denoise exposures one after another; see `cryoplug.inference.pipeline.run_pipeline` for what both have in common.
@@ -108,7 +104,7 @@ def run_halves(
     """
 
     def read(out: Channel[_Exposure | Failed]) -> None:
-        _read_all(jobs, out, should_stop, regrid, prove, repair=not denoiser.bare)
+        _read_all(jobs, out, should_stop, denoiser.regrid, prove, repair=not denoiser.bare)
 
     return run_stages(
         read,
@@ -244,15 +240,16 @@ def _blocks(image: ImageF32) -> np.ndarray:
 def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[], bool]) -> list[Message]:
     """Compute one exposure and say how it is to be written."""
     plan = exposure.plan
-    even, _ = _through(exposure.even, plan, denoiser, should_stop)
-    odd, _ = _through(exposure.odd, plan, denoiser, should_stop)
-    whole, unlike_training = _through(exposure.whole, plan, denoiser, should_stop)
-    by_halves = np.float32(exposure.scale) * (even + odd) + np.float32(exposure.offset)
-    result = np.float32(0.5) * (by_halves + whole)
+    even, odd, whole = (
+        on_the_networks_grid(denoiser, image, plan, path=exposure.job.source, should_stop=should_stop)
+        for image in (exposure.even, exposure.odd, exposure.whole)
+    )
+    by_halves = np.float32(exposure.scale) * (even.pixels + odd.pixels) + np.float32(exposure.offset)
+    result = np.float32(0.5) * (by_halves + whole.pixels)
     remarks = [
         *exposure.remarks,
         *remarks_on_scale(denoiser, plan, exposure.pixel_size_angstrom),
-        *unlike_training,
+        *whole.remarks,
     ]
     (everything,) = plan_tiles(plan.network_shape, tile=plan.network_shape, overlap=0)
     return [
@@ -273,22 +270,3 @@ def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[],
             hot_pixels=exposure.hot_pixels,
         ),
     ]
-
-
-def _through(
-    image: ImageF32, plan: GridPlan, denoiser: Denoiser, should_stop: Callable[[], bool]
-) -> tuple[ImageF32, list[str]]:
-    """Send one image through the network, on the network's grid and in its own grey values."""
-    small = image if plan.network_shape == plan.shape else resample_image(image, plan.network_shape)
-    source = ArrayMicrograph(small)
-    normalization = fit_normalization(source, denoiser.normalize)
-    moments = moments_of(small)
-    grey = normalization_remark(normalization, clipped=clipped_fraction(source, normalization), sigma=moments.std)
-    normalization, unlike_training = look(source, normalization, denoiser.checkpoint)
-    denoised = np.empty(plan.network_shape, np.float32)
-    for band in denoiser.bands(plan.network_shape):
-        rows = normalization.apply(source.read_rows(band.read.y0, band.read.y1))
-        denoised[band.paste.slices] = normalization.invert(denoiser.forward(rows, band, should_stop))
-    if not denoiser.bare:
-        denoised += np.float32(mean_shift(moments, moments_of(denoised)))
-    return denoised, [*filter(None, [grey]), *unlike_training]

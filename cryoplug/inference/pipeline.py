@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["QUEUE_BANDS", "DenoiseJob", "DenoiseResult", "run_pipeline"]
 
-AS_IT_IS = Regrid()
 QUEUE_BANDS = 2
 """Bands that may wait between two threads: one being taken, one ready."""
 
@@ -47,7 +46,7 @@ def run_pipeline(
     finish: Callable[[DenoiseJob, DenoiseResult], None],
     should_stop: Callable[[], bool] = lambda: False,
     dtype: str = "float32",
-    regrid: Regrid = AS_IT_IS,
+    regrid: Regrid | None = None,
     whole: bool | None = None,
     gave_up: Callable[[], None] = lambda: None,
 ) -> bool:
@@ -73,8 +72,8 @@ def run_pipeline(
     dtype
         ``float32`` or ``float16``; with the latter a file whose pixels do not fit is failed.
     regrid
-        What is done around the network. In bands another pixel size holds a micrograph in memory whose width is the
-        network's, `strength` and the merging of high frequencies the raw one, too.
+        What is done around the network; None: what the denoiser's settings say. In bands another pixel size holds a
+        micrograph in memory whose width is the network's, `strength` and the merging of high frequencies the raw one, too.
     whole
         Whether micrographs are computed as a whole, which needs memory for several of them; None: on a GPU. What is too
         large for the device goes in bands.
@@ -94,6 +93,7 @@ def run_pipeline(
     DeviceError
         The device has too little memory or failed.
     """
+    regrid = denoiser.regrid if regrid is None else regrid
 
     def in_bands(jobs: Iterable[DenoiseJob]) -> bool:
         return _run_in_bands(

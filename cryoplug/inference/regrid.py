@@ -13,7 +13,6 @@ from cryoplug.core.fourier_crop import (
     SAME_PIXEL_SIZE,
     cropped_shape,
     merge_high_resolution,
-    resample_image,
     resampled_rows,
 )
 from cryoplug.core.micrograph import ImageF32
@@ -22,7 +21,6 @@ from cryoplug.errors import InputError
 if TYPE_CHECKING:
     from typing import Self
 
-    from cryoplug.inference.denoiser import Denoiser
     from cryoplug.models.checkpoint import Checkpoint
 
 
@@ -92,6 +90,15 @@ class Regrid:
         """Whether the raw pixels are needed once more, after the network."""
         return self.strength != 1.0 or self.merge_highres_angstrom is not None
 
+    @property
+    def why_pixel_size(self) -> str:
+        """Why the pixel size of a micrograph must be known; empty where it need not be."""
+        if self.angpix is not None:
+            return f"the network works at {self.angpix:g} angstrom"
+        return (
+            "" if self.merge_highres_angstrom is None else f"--merge-highres {self.merge_highres_angstrom:g} needs it"
+        )
+
     def plan(self, shape: tuple[int, int], pixel_size_angstrom: float | None, *, path: Path) -> GridPlan:
         """Say which grid the network gets.
 
@@ -109,12 +116,8 @@ class Regrid:
         InputError
             The pixel size is needed and not known.
         """
-        if pixel_size_angstrom is None and (self.angpix is not None or self.merge_highres_angstrom is not None):
-            why = (
-                f"--merge-highres {self.merge_highres_angstrom:g}"
-                if self.angpix is None
-                else f"the network works at {self.angpix:g} angstrom"
-            )
+        why = self.why_pixel_size
+        if pixel_size_angstrom is None and why:
             raise InputError(
                 f"{path}: its pixel size is not known, and {why}; give a STAR file that has it (rlnMicrographPixelSize or "
                 "an optics table), write it into the header, or give --angpix 0 to take pixels as they are"
@@ -185,27 +188,3 @@ class GridPlan:
                 band = strength * band + (np.float32(1.0) - strength) * raw_band
             row += len(band)
             yield band
-
-
-def denoise_regridded(
-    denoiser: Denoiser, image: np.ndarray, regrid: Regrid, *, pixel_size_angstrom: float | None
-) -> ImageF32:
-    """Denoise one image in memory, as ``cryoplug denoise`` does with the same options.
-
-    Parameters
-    ----------
-    denoiser
-        The network.
-    image
-        ``(y, x)``, finite, not constant.
-    regrid
-        What is done around it.
-    pixel_size_angstrom
-        Sampling of `image`, if known.
-    """
-    plan = regrid.plan((int(image.shape[0]), int(image.shape[1])), pixel_size_angstrom, path=Path("<array>"))
-    if plan.does_nothing:
-        return denoiser.denoise(image)
-    seen = denoiser.repaired(image)
-    denoised = denoiser.output(resample_image(seen, plan.network_shape))
-    return np.concatenate(list(plan.finish(denoised, seen)))

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cryoplug
 from cryoplug.core.claims import Claims
 from cryoplug.core.interrupts import Interrupts
 from cryoplug.core.results import BatchResult, FileResult
@@ -23,7 +22,6 @@ from cryoplug.workflows.denoise_star import OutputStar
 from cryoplug.workflows.denoise_work import Note, Progress, RecordsBefore, Work, shared_jobs
 from cryoplug.workflows.discovery import DiscoveredMicrograph, Discovery, discover, find
 from cryoplug.workflows.journal import JOURNAL_NAME, Journal
-from cryoplug.workflows.output_records import Settings
 from cryoplug.workflows.outputs import OutputPlanner, PlannedOutput, check_writable, without_own_outputs
 from cryoplug.workflows.watch import Watch, WatchResult
 
@@ -96,22 +94,12 @@ class _Run:
         request, checkpoint = self.request, self.checkpoint
         self._gave_up = False
         self.regrid = request.regrid(checkpoint)
-        self.settings = Settings(
-            checkpoint.sha256,
-            request.normalize or checkpoint.normalize,
-            request.dtype,
-            angpix=self.regrid.shown_angpix,
-            strength=_shown(self.regrid.strength),
-            merge_highres=_shown(self.regrid.merge_highres_angstrom),
-            precision=request.precision,
-            halves="yes" if request.halves else "no",
-            tta=request.tta,
-        )
+        self.settings = request.identity(checkpoint)
         self.details: dict[str, Any] = {
             "model": checkpoint.model_id,
             "checkpoint_sha256": checkpoint.sha256,
-            "normalize": self.settings.normalize,
-            "dtype": self.settings.dtype,
+            "normalize": self.settings["normalize"],
+            "dtype": request.dtype,
         }
         if not self.regrid.does_nothing:
             self.details |= {
@@ -205,34 +193,19 @@ class _Run:
 
     def _compute(self, jobs: Iterable[DenoiseJob]) -> bool:
         from cryoplug.inference.denoiser import Denoiser
-        from cryoplug.inference.devices import resolve_device
-        from cryoplug.inference.orientations import averages_orientations
 
-        request, checkpoint = self.request, self.checkpoint
-        device = resolve_device(request.device_name)
-        denoiser = Denoiser(
-            checkpoint,
-            device=request.device_name,
-            normalize=self.settings.normalize,
-            tile=request.tile,
-            threads=request.threads,
-            precision=request.precision,
-            max_memory_bytes=request.max_memory_bytes,
-            tta=averages_orientations(request.tta, device, angpix=self.regrid.angpix),
-            note=self.note,
-        )
+        request = self.request
+        denoiser = Denoiser(self.checkpoint, request.settings, note=self.note)
         how = {"device": str(denoiser.device), "precision": denoiser.network.precision, "tta": denoiser.tta}
         self.details |= how
         self.journal.tell(**how)
-        label = f"cryoplug {cryoplug.__version__} {checkpoint.model_id} sha256:{checkpoint.sha256[:12]}"
-        if self.regrid.angpix is not None:
-            label += f" {self.regrid.angpix:g}A/px"
-        if self.settings.dtype != "float32":
-            label += f" {self.settings.dtype}"
-        if denoiser.network.precision != "float32":
-            label += f" computed in {denoiser.network.precision}"
-        if denoiser.tta:
-            label += " tta"
+        label = request.label(
+            self.checkpoint,
+            precision=denoiser.network.precision,
+            tta=denoiser.tta,
+            dtype=request.dtype,
+            halves=request.halves,
+        )
         if request.max_memory_bytes is not None and (not self.regrid.does_nothing or request.float16):
             self.note(
                 "--max-memory does not count micrographs that --angpix, --strength, --merge-highres and --float16 hold in memory"
@@ -243,13 +216,12 @@ class _Run:
             return run_halves(
                 jobs,
                 denoiser,
-                label=f"{label} halves",
+                label=label,
                 begin=self.work.begin,
                 finish=self.work.finish,
                 prove=pair_prover(),
                 should_stop=self.should_stop,
-                dtype=self.settings.dtype,
-                regrid=self.regrid,
+                dtype=request.dtype,
                 gave_up=self._give_up,
             )
         return run_pipeline(
@@ -259,8 +231,7 @@ class _Run:
             begin=self.work.begin,
             finish=self.work.finish,
             should_stop=self.should_stop,
-            dtype=self.settings.dtype,
-            regrid=self.regrid,
+            dtype=request.dtype,
             gave_up=self._give_up,
         )
 
@@ -301,7 +272,3 @@ class _Run:
             number,
             f"{self._finished()} of {count} micrographs are finished in {self.request.output}; the same command goes on",
         )
-
-
-def _shown(value: float | None) -> str:
-    return "none" if value is None else f"{value:.10g}"

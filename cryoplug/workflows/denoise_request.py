@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cryoplug.core.normalization import KINDS
 from cryoplug.errors import UsageError
 from cryoplug.inference.devices import device_name
-from cryoplug.inference.orientations import ASKED as TTA
-from cryoplug.inference.precision import PRECISIONS
-from cryoplug.inference.regrid import Regrid
+from cryoplug.inference.settings import ApplySettings, unsaid_identity
 from cryoplug.models.checkpoint import Checkpoint
-
-MAX_ANGSTROM = 1e6
-"""Longer lengths are no pixel sizes."""
 
 
 @dataclass(frozen=True)
-class DenoiseRequest:
-    """What to denoise, with what, and where to."""
+class DenoiseRequest(ApplySettings):
+    """What to denoise, with what, and where to; how, say the fields of `ApplySettings`, given by name."""
 
     inputs: tuple[str, ...]
     """Files, folders, patterns, STAR files and cryoSPARC datasets."""
@@ -31,36 +25,15 @@ class DenoiseRequest:
     """Folder for the denoised MRC files; made when missing."""
     star: Path | None = None
     """STAR file to write; None: none."""
-    normalize: str | None = None
-    """``percentile``, ``zscore`` or ``none``; None takes the checkpoint's own."""
-    angpix: float | None = None
-    """Pixel size in angstrom that the network sees; 0: the micrograph's own; None: what its training data were cropped
-    to, or the micrograph's own."""
-    strength: float = 1.0
-    """Part of the denoised image in the result; the rest is raw."""
-    merge_highres: float | None = None
-    """Resolution in angstrom beyond which Fourier terms are raw; None: none are."""
     halves: bool = False
     """Denoise every exposure by its two halves, which must be at hand, and their sum."""
     even: tuple[str, ...] = ()
     """With `halves`: where the even halves are; else they are looked for beside the inputs. There need be no inputs then."""
     odd: tuple[str, ...] = ()
     """And the odd ones."""
-    device: str = "auto"
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     gpu: tuple[int, ...] = ()
     """Numbers of GPUs among those that CUDA_VISIBLE_DEVICES shows, from 0. One is the same as ``cuda:N``; of several each
     gets a process of its own."""
-    precision: str = "auto"
-    """How exactly a GPU computes: ``auto``, ``float32``, ``float16`` or ``bf16``; see `cryoplug.inference.precision`."""
-    tta: str = "auto"
-    """Whether the network is asked in eight orientations: ``auto``, ``on`` or ``off``; see `cryoplug.inference.orientations`."""
-    tile: int = 0
-    """Side of a tile in pixels; 0 chooses."""
-    threads: int = 0
-    """CPU threads; 0 takes all cores."""
-    max_memory_bytes: int | None = None
-    """Memory of the process when it computes on the CPU; None: no limit."""
     float16: bool = False
     """Write float16 (mode 12) instead of float32."""
     overwrite: bool = False
@@ -75,46 +48,40 @@ class DenoiseRequest:
     """Watching: end when nothing happened for so many seconds; None: go on until a signal comes."""
 
     def __post_init__(self) -> None:
-        problems = []
         for name in ("inputs", "even", "odd"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        super().__post_init__()
+
+    def problems(self) -> Iterator[str]:
+        """Say everything that is wrong, in the words of the command line."""
         if not self.inputs and not self.even:
-            problems.append("no input (allowed: files, folders, patterns, lists; or --halves with --even and --odd)")
-        if self.normalize is not None and self.normalize not in KINDS:
-            problems.append(f"--normalize {self.normalize!r} (allowed: {', '.join(KINDS)})")
-        if self.angpix is not None and not (math.isfinite(self.angpix) and 0 <= self.angpix < MAX_ANGSTROM):
-            problems.append(
-                f"--angpix {self.angpix} (allowed: a pixel size in angstrom, or 0 for the micrograph's own)"
-            )
-        if not 0 <= self.strength <= 1:
-            problems.append(f"--strength {self.strength} (allowed: 0 for raw to 1 for denoised)")
-        resolution = self.merge_highres
-        if resolution is not None and not (math.isfinite(resolution) and 0 < resolution < MAX_ANGSTROM):
-            problems.append(f"--merge-highres {resolution} (allowed: a resolution in angstrom above 0)")
-        if self.tile < 0:
-            problems.append(f"--tile {self.tile} (allowed: 0 for automatic, or a side in pixels)")
-        if self.threads < 0:
-            problems.append(f"--threads {self.threads} (allowed: 0 for all cores, or a number)")
-        if self.max_memory_bytes is not None and self.max_memory_bytes < 1:
-            problems.append(f"--max-memory {self.max_memory_bytes} (allowed: above 0)")
+            yield "no input (allowed: files, folders, patterns, lists; or --halves with --even and --odd)"
+        yield from super().problems()
         for name, value in (("poll", self.poll_s), ("settle", self.settle_s), ("idle-exit", self.idle_exit_s)):
             if value is not None and not (math.isfinite(value) and value >= 0):
-                problems.append(f"--{name} {value} (allowed: seconds, 0 or more)")
+                yield f"--{name} {value} (allowed: seconds, 0 or more)"
         if (self.even or self.odd) and not self.halves:
-            problems.append("--even and --odd belong to --halves; give it too")
+            yield "--even and --odd belong to --halves; give it too"
         if bool(self.even) != bool(self.odd):
-            problems.append("--even and --odd belong together; give both")
+            yield "--even and --odd belong together; give both"
         if self.halves and self.watch:
-            problems.append("--halves with --watch: halves may come later than their micrograph; give one of the two")
+            yield "--halves with --watch: halves may come later than their micrograph; give one of the two"
         if self.idle_exit_s is not None and not self.watch:
-            problems.append("--idle-exit belongs to --watch; give both")
-        if self.precision not in PRECISIONS:
-            problems.append(f"--precision {self.precision!r} (allowed: {', '.join(PRECISIONS)})")
-        if self.tta not in TTA:
-            problems.append(f"--tta {self.tta!r} (allowed: {', '.join(TTA)})")
-        problems += self._gpu_problems()
-        if problems:
-            raise UsageError("; ".join(problems))
+            yield "--idle-exit belongs to --watch; give both"
+        yield from self._gpu_problems()
+
+    @property
+    def settings(self) -> ApplySettings:
+        """How the checkpoint is applied, on the device that ``device`` and ``gpu`` say together."""
+        return replace(super().settings, device=self.device_name)
+
+    def identity(self, checkpoint: Checkpoint) -> dict[str, str]:
+        """Give everything besides the input that the pixels of an output depend on."""
+        return {
+            **super().identity(checkpoint),
+            "dtype": self.dtype,
+            "halves": "yes" if self.halves else "no",
+        }
 
     @property
     def device_name(self) -> str:
@@ -144,6 +111,7 @@ class DenoiseRequest:
             except UsageError as error:
                 yield str(error)
 
-    def regrid(self, checkpoint: Checkpoint) -> Regrid:
-        """Say what is done around the network of a checkpoint."""
-        return Regrid.of(checkpoint, angpix=self.angpix, strength=self.strength, merge_highres=self.merge_highres)
+
+def unsaid() -> dict[str, str]:
+    """Give what a record stands for that was written before there was a choice."""
+    return {**unsaid_identity(), "dtype": "float32", "halves": "no"}

@@ -110,7 +110,7 @@ class Work:
             return None
         micrograph = item.micrograph
         halves = None
-        if self._settings.halves == "yes":
+        if self._settings["halves"] == "yes":
             assert micrograph.even is not None and micrograph.odd is not None
             halves = micrograph.even, micrograph.odd
         # Taken before anything is read: a micrograph that changes meanwhile is redone by the next run.

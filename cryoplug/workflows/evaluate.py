@@ -124,31 +124,20 @@ def _measurer(request: EvaluateRequest, about: dict[str, Any], note: Note) -> Me
         return Measurer(request, None)
     checkpoint = load_checkpoint(request.checkpoint)
     from cryoplug.inference.denoiser import Denoiser
-    from cryoplug.inference.devices import resolve_device
-    from cryoplug.inference.orientations import averages_orientations
-    from cryoplug.inference.regrid import Regrid
-    from cryoplug.workflows.evaluate_measure import AppliedCheckpoint
 
-    regrid = Regrid.of(checkpoint, angpix=request.angpix)
-    denoiser = Denoiser(
-        checkpoint,
-        device=request.device,
-        normalize=request.normalize,
-        tile=request.tile,
-        threads=request.threads,
-        tta=averages_orientations(request.tta, resolve_device(request.device), angpix=regrid.angpix),
-        note=note,
-    )
+    if request.max_memory_bytes is not None:
+        note("--max-memory does not count the images that are measured, which are all in memory")
+    denoiser = Denoiser(checkpoint, request.settings, note=note)
     about.update(
         model=checkpoint.model_id,
         checkpoint=request.checkpoint,
         checkpoint_sha256=checkpoint.sha256,
         normalize=denoiser.normalize,
-        angpix=regrid.angpix,
+        angpix=denoiser.regrid.angpix,
         tta=denoiser.tta,
         device=str(denoiser.device),
     )
-    return Measurer(request, AppliedCheckpoint(denoiser, regrid))
+    return Measurer(request, denoiser)
 
 
 def _summary(request: EvaluateRequest, measured: Sequence[Measured]) -> Summary:

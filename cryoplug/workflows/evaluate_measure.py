@@ -11,6 +11,7 @@ import numpy as np
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.errors import PixelError, ShapeError
 from cryoplug.formats.registry import open_micrograph
+from cryoplug.inference.in_memory import in_memory
 from cryoplug.metrics.baselines import gaussian_blur
 from cryoplug.metrics.evaluation import (
     Agreement,
@@ -31,41 +32,9 @@ from cryoplug.workflows.pair_proof import PairProof
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
-    from cryoplug.inference.regrid import Regrid
 
 LEAST_SIDE_PX = 32
 """Rings and fits say nothing about smaller images."""
-
-
-class AppliedCheckpoint:
-    """A checkpoint that denoises whole images in memory, as ``cryoplug denoise`` does.
-
-    Parameters
-    ----------
-    denoiser
-        The network.
-    regrid
-        What is done around it.
-    """
-
-    def __init__(self, denoiser: Denoiser, regrid: Regrid) -> None:
-        self._denoiser = denoiser
-        self._regrid = regrid
-
-    def denoise(self, image: np.ndarray, pixel_size_angstrom: float | None) -> ImageF32:
-        """Denoise one image ``(y, x)``."""
-        from cryoplug.inference.regrid import denoise_regridded
-
-        return denoise_regridded(self._denoiser, image, self._regrid, pixel_size_angstrom=pixel_size_angstrom)
-
-    def borders(
-        self, image: np.ndarray, pixel_size_angstrom: float | None
-    ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-        """Give the first rows and columns of tiles; None where the network works on another grid than the image's."""
-        shape = (int(image.shape[0]), int(image.shape[1]))
-        if not self._regrid.plan(shape, pixel_size_angstrom, path=Path("<array>")).does_nothing:
-            return None
-        return self._denoiser.tile_borders(shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,13 +94,13 @@ class Measurer:
     ----------
     request
         What was asked for.
-    checkpoint
+    denoiser
         The checkpoint to apply; None for files that were denoised elsewhere.
     """
 
-    def __init__(self, request: EvaluateRequest, checkpoint: AppliedCheckpoint | None) -> None:
+    def __init__(self, request: EvaluateRequest, denoiser: Denoiser | None) -> None:
         self._request = request
-        self._checkpoint = checkpoint
+        self._denoiser = denoiser
         self._proof = PairProof(halves=True, accept_unproven=request.accept_unproven)
 
     def measure(self, subject: Subject) -> Measured:
@@ -162,7 +131,7 @@ class Measurer:
         if clean is not None:
             panels["truth"] = clean
         seen = None
-        if self._checkpoint is not None:
+        if self._denoiser is not None:
             seen, panels["denoised noise"] = self._hallucinate(images, shown)
         return Measured(
             name=subject.name,
@@ -189,9 +158,8 @@ class Measurer:
         if raw is None:
             return None, (None, None)
         made: tuple[Any, Any]
-        if self._checkpoint is not None:
-            size = images.pixel_size_angstrom
-            made = self._checkpoint.denoise(raw[0], size), self._checkpoint.denoise(raw[1], size)
+        if self._denoiser is not None:
+            made = self._denoise(raw[0], images), self._denoise(raw[1], images)
         else:
             made = images.denoised_even, images.denoised_odd
             if made[0] is None:
@@ -205,7 +173,7 @@ class Measurer:
         if images.clean is None:
             return None, None
         noisy = images.noisy
-        if self._checkpoint is None:
+        if self._denoiser is None:
             made = images.denoised
             if made is None or noisy is None:
                 return None, None
@@ -214,13 +182,11 @@ class Measurer:
                 assert images.halves is not None
                 noisy = images.halves[0] + images.halves[1]
                 images.noisy = noisy
-            made = self._checkpoint.denoise(noisy, images.pixel_size_angstrom)
+            made = self._denoise(noisy, images)
         _check_output(made, images.shape)
         return score_against_truth(noisy, images.clean, made), made
 
     def _hallucinate(self, images: _Images, shown: ImageF32) -> tuple[dict[str, Hallucination], np.ndarray]:
-        checkpoint = self._checkpoint
-        assert checkpoint is not None
         by_truth = images.noisy is not None and images.clean is not None
         if by_truth:
             raw, other = images.noisy, images.clean
@@ -228,13 +194,17 @@ class Measurer:
             assert images.halves is not None
             raw, other = images.halves
         assert raw is not None and other is not None
-        size = images.pixel_size_angstrom
-        return score_noise(raw, other, shown, lambda image: checkpoint.denoise(image, size), other_is_truth=by_truth)
+        return score_noise(raw, other, shown, lambda image: self._denoise(image, images), other_is_truth=by_truth)
+
+    def _denoise(self, image: np.ndarray, images: _Images) -> ImageF32:
+        assert self._denoiser is not None and images.first is not None
+        found = in_memory(self._denoiser, image, pixel_size_angstrom=images.pixel_size_angstrom, path=images.first)
+        return found.pixels
 
     def _seam(self, image: ImageF32, pixel_size_angstrom: float | None) -> float | None:
         borders = None
-        if self._checkpoint is not None:
-            borders = self._checkpoint.borders(image, pixel_size_angstrom)
+        if self._denoiser is not None:
+            borders = self._denoiser.tile_borders(image.shape, pixel_size_angstrom=pixel_size_angstrom)
         elif self._request.tile:
             borders = (
                 tuple(range(0, image.shape[0], self._request.tile)),
@@ -252,7 +222,7 @@ class _Images:
     def __init__(self, subject: Subject) -> None:
         self.shape: tuple[int, int] = (0, 0)
         self.pixel_size_angstrom: float | None = None
-        self._first: Path | None = None
+        self.first: Path | None = None
         self.noisy = self._read(subject.noisy)
         self.even = self._read(subject.even)
         self.odd = self._read(subject.odd)
@@ -270,13 +240,13 @@ class _Images:
         if item is None:
             return None
         with _open(item) as source:
-            if self._first is None:
-                self._first, self.shape = item.path, source.shape
+            if self.first is None:
+                self.first, self.shape = item.path, source.shape
                 if min(source.shape) < LEAST_SIDE_PX:
                     raise ShapeError(f"{item.path}: shape {source.shape}; at least {LEAST_SIDE_PX} pixels a side count")
             if source.shape != self.shape:
                 raise ShapeError(
-                    f"{item.path}: shape {source.shape} but {self._first} has {self.shape}; both must be equal"
+                    f"{item.path}: shape {source.shape} but {self.first} has {self.shape}; both must be equal"
                 )
             self.pixel_size_angstrom = (
                 self.pixel_size_angstrom or item.pixel_size_angstrom or source.pixel_size_angstrom

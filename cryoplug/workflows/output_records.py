@@ -10,41 +10,23 @@ import contextlib
 import json
 import os
 import socket
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from cryoplug.core.atomic import PARTIAL_SUFFIX, atomic_file, partial_path_of, storage_errors
 from cryoplug.core.results import to_json
 from cryoplug.errors import UsageError
+from cryoplug.workflows.denoise_request import unsaid
 from cryoplug.workflows.outputs import PlannedOutput
 
 _RECORD_VERSION = 1
 _MAX_RECORD_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything besides the input that the pixels of an output depend on."""
-
-    checkpoint_sha256: str
-    """Hash of the weights."""
-    normalize: str
-    """Normalization that is applied."""
-    dtype: str = "float32"
-    """Type of the pixels that are written."""
-    angpix: str = "none"
-    """Pixel size that every micrograph was brought to for the network; ``none``: each had its own."""
-    strength: str = "1"
-    """Part of the denoised image."""
-    merge_highres: str = "none"
-    """Resolution beyond which Fourier terms are raw; ``none``: nowhere."""
-    halves: str = "no"
-    """Whether both halves of each exposure went through the network, too: ``yes`` or ``no``."""
-    precision: str = "auto"
-    """What was asked for; ``auto`` chooses by network and device, within the tolerance that is documented for it."""
-    tta: str = "auto"
-    """What was asked for; ``auto`` chooses by device and pixel size."""
+Settings = Mapping[str, str]
+"""Everything besides the input that the pixels of an output depend on: `DenoiseRequest.identity`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +42,7 @@ class OutputRecord:
     input_mtime_ns: int
     """Time of its last change."""
     settings: dict[str, str]
-    """Fields of `Settings`."""
+    """See `Settings`."""
     host: str
     """Machine that wrote it."""
     pid: int
@@ -86,7 +68,7 @@ def new_record(item: PlannedOutput, settings: Settings) -> OutputRecord:
         input=str(item.shown.absolute() if item.micrograph.section is None else item.shown),
         input_size_bytes=size_bytes,
         input_mtime_ns=mtime_ns,
-        settings=asdict(settings),
+        settings=dict(settings),
         host=socket.gethostname(),
         pid=os.getpid(),
     )
@@ -151,12 +133,10 @@ def is_finished(item: PlannedOutput, settings: Settings) -> bool:
     with contextlib.suppress(OSError):
         if item.target.stat().st_size != record.output_size_bytes:
             raise UsageError(f"{item.target}: was changed after it was written; use --overwrite to replace it")
-    wanted = asdict(settings)
-    # Records of before there was a choice of these.
-    made = {**{item.name: item.default for item in fields(Settings) if item.default is not MISSING}, **record.settings}
-    differing = sorted(key for key in wanted if made.get(key) != wanted[key])
+    made = {**unsaid(), **record.settings}
+    differing = sorted(key for key in settings if made.get(key) != settings[key])
     if differing:
-        found = ", ".join(f"{key} {str(made.get(key))[:12]}, now {wanted[key][:12]}" for key in differing)
+        found = ", ".join(f"{key} {str(made.get(key))[:12]}, now {settings[key][:12]}" for key in differing)
         raise UsageError(f"{item.target}: was made with {found}; use --overwrite or another output folder")
     try:
         status = item.micrograph.path.stat()

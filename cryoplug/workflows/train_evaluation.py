@@ -119,7 +119,12 @@ def _measure(
     from cryoplug.inference.denoiser import Denoiser
 
     denoiser = Denoiser(
-        load_checkpoint(epoch_folder), device=config.device, normalize="none", threads=config.thread_count
+        load_checkpoint(epoch_folder),
+        device=config.device,
+        normalize="none",
+        angpix=0.0,
+        tta="off",
+        threads=config.thread_count,
     )
     truth_reports: list[TruthReport] = []
     halves_reports: list[HalvesReport] = []

@@ -13,7 +13,7 @@ import pytest
 from cryoplug.core.mean_kept import TOLERATED, mean_shift, shift_remark
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
-from cryoplug.inference.regrid import Regrid, denoise_regridded
+from cryoplug.inference.regrid import Regrid
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.models.registry import model_spec
 
@@ -53,10 +53,11 @@ def grey_scales() -> dict[str, np.ndarray]:
 def test_the_mean_of_a_result_is_that_of_the_micrograph(name: str, normalize: str, model: str, offset: float) -> None:
     image = grey_scales()[name]
     raw = image.astype(np.float64)
-    denoiser = Denoiser(checkpoint_of(model, normalize, offset), device="cpu", threads=1)
-    made = denoiser.denoise(image)
+    checkpoint = checkpoint_of(model, normalize, offset)
+    made = Denoiser(checkpoint, device="cpu", threads=1).denoise(image)
     assert abs(made.mean(dtype=np.float64) - raw.mean()) <= 0.1 * raw.std()
-    mixed = denoise_regridded(denoiser, image, Regrid(3.0, 0.7), pixel_size_angstrom=1.5)
+    denoiser = Denoiser(checkpoint, device="cpu", threads=1, angpix=3.0, strength=0.7)
+    mixed = denoiser.denoise(image, pixel_size_angstrom=1.5)
     assert abs(mixed.mean(dtype=np.float64) - raw.mean()) <= 0.1 * raw.std()
 
 

@@ -15,7 +15,6 @@ from cryoplug.core.results import BatchResult
 from cryoplug.errors import FormatError, UsageError
 from cryoplug.formats.mrc_writer import write_mrc
 from cryoplug.inference.denoiser import Denoiser
-from cryoplug.inference.regrid import Regrid, denoise_regridded
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cryoplug.models.registry import UNET, model_spec
 from cryoplug.training.config import TrainConfig
@@ -70,7 +69,7 @@ def test_it_is_cropped_denoised_and_padded_back_to_its_own_grid() -> None:
     path = checkpoint("run", angpix=3.1)
     result = go(path, write(pixels()))
     assert [item.status for item in result.files] == ["done"] and result.details["angpix"] == 3.1
-    small = Denoiser.from_checkpoint(path, device="cpu").denoise(resample_image(pixels(), (59, 87)))
+    small = Denoiser.from_checkpoint(path, device="cpu", angpix=0).denoise(resample_image(pixels(), (59, 87)))
     with mrcfile.open("out/m.mrc") as mrc:
         close(mrc.data, resample_image(small, SHAPE))
         assert float(mrc.voxel_size.x) == pytest.approx(1.5)
@@ -120,16 +119,14 @@ def test_strength_blends_with_the_raw_pixels() -> None:
 def test_raw_high_frequencies_are_put_back_and_the_rest_is_denoised() -> None:
     path = checkpoint("run", angpix=3.0)
     go(path, write(pixels()), merge_highres=10.0, strength=0.5)
-    small = Denoiser.from_checkpoint(path, device="cpu").denoise(resample_image(pixels(), (60, 90)))
+    small = Denoiser.from_checkpoint(path, device="cpu", angpix=0).denoise(resample_image(pixels(), (60, 90)))
     merged = merge_high_resolution(
         resample_image(small, SHAPE), pixels(), pixel_size_angstrom=1.5, resolution_angstrom=10.0
     )
     found = mrcfile.read("out/m.mrc")
     close(found, 0.5 * merged + 0.5 * pixels())
-    in_memory = denoise_regridded(
-        Denoiser.from_checkpoint(path, device="cpu"), pixels(), Regrid(3.0, 0.5, 10.0), pixel_size_angstrom=1.5
-    )
-    close(found, in_memory)
+    denoiser = Denoiser.from_checkpoint(path, device="cpu", merge_highres=10.0, strength=0.5)
+    close(found, denoiser.denoise(pixels(), pixel_size_angstrom=1.5))
 
 
 def test_merging_beyond_the_crop_of_an_identity_gives_the_micrograph_back() -> None:

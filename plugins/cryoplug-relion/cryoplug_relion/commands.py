@@ -84,7 +84,7 @@ def relion() -> None:
         *core_options(core_denoise, without={*_BY_THE_JOB, *_WATCHING, "star"}),
     ],
 )
-def denoise(max_memory: int | None, **fields: Any) -> int:
+def denoise(**fields: Any) -> int:
     """Denoise the micrographs of a STAR file that are not finished yet.
 
     Writes DIR/micrographs_denoised.star with every table, column and optics group of the input, the denoised
@@ -96,7 +96,7 @@ def denoise(max_memory: int | None, **fields: Any) -> int:
     """
     from cryoplug_relion.denoising import denoise_job
 
-    return denoise_job(max_memory_bytes=max_memory, **fields)
+    return denoise_job(**fields)
 
 
 @relion.command(

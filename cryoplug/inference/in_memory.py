@@ -1,0 +1,127 @@
+"""One image through all that surrounds the network, in memory: the Python API, ``--halves`` and `evaluate` come here.
+
+What `cryoplug denoise` does with a file in bands or on a GPU is the same; the tests hold the two together.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryoplug.core.fourier_crop import resample_image
+from cryoplug.core.grey_scale import normalization_remark
+from cryoplug.core.hot_pixels import repaired_image
+from cryoplug.core.mean_kept import mean_shift
+from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
+from cryoplug.core.normalization import check_usable, clipped_fraction, fit_normalization
+from cryoplug.core.statistics import moments_of, scan_pixels
+from cryoplug.inference.appearance import look
+
+if TYPE_CHECKING:
+    from cryoplug.core.tiling import Tile
+    from cryoplug.inference.denoiser import Denoiser
+    from cryoplug.inference.regrid import GridPlan
+
+NAME = Path("<array>")
+"""What an image that came from no file is called in messages."""
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """An image that went through the network."""
+
+    pixels: ImageF32
+    """``(y, x)``, grey values of the image that was given."""
+    remarks: tuple[str, ...]
+    """What the user should know of its grey values, and how it differs from what the checkpoint was trained on."""
+
+
+def in_memory(
+    denoiser: Denoiser, image: np.ndarray, *, pixel_size_angstrom: float | None = None, path: Path = NAME
+) -> InMemory:
+    """Denoise one image as ``cryoplug denoise`` does with the same settings.
+
+    Parameters
+    ----------
+    denoiser
+        The network, with its settings.
+    image
+        ``(y, x)``, any real type, finite, not constant.
+    pixel_size_angstrom
+        Sampling of `image`; needed where the network works at a pixel size of its own.
+    path
+        What the image is called in messages.
+
+    Returns
+    -------
+    InMemory
+        The result has the shape and the grey values of `image`.
+
+    Raises
+    ------
+    PixelError
+        Pixels are NaN, infinite or all equal, or none is positive (percentile).
+    InputError
+        The pixel size is needed and not given.
+    """
+    source = ArrayMicrograph(np.asarray(image), path)
+    plan = denoiser.regrid.plan(source.shape, pixel_size_angstrom, path=path)
+    if not plan.does_nothing:
+        check_usable(source, scan_pixels(source))
+    pixels = source.read_rows(0, source.shape[0])
+    if not denoiser.bare:
+        pixels, _ = repaired_image(pixels)
+    through = on_the_networks_grid(denoiser, pixels, plan, path=path)
+    if plan.does_nothing:
+        return through
+    return InMemory(np.concatenate(list(plan.finish(through.pixels, pixels))), through.remarks)
+
+
+def on_the_networks_grid(
+    denoiser: Denoiser,
+    image: np.ndarray,
+    plan: GridPlan,
+    *,
+    path: Path = NAME,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> InMemory:
+    """Send one image through the network; the result stays on the network's grid, for `GridPlan.finish`.
+
+    Parameters
+    ----------
+    denoiser, path
+        As for `in_memory`.
+    image
+        ``(y, x)``, its hot pixels repaired unless the network is `Denoiser.bare`.
+    plan
+        The two grids.
+    should_stop
+        Asked before each tile; `Interrupted` is raised when it says yes.
+    """
+    small = image if plan.network_shape == plan.shape else resample_image(image, plan.network_shape)
+    source = ArrayMicrograph(small, path)
+    normalization, moments = fit_normalization(source, denoiser.normalize), moments_of(small)
+    grey = normalization_remark(normalization, clipped=clipped_fraction(source, normalization), sigma=moments.std)
+    normalization, unlike_training = look(source, normalization, denoiser.checkpoint)
+    denoised = np.empty(source.shape, np.float32)
+    under_way: deque[tuple[Tile, Callable[[], ImageF32]]] = deque()
+
+    def finish_one() -> None:
+        band, finish = under_way.popleft()
+        denoised[band.paste.slices] = normalization.invert(finish())
+
+    for band in denoiser.bands(source.shape):
+        rows = normalization.apply(source.read_rows(band.read.y0, band.read.y1))
+        under_way.append((band, denoiser.start(rows, band, should_stop)))
+        if len(under_way) >= denoiser.bands_at_once(source.shape):
+            finish_one()
+    while under_way:
+        finish_one()
+    if not denoiser.bare:
+        denoised += np.float32(mean_shift(moments, moments_of(denoised)))
+    return InMemory(denoised, tuple(filter(None, [grey, *unlike_training])))

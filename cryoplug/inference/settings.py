@@ -1,0 +1,155 @@
+"""How a checkpoint is applied to an image: the choices that `denoise`, `evaluate` and the Python API have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cryoplug
+from cryoplug.core.normalization import KINDS
+from cryoplug.core.pixel_size import MAX_ANGSTROM
+from cryoplug.errors import UsageError
+from cryoplug.inference.orientations import ASKED as TTA
+from cryoplug.inference.precision import PRECISIONS
+from cryoplug.inference.regrid import Regrid
+
+if TYPE_CHECKING:
+    from cryoplug.models.checkpoint import Checkpoint
+
+LABEL_BYTES = 80
+"""Of a label in an MRC header."""
+LEAST_HASH = 8
+"""Digits of a checkpoint's hash in a label; 12 where there is room."""
+WITHOUT_EFFECT = frozenset({"device", "tile", "threads", "max_memory_bytes"})
+"""Fields that say where and how fast; the pixels do not depend on them, to rounding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplySettings:
+    """How a checkpoint is applied; the requests of `denoise` and `evaluate` have these fields, too.
+
+    A new option costs three places: its field and its check here, its help line in `cryoplug.cli.options`, and its use.
+    Unless it is named in `WITHOUT_EFFECT`, a field is part of what the records of finished outputs compare.
+
+    Raises
+    ------
+    UsageError
+        Something is out of range; all problems are named.
+    """
+
+    normalize: str | None = None
+    """``percentile``, ``zscore`` or ``none`` (the bare network); None: the checkpoint's own."""
+    angpix: float | None = None
+    """Pixel size in angstrom that the network sees; 0: the micrograph's own; None: what its training data were cropped
+    to, or the micrograph's own."""
+    strength: float = 1.0
+    """Part of the denoised image in the result, 0 to 1; the rest is raw."""
+    merge_highres: float | None = None
+    """Resolution in angstrom beyond which Fourier terms are raw; None: none are."""
+    device: str = "auto"
+    """``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``."""
+    precision: str = "auto"
+    """How exactly a GPU computes: ``auto``, ``float32``, ``float16`` or ``bf16``; see `cryoplug.inference.precision`."""
+    tta: str | bool = "auto"
+    """Whether the network is asked in eight orientations: ``auto``, ``on`` or ``off``; see
+    `cryoplug.inference.orientations`. True and False are taken for the last two."""
+    tile: int = 0
+    """Side of a tile in pixels; 0 chooses. The result does not depend on it, to float32 rounding."""
+    threads: int = 0
+    """CPU threads; 0 takes every core that this process may use."""
+    max_memory_bytes: int | None = None
+    """Memory of the process when it computes on the CPU; see `cryoplug.inference.memory_plan`. None: no limit."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tta, bool):
+            object.__setattr__(self, "tta", "on" if self.tta else "off")
+        problems = list(self.problems())
+        if problems:
+            raise UsageError("; ".join(problems))
+
+    def problems(self) -> Iterator[str]:
+        """Say everything that is out of range, in the words of the command line."""
+        if self.normalize is not None and self.normalize not in KINDS:
+            yield f"--normalize {self.normalize!r} (allowed: {', '.join(KINDS)})"
+        if self.angpix is not None and not (math.isfinite(self.angpix) and 0 <= self.angpix < MAX_ANGSTROM):
+            yield f"--angpix {self.angpix} (allowed: a pixel size in angstrom, or 0 for the micrograph's own)"
+        if not 0 <= self.strength <= 1:
+            yield f"--strength {self.strength} (allowed: 0 for raw to 1 for denoised)"
+        resolution = self.merge_highres
+        if resolution is not None and not (math.isfinite(resolution) and 0 < resolution < MAX_ANGSTROM):
+            yield f"--merge-highres {resolution} (allowed: a resolution in angstrom above 0)"
+        if self.precision not in PRECISIONS:
+            yield f"--precision {self.precision!r} (allowed: {', '.join(PRECISIONS)})"
+        if self.tta not in TTA:
+            yield f"--tta {self.tta!r} (allowed: {', '.join(TTA)})"
+        if self.tile < 0:
+            yield f"--tile {self.tile} (allowed: 0 for automatic, or a side in pixels)"
+        if self.threads < 0:
+            yield f"--threads {self.threads} (allowed: 0 for all cores, or a number)"
+        if self.max_memory_bytes is not None and self.max_memory_bytes < 1:
+            yield f"--max-memory {self.max_memory_bytes} (allowed: above 0)"
+
+    @property
+    def settings(self) -> ApplySettings:
+        """These fields alone, without what a request has besides."""
+        return ApplySettings(**{item.name: getattr(self, item.name) for item in dataclasses.fields(ApplySettings)})
+
+    def regrid(self, checkpoint: Checkpoint) -> Regrid:
+        """Say what is done around the network of a checkpoint."""
+        return Regrid.of(checkpoint, angpix=self.angpix, strength=self.strength, merge_highres=self.merge_highres)
+
+    def identity(self, checkpoint: Checkpoint) -> dict[str, str]:
+        """Give what the pixels of a result depend on besides the input, as texts to record and to compare."""
+        return {
+            "checkpoint_sha256": checkpoint.sha256,
+            **_texts(self),
+            "normalize": self.normalize or checkpoint.normalize,
+            "angpix": self.regrid(checkpoint).shown_angpix,
+        }
+
+    def label(
+        self, checkpoint: Checkpoint, *, precision: str, tta: bool, dtype: str = "float32", halves: bool = False
+    ) -> str:
+        """Say in the 80 bytes of an MRC label how an image was made.
+
+        Parameters
+        ----------
+        checkpoint
+            What was applied.
+        precision, tta
+            What ``auto`` came to.
+        dtype
+            Type of the pixels that are written.
+        halves
+            Whether the halves of the exposure went through the network, too.
+        """
+        angpix = self.regrid(checkpoint).angpix
+        start = f"cryoplug {cryoplug.__version__} {checkpoint.model_id} sha256:"
+        parts = [
+            f" {angpix:g}A/px" if angpix else "",
+            f" {dtype}" if dtype != "float32" else "",
+            f" computed in {precision}" if precision != "float32" else "",
+            " tta" if tta else "",
+            " halves" if halves else "",
+        ]
+        room = LABEL_BYTES - len(start) - sum(map(len, parts))
+        return start + checkpoint.sha256[: max(LEAST_HASH, min(12, room))] + "".join(parts)
+
+
+def unsaid_identity() -> dict[str, str]:
+    """Give what `ApplySettings.identity` stands for in records of before there was a choice: the defaults."""
+    return _texts(ApplySettings())
+
+
+def _texts(settings: ApplySettings) -> dict[str, str]:
+    names = [item.name for item in dataclasses.fields(ApplySettings) if item.name not in WITHOUT_EFFECT]
+    return {name: _text(getattr(settings, name)) for name in names}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "none"
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
