@@ -49,6 +49,7 @@ TORCH_AT_THE_TOP = (
     "simulation/dirt.py",
     "simulation/field.py",
     "simulation/ice.py",
+    "simulation/micrograph.py",
     "simulation/planes.py",
 )
 ONLY_IN = {

@@ -29,6 +29,59 @@ from cryoplug.cli.progress import file_progress
 )
 @click.option("--particles", type=int, default=None, help="Particles on each micrograph [default: by its area].")
 @click.option(
+    "--specimen",
+    type=click.Choice(["shapes", "random"]),
+    help="What to invent without --map and --model: five simple shapes, or random molecules [default: shapes].",
+)
+@click.option(
+    "--kinds", type=int, default=5, show_default=True, help="Number of random molecules, mixed on each micrograph."
+)
+@click.option(
+    "--map",
+    "maps",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Density map (MRC, CCP4) of a molecule; may be given several times.",
+)
+@click.option(
+    "--map-threshold",
+    "thresholds",
+    type=float,
+    multiple=True,
+    help="Density that belongs to the molecule, once for each --map [default: above mean plus one sigma].",
+)
+@click.option(
+    "--model",
+    "models",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Structure (PDB, mmCIF) of a molecule, its first biological assembly; may be given several times.",
+)
+@click.option("--voltage", type=float, default=300.0, show_default=True, help="Acceleration voltage in kilovolts.")
+@click.option("--cs", type=float, default=2.7, show_default=True, help="Spherical aberration in millimetres.")
+@click.option(
+    "--amplitude-contrast", type=float, default=0.1, show_default=True, help="Part of the contrast from lost electrons."
+)
+@click.option(
+    "--astigmatism",
+    type=(float, float),
+    default=(0.0, 0.0),
+    show_default=True,
+    metavar="LOW HIGH",
+    help="Range of the difference of the two defoci in angstrom.",
+)
+@click.option(
+    "--phase-shift",
+    type=(float, float),
+    default=(0.0, 0.0),
+    show_default=True,
+    metavar="LOW HIGH",
+    help="Range of a phase plate's shift in degrees; 0 0: no plate.",
+)
+@click.option(
+    "--ice-thickness", type=float, default=350.0, show_default=True, help="Mean thickness of the ice in angstrom."
+)
+@click.option(
     "--ice-grain",
     type=float,
     default=0.012,
@@ -36,14 +89,16 @@ from cryoplug.cli.progress import file_progress
     help="Rms phase of the grain of the ice, in radians.",
 )
 @click.option(
-    "--map",
-    "density",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Density map (MRC, CCP4) of the molecule [default: five invented shapes].",
+    "--dirt/--no-dirt", default=False, show_default=True, help="Carbon, gold, crystals, cracks on half of them."
 )
 @click.option(
-    "--map-threshold", type=float, help="Density that belongs to the molecule [default: above mean plus one sigma]."
+    "--detector",
+    type=click.Choice(["counting", "coincidence", "integrating", "interpolated", "cropped"]),
+    default="counting",
+    show_default=True,
+    help="Camera, and what was done to its frames; decides the colour of the noise.",
 )
+@click.option("--device", default="cpu", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Micrograph n follows from the seed and n alone.")
 @overwrite_option
 @json_option
@@ -57,9 +112,21 @@ def simulate(
     dose: float,
     defocus: tuple[float, float],
     particles: int | None,
+    specimen: str | None,
+    kinds: int,
+    maps: tuple[Path, ...],
+    thresholds: tuple[float, ...],
+    models: tuple[Path, ...],
+    voltage: float,
+    cs: float,
+    amplitude_contrast: float,
+    astigmatism: tuple[float, float],
+    phase_shift: tuple[float, float],
+    ice_thickness: float,
     ice_grain: float,
-    density: Path | None,
-    map_threshold: float | None,
+    dirt: bool,
+    detector: str,
+    device: str,
     seed: int,
     overwrite: bool,
     as_json: bool,
@@ -67,14 +134,16 @@ def simulate(
     """Make micrographs with a known truth.
 
     Writes OUTPUT/noisy, its halves OUTPUT/even and OUTPUT/odd (noisy = even + odd, noise independent), the expected
-    counts without noise OUTPUT/clean, those of the particles in even ice OUTPUT/particles_only, and
-    OUTPUT/micrographs.star. A map's molecule, or spheres, shells, rods, rings and clusters, in uneven ice; weak-phase
-    CTF at 300 kV, Cs 2.7 mm, amplitude contrast 0.1; counting detector, Poisson noise.
+    counts without noise OUTPUT/clean, those of the particles in even ice OUTPUT/particles_only, and RELION 3.1's
+    OUTPUT/micrographs.star with the true CTF. Where the particles lie, how they are turned and what they are stands in
+    OUTPUT/noisy/mic_0001_truth.star and so on; OUTPUT/coordinates.star lists these files.
+    Particles are spheres, shells, rods, rings and clusters; or random molecules; or the molecules of maps and structures.
+    They lie at their own heights in uneven ice; the contrast is that of weak phase objects.
 
     Example: cryoplug simulate -o simulated --count 6 --size 2048 --pixel-size 2.6 --dose 40 --defocus 0.8 2.5
     """
     from cryoplug.core.results import FileResult
-    from cryoplug.simulation.micrograph import SimulationSettings
+    from cryoplug.simulation.settings import SimulationSettings
     from cryoplug.workflows import simulate as workflow
 
     settings = SimulationSettings(
@@ -84,11 +153,23 @@ def simulate(
         defocus_um=defocus,
         particles=particles,
         seed=seed,
+        voltage_kv=voltage,
+        spherical_aberration_mm=cs,
+        amplitude_contrast=amplitude_contrast,
+        astigmatism_angstrom=astigmatism,
+        phase_shift_deg=phase_shift,
         ice_grain_rad=ice_grain,
-        density=None if density is None else workflow.read_density(density, map_threshold),
+        ice_thickness_angstrom=ice_thickness,
+        specimen=workflow.chosen_specimen(specimen, given=bool(maps or models)),
+        kinds=kinds,
+        molecules=workflow.read_molecules(maps, models, thresholds=thresholds),
+        detector=detector,
+        dirt=dirt,
     )
 
-    request = workflow.SimulateRequest(output=output, count=count, settings=settings, overwrite=overwrite)
+    request = workflow.SimulateRequest(
+        output=output, count=count, settings=settings, device=device, overwrite=overwrite
+    )
     with file_progress("simulate") as show:
 
         def tell(result: FileResult) -> None:

@@ -211,10 +211,10 @@ def _grown(rng: np.random.Generator, radii: FloatArray, *, compactness: float) -
         base = int(rng.integers(new)) if rng.random() < compactness else new - 1
         best, best_score = centres[base], -np.inf
         for _ in range(6):
-            reach = 0.93 * (radii[base] + radii[new])
+            reach = 0.86 * (radii[base] + radii[new])
             candidates = centres[base] + reach * random_unit(rng, 24)
             apart = np.sqrt(((candidates[:, None] - centres[None, :new]) ** 2).sum(axis=-1))
-            gaps = (apart - 0.88 * (radii[:new] + radii[new])).min(axis=1)
+            gaps = (apart - 0.8 * (radii[:new] + radii[new])).min(axis=1)
             middle = centres[:new].mean(axis=0)
             near = -np.sqrt(((candidates - middle) ** 2).sum(axis=1)) * (2 * compactness - 0.5)
             score = np.where(gaps >= 0, near, -1e6 + gaps)

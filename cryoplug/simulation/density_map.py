@@ -67,4 +67,4 @@ def particle_from_map(density: DensityMap) -> ParticleModel:
     points -= np.average(points, axis=0, weights=weights)
     potential: FloatArray = PROTEIN_CONTRAST_VOLT * density.voxel_size_angstrom**3 * weights / weights.mean()
     width = BLOB_WIDTH_VOXELS * density.voxel_size_angstrom
-    return ParticleModel(density.name, points, potential, blob_width_angstrom=width)
+    return ParticleModel(density.name, points, potential, blob_width_angstrom=width, kind="map")

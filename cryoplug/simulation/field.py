@@ -143,17 +143,27 @@ def expose(
     return Exposure(settings, plane, counts, plane.filtered(counts, keep), plane.filtered(particles, keep))
 
 
+def projected_potential(placed: Placed, plane: FrequencyPlane) -> torch.Tensor:
+    """Give the projection of particles ``(y, x)``, volt * angstrom, as the beam meets it."""
+    charge = _charge(placed, np.arange(len(placed.centres_px)), plane)
+    return plane.filtered(charge, _blob(placed.model.blob_width_angstrom, plane))
+
+
 def _particle_terms(settings: Field, placed: Sequence[Placed], plane: FrequencyPlane) -> torch.Tensor:
     """Give the transform of the contrast of all particles."""
-    device = plane.squared.device
-    total = torch.zeros(plane.squared.shape, dtype=torch.complex64, device=device)
+    total = torch.zeros(plane.squared.shape, dtype=torch.complex64, device=plane.squared.device)
     sigma = 2 * interaction_constant(settings.optics.voltage_kv)
     layers = [_layers(each.heights_angstrom, settings.layer_angstrom) for each in placed]
     for layer in sorted({int(number) for numbers in layers for number in numbers}):
-        terms = torch.zeros_like(total)
+        # Blobs of one width are spread together: a transform costs more than their drawing.
+        charges: dict[float, torch.Tensor] = {}
         for each, numbers in zip(placed, layers, strict=True):
             if (chosen := np.flatnonzero(numbers == layer)).size:
-                terms += plane.forward(_charge(each, chosen, settings, device)) * _blob(each, plane)
+                width, charge = each.model.blob_width_angstrom, _charge(each, chosen, plane)
+                charges[width] = charges[width].add_(charge) if width in charges else charge
+        terms = torch.zeros_like(total)
+        for width, charge in charges.items():
+            terms += plane.forward(charge) * _blob(width, plane)
         height = layer * settings.layer_angstrom
         total += terms * (sigma * contrast_transfer_plane(plane, settings.optics, height_angstrom=height))
     return total
@@ -163,10 +173,10 @@ def _layers(heights_angstrom: FloatArray, thickness: float) -> npt.NDArray[np.in
     return np.rint(np.asarray(heights_angstrom) / thickness).astype(np.int64)
 
 
-def _charge(each: Placed, chosen: npt.NDArray[np.int64], settings: Field, device: torch.device) -> torch.Tensor:
+def _charge(each: Placed, chosen: npt.NDArray[np.int64], plane: FrequencyPlane) -> torch.Tensor:
     """Give the projected potential of chosen particles, each blob shared among the four pixels around it; volt * angstrom."""
-    height, width = settings.shape
-    model, pixel = each.model, settings.pixel_size_angstrom
+    height, width = plane.shape
+    model, pixel, device = each.model, plane.pixel_size_angstrom, plane.squared.device
     points = torch.as_tensor(model.points_angstrom, dtype=torch.float32, device=device)
     # Divided on the host, so that all devices get the same numbers.
     weights = np.broadcast_to(np.asarray(model.blob_volt_angstrom3, np.float32), len(points))
@@ -188,9 +198,9 @@ def _charge(each: Placed, chosen: npt.NDArray[np.int64], settings: Field, device
     return flat.view(height, width)
 
 
-def _blob(each: Placed, plane: FrequencyPlane) -> torch.Tensor:
+def _blob(width_angstrom: float, plane: FrequencyPlane) -> torch.Tensor:
     """Give the transform of a blob, less the blur of sharing among four pixels: 1/6 pixel^2 of variance in the mean."""
-    variance = max(each.model.blob_width_angstrom**2 - plane.pixel_size_angstrom**2 / 6, 0.0)
+    variance = max(width_angstrom**2 - plane.pixel_size_angstrom**2 / 6, 0.0)
     return torch.exp(-2 * math.pi**2 * variance * plane.squared)
 
 

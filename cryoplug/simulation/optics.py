@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryoplug.simulation.specimen import FloatArray, frequencies
+from cryoplug.simulation.specimen import FloatArray
 
 if TYPE_CHECKING:
     import torch
@@ -124,21 +124,3 @@ def contrast_transfer_plane(plane: FrequencyPlane, optics: Optics, *, height_ang
     phase = np.pi * wavelength * (defocus - aberration * plane.squared**2)
     phase += float(np.arcsin(optics.amplitude_contrast) + np.deg2rad(optics.phase_shift_deg))
     return -phase.sin() * (plane.squared * (-optics.b_factor_angstrom2 / 4)).exp()
-
-
-def weak_phase_intensity(phase: FloatArray, optics: Optics, *, pixel_size_angstrom: float) -> FloatArray:
-    """Return the intensity relative to the incoming beam, ``1 + 2 F^-1[CTF * envelope * F[phase]]``.
-
-    Parameters
-    ----------
-    phase
-        Radian, ``(y, x)``, small against 1: the square is neglected. The borders wrap around; pad by the reach of the
-        CTF (``lambda * defocus * highest frequency``) and crop if that matters.
-    optics
-        The lens.
-    pixel_size_angstrom
-        Sampling.
-    """
-    frequency = frequencies((phase.shape[0], phase.shape[1]), pixel_size_angstrom)
-    transfer = contrast_transfer(frequency, optics) * np.exp(-optics.b_factor_angstrom2 / 4 * frequency**2)
-    return 1 + 2 * np.fft.irfft2(np.fft.rfft2(phase) * transfer, s=phase.shape)

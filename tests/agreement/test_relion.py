@@ -15,9 +15,14 @@ import tifffile
 from cryoplug.cli.main import run as cryoplug
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.registry import open_micrograph
-from cryoplug.formats.star import micrograph_table, read_star
+from cryoplug.formats.star import StarBlock, StarFile, micrograph_table, read_star, write_star
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
+from cryoplug.simulation.density_map import DensityMap, particle_from_map
+from cryoplug.simulation.field import Placed, projected_potential
+from cryoplug.simulation.planes import FrequencyPlane
+from cryoplug.simulation.specimen import random_rotation
+from cryoplug.workflows.simulate_star import euler_angles
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("relion_image_handler") and shutil.which("relion_star_handler")),
@@ -163,6 +168,78 @@ def test_star_handler_reads_the_star_file_of_simulate(tmp_path: Path, monkeypatc
     assert theirs.column("rlnMicrographName") == ours.column("rlnMicrographName")
     defocus = [[float(value) for value in table.column("rlnDefocusU")] for table in (ours, theirs)]
     assert defocus[0] == pytest.approx(defocus[1])
+
+
+def test_relion_extracts_the_particles_of_a_simulated_micrograph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Boxes are cut around the pixel that the coordinates name, and the true CTF comes with them."""
+    monkeypatch.chdir(tmp_path)
+    words = ["--count", "2", "--size", "512", "--particles", "12", "--astigmatism", "100", "900"]
+    for output, folder in (("Simulate/job001", "Simulate/job001/"), ("simulated", "./")):
+        assert cryoplug(["simulate", "-o", output, *words, "--phase-shift", "80", "90"]) == 0
+        listed = micrograph_table(read_star(Path(output) / "micrographs.star"))
+        out = f"Extract_{Path(output).name}"
+        relion(
+            *("relion_preprocess", "--i", f"{output}/micrographs.star", "--coord_suffix", "_truth.star"),
+            *("--coord_dir", folder, "--part_dir", out, "--part_star", f"{out}/particles.star"),
+            *("--extract", "--extract_size", "64"),
+        )
+        table = micrograph_table(read_star(Path(out) / "particles.star"))
+        assert len(table.rows) > 12
+        for name in ("DefocusU", "DefocusV", "DefocusAngle", "PhaseShift"):
+            true = dict(zip(listed.column("rlnMicrographName"), listed.column(f"rln{name}"), strict=True))
+            for micrograph, value in zip(table.column("rlnMicrographName"), table.column(f"rln{name}"), strict=True):
+                assert float(value) == pytest.approx(float(true[micrograph]), abs=0.1)
+        columns = (table.column(f"rln{name}") for name in ("MicrographName", "ImageName", "CoordinateX", "CoordinateY"))
+        compared = 0
+        for micrograph, image, x, y in zip(*columns, strict=True):
+            number, _, stack = image.partition("@")
+            row, column = int(float(y)), int(float(x))  # RELION cuts the fraction off.
+            if 32 <= row < 480 and 32 <= column < 480:
+                box = mrcfile.read(stack).reshape(-1, 64, 64)[int(number) - 1]
+                cut = mrcfile.read(micrograph)[row - 32 : row + 32, column - 32 : column + 32]
+                assert np.array_equal(box, cut)
+                compared += 1
+        assert compared > 6
+
+
+@pytest.mark.skipif(not shutil.which("relion_project"), reason="relion_project is not on this machine")
+def test_relion_projects_a_map_as_its_particles_are_turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    z, y, x = np.indices((48, 48, 48)) - 24
+    voxels = np.zeros((48, 48, 48), np.float32)
+    for centre, width in zip(rng.uniform(-9, 9, (7, 3)), rng.uniform(2, 3.5, 7), strict=True):
+        voxels += np.exp(-((z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2) / (2 * width**2))
+    model = particle_from_map(DensityMap(voxels, 3.0, threshold=0.002, name="seven"))
+    # Their angles are about the centre of mass; RELION's about the middle voxel.
+    inside = voxels > 0.002
+    middle = np.average(np.argwhere(inside) - 24, axis=0, weights=voxels[inside])
+    with mrcfile.new("seven.mrc") as volume:
+        volume.set_data(np.where(inside, voxels, 0).astype(np.float32))
+        volume.voxel_size = 3.0
+    rotations = [random_rotation(rng) for _ in range(4)]
+    optics = dict(OpticsGroupName="g", OpticsGroup="1", ImagePixelSize="3", ImageSize="48", ImageDimensionality="2")
+    optics |= dict(Voltage="300", SphericalAberration="2.7", AmplitudeContrast="0.1")
+    group = StarBlock("optics", True, [f"rln{name}" for name in optics], [list(optics.values())], ["# version 30001"])
+    rows = [
+        [f"{n}@seven.mrcs", "1", *(f"{angle:.5f}" for angle in euler_angles(rotation))]
+        for n, rotation in enumerate(rotations, 1)
+    ]
+    columns = ["rlnImageName", "rlnOpticsGroup", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
+    particles = StarBlock("particles", True, columns, rows, ["# version 30001"])
+    write_star("angles.star", StarFile([group, particles], Path()))
+    relion("relion_project", "--i", "seven.mrc", "--o", "seen", "--ang", "angles.star", "--angpix", "3")
+    seen = mrcfile.read("seen.mrcs")
+    plane = FrequencyPlane.of((48, 48), 3.0, "cpu")
+    for theirs, rotation in zip(seen, rotations, strict=True):
+        place = 24 + (rotation @ middle)[1:]
+        placed = Placed(model, place[None], rotation[None], np.zeros(1))
+        ours = projected_potential(placed, plane).numpy()
+        assert np.corrcoef(theirs.ravel(), ours.ravel())[0, 1] > 0.99
+        mirrored = projected_potential(Placed(model, place[None], rotation.T[None], np.zeros(1)), plane).numpy()
+        assert np.corrcoef(theirs.ravel(), mirrored.ravel())[0, 1] < 0.97
 
 
 def test_an_image_that_relion_wrote_has_the_pixels_that_were_meant(project: Path) -> None:

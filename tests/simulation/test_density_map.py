@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from cryoplug.errors import InputError
-from cryoplug.simulation import specimen
+from cryoplug.simulation import field, specimen
 from cryoplug.simulation.density_map import DensityMap, particle_from_map
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
+from cryoplug.simulation.planes import FrequencyPlane
 
 
 def ball(radius_angstrom: float, voxel: float) -> DensityMap:
@@ -20,10 +21,9 @@ def ball(radius_angstrom: float, voxel: float) -> DensityMap:
 
 def test_a_ball_projects_to_its_chord_times_the_contrast_of_protein() -> None:
     model = particle_from_map(ball(60.0, 4.0))
-    charge = np.zeros((128, 128))
     rotation = specimen.random_rotation(np.random.default_rng(1))
-    specimen.add_particle(charge, model, rotation=rotation, centre_px=(64, 64), pixel_size_angstrom=3.0)
-    image = specimen.spread_blobs(charge, pixel_size_angstrom=3.0, width_angstrom=model.blob_width_angstrom)
+    placed = field.Placed(model, np.array([[64.0, 64.0]]), rotation[None], np.zeros(1))
+    image = field.projected_potential(placed, FrequencyPlane.of((128, 128), 3.0, "cpu")).numpy()
     y, x = np.mgrid[:128, :128]
     distance = 3.0 * np.hypot(y - 64, x - 64)
     for ring in (10.0, 30.0, 45.0):
@@ -62,11 +62,11 @@ def test_particles_of_a_map_are_dark_and_alone_in_particles_only() -> None:
         size_px=320, pixel_size_angstrom=4.0, defocus_um=(1.5, 1.5), density=ball(60.0, 4.0), particles=6
     )
     micrograph = simulate_micrograph(settings, 0)
-    assert {name for name, _, _ in micrograph.particles} == {"ball"}
+    assert {particle.model.name for particle in micrograph.particles} == {"ball"}
     only, clean = micrograph.particles_only, micrograph.clean
     ground = np.median(only)
-    for _, row, column in micrograph.particles:
-        assert only[int(row) % 320, int(column) % 320] < ground
-    assert only.mean(dtype=np.float64) == pytest.approx(clean.mean(dtype=np.float64), rel=1e-5)
+    for particle in micrograph.particles:
+        assert only[int(particle.y_px), int(particle.x_px)] < ground
+    assert only.mean(dtype=np.float64) == pytest.approx(clean.mean(dtype=np.float64), rel=0.01)
     assert only.std() < clean.std()
     assert np.corrcoef(only.ravel(), clean.ravel())[0, 1] > 0.4

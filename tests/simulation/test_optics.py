@@ -8,7 +8,6 @@ from cryoplug.simulation.optics import (
     contrast_transfer,
     electron_wavelength_angstrom,
     interaction_constant,
-    weak_phase_intensity,
 )
 
 
@@ -52,26 +51,3 @@ def test_ctf_is_negative_up_to_its_first_zero():
     optics = Optics(defocus_um=2.0)
     first_zero = np.sqrt(1 / (electron_wavelength_angstrom(300) * 2.0e4))
     assert np.all(contrast_transfer(np.linspace(0, 0.95 * first_zero, 50), optics) < 0)
-
-
-def test_constant_phase_darkens_by_twice_the_amplitude_contrast():
-    intensity = weak_phase_intensity(
-        np.full((32, 48), 0.05), Optics(1.0, amplitude_contrast=0.1), pixel_size_angstrom=2
-    )
-    assert np.allclose(intensity, 1 - 2 * 0.1 * 0.05)
-
-
-def test_density_is_dark_on_bright_ground():
-    y, x = np.mgrid[:128, :128]
-    phase = 0.1 * np.exp(-((y - 64.0) ** 2 + (x - 64.0) ** 2) / (2 * 8**2))
-    intensity = weak_phase_intensity(phase, Optics(defocus_um=2.0), pixel_size_angstrom=3)
-    assert np.unravel_index(intensity.argmin(), intensity.shape) == (64, 64)
-    assert intensity[64, 64] < intensity[0].mean() - 0.02
-
-
-def test_the_image_of_one_wave_is_scaled_by_the_ctf_at_its_frequency():
-    optics = Optics(defocus_um=1.2, b_factor_angstrom2=0)
-    wave = 0.01 * np.cos(2 * np.pi * 9 * np.arange(128) / 128)[None, :] * np.ones((64, 1))
-    frequency = np.array([9 / (128 * 2.0)])
-    expected = 1 + 2 * contrast_transfer(frequency, optics)[0] * wave
-    assert np.allclose(weak_phase_intensity(wave, optics, pixel_size_angstrom=2.0), expected)

@@ -175,7 +175,7 @@ def test_the_command_takes_it(
 def test_particles_near_nyquist_of_coarse_pixels_are_no_fixed_pattern(
     exposures: Path, linear: Path, tmp_path: Path
 ) -> None:
-    settings = SimulationSettings(size_px=384, pixel_size_angstrom=10)
+    settings = SimulationSettings(size_px=384, pixel_size_angstrom=10, ice_grain_rad=0.04)
     made = simulate_micrograph(settings, 0)
     for written, told in ((10.0, False), (1.0, True)):
         for ending, image in (("_EVN", made.even), ("_ODD", made.odd)):

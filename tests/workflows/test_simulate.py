@@ -13,9 +13,11 @@ from click.testing import CliRunner
 from cryoplug.cli.simulate import simulate as command
 from cryoplug.errors import FormatError, StorageError, UsageError
 from cryoplug.formats.mrc import write_mrc
-from cryoplug.formats.star import read_star
-from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
-from cryoplug.workflows.simulate import KINDS, SimulateRequest, read_density, simulate
+from cryoplug.formats.star import StarBlock, read_star
+from cryoplug.simulation.density_map import DensityMap
+from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph, true_particles
+from cryoplug.simulation.molecules import molecule_library
+from cryoplug.workflows.simulate import KINDS, LISTS, SimulateRequest, read_density, simulate
 
 SETTINGS = SimulationSettings(size_px=96, pixel_size_angstrom=5.0, seed=1)
 
@@ -32,7 +34,7 @@ def request_(tmp_path) -> SimulateRequest:
 def test_files_hold_what_the_simulation_made(request_):
     result = simulate(request_)
     assert result.exit_code == 0
-    assert len(everything(request_.output)) == 2 * len(KINDS) + 1
+    assert len(everything(request_.output)) == 2 * (len(KINDS) + 1) + len(LISTS)
     for index in range(2):
         micrograph = simulate_micrograph(SETTINGS, index)
         for kind in KINDS:
@@ -84,6 +86,25 @@ def test_stopped_run_goes_on_and_a_larger_count_adds(request_):
     assert [item.status for item in result.files] == ["skipped", "done", "done"]
 
 
+def test_a_missing_coordinate_file_is_made_again(request_):
+    simulate(request_)
+    before = everything(request_.output)
+    (request_.output / "noisy" / "mic_0001_truth.star").unlink()
+    assert [item.status for item in simulate(request_).files] == ["done", "skipped"]
+    assert everything(request_.output).keys() == before.keys()
+    assert everything(request_.output)["noisy/mic_0001_truth.star"] == before["noisy/mic_0001_truth.star"]
+
+
+@pytest.mark.parametrize("name", ["noisy/mic_0002_truth.star", *LISTS])
+def test_a_foreign_star_is_not_replaced(request_, name):
+    path = request_.output / name
+    path.parent.mkdir(parents=True)
+    path.write_text("precious")
+    with pytest.raises(UsageError, match=path.name.replace(".", r"\.")):
+        simulate(request_)
+    assert path.read_text() == "precious"
+
+
 def test_files_of_other_settings_are_refused_and_kept(request_):
     simulate(request_)
     before = everything(request_.output)
@@ -103,13 +124,22 @@ def test_foreign_file_is_not_replaced(request_):
     assert target.read_bytes() == b"precious"
 
 
-def test_foreign_star_is_not_replaced(request_):
-    request_.output.mkdir()
-    star = request_.output / "micrographs.star"
-    star.write_text("precious")
-    with pytest.raises(UsageError, match=r"micrographs\.star"):
-        simulate(request_)
-    assert star.read_text() == "precious"
+def test_an_output_called_like_a_job_of_relion_serves_as_a_picking_job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    request = SimulateRequest(output=Path("Simulate/job001"), count=1, settings=SETTINGS)
+    simulate(request)
+    suffix = Path("Simulate/job001/coords_suffix_truth.star")
+    assert suffix.read_text() == "Simulate/job001/micrographs.star\n"
+    assert [item.status for item in simulate(request).files] == ["skipped"]
+    suffix.with_name("micrographs.star").unlink()
+    suffix.with_name("coordinates.star").unlink()
+    other = dataclasses.replace(request, settings=dataclasses.replace(SETTINGS, seed=7))
+    for path in Path("Simulate/job001/noisy").iterdir():
+        path.unlink()
+    with pytest.raises(UsageError, match=r"--overwrite"):
+        simulate(other)
+    simulate(SimulateRequest(output=Path("job001"), count=1, settings=SETTINGS))
+    assert not Path("job001/coords_suffix_truth.star").exists()
 
 
 def test_output_below_a_file_is_a_storage_error(tmp_path):
@@ -155,3 +185,124 @@ def test_an_image_is_no_density_map(tmp_path):
     write_mrc(tmp_path / "image.mrc", np.ones((8, 8), np.float32), pixel_size_angstrom=1.0, label="image")
     with pytest.raises(FormatError, match="not a volume"):
         read_density(tmp_path / "image.mrc")
+
+
+def truth(request: SimulateRequest, index: int) -> StarBlock:
+    (block,) = read_star(request.output / "noisy" / f"mic_{index + 1:04d}_truth.star").blocks
+    return block
+
+
+def test_the_coordinates_are_those_of_the_particles(request_):
+    simulate(request_)
+    for index in range(2):
+        table = truth(request_, index)
+        particles = true_particles(SETTINGS, index)
+        assert len(table.rows) == len(particles) > 0
+        for name, value in (("rlnCoordinateX", "x_px"), ("rlnCoordinateY", "y_px"), ("rlnClassNumber", "number")):
+            expected = [getattr(particle, value) for particle in particles]
+            assert [float(text) for text in table.column(name)] == pytest.approx(expected, abs=1e-3)
+        assert table.column("cryoplugParticleName") == [particle.model.name for particle in particles]
+
+
+def test_a_particle_lies_where_its_coordinates_say(tmp_path):
+    """A ball is darkest at its middle; seen through a lens without noise, 6 of them."""
+    side = np.indices((33, 33, 33)) - 16
+    ball = DensityMap(((side**2).sum(axis=0) <= 15**2).astype(np.float32), 4.0, threshold=0.5, name="ball")
+    settings = SimulationSettings(size_px=256, pixel_size_angstrom=6.0, density=ball, particles=6, seed=4)
+    simulate(SimulateRequest(output=tmp_path, count=1, settings=settings))
+    image = mrcfile.read(tmp_path / "particles_only" / "mic_0001.mrc")
+    (table,) = read_star(tmp_path / "noisy" / "mic_0001_truth.star").blocks
+    y, x = np.mgrid[:256, :256]
+    for row, column in zip(table.column("rlnCoordinateY"), table.column("rlnCoordinateX"), strict=True):
+        distance = np.hypot(y - float(row), x - float(column))
+        dark = np.where(distance < 14, image.mean() - image, 0).clip(0)
+        if min(float(row), float(column), 255 - float(row), 255 - float(column)) > 14:
+            assert (dark * y).sum() / dark.sum() == pytest.approx(float(row), abs=0.3)
+            assert (dark * x).sum() / dark.sum() == pytest.approx(float(column), abs=0.3)
+
+
+@pytest.mark.parametrize("shift", [0.0, 70.0])
+def test_the_thon_rings_are_where_the_star_says(tmp_path, shift):
+    settings = SimulationSettings(
+        size_px=512,
+        pixel_size_angstrom=2.5,
+        defocus_um=(1.5, 1.6),
+        astigmatism_angstrom=(3000.0, 3000.0),
+        phase_shift_deg=(shift, shift),
+        ice_grain_rad=0.05,
+        particles=0,
+    )
+    simulate(SimulateRequest(output=tmp_path, count=1, settings=settings))
+    table = read_star(tmp_path / "micrographs.star").blocks[1]
+    first, second, angle = (float(table.column(f"rlnDefocus{name}")[0]) for name in ("U", "V", "Angle"))
+    plate = float(table.column("rlnPhaseShift")[0]) if shift else 0.0
+    assert ("rlnPhaseShift" in table.columns) == bool(shift)
+    assert first - second == pytest.approx(3000, abs=0.02)
+    clean = mrcfile.read(tmp_path / "clean" / "mic_0001.mrc").astype(np.float64)
+    window = np.hanning(512)
+    power = np.abs(np.fft.rfft2((clean - clean.mean()) * window[:, None] * window[None, :])) ** 2
+    y, x = np.fft.fftfreq(512, 2.5)[:, None], np.fft.rfftfreq(512, 2.5)[None, :]
+    squared, direction = y**2 + x**2, np.arctan2(y, x)
+
+    def darkness(u: float, v: float, axis: float) -> float:
+        """Power where the transfer function of these values is near 0, relative to where it is near 1."""
+        defocus = (u + v) / 2 + (u - v) / 2 * np.cos(2 * (direction - np.deg2rad(axis)))
+        wavelength, cs = 0.019687, 2.7e7
+        phase = np.pi * wavelength * defocus * squared - np.pi / 2 * cs * wavelength**3 * squared**2
+        transfer = np.abs(np.sin(phase + np.arcsin(0.1) + np.deg2rad(plate)))
+        band = (squared > 0.05**2) & (squared < 0.12**2)
+        return float(power[band & (transfer < 0.1)].mean() / power[band & (transfer > 0.9)].mean())
+
+    assert darkness(first, second, angle) < 0.1
+    assert darkness(first, second, angle + 90) > 0.3
+    assert darkness(second, first, angle) > 0.3
+
+
+def test_random_molecules_are_named_and_the_same_for_a_seed(tmp_path):
+    settings = dataclasses.replace(SETTINGS, specimen="random", kinds=3)
+    simulate(SimulateRequest(output=tmp_path, count=1, settings=settings))
+    (table,) = read_star(tmp_path / "noisy" / "mic_0001_truth.star").blocks
+    expected = {model.name.replace(" ", "_") for model in molecule_library(SETTINGS.seed, 3)}
+    assert set(table.column("cryoplugParticleName")) <= expected
+    assert set(table.column("rlnClassNumber")) <= {"1", "2", "3"}
+
+
+def test_maps_and_structures_are_mixed_on_one_micrograph(tmp_path):
+    pytest.importorskip("gemmi")
+    write_mrc(tmp_path / "ball.mrc", np.ones((5, 5), np.float32), pixel_size_angstrom=8.0)
+    with mrcfile.new(tmp_path / "ball.mrc", overwrite=True) as volume:
+        volume.set_data(((np.indices((9, 9, 9)) - 4) ** 2).sum(axis=0).astype(np.float32).__rsub__(30).clip(0))
+        volume.voxel_size = 8.0
+    lines = [
+        f"ATOM  {n + 1:5d}  CA  ALA A{n + 1:4d}    {3 * (n % 10):8.3f}{3 * (n // 10 % 10):8.3f}{3 * (n // 100):8.3f}  1.00"
+        " 30.00           C\n"
+        for n in range(1000)
+    ]
+    (tmp_path / "cube.pdb").write_text("".join(lines) + "END\n")
+    words = ["-o", str(tmp_path / "out"), "--count", "1", "--size", "256", "--pixel-size", "4"]
+    words += ["--map", str(tmp_path / "ball.mrc"), "--model", str(tmp_path / "cube.pdb"), "--particles", "30"]
+    outcome = CliRunner().invoke(command, words)
+    assert outcome.exit_code == 0, outcome.output
+    (table,) = read_star(tmp_path / "out" / "noisy" / "mic_0001_truth.star").blocks
+    assert set(table.column("cryoplugParticleName")) == {"ball", "cube"}
+    assert set(table.column("cryoplugParticleKind")) == {"map", "model"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--map", "a.mrc", "--map-threshold", "1", "--map-threshold", "2"], "2 for 1 maps"),
+        (["--map", "a.mrc", "--specimen", "random"], "--specimen random"),
+        (["--model", "none.pdb"], "none.pdb"),
+        (["--map", "none.mrc"], "none.mrc"),
+        (["--astigmatism", "500", "100"], "lower value first"),
+        (["--phase-shift", "0", "270"], "allowed 0 to 180"),
+        (["--device", "tpu"], "device 'tpu'"),
+    ],
+)
+def test_what_contradicts_itself_or_is_not_there_is_refused(tmp_path, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    outcome = CliRunner().invoke(command, ["-o", "out", "--count", "1", "--size", "64", *words])
+    assert outcome.exit_code != 0
+    assert told in str(outcome.exception)
+    assert not (tmp_path / "out").exists()

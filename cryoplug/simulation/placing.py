@@ -1,0 +1,137 @@
+"""Where particles lie: turned so that they fit in the ice, scattered so that their projections hardly overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cryoplug.simulation.molecules import rotation_in_ice
+from cryoplug.simulation.specimen import FloatArray, ParticleModel
+
+TRIES = 40
+"""Places that are tried for one particle before it is left out."""
+COVERAGE = 0.25
+"""Part of the field that particles cover when no number is given: crowded, but not touching."""
+
+
+@dataclass(frozen=True)
+class TrueParticle:
+    """One particle of a micrograph, as it really lies there."""
+
+    model: ParticleModel
+    """What it is."""
+    number: int
+    """Of the model among the micrograph's, from 1."""
+    y_px: float
+    """Of its centre of mass; the centre of pixel 0 is 0. The first row of an MRC is row 0."""
+    x_px: float
+    """Likewise."""
+    height_angstrom: float
+    """Above the middle of the ice; it is less in focus by as much."""
+    rotation: FloatArray
+    """``(3, 3)``, applied to the model's (z, y, x); the beam runs along z."""
+
+
+def place_particles(
+    models: Sequence[ParticleModel],
+    count: int | None,
+    *,
+    extent_angstrom: tuple[float, float],
+    thickness_angstrom: float,
+    rng: np.random.Generator,
+) -> list[tuple[int, float, float, float, FloatArray]]:
+    """Scatter particles so that their projections do not overlap by more than a tenth.
+
+    Parameters
+    ----------
+    models
+        Drawn from with equal chance.
+    count
+        How many are wanted; None: as many as cover a quarter of the field. One that finds no place after 40 tries is
+        left out.
+    extent_angstrom
+        Height and width of the field; centres lie inside, so particles at the border are cut.
+    thickness_angstrom
+        Of the ice: particles are turned so that they fit, and lie anywhere between its surfaces.
+    rng
+        Source of chance.
+
+    Returns
+    -------
+    list of (model index, y, x, height, rotation)
+        Places in angstrom.
+    """
+    if count is None:
+        area = float(np.mean([_area(model) for model in models]))
+        count = max(1, round(COVERAGE * extent_angstrom[0] * extent_angstrom[1] / area))
+    placed: list[tuple[int, float, float, float, FloatArray]] = []
+    taken = _Discs()
+    for _ in range(count):
+        choice = int(rng.integers(len(models)))
+        model = models[choice]
+        rotation = rotation_in_ice(model, rng, thickness_angstrom=thickness_angstrom)
+        discs, depth = _footprint(model, rotation)
+        height = float(rng.uniform(-0.5, 0.5)) * max(thickness_angstrom - depth, 0.0)
+        for y, x in rng.uniform((0, 0), extent_angstrom, size=(TRIES, 2)):
+            here = discs + np.array([y, x, 0.0])
+            if taken.free(here):
+                taken.add(here)
+                placed.append((choice, float(y), float(x), height, rotation))
+                break
+    return placed
+
+
+class _Discs:
+    """Discs (y, x, radius) that are taken, in an array that grows."""
+
+    def __init__(self) -> None:
+        self._rows: FloatArray = np.zeros((256, 3))
+        self._count = 0
+
+    def free(self, discs: FloatArray) -> bool:
+        """Tell whether discs overlap those taken by less than a tenth."""
+        others = self._rows[: self._count]
+        apart = np.hypot(discs[:, None, 0] - others[None, :, 0], discs[:, None, 1] - others[None, :, 1])
+        return bool(np.all(apart >= 0.9 * (discs[:, None, 2] + others[None, :, 2])))
+
+    def add(self, discs: FloatArray) -> None:
+        """Take discs."""
+        while self._count + len(discs) > len(self._rows):
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        self._rows[self._count : self._count + len(discs)] = discs
+        self._count += len(discs)
+
+
+def _sample(model: ParticleModel) -> FloatArray:
+    points = model.points_angstrom
+    return points[:: max(1, len(points) // 400)].astype(np.float64)
+
+
+def _footprint(model: ParticleModel, rotation: FloatArray) -> tuple[FloatArray, float]:
+    """Discs that cover the projection, ``(k, 3)``: several along it where it is long; and the extent along the beam."""
+    turned = _sample(model) @ rotation.T
+    margin = 2 * model.blob_width_angstrom
+    flat = turned[:, 1:]
+    axes: npt.NDArray[np.float64] = np.linalg.eigh(np.cov(flat.T) if len(flat) > 1 else np.eye(2))[1].T[::-1]
+    along = flat @ axes.T
+    middle = (along.max(axis=0) + along.min(axis=0)) / 2
+    half = np.ptp(along, axis=0) / 2 + margin
+    long, short = float(half.max()), float(half.min())
+    long_axis, centre = axes[int(half.argmax())], middle @ axes
+    depth = float(np.ptp(turned[:, 0])) + 2 * margin
+    if long < 1.3 * short:
+        return np.array([[*centre, long]]), depth
+    count = int(np.ceil(long / short))
+    steps = np.linspace(-(long - short), long - short, count)
+    return np.column_stack([centre + steps[:, None] * long_axis, np.full(count, short)]), depth
+
+
+def _area(model: ParticleModel) -> float:
+    """Area of the ellipse that the two longest principal extents span."""
+    points = _sample(model)
+    axes = np.linalg.eigh(np.cov(points.T))[1] if len(points) > 1 else np.eye(3)
+    half = np.sort(np.ptp(points @ axes, axis=0))[1:] / 2 + 2 * model.blob_width_angstrom
+    return float(np.pi * half[0] * half[1])

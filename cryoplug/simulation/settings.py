@@ -1,0 +1,156 @@
+"""Everything that decides how simulated micrographs look, checked when made."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from cryoplug.errors import UsageError
+from cryoplug.simulation.density_map import DensityMap, particle_from_map
+from cryoplug.simulation.molecules import molecule_library
+from cryoplug.simulation.optics import Optics
+from cryoplug.simulation.specimen import ParticleModel, particle_models
+
+SPECIMENS = ("shapes", "random")
+"""Invented particles: five simple shapes, or random molecules."""
+DETECTORS = ("counting", "coincidence", "integrating", "interpolated", "cropped")
+"""Families of cameras, and of what was done to their frames."""
+
+
+@dataclass(frozen=True)
+class SimulationSettings:
+    """How a micrograph looks."""
+
+    size_px: int = 2048
+    """Side of the square micrograph, 64 to 8192."""
+    pixel_size_angstrom: float = 2.6
+    """Sampling, 0.5 to 20 angstrom."""
+    dose_e_per_angstrom2: float = 40.0
+    """Electrons recorded per square angstrom over the whole exposure; above 0, at most 1000."""
+    defocus_um: tuple[float, float] = (0.8, 2.5)
+    """Lowest and highest underfocus, micrometres, 0 to 10; each micrograph draws its own."""
+    ice_grain_rad: float = 0.012
+    """Rms phase of the grain of the ice, 0 to 1; the default is a fraction of what still water would give, since water
+    moves meanwhile."""
+    particles: int | None = None
+    """Particles on one micrograph, 0 to 20000; None: as many as cover a quarter of it."""
+    seed: int = 0
+    """0 or more. Invented particles follow from it alone, the rest from it and the index."""
+    voltage_kv: float = 300.0
+    """Acceleration voltage, 60 to 1000."""
+    spherical_aberration_mm: float = 2.7
+    """Cs, 0 to 10."""
+    amplitude_contrast: float = 0.1
+    """0 to 0.5."""
+    density: DensityMap | None = None
+    """A molecule given by its map; None: see `molecules`."""
+    molecules: tuple[ParticleModel, ...] = ()
+    """More molecules, from maps and structures; with neither, `specimen` says what is invented."""
+    specimen: str = "shapes"
+    """One of `SPECIMENS`."""
+    kinds: int = 5
+    """Number of random molecules, 1 to 1000; the particles of a micrograph are drawn from all of them."""
+    astigmatism_angstrom: tuple[float, float] = (0.0, 0.0)
+    """Lowest and highest difference of the two defoci, 0 to 20000; each micrograph draws its own, and its angle."""
+    phase_shift_deg: tuple[float, float] = (0.0, 0.0)
+    """Lowest and highest shift of a phase plate, 0 to 180; 0 0: no plate."""
+    ice_thickness_angstrom: float = 350.0
+    """Mean thickness, 50 to 10000; particles lie anywhere between its surfaces."""
+    detector: str = "counting"
+    """One of `DETECTORS`."""
+    dirt: bool = False
+    """Carbon and gold edges, crystals, spots and cracks; half of the micrographs stay clean."""
+
+    def __post_init__(self) -> None:
+        """Name every field that is out of range at once."""
+        limits: tuple[tuple[str, float, float, float], ...] = (
+            ("size", self.size_px, 64, 8192),
+            ("pixel size", self.pixel_size_angstrom, 0.5, 20),
+            ("dose", self.dose_e_per_angstrom2, 1e-3, 1000),
+            ("defocus, lower", self.defocus_um[0], 0, 10),
+            ("defocus, upper", self.defocus_um[1], 0, 10),
+            ("particles", self.particles or 0, 0, 20_000),
+            ("seed", self.seed, 0, 2**63 - 1),
+            ("voltage", self.voltage_kv, 60, 1000),
+            ("spherical aberration", self.spherical_aberration_mm, 0, 10),
+            ("amplitude contrast", self.amplitude_contrast, 0, 0.5),
+            ("ice grain", self.ice_grain_rad, 0, 1),
+            ("kinds", self.kinds, 1, 1000),
+            ("astigmatism, lower", self.astigmatism_angstrom[0], 0, 20_000),
+            ("astigmatism, upper", self.astigmatism_angstrom[1], 0, 20_000),
+            ("phase shift, lower", self.phase_shift_deg[0], 0, 180),
+            ("phase shift, upper", self.phase_shift_deg[1], 0, 180),
+            ("ice thickness", self.ice_thickness_angstrom, 50, 10_000),
+        )
+        wrong = [
+            f"{name}: {value:g}; allowed {low:g} to {high:g}"
+            for name, value, low, high in limits
+            if not low <= value <= high
+        ]
+        for name, (low, high) in (
+            ("defocus", self.defocus_um),
+            ("astigmatism", self.astigmatism_angstrom),
+            ("phase shift", self.phase_shift_deg),
+        ):
+            if low > high:
+                wrong.append(f"{name}: {low:g} {high:g}; give the lower value first")
+        for name, value, known in (
+            ("specimen", self.specimen, SPECIMENS),
+            ("detector", self.detector, DETECTORS),
+        ):
+            if value not in known:
+                wrong.append(f"{name}: {value!r}; allowed {', '.join(known)}")
+        if wrong:
+            raise UsageError("simulate: " + "\n".join(wrong))
+
+    @property
+    def counts_per_pixel(self) -> float:
+        """Mean counts of the whole exposure: dose times the area of a pixel."""
+        return self.dose_e_per_angstrom2 * self.pixel_size_angstrom**2
+
+    def models(self) -> tuple[ParticleModel, ...]:
+        """Return what the particles are drawn from."""
+        given = (() if self.density is None else (particle_from_map(self.density),)) + self.molecules
+        if given:
+            return given
+        if self.specimen == "random":
+            return molecule_library(self.seed, self.kinds)
+        return particle_models(np.random.default_rng([self.seed, 0]))
+
+    def defocus_of(self, index: int) -> float:
+        """Return the mean underfocus of one micrograph in micrometres, without making it."""
+        return self.optics_of(index).defocus_um
+
+    def optics_of(self, index: int) -> Optics:
+        """Return the lens of one micrograph, without making it."""
+        rng = np.random.default_rng([self.seed, 1, index])
+        defocus = float(rng.uniform(*self.defocus_um))
+        return Optics(
+            defocus_um=defocus,
+            voltage_kv=self.voltage_kv,
+            spherical_aberration_mm=self.spherical_aberration_mm,
+            amplitude_contrast=self.amplitude_contrast,
+            astigmatism_angstrom=float(rng.uniform(*self.astigmatism_angstrom)),
+            astigmatism_angle_deg=float(rng.uniform(0, 180)),
+            phase_shift_deg=float(rng.uniform(*self.phase_shift_deg)),
+        )
+
+    def digest(self) -> str:
+        """Return 12 hex digits that change when any setting does."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        density = fields.pop("density")
+        if density is not None:
+            fields["density"] = density.digest()
+        fields["molecules"] = [_digest(model) for model in self.molecules]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _digest(model: ParticleModel) -> str:
+    found = hashlib.sha256(f"{model.name} {model.blob_width_angstrom!r}".encode())
+    for values in (model.points_angstrom, model.blob_volt_angstrom3):
+        found.update(np.ascontiguousarray(values, "<f4").tobytes())
+    return found.hexdigest()
