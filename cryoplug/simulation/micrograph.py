@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from cryoplug.simulation.camera import Camera, recorded
-from cryoplug.simulation.dirt import random_dirt
+from cryoplug.simulation.dirt import DirtPopulation, random_dirt
 from cryoplug.simulation.field import Field, Placed, expose
 from cryoplug.simulation.ice import Ice
 from cryoplug.simulation.optics import Optics, electron_wavelength_angstrom
@@ -82,7 +82,10 @@ def simulate_micrograph(
         ice=_ice(settings, rng),
         camera=camera_of(settings),
     )
-    dirt = random_dirt(field.shape, pixel, rng, generator, voltage_kv=optics.voltage_kv) if settings.dirt else None
+    dirt = None
+    if settings.dirt:
+        half = DirtPopulation(clean=0.5)
+        dirt = random_dirt(field.shape, pixel, rng, generator, population=half, voltage_kv=optics.voltage_kv)
     made = expose(field, _placed(particles, margin), generator, dirt=dirt)
     inside = slice(margin, margin + size)
     clean = made.image[inside, inside]
