@@ -7,6 +7,7 @@
     ├── InputError        (ValueError) 4   an input cannot be used
     │   ├── MissingInputError (FileNotFoundError)
     │   ├── FormatError                    a file is broken, or of a kind that is not read
+    │   │   └── SeveralImagesError         a file of several images, where a single one is needed
     │   ├── ShapeError                     sizes disagree
     │   ├── PairingError                   noisy/clean or even/odd do not belong together
     │   └── PixelError                     NaN, infinite or constant pixels
@@ -49,6 +50,10 @@ class MissingInputError(InputError, FileNotFoundError):
 
 class FormatError(InputError):
     """A file is damaged, or of a kind that cryoplug does not read."""
+
+
+class SeveralImagesError(FormatError):
+    """A stack, movie or volume, where a single image is needed."""
 
 
 class ShapeError(InputError):

@@ -130,7 +130,7 @@ def mode_99(trial: Trial) -> None:
 @fault
 def stack_as_micrograph(trial: Trial) -> None:
     """A movie of 4 frames where a micrograph is expected."""
-    payload = _with(_bytes(trial), ny=128, nz=4)
+    payload = _with(_bytes(trial), nx=2048, ny=128, nz=4, mode=0)
     _refused(trial, payload, "4 sections")
 
 

@@ -31,6 +31,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FREE = {"__init__", "testing"}
 
 TORCH_AT_THE_TOP = (
+    "inference/batches.py",
     "models/cryo_cnn.py",
     "models/residual_cnn.py",
     "models/unet.py",

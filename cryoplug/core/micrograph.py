@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from cryoplug.errors import FormatError, ShapeError
+from cryoplug.errors import SeveralImagesError, ShapeError
 
 if TYPE_CHECKING:
     from typing import Self
@@ -255,9 +255,9 @@ def only_frame(movie: MovieSource) -> MicrographSource:
 
 
 def check_single(path: Path, sections: int) -> None:
-    """Raise `FormatError` unless a file that is opened as one micrograph has one section."""
+    """Raise `SeveralImagesError` unless a file that is opened as one micrograph has one section."""
     if sections != 1:
-        raise FormatError(
+        raise SeveralImagesError(
             f"{path}: {sections} sections: a stack, movie or volume, where a single micrograph is needed; "
             f"name one of them as 000001@{path.name}, here or in a STAR file"
         )

@@ -117,6 +117,8 @@ class MrcRowWriter:
         Final name of the file, for messages.
     dtype
         ``float32`` or ``float16``.
+    sections
+        Images of `shape` that follow one another: a stack. Those of a template with as many keep its cell and space group.
     """
 
     def __init__(
@@ -129,15 +131,22 @@ class MrcRowWriter:
         label: str = "",
         path: Path | None = None,
         dtype: str = "float32",
+        sections: int = 1,
     ) -> None:
         self._path = path or Path(str(getattr(stream, "name", "output")))
         self._header = _new_header(
-            shape, template=template, pixel_size_angstrom=pixel_size_angstrom, label=label, path=self._path, dtype=dtype
+            shape,
+            template=template,
+            pixel_size_angstrom=pixel_size_angstrom,
+            label=label,
+            path=self._path,
+            dtype=dtype,
+            sections=sections,
         )
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._rounding_squares = 0.0
         self._stream = stream
-        self._shape = (int(shape[0]), int(shape[1]))
+        self._shape = (int(shape[0]) * sections, int(shape[1]))
         self._rows_done = 0
         self._moments = RunningMoments()
         self._all_finite = True
@@ -286,6 +295,7 @@ def _new_header(
     label: str,
     path: Path,
     dtype: str,
+    sections: int = 1,
 ) -> np.ndarray:
     if len(shape) != 2 or min(shape) < 1:
         raise ShapeError(f"{path}: shape {tuple(shape)}; a micrograph is (y, x) with at least one pixel")
@@ -297,7 +307,7 @@ def _new_header(
     header = np.zeros((), _WRITTEN_DTYPE)
     if template is not None:
         header = np.array(template.record, HEADER_DTYPE.newbyteorder("=")).astype(_WRITTEN_DTYPE)
-    header["nx"], header["ny"], header["nz"] = width, height, 1
+    header["nx"], header["ny"], header["nz"] = width, height, sections
     header["mode"] = _MODES[dtype]
     if sorted(int(header[name]) for name in ("mapc", "mapr", "maps")) != [1, 2, 3]:
         header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
@@ -308,7 +318,7 @@ def _new_header(
     if int(header["nversion"]) not in (20140, 20141):
         header["nversion"] = 20141
     header["ispg"] = max(int(header["ispg"]), 0)
-    _set_cell(header, template, pixel_size_angstrom)
+    _set_cell(header, template, pixel_size_angstrom, sections)
     _add_label(header, label)
     return header
 
@@ -320,12 +330,12 @@ def _set_statistics(header: np.ndarray, statistics: StoredStatistics | None) -> 
         header[name] = value
 
 
-def _set_cell(header: np.ndarray, template: MrcHeader | None, pixel_size_angstrom: float | None) -> None:
+def _set_cell(header: np.ndarray, template: MrcHeader | None, pixel_size_angstrom: float | None, sections: int) -> None:
     known = pixel_size(template.record) if template else None
     sound = {axis for axis in "xyz" if template and pixel_size(template.record, axis) is not None}
     if min(int(header[name]) for name in ("mx", "my")) < 1:
         header["mx"], header["my"] = header["nx"], header["ny"]
-    if template is not None and template.nz > 1:  # one section of a stack
+    if template is not None and template.nz > 1 and sections == 1:  # one section of a stack
         header["cella"]["z"] = float(header["cella"]["z"]) / max(int(header["mz"]), 1)
         header["mz"] = 1
     header["mz"] = max(int(header["mz"]), 1)
@@ -337,7 +347,7 @@ def _set_cell(header: np.ndarray, template: MrcHeader | None, pixel_size_angstro
     for angle in ("alpha", "beta", "gamma"):
         if not 0 < float(header["cellb"][angle]) < 180:
             header["cellb"][angle] = 90.0
-    if 401 <= int(header["ispg"]) <= 630:
+    if 401 <= int(header["ispg"]) <= 630 and sections == 1:
         header["mz"] = 1  # a stack of volumes must have a whole number of them in nz = 1
 
 

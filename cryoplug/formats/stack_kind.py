@@ -19,6 +19,16 @@ from cryoplug.formats.mrc_extended import tilt_angles
 from cryoplug.formats.mrc_header import MrcHeader
 
 Kind = Literal["image", "movie", "tilt series", "stack", "volume"]
+VOLUME_ADVICE = (
+    "volumes are not denoised here; for tomograms there are cryoCARE, IsoNet, DeepDeWedge and topaz denoise3d. If it is a "
+    "stack of images, give it the ending .mrcs (a link will do)"
+)
+"""What to do with a volume."""
+MOVIE_ADVICE = (
+    "denoise its sum, or make halves of it with `cryoplug convert --pairs halves`. If it is a stack of images, name its "
+    "sections in a STAR file (000001@...)"
+)
+"""What to do with a movie."""
 TILT_SERIES_ENDINGS = (".st", ".ali")
 """IMOD's names of raw and of aligned tilt series."""
 VOLUME_ENDINGS = (".rec", ".map")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -20,6 +20,8 @@ FIELD = "seen"
 WINDOWS = 2
 """In each direction: with those of 512 pixels about a million pixels, measured in 26 ms on one core."""
 WINDOW_PX = 512
+MOST_LOOKED_AT = 32
+"""Of the small images of a stack that are denoised together: 130,000 pixels of particles of 64 x 64."""
 MOST_MATCHED = 1.5
 """Factor up to which the noise is brought to that of the training data. Halves and their sum differ by 1.4 at the most;
 what differs by more was filtered, and its noise near Nyquist says nothing about the rest."""
@@ -55,23 +57,52 @@ def look(source: Rows, normalization: Normalization, checkpoint: Checkpoint) -> 
         The normalization to apply and to invert, and how the micrograph differs from the training data. Without a
         record of these, the normalization as it is and nothing.
     """
+    (normalization,), remarks = _compare(
+        (normalization.apply(window) for window in _windows(source)), [normalization], checkpoint
+    )
+    return normalization, remarks
+
+
+def look_at_many(
+    images: Sequence[tuple[np.ndarray, Normalization]], checkpoint: Checkpoint
+) -> tuple[list[Normalization], list[str]]:
+    """Compare small images of one stack, together, with the training data; see `look`.
+
+    Parameters
+    ----------
+    images
+        Each ``(y, x)`` on the network's grid, with the normalization that was fitted to it.
+    checkpoint
+        What will be applied.
+
+    Returns
+    -------
+    tuple
+        The normalization of each, all matched by one factor; and how they differ from the training data.
+    """
+    step = max(1, -(-len(images) // MOST_LOOKED_AT))
+    sample = (normalization.apply(image) for image, normalization in images[::step])
+    return _compare(sample, [normalization for _, normalization in images], checkpoint)
+
+
+def _compare(
+    patches: Iterator[np.ndarray], normalizations: list[Normalization], checkpoint: Checkpoint
+) -> tuple[list[Normalization], list[str]]:
     seen = Seen.from_record(checkpoint.details.get(FIELD))
-    if seen is None:
-        return normalization, []
-    found = measure_appearance(normalization.apply(window) for window in _windows(source))
-    if found is None:
-        return normalization, []
+    found = None if seen is None else measure_appearance(patches)
+    if seen is None or found is None:
+        return normalizations, []
     remarks = [f"unlike the training data: {text}" for text in unlike(found, seen)]
     if (
-        normalization.kind in ("zscore", "robust")
+        normalizations[0].kind in ("zscore", "robust")
         and _learnt_from_halves(checkpoint)
         and seen.noise_level
         and found.noise_sigma > 0
     ):
         factor = seen.noise_level / found.noise_sigma
         if 1 / MOST_MATCHED <= factor <= MOST_MATCHED:
-            normalization = dataclasses.replace(normalization, scale=normalization.scale / factor)
-    return normalization, remarks
+            normalizations = [dataclasses.replace(item, scale=item.scale / factor) for item in normalizations]
+    return normalizations, remarks
 
 
 def _learnt_from_halves(checkpoint: Checkpoint) -> bool:

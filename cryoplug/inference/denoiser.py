@@ -16,6 +16,7 @@ from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.pixel_size import checked_pixel_size
 from cryoplug.core.tiling import Tile, plan_tiles
 from cryoplug.errors import DeviceError, UsageError
+from cryoplug.inference.batches import Batches
 from cryoplug.inference.borders import band_borders, border_width, continued, continued_on_device
 from cryoplug.inference.core_workers import one_core_workers
 from cryoplug.inference.device_image import DeviceImage
@@ -140,6 +141,7 @@ class Denoiser:
         self._device_image = DeviceImage(
             checkpoint, self._tile_network, self.device, overlap=self._overlap, tile=asked.tile
         )
+        self._batches = Batches(self._tile_network, self.device, border=self._border)
         self._plan = self._fit_into(asked.max_memory_bytes)
         self._workers = one_core_workers(self.threads) if on_cpu else None
 
@@ -260,6 +262,17 @@ class Denoiser:
             return result[crop]
 
         return finish
+
+    def is_one_tile(self, shape: tuple[int, int]) -> bool:
+        """Tell whether an image ``(y, x)`` is computed in one piece."""
+        bands = self.bands(shape)
+        # Threads share the images, so that none need be cut for them.
+        return len(bands) == 1 and self._continued_shape(bands[0])[1] <= self._tile[1]
+
+    def many(self, images: ImageF32, should_stop: Callable[[], bool] = lambda: False) -> ImageF32:
+        """Run the network over normalised images ``(n, y, x)``, each of which `is_one_tile`, many at a time."""
+        pixels = self._tile[0] * self._tile[1]
+        return self._batches(images, should_stop, most_pixels=pixels, workers=self._workers)
 
     def forward_on_device(self, pixels: torch.Tensor, should_stop: Callable[[], bool] = lambda: False) -> torch.Tensor:
         """Run the network over a whole image that is on the device; see `cryoplug.inference.device_image`."""

@@ -10,6 +10,8 @@ Whole images are in memory, about seven of them.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,14 +24,15 @@ from cryoplug.core.micrograph import ImageF32, MicrographSource
 from cryoplug.core.normalization import Normalization, check_usable
 from cryoplug.core.statistics import scan_pixels
 from cryoplug.core.tiling import plan_tiles
-from cryoplug.errors import InputError, PairingError, StorageError, UsageError
+from cryoplug.errors import InputError, PairingError, PixelError, SeveralImagesError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
-from cryoplug.formats.registry import open_micrograph
+from cryoplug.formats.registry import open_micrograph, open_movie
 from cryoplug.inference.channel import Channel, Closed
 from cryoplug.inference.in_memory import on_the_networks_grid
-from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, End, Failed, Message, Rows
+from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, End, Failed, Message, Rows, Sections
 from cryoplug.inference.reading import open_source, remarks_on_scale
 from cryoplug.inference.regrid import GridPlan, Regrid
+from cryoplug.inference.sections import refuse_movies_and_volumes
 from cryoplug.inference.stages import run_stages
 from cryoplug.inference.writing import write_all
 from cryoplug.metrics.evaluation import EQUALLY_NOISY, equally_noisy, noise_ratio
@@ -73,6 +76,28 @@ class _Exposure:
     """What the user should know."""
     hot_pixels: int = 0
     """How many of `whole` were repaired."""
+    section: int | None = None
+    """Of a stack: which one, from 1."""
+
+
+@dataclass(frozen=True)
+class _KeptSection:
+    """A section of a stack that cannot be denoised by halves, and stays as it is."""
+
+    job: DenoiseJob
+    """What is worked on."""
+    started: float
+    """When, by `time.perf_counter`."""
+    section: int
+    """Which one, from 1."""
+    pixels: ImageF32
+    """As in the file, or the sum of the halves."""
+    why: str
+    """What was wrong."""
+
+
+_Item = _Exposure | _KeptSection | Begin | End | Failed
+"""What the reader sends: exposures and what failed; of a stack its begin, its sections, and its end."""
 
 
 def run_halves(
@@ -103,7 +128,7 @@ def run_halves(
         Whether all jobs were dealt with; False when `should_stop` ended it.
     """
 
-    def read(out: Channel[_Exposure | Failed]) -> None:
+    def read(out: Channel[_Item]) -> None:
         _read_all(jobs, out, should_stop, denoiser.regrid, prove, repair=not denoiser.bare)
 
     return run_stages(
@@ -116,14 +141,15 @@ def run_halves(
     )
 
 
-def _computed(
-    items: Iterable[_Exposure | Failed], denoiser: Denoiser, should_stop: Callable[[], bool]
-) -> Iterator[Message]:
+def _computed(items: Iterable[_Item], denoiser: Denoiser, should_stop: Callable[[], bool]) -> Iterator[Message]:
     for item in items:
-        if isinstance(item, Failed):
+        if isinstance(item, (Failed, Begin, End)):
             yield item
             continue
         try:
+            if isinstance(item, _KeptSection) or item.section is not None:
+                yield _denoised_section(item, denoiser, should_stop)
+                continue
             yield from _denoised(item, denoiser, should_stop)
         except (InputError, UsageError) as error:
             yield Failed(item.job, item.started, error)
@@ -131,7 +157,7 @@ def _computed(
 
 def _read_all(
     jobs: Iterable[DenoiseJob],
-    out: Channel[_Exposure | Failed],
+    out: Channel[_Item],
     should_stop: Callable[[], bool],
     regrid: Regrid,
     prove: Prove,
@@ -144,7 +170,15 @@ def _read_all(
                 break
             started = time.perf_counter()
             try:
-                out.put(_read_one(job, regrid, prove, started, repair=repair))
+                try:
+                    exposure = _read_one(job, regrid, prove, started, repair=repair)
+                except SeveralImagesError:
+                    for item in _read_stack(job, regrid, prove, started, repair=repair):
+                        if out.aborted or should_stop():
+                            raise Closed from None
+                        out.put(item)
+                else:
+                    out.put(exposure)
             except (InputError, StorageError, UsageError) as error:
                 out.put(Failed(job, started, error))
     except Closed:
@@ -153,9 +187,50 @@ def _read_all(
         out.close()
 
 
-def _read_one(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float, *, repair: bool) -> _Exposure:
+def _read_stack(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float, *, repair: bool) -> Iterator[_Item]:
+    """Read a stack section by section; one that is no pair or cannot be used stays as it is."""
     assert job.halves is not None
-    with open_micrograph(job.halves[0]) as even, open_micrograph(job.halves[1]) as odd:
+    paths = list(dict.fromkeys([job.source, *job.halves]))
+    with contextlib.ExitStack() as opened:
+        stacks = [opened.enter_context(open_movie(path)) for path in paths]
+        for other in stacks[1:]:
+            if (other.frame_count, other.frame_shape) != (stacks[0].frame_count, stacks[0].frame_shape):
+                raise PairingError(
+                    f"{stacks[0].path}: {stacks[0].frame_count} sections of {stacks[0].frame_shape} (y, x), but {other.path} has "
+                    f"{other.frame_count} of {other.frame_shape}; halves must be of the same exposures"
+                )
+        if not job.is_stack:
+            refuse_movies_and_volumes(job.source)
+        whole, count = stacks[0], stacks[0].frame_count
+        known = whole.pixel_size_angstrom or job.pixel_size_angstrom
+        header = getattr(whole, "header", None)
+        yield Begin(
+            job,
+            started,
+            shape=whole.frame_shape,
+            template=header if isinstance(header, MrcHeader) else None,
+            pixel_size_angstrom=known,
+            normalization=Normalization("none"),
+            sections=count,
+        )
+        for section in range(1, count + 1):
+            try:
+                yield _read_one(job, regrid, prove, started, repair=repair, section=section)
+            except (PairingError, PixelError) as error:
+                summed = job.source in job.halves
+                raw = sum(stack.read_frame(section - 1) for stack in (stacks if summed else stacks[:1]))
+                yield _KeptSection(job, started, section, np.asarray(raw, np.float32), str(error).split(";")[0])
+        yield End("by halves", math.nan)
+
+
+def _read_one(
+    job: DenoiseJob, regrid: Regrid, prove: Prove, started: float, *, repair: bool, section: int | None = None
+) -> _Exposure:
+    assert job.halves is not None
+    with (
+        open_micrograph(job.halves[0], section=section) as even,
+        open_micrograph(job.halves[1], section=section) as odd,
+    ):
         for half in (even, odd):
             check_usable(half, scan_pixels(half))
         remarks = [*even.warnings, *odd.warnings, *prove(even, odd)]
@@ -166,7 +241,7 @@ def _read_one(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float, *, 
         template = _header(even)
     whole, scale, offset = sides[0] + sides[1], 1.0, 0.0
     if job.source not in job.halves:
-        with open_source(job) as source:
+        with open_source(job) if section is None else open_micrograph(job.source, section=section) as source:
             check_usable(source, scan_pixels(source))
             if source.shape != whole.shape:
                 raise PairingError(
@@ -194,6 +269,7 @@ def _read_one(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float, *, 
         offset,
         tuple(dict.fromkeys(filter(None, remarks))),
         hot_pixels=len(hot),
+        section=section,
     )
 
 
@@ -237,19 +313,25 @@ def _blocks(image: ImageF32) -> np.ndarray:
     return image[: height * side, : width * side].reshape(height, side, width, side).mean(axis=(1, 3))
 
 
+def _denoised_section(item: _Exposure | _KeptSection, denoiser: Denoiser, should_stop: Callable[[], bool]) -> Sections:
+    """Compute one section of a stack, in grey values."""
+    if isinstance(item, _KeptSection):
+        return Sections(item.job, item.section, item.pixels[None], kept=((item.section, item.why),))
+    assert item.section is not None
+    result, _ = _by_halves(item, denoiser, should_stop)
+    if not item.plan.does_nothing:
+        result = np.concatenate(list(item.plan.finish(result, item.whole)))
+    return Sections(item.job, item.section, result[None], hot_pixels=item.hot_pixels)
+
+
 def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[], bool]) -> list[Message]:
     """Compute one exposure and say how it is to be written."""
     plan = exposure.plan
-    even, odd, whole = (
-        on_the_networks_grid(denoiser, image, plan, path=exposure.job.source, should_stop=should_stop)
-        for image in (exposure.even, exposure.odd, exposure.whole)
-    )
-    by_halves = np.float32(exposure.scale) * (even.pixels + odd.pixels) + np.float32(exposure.offset)
-    result = np.float32(0.5) * (by_halves + whole.pixels)
+    result, on_whole = _by_halves(exposure, denoiser, should_stop)
     remarks = [
         *exposure.remarks,
         *remarks_on_scale(denoiser, plan, exposure.pixel_size_angstrom),
-        *whole.remarks,
+        *on_whole,
     ]
     (everything,) = plan_tiles(plan.network_shape, tile=plan.network_shape, overlap=0)
     return [
@@ -270,3 +352,15 @@ def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[],
             hot_pixels=exposure.hot_pixels,
         ),
     ]
+
+
+def _by_halves(
+    exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[], bool]
+) -> tuple[ImageF32, tuple[str, ...]]:
+    """Compute halves and sum; give their mean on the network's grid, and what is to be said of the sum."""
+    even, odd, whole = (
+        on_the_networks_grid(denoiser, image, exposure.plan, path=exposure.job.source, should_stop=should_stop)
+        for image in (exposure.even, exposure.odd, exposure.whole)
+    )
+    by_halves = np.float32(exposure.scale) * (even.pixels + odd.pixels) + np.float32(exposure.offset)
+    return np.float32(0.5) * (by_halves + whole.pixels), whole.remarks

@@ -27,6 +27,8 @@ class DenoiseJob:
     """Sampling to write when the header of `source` has none; from a STAR file."""
     section: int | None = None
     """Which image of a stack, from 1; None: the file holds one."""
+    is_stack: bool = False
+    """Every section of the file is an image, whatever else it looks like: a list names sections of it."""
     halves: tuple[Path, Path] | None = None
     """Even and odd half of the exposure, for `cryoplug.inference.halves`; `source` may be one of them."""
 
@@ -37,6 +39,8 @@ class DenoiseResult(FileResult):
 
     shape: tuple[int, int] | None = None
     """``(y, x)``; None when it could not be opened."""
+    sections: int = 1
+    """Images of a stack."""
     pixel_size_angstrom: float | None = None
     """Sampling that was written; None when unknown."""
     sigma_in: float | None = None
@@ -69,6 +73,8 @@ class Begin:
     """How the bands come back to `shape`; None: they are on it."""
     raw: ImageF32 | None = None
     """The micrograph, where `grid` needs it once more."""
+    sections: int = 1
+    """Of a stack, whose images come as `Sections`."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,26 @@ class Rows:
     """Where it lies."""
     pixels: ImageF32
     """Of ``band.read`` before the network, of ``band.paste`` after it."""
+
+
+@dataclass(frozen=True)
+class Sections:
+    """Some images of a stack, in order: as they are in the file, and after the network denoised in grey values."""
+
+    job: DenoiseJob
+    """What is worked on."""
+    first: int
+    """Number of the first one, from 1."""
+    pixels: ImageF32
+    """``(n, y, x)``."""
+    grid: GridPlan | None = None
+    """The grid of the images and that of the network; None when they are denoised already."""
+    remarks: tuple[str, ...] = ()
+    """What the user should know, one text for each image that there is something to say about."""
+    kept: tuple[tuple[int, str], ...] = ()
+    """Numbers of those that no network can use, and why: they stay as they are."""
+    hot_pixels: int = 0
+    """How many were repaired before the network saw them."""
 
 
 @dataclass(frozen=True)
@@ -107,4 +133,4 @@ class Failed:
     """Why."""
 
 
-Message = Begin | Rows | End | Failed
+Message = Begin | Rows | Sections | End | Failed

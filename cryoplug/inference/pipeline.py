@@ -20,9 +20,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cryoplug.core.micrograph import ImageF32
-from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, Message, Rows
+from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, Message, Rows, Sections
 from cryoplug.inference.reading import read_all
 from cryoplug.inference.regrid import Regrid
+from cryoplug.inference.sections import denoised_sections
 from cryoplug.inference.stages import run_stages
 from cryoplug.inference.whole_pipeline import run_whole
 from cryoplug.inference.writing import write_all
@@ -164,5 +165,7 @@ def _computed(messages: Iterable[Message], denoiser: Denoiser, should_stop: Call
         while under_way and (len(under_way) >= at_once or not isinstance(message, Rows)):
             rows, finish = under_way.popleft()
             yield replace(rows, pixels=finish())
-        if not isinstance(message, Rows):
+        if isinstance(message, Sections):
+            yield denoised_sections(message, denoiser, should_stop)
+        elif not isinstance(message, Rows):
             yield message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -11,21 +12,24 @@ import numpy as np
 from cryoplug.core.fourier_crop import resample_source
 from cryoplug.core.grey_scale import normalization_remark
 from cryoplug.core.hot_pixels import HotPixels, RepairedMicrograph
-from cryoplug.core.micrograph import ArrayMicrograph, ImageF32, MicrographSource
+from cryoplug.core.micrograph import ArrayMicrograph, ImageF32, MicrographSource, MovieSource
 from cryoplug.core.normalization import MeasuredSource, Normalization, check_usable, fit_to
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
-from cryoplug.errors import InputError, StorageError, UsageError
+from cryoplug.errors import InputError, SeveralImagesError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
-from cryoplug.formats.registry import open_micrograph
+from cryoplug.formats.registry import open_micrograph, open_movie
 from cryoplug.inference.appearance import look
 from cryoplug.inference.channel import Channel, Closed
-from cryoplug.inference.messages import Begin, DenoiseJob, End, Failed, Message, Rows
+from cryoplug.inference.messages import Begin, DenoiseJob, End, Failed, Message, Rows, Sections
 from cryoplug.inference.regrid import GridPlan, Regrid
+from cryoplug.inference.sections import refuse_movies_and_volumes
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
     from cryoplug.models.checkpoint import Checkpoint
 
+CHUNK_PIXELS = 1 << 21
+"""Of a stack in memory at a time: five hundred particles of 64 x 64, or one view of a tilt series; 8 MB."""
 OTHER_SCALE = 1.5
 """Factor between the pixel sizes of a micrograph and of the training data from which on a warning is given."""
 
@@ -46,7 +50,15 @@ def read_all(
         for job in jobs:
             started = time.perf_counter()
             try:
-                with open_source(job) as source:
+                try:
+                    source = open_source(job)
+                except SeveralImagesError:
+                    for message in _read_stack(job, regrid, denoiser, started=started):
+                        if given_up():
+                            raise Closed from None
+                        out.put(message)
+                    continue
+                with source:
                     _read_one(job, _Guarded(source, given_up), denoiser, out, regrid, started=started)
             except (InputError, StorageError, UsageError) as error:
                 out.put(Failed(job, started, error))
@@ -57,7 +69,7 @@ def read_all(
 
 
 def open_source(job: DenoiseJob) -> MicrographSource:
-    """Open the micrograph of a job."""
+    """Open the micrograph of a job; raises `SeveralImagesError` where it is a stack."""
     return open_micrograph(job.source) if job.section is None else open_micrograph(job.source, section=job.section)
 
 
@@ -142,6 +154,40 @@ def _on_the_networks_grid(
     return ArrayMicrograph(small, source.path), raw, statistics
 
 
+def _read_stack(job: DenoiseJob, regrid: Regrid, denoiser: Denoiser, *, started: float) -> Iterator[Message]:
+    """Read a stack, and give what the pipeline needs to denoise and write it.
+
+    Raises
+    ------
+    FormatError
+        The file is a movie or a volume, and nothing says that its sections are images.
+    """
+    if not job.is_stack:
+        refuse_movies_and_volumes(job.source)
+    with open_movie(job.source) as stack:
+        header = getattr(stack, "header", None)
+        known = job.pixel_size_angstrom if stack.pixel_size_angstrom is None else stack.pixel_size_angstrom
+        plan = regrid.plan(stack.frame_shape, known, path=job.source)
+        yield Begin(
+            job,
+            started,
+            shape=stack.frame_shape,
+            template=header if isinstance(header, MrcHeader) else None,
+            pixel_size_angstrom=known,
+            normalization=Normalization("none"),
+            sections=stack.frame_count,
+        )
+        for first, pixels in _chunks(stack):
+            yield Sections(job, first + 1, pixels, plan)
+        yield End("; ".join(warnings_about(job, stack, denoiser, plan, "")), math.nan)
+
+
+def _chunks(stack: MovieSource) -> Iterator[tuple[int, ImageF32]]:
+    count = max(1, CHUNK_PIXELS // (stack.frame_shape[0] * stack.frame_shape[1]))
+    for first in range(0, stack.frame_count, count):
+        yield first, stack.read_frames(first, min(first + count, stack.frame_count))
+
+
 def _count_clipped(rows: np.ndarray, normalization: Normalization) -> int:
     if normalization.kind != "percentile":
         return 0
@@ -171,7 +217,7 @@ def _nearest_trained(checkpoint: Checkpoint, known: float | None) -> float | Non
 
 def warnings_about(
     job: DenoiseJob,
-    source: MicrographSource,
+    source: MicrographSource | MovieSource,
     denoiser: Denoiser,
     plan: GridPlan,
     grey: str,

@@ -31,10 +31,14 @@ class TileNetwork:
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Apply the network; what comes back is as large as the pooling grid makes it, and begins where `pixels` does."""
+        return self.many(pixels[None])[0]
+
+    def many(self, images: torch.Tensor) -> torch.Tensor:
+        """Apply the network to several images of one shape, ``(n, y, x)``, at once."""
         # inference_mode belongs to a thread, so every worker enters it.
         with torch.inference_mode():
-            padded = self._padded(pixels[None, None])
-            return (mean_over_orientations(self._ask, padded) if self._tta else self._ask(padded))[0, 0]
+            padded = self._padded(images[:, None])
+            return (mean_over_orientations(self._ask, padded) if self._tta else self._ask(padded))[:, 0]
 
     def _ask(self, images: torch.Tensor) -> torch.Tensor:
         return self.network(images.contiguous(memory_format=self.network.layout))

@@ -27,7 +27,7 @@ import numpy as np
 from cryoplug.core.atomic import atomic_file, storage_errors
 from cryoplug.core.mean_kept import shift_remark
 from cryoplug.core.micrograph import MicrographSource, row_bands
-from cryoplug.errors import InputError, PixelError, StorageError, UsageError
+from cryoplug.errors import InputError, PixelError, SeveralImagesError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader, check_float16_range, mrc_head
 from cryoplug.inference.channel import Channel, Closed
 from cryoplug.inference.devices import Interrupted, OutOfDeviceMemory, device_errors, free_cached_memory
@@ -162,6 +162,8 @@ class _Run:
                 try:
                     with open_source(job) as source:
                         message = self._prepare(job, source, started)
+                except SeveralImagesError:
+                    message = TooLarge(job)  # a stack goes through the other pipeline, too
                 except (InputError, StorageError, UsageError) as error:
                     message = Failed(job, started, error)
                 self._incoming.put(message)

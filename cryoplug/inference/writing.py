@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ from cryoplug.core.statistics import moments_of
 from cryoplug.errors import PixelError
 from cryoplug.formats.mrc import MrcRowWriter
 from cryoplug.inference.channel import Channel, Closed
-from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, End, Failed, Message, Rows
+from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, End, Failed, Message, Rows, Sections
+from cryoplug.inference.sections import remarks_on_sections
 
 ROUNDING_WARNING = 0.05
 """Rounding to float16 of this part of the deviation begins to be seen."""
@@ -59,9 +61,13 @@ def _write_one(start: Begin, messages: Iterator[Message], label: str, dtype: str
                 label=label,
                 path=job.target,
                 dtype=dtype,
+                sections=start.sections,
             )
             # Rounded once: what may still have to be shifted is not rounded to float16 before.
-            end, shift = _copy_rows(writer, start, messages, hold=start.grid is not None or dtype != "float32")
+            if start.sections > 1:
+                end, shift = _copy_sections(writer, start, messages), 0.0
+            else:
+                end, shift = _copy_rows(writer, start, messages, hold=start.grid is not None or dtype != "float32")
             writer.finish()
     except _AtItsEnd as error:
         return failure(error.failed, start.shape)
@@ -87,8 +93,9 @@ def _write_one(start: Begin, messages: Iterator[Message], label: str, dtype: str
         ),
         time.perf_counter() - start.started,
         shape=start.shape,
+        sections=start.sections,
         pixel_size_angstrom=start.pixel_size_angstrom,
-        sigma_in=end.sigma_in,
+        sigma_in=end.sigma_in if math.isfinite(end.sigma_in) else None,
         sigma_out=writer.std,
         hot_pixels=end.hot_pixels,
         mean_shift=shift,
@@ -112,6 +119,22 @@ def _copy_rows(writer: MrcRowWriter, start: Begin, messages: Iterator[Message], 
                 return message, _finish_rows(writer, start, denoised, message)
             except PixelError as error:
                 raise _AtItsEnd(Failed(start.job, start.started, error)) from error
+        elif isinstance(message, Failed):
+            raise _AtItsEnd(message)
+    raise Closed
+
+
+def _copy_sections(writer: MrcRowWriter, start: Begin, messages: Iterator[Message]) -> End:
+    """Write all sections of a stack; give the last message, with what became of them."""
+    parts: list[Sections] = []
+    for message in messages:
+        if isinstance(message, Sections):
+            writer.write_rows(message.pixels.reshape(-1, message.pixels.shape[2]))
+            parts.append(dataclasses.replace(message, pixels=message.pixels[:0]))
+        elif isinstance(message, End):
+            said = (*remarks_on_sections(parts, start.sections), message.message)
+            hot_pixels = sum(part.hot_pixels for part in parts)
+            return dataclasses.replace(message, message="; ".join(filter(None, said)), hot_pixels=hot_pixels)
         elif isinstance(message, Failed):
             raise _AtItsEnd(message)
     raise Closed

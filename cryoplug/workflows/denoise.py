@@ -20,6 +20,7 @@ from cryoplug.workflows.denoise_halves import exposures, pair_prover
 from cryoplug.workflows.denoise_request import DenoiseRequest
 from cryoplug.workflows.denoise_star import OutputStar
 from cryoplug.workflows.denoise_work import Note, Progress, RecordsBefore, Work, shared_jobs
+from cryoplug.workflows.discovered import whole_stacks
 from cryoplug.workflows.discovery import DiscoveredMicrograph, Discovery, discover, find
 from cryoplug.workflows.journal import JOURNAL_NAME, Journal
 from cryoplug.workflows.outputs import OutputPlanner, PlannedOutput, check_writable, without_own_outputs
@@ -149,7 +150,7 @@ class _Run:
         """Find what is to be denoised, and say what is left out."""
         request = self.request
         found = find(request.inputs) if request.inputs else Discovery(())
-        micrographs = without_own_outputs(found.micrographs, request.output, named=request.inputs)
+        micrographs = without_own_outputs(whole_stacks(found.micrographs), request.output, named=request.inputs)
         if request.halves:
             even, odd = (
                 discover(inputs, side=side) if inputs else []

@@ -102,12 +102,17 @@ class OutputStar:
             listed = discover([str(source)])
             star = read_star(source)
             if _state(source) == before:
-                rows = {
-                    item.star_row: targets[_key(item)]
-                    for item in listed
-                    if item.star_row is not None and _key(item) in targets
-                }
-                return star_from_star(star, rows)
+                rows: dict[int, Path] = {}
+                sections: dict[int, int] = {}
+                for item in listed:
+                    path, section = _key(item)
+                    # A section has a file of its own, or its place in a whole stack.
+                    target = targets.get((path, section)) or targets.get((path, None))
+                    if item.star_row is not None and target is not None:
+                        rows[item.star_row] = target
+                        if section is not None and (path, section) not in targets:
+                            sections[item.star_row] = section
+                return star_from_star(star, rows, sections)
         raise FormatError(f"{source}: changes while it is read; let nothing write it for a moment, and run again")
 
 

@@ -116,7 +116,14 @@ class Work:
         # Taken before anything is read: a micrograph that changes meanwhile is redone by the next run.
         self._items[item.target] = item, new_record(item, self._settings)
         self.in_work.add(item.target)
-        return DenoiseJob(micrograph.path, item.target, micrograph.pixel_size_angstrom, micrograph.section, halves)
+        return DenoiseJob(
+            micrograph.path,
+            item.target,
+            micrograph.pixel_size_angstrom,
+            micrograph.section,
+            is_stack=micrograph.is_stack,
+            halves=halves,
+        )
 
     def begin(self, job: DenoiseJob) -> None:
         """Note on the disk that an output is being written."""

@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from cryoplug.formats.registry import formats
 
+STACK_ENDINGS = (".mrcs", ".mrc", ".st", ".ali")
+"""Of files that a stack is written as; of any other format, every section that a list names becomes a file of its own."""
 _RELION_JOB = re.compile(r"job\d{3,}")
 _CRYOSPARC_JOB = re.compile(r"J\d+")
 _SECTION = re.compile(r"(\d{1,9})@(.+)", re.DOTALL)
@@ -40,11 +42,29 @@ class DiscoveredMicrograph:
     """The STAR file, cryoSPARC dataset or text file that names it; None for what was named or found by itself."""
     list_row: int | None = None
     """Row of a cryoSPARC dataset that names it (the first one), from 0."""
+    stack_relative: PurePosixPath | None = None
+    """Name of the whole stack below an output folder, for a section of it that a list names."""
+    is_stack: bool = False
+    """Sections of it were listed, so that all of its sections are images; see `whole_stacks`."""
 
     @property
     def shown(self) -> Path:
         """Its name for people: ``000012@stack.mrcs`` for a section."""
         return self.path if self.section is None else Path(f"{self.section:06d}@{self.path}")
+
+
+def whole_stacks(micrographs: Sequence[DiscoveredMicrograph]) -> list[DiscoveredMicrograph]:
+    """Put one whole stack in the place of all its sections that lists name; a section that was named by itself stays alone.
+
+    The numbers of the sections then hold for the result as well: ``000012@stack.mrcs`` becomes ``000012@out/stack.mrcs``.
+    """
+    found: dict[object, DiscoveredMicrograph] = {}
+    for number, item in enumerate(micrographs):
+        if item.section is None or item.list_path is None or not item.path.name.lower().endswith(STACK_ENDINGS):
+            found[number] = item
+        elif item.path not in found:
+            found[item.path] = replace(item, section=None, relative=item.stack_relative or item.relative, is_stack=True)
+    return list(found.values())
 
 
 def known_endings() -> frozenset[str]:

@@ -54,6 +54,7 @@ def from_star(star_path: Path, kind: str, endings: frozenset[str]) -> Iterator[D
             star_path=star_path,
             pixel_size_angstrom=size,
             section=section,
+            stack_relative=PurePosixPath(name_below_job(file_name)),
             list_path=star_path,
             even=project.path(even[row]) if even[row] else None,
             odd=project.path(odd[row]) if odd[row] else None,
@@ -73,6 +74,7 @@ def from_cs(path: Path, kind: str, endings: frozenset[str]) -> Iterator[Discover
             relative=PurePosixPath(with_section(name_below_job(image.name), image.section, endings)),
             pixel_size_angstrom=image.pixel_size_angstrom,
             section=image.section,
+            stack_relative=PurePosixPath(name_below_job(image.name)),
             list_path=path,
             list_row=image.row,
         )
@@ -111,6 +113,7 @@ def from_text(path: Path, endings: frozenset[str]) -> Iterator[DiscoveredMicrogr
             path=project.path(file_name),
             relative=PurePosixPath(with_section(name_below_job(file_name), section, endings)),
             section=section,
+            stack_relative=PurePosixPath(name_below_job(file_name)),
             list_path=path,
         )
     if not seen:

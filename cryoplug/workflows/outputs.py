@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from cryoplug.core.atomic import PARTIAL_SUFFIX, advice_on
 from cryoplug.core.claims import CLAIM_SUFFIX
 from cryoplug.errors import StorageError, UsageError
-from cryoplug.workflows.discovered import DiscoveredMicrograph, known_endings, split_ending
+from cryoplug.workflows.discovered import STACK_ENDINGS, DiscoveredMicrograph, known_endings, split_ending
 
 RECORD_FOLDER = ".cryoplug"
 """Below the output folder; may be deleted, then finished files are no longer known as such."""
@@ -45,8 +45,8 @@ class PlannedOutput:
 class OutputPlanner:
     """Chooses names below a folder for the results of micrographs, which may become known one after another.
 
-    The name of the micrograph is kept with the ending ``.mrc``. Of two micrographs that differ in nothing but the
-    ending, the one that is not MRC keeps its own ending too: ``a.tif.mrc``.
+    The name of the micrograph is kept with the ending ``.mrc``, that of a stack (``.mrcs``, ``.st``, ``.ali``) as it is. Of
+    two micrographs that differ in nothing but the ending, the one that is not MRC keeps its own ending too: ``a.tif.mrc``.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class OutputPlanner:
 
     def _plan(self, item: DiscoveredMicrograph) -> PlannedOutput:
         relative = item.relative
-        name = _as_mrc(relative, self._endings)
+        name = relative if item.section is None and _is_stack(relative) else _as_mrc(relative, self._endings)
         if str(name) in self._sources or (name != relative and str(name) in self._relatives):
             name = relative.with_name(relative.name + ".mrc")
         target = self._folder / name
@@ -220,6 +220,11 @@ class _Inputs:
         except (OSError, ValueError):
             return _real_path(str(path)), None
         return _real_path(str(path)), (status.st_dev, status.st_ino)
+
+
+def _is_stack(relative: PurePosixPath) -> bool:
+    # RELION takes an .mrc for one volume, whatever it holds: what was called a stack stays one.
+    return relative.suffix in STACK_ENDINGS
 
 
 def _as_mrc(relative: PurePosixPath, endings: frozenset[str]) -> PurePosixPath:

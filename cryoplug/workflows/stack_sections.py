@@ -8,15 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from cryoplug.errors import FormatError, InputError, StorageError
 from cryoplug.formats.registry import MRC
-from cryoplug.formats.stack_kind import StackLook, look_at_stack
+from cryoplug.formats.stack_kind import VOLUME_ADVICE, StackLook, look_at_stack
 from cryoplug.workflows.discovered import DiscoveredMicrograph, known_endings, with_section
 from cryoplug.workflows.pairing import PairedInput
-
-VOLUME_ADVICE = (
-    "volumes are not denoised here; for tomograms there are cryoCARE, IsoNet, DeepDeWedge and topaz denoise3d. If it is a "
-    "stack of images, give it the ending .mrcs (a link will do)"
-)
-MOVIE_ADVICE = "denoise its sum, or make halves of it with `cryoplug convert --pairs halves`"
 
 
 class StackLooks:

@@ -32,14 +32,14 @@ class DenoisedMicrograph:
     """Sampling of both; None when unknown."""
 
 
-def star_from_star(star: StarFile, denoised: Mapping[int, Path]) -> StarFile:
+def star_from_star(star: StarFile, denoised: Mapping[int, Path], sections: Mapping[int, int] | None = None) -> StarFile:
     """Point a STAR file at the denoised micrographs.
 
     Every table, column and row is kept as it is, the optics groups too, with two exceptions in the table of
     micrographs (of particles, too): the name of the micrograph becomes that of the denoised one in every row that names
     it, with the raw name in a new column; and rows whose micrograph was not denoised are left out, so that nobody picks
-    on raw pixels by accident. Where a table names no micrographs but sections of stacks (``rlnImageName``), the
-    denoised one is the first section of its own file: ``000001@...``.
+    on raw pixels by accident. Where a table names no micrographs but sections of stacks (``rlnImageName``), the denoised
+    one has its own place in the denoised stack, or is the first section of a file of its own: ``000001@...``.
 
     Parameters
     ----------
@@ -47,11 +47,15 @@ def star_from_star(star: StarFile, denoised: Mapping[int, Path]) -> StarFile:
         The STAR file that was read.
     denoised
         For the row that names a micrograph first: the file made from it. Later rows with the same name follow it.
+    sections
+        For rows whose file is a whole stack: which section of it, from 1.
     """
     listed = image_table(star)
     table, names = listed.block, listed.names
-    raw_column, prefix = (RAW_COLUMN, "") if listed.column == MICROGRAPH_COLUMN else (RAW_IMAGE_COLUMN, "000001@")
-    by_name = {_same_file(names[row]): prefix + shown_path(path) for row, path in denoised.items()}
+    of_micrographs = listed.column == MICROGRAPH_COLUMN
+    raw_column, alone = (RAW_COLUMN, "") if of_micrographs else (RAW_IMAGE_COLUMN, "000001@")
+    places = {row: f"{section:06d}@" for row, section in (sections or {}).items()}
+    by_name = {_same_file(names[row]): places.get(row, alone) + shown_path(path) for row, path in denoised.items()}
     kept = [index for index, name in enumerate(names) if _same_file(name) in by_name]
     raw = [names[index] for index in kept]
     rows = [table.rows[index] for index in kept]

@@ -16,7 +16,7 @@ from cryoplug.errors import FormatError, InputError, MissingInputError, StorageE
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.workflows.denoise_request import DenoiseRequest
 from cryoplug.workflows.denoise_work import Note, Work, pause
-from cryoplug.workflows.discovered import DiscoveredMicrograph
+from cryoplug.workflows.discovered import DiscoveredMicrograph, whole_stacks
 from cryoplug.workflows.discovery import discover, find
 from cryoplug.workflows.outputs import OutputPlanner, PlannedOutput, without_own_outputs
 from cryoplug.workflows.settling import Settling, State, missing_bytes
@@ -218,7 +218,7 @@ class Watch:
         if found.companions:
             # Without the number, which grows with every exposure; that is told at the end.
             self._say("files that only accompany a micrograph (halves, X_DW, X_noDW, X_PS, masks) are left out")
-        return list(found.micrographs)
+        return whole_stacks(found.micrographs)
 
     def _can_be_read(self, text: str) -> bool:
         try:

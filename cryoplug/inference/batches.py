@@ -1,0 +1,97 @@
+"""Small images of one shape go through a network many at a time: as many pixels as a tile has, which is what fits."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from cryoplug.core.micrograph import ImageF32
+from cryoplug.errors import DeviceError
+from cryoplug.inference.devices import Interrupted, OutOfDeviceMemory, device_errors, free_cached_memory, only
+from cryoplug.inference.tile_network import TileNetwork
+
+
+class Batches:
+    """Maps normalised images ``(n, y, x)`` to denoised ones, each as it would come out alone, to float32 rounding.
+
+    Parameters
+    ----------
+    tile_network
+        What is asked.
+    device
+        Where it is.
+    border
+        By how many pixels each image is continued on all sides; see `cryoplug.inference.borders`.
+    """
+
+    def __init__(self, tile_network: TileNetwork, device: torch.device, *, border: int) -> None:
+        self._tile_network = tile_network
+        self._device = device
+        self._border = border
+
+    def __call__(
+        self,
+        images: ImageF32,
+        should_stop: Callable[[], bool],
+        *,
+        most_pixels: int,
+        workers: ThreadPoolExecutor | None,
+    ) -> ImageF32:
+        """Run the network.
+
+        Parameters
+        ----------
+        images
+            Normalised.
+        should_stop
+            Asked before each batch.
+        most_pixels
+            Of a batch; fewer when memory runs out.
+        workers
+            Threads that each take batches; None: this one does.
+
+        Raises
+        ------
+        DeviceError
+            Not even one image fits into memory, or the device failed.
+        Interrupted
+            `should_stop` said yes.
+        """
+        height, width = (side + 2 * self._border for side in images.shape[1:])
+        count = min(len(images), max(1, most_pixels // (height * width)))
+        while True:
+            try:
+                with device_errors(), only(self._device):
+                    return self._run(images, should_stop, count, workers)
+            except OutOfDeviceMemory as error:
+                self._tile_network.network.forget_buffers()
+                if count == 1:
+                    raise DeviceError(
+                        f"{self._device}: not enough memory for an image of {height}x{width} px"
+                    ) from error
+                count = max(1, count // 2)
+            free_cached_memory(self._device)
+
+    def _run(
+        self, images: ImageF32, should_stop: Callable[[], bool], count: int, workers: ThreadPoolExecutor | None
+    ) -> ImageF32:
+        made = np.empty(images.shape, np.float32)
+        side = self._border
+
+        def run(first: int) -> None:
+            if should_stop():
+                raise Interrupted
+            batch = images[first : first + count]
+            if side:
+                batch = np.pad(batch, ((0, 0), (side, side), (side, side)), mode="reflect")
+            pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device)
+            inner = self._tile_network.many(pixels)[:, side : side + images.shape[1], side : side + images.shape[2]]
+            torch.from_numpy(made)[first : first + count].copy_(inner)
+
+        starts = range(0, len(images), count)
+        deque(workers.map(run, starts) if workers is not None else map(run, starts), maxlen=0)
+        return made
