@@ -58,7 +58,7 @@ MRC = FormatSpec(
     validate=mrc.validate_mrc,
     sniff=mrc.sniff_mrc,
     open_movie=mrc.MrcMovie,
-    searched=(".mrc", ".mrcs"),
+    searched=(".mrc", ".mrcs", ".st"),
 )
 _OTHERS = (
     FormatSpec(
