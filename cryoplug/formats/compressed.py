@@ -1,4 +1,4 @@
-"""MRC files inside gzip or bzip2: read as they are, without a copy on disk.
+"""MRC files inside gzip, bzip2, xz or zstd: read as they are, without a copy on disk.
 
 How much a compressed file grows is known only at its end. So the header inside is believed only as far as the size of
 the compressed file makes it possible: noise does not shrink to a hundredth, and what claims so much is no micrograph.
@@ -6,10 +6,7 @@ the compressed file makes it possible: noise does not shrink to a hundredth, and
 
 from __future__ import annotations
 
-import bz2
 import contextlib
-import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +16,7 @@ import numpy as np
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieFrame, MovieSource, only_frame
 from cryoplug.core.results import Finding
 from cryoplug.errors import FormatError
+from cryoplug.formats import unpacking
 from cryoplug.formats.mrc_header import HEADER_BYTES, MrcHeader, examine, expected_bytes, parse_head
 from cryoplug.formats.opening import read_errors
 from cryoplug.formats.validation import validate_by_reading
@@ -30,14 +28,13 @@ SMALL_BYTES = 16 << 20
 IDLE_BYTES = 1 << 18
 """What may be read without anything coming out of it; a file of a million empty streams took half a minute."""
 
-_GZIP, _BZIP2 = b"\x1f\x8b", b"BZh"
-ENDINGS = tuple(f"{inner}{outer}" for inner in (".mrc", ".mrcs", ".map") for outer in (".gz", ".bz2"))
+ENDINGS = tuple(f"{inner}{outer}" for inner in (".mrc", ".mrcs", ".map") for outer in unpacking.ENDINGS.values())
 """Endings of the names of such files."""
 
 
 def sniff_compressed(head: bytes) -> bool:
-    """Tell whether bytes are the start of a gzip or bzip2 file."""
-    return head.startswith((_GZIP, _BZIP2))
+    """Tell whether bytes are the start of a packed file."""
+    return unpacking.kind_of(head) is not None
 
 
 def open_compressed(path: Path) -> MicrographSource:
@@ -68,11 +65,10 @@ class CompressedMrcMovie(MovieSource):
         self.path = path
         raw = path.open("rb")
         try:
-            magic, size = raw.read(3), raw.seek(0, 2)
+            kind, size = unpacking.kind_of(raw.read(8)), raw.seek(0, 2)
             raw.seek(0)
             self._raw, self._packed = raw, _Packed(raw)
-            stream = bz2.open(self._packed) if magic == _BZIP2 else gzip.open(self._packed)
-            self._stream: bz2.BZ2File | gzip.GzipFile = stream
+            self._stream = self._opened(kind or "gzip")
             self.header = self._parse(size)
         except BaseException:
             raw.close()
@@ -96,15 +92,24 @@ class CompressedMrcMovie(MovieSource):
             while done < size:
                 chunk = self._stream.read(min(size - done, 1 << 20))
                 if not chunk:
-                    raise FormatError(
-                        f"{self.path}: what is inside ends at byte {self.header.data_offset + index * size + done}, "
-                        f"before section {index + 1} of {self.header.nz} is complete; copy or export it again"
-                    )
+                    self._refuse_short(start + done, index)
                 buffer[done : done + len(chunk)] = chunk
                 done += len(chunk)
             if index + 1 == self.header.nz:
                 self._stream.read(1)  # the checksum is looked at when the end is reached
         return self.header.unpack(raw, self.header.ny)
+
+    def _refuse_short(self, end: int, index: int) -> None:
+        header = self.header
+        if end == HEADER_BYTES + header.nz * header.section_size_bytes:
+            raise FormatError(
+                f"{self.path}: nsymbt says {len(header.extended_header)} bytes of extended header, which are not there: the "
+                "header was copied from another file; unpack it: then the pixels are found by the size of the file"
+            )
+        raise FormatError(
+            f"{self.path}: what is inside ends at byte {end}, before section {index + 1} of {header.nz} is complete; copy or "
+            "export it again"
+        )
 
     def frame(self, index: int) -> MicrographSource:
         """Give one section as a micrograph, with the header that outputs carry over."""
@@ -114,6 +119,14 @@ class CompressedMrcMovie(MovieSource):
         """Close the file."""
         self._stream.close()
         self._raw.close()
+
+    def _opened(self, kind: str) -> BinaryIO:
+        try:
+            return unpacking.open_packed(self._packed, kind)
+        except unpacking.MissingLibraryError as error:
+            raise FormatError(
+                f"{self.path}: packed by {kind}; to read it: pip install 'cryoplug[movies]', or unpack it first"
+            ) from error
 
     def _parse(self, compressed_bytes: int) -> MrcHeader:
         limit = max(SMALL_BYTES, MAX_GROWTH * compressed_bytes)
@@ -147,7 +160,7 @@ class CompressedMrcMovie(MovieSource):
         with read_errors(self.path):
             try:
                 yield
-            except (EOFError, OSError, zlib.error) as error:
+            except unpacking.DAMAGE as error:
                 # A disk that fails has an error number, a damaged stream has none.
                 if isinstance(error, OSError) and error.errno is not None:
                     raise

@@ -218,6 +218,9 @@ def examine(head: bytes, size_bytes: int) -> Examination:
         return Examination(None, "<", False, (finding,) if finding else ())
     record = _fields(head, order)
     findings = [finding] if finding else []
+    if stale := _stale_extended_header(record, size_bytes):
+        findings.append(Finding("warning", "nsymbt", stale))
+        record["nsymbt"], record["exttyp"] = 0, b""
     findings += _size_findings(record, size_bytes)
     findings += _geometry_findings(record)
     findings += _label_findings(record)
@@ -239,7 +242,12 @@ def _byte_order(head: bytes, size_bytes: int) -> tuple[ByteOrder | None, Finding
     stamped = _STAMPS.get(head[212:214])
     has_map = head[208:211] == b"MAP"
     plausible = [order for order in _ORDERS if _plausible(_fields(head, order))]
-    fitting = [order for order in plausible if expected_bytes(_fields(head, order)) <= size_bytes]
+    fitting = [
+        order
+        for order in plausible
+        if expected_bytes(_fields(head, order)) <= size_bytes
+        or _stale_extended_header(_fields(head, order), size_bytes)
+    ]
     choice: ByteOrder | None
     if stamped in fitting or (stamped in plausible and not fitting):
         choice = stamped
@@ -282,9 +290,15 @@ def _size_findings(record: np.void, size_bytes: int) -> list[Finding]:
     if expected > size_bytes:
         whole = max(size_bytes - HEADER_BYTES - extended, 0) // (row_bytes(mode, nx) * ny)
         held = f" (whole sections: {whole})" if nz > 1 else ""
+        over = size_bytes - (expected - extended)
+        what = (
+            "it is truncated"
+            if over < 0
+            else f"it is truncated, or nsymbt is wrong and {over} bytes are the extended header"
+        )
         message = (
             f"header says {nx} x {ny} x {nz} {name} and {extended} bytes of extended header, {expected} bytes in all, "
-            f"but the file has {size_bytes}{held}: it is truncated; copy or export it again"
+            f"but the file has {size_bytes}{held}: {what}; copy or export it again"
         )
         return [*findings, Finding("error", "nx, ny, nz", message)]
     if nz > 1:
@@ -361,6 +375,17 @@ def _stored_fields(head: bytes, order: ByteOrder) -> Any:
 def _plausible(record: np.void) -> bool:
     positive = all(int(record[name]) > 0 for name in ("nx", "ny", "nz"))
     return positive and int(record["mode"]) in _MODE_BITS and int(record["nsymbt"]) >= 0
+
+
+def _stale_extended_header(record: np.void, size_bytes: int) -> str:
+    """Tell in a sentence that nsymbt is that of another file: without it the size fits to the byte; else an empty text."""
+    claimed = int(record["nsymbt"])
+    if not (_plausible(record) and 0 < claimed <= MAX_EXTENDED_BYTES) or expected_bytes(record) - claimed != size_bytes:
+        return ""
+    return (
+        f"nsymbt says {claimed} bytes of extended header, but the file is whole without one: the header was copied from "
+        "another file; it is read without"
+    )
 
 
 def expected_bytes(record: np.void) -> int:

@@ -21,8 +21,9 @@ _FOREIGN = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "name it as a store, or export the micrograph as MRC"),
     (b"\x89PNG", "a PNG picture", "use the micrograph that it was made of"),
     (b"\x93NUMPY", "a numpy array", "save it as MRC with cryoplug.write_mrc"),
-    (b"\xfd7zXZ\0", "an xz file", "unpack it first"),
-    (b"\x28\xb5\x2f\xfd", "a zstd file", "unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-zip file", "unpack it first"),
+    (b"\x04\x22\x4d\x18", "an lz4 file", "unpack it first"),
+    (b"\x1f\x9d", "a file packed by compress", "unpack it first"),
     (b"\xff\xd8\xff", "a JPEG picture", "use the micrograph that it was made of"),
     (b"SIMPLE  =", "a FITS image", "export it as MRC"),
 )
@@ -63,7 +64,7 @@ MRC = FormatSpec(
 _OTHERS = (
     FormatSpec(
         id="mrc-compressed",
-        description="MRC2014 image inside gzip or bzip2",
+        description="MRC2014 image inside gzip, bzip2, xz or zstd",
         extensions=compressed.ENDINGS,
         open=compressed.open_compressed,
         validate=compressed.validate_compressed,

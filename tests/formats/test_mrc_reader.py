@@ -115,10 +115,48 @@ STACKS = {
 }
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("nz", [1, 3])
+@pytest.mark.parametrize("nsymbt", [80, 1024, 57600])
+def test_an_extended_header_that_was_not_copied_with_its_header_is_told_and_the_pixels_are_read(
+    tmp_path: Path, order: str, nz: int, nsymbt: int
+) -> None:
+    """Without it the size fits to the byte, so that nothing is missing."""
+    frames = np.random.default_rng(1).normal(size=(nz, 9, 11)).astype(f"{order}f4")
+    header = raw_header(11, 9, nz, 2, order=order, nsymbt=nsymbt)
+    header[104:108] = b"FEI1"
+    path = write_raw(tmp_path / "a.mrc", header, frames.tobytes())
+    said = f"nsymbt says {nsymbt} bytes of extended header, but the file is whole without one"
+    with MrcMovie(path) as movie:
+        assert [text for text in movie.warnings if said in text]
+        assert all(np.array_equal(movie.read_frame(index), frames[index]) for index in range(nz))
+    assert read_header(path).extended_header == b""
+    found = validate_mrc(path)
+    assert [(item.severity, item.field) for item in found if said in item.message] == [("warning", "nsymbt")]
+    assert not [item for item in found if item.severity == "error"]
+    # What is written with this header has none of what was never there.
+    write_mrc(tmp_path / "b.mrc", frames[0].astype("<f4"), template=read_header(path))
+    assert (tmp_path / "b.mrc").stat().st_size == 1024 + 9 * 11 * 4
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (1024 + 512 + 396, "it is truncated, or nsymbt is wrong"),
+        (1024 + 395, "it is truncated; copy"),
+        (1024 + 57600 + 395, "it is truncated, or nsymbt is wrong"),
+    ],
+)
+def test_other_sizes_than_without_an_extended_header_are_not_guessed_at(tmp_path: Path, size: int, said: str) -> None:
+    path = write_raw(tmp_path / "a.mrc", raw_header(11, 9, 1, 2, nsymbt=57600), bytes(size - 1024))
+    with pytest.raises(FormatError, match=said):
+        read_header(path)
+
+
 @pytest.mark.parametrize("name", STACKS)
 def test_a_stack_is_no_micrograph_but_each_of_its_sections_is(shared_data: Path, name: str) -> None:
     path, count = shared_data / "odd_mrc" / name, STACKS[name]
-    with pytest.raises(FormatError, match=f"{count} sections: a stack, movie or volume, not a micrograph; name one"):
+    with pytest.raises(FormatError, match=f"{count} sections: a stack, movie or volume, where a single micrograph"):
         MrcMicrograph(path)
     assert any(found.severity == "note" and f"{count} sections" in found.message for found in validate_mrc(path))
     with warnings.catch_warnings():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import struct
 import zlib
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from cryoplug.formats.registry import open_micrograph
 
@@ -82,6 +84,22 @@ def test_a_gzip_bomb_without_an_image_is_refused(tmp_path: Path, refused, head: 
     refused("image", path)
 
 
+def one_stream(kind: str, size_bytes: int, head: bytes) -> bytes:
+    """Give `head` and zeros in one stream of xz or zstd."""
+    packer = lzma.LZMACompressor(preset=1) if kind == "xz" else zstandard.ZstdCompressor().compressobj()
+    parts = [packer.compress(head)]
+    parts += [packer.compress(bytes(1 << 24)) for _ in range(size_bytes >> 24)]
+    return b"".join([*parts, packer.flush()])
+
+
+@pytest.mark.parametrize("kind", ["xz", "zst"])
+@pytest.mark.parametrize("head", [b"", b"\x93NUMPY", mrc_header(HUGE, HUGE), mrc_header(8192, 8192)])
+def test_bombs_of_xz_and_zstd_are_refused(tmp_path: Path, refused, kind: str, head: bytes) -> None:
+    path = tmp_path / f"a.mrc.{kind}"
+    path.write_bytes(one_stream(kind, 256 << 20, head))
+    refused("image", path)
+
+
 def test_a_stream_that_holds_less_than_its_header_says_is_refused(tmp_path: Path, refused) -> None:
     path = tmp_path / "a.mrc.gz"
     path.write_bytes(gzip.compress(mrc_header(1024, 1024) + bytes(1000)))
@@ -103,8 +121,21 @@ def test_a_stream_that_goes_on_after_its_image_is_not_followed(tmp_path: Path, r
         b"\x1f\x8b\x08\x04" + bytes(6) + b"\xff\xff" + b"n" * 70_000,
         gzip.compress(b"") * 500_000,
         b"BZh9" + b"\x17\x72\x45\x38\x50\x90\0\0\0\0" + b"BZh9\x17\x72\x45\x38\x50\x90\0\0\0\0" * 500_000,
+        lzma.compress(b"") * 300_000,
+        lzma.compress(b"") + bytes(20 << 20),
+        zstandard.ZstdCompressor().compress(b"") * 500_000,
+        b"\x50\x2a\x4d\x18\0\0\0\0" * 500_000,
     ],
-    ids=["endless name", "long extra field", "empty members", "empty bzip2 members"],
+    ids=[
+        "endless name",
+        "long extra field",
+        "empty members",
+        "empty bzip2 members",
+        "empty xz streams",
+        "zeros after an xz stream",
+        "empty zstd frames",
+        "zstd frames to be passed over",
+    ],
 )
 def test_a_stream_that_keeps_the_reader_busy_is_refused(tmp_path: Path, refused, payload: bytes) -> None:
     path = tmp_path / "a.mrc.gz"
