@@ -17,8 +17,12 @@ import numpy as np
 from cryoplug.metrics.pixel import Image
 
 SCALES_PX = (4, 8, 16)
-"""Sides of the blocks whose means show particles; which of them suits follows from the training data. Smaller ones show
-the skewness of few counts, which is above 0 whatever the particles."""
+"""Sides of the blocks whose means show particles; which of them suits follows from the training data."""
+_NOISE_PX = 2
+"""Side of the blocks that show how skewed the noise is: counts are, upwards, whatever the particles. Its part in larger blocks
+follows from theirs; not from single pixels, because frames are interpolated and micrographs cropped."""
+_INDEPENDENT = (4, 8)
+"""Blocks a side of the parts of a micrograph whose scatter tells the error of its skewness: one ice ball is no proof."""
 _SURROUNDINGS = 8
 """Blocks a side from whose mean a block is judged: ice that thickens and carbon are no particles."""
 _CLIP = 3.0
@@ -31,8 +35,13 @@ GREY_FACTOR = 2.0
 root of 2 less noise than they, and is no reason to warn."""
 CERTAIN = 3.0
 """Standard deviations by which the sign of the contrast must be the same in all training micrographs to count."""
-BEYOND_CHANCE = 5.0
-"""Standard errors by which a micrograph must show the opposite sign."""
+BEYOND_CHANCE = 4.0
+"""Standard errors by which a micrograph must show the opposite sign at one block size..."""
+NOT_AGAINST = 2.0
+"""...and at all on whose sign the training micrographs agree."""
+_HOLDS = {(4, 8): 0.9, (8, 16): 0.75}
+"""Part of its skewness that a micrograph must keep from the smaller to the larger blocks: that of noise halves, that of particles
+grows, or holds where they are hardly larger than the blocks."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +55,11 @@ class Appearance:
     noise_sigma: float
     """Standard deviation of white noise of the power that the image has in `NOISE_BAND`; NaN below 64 pixels."""
     skewness: Mapping[int, float]
-    """By side of a block in pixels: third moment of the means of blocks less those of their surroundings, in units of
-    their standard deviation. Below 0 for dark particles on a brighter ground, above 0 for bright ones, 0 for noise."""
+    """By side of a block in pixels: third moment of the means of blocks less those of their surroundings, without what the
+    noise of counts gives to it, in units of their standard deviation. Below 0 for dark particles on a brighter ground,
+    above 0 for bright ones, 0 for noise."""
     skewness_error: Mapping[int, float]
-    """Standard error of each that chance gives."""
+    """Standard error of each, from the scatter between parts of the micrograph; not less than chance gives to noise."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +120,11 @@ def measure_appearance(patches: Iterable[Image]) -> Appearance | None:
         return None
     pixels = np.concatenate([image.ravel() for image in images])
     skewness, errors = {}, {}
+    of_noise = _third_moment([_relief(image, _NOISE_PX) for image in images])
     for side in SCALES_PX:
-        reliefs = [relief.ravel() for image in images if (relief := _relief(image, side)).size]
-        relief = np.concatenate(reliefs) if reliefs else np.empty(0)
-        if relief.size and relief.std() > 0:
-            skewness[side] = _skewness(relief)
-            errors[side] = math.sqrt(6 / relief.size)
+        found = _skewness([relief for image in images if (relief := _relief(image, side)).size], of_noise, side)
+        if found is not None:
+            skewness[side], errors[side] = found
     powers = [power for image in images if (power := _noise_power(image)) is not None]
     return Appearance(
         mean=float(pixels.mean(dtype=np.float64)),
@@ -151,8 +160,9 @@ def summarize_appearances(appearances: Sequence[Appearance]) -> Seen | None:
 def unlike(found: Appearance, seen: Seen) -> list[str]:
     """Say how a micrograph differs from what a checkpoint was trained on; empty when it does not.
 
-    The sign of the contrast differs when it does at every block size on whose sign the training micrographs agree, and
-    at one of them by more than chance.
+    The sign of the contrast differs when the micrograph itself shows the other one beyond chance at a block size on whose
+    sign the training micrographs agree, and does not contradict that at any of them. Frames of few counts, ice balls and
+    fields without particles claim no sign.
     """
     remarks = []
     for name, value, limits in (
@@ -170,15 +180,16 @@ def unlike(found: Appearance, seen: Seen) -> list[str]:
         remarks.append(f"mean of the normalised grey values {found.mean:.3g}, {_shown(seen.mean)} in the training data")
     certain = [side for side, (mean, spread) in seen.skewness.items() if abs(mean) > CERTAIN * spread]
     both = [side for side in certain if side in found.skewness]
-    opposite = [found.skewness[side] * seen.skewness[side][0] < 0 for side in both]
-    strong = [abs(found.skewness[side]) > BEYOND_CHANCE * found.skewness_error[side] for side in both]
-    if both and all(opposite) and any(strong):
+    if any(_shows_opposite(found, seen, side) for side in both) and all(
+        _errors_against(found, seen, side) > NOT_AGAINST for side in both
+    ):
         side = max(both, key=lambda side: abs(seen.skewness[side][0]))
         dark, bright = "dark particles on a brighter ground", "bright particles on a darker ground"
         its, theirs = (bright, dark) if seen.skewness[side][0] < 0 else (dark, bright)
         remarks.append(
             f"its contrast looks inverted: {its}, {theirs} in the training data (skewness {found.skewness[side]:+.2f} "
-            f"against {seen.skewness[side][0]:+.2f} in blocks of {side} px); invert it, or train on such micrographs"
+            f"against {seen.skewness[side][0]:+.2f} in blocks of {side} px); look at it, and invert it if so, or train on such "
+            "micrographs"
         )
     return remarks
 
@@ -197,11 +208,58 @@ def _block_means(image: np.ndarray, side: int) -> np.ndarray:
     return blocks.mean(axis=3).mean(axis=1) if blocks.size else np.empty((0, 0), np.float32)
 
 
-def _skewness(values: np.ndarray) -> float:
-    limit = _CLIP * values.std(dtype=np.float64)
-    clipped = np.clip(values - values.mean(dtype=np.float64), -limit, limit).astype(np.float64)
-    clipped -= clipped.mean()
-    return float((clipped**3).mean() / (clipped**2).mean() ** 1.5)
+def _skewness(reliefs: list[np.ndarray], of_noise: float, side: int) -> tuple[float, float] | None:
+    """Give skewness without that of the noise, and its standard error; None without blocks, or where all are equal."""
+    values = _clipped(reliefs)
+    if values is None:
+        return None
+    blocks = np.concatenate([part.ravel() for part in values])
+    unit = float((blocks**2).mean()) ** 1.5
+    if not unit > 0:
+        return None
+    cubes = [part**3 for part in values]
+    third = float(np.concatenate([part.ravel() for part in cubes]).mean())
+    # A sum of n independent pixels has n times their third cumulant, their mean 1 / n^2 of it.
+    third -= of_noise * (_NOISE_PX / side) ** 4
+    error = math.sqrt(6 / blocks.size)
+    for parts in _INDEPENDENT:
+        means = np.concatenate([_block_means(part, parts).ravel() for part in cubes])
+        if means.size > 1:
+            error = max(error, float(means.std(ddof=1)) / math.sqrt(means.size) / unit)
+    return third / unit, error
+
+
+def _third_moment(reliefs: list[np.ndarray]) -> float:
+    values = _clipped([relief for relief in reliefs if relief.size])
+    return 0.0 if values is None else float((np.concatenate([part.ravel() for part in values]) ** 3).mean())
+
+
+def _clipped(reliefs: list[np.ndarray]) -> list[np.ndarray] | None:
+    """Limit blocks to `_CLIP` standard deviations about their mean, which becomes 0; float64."""
+    if not reliefs:
+        return None
+    blocks = np.concatenate([relief.ravel() for relief in reliefs])
+    mean, limit = float(blocks.mean(dtype=np.float64)), _CLIP * float(blocks.std(dtype=np.float64))
+    values = [np.clip(relief.astype(np.float64) - mean, -limit, limit) for relief in reliefs]
+    left = float(np.concatenate([part.ravel() for part in values]).mean())
+    return [part - left for part in values]
+
+
+def _errors_against(found: Appearance, seen: Seen, side: int) -> float:
+    """Give by how many standard errors a micrograph shows the sign that the training data do not have."""
+    against = -math.copysign(1.0, seen.skewness[side][0]) * found.skewness[side]
+    return against / found.skewness_error[side]
+
+
+def _shows_opposite(found: Appearance, seen: Seen, side: int) -> bool:
+    """Tell whether a micrograph shows the other sign in blocks of a side beyond chance, and not as noise does."""
+    sign = math.copysign(1.0, found.skewness[side])
+    holds = all(
+        sign * found.skewness[large] > part * sign * found.skewness[small]
+        for (small, large), part in _HOLDS.items()
+        if side in (small, large) and small in found.skewness and large in found.skewness
+    )
+    return holds and _errors_against(found, seen, side) > BEYOND_CHANCE
 
 
 def _noise_power(image: np.ndarray) -> float | None:

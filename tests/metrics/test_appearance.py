@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cryoplug.core.fourier_crop import resample_image
+from cryoplug.formats.registry import open_micrograph
 from cryoplug.metrics.appearance import (
     SCALES_PX,
     Seen,
@@ -121,3 +124,68 @@ def test_a_record_survives_json_and_another_one_is_nothing(seen: Seen) -> None:
         {**good, "sigma": [1, float("nan")]},
     ):
         assert Seen.from_record(wrong) is None
+
+
+def told(image: np.ndarray, seen: Seen) -> bool:
+    found = measure_appearance([normalised(image)])
+    return found is not None and any("inverted" in text for text in unlike(found, seen))
+
+
+@pytest.mark.parametrize("counts", [0.1, 0.5, 3.0, 40.0])
+@pytest.mark.parametrize("kind", ["as counted", "interpolated", "cropped"])
+def test_the_skewed_noise_of_counts_claims_no_sign(seen: Seen, counts: float, kind: str) -> None:
+    bright = dataclasses.replace(seen, skewness={side: (-mean, s) for side, (mean, s) in seen.skewness.items()})
+    for seed in range(4):
+        image = np.random.default_rng(seed).poisson(counts, (1025, 1025)).astype(np.float32)
+        if kind == "interpolated":
+            image = (image[1:, 1:] + image[:-1, 1:] + image[1:, :-1] + image[:-1, :-1]) / 4
+        elif kind == "cropped":
+            image = resample_image(image, (600, 600))
+        assert not told(image, seen) and not told(image, bright)
+        found = measure_appearance([normalised(image)])
+        assert found is not None and abs(found.skewness[16]) < 4 * found.skewness_error[16]
+
+
+def test_one_ice_ball_is_no_proof(seen: Seen) -> None:
+    rows, columns = np.ogrid[:600, :600]
+    for height in (-30.0, 30.0):
+        image = np.random.default_rng(1).standard_normal((600, 600))
+        image += height * ((rows - 200) ** 2 + (columns - 420) ** 2 < 60**2)
+        assert not told(image, seen)
+
+
+def test_faint_micrographs_are_never_told_and_ordinary_inverted_ones_are() -> None:
+    clear = SimulationSettings(size_px=512, pixel_size_angstrom=2.6)
+    seen = summarize_appearances(
+        [item for i in range(3) if (item := measure_appearance([normalised(simulate_micrograph(clear, i).even)]))]
+    )
+    assert seen is not None
+    for dose in (0.5, 2.0, 40.0):
+        settings = dataclasses.replace(clear, dose_e_per_angstrom2=dose)
+        for index in range(10, 13):
+            image = simulate_micrograph(settings, index).noisy
+            assert not told(image, seen)
+            if dose == 40.0:
+                assert told(-image, seen)
+
+
+def test_single_frames_of_apoferritin_and_pieces_of_them_are_not_told(shared_data: Path, seen: Seen) -> None:
+    rng = np.random.default_rng(0)
+    frames = [_pixels(path) for path in sorted(shared_data.glob("halves_apoferritin/*_ODD.mrc"))]
+    sums = [_pixels(path) for path in sorted(shared_data.glob("halves_apoferritin/*_EVN.mrc"))]
+    of_sums = summarize_appearances([item for image in sums if (item := measure_appearance([normalised(image)]))])
+    assert len(frames) == len(sums) == 4 and of_sums is not None
+    for trained in (seen, of_sums):
+        for image in frames:
+            assert not told(image, trained)
+            assert not told(image + rng.normal(0, 2, image.shape), trained)
+            assert not told(resample_image(image, (590, 590)), trained)
+            for y in (0, 512):
+                assert not told(image[y : y + 512, 512:], trained)
+        assert not any(told(image, trained) for image in sums)
+    assert sum(told(-image, of_sums) for image in sums) >= 3, "their particles can be seen"
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with open_micrograph(path) as source:
+        return source.read_rows(0, source.shape[0])
