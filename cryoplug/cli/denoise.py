@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cryoplug.cli.checkpoints import CheckpointPath
 from cryoplug.cli.options import CryoplugCommand, apply_options, json_option, overwrite_option
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.progress import file_progress
@@ -32,9 +33,11 @@ class Numbers(click.ParamType):
 @click.argument("inputs", metavar="INPUT...", nargs=-1)
 @click.option(
     "--checkpoint",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Run folder (its best epoch), epoch_NNNN folder, or a founding folder of .bin files.",
+    type=CheckpointPath(),
+    default="general",
+    show_default=True,
+    help="general (the model that comes with cryoplug), run folder (its best epoch), epoch_NNNN folder, or a founding folder "
+    "of .bin files.",
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the denoised MRC files."
@@ -80,6 +83,10 @@ def denoise(output: Path, poll: float, settle: float, idle_exit: float | None, a
     Files that an earlier run finished are skipped. With --star, rlnMicrographName becomes the denoised file and
     cryoplugMicrographNameRaw keeps the raw one. denoise.jsonl in the output folder gets a line for each micrograph.
 
+    Without --checkpoint the general model denoises them, which comes with cryoplug: it needs the pixel size and sees 2 to 5
+    A/px, finer micrographs cropped to 2.6. --target particles gives what is not ice instead of the whole image, at the
+    grey level of the micrograph. A folder called general in the working directory is ./general.
+
     A checkpoint of a store that convert --angpix made works at that pixel size: each micrograph is Fourier-cropped to it
     and the result padded back, so it has no detail beyond. --merge-highres A takes the raw one's there.
 
@@ -94,8 +101,7 @@ def denoise(output: Path, poll: float, settle: float, idle_exit: float | None, a
     SIGTERM and SIGINT drop the file in work; SIGUSR1 ends nothing, for all that is finished is on the disk already.
     With --watch, folders, patterns and STAR files are looked at again and again, and may still be missing or growing.
 
-    Example: cryoplug denoise MotionCorr/job002/corrected_micrographs.star --checkpoint saved_models/cryo_cnn
-    -o Denoised --star Denoised/micrographs.star
+    Example: cryoplug denoise MotionCorr/job002/corrected_micrographs.star -o Denoised --star Denoised/micrographs.star
     """
     from cryoplug.workflows.denoise import DenoiseRequest
     from cryoplug.workflows.denoise import denoise as run

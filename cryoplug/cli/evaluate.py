@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cryoplug.cli.checkpoints import CheckpointPath
 from cryoplug.cli.options import CryoplugCommand, apply_options, json_option, overwrite_option
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.progress import file_progress
@@ -14,7 +15,11 @@ from cryoplug.cli.progress import file_progress
 
 @click.command(cls=CryoplugCommand)
 @click.argument("inputs", metavar="[INPUT]...", nargs=-1)
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Run, epoch_NNNN or founding folder to apply.")
+@click.option(
+    "--checkpoint",
+    type=CheckpointPath(),
+    help="general, or a run, epoch_NNNN or founding folder to apply.  [default: general, without --denoised]",
+)
 @click.option(
     "--denoised",
     multiple=True,

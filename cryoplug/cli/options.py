@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from cryoplug.errors import UsageError
+from cryoplug.inference.target import DEFAULT_TARGET, TARGETS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,6 +77,12 @@ APPLY_OPTIONS = (
         type=float,
         metavar="A",
         help="Pixel size that the network sees; 0: the micrograph's own.  [default: what it was trained at by convert --angpix]",
+    ),
+    click.option(
+        "--target",
+        type=click.Choice(TARGETS),
+        help="Of networks with both, such as the general model: the micrograph with its ice, or what is not ice.  "
+        f"[default: {DEFAULT_TARGET}]",
     ),
     click.option(
         "--strength",

@@ -40,9 +40,11 @@ from cryoplug.inference.memory_plan import (
 from cryoplug.inference.network import Network
 from cryoplug.inference.orientations import averages_orientations
 from cryoplug.inference.settings import ApplySettings
+from cryoplug.inference.target import choose_target
 from cryoplug.inference.tile_network import TileNetwork
 from cryoplug.kernels.memory import keep_allocator_memory
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
+from cryoplug.models.shipped import GENERAL
 
 if TYPE_CHECKING:
     from typing import Self
@@ -100,6 +102,8 @@ class Denoiser:
         self.regrid = asked.regrid(checkpoint)
         """What is done around the network."""
         self.normalize = asked.normalize or checkpoint.normalize
+        self.target = choose_target(asked.target, checkpoint)
+        """Which output of the network is the result."""
         self._note = note
         self.device = resolve_device(asked.device)
         if asked.device == "auto" and (text := hidden_gpu_note(self.device)):
@@ -133,7 +137,12 @@ class Denoiser:
         try:
             with device_errors(), only(self.device):
                 self.network = Network(
-                    checkpoint, self.device, layout=layout, precision=asked.precision, normalize=self.normalize
+                    checkpoint,
+                    self.device,
+                    layout=layout,
+                    precision=asked.precision,
+                    normalize=self.normalize,
+                    target=self.target,
                 )
         except OutOfDeviceMemory as error:
             raise DeviceError(f"{self.device}: not enough memory for the weights ({error}); free memory") from error
@@ -146,8 +155,8 @@ class Denoiser:
         self._workers = one_core_workers(self.threads) if on_cpu else None
 
     @classmethod
-    def from_checkpoint(cls, path: Path | str, settings: ApplySettings | None = None, **options: Any) -> Self:
-        """Load a run folder, an ``epoch_NNNN`` folder or a founding folder of ``.bin`` files; see the class."""
+    def from_checkpoint(cls, path: Path | str = GENERAL, settings: ApplySettings | None = None, **options: Any) -> Self:
+        """Load ``general``, a run folder, an ``epoch_NNNN`` folder or a founding folder of ``.bin`` files; see the class."""
         return cls(load_checkpoint(path), settings, **options)
 
     def denoise(self, image: np.ndarray, *, pixel_size_angstrom: float | None = None) -> ImageF32:

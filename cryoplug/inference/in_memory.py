@@ -21,6 +21,7 @@ from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
 from cryoplug.core.normalization import check_usable, clipped_fraction, fit_normalization
 from cryoplug.core.statistics import moments_of, scan_pixels
 from cryoplug.inference.appearance import look
+from cryoplug.inference.target import to_grey_values
 
 if TYPE_CHECKING:
     from cryoplug.core.tiling import Tile
@@ -108,12 +109,13 @@ def on_the_networks_grid(
     normalization, moments = fit_normalization(source, denoiser.normalize), moments_of(small)
     grey = normalization_remark(normalization, clipped=clipped_fraction(source, normalization), sigma=moments.std)
     normalization, unlike_training = look(source, normalization, denoiser.checkpoint)
+    back = to_grey_values(normalization, moments.mean, denoiser.target)
     denoised = np.empty(source.shape, np.float32)
     under_way: deque[tuple[Tile, Callable[[], ImageF32]]] = deque()
 
     def finish_one() -> None:
         band, finish = under_way.popleft()
-        denoised[band.paste.slices] = normalization.invert(finish())
+        denoised[band.paste.slices] = back.invert(finish())
 
     for band in denoiser.bands(source.shape):
         rows = normalization.apply(source.read_rows(band.read.y0, band.read.y1))

@@ -67,8 +67,8 @@ class Begin:
     """Header to carry over; None when the source is no MRC."""
     pixel_size_angstrom: float | None
     """Sampling to write."""
-    normalization: Normalization
-    """What was applied to the bands, to be undone when they are written."""
+    to_grey_values: Normalization
+    """What is undone when the bands are written; see `cryoplug.inference.target.to_grey_values`."""
     grid: GridPlan | None = None
     """How the bands come back to `shape`; None: they are on it."""
     raw: ImageF32 | None = None

@@ -23,6 +23,7 @@ from cryoplug.inference.channel import Channel, Closed
 from cryoplug.inference.messages import Begin, DenoiseJob, End, Failed, Message, Rows, Sections
 from cryoplug.inference.regrid import GridPlan, Regrid
 from cryoplug.inference.sections import refuse_movies_and_volumes
+from cryoplug.inference.target import to_grey_values
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
@@ -111,7 +112,7 @@ def _read_one(
             shape=source.shape,
             template=source.header,
             pixel_size_angstrom=known,
-            normalization=normalization,
+            to_grey_values=to_grey_values(normalization, statistics.mean, denoiser.target),
             grid=None if plan.does_nothing else plan,
             raw=raw,
         )

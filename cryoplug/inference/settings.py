@@ -15,6 +15,7 @@ from cryoplug.errors import UsageError
 from cryoplug.inference.orientations import ASKED as TTA
 from cryoplug.inference.precision import PRECISIONS
 from cryoplug.inference.regrid import Regrid
+from cryoplug.inference.target import ONLY_TARGET, TARGETS, choose_target
 
 if TYPE_CHECKING:
     from cryoplug.models.checkpoint import Checkpoint
@@ -41,10 +42,12 @@ class ApplySettings:
     """
 
     normalize: str | None = None
-    """``percentile``, ``zscore`` or ``none`` (the bare network); None: the checkpoint's own."""
+    """``percentile``, ``zscore``, ``robust`` or ``none`` (the bare network); None: the checkpoint's own."""
     angpix: float | None = None
     """Pixel size in angstrom that the network sees; 0: the micrograph's own; None: what its training data were cropped
     to, or the micrograph's own."""
+    target: str | None = None
+    """Which output of the network is the result, ``image`` or ``particles``; None: see `cryoplug.inference.target`."""
     strength: float = 1.0
     """Part of the denoised image in the result, 0 to 1; the rest is raw."""
     merge_highres: float | None = None
@@ -76,6 +79,8 @@ class ApplySettings:
             yield f"--normalize {self.normalize!r} (allowed: {', '.join(KINDS)})"
         if self.angpix is not None and not (math.isfinite(self.angpix) and 0 <= self.angpix < MAX_ANGSTROM):
             yield f"--angpix {self.angpix} (allowed: a pixel size in angstrom, or 0 for the micrograph's own)"
+        if self.target is not None and self.target not in TARGETS:
+            yield f"--target {self.target!r} (allowed: {', '.join(TARGETS)})"
         if not 0 <= self.strength <= 1:
             yield f"--strength {self.strength} (allowed: 0 for raw to 1 for denoised)"
         resolution = self.merge_highres
@@ -108,7 +113,18 @@ class ApplySettings:
             **_texts(self),
             "normalize": self.normalize or checkpoint.normalize,
             "angpix": self.regrid(checkpoint).shown_angpix,
+            "target": choose_target(self.target, checkpoint),
         }
+
+    def introduction(self, checkpoint: Checkpoint) -> str:
+        """Say in a line which network is applied and how, where the user has named none; empty where he knows."""
+        if not checkpoint.is_general:
+            return ""
+        regrid = self.regrid(checkpoint)
+        at = "the micrograph's own pixel size" if regrid.angpix is None else f"{regrid.angpix:g} A/px"
+        if regrid.angpix_range is not None:
+            at += f" (micrographs of {regrid.angpix_range[0]:g} to {regrid.angpix_range[1]:g} A/px as they are)"
+        return f"general model sha256:{checkpoint.sha256[:12]}, {choose_target(self.target, checkpoint)} at {at}"
 
     def label(
         self, checkpoint: Checkpoint, *, precision: str, tta: bool, dtype: str = "float32", halves: bool = False
@@ -128,7 +144,9 @@ class ApplySettings:
         """
         angpix = self.regrid(checkpoint).angpix
         start = f"cryoplug {cryoplug.__version__} {checkpoint.model_id} sha256:"
+        target = choose_target(self.target, checkpoint)
         parts = [
+            f" {target}" if target != ONLY_TARGET else "",
             f" {angpix:g}A/px" if angpix else "",
             f" {dtype}" if dtype != "float32" else "",
             f" computed in {precision}" if precision != "float32" else "",
@@ -141,7 +159,7 @@ class ApplySettings:
 
 def unsaid_identity() -> dict[str, str]:
     """Give what `ApplySettings.identity` stands for in records of before there was a choice: the defaults."""
-    return _texts(ApplySettings())
+    return {**_texts(ApplySettings()), "target": ONLY_TARGET}
 
 
 def _texts(settings: ApplySettings) -> dict[str, str]:

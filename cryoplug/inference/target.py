@@ -9,7 +9,6 @@ from cryoplug.errors import UsageError
 
 if TYPE_CHECKING:
     from cryoplug.core.normalization import Normalization
-    from cryoplug.core.statistics import PixelStatistics
     from cryoplug.models.checkpoint import Checkpoint
 
 TARGETS = ("image", "particles")
@@ -53,7 +52,7 @@ def output_index(target: str, checkpoint: Checkpoint) -> int:
     return outputs.index(target) if target in outputs else 0
 
 
-def to_grey_values(normalization: Normalization, statistics: PixelStatistics, target: str) -> Normalization:
+def to_grey_values(normalization: Normalization, mean: float, target: str) -> Normalization:
     """Say how a target comes back to grey values: by what is inverted here.
 
     What is not ice has no grey level of its own: it keeps the scale of the micrograph, and lies on its mean, so that viewers
@@ -63,11 +62,11 @@ def to_grey_values(normalization: Normalization, statistics: PixelStatistics, ta
     ----------
     normalization
         What the network's input went through.
-    statistics
+    mean
         Of the pixels before it.
     target
         One of `TARGETS`.
     """
     if target != "particles":
         return normalization
-    return dataclasses.replace(normalization, offset=statistics.mean)
+    return dataclasses.replace(normalization, offset=mean)

@@ -31,6 +31,7 @@ from cryoplug.inference.device_regrid import finish, resample_image
 from cryoplug.inference.devices import device_errors, only
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.regrid import GridPlan
+from cryoplug.inference.target import to_grey_values
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
@@ -58,6 +59,8 @@ class Measured:
     """Its grid, with the sampling to write, and the network's."""
     normalization: Normalization
     """What was applied."""
+    to_grey_values: Normalization
+    """What is undone after the network."""
     sigma_in: float
     """Standard deviation of the micrograph."""
     grey: str
@@ -201,6 +204,7 @@ class WholeImages:
                 source,
                 plan,
                 normalization,
+                to_grey_values(normalization, statistics.mean, self._denoiser.target),
                 (of_raw or statistics).std,
                 normalization_remark(normalization, clipped=clipped / pixels.numel(), sigma=statistics.std),
                 tuple(unlike),
@@ -232,7 +236,7 @@ class WholeImages:
         """
         with torch.inference_mode(), device_errors(), only(self.device):
             denoised = restored(
-                self._denoiser.forward_on_device(prepared.pixels, should_stop), prepared.measured.normalization
+                self._denoiser.forward_on_device(prepared.pixels, should_stop), prepared.measured.to_grey_values
             )
             shift = _keep_mean(denoised, prepared.measured.seen)
             denoised = finish(denoised, prepared.raw, prepared.measured.plan)

@@ -109,7 +109,7 @@ def _copy_rows(writer: MrcRowWriter, start: Begin, messages: Iterator[Message], 
     denoised = np.empty(shape, np.float32) if hold else None
     for message in messages:
         if isinstance(message, Rows):
-            rows = start.normalization.invert(message.pixels)
+            rows = start.to_grey_values.invert(message.pixels)
             if denoised is None:
                 writer.write_rows(rows)
             else:

@@ -79,6 +79,11 @@ class Checkpoint:
         return self.path == shipped.FOLDER
 
     @property
+    def namesake_note(self) -> str:
+        """Say that a folder here has the name of the general model, where that is what was loaded; else empty."""
+        return shipped.namesake_note() if self.is_general else ""
+
+    @property
     def angpix(self) -> float | None:
         """Pixel size that the training data were Fourier-cropped to, in angstrom; None when they were not."""
         return self.details.get("angpix")

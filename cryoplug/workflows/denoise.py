@@ -76,6 +76,10 @@ def denoise(
         if request.output.exists() and not request.output.is_dir():
             raise UsageError(f"{request.output}: this is a file; -o names the folder for the denoised micrographs")
         star = None if request.star is None else OutputStar(request.star, request)
+        # Processes of one run: the one that began them has said it.
+        introduction = (request.introduction(checkpoint), checkpoint.namesake_note) if before is None else ()
+        for text in filter(None, introduction):
+            note(text)
         run = _Run(request, checkpoint, star, interrupts, claims, progress, note, before)
         return run.watch() if request.watch else run.batch()
 
@@ -100,6 +104,7 @@ class _Run:
             "model": checkpoint.model_id,
             "checkpoint_sha256": checkpoint.sha256,
             "normalize": self.settings["normalize"],
+            "target": self.settings["target"],
             "dtype": request.dtype,
         }
         if not self.regrid.does_nothing:

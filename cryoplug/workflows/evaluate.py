@@ -119,10 +119,12 @@ def evaluate(
 
 
 def _measurer(request: EvaluateRequest, about: dict[str, Any], note: Note) -> Measurer:
-    if request.checkpoint is None:
+    if request.applied is None:
         about["denoised"] = "given files"
         return Measurer(request, None)
-    checkpoint = load_checkpoint(request.checkpoint)
+    checkpoint = load_checkpoint(request.applied)
+    for text in filter(None, (request.introduction(checkpoint), checkpoint.namesake_note)):
+        note(text)
     from cryoplug.inference.denoiser import Denoiser
 
     if request.max_memory_bytes is not None:
@@ -130,9 +132,10 @@ def _measurer(request: EvaluateRequest, about: dict[str, Any], note: Note) -> Me
     denoiser = Denoiser(checkpoint, request.settings, note=note)
     about.update(
         model=checkpoint.model_id,
-        checkpoint=request.checkpoint,
+        checkpoint=request.applied,
         checkpoint_sha256=checkpoint.sha256,
         normalize=denoiser.normalize,
+        target=denoiser.target,
         angpix=denoiser.regrid.angpix,
         tta=denoiser.tta,
         device=str(denoiser.device),

@@ -9,6 +9,7 @@ from pathlib import Path
 from cryoplug.inference.settings import ApplySettings
 from cryoplug.metrics.evaluation import DIRECTIONS
 from cryoplug.metrics.linear import BASELINES
+from cryoplug.models.shipped import GENERAL
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class EvaluateRequest(ApplySettings):
     inputs: tuple[str, ...] = ()
     """Noisy micrographs; their halves are looked for beside them unless `even` and `odd` are given."""
     checkpoint: Path | None = None
-    """Run folder, ``epoch_NNNN`` folder or founding folder; applied here."""
+    """``general``, run folder, ``epoch_NNNN`` folder or founding folder; applied here. None: ``general``, without `denoised`."""
     denoised: tuple[str, ...] = ()
     """Instead of a checkpoint: what another program made of the inputs (with a truth) or of the even halves."""
     denoised_odd: tuple[str, ...] = ()
@@ -45,7 +46,7 @@ class EvaluateRequest(ApplySettings):
 
     def problems(self) -> Iterator[str]:
         """Say everything that is wrong, in the words of the command line."""
-        if (self.checkpoint is None) == (not self.denoised):
+        if self.checkpoint is not None and self.denoised:
             yield "give either --checkpoint or --denoised"
         if self.denoised_odd and not self.denoised:
             yield "--denoised-odd belongs to --denoised; give both"
@@ -62,6 +63,11 @@ class EvaluateRequest(ApplySettings):
             if value not in allowed:
                 yield f"{flag} {value!r} (allowed: {', '.join(filter(None, allowed))})"
         yield from super().problems()
+
+    @property
+    def applied(self) -> Path | None:
+        """The checkpoint to apply; None: files that were denoised elsewhere are judged."""
+        return None if self.denoised else self.checkpoint or Path(GENERAL)
 
     @property
     def denoised_is_of_inputs(self) -> bool:

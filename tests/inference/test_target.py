@@ -61,7 +61,8 @@ def test_particles_keep_the_scale_and_lie_on_the_mean_of_the_micrograph(mean: fl
     network_output = np.zeros((64, 64), np.float32)
     network_output[3, 3] = -1.5
     image, particles = (
-        to_grey_values(normalization, statistics, target).invert(network_output) for target in ("image", "particles")
+        to_grey_values(normalization, statistics.mean, target).invert(network_output)
+        for target in ("image", "particles")
     )
     assert particles[0, 0] == pytest.approx(pixels.mean(dtype=np.float64), rel=1e-6, abs=1e-4)
     assert image[0, 0] == pytest.approx(np.median(pixels), rel=1e-6, abs=1e-4)

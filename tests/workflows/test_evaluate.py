@@ -237,7 +237,6 @@ def test_an_earlier_evaluation_is_kept_unless_overwriting_is_asked_for(simulated
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"inputs": "a"}, "either --checkpoint or --denoised"),
         ({"inputs": "a", "checkpoint": Path("c"), "denoised": "d"}, "either --checkpoint or --denoised"),
         ({"checkpoint": Path("c"), "even": "a"}, "--even and --odd belong together"),
         ({"checkpoint": Path("c")}, "no input"),

@@ -137,7 +137,7 @@ def _summary(request: DenoiseRequest, batch: BatchResult) -> list[str]:
         f"            {details['model']}, sha256 {details['checkpoint_sha256'][:16]}, normalize {details['normalize']}",
         *(
             f"{name:<12}{details[name]}"
-            for name in ("angpix", "strength", "merge_highres", "device", "tta")
+            for name in ("target", "angpix", "strength", "merge_highres", "device", "tta")
             if name in details
         ),
         "",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryoplug.formats.star import read_star
+from cryoplug.models import shipped
 from relion_project import Project
 
 SUCCESS, FAILURE, ABORTED = "RELION_JOB_EXIT_SUCCESS", "RELION_JOB_EXIT_FAILURE", "RELION_JOB_EXIT_ABORTED"
@@ -115,6 +116,17 @@ def test_a_bad_micrograph_is_named_and_left_out_and_the_job_succeeds(project: Pr
     assert listed.column("cryoplugMicrographNameRaw") == [names[0], names[2]]
 
 
+def test_without_a_checkpoint_it_is_the_general_model(project: Project) -> None:
+    job, star = project.job(), project.star(project.micrographs(1))
+    done = project.run("denoise", "--o", job, "--in_mics", star, "--j", "1")
+    if shipped.is_there():
+        assert done.returncode == 0 and project.ends(job) == [SUCCESS]
+        assert "general model sha256:" in done.stderr
+    else:
+        assert project.ends(job) == [FAILURE]
+        assert "this build of cryoplug has no general model; give --checkpoint" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -122,7 +134,6 @@ def test_a_bad_micrograph_is_named_and_left_out_and_the_job_succeeds(project: Pr
         (["denoise", "--o", "JOB", "--in_mics", "nowhere.star", "--checkpoint", "MODEL"], "no such file"),
         (["denoise", "--o", "JOB", "--in_mics", "STAR", "--checkpoint", "MODEL", "--sigma", "3", "--j", "1"], "sigma"),
         (["denoise", "--o", "JOB", "--in_mics", "STAR", "--checkpoint", "--j", "4"], "--checkpoint has no value"),
-        (["denoise", "--o", "JOB", "--in_mics", "STAR", "--j", "1"], "Missing option '--checkpoint'"),
         (["denoise", "--o", "JOB", "--in_movies", "STAR", "--checkpoint", "MODEL"], "movies are not denoised"),
         (["denoise", "--o", "JOB", "--in_parts", "STAR", "--checkpoint", "MODEL"], "leave this field of the job empty"),
         (["denoise", "--o", "JOB", "--in_mics", "STAR", "--checkpoint", "MODEL", "--gpu", "all"], "'--gpu'"),
