@@ -210,7 +210,7 @@ def _read_stack(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float, *
             shape=whole.frame_shape,
             template=header if isinstance(header, MrcHeader) else None,
             pixel_size_angstrom=known,
-            normalization=Normalization("none"),
+            to_grey_values=Normalization("none"),
             sections=count,
         )
         for section in range(1, count + 1):

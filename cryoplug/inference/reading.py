@@ -175,7 +175,7 @@ def _read_stack(job: DenoiseJob, regrid: Regrid, denoiser: Denoiser, *, started:
             shape=stack.frame_shape,
             template=header if isinstance(header, MrcHeader) else None,
             pixel_size_angstrom=known,
-            normalization=Normalization("none"),
+            to_grey_values=Normalization("none"),
             sections=stack.frame_count,
         )
         for first, pixels in _chunks(stack):

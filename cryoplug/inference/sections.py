@@ -28,6 +28,7 @@ from cryoplug.inference.appearance import look_at_many
 from cryoplug.inference.in_memory import on_the_networks_grid
 from cryoplug.inference.messages import Sections
 from cryoplug.inference.regrid import GridPlan
+from cryoplug.inference.target import to_grey_values
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
@@ -111,7 +112,7 @@ def _at_once(
     inputs = np.stack([one.apply(item.small) for one, item in zip(normalizations, fitted, strict=True)])
     made = []
     for normalization, item, output in zip(normalizations, fitted, denoiser.many(inputs, should_stop), strict=True):
-        denoised = normalization.invert(output)
+        denoised = to_grey_values(normalization, item.statistics.mean, denoiser.target).invert(output)
         if not denoiser.bare:
             denoised += np.float32(mean_shift(item.statistics, statistics_of(denoised)))
         made.append(denoised)

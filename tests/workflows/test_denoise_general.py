@@ -160,6 +160,22 @@ def test_halves_take_the_target_too() -> None:
     assert np.abs(made["image"] - made["particles"]).max() > 1
 
 
+@pytest.mark.parametrize("side", [48, 300])
+@pytest.mark.parametrize("target", TARGETS)
+def test_each_section_of_a_stack_comes_out_as_it_would_alone(target: str, side: int) -> None:
+    images = np.stack([pixels(seed, mean=50.0)[: min(side, SHAPE[0]), :side] for seed in range(3)])
+    with mrcfile.new("s.mrcs") as file:
+        file.set_data(images)
+        file.set_image_stack()
+        file.voxel_size = 3.0
+    assert [item.status for item in go("s.mrcs", target=target).files] == ["done"]
+    together = mrcfile.read("out/s.mrcs")
+    denoiser = Denoiser.from_checkpoint(device="cpu", target=target)
+    for image, made in zip(images, together, strict=True):
+        alone = denoiser.denoise(image, pixel_size_angstrom=3.0)
+        np.testing.assert_allclose(made, alone, atol=1e-4 * float(np.ptp(alone)), rtol=0)
+
+
 def test_results_of_another_target_are_redone_only_when_asked() -> None:
     name = write(pixels())
     assert go(name, target="image").files[0].status == "done"
