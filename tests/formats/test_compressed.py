@@ -148,9 +148,9 @@ def test_a_header_without_its_extended_header_is_told_for_what_it_is(tmp_path: P
     whole = bytearray((tmp_path / "plain.mrc").read_bytes())
     whole[92:96] = (1024).to_bytes(4, "little")
     path = packed(tmp_path / "a.mrc.gz", bytes(whole))
-    with pytest.raises(FormatError, match="nsymbt says 1024 bytes of extended header, which are not there"):
-        with open_micrograph(path) as source:
-            source.read_rows(0, 1)
+    said = "nsymbt says 1024 bytes of extended header, which are not there"
+    with pytest.raises(FormatError, match=said), open_micrograph(path) as source:
+        source.read_rows(0, 1)
 
 
 def test_what_pzstd_writes_begins_with_a_frame_to_be_passed_over(tmp_path: Path, noise: np.ndarray) -> None:
