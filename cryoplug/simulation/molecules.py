@@ -15,13 +15,20 @@ import numpy as np
 from cryoplug.errors import UsageError
 from cryoplug.simulation import assemblies, membranes
 from cryoplug.simulation.domains import Cloud, turn_about_z
-from cryoplug.simulation.specimen import FloatArray, ParticleModel, random_rotation
+from cryoplug.simulation.specimen import PROTEIN_CONTRAST_VOLT, FloatArray, ParticleModel, random_rotation
 
 MAX_BLOBS = 40_000
 """Most blobs of one molecule."""
 
-WIDTHS_ANGSTROM = (2.5, 3.5, 5.0)
+WIDTHS_ANGSTROM = (1.7, 2.4, 3.4, 5.0)
 """Standard deviations that blobs may have: few, so that particles of one width can be drawn together."""
+
+TEXTURED, SMOOTH = 0.34, 0.5
+"""Width of a blob as a part of the side of its volume. With the first, power spectra of projections fall as those of
+atomic structures do, from 200 to 5 angstrom; with the second, no single blob of a bilayer shows."""
+
+MEMBRANES = ("nanodisc", "micelle", "bilayer", "vesicle")
+"""Kinds with lipid or detergent, which is fluid and so even."""
 
 Range = tuple[float, float]
 
@@ -259,9 +266,8 @@ def _model(cloud: Cloud, kind: str, detail: str, *, contrast: float, rng: np.ran
             cloud.mass_kda,
         )
     centred = cloud.points - np.average(cloud.points, axis=0, weights=np.abs(cloud.potential))
-    # A blob is half as wide as it is far from its neighbour, were the potential that of even protein.
-    typical = float(np.median(np.abs(cloud.potential[cloud.potential != 0]))) / 2.5
-    wanted = 0.5 * typical ** (1 / 3)
+    typical = float(np.median(np.abs(cloud.potential[cloud.potential != 0]))) / PROTEIN_CONTRAST_VOLT
+    wanted = (SMOOTH if kind in MEMBRANES else TEXTURED) * typical ** (1 / 3)
     width = min(WIDTHS_ANGSTROM, key=lambda known: abs(np.log(known / wanted)))
     return ParticleModel(
         f"{kind} {detail} {cloud.mass_kda:.0f} kDa",

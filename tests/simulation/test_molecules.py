@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 
 from cryoplug.errors import UsageError
 from cryoplug.simulation import assemblies, domains, membranes, molecules, symmetry
-from cryoplug.simulation.specimen import PROTEIN_CONTRAST_VOLT
+from cryoplug.simulation.field import Placed, projected_potential
+from cryoplug.simulation.planes import FrequencyPlane
+from cryoplug.simulation.specimen import PROTEIN_CONTRAST_VOLT, random_rotation
 
 KINDS = tuple(molecules.MoleculeDistribution().kinds)
 
@@ -198,3 +201,22 @@ def _occupied(points: np.ndarray) -> set[tuple[int, ...]]:
     cells = np.floor(points / 6).astype(int)
     steps = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     return set(map(tuple, (cells[:, None] + steps).reshape(-1, 3).tolist()))
+
+
+def test_projections_have_the_power_that_those_of_atomic_structures_have():
+    """Power a kilodalton by band of frequency, decades: the means over nine structures of 86 to 1236 kDa, from their atoms."""
+    edges = [1 / 80, 1 / 40, 1 / 25, 1 / 16, 1 / 12, 1 / 9, 1 / 7]
+    measured = [6.76, 5.96, 5.17, 4.78, 4.51, 4.23]
+    plane = FrequencyPlane.of((256, 256), 1.5, "cpu")
+    length = plane.length.numpy()
+    found = []
+    for number in range(12):
+        model = molecules.random_molecule(np.random.default_rng([77, number]), kind="assembly")
+        rotations = np.array([random_rotation(np.random.default_rng(turn)) for turn in range(3)])
+        power = np.zeros(length.shape)
+        for rotation in rotations:
+            placed = Placed(model, np.array([[128.0, 128.0]]), rotation[None], np.zeros(1))
+            power += np.abs(np.fft.rfft2(projected_potential(placed, plane).numpy())) ** 2 / len(rotations)
+        bands = [power[(length >= low) & (length < high)].mean() for low, high in itertools.pairwise(edges)]
+        found.append(np.log10(np.array(bands) / model.mass_kda))
+    assert np.mean(found, axis=0) == pytest.approx(measured, abs=0.25)
