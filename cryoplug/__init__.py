@@ -14,6 +14,8 @@ _HOMES = {
     "open_micrograph": "cryoplug.formats.registry",
     "open_store": "cryoplug.store.pairs",
     "read_star": "cryoplug.formats.star",
+    "star_frames": "cryoplug.formats.star_frames",
+    "star_from_frames": "cryoplug.formats.star_frames",
     "write_mrc": "cryoplug.formats.mrc",
     "write_star": "cryoplug.formats.star",
 }
@@ -26,6 +28,8 @@ __all__ = [
     "open_micrograph",
     "open_store",
     "read_star",
+    "star_frames",
+    "star_from_frames",
     "write_mrc",
     "write_star",
 ]

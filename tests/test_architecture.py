@@ -59,7 +59,8 @@ ONLY_IN = {
     "h5py": ("store/hdf5.py",),
     "matplotlib": ("reports/",),
     "mrcfile": ("formats/",),
-    "starfile": ("formats/",),
+    "starfile": ("formats/star_frames.py",),
+    "pandas": ("formats/star_frames.py",),
     "tifffile": ("formats/",),
     "imagecodecs": ("formats/",),
     "ncempy": ("formats/",),
@@ -67,7 +68,7 @@ ONLY_IN = {
     "safetensors": ("models/checkpoint.py", "models/weight_files.py", "training/"),
     "triton": ("kernels/",),
 }
-NEVER = ("scipy", "pandas", "pickle", "requests", "urllib3")
+NEVER = ("scipy", "pickle", "requests", "urllib3")
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,9 @@ def test_a_library_is_imported_in_its_own_place_alone(library: str) -> None:
     assert not wrong, "\n".join([f"{library} belongs in {ONLY_IN[library]}:", *wrong])
 
 
-@pytest.mark.parametrize("library", ["matplotlib", "rich", "h5py", "gemmi", "safetensors", "triton"])
+@pytest.mark.parametrize(
+    "library", ["matplotlib", "rich", "h5py", "pandas", "starfile", "gemmi", "safetensors", "triton"]
+)
 def test_a_library_that_few_commands_need_is_imported_inside_functions(library: str) -> None:
     allowed = ("store/hdf5.py", "kernels/", "training/")
     wrong = [

@@ -44,6 +44,10 @@ class Numbers(click.ParamType):
 )
 @click.option("--star", type=click.Path(path_type=Path), help="STAR file to write last; failed rows are left out.")
 @click.option(
+    "--voltage", type=float, metavar="KV", help="For a STAR file of plain files, which RELION reads only with it."
+)
+@click.option("--cs", type=float, metavar="MM", help="Spherical aberration, for the same.")
+@click.option(
     "--halves",
     is_flag=True,
     help="Denoise each exposure by its even and odd half (X_EVN and X_ODD, folders even/ and odd/, or as the STAR file says) "

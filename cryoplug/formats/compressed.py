@@ -17,6 +17,7 @@ from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieFrame, Mov
 from cryoplug.core.results import Finding
 from cryoplug.errors import FormatError
 from cryoplug.formats import unpacking
+from cryoplug.formats.mrc_extended import pixel_size_of_file
 from cryoplug.formats.mrc_header import HEADER_BYTES, MrcHeader, examine, expected_bytes, parse_head
 from cryoplug.formats.opening import read_errors
 from cryoplug.formats.validation import validate_by_reading
@@ -76,8 +77,8 @@ class CompressedMrcMovie(MovieSource):
         self.frame_shape = (self.header.ny, self.header.nx)
         self.frame_count = self.header.nz
         self.dtype = self.header.dtype
-        self.pixel_size_angstrom = self.header.pixel_size_angstrom
-        self.warnings = self.header.warnings
+        self.pixel_size_angstrom, remark = pixel_size_of_file(self.header)
+        self.warnings = (*self.header.warnings, remark) if remark else self.header.warnings
 
     def read_frame(self, index: int) -> ImageF32:
         """Decompress one section."""

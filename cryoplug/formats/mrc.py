@@ -18,6 +18,7 @@ from cryoplug.core.patience import patiently
 from cryoplug.core.results import Finding
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.errors import CryoplugError, FormatError, PixelError, ShapeError
+from cryoplug.formats.mrc_extended import pixel_size_of_file
 from cryoplug.formats.mrc_header import (
     MrcHeader,
     describe_foreign,
@@ -84,8 +85,8 @@ class MrcMicrograph(MicrographSource):
         self.path = path
         self.shape = (header.ny, header.nx)
         self.dtype = header.dtype
-        self.pixel_size_angstrom = header.pixel_size_angstrom
-        self.warnings = header.warnings
+        self.pixel_size_angstrom, remark = pixel_size_of_file(header)
+        self.warnings = (*header.warnings, remark) if remark else header.warnings
 
     def read_rows(self, start: int, stop: int) -> ImageF32:
         """Read rows with ``pread``: a memory map would end in SIGBUS when the file is cut meanwhile."""
@@ -132,8 +133,8 @@ class MrcMovie(MovieSource):
         self.frame_shape = (header.ny, header.nx)
         self.frame_count = header.nz
         self.dtype = header.dtype
-        self.pixel_size_angstrom = header.pixel_size_angstrom
-        self.warnings = header.warnings
+        self.pixel_size_angstrom, remark = pixel_size_of_file(header)
+        self.warnings = (*header.warnings, remark) if remark else header.warnings
 
     def read_frame(self, index: int) -> ImageF32:
         """Read one section."""

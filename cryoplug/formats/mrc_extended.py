@@ -65,6 +65,22 @@ def read_acquisition(header: MrcHeader) -> Acquisition | None:
     )
 
 
+def pixel_size_of_file(header: MrcHeader) -> tuple[float | None, str]:
+    """Give the pixel size in angstrom that a file states, and a remark where it is not that of its cell.
+
+    A cell that is unset, or says exactly 1 A, was not filled in: there what the microscope wrote counts.
+    """
+    stated = header.pixel_size_angstrom
+    if stated not in (None, 1.0):
+        return stated, ""
+    acquisition = read_acquisition(header)
+    found = None if acquisition is None else acquisition.pixel_size_angstrom
+    if found is None or found == stated:
+        return stated, ""
+    said = "unset" if stated is None else "exactly 1 A"
+    return found, f"pixel size {found:.4g} A by the microscope's own record, since the cell is {said}"
+
+
 def tilt_angles(header: MrcHeader) -> list[float]:
     """Give the tilt of the stage in degrees for each section; empty when the extended header does not tell."""
     records = _fei_records(header, header.nz)

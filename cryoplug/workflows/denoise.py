@@ -75,7 +75,7 @@ def denoise(
         checkpoint = load_checkpoint(request.checkpoint)
         if request.output.exists() and not request.output.is_dir():
             raise UsageError(f"{request.output}: this is a file; -o names the folder for the denoised micrographs")
-        star = None if request.star is None else OutputStar(request.star, request)
+        star = None if request.star is None else OutputStar(request.star, request, note)
         # Processes of one run: the one that began them has said it.
         introduction = (request.introduction(checkpoint), checkpoint.namesake_note) if before is None else ()
         for text in filter(None, introduction):

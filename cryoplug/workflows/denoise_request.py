@@ -12,6 +12,8 @@ from cryoplug.inference.devices import device_name
 from cryoplug.inference.settings import ApplySettings, unsaid_identity
 from cryoplug.models.checkpoint import Checkpoint
 
+MAX_VOLTAGE_KV = 5000
+
 
 @dataclass(frozen=True)
 class DenoiseRequest(ApplySettings):
@@ -25,6 +27,10 @@ class DenoiseRequest(ApplySettings):
     """Folder for the denoised MRC files; made when missing."""
     star: Path | None = None
     """STAR file to write; None: none."""
+    voltage_kv: float | None = None
+    """Acceleration voltage for a STAR file that is made from plain files; None: what the microscope wrote, if it did."""
+    spherical_aberration_mm: float | None = None
+    """Of the microscope, for the same."""
     halves: bool = False
     """Denoise every exposure by its two halves, which must be at hand, and their sum."""
     even: tuple[str, ...] = ()
@@ -60,6 +66,11 @@ class DenoiseRequest(ApplySettings):
         for name, value in (("poll", self.poll_s), ("settle", self.settle_s), ("idle-exit", self.idle_exit_s)):
             if value is not None and not (math.isfinite(value) and value >= 0):
                 yield f"--{name} {value} (allowed: seconds, 0 or more)"
+        for flag, unit, value in (("--voltage", "kV", self.voltage_kv), ("--cs", "mm", self.spherical_aberration_mm)):
+            if value is not None and self.star is None:
+                yield f"{flag} belongs to --star; give both"
+            if value is not None and not 0 < value < MAX_VOLTAGE_KV:
+                yield f"{flag} {value} (allowed: {unit}, above 0)"
         if (self.even or self.odd) and not self.halves:
             yield "--even and --odd belong to --halves; give it too"
         if bool(self.even) != bool(self.odd):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cryoplug.core.atomic import remove_rests
 from cryoplug.errors import FormatError, UsageError
 from cryoplug.formats.mrc import read_header
+from cryoplug.formats.mrc_extended import read_acquisition
 from cryoplug.formats.star import StarFile, read_star
 from cryoplug.workflows.denoise_request import DenoiseRequest
 from cryoplug.workflows.discovered import DiscoveredMicrograph
@@ -35,6 +36,8 @@ class OutputStar:
         Where to write it.
     request
         The run; nothing is written yet.
+    note
+        Called with what the user should know.
 
     Raises
     ------
@@ -42,10 +45,12 @@ class OutputStar:
         The file exists and is not what an earlier run wrote.
     """
 
-    def __init__(self, path: Path, request: DenoiseRequest) -> None:
+    def __init__(self, path: Path, request: DenoiseRequest, note: Callable[[str], None] = lambda text: None) -> None:
         self.path = path
         self._record = request.output / RECORD_FOLDER / f"{path.name}.sha256"
-        self._pixel_sizes: dict[Path, float | None] = {}
+        self._rows: dict[Path, DenoisedMicrograph] = {}
+        self._voltage_kv, self._cs_mm = request.voltage_kv, request.spherical_aberration_mm
+        self._note, self._told = note, False
         self._written: tuple[tuple[Path, ...], _State | None] = ((), None)
         check_no_input([path], [Path(text) for text in request.inputs if "\0" not in text])
         check_star_is_ours(path, self._record, overwrite=request.overwrite)
@@ -56,6 +61,10 @@ class OutputStar:
         """Raise `UsageError` when it cannot be made of these micrographs, or would overwrite one."""
         micrographs = [item.micrograph for item in planned]
         source = self._source(micrographs)
+        if source is not None and (self._voltage_kv or self._cs_mm):
+            raise UsageError(
+                f"--voltage and --cs: {source} says them; they are for a STAR file that is made from plain files"
+            )
         check_no_input([self.path], [item.path for item in micrographs] + ([source] if source else []))
         check_star_can_name(self.path, [path for item in planned for path in (item.target, item.micrograph.path)])
 
@@ -88,11 +97,29 @@ class OutputStar:
         return stars[0] if stars else None
 
     def _from_files(self, done: Sequence[PlannedOutput]) -> StarFile:
-        for item in done:
-            if item.target not in self._pixel_sizes:
-                self._pixel_sizes[item.target] = read_header(item.target).pixel_size_angstrom
-        rows = [DenoisedMicrograph(item.shown, item.target, self._pixel_sizes[item.target]) for item in done]
+        rows = [self._row(item) for item in done]
+        if not self._told and any(None in (row.voltage_kv, row.spherical_aberration_mm) for row in rows):
+            self._told = True
+            self._note(
+                f"{self.path}: voltage and spherical aberration are not all known, and RELION 3.1 reads no micrograph "
+                "without them: give --voltage and --cs, or import the micrographs there"
+            )
         return star_from_files(self.path, rows)
+
+    def _row(self, item: PlannedOutput) -> DenoisedMicrograph:
+        found = self._rows.get(item.target)
+        if found is None:
+            header = read_header(item.target)
+            acquisition = read_acquisition(header)
+            found = self._rows[item.target] = DenoisedMicrograph(
+                item.shown,
+                item.target,
+                header.pixel_size_angstrom,
+                voltage_kv=self._voltage_kv or (acquisition.voltage_kv if acquisition else None),
+                spherical_aberration_mm=self._cs_mm,
+                sections=header.nz,
+            )
+        return found
 
     def _from_star(self, source: Path, done: Sequence[PlannedOutput]) -> StarFile:
         """Point the STAR file as it is now at what is done; it may have grown, or been written in another order."""

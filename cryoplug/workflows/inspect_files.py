@@ -17,14 +17,18 @@ from cryoplug.core.results import Finding
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.errors import FormatError, InputError
 from cryoplug.formats.cs import cs_images
-from cryoplug.formats.mrc_header import examine, read_head
+from cryoplug.formats.mrc_extended import read_acquisition
+from cryoplug.formats.mrc_header import examine, read_head, read_header
 from cryoplug.formats.opening import open_for_reading
 from cryoplug.formats.registry import format_of, open_movie
 from cryoplug.formats.star import IMAGE_COLUMNS, ImageTable, StarFile, image_table, read_star
+from cryoplug.formats.star_frames import second_opinion
 from cryoplug.workflows.discovery import discover
 from cryoplug.workflows.inspection import Inspection
 
 _SHOWN_MISSING = 5
+_SECOND_OPINION_BYTES = 32 << 20
+"""A longer STAR file takes starfile seconds."""
 
 
 def inspect_micrograph(path: Path) -> Inspection:
@@ -43,6 +47,7 @@ def inspect_micrograph(path: Path) -> Inspection:
     kind = "micrograph"
     if spec.id == "mrc":
         summary |= _mrc_header(path)
+        summary |= _acquisition(path)
     try:
         with open_movie(path) as movie:
             if movie.frame_count > 1:
@@ -112,6 +117,17 @@ def _mrc_header(path: Path) -> dict[str, Any]:
     }
 
 
+def _acquisition(path: Path) -> dict[str, Any]:
+    """Show what the microscope wrote into the extended header."""
+    try:
+        found = read_acquisition(read_header(path))
+    except InputError:
+        return {}
+    if found is None:
+        return {}
+    return {"acquisition": {name: value for name, value in vars(found).items() if value not in (None, "")}}
+
+
 def inspect_star(path: Path) -> Inspection:
     """Inspect a STAR file: its tables, the micrographs that it names, their pixel sizes and optics groups."""
     summary: dict[str, Any] = {"size_bytes": path.stat().st_size}
@@ -138,6 +154,8 @@ def inspect_star(path: Path) -> Inspection:
             summary["images_in"] = table.column
             summary |= _pixel_sizes(table.pixel_sizes, findings)
             summary |= _files(path, findings)
+        if summary["size_bytes"] <= _SECOND_OPINION_BYTES:
+            findings += [Finding("warning", "starfile", text) for text in second_opinion(star)]
     return Inspection(path, "star", summary, tuple(findings))
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from cryoplug.core.atomic import storage_errors, write_bytes, write_text
 from cryoplug.errors import UsageError
-from cryoplug.formats.star import MICROGRAPH_COLUMN, StarBlock, StarFile, format_star, image_table
+from cryoplug.formats.star import IMAGE_COLUMN, MICROGRAPH_COLUMN, StarBlock, StarFile, format_star, image_table
+from cryoplug.formats.star_frames import star_from_tables
 from cryoplug.workflows.discovered import split_section
 
 RAW_COLUMN = "cryoplugMicrographNameRaw"
 """Column with the name that stood in the table before."""
 RAW_IMAGE_COLUMN = "cryoplugImageNameRaw"
 """The same for particles: sections of stacks."""
-_VERSION_COMMENT = "# version 30001"
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,12 @@ class DenoisedMicrograph:
     """What was made from it."""
     pixel_size_angstrom: float | None
     """Sampling of both; None when unknown."""
+    voltage_kv: float | None = None
+    """Acceleration voltage; None when unknown."""
+    spherical_aberration_mm: float | None = None
+    """Of the microscope; None when unknown."""
+    sections: int = 1
+    """Images in the file; a stack is listed section by section."""
 
 
 def star_from_star(star: StarFile, denoised: Mapping[int, Path], sections: Mapping[int, int] | None = None) -> StarFile:
@@ -81,43 +87,55 @@ def check_star_can_name(path: Path, images: Iterable[Path]) -> None:
 
 
 def star_from_files(path: Path, micrographs: Sequence[DenoisedMicrograph]) -> StarFile:
-    """Make a STAR file of RELION 3.1 style with one optics group for each pixel size.
+    """Make a STAR file of RELION 3.1 style with one optics group for each kind of microscope settings.
 
     Parameters
     ----------
     path
         Where it will be written.
     micrographs
-        The rows, in order. What is not known is 0: the pixel size of some groups, voltage and spherical aberration of
-        all. These two cannot be left out: RELION 3.1 passes over an optics table without them, and reads no row then.
+        The rows, in order. What nobody knows of any of them has no column; where some have it, the others get ``None``.
+        Sections of stacks come in a table of their own, ``data_particles``.
     """
-    sizes = list(dict.fromkeys(item.pixel_size_angstrom for item in micrographs))
-    group_of = {size: str(number) for number, size in enumerate(sizes, start=1)}
-    optics = StarBlock(
-        "optics",
-        True,
-        [
-            "rlnOpticsGroupName",
-            "rlnOpticsGroup",
-            "rlnMicrographPixelSize",
-            "rlnMicrographOriginalPixelSize",
-            "rlnVoltage",
-            "rlnSphericalAberration",
-        ],
-        [
-            [f"opticsGroup{group_of[size]}", group_of[size], *[f"{size or 0.0:.6f}"] * 2, "0.000000", "0.000000"]
-            for size in sizes
-        ],
-        [_VERSION_COMMENT],
-    )
-    table = StarBlock(
-        "micrographs",
-        True,
-        [MICROGRAPH_COLUMN, "rlnOpticsGroup", RAW_COLUMN],
-        [[shown_path(item.denoised), group_of[item.pixel_size_angstrom], shown_path(item.raw)] for item in micrographs],
-        [_VERSION_COMMENT],
-    )
-    return StarFile([optics, table], path)
+    groups = list(dict.fromkeys(map(_optics, micrographs)))
+    number = {optics: index for index, optics in enumerate(groups, start=1)}
+    optics: dict[str, list[object]] = {
+        "rlnOpticsGroupName": [f"opticsGroup{index}" for index in number.values()],
+        "rlnOpticsGroup": list(number.values()),
+    }
+    single = [item for item in micrographs if item.sections == 1]
+    stacks = [item for item in micrographs if item.sections > 1]
+    sizes = ["rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize"] if single else []
+    sizes += ["rlnImagePixelSize"] if stacks else []
+    for place, names in enumerate((sizes, ["rlnVoltage"], ["rlnSphericalAberration"])):
+        values = [group[place] for group in groups]
+        if any(value is not None for value in values):
+            optics |= {name: [None if value is None else f"{value:.6f}" for value in values] for name in names}
+    tables: dict[str, dict[str, list[object]]] = {
+        "optics": {name: list(map(_text, rows)) for name, rows in optics.items()}
+    }
+    if single:
+        tables["micrographs"] = {
+            MICROGRAPH_COLUMN: [shown_path(item.denoised) for item in single],
+            "rlnOpticsGroup": [number[_optics(item)] for item in single],
+            RAW_COLUMN: [shown_path(item.raw) for item in single],
+        }
+    if stacks:
+        rows = [(item, section) for item in stacks for section in range(1, item.sections + 1)]
+        tables["particles"] = {
+            IMAGE_COLUMN: [f"{section:06d}@{shown_path(item.denoised)}" for item, section in rows],
+            "rlnOpticsGroup": [number[_optics(item)] for item, _ in rows],
+            RAW_IMAGE_COLUMN: [f"{section:06d}@{shown_path(item.raw)}" for item, section in rows],
+        }
+    return star_from_tables(tables, path)
+
+
+def _optics(item: DenoisedMicrograph) -> tuple[float | None, float | None, float | None]:
+    return item.pixel_size_angstrom, item.voltage_kv, item.spherical_aberration_mm
+
+
+def _text(value: object) -> object:
+    return "None" if value is None else value
 
 
 def shown_path(path: Path) -> str:

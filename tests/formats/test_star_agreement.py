@@ -151,7 +151,7 @@ def test_relion_reads_the_names_of_denoised_micrographs(name: str, shared_data: 
 @needs_relion
 def test_relion_reads_names_with_spaces_in_a_table_of_our_own(tmp_path: Path) -> None:
     names = ["day 1/mic é.mrc", "it's/b.mrc"]
-    denoised = [DenoisedMicrograph(Path("/raw", name), Path("/out", name), 1.25) for name in names]
+    denoised = [DenoisedMicrograph(Path("/raw", name), Path("/out", name), 1.25, 300.0, 2.7) for name in names]
     write_star(tmp_path / "ours.star", star_from_files(tmp_path / "ours.star", denoised))
     theirs = relion_copy(tmp_path / "ours.star", tmp_path)
     table = image_table(theirs)

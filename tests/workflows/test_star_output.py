@@ -139,9 +139,32 @@ def test_files_without_a_star_get_one_group_for_each_pixel_size(working_folder: 
     table = image_table(again)
     assert table.names == ["out/a.mrc", "/out/b.mrc", "out/c.mrc"]
     assert table.pixel_sizes == [1.5, None, 1.5]
-    optics = again.blocks[0]
-    # RELION 3.1 reads no row at all when these two are missing; 0 says that nobody knows them.
-    assert optics.column("rlnVoltage") == optics.column("rlnSphericalAberration") == ["0.000000"] * 2
+    assert again.blocks[0].columns[2:] == ["rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize"]
+    assert "0.000000" not in format_star(star), "what nobody knows is left out, and is not 0"
+
+
+def test_what_is_known_of_some_is_none_for_the_others(working_folder: Path) -> None:
+    known = {"voltage_kv": 300.0, "spherical_aberration_mm": 2.7}
+    items = [
+        DenoisedMicrograph(Path("raw/a.mrc"), Path("out/a.mrc"), None),
+        DenoisedMicrograph(Path("raw/b.mrc"), Path("out/b.mrc"), None, **known),
+    ]
+    optics = star_from_files(Path("x.star"), items).blocks[0]
+    assert optics.columns[2:] == ["rlnVoltage", "rlnSphericalAberration"]
+    assert optics.rows == [["opticsGroup1", "1", "None", "None"], ["opticsGroup2", "2", "300.000000", "2.700000"]]
+    bare = star_from_files(Path("x.star"), items[:1])
+    assert bare.blocks[0].columns == ["rlnOpticsGroupName", "rlnOpticsGroup"]
+
+
+def test_sections_of_stacks_are_listed_as_particles(working_folder: Path) -> None:
+    items = [
+        DenoisedMicrograph(Path("raw/a.mrc"), Path("out/a.mrc"), 1.5),
+        DenoisedMicrograph(Path("raw/p.mrcs"), Path("out/p.mrcs"), 1.5, sections=3),
+    ]
+    star = star_from_files(Path("x.star"), items)
+    assert [block.name for block in star.blocks] == ["optics", "micrographs", "particles"]
+    assert star.blocks[2].column("rlnImageName") == [f"00000{n}@out/p.mrcs" for n in (1, 2, 3)]
+    assert star.blocks[2].column("cryoplugImageNameRaw") == [f"00000{n}@raw/p.mrcs" for n in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("name", ["two\nlines.mrc", "both ' and \" .mrc"])

@@ -1,0 +1,148 @@
+"""STAR tables as pandas' DataFrames, by way of the library starfile: tables that are made from nothing, and a second opinion.
+
+What passes through cryoplug is read and written by its own reader, token by token (docs/decisions/0001). What cryoplug makes
+itself is formatted by starfile. Both pandas and starfile are imported when they are first needed: that takes half a second.
+"""
+
+from __future__ import annotations
+
+import linecache
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryoplug.formats.star_parser import parse_star
+from cryoplug.formats.star_text import StarBlock, StarFile
+
+if TYPE_CHECKING:
+    import pandas
+
+VERSION_COMMENT = "# version 30001"
+_NAMES = ("Name", "File", "Image", "Metadata", "NameRaw", "NameEven", "NameOdd")
+"""Columns that end so hold names: 001 is one."""
+_SHOWN = 5
+
+
+def star_from_tables(tables: Mapping[str, Mapping[str, Sequence[Any]]], path: Path) -> StarFile:
+    """Make a STAR file of tables.
+
+    Parameters
+    ----------
+    tables
+        By name of the block: columns without underscore, each with a value a row. Floats get six digits after the point.
+    path
+        Where it belongs.
+
+    Returns
+    -------
+    StarFile
+        As it will be read back; each block with RELION's version line.
+
+    Raises
+    ------
+    FormatError
+        A value cannot be written into a STAR file.
+    """
+    import pandas
+    import starfile
+
+    text = starfile.to_string({name: pandas.DataFrame(dict(columns)) for name, columns in tables.items()})
+    made = parse_star(text, path)
+    # starfile begins with a comment that holds the time of day: a file must not differ where nothing does.
+    blocks = [
+        StarBlock(block.name, block.is_loop, block.columns, block.rows, [VERSION_COMMENT]) for block in made.blocks
+    ]
+    return StarFile(blocks, path)
+
+
+def star_from_frames(frames: Mapping[str, pandas.DataFrame], path: str | Path = "frames.star") -> StarFile:
+    """Make a STAR file of DataFrames, as starfile's users have them; `cryoplug.write_star` writes it.
+
+    Parameters
+    ----------
+    frames
+        By name of the block, without ``data_``.
+    path
+        Where it belongs.
+    """
+    return star_from_tables(
+        {name: {str(key): frame[key] for key in frame} for name, frame in frames.items()}, Path(path)
+    )
+
+
+def star_frames(star: StarFile) -> dict[str, pandas.DataFrame]:
+    """Give every block of a STAR file as a DataFrame, as starfile does.
+
+    A column in which every value is a number becomes numbers, except those that hold names (``001`` stays that). A block that is
+    no table has one row.
+    """
+    import pandas
+
+    found = {}
+    for block in star.blocks:
+        columns = {}
+        for name in block.columns:
+            values = pandas.Series(block.column(name), dtype="object")
+            columns[name] = values if name.endswith(_NAMES) else _numbers(values)
+        found[block.name] = pandas.DataFrame(columns)
+    return found
+
+
+def _numbers(values: pandas.Series[Any]) -> pandas.Series[Any]:
+    import pandas
+
+    try:
+        return pandas.to_numeric(values)
+    except (ValueError, TypeError):
+        return values
+
+
+def second_opinion(star: StarFile) -> list[str]:
+    """Tell where starfile, and the tools that are built on it, will read something else than stands in a STAR file.
+
+    Parameters
+    ----------
+    star
+        As cryoplug's own reader read it from ``star.path``.
+
+    Returns
+    -------
+    list[str]
+        One sentence for each kind of difference; empty when there is none.
+    """
+    import starfile
+
+    # starfile reads through linecache, which remembers a file that has changed since.
+    linecache.clearcache()
+    columns = sorted({name for block in star.blocks for name in block.columns})
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            theirs = starfile.read(star.path, always_dict=True, parse_as_string=columns)
+    except Exception as error:  # noqa: BLE001 -- whatever it raises, its users will meet it
+        why = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        return [f"starfile and the tools built on it cannot read this file ({type(error).__name__}: {why})"]
+    return list(_differences(star, theirs))
+
+
+def _differences(star: StarFile, theirs: Mapping[str, Any]) -> Iterator[str]:
+    found: list[tuple[str, str, str]] = []
+    for block in star.blocks:
+        if not block.columns:
+            continue
+        other = theirs.get(block.name)
+        if other is None:
+            yield f"starfile and the tools built on it do not see data_{block.name}"
+            continue
+        for name in block.columns:
+            mine = block.column(name)
+            values = [other.get(name)] if isinstance(other, dict) else list(other[name]) if name in other else []
+            if len(values) != len(mine):
+                yield f"starfile and the tools built on it read {len(values)} rows of {name}, not {len(mine)}"
+                continue
+            found += [(name, one, repr(two)) for one, two in zip(mine, values, strict=True) if one != two]
+    if found:
+        shown = ", ".join(f"{one!r} as {two} ({name})" for name, one, two in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        yield f"starfile and the tools built on it will read {shown}{more}; rename the files, or take care with them"
