@@ -44,9 +44,13 @@ class Numbers(click.ParamType):
 )
 @click.option("--star", type=click.Path(path_type=Path), help="STAR file to write last; failed rows are left out.")
 @click.option(
-    "--voltage", type=float, metavar="KV", help="For a STAR file of plain files, which RELION reads only with it."
+    "--voltage",
+    "voltage_kv",
+    type=float,
+    metavar="KV",
+    help="For a STAR file of plain files, which RELION reads only with it.",
 )
-@click.option("--cs", type=float, metavar="MM", help="Spherical aberration, for the same.")
+@click.option("--cs", "spherical_aberration_mm", type=float, metavar="MM", help="Spherical aberration, for the same.")
 @click.option(
     "--halves",
     is_flag=True,
