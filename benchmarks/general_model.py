@@ -16,7 +16,6 @@ With ``--folder`` the micrographs and what the simple filters reach are kept and
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import shutil
@@ -26,23 +25,24 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cryoplug.simulation.micrograph import SimulationSettings
-from cryoplug.workflows.simulate import read_density
+from cryoplug.workflows.simulate import read_molecules
 from denoisers import HARDWARE_COLUMNS, add_denoiser_options, apply, chosen_denoisers, hardware
 from quality_simulated import TRUTHS, baseline_snr, denoised_snr, write
 from rows import append_rows
 
 FILTERS = ("wiener", "gaussian")
-SUITES: dict[str, list[dict[str, float]]] = {
+SUITES: dict[str, list[dict[str, Any]]] = {
     "protocol": [{}],
     "pixels": [{"pixel_size_angstrom": size} for size in (0.6, 2.2, 4.0)],
     "doses": [{"dose_e_per_angstrom2": dose} for dose in (8.0, 20.0)],
-    "microscopes": [{"voltage_kv": 200.0}, {"phase_shift_rad": np.pi / 2}],
+    "microscopes": [{"voltage_kv": 200.0}, {"phase_shift_deg": (90.0, 90.0)}],
 }
-"""What differs from the protocol, by the name of the suite; a phase plate only where the simulator has one."""
+"""What differs from the protocol, by the name of the suite."""
 MAX_FIELD_ANGSTROM = 8192.0
 """Micrographs of large pixels are made smaller: a field of this side holds 600 particles."""
 COLUMNS = (
@@ -100,14 +100,9 @@ def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, objec
 
 def conditions(arguments: argparse.Namespace, path: Path) -> Iterator[SimulationSettings]:
     """Give the settings of each condition of the suites."""
-    offered = {field.name for field in dataclasses.fields(SimulationSettings)}
     for suite in SUITES if "all" in arguments.suite else arguments.suite:
         for change in SUITES[suite]:
-            missing = set(change) - offered
-            if missing:
-                print(f"left out: the simulator has no {', '.join(missing)}", flush=True)
-                continue
-            wanted: dict[str, float] = {
+            wanted: dict[str, Any] = {
                 "pixel_size_angstrom": arguments.pixel_size,
                 "dose_e_per_angstrom2": arguments.dose,
                 **change,
@@ -116,17 +111,17 @@ def conditions(arguments: argparse.Namespace, path: Path) -> Iterator[Simulation
             yield SimulationSettings(
                 size_px=min(arguments.size, largest),
                 seed=arguments.seed,
-                density=read_density(path),
-                **wanted,  # type: ignore[arg-type]
+                molecules=read_molecules([path], []),
+                **wanted,
             )
 
 
 def condition_name(settings: SimulationSettings) -> str:
     """Name a folder after what differs from one condition to the next."""
-    shift = getattr(settings, "phase_shift_rad", 0.0)
+    shift = settings.phase_shift_deg[0]
     return (
         f"{settings.size_px}px_{settings.pixel_size_angstrom:g}A_{settings.dose_e_per_angstrom2:g}e"
-        f"_{settings.voltage_kv:g}kV" + (f"_plate{shift:.2f}" if shift else "")
+        f"_{settings.voltage_kv:g}kV" + (f"_plate{shift:g}" if shift else "")
     )
 
 
@@ -163,22 +158,21 @@ def row(
         for name in FILTERS
     }
     image, particles = above["clean", "wiener"], above["particles_only", "gaussian"]
-    density = settings.density
-    assert density is not None
+    (molecule,) = settings.molecules
     print(
-        f"{density.name} {condition_name(settings)} {name}: image {image.mean():+.2f} to Wiener"
+        f"{molecule.name} {condition_name(settings)} {name}: image {image.mean():+.2f} to Wiener"
         f" ({above['clean', 'gaussian'].mean():+.2f} to Gaussian), particles {particles.mean():+.2f} to Gaussian",
         flush=True,
     )
     ddof = min(1, len(found) - 1)
     return {
         **hardware(),
-        "map": density.name,
+        "map": molecule.name,
         "micrographs": f"{len(found)} of {settings.size_px}x{settings.size_px}",
         "pixel_size": settings.pixel_size_angstrom,
         "dose": settings.dose_e_per_angstrom2,
         "voltage_kv": settings.voltage_kv,
-        "phase_plate": round(float(getattr(settings, "phase_shift_rad", 0.0)), 3),
+        "phase_plate": settings.phase_shift_deg[0],
         "ice_grain": settings.ice_grain_rad,
         "seed": settings.seed,
         "denoiser": name,

@@ -40,7 +40,7 @@ from artefacts import dark_region, grid_excess_db, halo, trace_of_hot_pixels, va
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.simulation.micrograph import SimulationSettings
-from cryoplug.workflows.simulate import read_density
+from cryoplug.workflows.simulate import read_molecules
 from denoisers import HARDWARE_COLUMNS, Denoiser, add_denoiser_options, apply, chosen_denoisers, hardware
 from quality_simulated import pixels_of
 from rows import append_rows
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, objec
         size_px=arguments.size,
         pixel_size_angstrom=arguments.pixel_size,
         seed=5,
-        density=None if arguments.map is None else read_density(arguments.map),
+        molecules=read_molecules([] if arguments.map is None else [arguments.map], []),
     )
     traps = [*simulated_traps(settings), *real_traps(arguments.real)]
     sources = {trap.name: folder / "raw" / file_name(trap) for trap in traps}

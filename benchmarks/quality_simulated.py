@@ -35,7 +35,7 @@ from cryoplug.metrics.linear import fit_baselines
 from cryoplug.metrics.pixel import correlation
 from cryoplug.metrics.truth import fitted_snr_db
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
-from cryoplug.workflows.simulate import read_density
+from cryoplug.workflows.simulate import read_molecules
 from rows import append_rows
 
 TRUTHS = ("clean", "particles_only")
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, objec
         dose_e_per_angstrom2=arguments.dose,
         seed=arguments.seed,
         ice_grain_rad=arguments.ice_grain,
-        density=None if arguments.map is None else read_density(arguments.map),
+        molecules=read_molecules([] if arguments.map is None else [arguments.map], []),
     )
     # A peer needs none to learn from.
     needed = range(0 if arguments.models else arguments.train, arguments.train + arguments.test)

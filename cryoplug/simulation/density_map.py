@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,11 +28,6 @@ class DensityMap:
     """Voxels above it belong to the molecule; None: mean plus one standard deviation."""
     name: str = "map"
     """What the particles are called."""
-
-    def digest(self) -> str:
-        """Return 12 hex digits that change when the molecule does."""
-        head = f"{self.voxels.shape} {self.voxel_size_angstrom!r} {self.level!r}"
-        return hashlib.sha256(head.encode() + np.ascontiguousarray(self.voxels, "<f4").tobytes()).hexdigest()[:12]
 
     @property
     def level(self) -> float:

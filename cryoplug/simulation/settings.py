@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryoplug.errors import UsageError
-from cryoplug.simulation.density_map import DensityMap, particle_from_map
 from cryoplug.simulation.molecules import molecule_library
 from cryoplug.simulation.optics import Optics
 from cryoplug.simulation.specimen import ParticleModel, particle_models
@@ -46,10 +46,8 @@ class SimulationSettings:
     """Cs, 0 to 10."""
     amplitude_contrast: float = 0.1
     """0 to 0.5."""
-    density: DensityMap | None = None
-    """A molecule given by its map; None: see `molecules`."""
     molecules: tuple[ParticleModel, ...] = ()
-    """More molecules, from maps and structures; with neither, `specimen` says what is invented."""
+    """What the particles are drawn from: molecules of maps and structures; none: `specimen` says what is invented."""
     specimen: str = "shapes"
     """One of `SPECIMENS`."""
     kinds: int = 5
@@ -114,11 +112,10 @@ class SimulationSettings:
 
     def models(self) -> tuple[ParticleModel, ...]:
         """Return what the particles are drawn from."""
-        given = (() if self.density is None else (particle_from_map(self.density),)) + self.molecules
-        if given:
-            return given
+        if self.molecules:
+            return self.molecules
         if self.specimen == "random":
-            return molecule_library(self.seed, self.kinds)
+            return _library(self.seed, self.kinds)
         return particle_models(np.random.default_rng([self.seed, 0]))
 
     def defocus_of(self, index: int) -> float:
@@ -142,11 +139,14 @@ class SimulationSettings:
     def digest(self) -> str:
         """Return 12 hex digits that change when any setting does."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        density = fields.pop("density")
-        if density is not None:
-            fields["density"] = density.digest()
         fields["molecules"] = [_digest(model) for model in self.molecules]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@functools.lru_cache(maxsize=1)
+def _library(seed: int, kinds: int) -> tuple[ParticleModel, ...]:
+    """Make random molecules once for all micrographs."""
+    return molecule_library(seed, kinds)
 
 
 def _digest(model: ParticleModel) -> str:

@@ -51,15 +51,19 @@ def test_a_threshold_that_takes_nothing_or_negative_density_is_refused(threshold
 
 
 def test_the_molecule_decides_the_settings_digest() -> None:
-    small, large = ball(20.0, 4.0), ball(24.0, 4.0)
-    digests = {SimulationSettings(density=density).digest() for density in (None, small, large)}
-    assert len(digests) == 3
-    assert SimulationSettings(density=ball(20.0, 4.0)).digest() in digests
+    small, large, again = (particle_from_map(ball(radius, 4.0)) for radius in (20.0, 24.0, 20.0))
+    digests = {SimulationSettings(molecules=given).digest() for given in ((), (small,), (large,), (small, large))}
+    assert len(digests) == 4
+    assert SimulationSettings(molecules=(again,)).digest() in digests
 
 
 def test_particles_of_a_map_are_dark_and_alone_in_particles_only() -> None:
     settings = SimulationSettings(
-        size_px=320, pixel_size_angstrom=4.0, defocus_um=(1.5, 1.5), density=ball(60.0, 4.0), particles=6
+        size_px=320,
+        pixel_size_angstrom=4.0,
+        defocus_um=(1.5, 1.5),
+        molecules=(particle_from_map(ball(60.0, 4.0)),),
+        particles=6,
     )
     micrograph = simulate_micrograph(settings, 0)
     assert {particle.model.name for particle in micrograph.particles} == {"ball"}

@@ -14,7 +14,7 @@ from cryoplug.cli.simulate import simulate as command
 from cryoplug.errors import FormatError, StorageError, UsageError
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.star import StarBlock, read_star
-from cryoplug.simulation.density_map import DensityMap
+from cryoplug.simulation.density_map import DensityMap, particle_from_map
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph, true_particles
 from cryoplug.simulation.molecules import molecule_library
 from cryoplug.workflows.simulate import KINDS, LISTS, SimulateRequest, read_density, simulate
@@ -208,7 +208,9 @@ def test_a_particle_lies_where_its_coordinates_say(tmp_path):
     """A ball is darkest at its middle; seen through a lens without noise, 6 of them."""
     side = np.indices((33, 33, 33)) - 16
     ball = DensityMap(((side**2).sum(axis=0) <= 15**2).astype(np.float32), 4.0, threshold=0.5, name="ball")
-    settings = SimulationSettings(size_px=256, pixel_size_angstrom=6.0, density=ball, particles=6, seed=4)
+    settings = SimulationSettings(
+        size_px=256, pixel_size_angstrom=6.0, molecules=(particle_from_map(ball),), particles=6, seed=4
+    )
     simulate(SimulateRequest(output=tmp_path, count=1, settings=settings))
     image = mrcfile.read(tmp_path / "particles_only" / "mic_0001.mrc")
     (table,) = read_star(tmp_path / "noisy" / "mic_0001_truth.star").blocks
