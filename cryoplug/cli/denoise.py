@@ -89,7 +89,9 @@ def denoise(output: Path, poll: float, settle: float, idle_exit: float | None, a
     The network runs on tiles that overlap by its receptive field, which gives what the whole image at once gives.
     Output is float32 MRC in the input's grey-scale units, for looking and picking: extract particles from raw files.
     Files that an earlier run finished are skipped. With --star, rlnMicrographName becomes the denoised file and
-    cryoplugMicrographNameRaw keeps the raw one. denoise.jsonl in the output folder gets a line for each micrograph.
+    cryoplugMicrographNameRaw keeps the raw one. Of a cryoSPARC dataset, micrographs_denoised.cs (or particles_denoised.cs)
+    in the output folder has every column, uid included, and micrograph_blob_denoised beside the raw blob. denoise.jsonl in
+    the output folder gets a line for each micrograph.
 
     Without --checkpoint the general model denoises them, which comes with cryoplug: it needs the pixel size and sees 2 to 5
     A/px, finer micrographs cropped to 2.6. --target particles gives what is not ice instead of the whole image, at the
@@ -134,7 +136,9 @@ def _summarize(batch: BatchResult, output: Path, *, as_json: bool) -> None:
         echo_result(batch, as_json=False, text=f"{text} -> {printable_name(output)}")
     for star in batch.outputs:
         left_out = batch.details.get("left_out", [])
-        record = {"star": star, "left_out": left_out}
-        echo_result(record, as_json=as_json, text=f"STAR -> {printable_name(star)}")
+        kind = "dataset" if star.suffix.lower() == ".cs" else "star"
+        record = {kind: star, "left_out": left_out}
+        words = "STAR" if kind == "star" else "cryoSPARC dataset"
+        echo_result(record, as_json=as_json, text=f"{words} -> {printable_name(star)}")
         if left_out:
             say(f"denoise: {len(left_out)} failed micrographs are not in {printable_name(star)}")

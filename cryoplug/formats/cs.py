@@ -98,6 +98,19 @@ def cs_images(path: Path, kind: str = "micrographs") -> list[CsImage]:
     return _images(path, source, columns)
 
 
+def image_group(path: Path) -> str:
+    """Give the group of columns from which `cs_images` takes the images: ``micrograph_blob``, ``blob``, ``location`` ..."""
+    with _opened(path) as stream:
+        names = _read_header(stream, path)[0].names or ()
+    found = next((item[0] for item in _SOURCES["micrographs"] if item[0] in names), "micrograph_blob/path")
+    return found.split("/")[0]
+
+
+def dataset_layout(stream: BinaryIO, path: Path) -> tuple[np.dtype[Any], int, int]:
+    """Give the type of a row, the number of rows, and the byte where they begin, of an opened dataset."""
+    return _read_header(stream, path)
+
+
 def _images(path: Path, source: tuple[str, str | None, str], columns: dict[str, np.ndarray[Any, Any]]) -> list[CsImage]:
     texts = [_text(value) for value in columns[source[0]].tolist()]
     empty = next((row for row, text in enumerate(texts) if not text.removeprefix(">") or "\0" in text), None)

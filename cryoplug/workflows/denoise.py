@@ -15,6 +15,7 @@ from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.pipeline import run_pipeline
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.workflows.companions import left_out_note
+from cryoplug.workflows.denoise_cs import OutputDataset, source_dataset
 from cryoplug.workflows.denoise_gpus import denoise_in_processes, requests_for
 from cryoplug.workflows.denoise_halves import exposures, pair_prover
 from cryoplug.workflows.denoise_request import DenoiseRequest
@@ -139,6 +140,8 @@ class _Run:
         planned = self.planner.add(micrographs)
         if self.star is not None:
             self.star.check(planned)
+        source = source_dataset(micrographs) if self.before is None else None
+        dataset = OutputDataset(request.output, source, overwrite=request.overwrite) if source is not None else None
         todo = [item for item in planned if not self.should_stop() and self.work.is_to_do(item)]
         if todo or self.should_stop():
             check_writable(request.output)
@@ -149,7 +152,10 @@ class _Run:
             if not complete:
                 raise self._stopped(len(planned))
         files = tuple(self.work.results[item.target] for item in planned)
-        return BatchResult(files, self._write_star(planned, last=True), self.details)
+        outputs = self._write_star(planned, last=True)
+        if dataset is not None and dataset.write(self._done(planned)):
+            outputs += (dataset.path,)
+        return BatchResult(files, outputs, self.details)
 
     def _micrographs(self) -> list[DiscoveredMicrograph]:
         """Find what is to be denoised, and say what is left out."""
@@ -261,12 +267,15 @@ class _Run:
         """Write the STAR file with what is done; a source that cannot be read now is tried again, but not for ever."""
         if self.star is None:
             return ()
-        results = self.work.results
-        done = [item for item in planned if item.target in results and results[item.target].status != "failed"]
+        results, done = self.work.results, self._done(planned)
         self.details["left_out"] = [str(item.input) for item in results.values() if item.status == "failed"]
         with contextlib.nullcontext() if last else contextlib.suppress(InputError, StorageError):
             self.star.write(done)
         return (self.star.path,) if done else ()
+
+    def _done(self, planned: Sequence[PlannedOutput]) -> list[PlannedOutput]:
+        results = self.work.results
+        return [item for item in planned if item.target in results and results[item.target].status != "failed"]
 
     def _finished(self) -> int:
         return sum(result.status != "failed" for result in list(self.work.results.values()))
