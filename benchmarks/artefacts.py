@@ -11,6 +11,8 @@ GRID_PERIODS = (2, 4, 8, 16)
 """Pixels of the network after which its strided layers repeat."""
 _BLOCK = 256
 _NEIGHBOURS = 9
+_BORDER = 12
+_LOWEST = 0.1
 
 
 def variance_fraction(denoised: Image64, raw: Image64, *, longest_px: float | None = None) -> float:
@@ -20,24 +22,22 @@ def variance_fraction(denoised: Image64, raw: Image64, *, longest_px: float | No
     return float(_fine_power(denoised, longest_px) / _fine_power(raw, longest_px))
 
 
-def grid_excess_db(denoised: Image64, *, network_pixel_px: float) -> float:
-    """Measure a checkerboard: the power at the frequencies of the network's grid against that of their neighbours.
+def grid_fraction(denoised: Image64) -> float:
+    """Measure a checkerboard: the part of the variance at the frequencies of the network's grid beyond their neighbours'.
 
     The image is cut into blocks with soft borders; the power spectra of the blocks are averaged. At each frequency on the
-    grid of `GRID_PERIODS`, along both axes and both diagonals, the power is compared with nearby places of the same
-    distance to the origin.
+    grid of `GRID_PERIODS`, along both axes and both diagonals, the median power of nearby places of the same distance to the
+    origin is taken off: a spectrum falls steeply, and carbon has rings.
 
     Parameters
     ----------
     denoised
-        ``(y, x)``; a period of it is one of `GRID_PERIODS` times `network_pixel_px`.
-    network_pixel_px
-        Side of a pixel that the network saw in pixels of the image, 1 or more.
+        ``(y, x)``, on the grid that the network saw.
 
     Returns
     -------
     float
-        The largest ratio in dB. Without a grid it is 1 to 4, less with more blocks.
+        From 0 to 1. A grid of 0.01 has a tenth of the contrast of the rest; one of 0.001 is not seen.
     """
     side = min(_BLOCK, *denoised.shape)
     window = np.outer(np.hanning(side), np.hanning(side))
@@ -47,13 +47,18 @@ def grid_excess_db(denoised: Image64, *, network_pixel_px: float) -> float:
         for x in starts[1]:
             block = denoised[y : y + side, x : x + side]
             power += np.abs(np.fft.fft2((block - block.mean()) * window)) ** 2
-    worst = -np.inf
-    for period in GRID_PERIODS:
-        for harmonic in range(1, period // 2 + 1, 2):
-            step = harmonic / (period * network_pixel_px) * side
-            for ky, kx in ((0, 1), (1, 0), (1, 1), (1, -1)):
-                worst = max(worst, _peak_db(power, round(ky * step), round(kx * step)))
-    return float(worst)
+    total = power.sum()
+    if total == 0:
+        return 0.0
+    # Nearer to the origin the particles themselves stand out by chance.
+    places = {
+        (round(ky * harmonic / period * side) % side, round(kx * harmonic / period * side) % side)
+        for period in GRID_PERIODS
+        for harmonic in range(1 - period, period, 2)
+        for ky, kx in ((0, 1), (1, 0), (1, 1), (1, -1))
+        if abs(harmonic) / period >= _LOWEST
+    }
+    return float(sum(_excess(power, y, x) for y, x in places) / total)
 
 
 def halo(denoised: Image64, raw: Image64, region: npt.NDArray[np.bool_], *, reach_px: int) -> tuple[float, float]:
@@ -80,7 +85,10 @@ def halo(denoised: Image64, raw: Image64, region: npt.NDArray[np.bool_], *, reac
     inward = ndimage.distance_transform_edt(region)
     worst = 0.0
     plateaus = []
-    for distance in (outward, inward):
+    # What the border of the image does is another matter.
+    seen = np.zeros(raw.shape, bool)
+    seen[_BORDER:-_BORDER, _BORDER:-_BORDER] = True
+    for distance in (np.where(seen, outward, 0), np.where(seen, inward, 0)):
         far = (distance > reach_px) & (distance < 4 * reach_px)
         if not far.any():
             far = distance > 0.5 * distance.max()
@@ -102,6 +110,7 @@ def dark_region(raw: Image64, *, blur_px: float) -> npt.NDArray[np.bool_]:
     middle = np.median(smooth)
     spread = (np.quantile(smooth, 0.8413) - middle) or 1.0
     dark = smooth < middle - 6 * spread
+    dark[:_BORDER] = dark[-_BORDER:] = dark[:, :_BORDER] = dark[:, -_BORDER:] = False
     labels, count = ndimage.label(dark)
     if not count:
         return np.zeros(raw.shape, bool)
@@ -124,15 +133,17 @@ def _fine_power(image: Image64, longest_px: float) -> float:
     return float(power[radius >= 1 / longest_px].sum())
 
 
-def _peak_db(power: Image64, y: int, x: int) -> float:
-    """Compare with places of the same distance to the origin: a spectrum falls steeply, and carbon has rings."""
+def _excess(power: Image64, y: int, x: int) -> float:
+    """Give the power at a frequency and its eight neighbours beyond what there is elsewhere at the same distance."""
+    side = len(power)
     reach = np.arange(-_NEIGHBOURS, _NEIGHBOURS + 1)
-    around = power[np.ix_((y + reach) % power.shape[0], (x + reach) % power.shape[1])]
+    around = power[np.ix_((y + reach) % side, (x + reach) % side)]
+    rows, columns = ((at + side // 2) % side - side // 2 + reach for at in (y, x))
     distance = np.hypot(reach[:, None], reach[None, :])
-    radius = np.hypot(reach[:, None] + y, reach[None, :] + x)
-    alike = (np.abs(radius - np.hypot(y, x)) < 1.5) & (distance >= 3)
-    peak, others = around[distance <= 1].mean(), np.median(around[alike]) if alike.any() else 0.0
-    return float(10 * np.log10(peak / others)) if others > 0 else 0.0
+    radius = np.hypot(rows[:, None], columns[None, :])
+    alike = (np.abs(radius - radius[_NEIGHBOURS, _NEIGHBOURS]) < 1.5) & (distance >= 3)
+    here = distance < 1.5
+    return float(max(0.0, around[here].sum() - here.sum() * np.median(around[alike])))
 
 
 def _bins(reach_px: int) -> Image64:

@@ -55,7 +55,8 @@ def add_denoiser_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=COMMAND",
-        help="another program that denoises the files in {input} into {output}, names kept",
+        help="another program that denoises the files in {input} into {output}, names kept; a NAME that ends in "
+        "' particles' is judged as a channel of particles alone",
     )
 
 
@@ -80,7 +81,8 @@ def chosen_denoisers(arguments: argparse.Namespace) -> list[Denoiser]:
         name, equals, command = text.partition("=")
         if not equals or "{input}" not in command or "{output}" not in command:
             raise SystemExit(f"--peer {text}: give NAME=COMMAND, with {{input}} and {{output}} in the command")
-        found.append(Denoiser(name, command))
+        target = name.rpartition(" ")[2]
+        found.append(Denoiser(name, command, target if target in ("image", "particles") else ""))
     return found
 
 

@@ -40,6 +40,7 @@ SUITES: dict[str, list[dict[str, Any]]] = {
     "protocol": [{}],
     "pixels": [{"pixel_size_angstrom": size} for size in (0.6, 2.2, 4.0)],
     "doses": [{"dose_e_per_angstrom2": dose} for dose in (8.0, 20.0)],
+    "faint": [{"dose_e_per_angstrom2": dose} for dose in (1.0, 3.0)],
     "microscopes": [{"voltage_kv": 200.0}, {"phase_shift_deg": (90.0, 90.0)}],
 }
 """What differs from the protocol, by the name of the suite."""

@@ -9,8 +9,8 @@ variance_fraction, fine_fraction
     nothing is there; a channel "image" may keep the grain of the ice, a channel "particles" nothing.
 gaussian_fraction
     The same of the input blurred by 20 angstrom, to compare.
-grid_db
-    Checkerboard: power at the frequencies of the network's grid over that of their neighbours (`artefacts.grid_excess_db`).
+grid_fraction
+    Checkerboard: part of the output's variance at the frequencies of the network's grid (`artefacts.grid_fraction`).
 halo_step, halo_sigma
     Bias beside an edge over the height of the step, and over the standard deviation of the raw pixels.
 hot_trace
@@ -36,7 +36,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from artefacts import dark_region, grid_excess_db, halo, trace_of_hot_pixels, variance_fraction
+from artefacts import dark_region, grid_fraction, halo, trace_of_hot_pixels, variance_fraction
+from cryoplug.core.fourier_crop import cropped_shape, resample_image
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.simulation.micrograph import SimulationSettings
@@ -50,12 +51,14 @@ Image64 = npt.NDArray[np.float64]
 LONGEST_ANGSTROM = 500.0
 HALO_REACH_ANGSTROM = 150.0
 GAUSSIAN_ANGSTROM = 20.0
+FINEST_SEEN_ANGSTROM = 2.0
+"""Finer micrographs are cropped to --network-pixel before the network sees them."""
 COLUMNS = (
     *HARDWARE_COLUMNS,
-    *("image", "pixel_size", "denoiser", "variance_fraction", "fine_fraction", "gaussian_fraction", "grid_db"),
+    *("image", "pixel_size", "denoiser", "variance_fraction", "fine_fraction", "gaussian_fraction", "grid_fraction"),
     *("halo_step", "halo_sigma", "hot_trace", "looks_inverted", "right"),
 )
-LIMITS = {"fine_fraction": 0.01, "grid_db": 5.0, "halo_step": 0.1, "hot_trace": 0.5}
+LIMITS = {"fine_fraction": 0.01, "grid_fraction": 0.005, "halo_step": 0.1, "hot_trace": 0.5}
 """A row is right when no figure that it must keep is above these."""
 
 
@@ -138,12 +141,11 @@ def row(
         raw[tuple(trap.hot.T)] = np.median(raw)
     longest = LONGEST_ANGSTROM / pixel
     blurred = ndimage.gaussian_filter(raw, GAUSSIAN_ANGSTROM / pixel)
-    network_px = max(1.0, arguments.network_pixel / pixel)
     found: dict[str, float] = {
         "variance_fraction": variance_fraction(output, raw),
         "fine_fraction": variance_fraction(output, raw, longest_px=longest),
         "gaussian_fraction": variance_fraction(blurred, raw, longest_px=longest),
-        "grid_db": grid_excess_db(output, network_pixel_px=network_px),
+        "grid_fraction": grid_fraction(on_network_grid(output, pixel, arguments.network_pixel)),
     }
     if trap.region is not None and denoiser.target != "particles":
         reach = round(HALO_REACH_ANGSTROM / pixel)
@@ -166,6 +168,15 @@ def row(
         "looks_inverted": inverted,
         "right": int(not wrong),
     }
+
+
+def on_network_grid(output: Image64, pixel_size_angstrom: float, network_angstrom: float) -> Image64:
+    """Undo the padding in Fourier space: finer micrographs are cropped to the network's pixels, and have nothing beyond."""
+    if pixel_size_angstrom >= FINEST_SEEN_ANGSTROM:
+        return output
+    height, width = output.shape
+    shape = cropped_shape((height, width), pixel_size_angstrom=pixel_size_angstrom, target_angstrom=network_angstrom)
+    return resample_image(output.astype(np.float32), shape).astype(np.float64)
 
 
 def limit(key: str, trap: Trap, denoiser: Denoiser) -> float:

@@ -72,7 +72,7 @@ class Judge:
 
     def source(self, level: str) -> Path:
         """Folder of the raw micrographs of a level, written when first asked for."""
-        folder = self.folder / level.replace(" ", "_") / "raw"
+        folder = self.folder / f"{level.replace(' ', '_')}_{len(self.micrographs)}" / "raw"
         if not folder.exists():
             folder.mkdir(parents=True)
             for one in self.micrographs:
