@@ -58,7 +58,10 @@ def grid_fraction(denoised: Image64) -> float:
         for ky, kx in ((0, 1), (1, 0), (1, 1), (1, -1))
         if abs(harmonic) / period >= _LOWEST
     }
-    return float(sum(_excess(power, y, x) for y, x in places) / total)
+    # Overlapping blocks count for two thirds, and nine places of a soft window for four: three standard errors of their mean.
+    blocks = len(starts[0]) * len(starts[1])
+    chance = 1 + 3 / np.sqrt(4 * max(1.0, blocks / 1.5))
+    return float(sum(_excess(power, y, x, chance) for y, x in places) / total)
 
 
 def halo(denoised: Image64, raw: Image64, region: npt.NDArray[np.bool_], *, reach_px: int) -> tuple[float, float]:
@@ -133,8 +136,8 @@ def _fine_power(image: Image64, longest_px: float) -> float:
     return float(power[radius >= 1 / longest_px].sum())
 
 
-def _excess(power: Image64, y: int, x: int) -> float:
-    """Give the power at a frequency and its eight neighbours beyond what there is elsewhere at the same distance."""
+def _excess(power: Image64, y: int, x: int, chance: float) -> float:
+    """Give the power at a frequency and its eight neighbours beyond `chance` times what is elsewhere at that distance."""
     side = len(power)
     reach = np.arange(-_NEIGHBOURS, _NEIGHBOURS + 1)
     around = power[np.ix_((y + reach) % side, (x + reach) % side)]
@@ -143,7 +146,7 @@ def _excess(power: Image64, y: int, x: int) -> float:
     radius = np.hypot(rows[:, None], columns[None, :])
     alike = (np.abs(radius - radius[_NEIGHBOURS, _NEIGHBOURS]) < 1.5) & (distance >= 3)
     here = distance < 1.5
-    return float(max(0.0, around[here].sum() - here.sum() * np.median(around[alike])))
+    return float(max(0.0, around[here].sum() - chance * here.sum() * np.median(around[alike])))
 
 
 def _bins(reach_px: int) -> Image64:
