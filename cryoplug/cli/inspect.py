@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from cryoplug.cli.checkpoints import CheckpointPath
+from cryoplug.cli.inspect_lines import ProblemTable, folder_line, line_of, problem_lines
 from cryoplug.cli.options import CryoplugCommand, json_option
 from cryoplug.cli.output import echo_result, printable_name, say
 
@@ -32,11 +33,20 @@ _SHOWN_ITEMS = 12
 @click.option(
     "--verify", is_flag=True, help="Read every patch of a store, however large, and compare it with its checksum."
 )
+@click.option("--quick", is_flag=True, help="Of micrographs, stacks and movies read the headers alone.")
+@click.option("--problems", is_flag=True, help="Print errors and warnings alone, a line each.")
 @click.option("--system", is_flag=True, help="Say which devices are there, which GPU kernels would run, and why.")
 @json_option
 @click.pass_context
 def inspect(
-    context: click.Context, paths: tuple[Path, ...], patch_size: int, verify: bool, system: bool, as_json: bool
+    context: click.Context,
+    paths: tuple[Path, ...],
+    patch_size: int,
+    verify: bool,
+    quick: bool,
+    problems: bool,
+    system: bool,
+    as_json: bool,
 ) -> None:
     """Say what each PATH is and list everything that is wrong with it.
 
@@ -44,20 +54,41 @@ def inspect(
     micrographs; general is the model that comes with cryoplug. Exit code 1 when there is any error or warning; notes do
     not count. Nothing is changed.
 
+    Every image of a stack or movie is read, and with it every strip and checksum; --quick reads headers alone. A folder
+    of micrographs gives a line a file, then what was passed over in it. At the end stands a table of all problems.
+
     Example: cryoplug inspect mics/*.mrc dataset/ saved_models/cryo_cnn --json
+
+    Example: cryoplug inspect Micrographs --quick --problems
     """
     from cryoplug.workflows.inspect import InspectRequest
     from cryoplug.workflows.inspect import inspect as run
 
     if not paths and not system:
         raise click.UsageError("Missing argument 'PATH...'.", context)
-    result = run(
-        InspectRequest(paths, patch_size=patch_size, verify=verify, system=system),
-        progress=lambda item: echo_result(item, as_json=as_json, text=text_of(item)),
-    )
-    if len(result.inspections) > 1:
-        wrong = sum(item.wrong for item in result.inspections)
-        say(f"{len(result.inspections)} inspected, {wrong} with errors or warnings")
+    table, named = ProblemTable(), set(paths)
+
+    def in_folder(item: Inspection) -> bool:
+        return item.path not in named and item.path.parent in named
+
+    def show(item: Inspection) -> None:
+        table.add(item)
+        if as_json:
+            if item.wrong or not problems:
+                echo_result(item, as_json=True)
+        elif problems:
+            for line in problem_lines(item):
+                echo_result(item, as_json=False, text=line)
+        else:
+            echo_result(item, as_json=False, text=line_of(item) if in_folder(item) else text_of(item))
+
+    asked = InspectRequest(paths, patch_size=patch_size, verify=verify, quick=quick, system=system, keep=False)
+    result = run(asked, progress=show, folder_done=lambda folder: say(folder_line(folder)))
+    if result.inspected > 1:
+        if not as_json:
+            for line in table.lines():
+                say(line)
+        say(f"{result.inspected} inspected, {result.wrong} with errors or warnings")
     context.exit(result.exit_code)
 
 

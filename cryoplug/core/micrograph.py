@@ -152,6 +152,10 @@ class MovieSource(abc.ABC):
     """Sampling from the file; None where it is unset."""
     warnings: tuple[str, ...] = ()
     """What was odd, yet accepted; one sentence each."""
+    notes: tuple[str, ...] = ()
+    """What is as it should be, yet good to know; one sentence each."""
+    is_stream: bool = False
+    """Whether a frame is reached only through all frames before it."""
 
     @abc.abstractmethod
     def read_frame(self, index: int) -> ImageF32:
@@ -183,6 +187,10 @@ class MovieSource(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Give the file back; a second call does nothing."""
+
+    def check_end(self) -> list[str]:
+        """List what is wrong behind the last frame, after that was read; one sentence each."""
+        return []
 
     def frame(self, index: int) -> MicrographSource:
         """Give one frame as a micrograph, which closes the movie when it is closed."""

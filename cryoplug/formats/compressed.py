@@ -64,6 +64,7 @@ class CompressedMrcMovie(MovieSource):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.is_stream = True
         raw = path.open("rb")
         try:
             kind, size = unpacking.kind_of(raw.read(8)), raw.seek(0, 2)
@@ -111,6 +112,20 @@ class CompressedMrcMovie(MovieSource):
             f"{self.path}: what is inside ends at byte {end}, before section {index + 1} of {header.nz} is complete; copy or "
             "export it again"
         )
+
+    def check_end(self) -> list[str]:
+        """Unpack what follows the last section, up to 16 MiB, so that the checksum behind it is looked at."""
+        with self._damage():
+            place = self.header.data_offset + self.header.nz * self.header.section_size_bytes
+            self._packed.expect(place + SMALL_BYTES)
+            self._stream.seek(place)
+            more = 0
+            while more <= SMALL_BYTES and (chunk := self._stream.read(1 << 20)):
+                more += len(chunk)
+        if not more:
+            return []
+        counted = f"{more} bytes follow" if more <= SMALL_BYTES else f"more than {SMALL_BYTES} bytes follow"
+        return [f"{counted} the last pixel inside; they are ignored"]
 
     def frame(self, index: int) -> MicrographSource:
         """Give one section as a micrograph, with the header that outputs carry over."""

@@ -30,7 +30,7 @@ from cryoplug.formats.mrc_header import (
 )
 from cryoplug.formats.mrc_writer import MrcRowWriter, StoredStatistics, check_float16_range, mrc_head, write_mrc
 from cryoplug.formats.opening import open_for_reading, read_errors
-from cryoplug.formats.validation import pixel_findings
+from cryoplug.formats.validation import image_findings, pixel_findings
 
 __all__ = [
     "MrcHeader",
@@ -40,6 +40,7 @@ __all__ = [
     "StoredStatistics",
     "check_float16_range",
     "describe_foreign",
+    "examine_mrc",
     "mrc_head",
     "read_header",
     "sniff_mrc",
@@ -248,27 +249,32 @@ def validate_mrc(path: Path) -> list[Finding]:
     list[Finding]
         Errors are what makes cryoplug refuse the file; with one of them in the header the pixels are not read.
     """
+    findings = examine_mrc(path)
+    if any(finding.severity == "error" for finding in findings):
+        return findings
+    try:
+        with MrcMovie(path) as movie:
+            if movie.frame_count > 1:
+                return findings + image_findings(movie)
+        with MrcMicrograph(path) as source:
+            statistics = scan_pixels(source)
+            findings += pixel_findings(statistics)
+            findings += _statistics_findings(source.header.record, statistics)
+    except CryoplugError as error:
+        findings.append(Finding("error", "pixels", str(error).removeprefix(f"{path}: ")))
+    return findings
+
+
+def examine_mrc(path: Path) -> list[Finding]:
+    """List everything that is wrong or unusual about the header of an MRC file."""
     try:
         descriptor = open_for_reading(path)
     except CryoplugError as error:
         return [Finding("error", "file", str(error).removeprefix(f"{path}: "))]
     try:
-        head, size_bytes = read_head(descriptor)
+        return list(examine(*read_head(descriptor)).findings)
     finally:
         os.close(descriptor)
-    findings = list(examine(head, size_bytes).findings)
-    if any(finding.severity == "error" for finding in findings):
-        return findings
-    try:
-        # Of a stack the first section stands for all; its header has the statistics of them together.
-        with MrcMicrograph(path, 1) as source:
-            statistics = scan_pixels(source)
-            findings += pixel_findings(statistics)
-            if source.header.nz == 1:
-                findings += _statistics_findings(source.header.record, statistics)
-    except CryoplugError as error:
-        findings.append(Finding("error", "pixels", str(error).removeprefix(f"{path}: ")))
-    return findings
 
 
 def _statistics_findings(record: Any, statistics: PixelStatistics) -> list[Finding]:

@@ -39,6 +39,8 @@ _TEXT_BYTES = frozenset(string.printable.encode("ascii"))
 
 ByteOrder = Literal["<", ">"]
 _ORDERS: tuple[ByteOrder, ByteOrder] = ("<", ">")
+_STORED = {order: HEADER_DTYPE.newbyteorder(order) for order in _ORDERS}
+_NATIVE = HEADER_DTYPE.newbyteorder("=")
 _STAMPS: dict[bytes, ByteOrder] = {b"DD": "<", b"DA": "<", b"\x11\x11": ">"}
 
 
@@ -368,8 +370,7 @@ def _fields(head: bytes, order: ByteOrder) -> Any:
 
 
 def _stored_fields(head: bytes, order: ByteOrder) -> Any:
-    stored = np.frombuffer(head[:HEADER_BYTES], HEADER_DTYPE.newbyteorder(order))
-    return stored.astype(HEADER_DTYPE.newbyteorder("="))[0]
+    return np.frombuffer(head[:HEADER_BYTES], _STORED[order]).astype(_NATIVE)[0]
 
 
 def _plausible(record: np.void) -> bool:

@@ -49,6 +49,8 @@ class FormatSpec:
     """Opens a file as a movie or stack, or raises `FormatError`; None when the format holds single images only."""
     searched: tuple[str, ...] | None = None
     """Endings that a folder is searched for; None: all of `extensions`."""
+    examine: Callable[[Path], list[Finding]] | None = None
+    """Lists what is wrong or unusual as far as the header tells; None: what opening the file tells."""
 
 
 MRC = FormatSpec(
@@ -59,6 +61,7 @@ MRC = FormatSpec(
     validate=mrc.validate_mrc,
     sniff=mrc.sniff_mrc,
     open_movie=mrc.MrcMovie,
+    examine=mrc.examine_mrc,
     searched=(".mrc", ".mrcs", ".st"),
 )
 _OTHERS = (

@@ -132,6 +132,10 @@ class TiffMovie(MovieSource):
                 first = self._pages[0]
                 self.frame_count = len(self._pages)
                 self._packed = _holds_two_counts(first)
+                if self._packed:
+                    self.notes = (
+                        "two 4-bit counts in each byte, as SerialEM packs super-resolution: told by the size",
+                    )
                 self._from_the_top = int(first.compression) not in _EER_COMPRESSIONS
                 self.frame_shape = (int(first.shape[0]), int(first.shape[1]) * (2 if self._packed else 1))
                 self.dtype = np.dtype(first.dtype)

@@ -1,18 +1,22 @@
-"""What is wrong with the pixels of a file, whatever its format."""
+"""What is wrong with the pixels of a file, whatever its format: every image of it is read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from cryoplug.core.micrograph import MovieSource
+import numpy as np
+
+from cryoplug.core.micrograph import MovieFrame, MovieSource
 from cryoplug.core.results import Finding
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.errors import CryoplugError
 
+_SHOWN = 5
+
 
 def validate_by_reading(path: Path, open_movie: Callable[[Path], MovieSource]) -> list[Finding]:
-    """List what is wrong or unusual about a file by opening it and reading its first image.
+    """List what is wrong or unusual about a file by opening it and reading all of it.
 
     Parameters
     ----------
@@ -24,16 +28,42 @@ def validate_by_reading(path: Path, open_movie: Callable[[Path], MovieSource]) -
     Returns
     -------
     list[Finding]
-        An error when it cannot be read; its reader's warnings; findings about the pixels.
+        An error when it cannot be read; its reader's warnings; findings about the pixels of every image.
     """
     try:
         with open_movie(path) as movie:
-            findings = [Finding("warning", "file", text) for text in movie.warnings]
-            if movie.frame_count > 1:
-                findings.append(Finding("note", "file", f"{movie.frame_count} images: a movie or stack"))
-            return findings + pixel_findings(scan_pixels(movie.frame(0)))
+            return header_findings(movie) + image_findings(movie)
     except CryoplugError as error:
-        return [Finding("error", "file", str(error).removeprefix(f"{path}: "))]
+        return [_refusal(error, path)]
+
+
+def examine_by_opening(path: Path, open_movie: Callable[[Path], MovieSource]) -> list[Finding]:
+    """List what is wrong or unusual about a file as far as opening it tells, without reading pixels."""
+    try:
+        with open_movie(path) as movie:
+            return header_findings(movie)
+    except CryoplugError as error:
+        return [_refusal(error, path)]
+
+
+def header_findings(movie: MovieSource) -> list[Finding]:
+    """List what a movie's reader found odd, or good to know."""
+    findings = [Finding("warning", "file", text) for text in movie.warnings]
+    findings += [Finding("note", "file", text) for text in movie.notes]
+    if movie.frame_count > 1:
+        findings.append(Finding("note", "file", f"{movie.frame_count} images: a movie or stack"))
+    return findings
+
+
+def image_findings(movie: MovieSource) -> list[Finding]:
+    """List what is wrong with the images of a movie, of each kind of damage one finding; a single image raises."""
+    if movie.frame_count == 1:
+        findings = pixel_findings(scan_pixels(MovieFrame(movie, 0)))
+    else:
+        findings = _many_images(movie)
+    if not any(item.severity == "error" for item in findings):
+        findings += [Finding("warning", "file", text) for text in movie.check_end()]
+    return findings
 
 
 def pixel_findings(statistics: PixelStatistics) -> list[Finding]:
@@ -53,3 +83,54 @@ def pixel_findings(statistics: PixelStatistics) -> list[Finding]:
         message = f"maximum {statistics.maximum:g} lies {sigmas:.0f} standard deviations above the mean (hot pixels?)"
         findings.append(Finding("note", "pixels", message))
     return findings
+
+
+def _many_images(movie: MovieSource) -> list[Finding]:
+    damaged: list[int] = []
+    nonfinite: list[int] = []
+    constant: list[int] = []
+    why = where = value = ""
+    for index in range(movie.frame_count):
+        try:
+            pixels = movie.read_frame(index)
+        except CryoplugError as error:
+            damaged.append(index + 1)
+            why = why or str(error).removeprefix(f"{movie.path}: ")
+            if movie.is_stream:
+                break
+            continue
+        low, high = float(pixels.min()), float(pixels.max())
+        if not np.isfinite(low + high):
+            bad = ~np.isfinite(pixels)
+            y, x = divmod(int(np.argmax(bad)), pixels.shape[1])
+            where = (
+                where or f"{int(bad.sum())} of {bad.size} pixels of image {index + 1}, the first at (y, x) = ({y}, {x})"
+            )
+            nonfinite.append(index + 1)
+        elif low == high:
+            constant.append(index + 1)
+            value = value or f"{low:g}"
+    findings = []
+    if damaged:
+        found = f"{_images(damaged, movie.frame_count)} cannot be read"
+        if movie.is_stream and damaged[-1] < movie.frame_count:
+            found = f"image {damaged[0]} of {movie.frame_count} cannot be read, nor can those after it"
+        findings.append(Finding("error", "pixels", f"{found}: {why}"))
+    if nonfinite:
+        message = f"NaN or infinite in {_images(nonfinite, movie.frame_count)} ({where}); repair or re-export the file"
+        findings.append(Finding("error", "pixels", message))
+    if len(constant) == movie.frame_count:
+        findings.append(Finding("error", "pixels", f"all are {value}; there is no image in it"))
+    elif constant:
+        message = f"{_images(constant, movie.frame_count)} without contrast, all pixels {value}; leave that out"
+        findings.append(Finding("warning", "pixels", message))
+    return findings
+
+
+def _images(numbers: list[int], count: int) -> str:
+    shown = ", ".join(map(str, numbers[:_SHOWN])) + (f" and {len(numbers) - _SHOWN} more" if numbers[_SHOWN:] else "")
+    return f"image{'s' * (len(numbers) > 1)} {shown} of {count}"
+
+
+def _refusal(error: CryoplugError, path: Path) -> Finding:
+    return Finding("error", "file", str(error).removeprefix(f"{path}: "))

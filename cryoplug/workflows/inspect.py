@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from cryoplug.workflows.inspect_files import inspect_cs, inspect_micrograph, ins
 from cryoplug.workflows.inspect_general import inspect_general
 from cryoplug.workflows.inspect_runs import inspect_checkpoint, inspect_run, inspect_runs, is_checkpoint, is_run
 from cryoplug.workflows.inspect_store import PAIR_BINS, inspect_store, is_store
-from cryoplug.workflows.inspection import Inspection
+from cryoplug.workflows.inspection import InspectedFolder, Inspection
 
 __all__ = ["InspectRequest", "InspectResult", "Inspection", "inspect", "inspect_path"]
 
@@ -33,8 +34,12 @@ class InspectRequest:
     """Side in pixels of the square patches in bare bins; a store with a manifest knows its own."""
     verify: bool = False
     """Read every patch of a store, however large it is, and compare it with its checksum."""
+    quick: bool = False
+    """Of micrographs, stacks and movies look at the headers alone."""
     system: bool = False
     """Look at this machine first: devices, versions and kernels."""
+    keep: bool = True
+    """Keep all records for the result; thousands take memory, and `progress` has seen each."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,22 @@ class InspectResult:
 
     inspections: tuple[Inspection, ...] = field(default_factory=tuple)
     """One record a path, in the order of the request; a folder of micrographs gives one a micrograph."""
+    inspected: int = 0
+    """Paths that were looked at."""
+    wrong: int = 0
+    """Those with errors or warnings."""
 
     @property
     def exit_code(self) -> int:
         """1 when any finding is an error or a warning, else 0; notes do not count."""
-        return int(any(item.wrong for item in self.inspections))
+        return int(self.wrong > 0 or any(item.wrong for item in self.inspections))
 
 
-def inspect(request: InspectRequest, progress: Callable[[Inspection], None] | None = None) -> InspectResult:
+def inspect(
+    request: InspectRequest,
+    progress: Callable[[Inspection], None] | None = None,
+    folder_done: Callable[[InspectedFolder], None] | None = None,
+) -> InspectResult:
     """Inspect every path of a request.
 
     Parameters
@@ -59,23 +72,41 @@ def inspect(request: InspectRequest, progress: Callable[[Inspection], None] | No
         The paths.
     progress
         Called with each record as soon as it is there.
+    folder_done
+        Called behind the files of each folder.
     """
     found: list[Inspection] = []
+    inspected = wrong = 0
+
+    def take(item: Inspection) -> None:
+        nonlocal inspected, wrong
+        inspected += 1
+        wrong += item.wrong
+        if request.keep:
+            found.append(item)
+        if progress is not None:
+            progress(item)
+
     if request.system:
         from cryoplug.workflows.system import inspect_system
 
-        found.append(inspect_system())
-        if progress is not None:
-            progress(found[-1])
+        take(inspect_system())
+    look = functools.partial(inspect_path, patch_size=request.patch_size, verify=request.verify, quick=request.quick)
     for path in request.paths:
-        for part in _parts(path):
-            found.append(inspect_path(part, patch_size=request.patch_size, verify=request.verify))
-            if progress is not None:
-                progress(found[-1])
-    return InspectResult(tuple(found))
+        listing = _listing(path)
+        if listing is None or not listing.images:
+            take(look(path))
+            continue
+        before = wrong
+        for name in listing.images:
+            take(look(path / name))
+        if folder_done is not None:
+            others = dict(sorted(listing.others.items()))
+            folder_done(InspectedFolder(path, len(listing.images), wrong - before, others, listing.folders))
+    return InspectResult(tuple(found), inspected, wrong)
 
 
-def inspect_path(path: Path, *, patch_size: int = 1024, verify: bool = False) -> Inspection:
+def inspect_path(path: Path, *, patch_size: int = 1024, verify: bool = False, quick: bool = False) -> Inspection:
     """Inspect one path; whatever is wrong with it becomes a finding, and nothing is raised for it.
 
     Parameters
@@ -86,9 +117,11 @@ def inspect_path(path: Path, *, patch_size: int = 1024, verify: bool = False) ->
         Side in pixels of the patches in bare bins.
     verify
         Compare every patch of a store with its checksum.
+    quick
+        Of micrographs, stacks and movies look at the headers alone.
     """
     try:
-        return _inspection(path, functools.partial(inspect_store, patch_size=patch_size, verify=verify))
+        return _inspection(path, functools.partial(inspect_store, patch_size=patch_size, verify=verify), quick)
     except (InputError, StorageError) as error:
         return Inspection(path, "unusable", {}, (Finding("error", "path", _without_path(error, path)),))
     except OSError as error:
@@ -96,7 +129,7 @@ def inspect_path(path: Path, *, patch_size: int = 1024, verify: bool = False) ->
         return Inspection(path, "unusable", {}, (Finding("error", "path", message),))
 
 
-def _inspection(path: Path, store: Callable[[Path], Inspection]) -> Inspection:
+def _inspection(path: Path, store: Callable[[Path], Inspection], quick: bool) -> Inspection:
     if is_general(path):
         return inspect_general(path)
     is_hdf5 = path.suffix.lower() in HDF5_SUFFIXES and not path.is_dir()
@@ -126,7 +159,7 @@ def _inspection(path: Path, store: Callable[[Path], Inspection]) -> Inspection:
             "give the folder of a store or of a checkpoint"
         )
         return Inspection(path, "unusable", {"size_bytes": path.stat().st_size}, (Finding("error", "path", message),))
-    return inspect_micrograph(path)
+    return inspect_micrograph(path, quick=quick)
 
 
 def _folder(path: Path, store: Callable[[Path], Inspection]) -> Inspection:
@@ -145,22 +178,40 @@ def _folder(path: Path, store: Callable[[Path], Inspection]) -> Inspection:
     return Inspection(path, "unusable", {}, (Finding("error", "path", message),))
 
 
-def _parts(path: Path) -> Iterator[Path]:
-    if is_general(path):
-        yield path
-        return
+@dataclass(frozen=True)
+class _Listing:
+    """What lies directly in a plain folder."""
+
+    images: tuple[str, ...]
+    """Names of micrographs, STAR files and datasets, sorted."""
+    others: Counter[str]
+    """Other files by ending; hidden ones together."""
+    folders: tuple[str, ...]
+    """Names of folders below, sorted."""
+
+
+def _listing(path: Path) -> _Listing | None:
     # A plain folder stands for the micrographs and STAR files directly in it; a store or a run stays whole.
+    if is_general(path):
+        return None
     try:
-        plain = path.is_dir() and not (is_store(path) or is_checkpoint(path) or is_run(path) or _runs_below(path))
-        files = sorted(item for item in path.iterdir() if _is_image(item)) if plain else []
+        if not path.is_dir() or is_store(path) or is_checkpoint(path) or is_run(path) or _runs_below(path):
+            return None
+        known = (*searched_endings(), ".star", ".cs")
+        images, folders, others = [], [], Counter[str]()
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    others["hidden"] += 1
+                elif entry.is_dir():
+                    folders.append(entry.name)
+                elif entry.name.lower().endswith(known):
+                    images.append(entry.name)
+                else:
+                    others[Path(entry.name).suffix.lower() or "without ending"] += 1
     except OSError:
-        files = []
-    yield from files or [path]
-
-
-def _is_image(path: Path) -> bool:
-    known = (*searched_endings(), ".star", ".cs")
-    return not path.name.startswith(".") and path.is_file() and path.name.lower().endswith(known)
+        return None
+    return _Listing(tuple(sorted(images)), others, tuple(sorted(folders)))
 
 
 def _runs_below(path: Path) -> list[Path]:

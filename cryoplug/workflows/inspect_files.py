@@ -18,11 +18,12 @@ from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.errors import FormatError, InputError
 from cryoplug.formats.cs import cs_images
 from cryoplug.formats.mrc_extended import read_acquisition
-from cryoplug.formats.mrc_header import examine, read_head, read_header
+from cryoplug.formats.mrc_header import SUPPORTED_MODES, Examination, examine, pixel_size, read_head, read_header
 from cryoplug.formats.opening import open_for_reading
 from cryoplug.formats.registry import format_of, open_movie
 from cryoplug.formats.star import IMAGE_COLUMNS, ImageTable, StarFile, image_table, read_star
 from cryoplug.formats.star_frames import second_opinion
+from cryoplug.formats.validation import header_findings
 from cryoplug.workflows.discovery import discover
 from cryoplug.workflows.inspection import Inspection
 
@@ -31,10 +32,17 @@ _SECOND_OPINION_BYTES = 32 << 20
 """A longer STAR file takes starfile seconds."""
 
 
-def inspect_micrograph(path: Path) -> Inspection:
+def inspect_micrograph(path: Path, *, quick: bool = False) -> Inspection:
     """Inspect an image file: its header, its size, its statistics, and all that its format's validator finds.
 
-    Of a stack or movie the first image is looked at.
+    Every image of a stack or movie is read; the statistics shown are those of the first.
+
+    Parameters
+    ----------
+    path
+        The file.
+    quick
+        Look at the header alone.
     """
     summary: dict[str, Any] = {"size_bytes": path.stat().st_size}
     try:
@@ -43,11 +51,17 @@ def inspect_micrograph(path: Path) -> Inspection:
         finding = Finding("error", "format", str(error).removeprefix(f"{path}: "))
         return Inspection(path, "unusable", summary, (finding,))
     summary["format"] = spec.id
-    findings = list(spec.validate(path))
+    if quick and spec.id == "mrc":
+        return _mrc_quick(path, summary)
+    if not quick:
+        findings = list(spec.validate(path))
+    else:
+        findings = [] if spec.examine is None else list(spec.examine(path))
     kind = "micrograph"
     if spec.id == "mrc":
-        summary |= _mrc_header(path)
+        summary |= _mrc_header(_examined(path))
         summary |= _acquisition(path)
+    wrong = any(item.severity == "error" for item in findings)
     try:
         with open_movie(path) as movie:
             if movie.frame_count > 1:
@@ -57,10 +71,14 @@ def inspect_micrograph(path: Path) -> Inspection:
                 "dtype": movie.dtype.name,
                 "pixel_size_angstrom": movie.pixel_size_angstrom,
             }
-            with movie.frame(0) as source:
-                summary |= _statistics(source, findings)
+            if quick:
+                findings += [] if spec.examine is not None else header_findings(movie)
+                summary["pixels"] = "not read"
+            else:
+                with movie.frame(0) as source:
+                    summary |= _statistics(source, findings)
     except InputError as error:
-        if not any(item.severity == "error" for item in findings):
+        if not wrong:
             findings.append(Finding("error", "file", str(error).removeprefix(f"{path}: ")))
     return Inspection(path, kind, summary, tuple(findings))
 
@@ -95,13 +113,38 @@ def _grey_values(source: MicrographSource, stats: PixelStatistics) -> dict[str, 
     return {"grey_scale": found.words, "hot_pixels": len(RepairedMicrograph(source).hot)}
 
 
-def _mrc_header(path: Path) -> dict[str, Any]:
+def _examined(path: Path) -> Examination:
     # Examined, not opened: the numbers of a header that cannot be used are what shows why.
     descriptor = open_for_reading(path)
     try:
-        seen = examine(*read_head(descriptor))
+        return examine(*read_head(descriptor))
     finally:
         os.close(descriptor)
+
+
+def _mrc_quick(path: Path, summary: dict[str, Any]) -> Inspection:
+    """Tell all of an MRC file that its header tells: one look, for there may be thousands."""
+    seen = _examined(path)
+    summary |= _mrc_header(seen)
+    kind = "micrograph"
+    if seen.record is not None and not any(item.severity == "error" for item in seen.findings):
+        nx, ny, nz = (int(seen.record[name]) for name in ("nx", "ny", "nz"))
+        if nz > 1:
+            kind, summary["images"] = "stack or movie", nz
+        summary |= {
+            "shape": [ny, nx],
+            "dtype": "uint8" if seen.unsigned_bytes else SUPPORTED_MODES[int(seen.record["mode"])],
+            "pixel_size_angstrom": pixel_size(seen.record),
+        }
+        if int(seen.record["nsymbt"]) > 0:
+            # The microscope may have written more there, the pixel size as well.
+            summary |= _acquisition(path)
+            with open_movie(path) as movie:
+                summary["pixel_size_angstrom"] = movie.pixel_size_angstrom
+    return Inspection(path, kind, {**summary, "pixels": "not read"}, seen.findings)
+
+
+def _mrc_header(seen: Examination) -> dict[str, Any]:
     record = seen.record
     if record is None:
         return {}

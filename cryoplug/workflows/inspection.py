@@ -26,3 +26,19 @@ class Inspection:
     def wrong(self) -> bool:
         """Whether something is wrong: any error or warning; notes do not count."""
         return any(item.severity != "note" for item in self.findings)
+
+
+@dataclass(frozen=True)
+class InspectedFolder:
+    """What was looked at in a folder, and what was not."""
+
+    path: Path
+    """As the user named it."""
+    files: int
+    """Files that were looked at."""
+    wrong: int
+    """Those with errors or warnings."""
+    passed_over: dict[str, int]
+    """How many files of other kinds there are, by ending; ``hidden`` ones together."""
+    folders: tuple[str, ...]
+    """Names of the folders below, which were not looked into; sorted."""
