@@ -55,7 +55,7 @@ from cryoplug.cli.progress import file_progress
     "models",
     type=click.Path(dir_okay=False, path_type=Path),
     multiple=True,
-    help="Structure (PDB, mmCIF) of a molecule, its first biological assembly; may be given several times.",
+    help="Structure (PDB, mmCIF; needs cryoplug[simulate]), its first biological assembly; may be given several times.",
 )
 @click.option("--voltage", type=float, default=300.0, show_default=True, help="Acceleration voltage in kilovolts.")
 @click.option("--cs", type=float, default=2.7, show_default=True, help="Spherical aberration in millimetres.")

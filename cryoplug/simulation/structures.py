@@ -16,6 +16,10 @@ import numpy.typing as npt
 from cryoplug.errors import FormatError, MissingInputError, UsageError
 from cryoplug.simulation.specimen import FloatArray, ParticleModel
 
+MAX_ATOMS = 20_000_000
+"""Most atoms of an assembly; a capsid of 36 MDa has 5 million."""
+MAX_EXTENT_ANGSTROM = 10_000.0
+"""Largest distance between atoms; farther ones are a damaged file's."""
 MAX_BLOBS = 40_000
 """Most blobs that a structure becomes, unless another limit is given."""
 ATOM_WIDTH_ANGSTROM = 1.0
@@ -30,6 +34,8 @@ ANGSTROM3_PER_DALTON = {"nucleic": 0.91, "other": 1.21}
 """Volume of nucleic acid, and of protein and all else."""
 HYDROGENS = {"nucleic": {"C": 1.0, "N": 0.5}, "other": {"C": 1.4, "N": 0.65}}
 """Hydrogens on an atom in the mean. Those in a file are left out, since many files have none, or only a part."""
+
+_GEMMI_ERRORS = (RuntimeError, ValueError, IndexError, MemoryError)
 
 
 def _names(words: str) -> npt.NDArray[np.int64]:
@@ -75,18 +81,21 @@ def read_structure(path: Path) -> Structure:
         raise MissingInputError(f"{path}: no such file; give a structure, PDB or mmCIF")
     try:
         structure = gemmi.read_structure(str(path))
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, *_GEMMI_ERRORS) as error:
         raise FormatError(f"{path}: not a structure that can be read ({error}); give PDB or mmCIF") from error
     structure.remove_hydrogens()
     while len(structure) > 1:
         del structure[-1]
     if len(structure.assemblies) and len(structure):
-        name = structure.assemblies[0].name
+        assembly = structure.assemblies[0]
+        atoms = structure[0].count_atom_sites() * max((len(part.operators) for part in assembly.generators), default=1)
+        if atoms > MAX_ATOMS:
+            raise FormatError(f"{path}: assembly {assembly.name} has {atoms} atoms; allowed: up to {MAX_ATOMS}")
         try:
-            structure.transform_to_assembly(name, gemmi.HowToNameCopiedChain.Dup)
-        except (RuntimeError, ValueError) as error:
+            structure.transform_to_assembly(assembly.name, gemmi.HowToNameCopiedChain.Dup)
+        except _GEMMI_ERRORS as error:
             raise FormatError(
-                f"{path}: assembly {name} cannot be made ({error}); give a file of the whole molecule"
+                f"{path}: assembly {assembly.name} cannot be made ({error}); give a file of the whole molecule"
             ) from error
     return _atoms(gemmi, structure, path)
 
@@ -135,6 +144,11 @@ def _atoms(gemmi: Any, structure: Any, path: Path) -> Structure:
     if not kept.any():
         raise FormatError(f"{path}: no atoms; give a structure, PDB or mmCIF")
     number, residues, positions = number[kept], residues[kept], positions[kept]
+    extent = float(np.ptp(positions, axis=0).max())
+    if extent > MAX_EXTENT_ANGSTROM:
+        raise FormatError(
+            f"{path}: atoms lie up to {extent:.3g} angstrom apart; allowed: up to {MAX_EXTENT_ANGSTROM:g}; the file is damaged"
+        )
     occupancy = np.asarray(flat.occ, np.float64)[kept]
     elements = {int(known): gemmi.Element(int(known)) for known in np.unique(number)}
     light = gemmi.Element("H")

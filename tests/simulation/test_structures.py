@@ -151,6 +151,44 @@ def test_what_is_no_structure_is_refused_with_its_name(tmp_path):
             structures.read_structure(tmp_path / name)
 
 
+def test_damaged_structures_end_in_an_error_of_ours(tmp_path):
+    """Cut off, bytes changed, pieces taken out or overwritten: a particle or an error that names the file."""
+    good = write_protein(tmp_path / "good.pdb", head=TWO_CHAINS, kda=6.0).read_bytes()
+    ends = {"made": 0, "refused": 0}
+    for number in range(80):
+        rng = np.random.default_rng(number)
+        data = bytearray(good)
+        if number % 4 == 0:
+            data = data[: rng.integers(len(data))]
+        elif number % 4 == 1:
+            for place in rng.integers(len(data), size=rng.integers(1, 40)):
+                data[place] = rng.integers(256)
+        elif number % 4 == 2:
+            start = rng.integers(len(data))
+            del data[start : start + rng.integers(1000)]
+        else:
+            for place in rng.integers(len(data), size=10):
+                data[place : place + 12] = b"9" * rng.integers(30)
+        path = tmp_path / "bad.pdb"
+        path.write_bytes(data)
+        try:
+            model = structures.particle_from_structure(structures.read_structure(path))
+        except FormatError as error:
+            assert "bad.pdb" in str(error)
+            ends["refused"] += 1
+        else:
+            assert np.isfinite(model.points_angstrom).all() and np.isfinite(model.blob_volt_angstrom3).all()
+            assert model.radius_angstrom < 2e4
+            ends["made"] += 1
+    assert min(ends.values()) > 5
+
+
+def test_an_assembly_that_no_memory_holds_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(structures, "MAX_ATOMS", 1000)
+    with pytest.raises(FormatError, match="allowed: up to 1000"):
+        structures.read_structure(write_protein(tmp_path / "two.pdb", head=TWO_CHAINS))
+
+
 def test_without_gemmi_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gemmi", None)
     with pytest.raises(UsageError, match=r"cryoplug\[simulate\]"):
