@@ -1,4 +1,4 @@
-"""A particle from a density map: each voxel above a threshold is a Gaussian blob with the voxel's share of the potential."""
+"""A particle from a density map: voxels above a threshold are Gaussian blobs with their share of the potential."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cryoplug.errors import InputError
+from cryoplug.simulation.coarse import cells_of, gathered
 from cryoplug.simulation.specimen import PROTEIN_CONTRAST_VOLT, FloatArray, ParticleModel
 
-MAX_VOXELS = 2_000_000
-"""Most voxels above the threshold: every one of them is drawn for every particle."""
+MAX_VOXELS = 20_000_000
+"""Most voxels above the threshold."""
+MAX_BLOBS = 100_000
+"""Most blobs that voxels become: every one of them is drawn for every particle. More voxels are drawn together by cells."""
 BLOB_WIDTH_VOXELS = 0.6
 """Standard deviation of a blob: wide enough that the lattice of voxels leaves no trace in a projection."""
 
@@ -47,6 +50,8 @@ def particle_from_map(density: DensityMap) -> ParticleModel:
     InputError
         Nothing lies above the threshold, or too much does.
     """
+    if not np.isfinite(density.voxels).all():
+        raise InputError(f"map {density.name}: some voxels are not numbers (NaN or infinite); repair the map")
     inside = density.voxels > density.level
     count = int(inside.sum())
     if not 0 < count <= MAX_VOXELS:
@@ -59,6 +64,8 @@ def particle_from_map(density: DensityMap) -> ParticleModel:
         raise InputError(f"map {density.name}: threshold {density.level:g} takes in negative density; give one above 0")
     points: FloatArray = np.argwhere(inside).astype(np.float64) * density.voxel_size_angstrom
     points -= np.average(points, axis=0, weights=weights)
-    potential: FloatArray = PROTEIN_CONTRAST_VOLT * density.voxel_size_angstrom**3 * weights / weights.mean()
-    width = BLOB_WIDTH_VOXELS * density.voxel_size_angstrom
-    return ParticleModel(density.name, points, potential, blob_width_angstrom=width, kind="map")
+    cells = cells_of(points, at_most=MAX_BLOBS, side_angstrom=2 * density.voxel_size_angstrom)
+    centres, gathered_weights, variance = gathered(points, weights, cells)
+    potential: FloatArray = PROTEIN_CONTRAST_VOLT * density.voxel_size_angstrom**3 * gathered_weights / weights.mean()
+    width = float(np.sqrt((BLOB_WIDTH_VOXELS * density.voxel_size_angstrom) ** 2 + variance))
+    return ParticleModel(density.name, centres, potential, blob_width_angstrom=width, kind="map")

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cryoplug.errors import FormatError, MissingInputError, UsageError
+from cryoplug.simulation.coarse import cells_of, gathered
 from cryoplug.simulation.specimen import FloatArray, ParticleModel
 
 MAX_ATOMS = 20_000_000
@@ -111,23 +112,15 @@ def particle_from_structure(structure: Structure, *, max_blobs: int = MAX_BLOBS)
         Atoms within a cell are one blob; the cell is as small as this many blobs allow. 1 or more.
     """
     positions = structure.positions - np.average(structure.positions, axis=0, weights=structure.mass_dalton)
-    cells = np.arange(len(positions))
-    side = 0.0
-    if len(positions) > max_blobs:
-        # Protein has an atom for each 18 cubic angstrom.
-        side = 0.8 * (18.0 * len(positions) / max_blobs) ** (1 / 3)
-        while (cells := _cells(positions, side)).max() >= max_blobs:
-            side *= 1.05
-    mass = np.bincount(cells, structure.mass_dalton)
-    points = np.stack(
-        [np.bincount(cells, structure.mass_dalton * positions[:, axis]) / mass for axis in range(3)], axis=1
-    )
-    inside = float(np.average(((positions - points[cells]) ** 2).mean(axis=1), weights=structure.mass_dalton))
+    # Protein has an atom for each 18 cubic angstrom.
+    side = 0.8 * (18.0 * len(positions) / max_blobs) ** (1 / 3)
+    cells = cells_of(positions, at_most=max_blobs, side_angstrom=side)
+    points, _, variance = gathered(positions, structure.mass_dalton, cells)
     return ParticleModel(
         structure.name,
         points.astype(np.float32),
         np.bincount(cells, structure.potential).astype(np.float32),
-        blob_width_angstrom=float(np.sqrt(ATOM_WIDTH_ANGSTROM**2 + inside)),
+        blob_width_angstrom=float(np.sqrt(ATOM_WIDTH_ANGSTROM**2 + variance)),
         kind="model",
         mass_kda=float(structure.mass_dalton.sum() / 1e3),
     )
@@ -166,14 +159,6 @@ def _atoms(gemmi: Any, structure: Any, path: Path) -> Structure:
     volume = mass * np.where(nucleic, ANGSTROM3_PER_DALTON["nucleic"], ANGSTROM3_PER_DALTON["other"])
     potential = BONDED * VOLT_ANGSTROM3_PER_SCATTERING * scattering - ICE_VOLT * volume
     return Structure(positions[:, ::-1].copy(), potential, mass, path.name.split(".")[0])
-
-
-def _cells(positions: FloatArray, side: float) -> npt.NDArray[np.int64]:
-    """Return each atom's cell; cells that hold atoms are numbered from 0 on."""
-    places = np.floor((positions - positions.min(axis=0)) / side).astype(np.int64)
-    extent = places.max(axis=0) + 1
-    flat = (places[:, 0] * extent[1] + places[:, 1]) * extent[2] + places[:, 2]
-    return np.unique(flat, return_inverse=True)[1].astype(np.int64)
 
 
 def _gemmi(path: Path) -> Any:

@@ -145,7 +145,7 @@ def read_density(path: Path, threshold: float | None = None) -> DensityMap:
     Parameters
     ----------
     path
-        The map; its voxels must be cubes.
+        The map; its voxels must be cubes. Axes that the header names in another order are put in order.
     threshold
         Density above which a voxel belongs to the molecule; None: mean plus one standard deviation.
 
@@ -160,6 +160,10 @@ def read_density(path: Path, threshold: float | None = None) -> DensityMap:
         if volume.pixel_size_angstrom is None:
             raise FormatError(f"{path}: the header tells no voxel size; set it (cell lengths over mx, my, mz)")
         voxels = np.stack([volume.read_frame(index) for index in range(volume.frame_count)])
+        record = read_header(path).record
+        axes = [int(record[name]) for name in ("maps", "mapr", "mapc")]
+        if sorted(axes) == [1, 2, 3]:
+            voxels = np.ascontiguousarray(voxels.transpose([axes.index(axis) for axis in (3, 2, 1)]))
         return DensityMap(voxels, volume.pixel_size_angstrom, threshold, name=path.stem)
 
 

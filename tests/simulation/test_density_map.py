@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cryoplug.errors import InputError
-from cryoplug.simulation import field, specimen
+from cryoplug.simulation import density_map, field, specimen
 from cryoplug.simulation.density_map import DensityMap, particle_from_map
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
 from cryoplug.simulation.planes import FrequencyPlane
@@ -74,3 +74,32 @@ def test_particles_of_a_map_are_dark_and_alone_in_particles_only() -> None:
     assert only.mean(dtype=np.float64) == pytest.approx(clean.mean(dtype=np.float64), rel=0.01)
     assert only.std() < clean.std()
     assert np.corrcoef(only.ravel(), clean.ravel())[0, 1] > 0.4
+
+
+def test_a_map_of_many_voxels_looks_the_same_from_fewer_blobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    z, y, x = np.indices((40, 40, 40)) - 20
+    voxels = np.zeros((40, 40, 40), np.float32)
+    for place in rng.uniform(-9, 9, (12, 3)):
+        voxels += np.exp(-((z - place[0]) ** 2 + (y - place[1]) ** 2 + (x - place[2]) ** 2) / 8)
+    density = DensityMap(voxels, 2.0, threshold=0.02)
+    whole = particle_from_map(density)
+    monkeypatch.setattr(density_map, "MAX_BLOBS", len(whole.points_angstrom) // 6)
+    coarse = particle_from_map(density)
+    assert len(coarse.points_angstrom) <= len(whole.points_angstrom) // 6
+    assert np.sum(coarse.blob_volt_angstrom3) == pytest.approx(np.sum(whole.blob_volt_angstrom3))
+    plane = FrequencyPlane.of((64, 64), 2.5, "cpu")
+    turn = specimen.random_rotation(rng)
+    one, other = (
+        field.projected_potential(field.Placed(model, np.array([[32.0, 32.0]]), turn[None], np.zeros(1)), plane).numpy()
+        for model in (whole, coarse)
+    )
+    assert np.sqrt(((one - other) ** 2).mean()) < 0.04 * one.std()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_map_with_voxels_that_are_no_numbers_is_refused(value: float) -> None:
+    density = dataclasses.replace(ball(20.0, 4.0), threshold=0.5)
+    density.voxels[0, 0, 0] = value
+    with pytest.raises(InputError, match="not numbers"):
+        particle_from_map(density)

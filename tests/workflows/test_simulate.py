@@ -187,6 +187,18 @@ def test_an_image_is_no_density_map(tmp_path):
         read_density(tmp_path / "image.mrc")
 
 
+@pytest.mark.parametrize("axes", [(1, 2, 3), (2, 1, 3), (3, 1, 2)])
+def test_the_axes_of_a_map_are_put_in_order(tmp_path, axes):
+    """(x, y, z) = (1, 2, 3); the header names the axis of columns, rows and sections."""
+    voxels = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
+    stored = np.ascontiguousarray(voxels.transpose([3 - axis for axis in axes[::-1]]))
+    with mrcfile.new(tmp_path / "map.mrc") as volume:
+        volume.set_data(stored)
+        volume.voxel_size = 2.0
+        volume.header.mapc, volume.header.mapr, volume.header.maps = axes
+    assert np.array_equal(read_density(tmp_path / "map.mrc").voxels, voxels)
+
+
 def truth(request: SimulateRequest, index: int) -> StarBlock:
     (block,) = read_star(request.output / "noisy" / f"mic_{index + 1:04d}_truth.star").blocks
     return block
