@@ -100,6 +100,9 @@ def denoise(output: Path, poll: float, settle: float, idle_exit: float | None, a
     A checkpoint of a store that convert --angpix made works at that pixel size: each micrograph is Fourier-cropped to it
     and the result padded back, so it has no detail beyond. --merge-highres A takes the raw one's there.
 
+    For picking, --highpass 1000 removes ice that thickens and gradients, --lowpass 20 what no picker needs, and
+    --output-angpix 5 writes a coarser grid; header and STAR file say its pixel size. They need the micrograph's.
+
     With --halves, the even and the odd half of each exposure go through the network as well as their sum:
     (f(even) + f(odd) + f(sum)) / 2 in the grey values of the micrograph, in three times the time. Halves lie beside the
     micrograph (X_EVN, X_ODD), in folders even/ and odd/ within or beside its folder, or where --even and --odd say; with

@@ -92,6 +92,18 @@ APPLY_OPTIONS = (
         help="Part of the denoised image, 0 to 1; the rest is raw.",
     ),
     click.option("--merge-highres", type=float, metavar="A", help="Put raw Fourier terms beyond this resolution back."),
+    click.option(
+        "--highpass", type=float, metavar="A", help="Remove from the result what is larger than A angstrom, as 1000."
+    ),
+    click.option(
+        "--lowpass", type=float, metavar="A", help="Remove from the result what is finer than A angstrom, as 20."
+    ),
+    click.option(
+        "--output-angpix",
+        type=float,
+        metavar="A",
+        help="Write on a coarser grid of this pixel size, for pickers and viewers.",
+    ),
     click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."),
     click.option(
         "--precision",

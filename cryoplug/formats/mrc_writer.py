@@ -309,6 +309,12 @@ def _new_header(
         header = np.array(template.record, HEADER_DTYPE.newbyteorder("=")).astype(_WRITTEN_DTYPE)
     header["nx"], header["ny"], header["nz"] = width, height, sections
     header["mode"] = _MODES[dtype]
+    if template is not None and (template.record["nx"], template.record["ny"]) != (width, height):
+        # Another grid over the same area: one sample a pixel, whatever it was before.
+        header["mx"], header["my"] = width, height
+        header["nxstart"] = header["nystart"] = 0
+        known = pixel_size_angstrom or pixel_size(template.record) or 0.0
+        header["cella"]["x"], header["cella"]["y"] = known * width, known * height
     if sorted(int(header[name]) for name in ("mapc", "mapr", "maps")) != [1, 2, 3]:
         header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
     header["map"] = b"MAP "

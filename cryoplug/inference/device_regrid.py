@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 
+from cryoplug.core.fourier_filter import continuation, gaussian_transfer
 from cryoplug.inference.regrid import GridPlan
 
 
@@ -30,7 +31,7 @@ def resample_image(pixels: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor
 
 
 def finish(denoised: torch.Tensor, raw: torch.Tensor | None, plan: GridPlan) -> torch.Tensor:
-    """Bring the network's output to the micrograph's grid, and mix it with the raw pixels if asked.
+    """Bring the network's output to the grid of the result, mixed with the raw pixels and filtered if asked.
 
     Parameters
     ----------
@@ -41,6 +42,48 @@ def finish(denoised: torch.Tensor, raw: torch.Tensor | None, plan: GridPlan) -> 
     plan
         The two grids.
     """
+    regrid = plan.regrid
+    if regrid.needs_raw:
+        denoised = _mixed(denoised, raw, plan)
+    result = resample_image(denoised, plan.written_shape)
+    if not regrid.filters:
+        return result
+    assert plan.written_angstrom is not None
+    return filtered_image(
+        result,
+        pixel_size_angstrom=plan.written_angstrom,
+        highpass=regrid.highpass_angstrom,
+        lowpass_angstrom=regrid.lowpass_angstrom,
+    )
+
+
+def filtered_image(
+    pixels: torch.Tensor, *, pixel_size_angstrom: float, highpass: float | None, lowpass_angstrom: float | None
+) -> torch.Tensor:
+    """Give what `cryoplug.core.fourier_filter.filtered_image` gives, to the rounding of float32."""
+    mean = pixels.mean(dtype=torch.float64).float()
+    result = pixels - mean
+    if highpass is not None:
+        result = result - _lowpass(result, highpass / pixel_size_angstrom)
+    if lowpass_angstrom is not None:
+        result = _lowpass(result, lowpass_angstrom / pixel_size_angstrom)
+    return result.add_(mean - result.mean(dtype=torch.float64).float()).contiguous()
+
+
+def _lowpass(pixels: torch.Tensor, resolution_px: float) -> torch.Tensor:
+    for axis in (1, 0):
+        size = int(pixels.shape[axis])
+        places, width = continuation(size, resolution_px)
+        along = pixels.index_select(axis, torch.from_numpy(places).to(pixels.device))
+        terms = torch.fft.rfft(along, dim=axis)
+        transfer = torch.from_numpy(gaussian_transfer(len(places), resolution_px)).float().to(pixels.device)
+        terms.mul_(transfer if axis else transfer[:, None])
+        pixels = torch.fft.irfft(terms, n=len(places), dim=axis).narrow(axis, width, size)
+    return pixels
+
+
+def _mixed(denoised: torch.Tensor, raw: torch.Tensor | None, plan: GridPlan) -> torch.Tensor:
+    """Put raw pixels into the result, on the micrograph's grid."""
     merge, strength = plan.regrid.merge_highres_angstrom, plan.regrid.strength
     result = resample_image(denoised, plan.shape)
     if merge is not None:

@@ -204,12 +204,13 @@ def _read_stack(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float, *
         whole, count = stacks[0], stacks[0].frame_count
         known = whole.pixel_size_angstrom or job.pixel_size_angstrom
         header = getattr(whole, "header", None)
+        plan = regrid.plan(whole.frame_shape, known, path=job.source)
         yield Begin(
             job,
             started,
-            shape=whole.frame_shape,
+            shape=plan.written_shape,
             template=header if isinstance(header, MrcHeader) else None,
-            pixel_size_angstrom=known,
+            pixel_size_angstrom=plan.written_angstrom,
             to_grey_values=Normalization("none"),
             sections=count,
         )
@@ -219,7 +220,8 @@ def _read_stack(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float, *
             except (PairingError, PixelError) as error:
                 summed = job.source in job.halves
                 raw = sum(stack.read_frame(section - 1) for stack in (stacks if summed else stacks[:1]))
-                yield _KeptSection(job, started, section, np.asarray(raw, np.float32), str(error).split(";")[0])
+                kept = plan.as_it_is(np.asarray(raw, np.float32))
+                yield _KeptSection(job, started, section, kept, str(error).split(";")[0])
         yield End("by halves", math.nan)
 
 
@@ -338,9 +340,9 @@ def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[],
         Begin(
             exposure.job,
             exposure.started,
-            shape=plan.shape,
+            shape=plan.written_shape,
             template=exposure.template,
-            pixel_size_angstrom=exposure.pixel_size_angstrom,
+            pixel_size_angstrom=plan.written_angstrom,
             to_grey_values=Normalization("none"),
             grid=None if plan.does_nothing else plan,
             raw=exposure.whole if plan.regrid.needs_raw else None,

@@ -109,9 +109,9 @@ def _read_one(
         Begin(
             job,
             started,
-            shape=source.shape,
+            shape=plan.written_shape,
             template=source.header,
-            pixel_size_angstrom=known,
+            pixel_size_angstrom=plan.written_angstrom,
             to_grey_values=to_grey_values(normalization, statistics.mean, denoiser.target),
             grid=None if plan.does_nothing else plan,
             raw=raw,
@@ -172,9 +172,9 @@ def _read_stack(job: DenoiseJob, regrid: Regrid, denoiser: Denoiser, *, started:
         yield Begin(
             job,
             started,
-            shape=stack.frame_shape,
+            shape=plan.written_shape,
             template=header if isinstance(header, MrcHeader) else None,
-            pixel_size_angstrom=known,
+            pixel_size_angstrom=plan.written_angstrom,
             to_grey_values=Normalization("none"),
             sections=stack.frame_count,
         )

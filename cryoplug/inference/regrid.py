@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from cryoplug.core.fourier_crop import (
     merge_high_resolution,
     resampled_rows,
 )
+from cryoplug.core.fourier_filter import filtered_image
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.errors import InputError
 
@@ -37,6 +39,12 @@ class Regrid:
     angpix_range: tuple[float, float] | None = None
     """Pixel sizes in angstrom that the network knows, around `angpix`: a micrograph in it is seen as it is, a finer one is
     cropped to `angpix`, a coarser one padded to the upper end. None: every micrograph is brought to `angpix`."""
+    highpass_angstrom: float | None = None
+    """What is larger is removed from the result, except for the mean; None: nothing."""
+    lowpass_angstrom: float | None = None
+    """What is finer is removed from the result; None: nothing."""
+    output_angstrom: float | None = None
+    """Pixel size of the grid that the result is cropped to; None: the micrograph's own."""
 
     @classmethod
     def of(
@@ -44,8 +52,7 @@ class Regrid:
         checkpoint: Checkpoint,
         *,
         angpix: float | None = None,
-        strength: float = 1.0,
-        merge_highres: float | None = None,
+        **others: float | None,
     ) -> Self:
         """Say what is done around the network of a checkpoint.
 
@@ -55,12 +62,12 @@ class Regrid:
             Says by itself at which pixel sizes its network works, if it knows.
         angpix
             What the user wants instead: a pixel size in angstrom, or 0 for the micrograph's own; None: the checkpoint's.
-        strength, merge_highres
-            See the class.
+        others
+            Fields of the class.
         """
         if angpix is not None:
-            return cls(angpix or None, strength, merge_highres)
-        return cls(checkpoint.angpix, strength, merge_highres, checkpoint.angpix_range)
+            return cls(angpix or None, **others)  # type: ignore[arg-type]
+        return cls(checkpoint.angpix, angpix_range=checkpoint.angpix_range, **others)  # type: ignore[arg-type]
 
     def network_angstrom(self, pixel_size_angstrom: float) -> float:
         """Give the pixel size that the network sees of a micrograph with this one."""
@@ -83,7 +90,12 @@ class Regrid:
     @property
     def does_nothing(self) -> bool:
         """Whether the network's own output is the result."""
-        return self.angpix is None and not self.needs_raw
+        return self.angpix is None and not self.needs_raw and not self.filters and self.output_angstrom is None
+
+    @property
+    def filters(self) -> bool:
+        """Whether the result is filtered."""
+        return self.highpass_angstrom is not None or self.lowpass_angstrom is not None
 
     @property
     def needs_raw(self) -> bool:
@@ -95,9 +107,15 @@ class Regrid:
         """Why the pixel size of a micrograph must be known; empty where it need not be."""
         if self.angpix is not None:
             return f"the network works at {self.angpix:g} angstrom"
-        return (
-            "" if self.merge_highres_angstrom is None else f"--merge-highres {self.merge_highres_angstrom:g} needs it"
-        )
+        for flag, value in (
+            ("--merge-highres", self.merge_highres_angstrom),
+            ("--highpass", self.highpass_angstrom),
+            ("--lowpass", self.lowpass_angstrom),
+            ("--output-angpix", self.output_angstrom),
+        ):
+            if value is not None:
+                return f"{flag} {value:g} needs it"
+        return ""
 
     def plan(self, shape: tuple[int, int], pixel_size_angstrom: float | None, *, path: Path) -> GridPlan:
         """Say which grid the network gets.
@@ -126,30 +144,53 @@ class Regrid:
         if self.angpix is not None and pixel_size_angstrom is not None:
             target = self.network_angstrom(pixel_size_angstrom)
             small = cropped_shape(shape, pixel_size_angstrom=pixel_size_angstrom, target_angstrom=target)
-        return GridPlan(self, shape, small, pixel_size_angstrom)
+        written = shape
+        wanted = self.output_angstrom
+        if wanted is not None and pixel_size_angstrom is not None and pixel_size_angstrom < wanted:
+            written = cropped_shape(shape, pixel_size_angstrom=pixel_size_angstrom, target_angstrom=wanted)
+        return GridPlan(self, shape, small, pixel_size_angstrom, written)
 
 
 @dataclass(frozen=True)
 class GridPlan:
-    """The two grids of one micrograph."""
+    """The grids of one micrograph."""
 
     regrid: Regrid
     """What was asked for."""
     shape: tuple[int, int]
-    """``(y, x)`` of the micrograph and of the result."""
+    """``(y, x)`` of the micrograph."""
     network_shape: tuple[int, int]
     """``(y, x)`` that the network sees."""
     pixel_size_angstrom: float | None
     """Of the micrograph."""
+    written_shape: tuple[int, int]
+    """``(y, x)`` of the result."""
 
     @property
     def does_nothing(self) -> bool:
         """Whether the network's own output is the result."""
-        return self.network_shape == self.shape and not self.regrid.needs_raw
+        same = self.network_shape == self.shape == self.written_shape
+        return same and not self.regrid.needs_raw and not self.regrid.filters
+
+    @property
+    def written_angstrom(self) -> float | None:
+        """Pixel size of the result: that of the micrograph times the ratio of the sides, which are whole numbers."""
+        if self.pixel_size_angstrom is None or self.written_shape == self.shape:
+            return self.pixel_size_angstrom
+        return self.pixel_size_angstrom * math.sqrt(math.prod(self.shape) / math.prod(self.written_shape))
 
     @property
     def remark(self) -> str:
         """What the user should know about this micrograph."""
+        return "; ".join(filter(None, (self._remark_on_input(), self._remark_on_output())))
+
+    def _remark_on_output(self) -> str:
+        size, wanted = self.pixel_size_angstrom, self.regrid.output_angstrom
+        if size is None or wanted is None or size <= wanted * (1 + SAME_PIXEL_SIZE):
+            return ""
+        return f"pixel size {size:g} A, coarser than --output-angpix {wanted:g}: written on its own grid"
+
+    def _remark_on_input(self) -> str:
         size = self.pixel_size_angstrom
         target = None if size is None else self.regrid.network_angstrom(size)
         if size is None or target is None or size <= target * (1 + SAME_PIXEL_SIZE):
@@ -159,8 +200,18 @@ class GridPlan:
             "network sees no detail beyond the micrograph's own"
         )
 
+    def as_it_is(self, raw: np.ndarray) -> ImageF32:
+        """Give an image that cannot be denoised on the grid of the result; nearest pixels, for some may not be finite."""
+        y, x = (
+            np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(int)
+            for old, new in zip(self.shape, self.written_shape, strict=True)
+        )
+        return np.asarray(raw[y][:, x], np.float32)
+
     def finish(self, denoised: np.ndarray, raw: np.ndarray | None) -> Iterator[ImageF32]:
-        """Bring the network's output to the micrograph's grid, in bands of rows from top to bottom.
+        """Bring the network's output to the grid of the result, in bands of rows from top to bottom.
+
+        Raw pixels are mixed in on the micrograph's grid; then it is cropped, and filtered last.
 
         Parameters
         ----------
@@ -169,6 +220,27 @@ class GridPlan:
         raw
             The micrograph; may be None unless ``regrid.needs_raw``.
         """
+        if not self.regrid.needs_raw:
+            yield from self._filtered(resampled_rows(denoised, self.written_shape))
+            return
+        mixed = self._mixed(denoised, raw)
+        if self.written_shape != self.shape:
+            mixed = resampled_rows(np.concatenate(list(mixed)), self.written_shape)
+        yield from self._filtered(mixed)
+
+    def _filtered(self, bands: Iterator[ImageF32]) -> Iterator[ImageF32]:
+        if not self.regrid.filters:
+            yield from bands
+            return
+        assert self.written_angstrom is not None
+        yield filtered_image(
+            np.concatenate(list(bands)),
+            pixel_size_angstrom=self.written_angstrom,
+            highpass=self.regrid.highpass_angstrom,
+            lowpass_angstrom=self.regrid.lowpass_angstrom,
+        )
+
+    def _mixed(self, denoised: np.ndarray, raw: np.ndarray | None) -> Iterator[ImageF32]:
         merge = self.regrid.merge_highres_angstrom
         bands: Iterator[ImageF32] = resampled_rows(denoised, self.shape)
         if merge is not None:

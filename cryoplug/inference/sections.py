@@ -79,7 +79,9 @@ def denoised_sections(message: Sections, denoiser: Denoiser, should_stop: Callab
         else:
             fitted.append(found)
             hot_pixels += hot
-    result = message.pixels.copy() if kept else np.empty_like(message.pixels)
+    result = np.empty((len(message.pixels), *plan.written_shape), np.float32)
+    for section, _ in kept:
+        result[section - message.first] = plan.as_it_is(message.pixels[section - message.first])
     remarks: list[str] = []
     if fitted and denoiser.is_one_tile(plan.network_shape):
         made, remarks = _at_once(fitted, denoiser, should_stop)

@@ -52,6 +52,13 @@ class ApplySettings:
     """Part of the denoised image in the result, 0 to 1; the rest is raw."""
     merge_highres: float | None = None
     """Resolution in angstrom beyond which Fourier terms are raw; None: none are."""
+    highpass: float | None = None
+    """What is larger than so many angstrom is removed from the result, except for the mean; half of the amplitude passes
+    there. None: nothing is."""
+    lowpass: float | None = None
+    """What is finer than so many angstrom is removed from the result, likewise. None: nothing is."""
+    output_angpix: float | None = None
+    """Pixel size in angstrom of the grid that the result is cropped to; None: the micrograph's own."""
     device: str = "auto"
     """``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: str = "auto"
@@ -86,6 +93,18 @@ class ApplySettings:
         resolution = self.merge_highres
         if resolution is not None and not (math.isfinite(resolution) and 0 < resolution < MAX_ANGSTROM):
             yield f"--merge-highres {resolution} (allowed: a resolution in angstrom above 0)"
+        for flag, length in (
+            ("--highpass", self.highpass),
+            ("--lowpass", self.lowpass),
+            ("--output-angpix", self.output_angpix),
+        ):
+            if length is not None and not (math.isfinite(length) and 0 < length < MAX_ANGSTROM):
+                yield f"{flag} {length} (allowed: angstrom, above 0)"
+        if self.highpass is not None and self.lowpass is not None and not self.lowpass < self.highpass:
+            yield (
+                f"--highpass {self.highpass:g} removes what is larger and --lowpass {self.lowpass:g} what is finer, so nothing "
+                "is left (allowed: a low-pass below the high-pass, as in --highpass 1000 --lowpass 20)"
+            )
         if self.precision not in PRECISIONS:
             yield f"--precision {self.precision!r} (allowed: {', '.join(PRECISIONS)})"
         if self.tta not in TTA:
@@ -104,7 +123,15 @@ class ApplySettings:
 
     def regrid(self, checkpoint: Checkpoint) -> Regrid:
         """Say what is done around the network of a checkpoint."""
-        return Regrid.of(checkpoint, angpix=self.angpix, strength=self.strength, merge_highres=self.merge_highres)
+        return Regrid.of(
+            checkpoint,
+            angpix=self.angpix,
+            strength=self.strength,
+            merge_highres_angstrom=self.merge_highres,
+            highpass_angstrom=self.highpass,
+            lowpass_angstrom=self.lowpass,
+            output_angstrom=self.output_angpix,
+        )
 
     def identity(self, checkpoint: Checkpoint) -> dict[str, str]:
         """Give what the pixels of a result depend on besides the input, as texts to record and to compare."""
@@ -148,6 +175,9 @@ class ApplySettings:
         parts = [
             f" {target}" if target != ONLY_TARGET else "",
             f" {angpix:g}A/px" if angpix else "",
+            f" hp{self.highpass:g}A" if self.highpass else "",
+            f" lp{self.lowpass:g}A" if self.lowpass else "",
+            f" to {self.output_angpix:g}A/px" if self.output_angpix else "",
             f" {dtype}" if dtype != "float32" else "",
             f" computed in {precision}" if precision != "float32" else "",
             " tta" if tta else "",

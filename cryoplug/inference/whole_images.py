@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from cryoplug.core.fourier_filter import REACH
 from cryoplug.core.grey_scale import normalization_remark
 from cryoplug.core.hot_pixels import HotPixels
 from cryoplug.core.mean_kept import TOLERATED
@@ -242,7 +243,7 @@ class WholeImages:
             denoised = finish(denoised, prepared.raw, prepared.measured.plan)
             written = denoised.to(self._torch_dtype)
             numbers = self._to_host(torch.cat([written_numbers(denoised, written), shift]))
-            size = self.written_bytes(prepared.measured.source.shape)
+            size = self.written_bytes(prepared.measured.plan.written_shape)
             target[:size].copy_(written.flatten().view(torch.uint8), non_blocking=True)
             return Computed(prepared.measured, target, numbers, self._waiter())
 
@@ -281,4 +282,9 @@ def device_bytes(plan: GridPlan) -> int:
     size_bytes = DEVICE_BYTES_PER_PIXEL * math.prod(plan.network_shape)
     if plan.does_nothing:
         return size_bytes
-    return size_bytes + REGRID_BYTES_PER_PIXEL * math.prod(map(max, plan.shape, plan.network_shape))
+    largest = math.prod(map(max, plan.shape, plan.network_shape))
+    if plan.regrid.highpass_angstrom is not None and plan.written_angstrom is not None:
+        # Continued on all sides, as far as the filter reaches.
+        reach = 2 * math.ceil(REACH * plan.regrid.highpass_angstrom / plan.written_angstrom)
+        largest = max(largest, math.prod(side + reach for side in plan.written_shape))
+    return size_bytes + REGRID_BYTES_PER_PIXEL * largest

@@ -256,7 +256,7 @@ class _Run:
             source.read_stored(start, min(start + step, height), view[start * row_bytes :])
 
     def _compute_one(self, prepared: Prepared) -> None:
-        target = self._results.take(self._images.written_bytes(prepared.measured.source.shape))
+        target = self._results.take(self._images.written_bytes(prepared.measured.plan.written_shape))
         try:
             message = self._images.compute(prepared, target, self._should_stop)
         except OutOfDeviceMemory:
@@ -281,16 +281,17 @@ class _Run:
             check_float16_range(computed.largest, self._dtype, job.target)
         except PixelError as error:
             return failure(Failed(job, measured.started, error), source.shape)
+        shape = measured.plan.written_shape
         head = mrc_head(
-            source.shape,
+            shape,
             statistics,
             path=job.target,
             template=_header_of(source),
-            pixel_size_angstrom=measured.plan.pixel_size_angstrom,
+            pixel_size_angstrom=measured.plan.written_angstrom,
             label=self._label,
             dtype=self._dtype,
         )
-        pixels = computed.buffer.numpy().data[: self._images.written_bytes(source.shape)]
+        pixels = computed.buffer.numpy().data[: self._images.written_bytes(shape)]
         with atomic_file(job.target) as stream, storage_errors(job.target):
             stream.write(head)
             stream.write(pixels)
@@ -312,8 +313,8 @@ class _Run:
                 )
             ),
             time.perf_counter() - measured.started,
-            shape=source.shape,
-            pixel_size_angstrom=measured.plan.pixel_size_angstrom,
+            shape=shape,
+            pixel_size_angstrom=measured.plan.written_angstrom,
             sigma_in=measured.sigma_in,
             sigma_out=std,
             hot_pixels=len(measured.hot),

@@ -113,6 +113,9 @@ class _Run:
                 "angpix": self.regrid.angpix,
                 "strength": self.regrid.strength,
                 "merge_highres": self.regrid.merge_highres_angstrom,
+                "highpass": self.regrid.highpass_angstrom,
+                "lowpass": self.regrid.lowpass_angstrom,
+                "output_angpix": self.regrid.output_angstrom,
             }
         journal = request.output / JOURNAL_NAME
         reserved = [journal] if request.star is None else [journal, request.star]
@@ -220,7 +223,8 @@ class _Run:
         )
         if request.max_memory_bytes is not None and (not self.regrid.does_nothing or request.float16):
             self.note(
-                "--max-memory does not count micrographs that --angpix, --strength, --merge-highres and --float16 hold in memory"
+                "--max-memory does not count micrographs that are held in memory for --angpix, --strength, --merge-highres, "
+                "--highpass, --lowpass, --output-angpix and --float16"
             )
         if request.halves:
             from cryoplug.inference.halves import run_halves

@@ -11,7 +11,7 @@ from cryoplug.formats.mrc import read_header
 from cryoplug.formats.mrc_extended import read_acquisition
 from cryoplug.formats.star import StarFile, read_star
 from cryoplug.workflows.denoise_request import DenoiseRequest
-from cryoplug.workflows.discovered import DiscoveredMicrograph
+from cryoplug.workflows.discovered import DiscoveredMicrograph, split_section
 from cryoplug.workflows.discovery import discover
 from cryoplug.workflows.outputs import RECORD_FOLDER, PlannedOutput, check_no_input
 from cryoplug.workflows.star_output import (
@@ -22,6 +22,7 @@ from cryoplug.workflows.star_output import (
     star_from_star,
     write_own_star,
 )
+from cryoplug.workflows.star_pixel_size import with_written_sizes
 
 _TRIES = 3
 _State = tuple[int, int, int]
@@ -51,6 +52,8 @@ class OutputStar:
         self._rows: dict[Path, DenoisedMicrograph] = {}
         self._voltage_kv, self._cs_mm = request.voltage_kv, request.spherical_aberration_mm
         self._note, self._told = note, False
+        self._pixel_sizes: dict[Path, float | None] = {}
+        self._output_angpix = request.output_angpix
         self._written: tuple[tuple[Path, ...], _State | None] = ((), None)
         check_no_input([path], [Path(text) for text in request.inputs if "\0" not in text])
         check_star_is_ours(path, self._record, overwrite=request.overwrite)
@@ -139,8 +142,16 @@ class OutputStar:
                         rows[item.star_row] = target
                         if section is not None and (path, section) not in targets:
                             sections[item.star_row] = section
-                return star_from_star(star, rows, sections)
+                made = star_from_star(star, rows, sections)
+                return made if self._output_angpix is None else with_written_sizes(made, self._written_size)
         raise FormatError(f"{source}: changes while it is read; let nothing write it for a moment, and run again")
+
+    def _written_size(self, name: str) -> float | None:
+        """Give the pixel size of a file as the STAR file names it."""
+        path = Path(split_section(name)[1])
+        if path not in self._pixel_sizes:
+            self._pixel_sizes[path] = read_header(path).pixel_size_angstrom
+        return self._pixel_sizes[path]
 
 
 def _key(item: DiscoveredMicrograph) -> tuple[Path, int | None]:

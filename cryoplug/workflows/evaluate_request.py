@@ -46,6 +46,8 @@ class EvaluateRequest(ApplySettings):
 
     def problems(self) -> Iterator[str]:
         """Say everything that is wrong, in the words of the command line."""
+        if self.output_angpix is not None:
+            yield "--output-angpix: what is compared must have one grid (allowed with denoise alone); leave it out"
         if self.checkpoint is not None and self.denoised:
             yield "give either --checkpoint or --denoised"
         if self.denoised_odd and not self.denoised:

@@ -81,7 +81,8 @@ def relion() -> None:
     cls=RelionCommand,
     params=[
         *job_options(),
-        *core_options(core_denoise, without={*_BY_THE_JOB, *_WATCHING, "star"}),
+        # On a coarser grid picks would not fit the raw micrographs; RELION's pickers take a coarser one by themselves.
+        *core_options(core_denoise, without={*_BY_THE_JOB, *_WATCHING, "star", "output_angpix"}),
     ],
 )
 def denoise(**fields: Any) -> int:

@@ -137,8 +137,8 @@ def _summary(request: DenoiseRequest, batch: BatchResult) -> list[str]:
         f"            {details['model']}, sha256 {details['checkpoint_sha256'][:16]}, normalize {details['normalize']}",
         *(
             f"{name:<12}{details[name]}"
-            for name in ("target", "angpix", "strength", "merge_highres", "device", "tta")
-            if name in details
+            for name in ("target", "angpix", "strength", "merge_highres", "highpass", "lowpass", "device", "tta")
+            if details.get(name) is not None
         ),
         "",
         f"{len(batch.files)} micrographs: {counts['done']} denoised now, {counts['skipped']} by earlier runs, "
