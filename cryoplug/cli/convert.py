@@ -22,10 +22,11 @@ _WORTH_TELLING = 0.01
 )
 @click.option(
     "--pairs",
-    type=click.Choice(["noise", "clean", "halves"]),
+    type=click.Choice(["noise", "clean", "halves", "single"]),
     default="noise",
     show_default=True,
-    help="Where pairs come from: noise added to INPUT, a clean file for each INPUT, or even and odd halves of INPUT.",
+    help="Where pairs come from: even and odd halves of INPUT; single: INPUT alone, with its measured noise; a clean file for "
+    "each INPUT; or the founding recipe, artificial noise added to INPUT.",
 )
 @click.option("--clean", multiple=True, metavar="PATH", help="Clean micrographs for --pairs clean; may be repeated.")
 @click.option("--even", multiple=True, metavar="PATH", help="Even halves, the noisy side; may be repeated.")
@@ -39,7 +40,9 @@ _WORTH_TELLING = 0.01
     "--defects", type=click.Path(path_type=Path), help="Bad pixels of movies: lines x y w h, or an image, 0 where good."
 )
 @click.option(
-    "--accept-unproven", is_flag=True, help="Take pairs without common signal (thin ice) instead of refusing them."
+    "--accept-unproven",
+    is_flag=True,
+    help="Take pairs without common signal (thin ice), or single exposures of doubtful noise.",
 )
 @click.option(
     "--format",
@@ -119,11 +122,15 @@ def convert(
 ) -> None:
     """Pack micrographs into a store of noisy/clean training patches.
 
-    INPUT is any number of files, folders, globs and RELION STAR files. With --pairs noise, a micrograph p becomes
-    clean = clip(p / P95, 0, 1), where P95 is the 95th percentile of its positive pixels, and noisy =
-    clip(Poisson(100 clean) / 100 + N(0, 0.05), 0, 1). That suits counts from zero up. Of any other grey scale, as where
-    the background was subtracted, --normalize auto takes zscore, and -3 to 3 standard deviations stand for 0 to 1.
-    Killed at any moment, the same command goes on where it stopped.
+    INPUT is any number of files, folders, globs and RELION STAR files. Killed at any moment, the same command goes on
+    where it stopped.
+
+    Take --pairs halves where there are movies or halves, and --pairs single where there are only micrographs. --pairs
+    noise is the founding program's recipe: it adds artificial noise to a micrograph that is noisy already, and usually
+    ends below the raw one. A micrograph p becomes clean = clip(p / P95, 0, 1), where P95 is the 95th percentile of its
+    positive pixels, and noisy = clip(Poisson(100 clean) / 100 + N(0, 0.05), 0, 1). That suits counts from
+    zero up. Of any other grey scale, as where the background was subtracted, --normalize auto takes zscore, and -3 to 3
+    standard deviations stand for 0 to 1.
 
     With --pairs halves, INPUT is movies, or micrographs with halves beside them (X_EVN.mrc and X_ODD.mrc, or what
     rlnMicrographNameEven and Odd say). Odd (1, 3, ...) and even frames of a movie are summed: raw frame * gain, defects
@@ -134,12 +141,19 @@ def convert(
     In folders and patterns, files that only accompany a micrograph (X_DW, X_noDW, X_PS, masks; halves unless they are asked
     for) are left out, and their number is said. One exposure never has patches on both sides of the split.
 
+    With --pairs single, the store holds each micrograph once, with the spectrum, the skewness and the slope of its noise:
+    as Poisson says where pixels are counts, else fitted beyond the signal and continued below it. Training adds noise
+    like it. A micrograph whose noise cannot be told from its signal fails, with the reason; start from micrographs as
+    motion correction leaves them, not filtered, and let --angpix crop them.
+
     With --angpix, a network trained on the store sees farther and learns from less noise; denoise then crops every
     micrograph to that pixel size and brings the result back to its own grid. Patches and stride count cropped pixels.
 
     Example: cryoplug convert CtfFind/job003/micrographs_ctf.star -o dataset
 
     Example: cryoplug convert --pairs halves MotionCorr/job002/corrected_micrographs.star --angpix 2.6 --store whole -o dataset
+
+    Example: cryoplug convert --pairs single Micrographs/*.mrc --angpix 2.6 --store whole -o dataset
 
     Example: cryoplug convert --pairs halves Movies --gain gain.mrc -o dataset
     """

@@ -59,6 +59,9 @@ def evaluate(output: Path, as_json: bool, **fields: Any) -> int:
     halves knows the noise of Ro. Halves are X_EVN and X_ODD beside INPUT, those that a STAR file names, or --even and
     --odd, both at the same scale.
 
+    The first line says whether it is better than the raw micrograph and than the best Gaussian blur, and by how many
+    decibels; then follows what to do next, and the table.
+
     Pure noise with the measured spectrum is denoised too: what comes out was made up. Beside the denoiser stand the
     identity, the best a*x+b, the best Gaussian and the Wiener filter, all fitted on the very data. With --denoised,
     --tile says where that program had its tile borders. Exit code 1 when --require-better-than is not met.
@@ -67,6 +70,7 @@ def evaluate(output: Path, as_json: bool, **fields: Any) -> int:
     --require-better-than gaussian
     """
     from cryoplug.reports.evaluation import table
+    from cryoplug.reports.words import verdict_words
     from cryoplug.workflows.evaluate import EvaluateRequest
     from cryoplug.workflows.evaluate import evaluate as run
 
@@ -79,7 +83,9 @@ def evaluate(output: Path, as_json: bool, **fields: Any) -> int:
             lambda record: echo_result(record, as_json=as_json),
         )
     if result.summary is not None:
-        record = {"output": output, **result.details, "summary": result.summary, "failed": len(result.failed)}
-        echo_result(record, as_json=as_json, text=table(result.summary))
+        words = verdict_words(result.summary.verdict, trained=request.checkpoint is not None)
+        record = {"output": output, **result.details, "words": words, "summary": result.summary}
+        text = "\n".join([*words, "", table(result.summary)])
+        echo_result({**record, "failed": len(result.failed)}, as_json=as_json, text=text)
         say(f"evaluate: {', '.join(path.name for path in result.outputs)} -> {printable_name(output)}")
     return result.exit_code

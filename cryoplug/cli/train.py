@@ -15,6 +15,7 @@ from cryoplug.errors import UsageError
 
 if TYPE_CHECKING:
     from cryoplug.training.progress import Event
+    from cryoplug.workflows.train import TrainResult
 
 
 @click.command("train", cls=CryoplugCommand)
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--recipe",
-    type=click.Choice(["auto", "founding", "halves"]),
+    type=click.Choice(["auto", "founding", "halves", "single"]),
     default="auto",
     show_default=True,
-    help="Defaults of the options below; auto: halves for a store of halves, else founding.",
+    help="Defaults of the options below; auto: halves or single for a store of those, else founding.",
 )
 @click.option("--epochs", type=int, default=5, show_default=True, help="Passes over the training patches.")
 @click.option("--minutes", type=float, help="Train for about so long instead of --epochs: as many steps as fit.")
@@ -92,6 +93,11 @@ if TYPE_CHECKING:
 )
 @click.option("--no-evaluation", is_flag=True, help="Leave out the evaluation of the kept checkpoint at the end.")
 @click.option(
+    "--require-better-than",
+    type=click.Choice(["identity", "affine", "gaussian", "wiener"]),
+    help="Exit with 1 unless the evaluation at the end shows it to be better by two standard errors; with --save.",
+)
+@click.option(
     "--init",
     type=CheckpointPath(),
     help="Checkpoint to start from, or general: its network and options are taken over, --lr is 0.0001.",
@@ -115,7 +121,7 @@ if TYPE_CHECKING:
     type=float,
     default=1.0,
     show_default=True,
-    help="With --augment halves: train on mixtures of the halves, nearly as clean as their sum at 0.5.",
+    help="Of halves (--augment halves) and single exposures: train on mixtures; at 0.5 nearly as clean as the sum.",
 )
 @click.option(
     "--precision",
@@ -153,6 +159,7 @@ def train(
     save: bool,
     checkpoint_dir: Path,
     no_evaluation: bool,
+    require_better_than: str | None,
     init: Path | None,
     val_indices: Path | None,
     resume: bool,
@@ -170,12 +177,15 @@ def train(
     --minutes only while steps keep their speed, for their number follows it.
 
     With --save, the kept checkpoint is evaluated at the end on up to 16 held-out patches, in about 10 s, beside the best
-    simple filters; checkpoint.json keeps the figures, and cryoplug inspect shows them.
+    simple filters; the first line says whether it is better than the raw micrograph and than the best Gaussian blur, and
+    what to do next. checkpoint.json keeps the figures, and cryoplug inspect shows them.
 
     For a store of halves what you do not give is --augment halves --mix 0.5 --schedule cosine --warmup-steps 200
     --ema 0.999 --clip-norm 1, a --batch-size of 2 million pixels a step, where each pair of halves counts twice for its two
     mixtures, and for the unet --weight-decay 0.1 and depth=3 width=32 stem=2 skip=none where no --model-option says
-    otherwise; on a CPU batches of 260 thousand pixels and width=16.
+    otherwise; on a CPU batches of 260 thousand pixels and width=16. For single exposures it is the same with --augment
+    dihedral: noise z, drawn with the spectrum that convert measured, makes the input m + a z and the target m - z / a,
+    where a is --mix.
 
     With --init the network and its options are those of the checkpoint, and what you do not give is --lr 0.0001
     --schedule cosine --warmup-steps 50 (not with --recipe founding). --init general goes on with the image of the general
@@ -205,11 +215,13 @@ def train(
         evaluate=not no_evaluation,
         recipe=recipe,
         given=given,
+        require_better_than=require_better_than,
     )
     result = run(request, lambda event: _show(event, as_json=as_json))
     if result.already_finished and as_json:
         for epoch in result.epochs:
             echo_result(epoch.record(), as_json=True)
+    words = _verdict(result)
     if not as_json:
         kept = f"; kept in {printable_name(result.checkpoint)}" if result.checkpoint else "; not saved"
         last = result.epochs[-1]
@@ -219,9 +231,21 @@ def train(
         )
         if result.evaluation is not None:
             text = f"{text}\n\n{table(result.evaluation, brief=True)}"
-        echo_result(result, as_json=False, text=text)
-    elif result.evaluation is not None:
-        echo_result({"evaluation": result.evaluation, "checkpoint": result.checkpoint}, as_json=True)
+        echo_result(result, as_json=False, text="\n".join([*words, text]))
+    elif result.evaluation is not None or result.verdict is not None:
+        record = {"evaluation": result.evaluation, "checkpoint": result.checkpoint}
+        echo_result({**record, "verdict": result.verdict, "words": words}, as_json=True)
+    context.exit(result.exit_code)
+
+
+def _verdict(result: TrainResult) -> list[str]:
+    """Give the verdict in words, the first line of a summary; nothing where no evaluation was asked for."""
+    from cryoplug.reports.words import required_words, verdict_words
+
+    asked = [] if result.required is None else [required_words(result.verdict, result.required)]
+    # The founding recipe says what it is, measured or not.
+    silent = result.verdict is None and result.pairs != "noise"
+    return asked if silent else [*verdict_words(result.verdict, pairs=result.pairs), *asked]
 
 
 def _show(event: Event, *, as_json: bool) -> None:

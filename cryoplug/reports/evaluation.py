@@ -12,6 +12,7 @@ from cryoplug.metrics.hallucination import Hallucination
 from cryoplug.metrics.linear import BASELINES
 from cryoplug.metrics.summary import Mean, Requirement, mean_of, require_better
 from cryoplug.metrics.truth import TruthScore
+from cryoplug.metrics.verdict import Verdict, judge
 
 METHODS = (DENOISED, *BASELINES)
 _TRUTH_COLUMNS = (
@@ -60,6 +61,8 @@ class Summary:
     """Of tile borders; 1 where nothing is to be seen."""
     requirement: Requirement | None
     """What was asked for with ``--require-better-than``."""
+    verdict: Verdict | None = None
+    """Beside every baseline."""
 
 
 def summarize(
@@ -110,6 +113,7 @@ def summarize(
         hallucination=_means(Hallucination, list(hallucination)),
         seam=mean_of(seams) if seams else None,
         requirement=requirement,
+        verdict=judge(truth, halves),
     )
 
 

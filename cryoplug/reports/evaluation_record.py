@@ -13,8 +13,11 @@ from cryoplug.metrics.evaluation import HalvesReport, TruthReport
 from cryoplug.metrics.halves import HalvesMoments, mean_moments
 from cryoplug.metrics.rings import Curve
 from cryoplug.metrics.summary import Mean
+from cryoplug.metrics.verdict import Verdict, verdict_of_record
 from cryoplug.reports.evaluation import Summary, table
 
+FIELD = "evaluation"
+"""Of ``checkpoint.json``."""
 MOST_POINTS = 64
 """Of a curve: neighbouring rings are averaged until so few are left."""
 _DIGITS = 6
@@ -68,6 +71,12 @@ def table_of_record(record: Any) -> str | None:
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
+
+
+def recorded_verdict(details: Mapping[str, Any]) -> Verdict | None:
+    """Read the verdict out of the details of a ``checkpoint.json``; None where it holds none, as of older versions."""
+    evaluation = details.get(FIELD)
+    return verdict_of_record(evaluation.get("verdict")) if isinstance(evaluation, dict) else None
 
 
 def _means(record: Any) -> dict[str, dict[str, Mean]] | None:

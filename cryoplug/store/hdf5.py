@@ -106,8 +106,10 @@ class Hdf5Writer(StoreWriter):
                 self._file = h5py.File(partial_name(path), "x")
             for split in SPLITS:
                 group = self._file.create_group(split)
+                sides = SIDES[: head.sides]
                 if head.whole:
-                    self._groups[split] = [group.create_group(side) for side in SIDES]
+                    self._groups[split] = [group.create_group(side) for side in sides]
+                    _link_sides(group)
                     continue
                 self._datasets[split] = [
                     group.create_dataset(
@@ -117,8 +119,9 @@ class Hdf5Writer(StoreWriter):
                         chunks=(1, *head.patch_shape),
                         dtype=self.dtype,
                     )
-                    for side in SIDES
+                    for side in sides
                 ]
+                _link_sides(group)
         except BaseException:
             self.close()
             raise
@@ -129,7 +132,7 @@ class Hdf5Writer(StoreWriter):
     def _write(self, split: str, index: int, noisy: np.ndarray, clean: np.ndarray) -> None:
         with storage_errors(self.target):
             self._refuse_full_disk(self._pair_bytes)
-            for dataset, side in zip(self._datasets[split], (noisy, clean), strict=True):
+            for dataset, side in zip(self._datasets[split], (noisy, clean), strict=False):
                 dataset.resize(index + 1, axis=0)
                 dataset.id.write_direct_chunk((index, 0, 0), side)
 
@@ -138,7 +141,7 @@ class Hdf5Writer(StoreWriter):
     ) -> None:
         with storage_errors(self.target):
             self._refuse_full_disk(2 * (shape[0] - first) * shape[1] * self.dtype.itemsize)
-            for group, side in zip(self._groups[split], (noisy, clean), strict=True):
+            for group, side in zip(self._groups[split], (noisy, clean), strict=False):
                 name = _image_name(index)
                 if first == 0:
                     group.create_dataset(name, shape=shape, dtype=self.dtype)  # contiguous
@@ -187,6 +190,12 @@ class Hdf5Writer(StoreWriter):
             with contextlib.suppress(OSError, RuntimeError):
                 self._file.close()
             self._file = None
+
+
+def _link_sides(group: h5py.Group) -> None:
+    """Let the clean side of single exposures be another name of the noisy one."""
+    if SIDES[1] not in group:
+        group[SIDES[1]] = group[SIDES[0]]
 
 
 def _manifest_text(file: h5py.File, path: Path) -> str | None:

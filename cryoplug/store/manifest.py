@@ -24,7 +24,7 @@ VERSION, WHOLE_VERSION = 1, 2
 """Of a manifest of patches, and of one of whole micrographs, which older programs must not take for patches."""
 SPLITS = ("train", "test")
 DTYPES = ("float32", "float16")
-PAIR_REGIMES = ("noise", "clean", "halves")
+PAIR_REGIMES = ("noise", "clean", "halves", "single")
 MAX_BYTES = 256 * 1024 * 1024
 """A longer manifest is not read: half a million patches need about 10 MB."""
 SMALL_BYTES, SMALL_VALUES = 8 * 1024 * 1024, 500_000
@@ -63,6 +63,8 @@ class MicrographEntry:
     """Position in the input list of the convert; it seeds the noise."""
     crc32: int | None = None
     """CRC-32 of all its patches in order (noisy, clean, noisy, ...) as stored; kept whole, of its rows in that order."""
+    noise: dict[str, Any] | None = None
+    """Of a single exposure: its noise, as `cryoplug.metrics.micrograph_noise.MicrographNoise` writes it."""
 
     def __post_init__(self) -> None:
         """Accept a list where JSON had one."""
@@ -92,7 +94,7 @@ class Manifest:
     dtype: str
     """``float32`` or ``float16``, little-endian."""
     pairs: str
-    """``noise``, ``clean`` or ``halves``: where the two sides come from."""
+    """``noise``, ``clean`` or ``halves``: where the two sides come from. ``single``: there is one side, given as both."""
     normalize: str
     """Kind of normalization; the numbers are with each micrograph."""
     seed: int
@@ -162,6 +164,11 @@ class Manifest:
                 return False
         return True
 
+    @property
+    def sides(self) -> int:
+        """How many images of each place are stored: 2, or 1 of single exposures."""
+        return 1 if self.pairs == "single" else 2
+
     def fingerprint(self) -> str:
         """Return the sha256 of what defines the training data, pixels included through their CRC-32.
 
@@ -191,6 +198,9 @@ class Manifest:
         record = dataclasses.asdict(self)
         if not self.whole:  # as in the files of the first version
             del record["whole"]
+        for entry in record["micrographs"]:
+            if entry["noise"] is None:
+                del entry["noise"]
         return record
 
     @staticmethod
@@ -313,6 +323,7 @@ class _Reader:
             clean_normalization=None if clean is None else self.mapping(clean, f"{where}.clean_normalization"),
             index=self.integer(record.get("index", 0), f"{where}.index"),
             crc32=self.optional(record.get("crc32"), f"{where}.crc32", self.integer),
+            noise=self.optional(record.get("noise"), f"{where}.noise", self.mapping),
         )
 
     def failure(self, record: object, where: str) -> FailedInput:

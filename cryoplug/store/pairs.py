@@ -68,6 +68,11 @@ class PairStore:
         return tuple(split for split in SPLITS if split in self._runs)
 
     @property
+    def sides(self) -> int:
+        """How many images of each place are stored: 2, or 1 of single exposures, where both sides are the same bytes."""
+        return 2 if self.manifest is None else self.manifest.sides
+
+    @property
     def pair_bytes(self) -> int:
         """Bytes that reading one pair takes from the disk."""
         return 2 * self._patch_bytes

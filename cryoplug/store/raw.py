@@ -35,6 +35,11 @@ def journal_path(folder: Path) -> Path:
     return folder / f".{MANIFEST_NAME}{PARTIAL_SUFFIX}"
 
 
+def bin_names(manifest: Manifest) -> dict[str, tuple[str, ...]]:
+    """Return the names of a store's bins by split: the noisy and the clean side, or of single exposures the noisy one alone."""
+    return {split: names[: manifest.sides] for split, names in BIN_NAMES.items()}
+
+
 def bare_bins(folder: Path) -> dict[str, tuple[str, ...]]:
     """Return the names of the bins that `folder` holds under a known spelling, for each split that has some."""
     found: dict[str, tuple[str, ...]] = {}
@@ -64,21 +69,24 @@ def raw_layout(folder: Path, *, patch_size: int) -> StoreLayout:
     if (folder / MANIFEST_NAME).is_file():
         manifest = read_manifest(folder / MANIFEST_NAME)
         dtype, shape = storage_dtype(manifest.dtype), manifest.patch_shape
-        names: dict[str, tuple[str, ...]] = {split: BIN_NAMES[split] for split in SPLITS if manifest.counts[split]}
+        names: dict[str, tuple[str, ...]] = {
+            split: names for split, names in bin_names(manifest).items() if manifest.counts[split]
+        }
     else:
         manifest, dtype, shape, names = None, storage_dtype("float32"), (patch_size, patch_size), bare_bins(folder)
     runs: dict[str, tuple[PatchRun, PatchRun]] = {}
     if manifest is not None and manifest.whole:
         shapes = {split: manifest.image_shapes(split) for split in names}
         for split, files in names.items():
-            noisy, clean = (_whole_run(folder / name, shapes[split], dtype) for name in files)
-            runs[split] = noisy, clean
+            sides = [_whole_run(folder / name, shapes[split], dtype) for name in files]
+            runs[split] = sides[0], sides[-1]
         return StoreLayout(manifest=manifest, patch_shape=shape, dtype=dtype, runs=runs, image_shapes=shapes)
     for split, files in names.items():
-        if len(files) == 1:
+        if len(files) == 1 and manifest is None:
             shape, runs[split] = _interleaved(folder / files[0])
             continue
-        noisy, clean = (_plain_run(folder / name, shape, dtype) for name in files)
+        sides = [_plain_run(folder / name, shape, dtype) for name in files]
+        noisy, clean = sides[0], sides[-1]
         check_equal_counts(folder, split, len(noisy.offsets), len(clean.offsets))
         if manifest is not None:
             check_count(noisy.path, len(noisy.offsets), manifest, split)
@@ -106,7 +114,7 @@ class RawWriter(StoreWriter):
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         super().__init__(folder, head, OutputLock(_lock_path(folder)))
-        self._descriptors: dict[str, tuple[int, int]] = {}
+        self._descriptors: dict[str, tuple[int, ...]] = {}
         # One micrograph of 4096 x 4096 is 400 MB to sync: the patches of the next one are made meanwhile.
         self._background = ThreadPoolExecutor(1, "sync")
         self._syncing: Future[None] | None = None
@@ -117,8 +125,8 @@ class RawWriter(StoreWriter):
             with storage_errors(folder):
                 if not resumed:
                     self._erase()
-                for split, names in BIN_NAMES.items():
-                    self._descriptors[split] = _open_pair(folder, names)
+                for split, names in bin_names(head).items():
+                    self._descriptors[split] = _open_bins(folder, names)
                     self._truncate(split)
                 self._journal = open(journal_path(folder), "ab")
                 if not resumed:
@@ -147,7 +155,7 @@ class RawWriter(StoreWriter):
         self._safe = {split: len(self._windows[split]) for split in SPLITS}
         sizes = [
             (partial_name(self.target, name), self._safe_bytes(split))
-            for split, names in BIN_NAMES.items()
+            for split, names in bin_names(self.head).items()
             for name in names
         ]
         if all(path.is_file() and path.stat().st_size >= size for path, size in sizes):
@@ -169,7 +177,8 @@ class RawWriter(StoreWriter):
         self._put(split, self._safe_bytes(split) + first * shape[1] * self.dtype.itemsize, (noisy, clean))
 
     def _put(self, split: str, offset: int, sides: tuple[np.ndarray, np.ndarray]) -> None:
-        for descriptor, side in zip(self._descriptors[split], sides, strict=True):
+        # Of a single exposure the one side is given twice and written once.
+        for descriptor, side in zip(self._descriptors[split], sides, strict=False):
             view, place = side.data.cast("B"), offset
             while view:
                 with storage_errors(self.target):
@@ -258,7 +267,7 @@ def _publish_bins(folder: Path, manifest: Manifest) -> None:
         for split, names in BIN_NAMES.items():
             for name in names:
                 partial, final = partial_name(folder, name), folder / name
-                if manifest.counts[split] == 0:
+                if manifest.counts[split] == 0 or name not in bin_names(manifest)[split]:
                     # No empty file: np.memmap refuses one, and an old one would not belong.
                     partial.unlink(missing_ok=True)
                     final.unlink(missing_ok=True)
@@ -354,8 +363,5 @@ def _journal_lines(folder: Path) -> list[dict[str, Any]]:
     return lines if all(isinstance(line, dict) for line in lines) else []
 
 
-def _open_pair(folder: Path, names: tuple[str, str]) -> tuple[int, int]:
-    first, second = (
-        os.open(partial_name(folder, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666) for name in names
-    )
-    return first, second
+def _open_bins(folder: Path, names: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(os.open(partial_name(folder, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666) for name in names)

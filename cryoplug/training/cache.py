@@ -28,7 +28,7 @@ Tell = Callable[[str], None]
 
 def set_bytes(store: PairStore) -> int:
     """Return what all pairs of the part that is trained on take, in the store's own dtype."""
-    return sum(2 * size * store.dtype.itemsize for size in image_sizes(store))
+    return sum(store.sides * size * store.dtype.itemsize for size in image_sizes(store))
 
 
 def image_sizes(store: PairStore) -> list[int]:
@@ -112,7 +112,7 @@ class GpuCache:
         sizes = image_sizes(self._store)
         dtype = torch.from_numpy(np.empty(0, self._store.dtype)).dtype
         try:
-            self._pixels = torch.empty(2 * sum(sizes), dtype=dtype, device=self._device)
+            self._pixels = torch.empty(self._store.sides * sum(sizes), dtype=dtype, device=self._device)
         except torch.OutOfMemoryError:  # another program was faster
             return False
         self._starts = np.concatenate(([0], np.cumsum(sizes)))
@@ -126,7 +126,7 @@ class GpuCache:
 
     def start(self, side: int, image: int) -> int:
         """Return where the first pixel of an image lies in `pixels`."""
-        return int(side * self._starts[-1] + self._starts[image])
+        return int(side % self._store.sides * self._starts[-1] + self._starts[image])
 
     def flat(self, side: int, image: int) -> torch.Tensor:
         """Return the pixels of an image, one after another, whether they are there yet or not."""
@@ -167,7 +167,7 @@ class RamCache:
 
     def read_crop(self, side: int, crop: Crop, out: np.ndarray) -> None:
         """Fill ``(y, x)`` with a window of an image, float32 or the store's dtype."""
-        key = (side, crop.image)
+        key = (side % self._store.sides, crop.image)
         with self._locks[(2 * crop.image + side) % len(self._locks)]:
             if key not in self._images:
                 pixels = np.empty(self._store.image_shape(crop.image, SPLIT), self._store.dtype)

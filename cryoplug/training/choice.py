@@ -44,12 +44,17 @@ class Verdict:
 
 
 def pairs_are_halves(store: PairStore, config: TrainConfig) -> bool:
-    """Say whether the target is as noisy as the input: as the manifest says, or as bare bins are used."""
+    """Say whether the sides are halves of an exposure: as the manifest says, or as bare bins are used."""
     return config.augment == "halves" if store.manifest is None else store.manifest.pairs == "halves"
 
 
+def targets_are_noisy(store: PairStore, config: TrainConfig) -> bool:
+    """Say whether a target has noise of its own: the other half, or a single exposure with noise drawn for it."""
+    return pairs_are_halves(store, config) or (store.manifest is not None and store.manifest.pairs == "single")
+
+
 def validation_units(store: PairStore, config: TrainConfig, held_out: np.ndarray) -> Units | None:
-    """Group the held-out patches of halves; None where a truth is at hand, for there the lowest loss is the best.
+    """Group the held-out patches; None where a truth is at hand, for there the lowest loss is the best.
 
     Parameters
     ----------
@@ -58,7 +63,7 @@ def validation_units(store: PairStore, config: TrainConfig, held_out: np.ndarray
     held_out
         Indices of the held-out patches, ascending.
     """
-    if not held_out.size or not pairs_are_halves(store, config):
+    if not held_out.size or not targets_are_noisy(store, config):
         return None
     micrographs = np.array([-1 if (found := store.micrograph_of(int(i))) is None else found for i in held_out])
     starts = np.diff(micrographs, prepend=micrographs[0]) != 0

@@ -162,7 +162,7 @@ class DeviceLoader(BatchLoader):
         for first in range(0, len(missing), step := 1 if self._store.whole else self._rows_at_once):
             images = missing[first : first + step]
             load = Load(self._lane.mark())
-            for side in range(2):
+            for side in range(self._store.sides):
                 if self._store.whole:
                     tasks = self._parts_of(cache, side, images[0])
                 else:

@@ -29,6 +29,7 @@ from cryoplug.training.mixing import Mixer
 from cryoplug.training.pace import Pace
 from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, Comparison, EpochReport, Note, Progress
 from cryoplug.training.recipe import gave_up, is_done, learning_rate
+from cryoplug.training.recorruption import Recorruption
 from cryoplug.training.run_folder import RunFolder
 from cryoplug.training.saver import Saver
 from cryoplug.training.split import Split
@@ -67,8 +68,8 @@ class Training:
     """Where the batches go."""
     average: WeightAverage | None = None
     """The moving average of the weights, which is validated and kept; None: the weights themselves."""
-    mixer: Mixer | None = None
-    """Makes mixtures of halves; None: pairs are trained on as they are."""
+    mixer: Mixer | Recorruption | None = None
+    """Makes mixtures of halves, or of single exposures and drawn noise; None: pairs are trained on as they are."""
     _steps: Steps = field(init=False, repr=False)
     _report: _RunningReport = field(init=False, repr=False)
     _pace: Pace | None = field(default=None, init=False, repr=False)
@@ -159,6 +160,7 @@ class Training:
                         batch.clean,
                         lr=learning_rate(config, position.step + queued, total_steps=self._total_steps(batch_count)),
                         number=position.step + queued + 1,
+                        images=[crop.image for crop in batch.crops],
                     )
                     self._queued.append(len(batch.indices))
                     last = position.batch + queued + 1 == batch_count or self._all_taken(queued + 1)

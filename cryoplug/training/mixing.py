@@ -19,6 +19,7 @@ taken back by the other, to first order, and a small a costs little.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -60,8 +61,13 @@ class Mixer:
         """A loss times this is in the units of the input's noise."""
         return self._share**2
 
-    def prepare(self, number: int | None) -> None:
-        """Draw where d' is taken from in step `number`; None: the same each time, as in validation."""
+    def prepare(
+        self, number: int | None, *, shape: Sequence[int] = (), images: Sequence[int] = (), part: int = 0
+    ) -> None:
+        """Draw where d' is taken from in step `number`; None: the same each time, as in validation.
+
+        The other parameters are for `cryoplug.training.recorruption`.
+        """
         words = [self._seed, _STREAM] if number is None else [self._seed, _STREAM, number]
         for axis, place in enumerate(np.random.default_rng(words).integers(2**31, size=2).tolist()):
             self._shift[axis].fill_(place)

@@ -10,8 +10,8 @@ from typing import Any
 from cryoplug.errors import UsageError
 from cryoplug.training.config import TrainConfig
 
-RECIPES = ("auto", "founding", "halves")
-"""``auto``: ``halves`` for a store of halves, otherwise ``founding``."""
+RECIPES = ("auto", "founding", "halves", "single")
+"""``auto``: ``halves`` for a store of halves, ``single`` for one of single exposures, otherwise ``founding``."""
 CROP_SIZE = 256
 """Of whole micrographs, unless one is smaller: many places in a step, each seen with about what the unet looks at."""
 STEPS_PER_EPOCH = 500
@@ -85,20 +85,24 @@ def with_recipe(
         Mixtures are asked for, but not halves to mix.
     """
     start = _GOING_ON if goes_on else {}
+    single = pairs == "single"
+    _refuse_foreign(recipe, config, single=single)
     if recipe == "founding":
-        return _checked(config)
-    if recipe == "auto" and pairs != "halves":
-        return _checked(_filled(config, start, given))
+        return _checked(config, single=single)
+    if recipe == "auto" and pairs not in ("halves", "single"):
+        return _checked(_filled(config, start, given), single=single)
     chosen = {**_HALVES, **start}
+    if single:
+        chosen["augment"] = "dihedral"
     if whole is not None:
         side = config.crop_size if config.crop_size is not None else min(CROP_SIZE, *whole)
         patch_shape = (side, side)
         chosen |= {"crop_size": side}
     # Mixtures belong to exchanged halves; who wants no such augmentation wants no mixtures.
-    if "augment" in given and config.augment != "halves":
+    if "augment" in given and config.augment != "halves" and not single:
         del chosen["mix"]
     mix = config.mix if "mix" in given else chosen.get("mix", config.mix)
-    pixels = patch_shape[0] * patch_shape[1] * (1 if mix == 1.0 else 2)
+    pixels = patch_shape[0] * patch_shape[1] * (1 if mix == 1.0 and not single else 2)
     scale = GPU if on_gpu else CPU
     batch_size = max(1, round(scale.pixels_per_step / pixels))
     chosen |= {"batch_size": batch_size}
@@ -107,15 +111,28 @@ def with_recipe(
     if config.model == "unet":
         chosen["model_options"] = {**_UNET, "width": scale.unet_width, **config.model_options}
         chosen["weight_decay"] = _UNET_DECAY
-    return _checked(_filled(config, chosen, given))
+    return _checked(_filled(config, chosen, given), single=single)
 
 
 def _filled(config: TrainConfig, chosen: Mapping[str, Any], given: Collection[str]) -> TrainConfig:
     return dataclasses.replace(config, **{name: value for name, value in chosen.items() if name not in given})
 
 
-def _checked(config: TrainConfig) -> TrainConfig:
-    if config.mix != 1.0 and config.augment != "halves":
+def _refuse_foreign(recipe: str, config: TrainConfig, *, single: bool) -> None:
+    if recipe == "single" and not single:
+        raise UsageError(
+            "--recipe single is for a store of convert --pairs single; give --recipe auto, or convert again"
+        )
+    if single and recipe == "halves":
+        raise UsageError("--recipe halves, but the store holds single exposures; give --recipe auto")
+    if single and config.augment == "halves":
+        raise UsageError(
+            "--augment halves, but the store holds single exposures, which have no other half; give --augment dihedral"
+        )
+
+
+def _checked(config: TrainConfig, *, single: bool) -> TrainConfig:
+    if config.mix != 1.0 and config.augment != "halves" and not single:
         raise UsageError(
             f"--mix is {config.mix:g}, but --augment is {config.augment} (mixtures of halves: --augment halves, which a store "
             "of halves gets by itself); give one of them"

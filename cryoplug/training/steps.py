@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from cryoplug.training.config import TrainConfig
 from cryoplug.training.engine import Engine, WholeBatchEngine, memory_errors
 from cryoplug.training.mixing import Mixer
 from cryoplug.training.recipe import limit_gradients
+from cryoplug.training.recorruption import Recorruption
 
 QUEUE = 5
 """Steps that are queued before the host looks at their losses."""
@@ -52,7 +53,7 @@ def open_steps(
     optimizer: torch.optim.Optimizer,
     config: TrainConfig,
     average: WeightAverage | None,
-    mixer: Mixer | None = None,
+    mixer: Mixer | Recorruption | None = None,
 ) -> Steps:
     """Give the steps that suit the engine; with a mixer they are taken on mixtures of halves."""
     on_gpu = next(engine.module.parameters()).is_cuda
@@ -74,7 +75,7 @@ class Steps(abc.ABC):
         optimizer: torch.optim.Optimizer,
         config: TrainConfig,
         average: WeightAverage | None,
-        mixer: Mixer | None = None,
+        mixer: Mixer | Recorruption | None = None,
     ) -> None:
         self._engine = engine
         self._optimizer = optimizer
@@ -84,7 +85,9 @@ class Steps(abc.ABC):
         self._parameters = list(engine.module.parameters())
 
     @abc.abstractmethod
-    def take(self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int) -> None:
+    def take(
+        self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int, images: Sequence[int] = ()
+    ) -> None:
         """Take a step, or queue it.
 
         Parameters
@@ -95,6 +98,8 @@ class Steps(abc.ABC):
             Learning rate.
         number
             Of the step, from 1; the average of the weights depends on it.
+        images
+            Number of the stored image of each crop.
         """
 
     @abc.abstractmethod
@@ -128,10 +133,12 @@ class CheckedSteps(Steps):
 
     _settled = Settled(())
 
-    def take(self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int) -> None:
+    def take(
+        self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int, images: Sequence[int] = ()
+    ) -> None:
         """Take a step."""
         if self._mixer is not None:
-            self._mixer.prepare(number)
+            self._mixer.prepare(number, shape=noisy.shape, images=images)
             noisy, clean = self._mixer.mix(noisy, clean)
         loss, gradients = self._engine.loss_and_gradients(noisy, clean)
         if self._mixer is not None:
@@ -163,7 +170,7 @@ class QueuedSteps(Steps):
         optimizer: torch.optim.Optimizer,
         config: TrainConfig,
         average: WeightAverage | None,
-        mixer: Mixer | None = None,
+        mixer: Mixer | Recorruption | None = None,
     ) -> None:
         super().__init__(engine, optimizer, config, average, mixer)
         self._whole: WholeBatchEngine = engine
@@ -179,11 +186,13 @@ class QueuedSteps(Steps):
         # A fused optimizer leaves everything as it is where this is 1: what a gradient scaler relies on.
         optimizer.found_inf = self._failed  # type: ignore[attr-defined]
 
-    def take(self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int) -> None:
+    def take(
+        self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int, images: Sequence[int] = ()
+    ) -> None:
         """Queue a step."""
         self._put_learning_rate(lr)
         if self._mixer is not None:
-            self._mixer.prepare(number)
+            self._mixer.prepare(number, shape=noisy.shape, images=images)
         if self._average is not None:
             self._blend.fill_(self._average.weight_of_step(number))
         key = (noisy.data_ptr(), clean.data_ptr(), noisy.shape)

@@ -11,6 +11,7 @@ from cryoplug.training.choice import Units
 from cryoplug.training.engine import Engine
 from cryoplug.training.loader import Batch, BatchLoader, closing_batches
 from cryoplug.training.mixing import Mixer
+from cryoplug.training.recorruption import Recorruption
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def validate(
     indices: np.ndarray,
     *,
     units: Units | None = None,
-    mixer: Mixer | None = None,
+    mixer: Mixer | Recorruption | None = None,
     max_batches: int | None,
     check: Callable[[Batch, int, float], None],
 ) -> Validation | None:
@@ -44,7 +45,7 @@ def validate(
     units
         How they are grouped; None: not at all.
     mixer
-        Makes mixtures of the halves, as in training; None: none.
+        Makes mixtures, as in training; None: none.
     max_batches
         Look at no more batches than this.
     check
@@ -55,15 +56,17 @@ def validate(
     of_patch = np.zeros(len(indices), int) if units is None else units.of_patch
     sums, counts = (np.zeros(int(of_patch[-1]) + 1 if len(of_patch) else 0) for _ in range(2))
     scale = 1.0 if mixer is None else mixer.loss_scale
-    if mixer is not None:
-        mixer.prepare(None)
     with closing_batches(loader.batches(indices, limit=max_batches)) as batches:
         for number, batch in enumerate(batches, start=1):
-            noisy, clean = (batch.noisy, batch.clean) if mixer is None else mixer.mix(batch.noisy, batch.clean)
-            images = len(noisy) // len(batch.indices)  # of each patch
+            noisy, clean = batch.noisy, batch.clean
+            if mixer is not None:
+                images = [crop.image for crop in batch.crops]
+                mixer.prepare(None, shape=noisy.shape, images=images, part=number)
+                noisy, clean = mixer.mix(noisy, clean)
+            copies = len(noisy) // len(batch.indices)  # of each patch
             of_row = of_patch[seen : seen + len(batch.indices)]
             for unit, rows in _runs(of_row):
-                own = slice(images * rows.start, images * rows.stop)
+                own = slice(copies * rows.start, copies * rows.stop)
                 loss = scale * engine.loss(noisy[own], clean[own])
                 check(batch, number, loss)
                 sums[unit] += loss * (rows.stop - rows.start)

@@ -38,7 +38,8 @@ class ConvertRequest:
     output: Path
     """Folder of the store; for ``hdf5`` also a file name."""
     pairs: str = "noise"
-    """``noise``: noise is added to each micrograph. ``clean``: a clean file for each. ``halves``: even and odd."""
+    """``noise``: noise is added to each micrograph. ``clean``: a clean file for each. ``halves``: even and odd.
+    ``single``: nothing but the micrographs; training adds noise with the spectrum that is measured in each."""
     clean: tuple[str, ...] = ()
     """The clean micrographs."""
     even: tuple[str, ...] = ()
@@ -107,6 +108,10 @@ class ConvertRequest:
         if not (math.isfinite(self.test_split) and 0 <= self.test_split <= 1):
             problems.append(f"--test-split is {self.test_split}; allowed: 0 to 1")
         problems += self._wrong_lists()
+        if self.pairs == "single" and self.kind not in ("zscore", "robust"):
+            problems.append(
+                f"--normalize {self.kind} cuts noise off, which --pairs single must not (allowed: zscore, robust); leave it out"
+            )
         if not problems:
             store_target(self.output, self.format)
         if problems:

@@ -224,6 +224,7 @@ def _entry(opened: OpenedPair, split: str) -> MicrographEntry:
         clean_name=None if pair.clean is None else str(pair.clean.relative),
         clean_normalization=None if len(opened.normalizations) == 1 else opened.normalizations[1].to_dict(),
         index=pair.index,
+        noise=None if opened.noise is None else opened.noise.to_dict(),
     )
 
 

@@ -17,6 +17,7 @@ from cryoplug.core.results import BatchResult, FileResult, to_json
 from cryoplug.errors import InputError, Stopped, UsageError
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.reports.evaluation import Summary, summarize, table
+from cryoplug.reports.words import verdict_words
 from cryoplug.workflows.evaluate_inputs import list_subjects
 from cryoplug.workflows.evaluate_measure import Measured, Measurer
 from cryoplug.workflows.evaluate_request import EvaluateRequest
@@ -160,7 +161,8 @@ def _write(
 ) -> tuple[Path, ...]:
     folder = request.output
     records = [{**item.record(), "curves": _curves(item)} for item in measured]
-    text = table(summary)
+    words = verdict_words(summary.verdict, trained=request.checkpoint is not None)
+    text = "\n".join([*words, "", table(summary)])
     outputs = [folder / TEXT_NAME]
     write_text(outputs[0], text + "\n")
     truth = [item.truth for item in measured if item.truth is not None]
@@ -175,7 +177,10 @@ def _write(
         note(str(error))
     # Last, since its presence says that the evaluation is complete.
     outputs.insert(0, folder / JSON_NAME)
-    write_text(outputs[0], to_json({**about, "summary": summary, "micrographs": records}) + "\n")
+    write_text(
+        outputs[0],
+        to_json({**about, "words": words, "summary": summary, "micrographs": records}) + "\n",
+    )
     return tuple(outputs)
 
 

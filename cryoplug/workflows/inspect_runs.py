@@ -6,7 +6,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,8 +15,11 @@ from cryoplug.core.grey_scale import percentile_remark
 from cryoplug.core.results import Finding
 from cryoplug.errors import InputError
 from cryoplug.metrics.appearance import Seen
+from cryoplug.metrics.verdict import WORSE
 from cryoplug.models.checkpoint import load_checkpoint, validate_checkpoint
 from cryoplug.models.epoch_folders import best_epoch, epoch_number, read_loss
+from cryoplug.reports.evaluation_record import recorded_verdict
+from cryoplug.reports.words import verdict_words
 from cryoplug.workflows.inspection import Inspection
 
 _CHECKPOINT_FILE = re.compile(r"conv\d+_(weights|bias)\.bin|model\.safetensors|checkpoint\.json")
@@ -59,7 +62,9 @@ def inspect_checkpoint(path: Path) -> Inspection:
     bins = any(name.endswith(".bin") for name in names)
     tensors = "model.safetensors" in names
     stored = " and ".join(name for name, there in (("model.safetensors", tensors), (".bin files", bins)) if there)
+    words = _verdict(checkpoint.details, findings)
     summary |= {
+        **({"verdict": words} if words else {}),
         "model": checkpoint.model_id,
         "config": checkpoint.config,
         "outputs": list(checkpoint.spec.outputs),
@@ -76,6 +81,20 @@ def inspect_checkpoint(path: Path) -> Inspection:
         **{key: value for key, value in checkpoint.details.items() if value is not None},
     }
     return Inspection(path, "checkpoint", summary, tuple(findings))
+
+
+def _verdict(details: dict[str, Any], findings: list[Finding]) -> list[str]:
+    """Say what the evaluation at the end of training came to; worse than doing nothing is something wrong."""
+    verdict = recorded_verdict(details)
+    if verdict is None:
+        return []
+    pairs = details.get("pairs")
+    words = verdict_words(verdict, pairs=pairs if isinstance(pairs, str) else None)
+    answers = {than: verdict.comparisons[than].answer for than in ("identity", "gaussian")}
+    if WORSE in answers.values():
+        severity: Literal["warning", "note"] = "warning" if answers["identity"] == WORSE else "note"
+        findings.append(Finding(severity, "evaluation", f"{words[0]} {words[-1]}"))
+    return words
 
 
 def inspect_run(folder: Path) -> Inspection:
@@ -114,7 +133,8 @@ def inspect_run(folder: Path) -> Inspection:
         findings.append(Finding("note" if unfinished else "warning", "epochs", message))
     else:
         checkpoint = inspect_checkpoint(best)
-        summary["checkpoint"] = checkpoint.summary
+        words = checkpoint.summary.pop("verdict", None)
+        summary = {**({"verdict": words} if words else {}), **summary, "checkpoint": checkpoint.summary}
         findings += [Finding(item.severity, f"{best.name}/{item.field}", item.message) for item in checkpoint.findings]
     return Inspection(folder, "run", summary, tuple(findings))
 

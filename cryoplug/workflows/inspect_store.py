@@ -138,7 +138,7 @@ def _split(store: PairStore, split: str, findings: list[Finding], *, everything:
             continue
         sums.add(noisy, clean)
         clipped.add(clean)
-        if np.array_equal(noisy, clean):
+        if store.sides == 2 and np.array_equal(noisy, clean):
             copies.append(index)
         if float(np.ptp(noisy)) == 0 or float(np.ptp(clean)) == 0:
             constant.append(index)

@@ -19,7 +19,9 @@ from cryoplug.core.normalization import MeasuredSource, Normalization, check_usa
 from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import ShapeError
 from cryoplug.formats import registry
+from cryoplug.metrics.micrograph_noise import MicrographNoise
 from cryoplug.store.layout import storage_dtype
+from cryoplug.workflows import single_noise
 from cryoplug.workflows.convert_request import ConvertRequest
 from cryoplug.workflows.cropping import cropped_source
 from cryoplug.workflows.discovered import DiscoveredMicrograph
@@ -47,6 +49,8 @@ class OpenedPair:
     """What was asked for, else that of the STAR file, else of the header."""
     notes: tuple[str, ...] = ()
     """What the comparison of the two showed."""
+    noise: MicrographNoise | None = None
+    """Of a single exposure."""
 
     @property
     def remarks(self) -> str:
@@ -109,8 +113,12 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
             proof.check_files(sources[0], sources[1], sizes)
         sources = tuple(_repaired(source, side, request) for side, source in enumerate(sources))
         notes: list[str] = []
+        native, law = sources[0].shape, None
         summed_here = isinstance(pair, MovieInput)
         size = next(filter(None, sizes), None)
+        if request.pairs == "single":
+            part = 1.0 if request.angpix is None or size is None else min(1.0, size / request.angpix)
+            law = single_noise.measure_law(sources[0], pixel_size_angstrom=size, part=part)
         if request.angpix is not None:
             if len(sources) == 2:
                 # Before the crop: it is near Nyquist that two halves must share nothing.
@@ -141,8 +149,13 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
             normalizations = (dataclasses.replace(normalizations[0], clip_low=-limit, clip_high=limit),)
         if len(sources) == 2 and request.angpix is None:
             notes = proof.check_pixels(sources[0], sources[1], summed_here=summed_here)
+        noise = None
+        if law is not None:
+            part = float(np.sqrt(np.prod(sources[0].shape) / np.prod(native)))
+            noise = single_noise.describe_noise(law, sources[0], normalizations[0], part=part)
+            notes = single_noise.check_trust(noise, sources[0], accept_unproven=request.accept_unproven)
         stack.pop_all()
-    return OpenedPair(pair, sources, normalizations, size, tuple(dict.fromkeys([*notes, *grey])))
+    return OpenedPair(pair, sources, normalizations, size, tuple(dict.fromkeys([*notes, *grey])), noise)
 
 
 def patch_pairs(
@@ -250,6 +263,8 @@ def _make_pair(cut: list[ImageF32], window: tuple[int, int], index: int, request
     dtype = storage_dtype(request.dtype)
     if request.pairs == "noise":
         noisy, clean = _degrade(cut[0], patch_rng(request.seed, index, *window), request.kind), cut[0]
+    elif request.pairs == "single":
+        noisy = clean = cut[0].astype(dtype, copy=False)
     else:
         noisy, clean = cut
     return PatchPair(window, noisy.astype(dtype, copy=False), clean.astype(dtype, copy=False))

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from cryoplug.core.interrupts import Interrupts
 from cryoplug.errors import UsageError
-from cryoplug.models.checkpoint import Checkpoint
+from cryoplug.metrics.linear import BASELINES
+from cryoplug.metrics.verdict import Verdict, requirement_of
+from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.models.registry import model_spec
+from cryoplug.reports.evaluation_record import recorded_verdict
 from cryoplug.store.pairs import PairStore, open_store
 from cryoplug.workflows.store_grey_scale import remark_on_store
 from cryoplug.workflows.train_identity import (
@@ -29,8 +32,13 @@ if TYPE_CHECKING:
     from cryoplug.training.config import TrainConfig
     from cryoplug.training.mixing import Mixer
     from cryoplug.training.progress import EpochReport, Event
+    from cryoplug.training.recorruption import Recorruption
     from cryoplug.training.run_folder import RunFolder
     from cryoplug.training.split import Split
+
+
+EXIT_NOT_BETTER = 1
+"""As `evaluate` exits when what was required is not met."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,8 @@ class TrainRequest:
     """What fills in the fields of `config` that are not `given`; see `cryoplug.training.presets.with_recipe`."""
     given: frozenset[str] = frozenset()
     """Names of the fields of `config` that the user chose."""
+    require_better_than: str | None = None
+    """A baseline that the evaluation at the end must show to be beaten."""
 
     def __post_init__(self) -> None:
         """Refuse combinations that contradict each other."""
@@ -67,8 +77,27 @@ class TrainRequest:
             problems.append("--resume goes on with a saved run, so it needs --save")
         if self.resume and self.overwrite:
             problems.append("--resume goes on and --overwrite starts again; give one of them")
+        if self.require_better_than is not None:
+            problems += self._unmeasurable(self.require_better_than)
         if problems:
             raise UsageError("; ".join(problems))
+
+    def _unmeasurable(self, than: str) -> list[str]:
+        if than not in BASELINES:
+            return [f"--require-better-than {than!r} (allowed: {', '.join(BASELINES)})"]
+        missing = [
+            text
+            for text, there in (
+                ("needs --save", self.save),
+                ("needs the evaluation, so leave --no-evaluation out", self.evaluate),
+                (
+                    "needs micrographs that are held out: --val-split above 0",
+                    self.config.val_split > 0 or self.val_indices,
+                ),
+            )
+            if not there
+        ]
+        return [f"--require-better-than {than} {', and '.join(missing)}"] if missing else []
 
 
 @dataclass(frozen=True)
@@ -89,6 +118,17 @@ class TrainResult:
     """Whether an earlier run had done it all."""
     evaluation: Summary | None = None
     """Of the kept checkpoint, when this call measured it."""
+    verdict: Verdict | None = None
+    """Of the kept checkpoint, whichever call measured it; None when none did."""
+    pairs: str | None = None
+    """Where the training pairs came from; None for bare bins."""
+    required: str | None = None
+    """The baseline that had to be beaten."""
+
+    @property
+    def exit_code(self) -> int:
+        """1 when what was required is not met, or not known."""
+        return 0 if self.required is None or requirement_of(self.verdict, self.required) else EXIT_NOT_BETTER
 
 
 def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResult:
@@ -249,13 +289,14 @@ def _train(
             folder.write_validation_indices(write_indices(split.validation))
         if not already_finished:
             training.run(lambda event: _forward(event, folder, training, progress), interrupts)
-    evaluation = None
+    evaluation, verdict = None, None
     if folder is not None:
         folder.write_request(run_record(request, identity, environment, finished=True))
         if request.evaluate:
             evaluation = _evaluate(
                 folder.epoch_folder(position.best_epoch or 0), store, split, config, progress, interrupts
             )
+            verdict = recorded_verdict(load_checkpoint(folder.epoch_folder(position.best_epoch or 0)).details)
     assert position.best_epoch is not None and position.best_loss is not None
     assert position.first_batch_loss is not None
     return TrainResult(
@@ -266,6 +307,9 @@ def _train(
         checkpoint=training.best_folder(),
         already_finished=already_finished,
         evaluation=evaluation,
+        verdict=verdict,
+        pairs=None if store.manifest is None else store.manifest.pairs,
+        required=request.require_better_than,
     )
 
 
@@ -284,12 +328,13 @@ def _evaluate(
 
     if has_evaluation(epoch_folder):
         return None
+    pairs = None if store.manifest is None else store.manifest.pairs
     return evaluate_kept(
         epoch_folder,
         store,
         split.validation,
         config,
-        halves=pairs_are_halves(store, config),
+        kind="single" if pairs == "single" else "halves" if pairs_are_halves(store, config) else "truth",
         interrupts=interrupts,
         note=lambda text: progress(Note(text)),
     )
@@ -297,12 +342,15 @@ def _evaluate(
 
 def _mixer(
     config: TrainConfig, store: PairStore, split: Split, device: Any, progress: Callable[[Event], None]
-) -> Mixer | None:
-    """Make what makes mixtures of halves, if they are asked for and possible."""
+) -> Mixer | Recorruption | None:
+    """Make what makes mixtures of halves, if they are asked for and possible, or of single exposures."""
     from cryoplug.training.balance import measure_balance
     from cryoplug.training.mixing import Mixer
     from cryoplug.training.progress import Note
+    from cryoplug.workflows.train_single import recorruption_of
 
+    if store.manifest is not None and store.manifest.pairs == "single":
+        return recorruption_of(store, config, device, lambda text: progress(Note(text)))
     if config.mix == 1.0:
         return None
     alike = store.manifest is None or store.manifest.halves_alike

@@ -25,14 +25,12 @@ from cryoplug.metrics.evaluation import (
 from cryoplug.metrics.hallucination import Hallucination
 from cryoplug.models.checkpoint import add_details, load_checkpoint
 from cryoplug.reports.evaluation import Summary, summarize
-from cryoplug.reports.evaluation_record import evaluation_record, mean_curves
+from cryoplug.reports.evaluation_record import FIELD, evaluation_record, mean_curves
 from cryoplug.store.pairs import PairStore
 
 if TYPE_CHECKING:
     from cryoplug.training.config import TrainConfig
 
-FIELD = "evaluation"
-"""Of ``checkpoint.json``."""
 MOST_PATCHES = 16
 MOST_SIDE_PX = 512
 """Of a larger patch, the middle is evaluated."""
@@ -48,7 +46,7 @@ def evaluate_kept(
     held_out: np.ndarray,
     config: TrainConfig,
     *,
-    halves: bool,
+    kind: str,
     interrupts: Interrupts,
     note: Callable[[str], None],
 ) -> Summary | None:
@@ -64,8 +62,9 @@ def evaluate_kept(
         The pairs and which of them were held out, ascending.
     config
         Of the run: device, threads, augmentation.
-    halves
-        Whether the pairs are two halves, so that there is no truth.
+    kind
+        ``halves`` or ``single``: there is no truth, the judge is the other half, or the exposure with noise drawn for it.
+        Anything else: the clean side counts as truth.
     interrupts
         Asked between two patches.
     note
@@ -91,7 +90,7 @@ def evaluate_kept(
         return None
     chosen = held_out[np.unique(np.linspace(0, len(held_out) - 1, MOST_PATCHES).round().astype(int))]
     try:
-        summary, curves = _measure(epoch_folder, store, chosen, config, halves=halves, interrupts=interrupts)
+        summary, curves = _measure(epoch_folder, store, chosen, config, kind=kind, interrupts=interrupts)
     except (DeviceError, InputError) as error:
         note(f"no evaluation: {error}")
         return None
@@ -113,7 +112,7 @@ def _measure(
     chosen: np.ndarray,
     config: TrainConfig,
     *,
-    halves: bool,
+    kind: str,
     interrupts: Interrupts,
 ) -> tuple[Summary | None, dict[str, Any]]:
     from cryoplug.inference.denoiser import Denoiser
@@ -130,6 +129,8 @@ def _measure(
     halves_reports: list[HalvesReport] = []
     noise: list[dict[str, Hallucination]] = []
     micrographs: set[int] = set()
+    halves = kind in ("halves", "single")
+    recorrupt = _recorrupter(store, config) if kind == "single" else None
     begun = time.monotonic()
     for index in chosen:
         if interrupts.stop_signal is not None:
@@ -139,17 +140,21 @@ def _measure(
             )
         if len(noise) >= 2 and time.monotonic() - begun > MOST_SECONDS:
             break
-        pair = _read(store, int(index))
+        pair = _read(store, int(index), recorrupt)
         # A patch of a masked border is constant, and a filter cannot be fitted to it.
         if min(float(np.ptp(pair.noisy)), float(np.ptp(pair.other))) == 0:
             continue
         made = denoiser.denoise(pair.noisy)
         judge = pair.rescaled(pair.other) if halves else pair.other
         if halves:
-            raw, both = (pair.noisy, judge), (made, pair.rescaled(denoiser.denoise(pair.other)))
+            # The target of a single exposure is far noisier than anything that the network has seen.
+            other = None if kind == "single" else pair.rescaled(denoiser.denoise(pair.other))
+            raw, both = (pair.noisy, judge), (made, other)
             # A network whose sides were never exchanged has learnt to denoise the first one alone.
-            wanted = "auto" if config.augment == "halves" else "even"
-            halves_reports.append(score_halves(raw, both, choose_directions(*raw, wanted=wanted, has_odd=True)))
+            wanted = "auto" if config.augment == "halves" and kind == "halves" else "even"
+            halves_reports.append(
+                score_halves(raw, both, choose_directions(*raw, wanted=wanted, has_odd=other is not None))
+            )
         else:
             truth_reports.append(score_against_truth(pair.noisy, judge, made))
         noise.append(score_noise(pair.noisy, judge, made, denoiser.denoise, other_is_truth=not halves)[0])
@@ -182,9 +187,30 @@ class _Pair:
         return np.float32(self.scale) * image + np.float32(self.offset)
 
 
-def _read(store: PairStore, index: int) -> _Pair:
+def _recorrupter(store: PairStore, config: TrainConfig) -> Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]:
+    """Give what makes of a crop of a single exposure two images with independent noise."""
+    import torch
+
+    from cryoplug.workflows.train_single import recorruption_of
+
+    recorruption = recorruption_of(store, config, torch.device("cpu"))
+
+    def recorrupt(crop: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
+        batch = torch.from_numpy(crop[None])
+        recorruption.prepare(None, shape=batch.shape, images=[store.crop_of(index).image], part=index)
+        inputs, targets = recorruption.mix(batch, batch)
+        return inputs[0].numpy(), targets[0].numpy()
+
+    return recorrupt
+
+
+def _read(
+    store: PairStore, index: int, recorrupt: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]] | None
+) -> _Pair:
     sides = [np.empty((1, *store.patch_shape), np.float32) for _ in range(2)]
     store.read([index], *sides)
+    if recorrupt is not None:
+        sides = list(recorrupt(sides[0], index))
     cut = tuple(
         slice((side - min(side, MOST_SIDE_PX)) // 2, (side + min(side, MOST_SIDE_PX)) // 2)
         for side in store.patch_shape

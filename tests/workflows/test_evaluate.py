@@ -284,7 +284,10 @@ def test_the_command_prints_a_table_and_exits_with_one_when_it_is_not_better(sim
     arguments = ["evaluate", "--denoised", made, "--even", even, "--odd", odd, "-o", tmp_path / "out"]
     assert command_line([*map(str, arguments), "--require-better-than", "gaussian"]) == 1
     out = capsys.readouterr().out
-    assert [line.split()[0] for line in out.splitlines()[2:7]] == METHODS
+    lines = out.splitlines()
+    assert "WORSE than the best Gaussian" in lines[0]
+    table = lines.index("", 1)
+    assert [line.split()[0] for line in lines[table + 3 : table + 8]] == METHODS
     assert "NOT better than gaussian" in out
 
 

@@ -1,0 +1,312 @@
+"""The spectrum of the noise in a single micrograph: a law that holds where there is no signal, continued to where there is.
+
+At high spatial frequencies a micrograph is noise alone; at low ones, where the particles are, signal and noise lie on
+top of each other. But what correlates the noise of a camera is short: the blur of its pixels, the interpolation of
+moved frames, a Fourier crop. So its spectrum is smooth, even in the frequency f and flat at 0, and a few terms,
+fitted where there is next to no signal, say how it goes on: either ``log(power) = sum of c_k f^(2 k)``, which is
+short for a blur like a Gaussian, or ``power = sum of c_r J0(2 pi f r)``, which is short for noise that is correlated
+over distances r of a pixel or two. How far the two disagree tells how far to trust them. Counted electrons need no
+fit: their noise is white, with the variance of their mean. What no such law can know is a long tail of the camera's
+blur; docs/decisions/0027 has figures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cryoplug.metrics.rings import Curve
+
+LAW_FREQUENCY: Curve = np.linspace(0, 0.5, 129)
+"""Cycles per pixel at which a law is told."""
+STEP = 1.0 / 128
+"""Cycles per pixel from one value of a `NoiseLaw` on a grid to the next."""
+POINTS = 92
+"""Values from frequency 0 into the corners, 0.7109 cycles per pixel."""
+TRUSTED_DB = 0.5
+"""A law whose uncertainty is larger where the particles are is not trusted: twice of it costs a trained network about 0.3 dB."""
+JUDGED_FROM, JUDGED_TO = 0.01, 0.08
+"""Cycles per pixel of the network's grid: where particles are, and where the law is judged."""
+SIGNAL_TO_ANGSTROM = 8.7
+"""Coarser than this, signal is to be expected: 0.3 cycles per pixel at 2.6 angstrom."""
+REACHES = (0.0, 1.0, math.sqrt(2), 2.0, math.sqrt(5), math.sqrt(8))
+"""Distances in pixels over which noise may be correlated, shortest first."""
+_FIT_FROM = (0.2, 0.25, 0.3, 0.35, 0.4)
+_FIT_TO = 0.48
+_RIVAL_DB = 0.05
+_TERM_DB = 0.03
+"""What a further term must bring in certainty."""
+_MODEL_DB = 0.03
+"""A law must fit to this and to three standard errors: smooth signal of 0.7 % of the noise passes."""
+_TOUCHING_DB = 0.7
+_OUTLIER_SIGMAS = 10.0
+_COUNTED_DB = 0.2
+"""Noise of counted electrons is as strong as Poisson says to this; coincidence loss and a gain of 1.05 are within it."""
+
+
+@dataclass(frozen=True, eq=False)
+class BlockSpectrum:
+    """Mean power of the blocks of a micrograph, ring by ring."""
+
+    frequency: Curve
+    """Cycles per pixel, from 0; up to 0.5."""
+    power: Curve
+    """Variance that white noise of this power would have."""
+    terms: Curve
+    """Independent Fourier terms behind each value: its relative standard error is one over their root."""
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseLaw:
+    """The noise of one micrograph, on its own grid."""
+
+    power: Curve
+    """Variance that white noise of this power would have, at `LAW_FREQUENCY`; above 0."""
+    source: str
+    """``counts``: pixels are counted electrons; ``spectrum``: fitted beyond the signal; ``model``: what a denoiser removes."""
+    uncertainty_db: float
+    """Of the power where it is needed: how far laws of other terms, of another range and of another kind differ."""
+    problem: str = ""
+    """Why it cannot be trusted; empty when it can."""
+
+    def at(self, frequency: Curve) -> Curve:
+        """Give the power; beyond 0.5 cycles per pixel what it is at 0.5."""
+        return np.interp(frequency, LAW_FREQUENCY, self.power)
+
+
+def block_spectrum(blocks: Iterable[np.ndarray], *, shape: tuple[int, int]) -> BlockSpectrum:
+    """Average the power of blocks, each less its mean and faded out towards its borders.
+
+    Blocks whose power beyond 0.35 cycles per pixel is half as much again as the median's, or less than two thirds of it, do not
+    count: gold, carbon, a gap of the detector, a hot pixel.
+
+    Parameters
+    ----------
+    blocks
+        Square, of one even side, finite.
+    shape
+        ``(y, x)`` of the micrograph that they were cut from; they may overlap.
+    """
+    found = np.stack([_rings(block) for block in blocks])
+    count, side = found.shape[0], 2 * (found.shape[1] - 1)
+    frequency = np.arange(found.shape[1]) / side
+    level = found[:, frequency >= 0.35].mean(axis=1)
+    middle = float(np.median(level))
+    kept = (level > middle / 1.5) & (level < 1.5 * middle) if middle > 0 else np.ones(count, bool)
+    # A ring of all of Fourier space has 2 pi f of its terms per unit of f; half of them are independent.
+    pixels = min(shape[0] * shape[1], count * side * side)
+    terms = np.pi * np.maximum(frequency, 0.5 / side) / side * pixels * kept.mean()
+    return BlockSpectrum(frequency, found[kept].mean(axis=0), terms)
+
+
+def fit_noise_law(
+    spectrum: BlockSpectrum,
+    *,
+    pixel_size_angstrom: float | None,
+    judged: tuple[float, float] = (JUDGED_FROM, JUDGED_TO),
+) -> NoiseLaw:
+    """Fit a law beyond the signal.
+
+    Of the laws that fit, the one is taken that changes least where it is needed when it gets one more term, or less of the
+    spectrum to be fitted to.
+
+    Parameters
+    ----------
+    spectrum
+        Of the micrograph on its own grid.
+    pixel_size_angstrom
+        Of that grid: signal is expected up to 1/8.7 per angstrom. None: up to 0.3 cycles per pixel.
+    judged
+        Range, in cycles per pixel of that grid, in which the law is needed.
+    """
+    first = 0.3 if pixel_size_angstrom is None else pixel_size_angstrom / SIGNAL_TO_ANGSTROM
+    starts = [start for start in _FIT_FROM if start >= first - 1e-9]
+    low = np.linspace(*judged, 8)
+    found = [item for kind in (_EVEN_POWERS, _SHORT_REACH) if (item := _best(spectrum, kind, starts, low)) is not None]
+    if not found:
+        problem = "no smooth law fits its spectrum beyond the signal: it was filtered, padded or scaled up"
+        if not starts:
+            problem = (
+                f"pixels of {pixel_size_angstrom:.3g} angstrom show signal up to their highest frequency, and nowhere the noise "
+                "alone; start from finer pixels (--angpix crops afterwards)"
+            )
+        level = float(spectrum.power[spectrum.frequency >= _FIT_FROM[-1]].mean())
+        return NoiseLaw(np.full_like(LAW_FREQUENCY, level), "spectrum", math.inf, problem)
+    best = min(found, key=lambda item: item.uncertainty + _natural(_TERM_DB) * len(item.law))
+    apart = max(float(np.abs(np.log(item.low / best.low)).max()) for item in found)
+    uncertainty = _decibel(max(best.uncertainty, apart) if len(found) == 2 else math.inf)
+    power = best.kind(LAW_FREQUENCY, best.law)
+    return NoiseLaw(power, "spectrum", uncertainty, _problem(spectrum, power, uncertainty, judged, first))
+
+
+def counted_law(spectrum: BlockSpectrum, *, mean: float, whole_numbers: bool) -> NoiseLaw | None:
+    """Say what the noise of counted electrons is: white, and of the variance that their mean has.
+
+    Parameters
+    ----------
+    spectrum
+        Of the pixels as they are in the file.
+    mean
+        Of those pixels.
+    whole_numbers
+        Whether all that were looked at are whole numbers, none below 0.
+
+    Returns
+    -------
+    NoiseLaw or None
+        None where the pixels are no counts: other numbers, or noise of another strength or colour.
+    """
+    high = (spectrum.frequency >= 0.35) & (spectrum.frequency <= _FIT_TO)
+    if not whole_numbers or mean <= 0:
+        return None
+    excess: Curve = 10 * np.log10(spectrum.power[high] / mean)
+    smooth = np.convolve(excess, np.ones(8) / 8, mode="valid") if excess.size >= 8 else excess
+    if not np.abs(smooth).max() < _COUNTED_DB:
+        return None
+    level = mean * math.exp(_natural(float(excess.mean())))
+    return NoiseLaw(np.full_like(LAW_FREQUENCY, level), "counts", float(np.abs(excess.mean())))
+
+
+def block_side(shape: tuple[int, int]) -> int:
+    """Choose the side of blocks in pixels: 512, or less for small micrographs; 0 where even 128 is too much."""
+    return next((side for side, least in ((512, 2048), (256, 512), (128, 128)) if min(shape) >= least), 0)
+
+
+def without_outliers(block: np.ndarray) -> npt.NDArray[np.float64]:
+    """Bring pixels that are far from all others to `_OUTLIER_SIGMAS`: a hot pixel has as much power as all the noise."""
+    pixels = np.asarray(block, np.float64)
+    low, middle, high = np.quantile(pixels, (0.25, 0.5, 0.75))
+    limit = _OUTLIER_SIGMAS * ((high - low) / 1.349 or float(pixels.std()))
+    return np.clip(pixels, middle - limit, middle + limit)
+
+
+def _rings(block: np.ndarray) -> Curve:
+    side = block.shape[0]
+    window = np.hanning(side + 1)[:side]
+    taper = window[:, None] * window[None]
+    pixels = without_outliers(block)
+    faded = (pixels - (pixels * taper).sum() / taper.sum()) * taper
+    terms = np.fft.rfft2(faded)
+    power = (terms.real**2 + terms.imag**2) / (taper**2).sum()
+    ring = np.rint(np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]) * side).astype(int)
+    twice = np.full(power.shape, 2.0)
+    twice[:, [0, -1]] = 1
+    sums, counts = (np.bincount(ring.ravel(), (twice * part).ravel())[: side // 2 + 1] for part in (power, 1.0))
+    return sums / counts
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of law, linear in its coefficients."""
+
+    columns: Callable[[Curve, int], np.ndarray]
+    logarithmic: bool
+    most: int
+
+    def __call__(self, frequency: Curve, law: Curve) -> Curve:
+        values = self.columns(np.asarray(frequency), len(law)) @ law
+        return np.exp(np.minimum(values, 700.0)) if self.logarithmic else values
+
+
+def _even_powers(frequency: Curve, count: int) -> np.ndarray:
+    return frequency[:, None] ** (2 * np.arange(count))
+
+
+def _waves(frequency: Curve, count: int) -> np.ndarray:
+    """Give ``J0(2 pi f r)`` for the first `count` of `REACHES`, a column each, as the mean of a wave over all directions."""
+    angles = (np.arange(32) + 0.5) / 64 * np.pi
+    phases = frequency[:, None, None] * np.array(REACHES[:count])[:, None] * np.sin(angles)
+    return np.cos(2 * np.pi * phases).mean(axis=-1)
+
+
+_EVEN_POWERS = _Kind(_even_powers, True, 4)
+_SHORT_REACH = _Kind(_waves, False, len(REACHES) - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A law of so many terms, fitted from one frequency on."""
+
+    kind: _Kind
+    law: Curve
+    low: Curve
+    """Its power where it is needed."""
+    uncertainty: float
+    """Of the logarithm of `low`."""
+
+
+def _best(spectrum: BlockSpectrum, kind: _Kind, starts: list[float], low: Curve) -> _Candidate | None:
+    """Of the laws that fit, take the one that changes least with one more term, or fitted to less of the spectrum."""
+    fitting = []
+    for place in range(len(starts)):
+        for count in range(1, kind.most + 1):
+            law, covariance, fits = _fit(spectrum, kind, starts[place], count)
+            power = kind(low, law)
+            if not (fits and (kind(LAW_FREQUENCY, law) > 0).all()):
+                continue
+            others = [_fit(spectrum, kind, starts[place], count + 1)[0]]
+            others += [_fit(spectrum, kind, start, count)[0] for start in starts[place + 1 : place + 2]]
+            spread = max(float(np.abs(kind(low, other) / power - 1).max()) for other in others)
+            columns = kind.columns(low, count) / (1.0 if kind.logarithmic else power[:, None])
+            chance = float(np.sqrt(np.einsum("ij,jk,ik->i", columns, covariance, columns)).max())
+            fitting.append(_Candidate(kind, law, power, math.hypot(spread, chance) + _natural(_TERM_DB) * count))
+    if not fitting:
+        return None
+    best = min(fitting, key=lambda item: item.uncertainty)
+    # What nearly as good ones say counts, too: the smallest of many differences is small by chance.
+    rivals = [item for item in fitting if item.uncertainty <= best.uncertainty + _natural(_RIVAL_DB)]
+    spread = max(float(np.abs(np.log(item.low / best.low)).max()) for item in rivals)
+    return dataclasses.replace(best, uncertainty=max(best.uncertainty - _natural(_TERM_DB) * len(best.law), spread))
+
+
+def _fit(spectrum: BlockSpectrum, kind: _Kind, start: float, count: int) -> tuple[Curve, np.ndarray, bool]:
+    """Fit by least squares of the relative residual; give coefficients, their covariance, and whether they fit."""
+    used = (spectrum.frequency >= start) & (spectrum.frequency <= _FIT_TO)
+    power, terms = np.maximum(spectrum.power[used], 1e-30 * float(spectrum.power.max())), spectrum.terms[used]
+    values = np.log(power) if kind.logarithmic else power
+    weight = terms if kind.logarithmic else terms / power**2
+    columns = kind.columns(spectrum.frequency[used], count)
+    covariance = np.linalg.pinv((columns * weight[:, None]).T @ columns)
+    law = covariance @ ((columns * weight[:, None]).T @ values)
+    residual = power / np.maximum(kind(spectrum.frequency[used], law), 1e-300) - 1
+    fits = all(
+        abs(float((part * share).sum() / share.sum())) <= _natural(_MODEL_DB) + 3.0 / math.sqrt(float(share.sum()))
+        for part, share in zip(np.array_split(residual, 6), np.array_split(terms, 6), strict=True)
+    )
+    return law, covariance, fits
+
+
+def _problem(
+    spectrum: BlockSpectrum, power: Curve, uncertainty_db: float, judged: tuple[float, float], first: float
+) -> str:
+    if uncertainty_db > TRUSTED_DB:
+        return (
+            f"its noise at low frequencies is known to {uncertainty_db:.2g} dB (allowed: {TRUSTED_DB:g}): what lies beyond the "
+            "signal does not say how it goes on below"
+        )
+    # From 8.7 to 6.5 angstrom there is a little signal at most: the spectrum must come down to the law.
+    touching = (spectrum.frequency >= first) & (spectrum.frequency <= min(1.34 * first, _FIT_TO))
+    over = spectrum.power[touching] / np.interp(spectrum.frequency[touching], LAW_FREQUENCY, power)
+    if (above := 10 * math.log10(max(float(over.mean()), 1e-30))) > _TOUCHING_DB:
+        return f"its spectrum is {above:.2g} dB above the noise where hardly any signal can be: it was weighted or filtered"
+    inside = (spectrum.frequency >= judged[0]) & (spectrum.frequency <= judged[1])
+    if inside.any():
+        noise = np.interp(spectrum.frequency[inside], LAW_FREQUENCY, power)
+        excess = np.log(noise / np.maximum(spectrum.power[inside], 1e-300))
+        error = 1 / np.sqrt(spectrum.terms[inside])
+        if (below := float((excess - 3 * error).max())) > _natural(TRUSTED_DB):
+            return f"its spectrum lies up to {_decibel(below):.2g} dB below what its noise must have: it was filtered"
+    return ""
+
+
+def _decibel(natural: float) -> float:
+    return natural * 10 / math.log(10)
+
+
+def _natural(decibel: float) -> float:
+    return decibel * math.log(10) / 10

@@ -1,0 +1,106 @@
+"""A verdict that a microscopist can read at night: is it better than the raw micrograph, than a Gaussian, and what to do next."""
+
+from __future__ import annotations
+
+import math
+
+from cryoplug.metrics.verdict import ALIKE, BETTER, WORSE, Comparison, Verdict
+
+GENERAL = "the general model (cryoplug denoise without --checkpoint)"
+NOISE_RECIPE = (
+    "--pairs noise adds artificial noise to a micrograph that is noisy already. "
+    "The result usually ends below the raw micrograph."
+)
+_ADVICE = {
+    WORSE: "Do not use this network. Train longer (--minutes), on more micrographs, or on coarser pixels "
+    f"(convert --angpix 5); or use {GENERAL}.",
+    ALIKE: f"A Gaussian is as good. Train longer (--minutes) or on more micrographs, or use {GENERAL}.",
+    BETTER: "Denoise with it, and look at a few micrographs before you pick.",
+}
+_ADVICE_ON_OTHERS = {
+    **_ADVICE,
+    WORSE: f"Do not use this denoiser on these micrographs. Try {GENERAL}.",
+    ALIKE: f"A Gaussian is as good. Try {GENERAL}.",
+}
+_BETTER_SOURCES = (
+    f"Train on halves (convert --pairs halves) or on single exposures (convert --pairs single), or use {GENERAL}."
+)
+
+
+def verdict_words(verdict: Verdict | None, *, pairs: str | None = None, trained: bool = True) -> list[str]:
+    """Say a verdict in short sentences, the most important first.
+
+    Parameters
+    ----------
+    verdict
+        From `cryoplug.metrics.verdict.judge`; None: nothing was measured.
+    pairs
+        Where the training pairs come from, as in ``convert --pairs``; None where it does not matter.
+    trained
+        Whether a network of this program was judged, which can be trained further.
+
+    Returns
+    -------
+    list of str
+        First line: the verdict. Then: by what it was judged. Then: what to do next.
+    """
+    if verdict is None:
+        lines = ["Not judged: nothing was measured."]
+        return [*lines, NOISE_RECIPE, f"Next: {_BETTER_SOURCES}"] if pairs == "noise" else lines
+    raw = "its input" if pairs == "noise" else "the raw micrograph"
+    identity, gaussian = verdict.comparisons["identity"], verdict.comparisons["gaussian"]
+    lines = [_headline(identity, gaussian, raw)]
+    lines.append(_judged(verdict, pairs))
+    if pairs == "noise":
+        return [*lines, NOISE_RECIPE, f"Next: {_BETTER_SOURCES}"]
+    worst = (
+        WORSE
+        if WORSE in (identity.answer, gaussian.answer)
+        else ALIKE
+        if ALIKE in (identity.answer, gaussian.answer)
+        else BETTER
+    )
+    return [*lines, f"Next: {(_ADVICE if trained else _ADVICE_ON_OTHERS)[worst]}"]
+
+
+def required_words(verdict: Verdict | None, than: str) -> str:
+    """Say in one line whether what ``--require-better-than`` asks for is met."""
+    names = {"identity": "the raw micrograph", "affine": "the best a*x+b", "gaussian": "the best Gaussian"}
+    name = names.get(than, "the Wiener filter")
+    if verdict is None or than not in verdict.comparisons:
+        return f"required: better than {name}; NOT known, nothing was measured"
+    item = verdict.comparisons[than]
+    return f"required: better than {name}; {'met' if item.answer == BETTER else 'NOT met'}{_amount(item)}"
+
+
+def _headline(identity: Comparison, gaussian: Comparison, raw: str) -> str:
+    if identity.answer == WORSE:
+        return f"WORSE than {raw}{_amount(identity)}. Worse than doing nothing."
+    if gaussian.answer == WORSE:
+        first = f"Better than {raw}" if identity.answer == BETTER else f"No better than {raw}"
+        return f"WORSE than the best Gaussian blur{_amount(gaussian)}. {first}{_amount(identity)}."
+    if identity.answer == ALIKE:
+        return f"NO BETTER than {raw}{_amount(identity)}."
+    if gaussian.answer == ALIKE:
+        return f"Better than {raw}{_amount(identity)}. NO BETTER than the best Gaussian blur{_amount(gaussian)}."
+    return f"Better than {raw}{_amount(identity)} and than the best Gaussian blur{_amount(gaussian)}."
+
+
+def _amount(item: Comparison) -> str:
+    if not math.isfinite(item.gain_db):
+        return ""
+    error = f" +- {item.standard_error_db:.2f}" if math.isfinite(item.standard_error_db) else ""
+    return f" ({item.gain_db:+.2f}{error} dB)"
+
+
+def _judged(verdict: Verdict, pairs: str | None) -> str:
+    count = f"{verdict.images} image{'s' * (verdict.images != 1)}"
+    if pairs == "noise":
+        return f"Judged on {count} by the micrograph itself, whose own noise counts as truth."
+    if verdict.judge == "truth":
+        return f"Judged on {count} by the truth."
+    if pairs == "single":
+        return (
+            f"Judged on {count} without truth, by noise drawn with the measured spectrum: as good as that spectrum is."
+        )
+    return f"Judged on {count} without truth, by the other half of each exposure: an estimate, of half the dose."

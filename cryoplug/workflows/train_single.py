@@ -1,0 +1,67 @@
+"""What training on single exposures needs beyond the pixels: the noise that the store's manifest records for each micrograph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryoplug.errors import FormatError
+from cryoplug.metrics.micrograph_noise import MicrographNoise
+from cryoplug.store.pairs import PairStore
+
+if TYPE_CHECKING:
+    from cryoplug.training.config import TrainConfig
+    from cryoplug.training.recorruption import Recorruption
+
+
+def recorruption_of(
+    store: PairStore, config: TrainConfig, device: Any, note: Callable[[str], None] = lambda text: None
+) -> Recorruption:
+    """Make what adds drawn noise to the crops of a store of single exposures.
+
+    Parameters
+    ----------
+    store
+        Of ``convert --pairs single``.
+    config
+        ``mix`` and seed.
+    device
+        Where the batches are.
+    note
+        Told where the noise comes from, and how far it is known.
+
+    Raises
+    ------
+    FormatError
+        The manifest does not say what the noise of a micrograph is.
+    """
+    from cryoplug.training.recorruption import Recorruption
+
+    assert store.manifest is not None
+    noises = []
+    for entry in store.manifest.micrographs:
+        try:
+            noises.append(MicrographNoise.from_dict(entry.noise or {}))
+        except FormatError as error:
+            raise FormatError(f"{store.path}: {entry.name}: {error}") from error
+    note(_description(noises))
+    of_image = np.array([micrograph for micrograph, _, _ in store.manifest.windows["train"]], np.int64)
+    return Recorruption(config.mix, noises, of_image, seed=config.seed, device=device)
+
+
+def _description(noises: list[MicrographNoise]) -> str:
+    words = {
+        "counts": "pixels are counted electrons",
+        "spectrum": "noise continued from beyond the signal",
+        "model": "noise as a denoiser tells it",
+    }
+    sources = [noise.source for noise in noises]
+    parts = [f"{sources.count(source)} {text}" for source, text in words.items() if source in sources]
+    known = [noise.uncertainty_db for noise in noises if noise.uncertainty_db is not None]
+    text = f"single exposures, noise added by its measured spectrum: of {len(noises)} micrographs {', '.join(parts)}"
+    if known:
+        text = f"{text}; known to {max(max(known), 0.01):.2g} dB or better"
+    doubtful = sum(not noise.trusted for noise in noises)
+    return f"{text}; NOT trusted in {doubtful}" if doubtful else text
