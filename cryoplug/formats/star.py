@@ -44,6 +44,8 @@ IMAGE_COLUMNS = (MICROGRAPH_COLUMN, MOVIE_COLUMN, IMAGE_COLUMN)
 """What names the images of a table, in the order in which they are looked for."""
 _USUAL_NAMES = {MICROGRAPH_COLUMN: "micrographs", MOVIE_COLUMN: "movies", IMAGE_COLUMN: "particles"}
 _TILT_SERIES_COLUMN = "rlnTomoTiltSeriesStarFile"
+_TILT_SERIES_SIZE = "rlnTomoTiltSeriesPixelSize"
+_TILT_COLUMNS = ("rlnTomoNominalStageTiltAngle", "rlnTomoTiltMovieIndex", "rlnTomoYTilt")
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,23 @@ def image_table(star: StarFile, kind: str = "micrographs") -> ImageTable:
             _refuse_another_list(star, block, column)
             return ImageTable(block, column, _pixel_sizes(star, block, column))
     raise FormatError(f"{star.path}: {_what_is_missing(star, columns)}")
+
+
+def tilt_series_stars(star: StarFile) -> dict[str, float | None]:
+    """Give the STAR files of tilt series that a STAR file lists where it lists no images, each with its pixel size if known."""
+    if any(column in block.columns for block in star.blocks for column in IMAGE_COLUMNS):
+        return {}
+    block = next((block for block in star.blocks if _TILT_SERIES_COLUMN in block.columns), None)
+    if block is None:
+        return {}
+    known = _TILT_SERIES_SIZE in block.columns
+    sizes = block.column(_TILT_SERIES_SIZE) if known else [""] * len(block.rows)
+    return {name: _positive(size) for name, size in zip(block.column(_TILT_SERIES_COLUMN), sizes, strict=True)}
+
+
+def is_tilt_series(block: StarBlock) -> bool:
+    """Tell whether a table lists the views of a tilt series, as in RELION's tomography."""
+    return any(column in block.columns for column in _TILT_COLUMNS)
 
 
 def micrograph_table(star: StarFile) -> StarBlock:

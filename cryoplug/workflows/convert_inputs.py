@@ -68,11 +68,11 @@ def list_inputs(request: ConvertRequest) -> ConvertInputs:
         return ConvertInputs(pairs, tuple(range(len(pairs))), companions, tuple(notes))
     pairs = with_sections(pairs, looks)
     exposures = _exposures(pairs)
-    if len(pairs) > 1 and len({(pair.noisy.path, pair.noisy.section is None) for pair in pairs}) == 1:
+    if len(pairs) > 1 and len(set(exposures)) == 1 and all(pair.noisy.section or pair.noisy.series for pair in pairs):
         exposures = tuple(range(len(pairs)))
         notes.append(
-            f"{pairs[0].noisy.path}: one stack of {len(pairs)} sections alone: its sections are split into training and test, "
-            "and neighbouring views of one area are alike; give several stacks for an honest test"
+            f"{pairs[0].noisy.series or pairs[0].noisy.path}: one series or stack of {len(pairs)} sections alone: these are "
+            "split into training and test, and neighbouring views of one area are alike; give several for an honest test"
         )
     return ConvertInputs(pairs, exposures, companions, tuple(notes))
 
@@ -83,7 +83,7 @@ def _exposures(pairs: tuple[PairedInput, ...]) -> tuple[int, ...]:
     numbers: dict[tuple[str, str], int] = {}
     found = []
     for pair in pairs:
-        folder, stem = name_of(pair.noisy.path, endings).exposure
+        folder, stem = name_of(pair.noisy.series or pair.noisy.path, endings).exposure
         # What two jobs of RELION made of one movie has one path below the folder of the job.
         found.append(numbers.setdefault((below_job(folder), stem), len(numbers)))
     return tuple(found)

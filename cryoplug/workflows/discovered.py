@@ -42,6 +42,8 @@ class DiscoveredMicrograph:
     """The STAR file, cryoSPARC dataset or text file that names it; None for what was named or found by itself."""
     list_row: int | None = None
     """Row of a cryoSPARC dataset that names it (the first one), from 0."""
+    series: Path | None = None
+    """The STAR file of the tilt series that it is a view of; views of one series show one area."""
     stack_relative: PurePosixPath | None = None
     """Name of the whole stack below an output folder, for a section of it that a list names."""
     is_stack: bool = False

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from cryoplug.errors import FormatError
 from cryoplug.formats.cs import cs_images
 from cryoplug.formats.opening import read_errors
-from cryoplug.formats.star import MICROGRAPH_COLUMN, ImageTable, image_table, read_star
+from cryoplug.formats.star import (
+    MICROGRAPH_COLUMN,
+    ImageTable,
+    StarFile,
+    image_table,
+    is_tilt_series,
+    read_star,
+    tilt_series_stars,
+)
 from cryoplug.workflows.discovered import (
     DiscoveredMicrograph,
     name_below_job,
@@ -25,19 +34,36 @@ _LONGEST_PATH = 4096
 
 
 def from_star(star_path: Path, kind: str, endings: frozenset[str]) -> Iterator[DiscoveredMicrograph]:
-    """List the images of a STAR file, each once, with the first row that names it.
+    """List the images of a STAR file, each once, with the first row that names it; of one of tilt series, those of each.
 
     Raises
     ------
     FormatError
         It cannot be read, lists no images of that kind, or a row names no file.
     """
-    table = image_table(read_star(star_path), kind)
+    star = read_star(star_path)
+    series = tilt_series_stars(star)
+    if not series:
+        yield from _images_of(star, kind, endings)
+    project = _Project(star_path)
+    for name, size in series.items():
+        path = project.path(name)
+        if not path.is_file():
+            advice = "run from the project folder, or give the STAR files of the series themselves"
+            raise FormatError(f"{star_path}: it lists tilt series, of which {name} is not there; {advice}")
+        for item in _images_of(read_star(path), kind, endings):
+            yield item if item.pixel_size_angstrom else replace(item, pixel_size_angstrom=size)
+
+
+def _images_of(star: StarFile, kind: str, endings: frozenset[str]) -> Iterator[DiscoveredMicrograph]:
+    star_path = star.path
+    table = image_table(star, kind)
     names = table.names
     if not names:
         raise FormatError(f"{star_path}: the table of {_shown(kind)} is empty; select some first")
     project = _Project(star_path)
     even, odd = _half_names(table, EVEN_COLUMN), _half_names(table, ODD_COLUMN)
+    of_series = is_tilt_series(table.block)
     seen: set[str] = set()
     for row, (name, size) in enumerate(zip(names, table.pixel_sizes, strict=True)):
         section, file_name = split_section(name)
@@ -56,6 +82,7 @@ def from_star(star_path: Path, kind: str, endings: frozenset[str]) -> Iterator[D
             section=section,
             stack_relative=PurePosixPath(name_below_job(file_name)),
             list_path=star_path,
+            series=star_path if of_series else None,
             even=project.path(even[row]) if even[row] else None,
             odd=project.path(odd[row]) if odd[row] else None,
         )

@@ -6,6 +6,8 @@ import dataclasses
 import math
 from pathlib import Path
 
+import numpy as np
+
 from cryoplug.core.correlation import (
     HIGH_BAND,
     Correlation,
@@ -15,8 +17,9 @@ from cryoplug.core.correlation import (
     sample_image,
     without_blank_areas,
 )
-from cryoplug.core.micrograph import MicrographSource
+from cryoplug.core.micrograph import ArrayMicrograph, MicrographSource
 from cryoplug.errors import PairingError, ShapeError
+from cryoplug.formats.registry import open_movie
 
 BEYOND_CHANCE = 5.0
 """Standard errors above 0 that the low correlation of a pair must have; the real pairs at hand have 9 or more."""
@@ -26,6 +29,8 @@ FIXED_PATTERN = 0.05
 """Correlation near Nyquist that is worth a warning."""
 FINE_PIXEL_ANGSTROM = 3.0
 """Coarser pixels show particles up to Nyquist, so that a correlation there is no pattern of the detector."""
+_LOOKED_AT = (0.5, 0.25, 0.75, 0.0)
+"""Places in a stack whose sections are compared; a tilt series has its lowest tilts in the middle, or at the beginning."""
 SAME_IMAGE = 0.9
 """Correlation near Nyquist that two exposures of any detector cannot have."""
 _PIXEL_SIZE_TOLERANCE = 0.01
@@ -46,6 +51,7 @@ class PairProof:
         self._halves = halves
         self._accept = accept_unproven
         self._before: tuple[Path, ImageSample] | None = None
+        self._stacks: dict[tuple[Path, Path], int | None] = {}
 
     def check_files(self, one: MicrographSource, two: MicrographSource, sizes: tuple[float | None, ...]) -> None:
         """Compare what headers and STAR files say.
@@ -69,6 +75,27 @@ class PairProof:
             raise PairingError(
                 f"{one.path}: pixel size {sizes[0]:g} angstrom but {two.path} has {sizes[1]:g}; a pair needs the same"
             )
+
+    def look_through(self, one: Path, two: Path) -> None:
+        """See whether two stacks belong together, by a few of their sections; each pair of stacks is looked at once.
+
+        The views of a tilt series have little dose, and those at high tilt little contrast: where one view is proven, the
+        stacks are, and the other views with them.
+        """
+        if (one, two) in self._stacks:
+            return
+        self._stacks[one, two] = None
+        with open_movie(one) as left, open_movie(two) as right:
+            count = min(left.frame_count, right.frame_count)
+            for part in _LOOKED_AT:
+                index = int(part * (count - 1))
+                frames = (ArrayMicrograph(left.read_frame(index)), ArrayMicrograph(right.read_frame(index)))
+                if not all(np.isfinite(frame.read_rows(0, frame.shape[0])).all() for frame in frames):
+                    continue
+                samples = without_blank_areas(*map(sample_image, frames))
+                if max(band.significance for band in low_correlations(*samples)) >= BEYOND_CHANCE:
+                    self._stacks[one, two] = index + 1
+                    return
 
     def check_pixels(self, one: MicrographSource, two: MicrographSource, *, summed_here: bool = False) -> list[str]:
         """Compare the pixels; one pass over both.
@@ -97,9 +124,12 @@ class PairProof:
             part = float((sampled[0].blank | sampled[1].blank).mean())
             remarks.append(f"{100 * part:.0f} % of the area is one value (a mask); the halves are compared in the rest")
         problem = self._unproven(first, second, two.path)
+        proven = self._stacks.get((one.path, two.path))
         self._before = two.path, dataclasses.replace(sampled[1], strips=())
         if problem and summed_here:
             remarks.append(f"even and odd frames share little: {problem}")
+        elif problem and proven is not None:
+            remarks.append(f"accepted because section {proven} of these stacks is a pair; by itself: {problem}")
         elif problem and self._accept:
             remarks.append(f"accepted without proof: {problem}")
         elif problem:

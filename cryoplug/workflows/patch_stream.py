@@ -111,6 +111,8 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
             )
         if len(sources) == 2:
             proof.check_files(sources[0], sources[1], sizes)
+            if pair.clean is not None and pair.noisy.section is not None and pair.clean.section is not None:
+                proof.look_through(pair.noisy.path, pair.clean.path)
         sources = tuple(_repaired(source, side, request) for side, source in enumerate(sources))
         notes: list[str] = []
         native, law = sources[0].shape, None

@@ -255,6 +255,27 @@ def test_a_tilt_series_with_halves_trains_by_section(checkpoint: Path) -> None:
     assert read_header(Path("out/ts_01.mrc")).nz == 4
 
 
+def test_views_without_contrast_follow_the_views_that_have_it() -> None:
+    rng = np.random.default_rng(0)
+    signal_ = images(5, 128, 128) * np.array([0, 0, 1, 1, 0], np.float32)[:, None, None]
+    for ending in ("_EVN", "_ODD"):
+        stack(f"ts{ending}.mrc", signal_ + rng.normal(0, 1, signal_.shape).astype(np.float32))
+    found = convert(ConvertRequest(("ts_EVN.mrc",), Path("s"), pairs="halves", patch_size=64))
+    assert [item.status for item in found.files] == ["done"] * 5
+    assert ["section 3 of these stacks is a pair" in item.message for item in found.files] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+    for ending in ("_EVN", "_ODD"):
+        stack(f"no{ending}.mrc", rng.normal(0, 1, signal_.shape).astype(np.float32))
+    nothing = convert(ConvertRequest(("no_EVN.mrc",), Path("t"), pairs="halves", patch_size=64))
+    assert nothing.exit_code == 4
+    assert all("do not belong together" in item.message for item in nothing.files)
+
+
 def test_stacks_of_unequal_length_are_no_pair() -> None:
     for side, count in (("EVN", 4), ("ODD", 5)):
         stack(f"ts_{side}.mrc", images(count, 64, 64))

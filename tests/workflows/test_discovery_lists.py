@@ -11,6 +11,8 @@ import pytest
 
 from cryoplug.errors import FormatError, InputError, UsageError
 from cryoplug.formats.star import read_star
+from cryoplug.workflows.convert_inputs import list_inputs
+from cryoplug.workflows.convert_request import ConvertRequest
 from cryoplug.workflows.discovery import discover
 
 
@@ -246,3 +248,41 @@ def test_a_text_file_that_is_no_list_is_refused(content: bytes, message: str) ->
     Path("list.lst").write_bytes(content)
     with pytest.raises(FormatError, match=message):
         discover(["list.lst"])
+
+
+TOMO = """
+data_global
+
+loop_
+_rlnTomoName #1
+_rlnTomoTiltSeriesStarFile #2
+_rlnTomoTiltSeriesPixelSize #3
+TS_1 MotionCorr/job002/tilt_series/TS_1.star 1.35
+TS_2 MotionCorr/job002/tilt_series/TS_2.star 1.35
+"""
+
+
+def test_the_star_file_of_tilt_series_lists_the_views_of_each() -> None:
+    folder = Path("MotionCorr/job002/tilt_series")
+    folder.mkdir(parents=True)
+    for series in (1, 2):
+        names = [f"MotionCorr/job002/frames/TS_{series}_{view}" for view in range(3)]
+        touch(*(f"{name}{ending}.mrc" for name in names for ending in ("", "_EVN", "_ODD")))
+        rows = "".join(f"{name}.mrc {10 * view}.0 {name}_EVN.mrc {name}_ODD.mrc\n" for view, name in enumerate(names))
+        columns = ("rlnMicrographName", "rlnTomoNominalStageTiltAngle", "rlnMicrographNameEven", "rlnMicrographNameOdd")
+        head = "".join(f"_{name} #{number}\n" for number, name in enumerate(columns, start=1))
+        (folder / f"TS_{series}.star").write_text(f"data_TS_{series}\n\nloop_\n{head}{rows}")
+    Path("MotionCorr/job002/corrected_tilt_series.star").write_text(TOMO)
+    found = discover(["MotionCorr/job002/corrected_tilt_series.star"])
+    assert [item.path.stem for item in found] == [f"TS_{series}_{view}" for series in (1, 2) for view in range(3)]
+    assert {item.pixel_size_angstrom for item in found} == {1.35}
+    assert all(item.even and item.odd for item in found)
+    request = ConvertRequest(("MotionCorr/job002/corrected_tilt_series.star",), Path("s"), pairs="halves")
+    inputs = list_inputs(request)
+    assert inputs.exposures == (0, 0, 0, 1, 1, 1), "views of one series stay on one side of a split"
+
+
+def test_a_star_file_of_tilt_series_that_lists_itself_is_refused() -> None:
+    Path("loop.star").write_text(TOMO.replace("MotionCorr/job002/tilt_series/TS_1.star", "loop.star"))
+    with pytest.raises(FormatError, match="it lists tilt series"):
+        discover(["loop.star"])
