@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option
+from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option, pixel_size_option
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.progress import file_progress
 from cryoplug.core.results import BatchResult, FileResult
@@ -76,6 +76,7 @@ _WORTH_TELLING = 0.01
     type=click.IntRange(min=1),
     help="Pixels from one patch to the next; whole micrographs have none.  [default: half a patch]",
 )
+@pixel_size_option
 @click.option(
     "--angpix", type=float, metavar="A", help="Fourier-crop to this pixel size in angstrom first, both halves alike."
 )
@@ -113,6 +114,7 @@ def convert(
     dtype: str,
     patch_size: int | None,
     stride: int | None,
+    pixel_size: float | None,
     angpix: float | None,
     normalize: str,
     test_split: float,
@@ -175,6 +177,7 @@ def convert(
         dtype=dtype,
         patch_size=patch_size,
         stride=stride,
+        pixel_size=pixel_size,
         angpix=angpix,
         normalize=normalize,
         test_split=test_split,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cryoplug.cli.checkpoints import CheckpointPath
-from cryoplug.cli.options import CryoplugCommand, apply_options, json_option, overwrite_option
+from cryoplug.cli.options import CryoplugCommand, apply_options, json_option, overwrite_option, pixel_size_option
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.progress import file_progress
 from cryoplug.core.results import BatchResult, FileResult
@@ -59,6 +59,7 @@ class Numbers(click.ParamType):
 )
 @click.option("--even", multiple=True, metavar="PATH", help="With --halves: the even halves, where they are elsewhere.")
 @click.option("--odd", multiple=True, metavar="PATH", help="With --halves: the odd halves, where they are elsewhere.")
+@pixel_size_option
 @apply_options
 @click.option(
     "--gpu",

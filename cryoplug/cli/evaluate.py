@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cryoplug.cli.checkpoints import CheckpointPath
-from cryoplug.cli.options import CryoplugCommand, apply_options, json_option, overwrite_option
+from cryoplug.cli.options import CryoplugCommand, apply_options, json_option, overwrite_option, pixel_size_option
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.progress import file_progress
 
@@ -45,6 +45,7 @@ from cryoplug.cli.progress import file_progress
     show_default=True,
     help="Half that is denoised and judged by the other; auto: both when equally noisy, else the less noisy one.",
 )
+@pixel_size_option
 @apply_options
 @click.option("--accept-unproven", is_flag=True, help="Take halves without common signal instead of refusing them.")
 @overwrite_option

@@ -134,6 +134,16 @@ APPLY_OPTIONS = (
 """One for each field of `cryoplug.inference.settings.ApplySettings`, in its order."""
 
 
+def pixel_size_option(command: F) -> F:
+    """Add ``--pixel-size``: the commands that read micrographs have it."""
+    return click.option(
+        "--pixel-size",
+        type=float,
+        metavar="A",
+        help="Pixel size of the micrographs, if list and header are wrong or silent. It beats the list, which beats the header.",
+    )(command)
+
+
 def apply_options(command: F) -> F:
     """Add the options that say how a checkpoint is applied."""
     for option in reversed(APPLY_OPTIONS):

@@ -338,6 +338,9 @@ def _set_statistics(header: np.ndarray, statistics: StoredStatistics | None) -> 
 
 def _set_cell(header: np.ndarray, template: MrcHeader | None, pixel_size_angstrom: float | None, sections: int) -> None:
     known = pixel_size(template.record) if template else None
+    # Pixels are square here: y follows x where a header gives it another size.
+    of_y = pixel_size(template.record, "y") if template else None
+    is_uneven = known is not None and of_y is not None and abs(known - of_y) > 1e-3 * known
     sound = {axis for axis in "xyz" if template and pixel_size(template.record, axis) is not None}
     if min(int(header[name]) for name in ("mx", "my")) < 1:
         header["mx"], header["my"] = header["nx"], header["ny"]
@@ -346,7 +349,7 @@ def _set_cell(header: np.ndarray, template: MrcHeader | None, pixel_size_angstro
         header["mz"] = 1
     header["mz"] = max(int(header["mz"]), 1)
     for axis, samples in (("x", "mx"), ("y", "my"), ("z", "mz")):
-        if pixel_size_angstrom is not None and pixel_size_angstrom != known:
+        if pixel_size_angstrom is not None and (pixel_size_angstrom != known or is_uneven):
             header["cella"][axis] = pixel_size_angstrom * int(header[samples])
         elif axis not in sound and float(header["cella"][axis]) != 0:
             header["cella"][axis] = 0.0 if known is None else known * int(header[samples])

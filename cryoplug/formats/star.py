@@ -231,8 +231,8 @@ def _pixel_sizes(star: StarFile, table: StarBlock, column: str) -> list[float | 
     from_detector = _from_detector(table, column)
 
     def one(row: list[str]) -> float | None:
-        if group is not None and (key := _group(row[group])) in by_group:
-            return by_group[key]
+        if group is not None and (of_group := by_group.get(_group(row[group]))):
+            return of_group
         own = next((size for name in in_row if name in index and (size := _positive(row[index[name]]))), None)
         if own is None and from_detector:
             detector = _positive(row[index["rlnDetectorPixelSize"]])

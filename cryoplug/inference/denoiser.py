@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cryoplug.core.micrograph import ImageF32
-from cryoplug.core.pixel_size import checked_pixel_size
+from cryoplug.core.pixel_size import pixel_size_problems
 from cryoplug.core.tiling import Tile, plan_tiles
 from cryoplug.errors import DeviceError, UsageError
 from cryoplug.inference.batches import Batches
@@ -185,7 +185,8 @@ class Denoiser:
         from cryoplug.inference.in_memory import in_memory
 
         if pixel_size_angstrom is not None:
-            checked_pixel_size(pixel_size_angstrom, "pixel_size_angstrom=")
+            for text in pixel_size_problems(pixel_size_angstrom, "pixel_size_angstrom="):
+                raise UsageError(text)
         elif why := self.regrid.why_pixel_size:
             raise UsageError(
                 f"pixel size not given: {why}; give denoise(image, pixel_size_angstrom=...), the sampling of the image, or "

@@ -22,6 +22,7 @@ import numpy as np
 from cryoplug.core.hot_pixels import HotPixels, repaired_image
 from cryoplug.core.micrograph import ImageF32, MicrographSource
 from cryoplug.core.normalization import Normalization, check_usable
+from cryoplug.core.pixel_size import PixelSize, pixel_size_of_exposure
 from cryoplug.core.statistics import scan_pixels
 from cryoplug.core.tiling import plan_tiles
 from cryoplug.errors import InputError, PairingError, PixelError, SeveralImagesError, StorageError, UsageError
@@ -40,8 +41,8 @@ from cryoplug.metrics.evaluation import EQUALLY_NOISY, equally_noisy, noise_rati
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
 
-Prove = Callable[[MicrographSource, MicrographSource], list[str]]
-"""Compares two opened halves: gives remarks, or raises `InputError` when they are no pair."""
+Prove = Callable[[MicrographSource, MicrographSource, tuple[float | None, ...]], list[str]]
+"""Compares two opened halves, with the pixel size of each: gives remarks, or raises `InputError` when they are no pair."""
 BLOCK_PX = 8
 """A micrograph is compared with the sum of its halves by blocks so wide, where dose weighting has changed little."""
 LEAST_CORRELATION = 0.5
@@ -60,7 +61,7 @@ class _Exposure:
     """The grid of the images and that of the network."""
     template: MrcHeader | None
     """Header to carry over; None when no source is an MRC."""
-    pixel_size_angstrom: float | None
+    pixel_size: PixelSize
     """Sampling to write."""
     even: ImageF32
     """One half, in its own grey values."""
@@ -120,7 +121,7 @@ def run_halves(
         Each with its ``halves``. Where ``source`` is one of them there is no micrograph of the whole exposure, and the
         result is in units of their sum.
     prove
-        Called in the reader thread with the two opened halves.
+        Called in the reader thread with the two opened halves and the pixel size of each.
 
     Returns
     -------
@@ -202,15 +203,16 @@ def _read_stack(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float, *
         if not job.is_stack:
             refuse_movies_and_volumes(job.source)
         whole, count = stacks[0], stacks[0].frame_count
-        known = whole.pixel_size_angstrom or job.pixel_size_angstrom
+        known = job.known_pixel_size(*(stack.pixel_size_angstrom for stack in stacks))
         header = getattr(whole, "header", None)
-        plan = regrid.plan(whole.frame_shape, known, path=job.source)
+        plan = regrid.plan(whole.frame_shape, known.angstrom, path=job.source)
         yield Begin(
             job,
             started,
             shape=plan.written_shape,
             template=header if isinstance(header, MrcHeader) else None,
             pixel_size_angstrom=plan.written_angstrom,
+            pixel_size=known,
             to_grey_values=Normalization("none"),
             sections=count,
         )
@@ -235,11 +237,12 @@ def _read_one(
     ):
         for half in (even, odd):
             check_usable(half, scan_pixels(half))
-        remarks = [*even.warnings, *odd.warnings, *prove(even, odd)]
+        headers = even.pixel_size_angstrom, odd.pixel_size_angstrom
+        known, sizes = pixel_size_of_exposure(job.stated_angstrom, (job.pixel_size_angstrom,), headers)
+        remarks = [*even.warnings, *odd.warnings, *prove(even, odd, sizes)]
         (left, _), (right, hot) = (_pixels(half, repair=repair) for half in (even, odd))
         sides = left, right
         _refuse_unlike(sides, job)
-        known = even.pixel_size_angstrom or odd.pixel_size_angstrom
         template = _header(even)
     whole, scale, offset = sides[0] + sides[1], 1.0, 0.0
     if job.source not in job.halves:
@@ -252,12 +255,12 @@ def _read_one(
                 )
             remarks += source.warnings
             pixels, hot = _pixels(source, repair=repair)
-            known, template = source.pixel_size_angstrom or known, _header(source) or template
+            known = job.known_pixel_size(source.pixel_size_angstrom, *headers)
+            template = _header(source) or template
         scale, offset = _fit(pixels, whole, job)
         whole = pixels
-    known = known or job.pixel_size_angstrom
     remarks.append(hot.remark)
-    plan = regrid.plan((whole.shape[0], whole.shape[1]), known, path=job.source)
+    plan = regrid.plan((whole.shape[0], whole.shape[1]), known.angstrom, path=job.source)
     return _Exposure(
         job,
         started,
@@ -332,7 +335,7 @@ def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[],
     result, on_whole = _by_halves(exposure, denoiser, should_stop)
     remarks = [
         *exposure.remarks,
-        *remarks_on_scale(denoiser, plan, exposure.pixel_size_angstrom),
+        *remarks_on_scale(denoiser, plan, exposure.pixel_size.angstrom),
         *on_whole,
     ]
     (everything,) = plan_tiles(plan.network_shape, tile=plan.network_shape, overlap=0)
@@ -343,6 +346,7 @@ def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[],
             shape=plan.written_shape,
             template=exposure.template,
             pixel_size_angstrom=plan.written_angstrom,
+            pixel_size=exposure.pixel_size,
             to_grey_values=Normalization("none"),
             grid=None if plan.does_nothing else plan,
             raw=exposure.whole if plan.regrid.needs_raw else None,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.normalization import Normalization
+from cryoplug.core.pixel_size import PixelSize, pixel_size_of_exposure
 from cryoplug.core.results import FileResult
 from cryoplug.core.statistics import PixelStatistics
 from cryoplug.core.tiling import Tile
@@ -24,13 +25,19 @@ class DenoiseJob:
     target: Path
     """The MRC file to write; replaced when it exists."""
     pixel_size_angstrom: float | None = None
-    """Sampling to write when the header of `source` has none; from a STAR file."""
+    """What the list says of its sampling: STAR file or dataset."""
     section: int | None = None
     """Which image of a stack, from 1; None: the file holds one."""
     is_stack: bool = False
     """Every section of the file is an image, whatever else it looks like: a list names sections of it."""
     halves: tuple[Path, Path] | None = None
     """Even and odd half of the exposure, for `cryoplug.inference.halves`; `source` may be one of them."""
+    stated_angstrom: float | None = None
+    """What the user says of its sampling."""
+
+    def known_pixel_size(self, *headers: float | None) -> PixelSize:
+        """Decide on its sampling, given what headers say: of `source`, then of the halves."""
+        return pixel_size_of_exposure(self.stated_angstrom, (self.pixel_size_angstrom,), headers)[0]
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class DenoiseResult(FileResult):
     """Images of a stack."""
     pixel_size_angstrom: float | None = None
     """Sampling that was written; None when unknown."""
+    pixel_size: PixelSize | None = None
+    """That of the micrograph: who says so, and who says something else; None when it failed."""
     sigma_in: float | None = None
     """Standard deviation of the micrograph."""
     sigma_out: float | None = None
@@ -67,6 +76,8 @@ class Begin:
     """Header to carry over; None when the source is no MRC."""
     pixel_size_angstrom: float | None
     """Sampling to write."""
+    pixel_size: PixelSize
+    """That of the micrograph, and who says so."""
     to_grey_values: Normalization
     """What is undone when the bands are written; see `cryoplug.inference.target.to_grey_values`."""
     grid: GridPlan | None = None

@@ -98,8 +98,8 @@ class _Guarded(MicrographSource):
 def _read_one(
     job: DenoiseJob, source: _Guarded, denoiser: Denoiser, out: Channel[Message], regrid: Regrid, *, started: float
 ) -> None:
-    known = job.pixel_size_angstrom if source.pixel_size_angstrom is None else source.pixel_size_angstrom
-    plan = regrid.plan(source.shape, known, path=source.path)
+    known = job.known_pixel_size(source.pixel_size_angstrom)
+    plan = regrid.plan(source.shape, known.angstrom, path=source.path)
     seen = source if denoiser.bare else RepairedMicrograph(source)
     pixels, raw, of_whole = _on_the_networks_grid(seen, plan)
     bands = denoiser.bands(pixels.shape)
@@ -112,6 +112,7 @@ def _read_one(
             shape=plan.written_shape,
             template=source.header,
             pixel_size_angstrom=plan.written_angstrom,
+            pixel_size=known,
             to_grey_values=to_grey_values(normalization, statistics.mean, denoiser.target),
             grid=None if plan.does_nothing else plan,
             raw=raw,
@@ -126,7 +127,7 @@ def _read_one(
     part = clipped / (pixels.shape[0] * pixels.shape[1])
     hot = seen.hot if isinstance(seen, RepairedMicrograph) else HotPixels()
     grey = normalization_remark(normalization, clipped=part, sigma=statistics.std)
-    warnings = [*warnings_about(job, source, denoiser, plan, grey), *unlike_training, hot.remark]
+    warnings = [*warnings_about(source, denoiser, plan, grey), *unlike_training, hot.remark]
     out.put(
         End(
             "; ".join(filter(None, warnings)),
@@ -167,20 +168,21 @@ def _read_stack(job: DenoiseJob, regrid: Regrid, denoiser: Denoiser, *, started:
         refuse_movies_and_volumes(job.source)
     with open_movie(job.source) as stack:
         header = getattr(stack, "header", None)
-        known = job.pixel_size_angstrom if stack.pixel_size_angstrom is None else stack.pixel_size_angstrom
-        plan = regrid.plan(stack.frame_shape, known, path=job.source)
+        known = job.known_pixel_size(stack.pixel_size_angstrom)
+        plan = regrid.plan(stack.frame_shape, known.angstrom, path=job.source)
         yield Begin(
             job,
             started,
             shape=plan.written_shape,
             template=header if isinstance(header, MrcHeader) else None,
             pixel_size_angstrom=plan.written_angstrom,
+            pixel_size=known,
             to_grey_values=Normalization("none"),
             sections=stack.frame_count,
         )
         for first, pixels in _chunks(stack):
             yield Sections(job, first + 1, pixels, plan)
-        yield End("; ".join(warnings_about(job, stack, denoiser, plan, "")), math.nan)
+        yield End("; ".join(warnings_about(stack, denoiser, plan, "")), math.nan)
 
 
 def _chunks(stack: MovieSource) -> Iterator[tuple[int, ImageF32]]:
@@ -217,7 +219,6 @@ def _nearest_trained(checkpoint: Checkpoint, known: float | None) -> float | Non
 
 
 def warnings_about(
-    job: DenoiseJob,
     source: MicrographSource | MovieSource,
     denoiser: Denoiser,
     plan: GridPlan,
@@ -225,8 +226,5 @@ def warnings_about(
 ) -> Iterator[str]:
     """Say what the user should know about a micrograph: its header, its pixel size, and `grey` about its grey values."""
     yield from source.warnings
-    header, given = source.pixel_size_angstrom, job.pixel_size_angstrom
-    yield from remarks_on_scale(denoiser, plan, header or given)
-    if header is not None and given is not None and abs(header - given) > 0.01 * given:
-        yield f"the header says {header:g} A/px, the STAR file {given:g}; the header's was kept"
+    yield from remarks_on_scale(denoiser, plan, plan.pixel_size_angstrom)
     yield from filter(None, [grey])

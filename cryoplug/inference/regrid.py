@@ -18,7 +18,7 @@ from cryoplug.core.fourier_crop import (
 )
 from cryoplug.core.fourier_filter import filtered_image
 from cryoplug.core.micrograph import ImageF32
-from cryoplug.errors import InputError
+from cryoplug.core.pixel_size import unknown_pixel_size
 
 if TYPE_CHECKING:
     from typing import Self
@@ -117,6 +117,10 @@ class Regrid:
                 return f"{flag} {value:g} needs it"
         return ""
 
+    @property
+    def _without_pixel_size(self) -> str:
+        return "give --angpix 0 to take pixels as they are" if self.angpix is not None else "leave that option out"
+
     def plan(self, shape: tuple[int, int], pixel_size_angstrom: float | None, *, path: Path) -> GridPlan:
         """Say which grid the network gets.
 
@@ -136,10 +140,7 @@ class Regrid:
         """
         why = self.why_pixel_size
         if pixel_size_angstrom is None and why:
-            raise InputError(
-                f"{path}: its pixel size is not known, and {why}; give a STAR file that has it (rlnMicrographPixelSize or "
-                "an optics table), write it into the header, or give --angpix 0 to take pixels as they are"
-            )
+            raise unknown_pixel_size(path, why, self._without_pixel_size)
         small = shape
         if self.angpix is not None and pixel_size_angstrom is not None:
             target = self.network_angstrom(pixel_size_angstrom)

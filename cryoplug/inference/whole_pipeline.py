@@ -226,8 +226,8 @@ class _Run:
             yield job
 
     def _prepare(self, job: DenoiseJob, source: MicrographSource, started: float) -> Prepared | TooLarge:
-        known = job.pixel_size_angstrom if source.pixel_size_angstrom is None else source.pixel_size_angstrom
-        plan = self._regrid.plan(source.shape, known, path=source.path)
+        known = job.known_pixel_size(source.pixel_size_angstrom)
+        plan = self._regrid.plan(source.shape, known.angstrom, path=source.path)
         if not self._images.takes(plan):
             return TooLarge(job)
         dtype = source.stored_dtype or np.dtype(np.float32)
@@ -295,7 +295,7 @@ class _Run:
         with atomic_file(job.target) as stream, storage_errors(job.target):
             stream.write(head)
             stream.write(pixels)
-        warnings = warnings_about(job, source, self._denoiser, measured.plan, measured.grey)
+        warnings = warnings_about(source, self._denoiser, measured.plan, measured.grey)
         return DenoiseResult(
             job.source,
             "done",
@@ -315,6 +315,7 @@ class _Run:
             time.perf_counter() - measured.started,
             shape=shape,
             pixel_size_angstrom=measured.plan.written_angstrom,
+            pixel_size=job.known_pixel_size(source.pixel_size_angstrom),
             sigma_in=measured.sigma_in,
             sigma_out=std,
             hot_pixels=len(measured.hot),

@@ -95,6 +95,7 @@ def _write_one(start: Begin, messages: Iterator[Message], label: str, dtype: str
         shape=start.shape,
         sections=start.sections,
         pixel_size_angstrom=start.pixel_size_angstrom,
+        pixel_size=start.pixel_size,
         sigma_in=end.sigma_in if math.isfinite(end.sigma_in) else None,
         sigma_out=writer.std,
         hot_pixels=end.hot_pixels,

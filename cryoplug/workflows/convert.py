@@ -94,7 +94,11 @@ def _convert(
         raw.finish_interrupted(request.target)
     gain = RunGain(request.gain, request.defects)
     with create_store(request.output, head, request.format, overwrite=request.overwrite) as writer:
-        return ConvertRun(request, inputs, writer, progress, interrupts).result(gain)
+        run = ConvertRun(request, inputs, writer, progress, interrupts)
+        result = run.result(gain)
+    for text in run.pixel_sizes.sentences():
+        note(text)
+    return result
 
 
 def _complete_already(

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cryoplug.core.pixel_size import pixel_size_problems
 from cryoplug.errors import UsageError
 from cryoplug.store.manifest import DTYPES, MAX_PIXEL_SIZE, PAIR_REGIMES
 from cryoplug.store.pairs import FORMATS, store_target
@@ -64,6 +65,8 @@ class ConvertRequest:
     """Pixels from one patch to the next, in y and in x; None: half a patch."""
     angpix: float | None = None
     """Pixel size in angstrom that every micrograph is Fourier-cropped to; None: as they are."""
+    pixel_size: float | None = None
+    """What the user states of all micrographs, in angstrom: it beats list and header; see `cryoplug.core.pixel_size`."""
     normalize: str | None = None
     """``percentile``, ``zscore``, ``robust``, or ``auto`` (the same as None): of noise chosen by the data, see
     `cryoplug.workflows.grey_scales`; of two files zscore."""
@@ -105,6 +108,8 @@ class ConvertRequest:
                 problems.append(f"{flag} is {number}; allowed: {minimum} or more")
         if self.angpix is not None and not (math.isfinite(self.angpix) and 0 < self.angpix < MAX_PIXEL_SIZE):
             problems.append(f"--angpix is {self.angpix}; allowed: a pixel size in angstrom above 0, or not given")
+        if self.pixel_size is not None:
+            problems += pixel_size_problems(self.pixel_size)
         if not (math.isfinite(self.test_split) and 0 <= self.test_split <= 1):
             problems.append(f"--test-split is {self.test_split}; allowed: 0 to 1")
         problems += self._wrong_lists()
@@ -173,6 +178,8 @@ class ConvertRequest:
             if isinstance(pair, MovieInput) and (motion := pair.motion_path) is not None:
                 files.append(["motion", *state(motion)])
         cropped = {} if self.angpix is None else {"angpix": float(self.angpix)}
+        if self.pixel_size is not None:
+            cropped["pixel_size"] = float(self.pixel_size)
         # Patches that training cuts have no stride.
         kept = {"stride": self.stride_px} if self.store == "patches" else {"store": self.store}
         given = {name: path for name in ("gain", "defects") if (path := getattr(self, name)) is not None}

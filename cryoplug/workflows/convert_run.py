@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cryoplug.core.interrupts import Interrupts
+from cryoplug.core.pixel_size import PixelSizeRemarks
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.errors import CryoplugError, InputError, Stopped, StorageError
 from cryoplug.store.manifest import FailedInput, Manifest, MicrographEntry
@@ -92,6 +93,8 @@ class ConvertRun:
         self.interrupts = interrupts
         self.files: list[FileResult] = []
         self.failures: list[FailedInput] = []
+        self.pixel_sizes = PixelSizeRemarks()
+        """Where sources of the pixel size differ."""
         self.threads = request.threads or min(len(os.sched_getaffinity(0)), _MOST_THREADS)
         self.test = pick_test_exposures(inputs.exposures, request.test_split, request.seed)
 
@@ -133,6 +136,7 @@ class ConvertRun:
         if isinstance(opened, CryoplugError):
             self._failed(pair, opened)
             return
+        self.pixel_sizes.add(opened.known)
         split = "test" if pair.index in self.test else "train"
         whole = self.request.store == "whole"
         cut = row_pairs if whole else patch_pairs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cryoplug.core.fourier_crop import SAME_PIXEL_SIZE, cropped_shape, resample_source
 from cryoplug.core.micrograph import ArrayMicrograph, MicrographSource
 from cryoplug.core.normalization import check_usable
+from cryoplug.core.pixel_size import unknown_pixel_size
 from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import InputError
 
@@ -22,10 +23,7 @@ def cropped_source(
         Pixels are NaN or infinite, or all equal.
     """
     if pixel_size_angstrom is None:
-        raise InputError(
-            f"{source.path}: its pixel size is not known, so --angpix {target_angstrom:g} cannot be reached; give a STAR "
-            "file that has it (rlnMicrographPixelSize), write it into the header, or leave --angpix out"
-        )
+        raise unknown_pixel_size(source.path, f"--angpix {target_angstrom:g} needs it", "leave --angpix out")
     if pixel_size_angstrom > target_angstrom * (1 + SAME_PIXEL_SIZE):
         raise InputError(
             f"{source.path}: pixel size {pixel_size_angstrom:g} angstrom, coarser than --angpix {target_angstrom:g}; "

@@ -130,6 +130,7 @@ class _Run:
             journal=self.journal,
             progress=self.progress,
             before=self.before,
+            stated_angstrom=request.pixel_size,
         )
 
     def batch(self) -> BatchResult:
@@ -154,6 +155,7 @@ class _Run:
                 complete = self._compute(shared_jobs(self.work, todo, self.should_stop, self.note))
             if not complete:
                 raise self._stopped(len(planned))
+        self._remark_on_pixel_sizes()
         files = tuple(self.work.results[item.target] for item in planned)
         outputs = self._write_star(planned, last=True)
         if dataset is not None and dataset.write(self._done(planned)):
@@ -194,6 +196,7 @@ class _Run:
         self.details["companions"] = len(watch.companions)
         if watch.companions:
             self.note(left_out_note(watch.companions))
+        self._remark_on_pixel_sizes()
         outputs = self._write_star(watch.planned, last=True)
         if not complete:
             raise self._stopped(len(watch.planned))
@@ -250,6 +253,11 @@ class _Run:
             dtype=request.dtype,
             gave_up=self._give_up,
         )
+
+    def _remark_on_pixel_sizes(self) -> None:
+        # Of several processes, the one that waits for them says it for all.
+        for text in self.work.pixel_sizes.sentences() if self.before is None else ():
+            self.note(text)
 
     def _give_up(self) -> None:
         self._gave_up = True

@@ -85,7 +85,7 @@ def _with_names_of_exposures(
     return [replace(item, relative=name) if name in alone else item for item, name in zip(found, names, strict=True)]
 
 
-def pair_prover() -> Callable[[MicrographSource, MicrographSource], list[str]]:
+def pair_prover() -> Callable[[MicrographSource, MicrographSource, tuple[float | None, ...]], list[str]]:
     """Give what compares the halves of one exposure after another.
 
     Copies of one image and halves of different shape are refused. Without common signal there is a remark: thin ice has
@@ -93,8 +93,8 @@ def pair_prover() -> Callable[[MicrographSource, MicrographSource], list[str]]:
     """
     proof = PairProof(halves=True, accept_unproven=True)
 
-    def prove(even: MicrographSource, odd: MicrographSource) -> list[str]:
-        proof.check_files(even, odd, (even.pixel_size_angstrom, odd.pixel_size_angstrom))
-        return proof.check_pixels(even, odd)
+    def prove(even: MicrographSource, odd: MicrographSource, sizes: tuple[float | None, ...]) -> list[str]:
+        proof.check_files(even, odd, sizes)
+        return proof.check_pixels(even, odd, pixel_size_angstrom=sizes[0] or sizes[1])
 
     return prove

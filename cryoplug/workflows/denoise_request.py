@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cryoplug.core.pixel_size import pixel_size_problems
 from cryoplug.errors import UsageError
 from cryoplug.inference.devices import device_name
 from cryoplug.inference.settings import ApplySettings, unsaid_identity
@@ -37,6 +38,8 @@ class DenoiseRequest(ApplySettings):
     """With `halves`: where the even halves are; else they are looked for beside the inputs. There need be no inputs then."""
     odd: tuple[str, ...] = ()
     """And the odd ones."""
+    pixel_size: float | None = None
+    """What the user states of all micrographs, in angstrom: it beats list and header; see `cryoplug.core.pixel_size`."""
     gpu: tuple[int, ...] = ()
     """Numbers of GPUs among those that CUDA_VISIBLE_DEVICES shows, from 0. One is the same as ``cuda:N``; of several each
     gets a process of its own."""
@@ -63,6 +66,8 @@ class DenoiseRequest(ApplySettings):
         if not self.inputs and not self.even:
             yield "no input (allowed: files, folders, patterns, lists; or --halves with --even and --odd)"
         yield from super().problems()
+        if self.pixel_size is not None:
+            yield from pixel_size_problems(self.pixel_size)
         for name, value in (("poll", self.poll_s), ("settle", self.settle_s), ("idle-exit", self.idle_exit_s)):
             if value is not None and not (math.isfinite(value) and value >= 0):
                 yield f"--{name} {value} (allowed: seconds, 0 or more)"
@@ -92,6 +97,7 @@ class DenoiseRequest(ApplySettings):
             **super().identity(checkpoint),
             "dtype": self.dtype,
             "halves": "yes" if self.halves else "no",
+            "pixel_size": "none" if self.pixel_size is None else f"{self.pixel_size:.10g}",
         }
 
     @property
@@ -125,4 +131,4 @@ class DenoiseRequest(ApplySettings):
 
 def unsaid() -> dict[str, str]:
     """Give what a record stands for that was written before there was a choice."""
-    return {**unsaid_identity(), "dtype": "float32", "halves": "no"}
+    return {**unsaid_identity(), "dtype": "float32", "halves": "no", "pixel_size": "none"}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cryoplug.core.atomic import remove_rests
+from cryoplug.core.pixel_size import known_pixel_size
 from cryoplug.errors import FormatError, UsageError
 from cryoplug.formats.mrc import read_header
 from cryoplug.formats.mrc_extended import read_acquisition
@@ -51,6 +52,7 @@ class OutputStar:
         self._record = request.output / RECORD_FOLDER / f"{path.name}.sha256"
         self._rows: dict[Path, DenoisedMicrograph] = {}
         self._voltage_kv, self._cs_mm = request.voltage_kv, request.spherical_aberration_mm
+        self._stated = request.pixel_size
         self._note, self._told = note, False
         self._pixel_sizes: dict[Path, float | None] = {}
         self._output_angpix = request.output_angpix
@@ -114,10 +116,13 @@ class OutputStar:
         if found is None:
             header = read_header(item.target)
             acquisition = read_acquisition(header)
+            size = header.pixel_size_angstrom
+            if self._output_angpix is None:
+                size = known_pixel_size(self._stated, item.micrograph.pixel_size_angstrom, size).angstrom
             found = self._rows[item.target] = DenoisedMicrograph(
                 item.shown,
                 item.target,
-                header.pixel_size_angstrom,
+                size,
                 voltage_kv=self._voltage_kv or (acquisition.voltage_kv if acquisition else None),
                 spherical_aberration_mm=self._cs_mm,
                 sections=header.nz,
@@ -142,7 +147,7 @@ class OutputStar:
                         rows[item.star_row] = target
                         if section is not None and (path, section) not in targets:
                             sections[item.star_row] = section
-                made = star_from_star(star, rows, sections)
+                made = star_from_star(star, rows, sections, pixel_size_angstrom=self._stated)
                 return made if self._output_angpix is None else with_written_sizes(made, self._written_size)
         raise FormatError(f"{source}: changes while it is read; let nothing write it for a moment, and run again")
 

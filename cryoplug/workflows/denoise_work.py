@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cryoplug.core.atomic import storage_errors
 from cryoplug.core.claims import Claims, Owner
+from cryoplug.core.pixel_size import PixelSizeRemarks
 from cryoplug.core.results import FileResult
 from cryoplug.errors import CryoplugError, UsageError
 from cryoplug.inference.messages import DenoiseJob, DenoiseResult
@@ -52,6 +53,8 @@ class Work:
         Called with every result, from one thread at a time.
     before
         What was there before, where this process is one of several of a run.
+    stated_angstrom
+        Pixel size of all micrographs, as the user states it.
     """
 
     def __init__(
@@ -63,12 +66,16 @@ class Work:
         journal: Journal,
         progress: Progress,
         before: RecordsBefore | None = None,
+        stated_angstrom: float | None = None,
     ) -> None:
         self.results: dict[Path, FileResult] = {}
         """By target: what became of a micrograph last."""
         self.in_work: set[Path] = set()
         """Targets that were handed out and have no result yet."""
+        self.pixel_sizes = PixelSizeRemarks()
+        """Where sources of the pixel size differ."""
         self._settings = settings
+        self._stated_angstrom = stated_angstrom
         self._overwrite = overwrite
         self._claims = claims
         self._journal = journal
@@ -123,6 +130,7 @@ class Work:
             micrograph.section,
             is_stack=micrograph.is_stack,
             halves=halves,
+            stated_angstrom=self._stated_angstrom,
         )
 
     def begin(self, job: DenoiseJob) -> None:
@@ -166,6 +174,8 @@ class Work:
     def _report(self, target: Path, result: FileResult) -> None:
         with self._lock:
             self.results[target] = result
+            if isinstance(result, DenoiseResult):
+                self.pixel_sizes.add(result.pixel_size)
             self._progress(result)
 
     def _is_done_meanwhile(self, item: PlannedOutput) -> bool:

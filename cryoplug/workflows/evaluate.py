@@ -13,6 +13,7 @@ import numpy as np
 import cryoplug
 from cryoplug.core.atomic import write_text
 from cryoplug.core.interrupts import Interrupts
+from cryoplug.core.pixel_size import PixelSizeRemarks
 from cryoplug.core.results import BatchResult, FileResult, to_json
 from cryoplug.errors import InputError, Stopped, UsageError
 from cryoplug.models.checkpoint import load_checkpoint
@@ -94,6 +95,7 @@ def evaluate(
     measurer = _measurer(request, about, note)
     files: list[FileResult] = []
     measured: list[Measured] = []
+    sizes = PixelSizeRemarks()
     with Interrupts() as interrupts:
         for subject in subjects:
             if interrupts.stop_signal is not None:
@@ -109,9 +111,12 @@ def evaluate(
                 if measured:
                     found.panels.clear()  # Only those of the first micrograph are drawn.
                 measured.append(found)
+                sizes.add(found.pixel_size)
                 show(found.record())
             files.append(result)
             progress(result)
+    for text in sizes.sentences():
+        note(text)
     if not measured:
         return EvaluationResult(tuple(files), details=about)
     summary = _summary(request, measured)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryoplug.core.micrograph import ImageF32
+from cryoplug.core.pixel_size import PixelSize, pixel_size_of_exposure
 from cryoplug.errors import PixelError, ShapeError
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.inference.in_memory import in_memory
@@ -33,6 +34,7 @@ from cryoplug.workflows.pair_proof import PairProof
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
 
+NO_PIXEL_SIZE = PixelSize(None)
 LEAST_SIDE_PX = 32
 """Rings and fits say nothing about smaller images."""
 
@@ -59,6 +61,8 @@ class Measured:
     """See `cryoplug.metrics.seams`; None where there are no tile borders, or they are unknown."""
     remarks: tuple[str, ...] = ()
     """What the user should know."""
+    pixel_size: PixelSize = NO_PIXEL_SIZE
+    """Who says the pixel size, and who says something else."""
     panels: dict[str, np.ndarray] = field(default_factory=dict)
     """Images to show, by caption."""
 
@@ -111,7 +115,7 @@ class Measurer:
         InputError
             A file cannot be read or used, shapes differ, or the halves do not belong together.
         """
-        images = _Images(subject)
+        images = _Images(subject, self._request.pixel_size)
         remarks = [*subject.remarks]
         if images.even is not None:
             remarks += self._prove(subject)
@@ -143,15 +147,18 @@ class Measurer:
             hallucination=seen,
             seam=self._seam(shown, images.pixel_size_angstrom),
             remarks=tuple(remarks),
+            pixel_size=images.pixel_size,
             panels=panels,
         )
 
     def _prove(self, subject: Subject) -> list[str]:
         assert subject.even is not None and subject.odd is not None
         with _open(subject.even) as even, _open(subject.odd) as odd:
-            sizes = even.pixel_size_angstrom, odd.pixel_size_angstrom
+            headers = even.pixel_size_angstrom, odd.pixel_size_angstrom
+            listed = subject.even.pixel_size_angstrom, subject.odd.pixel_size_angstrom
+            known, sizes = pixel_size_of_exposure(self._request.pixel_size, listed, headers)
             self._proof.check_files(even, odd, sizes)
-            return self._proof.check_pixels(even, odd)
+            return self._proof.check_pixels(even, odd, pixel_size_angstrom=known.angstrom)
 
     def _judge_halves(self, images: _Images) -> tuple[HalvesReport | None, tuple[Any, Any]]:
         raw = images.halves
@@ -219,9 +226,10 @@ class Measurer:
 class _Images:
     """The pixels of one micrograph's files, all of one shape and finite."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, stated_angstrom: float | None) -> None:
         self.shape: tuple[int, int] = (0, 0)
-        self.pixel_size_angstrom: float | None = None
+        self._listed: list[float | None] = []
+        self._headers: list[float | None] = []
         self.first: Path | None = None
         self.noisy = self._read(subject.noisy)
         self.even = self._read(subject.even)
@@ -230,6 +238,8 @@ class _Images:
         self.denoised = self._read(subject.denoised, may_be_constant=True)
         self.denoised_even = self._read(subject.denoised_even, may_be_constant=True)
         self.denoised_odd = self._read(subject.denoised_odd, may_be_constant=True)
+        self.pixel_size = pixel_size_of_exposure(stated_angstrom, self._listed, self._headers)[0]
+        self.pixel_size_angstrom = self.pixel_size.angstrom
 
     @property
     def halves(self) -> tuple[ImageF32, ImageF32] | None:
@@ -248,9 +258,8 @@ class _Images:
                 raise ShapeError(
                     f"{item.path}: shape {source.shape} but {self.first} has {self.shape}; both must be equal"
                 )
-            self.pixel_size_angstrom = (
-                self.pixel_size_angstrom or item.pixel_size_angstrom or source.pixel_size_angstrom
-            )
+            self._listed.append(item.pixel_size_angstrom)
+            self._headers.append(source.pixel_size_angstrom)
             pixels = source.read_rows(0, source.shape[0])
         bad = int(np.count_nonzero(~np.isfinite(pixels)))
         if bad:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryoplug.core.pixel_size import pixel_size_problems
 from cryoplug.inference.settings import ApplySettings
 from cryoplug.metrics.evaluation import DIRECTIONS
 from cryoplug.metrics.linear import BASELINES
@@ -39,6 +40,8 @@ class EvaluateRequest(ApplySettings):
     """Which half is denoised and judged by the other one: ``auto``, ``even``, ``odd`` or ``both``."""
     require_better_than: str | None = None
     """A baseline that must be beaten."""
+    pixel_size: float | None = None
+    """What the user states of all micrographs, in angstrom: it beats list and header; see `cryoplug.core.pixel_size`."""
     accept_unproven: bool = False
     """Take halves that share no signal instead of refusing them."""
     overwrite: bool = False
@@ -65,6 +68,8 @@ class EvaluateRequest(ApplySettings):
             if value not in allowed:
                 yield f"{flag} {value!r} (allowed: {', '.join(filter(None, allowed))})"
         yield from super().problems()
+        if self.pixel_size is not None:
+            yield from pixel_size_problems(self.pixel_size)
 
     @property
     def applied(self) -> Path | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from cryoplug.core.grey_scale import GreyScale, measure_grey_scale
 from cryoplug.core.micrograph import MicrographSource
+from cryoplug.core.pixel_size import known_pixel_size
 from cryoplug.errors import CryoplugError
 from cryoplug.formats import registry
 from cryoplug.workflows.convert_request import AUTO, ConvertRequest
@@ -44,7 +45,7 @@ def with_normalization(
     looked_at = 0
     for place in np.unique(np.linspace(0, len(pairs) - 1, min(MOST_MICROGRAPHS, len(pairs))).astype(int)):
         item = pairs[place].noisy
-        found = _grey_scale(item, request.angpix)
+        found = _grey_scale(item, request)
         if found is None:
             continue
         looked_at += 1
@@ -59,12 +60,13 @@ def with_normalization(
     return replace(request, normalize="percentile")
 
 
-def _grey_scale(item: DiscoveredMicrograph, angpix: float | None) -> GreyScale | None:
+def _grey_scale(item: DiscoveredMicrograph, request: ConvertRequest) -> GreyScale | None:
     """Look at a micrograph; None when it cannot be read: it fails later, by its name."""
     try:
         section = {} if item.section is None else {"section": item.section}
         with registry.open_micrograph(item.path, **section) as source:
-            size = item.pixel_size_angstrom or source.pixel_size_angstrom
+            known = known_pixel_size(request.pixel_size, item.pixel_size_angstrom, source.pixel_size_angstrom)
+            size, angpix = known.angstrom, request.angpix
             block = max(1, round(angpix / size)) if angpix and size else 1
             return measure_grey_scale(_sample(source, block))
     except CryoplugError:

@@ -22,6 +22,7 @@ from cryoplug.core.fourier_crop import SAME_PIXEL_SIZE
 from cryoplug.core.frame_sums import ShiftedSum
 from cryoplug.core.gain import DefectRepair, Gain, centre_window, gain_complaint
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
+from cryoplug.core.pixel_size import known_pixel_size, said
 from cryoplug.errors import FormatError, InputError, PairingError, StorageError
 from cryoplug.formats import registry
 from cryoplug.formats.opening import read_errors
@@ -64,6 +65,10 @@ class Halves:
     """Sum of the frames 2, 4, 6 ..."""
     odd: ArrayMicrograph
     """Sum of the frames 1, 3, 5 ..."""
+    listed_angstrom: float | None = None
+    """Their pixel size by the lists: that of micrographs, that of the motion, that of movies."""
+    header_angstrom: float | None = None
+    """Their pixel size by the file of the movie."""
 
 
 class MovieSummer:
@@ -114,9 +119,12 @@ class MovieSummer:
             plan = _plan(movie, motion, grid.offset_px)
             even, odd = (grid.binned(half) for half in self._sum(movie, layout, plan, gain, repair))
             remarks = [*movie.warnings, *self._remarks(item, motion, plan, movie.frame_count)]
-            size, said = _pixel_size(item, motion, grid, movie.pixel_size_angstrom)
-            remarks += said
-        halves = Halves(*(ArrayMicrograph(image, path, pixel_size_angstrom=size) for image in (even, odd)))
+            listed_angstrom, different = _listed_pixel_size(item, motion, grid)
+            remarks += different
+            in_file = grid.pixel_size(said(movie.pixel_size_angstrom), grid.summed)
+            size = known_pixel_size(None, listed_angstrom, in_file).angstrom
+        even_half, odd_half = (ArrayMicrograph(image, path, pixel_size_angstrom=size) for image in (even, odd))
+        halves = Halves(even_half, odd_half, listed_angstrom, in_file)
         halves.even.warnings = tuple(remarks)
         return halves
 
@@ -262,14 +270,10 @@ def _plan(movie: MovieSource, motion: Motion | None, offset_px: float) -> list[t
     return plan
 
 
-def _pixel_size(
-    item: MovieInput, motion: Motion | None, grid: HalvesGrid, in_file: float | None
-) -> tuple[float | None, list[str]]:
-    """Give the pixel size of the halves, and a remark where two sources differ: the list beats what is in the files."""
+def _listed_pixel_size(item: MovieInput, motion: Motion | None, grid: HalvesGrid) -> tuple[float | None, list[str]]:
+    """Give the pixel size of the halves by the lists, and a remark where two of them differ."""
     found = None if motion is None else grid.pixel_size(motion.pixel_size_angstrom, motion.shape)
-    found = (
-        found or grid.pixel_size(item.noisy.pixel_size_angstrom, grid.stored) or grid.pixel_size(in_file, grid.summed)
-    )
+    found = found or grid.pixel_size(item.noisy.pixel_size_angstrom, grid.stored)
     listed = item.micrograph_pixel_size_angstrom
     if listed is None or found is None:
         return listed or found, []

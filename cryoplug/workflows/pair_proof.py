@@ -97,7 +97,14 @@ class PairProof:
                     self._stacks[one, two] = index + 1
                     return
 
-    def check_pixels(self, one: MicrographSource, two: MicrographSource, *, summed_here: bool = False) -> list[str]:
+    def check_pixels(
+        self,
+        one: MicrographSource,
+        two: MicrographSource,
+        *,
+        summed_here: bool = False,
+        pixel_size_angstrom: float | None = None,
+    ) -> list[str]:
         """Compare the pixels; one pass over both.
 
         Parameters
@@ -106,6 +113,8 @@ class PairProof:
             Of equal shape, all pixels finite.
         summed_here
             Both are sums of the same movie's frames: they belong together whatever the figures say.
+        pixel_size_angstrom
+            Of both; None: not known.
 
         Returns
         -------
@@ -143,7 +152,7 @@ class PairProof:
                 f"{one.path} and {two.path} are one image: {_near_nyquist(high)}, where halves share nothing; "
                 "a network would learn to do nothing; give the other half"
             )
-        coarse = (one.pixel_size_angstrom or 0.0) > FINE_PIXEL_ANGSTROM
+        coarse = (pixel_size_angstrom or 0.0) > FINE_PIXEL_ANGSTROM
         if high is not None and not coarse and high.value > FIXED_PATTERN and high.significance > BEYOND_CHANCE:
             remarks.append(
                 f"fixed pattern: {_near_nyquist(high)} (above {FIXED_PATTERN:g}); "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cryoplug.core.fourier_crop import cropped_shape
+from cryoplug.core.pixel_size import known_pixel_size
 from cryoplug.errors import InputError, StorageError
 from cryoplug.formats import registry
 from cryoplug.workflows.convert_request import ConvertRequest, usual_patch_size
@@ -54,10 +55,12 @@ def _shorter_side(request: ConvertRequest, pair: PairedInput) -> int | None:
     item = pair.noisy
     try:
         with registry.open_movie(item.path) as opened:
-            shape, size = opened.frame_shape, item.pixel_size_angstrom or opened.pixel_size_angstrom
+            shape = opened.frame_shape
+            known = known_pixel_size(request.pixel_size, item.pixel_size_angstrom, opened.pixel_size_angstrom)
     except (InputError, StorageError):
         return None
     if request.angpix is not None:
+        size = known.angstrom
         if size is None or size > request.angpix:
             return None
         shape = cropped_shape(shape, pixel_size_angstrom=size, target_angstrom=request.angpix)

@@ -16,6 +16,7 @@ from cryoplug.core.hot_pixels import RepairedMicrograph
 from cryoplug.core.micrograph import ImageF32, MicrographSource
 from cryoplug.core.noise import founding_noise, patch_rng
 from cryoplug.core.normalization import MeasuredSource, Normalization, check_usable, clipped_fraction, fit_to
+from cryoplug.core.pixel_size import PixelSize, pixel_size_of_exposure, unknown_pixel_size
 from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import ShapeError
 from cryoplug.formats import registry
@@ -46,7 +47,9 @@ class OpenedPair:
     normalizations: tuple[Normalization, ...]
     """One for each source."""
     pixel_size_angstrom: float | None
-    """What was asked for, else that of the STAR file, else of the header."""
+    """Of the pixels in the store: what was asked for, else `known`."""
+    known: PixelSize
+    """Of the files, and who says so."""
     notes: tuple[str, ...] = ()
     """What the comparison of the two showed."""
     noise: MicrographNoise | None = None
@@ -102,13 +105,16 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
         if isinstance(pair, MovieInput) and summer is not None:
             halves = summer.halves(pair)
             sources = (halves.even, halves.odd)
-            sizes = tuple(source.pixel_size_angstrom for source in sources)
+            listed: tuple[float | None, ...] = (halves.listed_angstrom,)
+            headers: tuple[float | None, ...] = (halves.header_angstrom, halves.header_angstrom)
         else:
             sources = tuple(stack.enter_context(_open(item)) for item in pair.files)
-            sizes = tuple(
-                item.pixel_size_angstrom or source.pixel_size_angstrom
-                for item, source in zip(pair.files, sources, strict=True)
-            )
+            listed = tuple(item.pixel_size_angstrom for item in pair.files)
+            headers = tuple(source.pixel_size_angstrom for source in sources)
+        known, sizes = pixel_size_of_exposure(request.pixel_size, listed, headers)
+        size = known.angstrom
+        if size is None and request.angpix is not None:
+            raise unknown_pixel_size(sources[0].path, f"--angpix {request.angpix:g} needs it", "leave --angpix out")
         if len(sources) == 2:
             proof.check_files(sources[0], sources[1], sizes)
             if pair.clean is not None and pair.noisy.section is not None and pair.clean.section is not None:
@@ -117,7 +123,6 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
         notes: list[str] = []
         native, law = sources[0].shape, None
         summed_here = isinstance(pair, MovieInput)
-        size = next(filter(None, sizes), None)
         if request.pairs == "single":
             part = 1.0 if request.angpix is None or size is None else min(1.0, size / request.angpix)
             law = single_noise.measure_law(sources[0], pixel_size_angstrom=size, part=part)
@@ -126,7 +131,9 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
                 # Before the crop: it is near Nyquist that two halves must share nothing.
                 for source in sources:
                     check_usable(source, scan_pixels(source))
-                notes = proof.check_pixels(sources[0], sources[1], summed_here=summed_here)
+                notes = proof.check_pixels(
+                    sources[0], sources[1], summed_here=summed_here, pixel_size_angstrom=known.angstrom
+                )
             sources = tuple(
                 stack.enter_context(cropped_source(source, pixel_size_angstrom=size, target_angstrom=request.angpix))
                 for source in sources
@@ -150,14 +157,16 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
             limit = ZSCORE_NOISE_RANGE
             normalizations = (dataclasses.replace(normalizations[0], clip_low=-limit, clip_high=limit),)
         if len(sources) == 2 and request.angpix is None:
-            notes = proof.check_pixels(sources[0], sources[1], summed_here=summed_here)
+            notes = proof.check_pixels(
+                sources[0], sources[1], summed_here=summed_here, pixel_size_angstrom=known.angstrom
+            )
         noise = None
         if law is not None:
             part = float(np.sqrt(np.prod(sources[0].shape) / np.prod(native)))
             noise = single_noise.describe_noise(law, sources[0], normalizations[0], part=part)
             notes = single_noise.check_trust(noise, sources[0], accept_unproven=request.accept_unproven)
         stack.pop_all()
-    return OpenedPair(pair, sources, normalizations, size, tuple(dict.fromkeys([*notes, *grey])), noise)
+    return OpenedPair(pair, sources, normalizations, size, known, tuple(dict.fromkeys([*notes, *grey])), noise)
 
 
 def patch_pairs(

@@ -12,6 +12,7 @@ from cryoplug.core.atomic import storage_errors, write_bytes, write_text
 from cryoplug.errors import UsageError
 from cryoplug.formats.star import IMAGE_COLUMN, MICROGRAPH_COLUMN, StarBlock, StarFile, format_star, image_table
 from cryoplug.formats.star_frames import star_from_tables
+from cryoplug.formats.star_pixel_size import with_pixel_size
 from cryoplug.workflows.discovered import split_section
 
 RAW_COLUMN = "cryoplugMicrographNameRaw"
@@ -38,7 +39,13 @@ class DenoisedMicrograph:
     """Images in the file; a stack is listed section by section."""
 
 
-def star_from_star(star: StarFile, denoised: Mapping[int, Path], sections: Mapping[int, int] | None = None) -> StarFile:
+def star_from_star(
+    star: StarFile,
+    denoised: Mapping[int, Path],
+    sections: Mapping[int, int] | None = None,
+    *,
+    pixel_size_angstrom: float | None = None,
+) -> StarFile:
     """Point a STAR file at the denoised micrographs.
 
     Every table, column and row is kept as it is, the optics groups too, with two exceptions in the table of
@@ -55,6 +62,8 @@ def star_from_star(star: StarFile, denoised: Mapping[int, Path], sections: Mappi
         For the row that names a micrograph first: the file made from it. Later rows with the same name follow it.
     sections
         For rows whose file is a whole stack: which section of it, from 1.
+    pixel_size_angstrom
+        What the user states of all micrographs: it replaces what the list says. None: that stays.
     """
     listed = image_table(star)
     table, names = listed.block, listed.names
@@ -69,7 +78,8 @@ def star_from_star(star: StarFile, denoised: Mapping[int, Path], sections: Mappi
     # A file that was denoised twice keeps the name of its very first source.
     first_raw = raw if column is None else [row[column] for row in rows]
     changed = replace(table, rows=rows).with_column(listed.column, [by_name[_same_file(name)] for name in raw])
-    return star.with_block(changed.with_column(raw_column, first_raw))
+    written = star.with_block(changed.with_column(raw_column, first_raw))
+    return written if pixel_size_angstrom is None else with_pixel_size(written, pixel_size_angstrom)
 
 
 def _same_file(name: str) -> tuple[int | None, str]:

@@ -97,6 +97,29 @@ def test_a_new_pixel_size_replaces_that_of_the_template(tmp_path: Path) -> None:
     assert read_header(tmp_path / "out.mrc").record["cella"] == template.record["cella"]
 
 
+def test_a_header_with_two_pixel_sizes_comes_out_with_the_one_that_is_used(tmp_path: Path) -> None:
+    write_mrc(tmp_path / "raw.mrc", image(), pixel_size_angstrom=2.6)
+    with mrcfile.open(tmp_path / "raw.mrc", "r+") as file:
+        file.header.cella.y *= 2
+    template = read_header(tmp_path / "raw.mrc")
+    for size in (template.pixel_size_angstrom, 1.3):
+        write_mrc(tmp_path / "out.mrc", image(), template=template, pixel_size_angstrom=size)
+        with mrcfile.open(tmp_path / "out.mrc", header_only=True) as file:
+            assert (float(file.voxel_size.x), float(file.voxel_size.y)) == pytest.approx((size, size))
+    # Where nobody knows one, the header stays as it is.
+    write_mrc(tmp_path / "out.mrc", image(), template=template)
+    assert read_header(tmp_path / "out.mrc").record["cella"] == template.record["cella"]
+
+
+def test_the_size_that_is_used_is_written_also_over_other_samples(tmp_path: Path) -> None:
+    write_mrc(tmp_path / "raw.mrc", image(), pixel_size_angstrom=1.0)
+    with mrcfile.open(tmp_path / "raw.mrc", "r+") as file:
+        file.header.mx, file.header.my = 3, 7
+    write_mrc(tmp_path / "out.mrc", image(), template=read_header(tmp_path / "raw.mrc"), pixel_size_angstrom=2.6)
+    with mrcfile.open(tmp_path / "out.mrc", header_only=True) as file:
+        assert (float(file.voxel_size.x), float(file.voxel_size.y)) == pytest.approx((2.6, 2.6))
+
+
 def test_the_last_of_ten_labels_gives_way(tmp_path: Path) -> None:
     template = fei2_micrograph(tmp_path / "raw.mrc", labels=10)
     write_mrc(tmp_path / "out.mrc", image(), template=template, label="y" * 200)

@@ -104,5 +104,5 @@ def test_unusable_pixels_are_refused_before_they_are_resampled(details: dict[str
 
 @pytest.mark.parametrize("size", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_pixel_size_that_is_none_is_refused(size: float) -> None:
-    with pytest.raises(UsageError, match=r"pixel_size_angstrom= .*allowed"):
+    with pytest.raises(UsageError, match=r"pixel_size_angstrom=.*allowed"):
         Denoiser.from_checkpoint(checkpoint(), device="cpu").denoise(pixels(), pixel_size_angstrom=size)

@@ -81,7 +81,7 @@ def test_noise_is_added_after_the_crop(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pixel_size", "angpix", "message"),
     [
-        (None, 3.0, "pixel size is not known, so --angpix 3 cannot be reached; give a STAR file"),
+        (None, 3.0, "pixel size is not known, and --angpix 3 needs it; state it with --pixel-size A"),
         (4.0, 3.0, "coarser than --angpix 3; give --angpix 4 or more"),
         (1.5, 20.0, "at 20 angstrom, smaller than one patch of 32x32; give --patch-size 11 or less"),
     ],

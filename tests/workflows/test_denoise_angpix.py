@@ -93,7 +93,7 @@ def test_an_unknown_pixel_size_is_refused_with_advice_and_the_others_go_on() -> 
     result = go(path, write(pixels(), "a.mrc", None), write(pixels(1), "b.mrc"))
     assert [item.status for item in result.files] == ["failed", "done"] and result.exit_code == 3
     assert (
-        "a.mrc: its pixel size is not known, and the network works at 3 angstrom; give a STAR"
+        "a.mrc: its pixel size is not known, and the network works at 3 angstrom; state it with --pixel-size A"
         in result.files[0].message
     )
     again = go(path, "a.mrc", "b.mrc", angpix=0.0, overwrite=True)
