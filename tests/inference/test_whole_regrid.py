@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from cryoplug.core.normalization import KINDS
+from cryoplug.core.pixel_size import PixelSize
 from cryoplug.core.results import FileResult
 from cryoplug.formats.mrc import MrcRowWriter, write_mrc
 from cryoplug.inference import pipeline, whole_images
@@ -137,9 +138,10 @@ def test_the_normalization_is_measured_on_the_networks_grid(tmp_path, kind):
 def test_every_warning_is_the_same(tmp_path):
     jobs = jobs_of(tmp_path, micrograph((200, 160)) - 10, pixel_size=4.0)
     jobs[0] = replace(jobs[0], pixel_size_angstrom=3.0)
-    message = both_ways(jobs, denoiser_of("percentile"), regrid=Regrid(2.0))["m0.mrc"].message
-    for part in ("coarser than the 2 A", "trained at 6 A", "header says 4", "clips", "unlike the training data"):
-        assert part in message
+    result = both_ways(jobs, denoiser_of("percentile"), regrid=Regrid(2.0))["m0.mrc"]
+    for part in ("pixel size 3 A, coarser than the 2 A", "trained at 6 A", "clips", "unlike the training data"):
+        assert part in result.message
+    assert result.pixel_size == PixelSize(3.0, "list", (("header", 4.0),))
 
 
 @pytest.mark.parametrize("regrid", [Regrid(3.0), Regrid(None, 1.0, 9.0)], ids=str)
