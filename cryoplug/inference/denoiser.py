@@ -117,6 +117,12 @@ class Denoiser:
         """Whether the network is applied as it is, as the founding program does with its own: no hot pixel is repaired, no
         border continued, no mean kept."""
         self._border = 0 if self.bare else border_width(self._overlap, self._multiple)
+        if self.bare and checkpoint.founding and self.normalize == "percentile":
+            note(
+                "this is the founding program's own checkpoint, and is applied as it was there: the zeros beyond the border "
+                f"leave a dark frame of {spec.receptive_field_px} px, and hot pixels and the mean are as they come; a checkpoint "
+                "of cryoplug train has none of this"
+            )
         if spec.uses_whole_image:
             note(
                 f"{spec.id}: this network takes its norm over what it sees at once, so the result depends on the tiles; "
