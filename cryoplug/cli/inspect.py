@@ -85,9 +85,9 @@ def inspect(
     asked = InspectRequest(paths, patch_size=patch_size, verify=verify, quick=quick, system=system, keep=False)
     result = run(asked, progress=show, folder_done=lambda folder: say(folder_line(folder)))
     if result.inspected > 1:
-        if not as_json:
+        if not as_json and not problems:
             for line in table.lines():
-                say(line)
+                echo_result(None, as_json=False, text=line)
         say(f"{result.inspected} inspected, {result.wrong} with errors or warnings")
     context.exit(result.exit_code)
 

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.skipif(
     reason="RELION is not on this machine: apt-get install relion",
 )
 PIXEL_SIZE = 1.25
+PICKED = ("AutopickFigureOfMerit", "CoordinateX", "CoordinateY")
 STAR = """
 # version 30001
 
@@ -261,6 +262,34 @@ def test_a_tiff_shows_what_relion_shows(tmp_path: Path, dtype: type, layout: dic
     relion("relion_image_handler", *words)
     with open_micrograph(tmp_path / "m.tif") as ours:
         assert np.array_equal(ours.read_rows(0, 40), np.squeeze(mrcfile.read(tmp_path / "relion.mrc")))
+
+
+def test_picks_on_a_denoised_tiff_fit_the_raw_tiff(project: Path) -> None:
+    """RELION picks the same places on the TIFF and on what `denoise` made of it (here the raw pixels, strength 0)."""
+    places = [(80, 60), (300, 70), (520, 200), (100, 300), (420, 440)]
+    y, x = np.mgrid[:512, :640]
+    image = np.random.default_rng(0).normal(100, 5, y.shape)
+    for left, low in places:
+        image -= 15 * np.exp(-((y - low) ** 2 + (x - left) ** 2) / (2 * 8**2))
+    resolution = (1e8 / PIXEL_SIZE, 1e8 / PIXEL_SIZE)
+    tifffile.imwrite("m.tif", image[::-1].astype(np.float32), resolution=resolution, resolutionunit="CENTIMETER")
+    words = ["denoise", "m.tif", "--checkpoint", "model", "-o", "Denoise", "--strength", "0", "--device", "cpu"]
+    assert cryoplug(words) == 0
+    found = []
+    for name in ("m.tif", "Denoise/m.mrc"):
+        Path("pick.star").write_text(
+            STAR[: STAR.index("# version 30001\n\ndata_micrographs")]
+            + f"data_micrographs\n\nloop_\n_rlnMicrographName #1\n_rlnOpticsGroup #2\n{name} 1\n\n"
+        )
+        folder = f"Pick_{Path(name).suffix[1:]}/"
+        sizes = ["--LoG_diam_min", "30", "--LoG_diam_max", "50", "--angpix", str(PIXEL_SIZE), "--shrink", "0"]
+        relion("relion_autopick", "--i", "pick.star", "--odir", folder, "--pickname", "p", "--LoG", *sizes)
+        (star,) = Path(folder).rglob("m_p.star")
+        block = read_star(star).blocks[0]
+        rows = zip(*(map(float, block.column(f"rln{column}")) for column in PICKED), strict=True)
+        found.append([place[1:] for place in sorted(rows, reverse=True)[: len(places)]])
+    assert np.allclose(sorted(found[0]), sorted(places), atol=4)
+    assert np.allclose(sorted(found[1]), sorted(found[0]), atol=1.5)
 
 
 def test_super_resolution_with_two_counts_in_a_byte_is_what_relion_reads(tmp_path: Path) -> None:
