@@ -28,12 +28,12 @@ def chosen(
     )
 
 
-@pytest.mark.parametrize("pairs", [None, "noise", "clean", "halves"])
+@pytest.mark.parametrize("pairs", [None, "noise", "clean", "halves", "single"])
 def test_trained_weights_are_moved_at_a_tenth_of_the_usual_rate_and_come_to_rest(pairs: str | None) -> None:
     config = chosen(TrainConfig(), pairs=pairs, goes_on=True)
     assert config.lr == pytest.approx(0.1 * TrainConfig().lr) and config.schedule == "cosine"
     assert 0 < config.warmup_steps < 200
-    assert config.augment == ("halves" if pairs == "halves" else "none")
+    assert config.augment == {"halves": "halves", "single": "dihedral"}.get(pairs or "", "none")
     asked = TrainConfig(lr=0.01, schedule="constant")
     kept = chosen(asked, pairs=pairs, goes_on=True, given=frozenset({"lr", "schedule"}))
     assert (kept.lr, kept.schedule) == (0.01, "constant")

@@ -33,16 +33,18 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workflow, "_draw_loss_curve", lambda *_: None)
 
 
-def store(folder: Path, *, normalize: str = "zscore", size: float | None = 3.0, pairs: str = "halves") -> Path:
+def store(
+    folder: Path, *, normalize: str = "zscore", size: float | None = 3.0, pairs: str = "halves", side: int = SIDE
+) -> Path:
     rng = np.random.default_rng(0)
-    path = folder / f"store-{normalize}-{size}-{pairs}"
-    with create_store(path, Manifest((SIDE, SIDE), "float32", pairs, normalize, 0, SIDE)) as writer:
+    path = folder / f"store-{normalize}-{size}-{pairs}-{side}"
+    with create_store(path, Manifest((side, side), "float32", pairs, normalize, 0, side)) as writer:
         for number in range(4):
             for place in range(2):
-                common = np.cumsum(rng.standard_normal((SIDE, SIDE)), axis=1) / 8
-                even, odd = (common + rng.standard_normal((2, SIDE, SIDE))).astype("<f4")
-                writer.append("train", even, odd, (0, place * SIDE))
-            writer.acknowledge(MicrographEntry(f"m{number}", "train", (SIDE, 2 * SIDE), size, {"kind": "none"}))
+                common = np.cumsum(rng.standard_normal((side, side)), axis=1) / 8
+                even, odd = (common + rng.standard_normal((2, side, side))).astype("<f4")
+                writer.append("train", even, odd, (0, place * side))
+            writer.acknowledge(MicrographEntry(f"m{number}", "train", (side, 2 * side), size, {"kind": "none"}))
         writer.finish()
     return path
 
@@ -72,6 +74,22 @@ def test_the_general_model_is_trained_further_as_a_network_of_its_image(general_
     assert (found.normalize, found.is_general) == ("zscore", False)
     texts = [event.text for event in events]
     assert f"starting from the general model sha256:{start.sha256[:12]}, of whose outputs the image" in texts[0]
+
+
+def test_it_is_evaluated_at_the_end_and_denoises_from_then_on(general_model: Path, tmp_path: Path) -> None:
+    from cryoplug.inference.denoiser import Denoiser
+
+    # Of halves that were not mixed, denoise would match the noise of their sum besides.
+    data = store(tmp_path, side=64, pairs="clean")
+    request = TrainRequest(data, CONFIG, save=True, checkpoint_dir=tmp_path / "out", init=Path("general"))
+    result = train(request, lambda event: None)
+    assert result.evaluation is not None and result.evaluation.truth
+    image = np.random.default_rng(0).normal(0, 1, (80, 96)).astype(np.float32)
+    denoiser = Denoiser.from_checkpoint(tmp_path / "out", device="cpu")
+    general = Denoiser.from_checkpoint(device="cpu", normalize="zscore")
+    # Weights that have hardly moved give what the general model gives, at the pixel size of the store.
+    made, wanted = (one.denoise(image, pixel_size_angstrom=3.0) for one in (denoiser, general))
+    assert np.abs(made - wanted).max() < 1e-3 * np.ptp(wanted)
 
 
 def test_a_second_run_goes_on_only_from_the_same_start(general_model: Path, tmp_path: Path) -> None:
