@@ -64,9 +64,11 @@ class Pace:
         Parameters
         ----------
         step
-            Steps that are done, earlier parts of the run included; at least one more is always planned.
+            Steps that are done, earlier parts of the run included; one more is planned until the time is over and it is done.
         """
         now = self._clock()
+        if now >= self._end and self._planned is not None and step >= self._planned:
+            return None  # the time is over, and so is the run
         self._first_step = step if self._first_step is None else self._first_step
         if self._since is None:
             # A step that takes minutes is measured together with its preparations rather than not at all.

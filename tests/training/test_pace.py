@@ -97,3 +97,18 @@ def test_a_run_that_goes_on_has_the_time_that_is_left_and_keeps_a_number_that_fi
     assert pace.spent_s == 23.0
     assert plans(1000 + 1900) == [], "38 of the 40 seconds that are left"
     assert plans(1000 + 9000)[-1] == pytest.approx(1000 + 0.95 * 2000, rel=0.05)
+
+
+@pytest.mark.parametrize("seconds_of_later_steps", [0.02, 0.5, 30.0, 400.0])
+def test_a_run_whose_time_is_over_ends(seconds_of_later_steps: float) -> None:
+    """On a busy machine the last planned step ends late; it must not be followed by one more, and that by another."""
+    clock = Clock()
+    pace = Pace(1.0, clock=clock)
+    step, planned = 0, None
+    while planned is None or step < planned:
+        step += 1
+        clock.now += 0.1 if step < 60 else seconds_of_later_steps
+        said = pace.news(step)  # as the loop asks: after each step, also after the last one
+        planned = planned if said is None else said
+        assert step < 10_000
+    assert clock.now - 100.0 < 60.0 + 2 * seconds_of_later_steps
