@@ -13,7 +13,7 @@ from cryoplug.errors import FormatError
 from cryoplug.metrics.noise_power import POINTS, STEP, NoiseLaw
 from cryoplug.metrics.noise_shape import MOST_SKEWNESS, MOST_SLOPE, OVERSAMPLING, NoiseShape
 
-SOURCES = ("counts", "spectrum", "model")
+SOURCES = ("counts", "spectrum")
 _DIGITS = 6
 _NUMBERS = {
     "skewness": (-MOST_SKEWNESS, MOST_SKEWNESS),

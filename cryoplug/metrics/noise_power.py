@@ -68,7 +68,7 @@ class NoiseLaw:
     power: Curve
     """Variance that white noise of this power would have, at `LAW_FREQUENCY`; above 0."""
     source: str
-    """``counts``: pixels are counted electrons; ``spectrum``: fitted beyond the signal; ``model``: what a denoiser removes."""
+    """``counts``: pixels are counted electrons; ``spectrum``: fitted beyond the signal."""
     uncertainty_db: float
     """Of the power where it is needed: how far laws of other terms, of another range and of another kind differ."""
     problem: str = ""

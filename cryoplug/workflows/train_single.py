@@ -55,7 +55,6 @@ def _description(noises: list[MicrographNoise]) -> str:
     words = {
         "counts": "pixels are counted electrons",
         "spectrum": "noise continued from beyond the signal",
-        "model": "noise as a denoiser tells it",
     }
     sources = [noise.source for noise in noises]
     parts = [f"{sources.count(source)} {text}" for source, text in words.items() if source in sources]
