@@ -72,6 +72,8 @@ class Denoiser:
         The weights, from `cryoplug.models.checkpoint.load_checkpoint`.
     settings
         How it is applied; None: as ``cryoplug denoise`` does when it is given no option.
+    bare
+        See the attribute; None: for the founding program's own checkpoints with percentile, and for ``none``.
     note
         Called with a sentence when something is worth telling: tiles made smaller, a limit that does not count.
     options
@@ -92,6 +94,7 @@ class Denoiser:
         checkpoint: Checkpoint,
         settings: ApplySettings | None = None,
         *,
+        bare: bool | None = None,
         note: Callable[[str], None] = lambda text: None,
         **options: Any,
     ) -> None:
@@ -113,11 +116,12 @@ class Denoiser:
         spec = checkpoint.spec
         self._multiple = spec.size_multiple
         self._overlap = -(-spec.receptive_field_px // self._multiple) * self._multiple
-        self.bare = self.normalize == "none" or (checkpoint.founding and self.normalize == "percentile")
+        as_founded = checkpoint.founding and self.normalize == "percentile"
+        self.bare = (self.normalize == "none" or as_founded) if bare is None else bare
         """Whether the network is applied as it is, as the founding program does with its own: no hot pixel is repaired, no
         border continued, no mean kept."""
         self._border = 0 if self.bare else border_width(self._overlap, self._multiple)
-        if self.bare and checkpoint.founding and self.normalize == "percentile":
+        if self.bare and as_founded:
             note(
                 "this is the founding program's own checkpoint, and is applied as it was there: the zeros beyond the border "
                 f"leave a dark frame of {spec.receptive_field_px} px, and hot pixels and the mean are as they come; a checkpoint "

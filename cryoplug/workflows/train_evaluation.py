@@ -121,6 +121,7 @@ def _measure(
         load_checkpoint(epoch_folder),
         device=config.device,
         normalize="none",
+        bare=False,  # patches are normalised already, and what else denoise does belongs to the result
         angpix=0.0,
         tta="off",
         threads=config.thread_count,
