@@ -46,6 +46,8 @@ def folder_line(folder: InspectedFolder) -> str:
     """Write what was found in a folder, and all that was passed over."""
     plural = "s" * (folder.files != 1)
     text = f"{printable_name(folder.path)}: {folder.files} file{plural} looked at, {folder.wrong} wrong"
+    if folder.companions:
+        text += f"; {folder.companions} of them only accompany a micrograph: convert and denoise leave them out"
     if folder.passed_over:
         passed = ", ".join(f"{number} {ending}" for ending, number in folder.passed_over.items())
         text += f"; passed over, of other kinds: {printable_name(passed)}"

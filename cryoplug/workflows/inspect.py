@@ -14,6 +14,7 @@ from cryoplug.errors import InputError, StorageError
 from cryoplug.models.shipped import is_general
 from cryoplug.store.pairs import HDF5_SUFFIXES
 from cryoplug.store.raw import MANIFEST_NAME, partial_name
+from cryoplug.workflows.companions import companions
 from cryoplug.workflows.discovered import searched_endings
 from cryoplug.workflows.inspect_files import inspect_cs, inspect_micrograph, inspect_star
 from cryoplug.workflows.inspect_general import inspect_general
@@ -102,7 +103,8 @@ def inspect(
             take(look(path / name))
         if folder_done is not None:
             others = dict(sorted(listing.others.items()))
-            folder_done(InspectedFolder(path, len(listing.images), wrong - before, others, listing.folders))
+            aside = len(companions(path / name for name in listing.images))
+            folder_done(InspectedFolder(path, len(listing.images), wrong - before, others, listing.folders, aside))
     return InspectResult(tuple(found), inspected, wrong)
 
 

@@ -42,3 +42,5 @@ class InspectedFolder:
     """How many files of other kinds there are, by ending; ``hidden`` ones together."""
     folders: tuple[str, ...]
     """Names of the folders below, which were not looked into; sorted."""
+    companions: int = 0
+    """Of the files: those that only accompany a micrograph, which `convert` and `denoise` leave out of a folder."""

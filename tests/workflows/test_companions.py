@@ -159,3 +159,31 @@ def test_the_commands_say_how_many_were_left_out(capsys: pytest.CaptureFixture[s
     assert "12 files that only accompany micrographs are left out (" in talk
     assert "; 12 files that accompany others left out" in out
     assert "of 3 micrographs" in out
+
+
+def test_inspect_counts_them(capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(2):
+        for end in RELION:
+            image(f"d/m{i}{end}.mrc", i)
+    run(["inspect", "--quick", "d"])
+    said = "".join(capsys.readouterr())
+    assert "10 files looked at" in said
+    assert "8 of them only accompany a micrograph: convert and denoise leave them out" in said
+
+
+def test_a_watch_leaves_them_out_whichever_comes_first(tmp_path: Path) -> None:
+    from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
+    from cryoplug.models.registry import model_spec
+    from cryoplug.workflows.denoise import DenoiseRequest, denoise
+
+    weights = {name: np.zeros(t.shape, np.float32) for name, t in model_spec("cryo_cnn").build().state_dict().items()}
+    save_checkpoint(Path("c/epoch_0001"), Checkpoint("cryo_cnn", weights, normalize="zscore"), 0.5)
+    for end in ("_PS", "_EVN", "_ODD", ""):
+        image(f"d/m{end}.mrc")
+    told: list[str] = []
+    timing = {"watch": True, "settle_s": 0.0, "poll_s": 0.1, "idle_exit_s": 0.3}
+    request = DenoiseRequest(("d",), Path("c"), Path("out"), device="cpu", threads=1, **timing)  # type: ignore[arg-type]
+    result = denoise(request, note=told.append)
+    assert [item.input.name for item in result.files] == ["m.mrc"]
+    assert any("files that only accompany a micrograph" in text for text in told)
+    assert any(text.startswith("3 files that only accompany micrographs are left out") for text in told)
