@@ -159,6 +159,6 @@ def _evaluation(result: TrainResult) -> list[str]:
 
 def _panels(store: Path, checkpoint: Checkpoint) -> list[dict[str, Image]]:
     # The pairs are normalised and cropped already.
-    denoiser = Denoiser(checkpoint, normalize="none", angpix=0.0, device="cpu")
+    denoiser = Denoiser(checkpoint, normalize="none", bare=False, angpix=0.0, device="cpu")
     rows = sample_pairs(store)
     return [{"input": row["input"], "network": denoiser.denoise(row["input"]), "target": row["target"]} for row in rows]
