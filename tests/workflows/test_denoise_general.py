@@ -93,7 +93,7 @@ def test_a_build_without_it_says_what_to_give(
 
 def test_a_micrograph_of_unknown_pixel_size_is_refused_and_the_option_that_states_it_is_named() -> None:
     (failed,) = go(write(pixels(), size=None)).files
-    assert failed.status == "failed" and "pixel size is not known" in failed.message
+    assert failed.status == "failed" and "--pixel-size" in failed.message
     with pytest.raises(UsageError, match="pixel_size_angstrom"):
         Denoiser.from_checkpoint(device="cpu").denoise(pixels())
 
