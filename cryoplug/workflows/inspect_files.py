@@ -25,6 +25,7 @@ from cryoplug.formats.star import IMAGE_COLUMNS, ImageTable, StarFile, image_tab
 from cryoplug.formats.star_frames import second_opinion
 from cryoplug.formats.validation import header_findings
 from cryoplug.workflows.discovery import discover
+from cryoplug.workflows.inspect_pixel_sizes import pixel_size_findings
 from cryoplug.workflows.inspection import Inspection
 
 _SHOWN_MISSING = 5
@@ -269,4 +270,5 @@ def _files(path: Path, findings: list[Finding]) -> dict[str, Any]:
         message = f"{len(missing)} of {len(files)} files are missing: {shown}{more}"
         advice = "restore them, or run from the project folder"
         findings.append(Finding("warning", "micrographs", f"{message}; {advice}"))
+    findings.extend(pixel_size_findings(named))
     return {"micrographs": len(files), "micrographs_missing": len(missing)}

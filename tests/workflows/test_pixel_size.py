@@ -25,6 +25,7 @@ from cryoplug.workflows import denoise as denoise_module
 from cryoplug.workflows.convert import ConvertRequest, convert
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
 from cryoplug.workflows.evaluate import EvaluateRequest, evaluate
+from cryoplug.workflows.inspect import inspect_path
 
 SIDE = 192
 HEADERS = {"one": 1.0, "binned": 5.2, "ok": 2.6, "unset": None}
@@ -266,6 +267,22 @@ def test_evaluate_believes_whom_denoise_believes(checkpoint: Path) -> None:
     assert found["listed"] == pytest.approx(found["stated"], abs=1e-6)
     request = EvaluateRequest(Path("alone"), ("m/one.mrc",), checkpoint, device="cpu", threads=1)
     assert "--pixel-size A" in evaluate(request).files[0].message
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("kind", list(LISTS))
+def test_inspect_warns_where_list_and_headers_differ(kind: str) -> None:
+    found = [item for item in inspect_path(Path(LISTS[kind]())).findings if item.field == "pixel size"]
+    assert [item.severity for item in found] == ["warning"]
+    assert "the list says 2.6 A/px, the header of 1 micrograph 5.2" in found[0].message
+    Path("m/binned.mrc").unlink()
+    assert not [item for item in inspect_path(Path(LISTS[kind]())).findings if item.field == "pixel size"]
+
+
+@pytest.mark.usefixtures("files")
+def test_inspect_says_that_a_header_of_one_counts_as_unknown() -> None:
+    said = [item for item in inspect_path(Path("m/one.mrc")).findings if "exactly 1 A" in item.message]
+    assert len(said) == 1 and said[0].severity == "note" and "--pixel-size" in said[0].message
 
 
 @pytest.mark.parametrize("size", [0.0, -2.6, float("nan"), float("inf")])
