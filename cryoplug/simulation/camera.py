@@ -30,7 +30,8 @@ class Camera:
     interpolated: float = 0.0
     """Part of the frames that were shifted by bilinear interpolation, which blurs signal and noise; 0 to 1."""
     ripple: tuple[float, ...] = ()
-    """Smooth deviations of the noise power from these laws: its logarithm gets ``sum of ripple[k] cos(2 pi (k + 1) s)``."""
+    """Smooth deviations of the noise power from these laws: its logarithm gets ``sum of ripple[k] cos(2 pi (k + 1) s)`` with s
+    in cycles per pixel of the image."""
     gain_error: float = 0.0
     """Rms of what the gain reference left, as a part of the counts."""
     hot_pixels: float = 0.0
@@ -66,8 +67,9 @@ class Camera:
                 # The mean over all shifts t of |(1 - t) + t exp(2 pi i s)|^2.
                 shifted = 1 - (1 - torch.cos(2 * math.pi * self.cycles(axis, plane))) / 3
                 power = power * (1 - self.interpolated + self.interpolated * shifted)
+        turn = 2 * math.pi * plane.pixel_size_angstrom * plane.length if self.ripple else plane.squared
         for order, height in enumerate(self.ripple, 1):
-            power = power * torch.exp(height * torch.cos(2 * math.pi * order * cycles))
+            power = power * torch.exp(height * torch.cos(order * turn))
         return power
 
 

@@ -34,7 +34,7 @@ STEEPEST_PHASE_RAD = 1.2
 class DirtPopulation:
     """How often what kind of dirt lies in a field; ranges are drawn from evenly in the logarithm."""
 
-    clean: float = 0.5
+    clean: float = 0.65
     """Chance of a field without any dirt."""
     carbon: float = 0.3
     """Chance, in a dirty field, of the edge of a carbon film; one in ten such films covers the whole field."""

@@ -41,7 +41,9 @@ class Population:
     dose_e_per_angstrom2: Range = (0.7, 100.0)
     """From a single frame to a long exposure."""
     usual_dose_e_per_angstrom2: Range = (10.0, 80.0)
-    """Three fields of five have such a dose."""
+    """Most fields have such a dose."""
+    usual_dose: float = 0.6
+    """Chance of it."""
     contrast: Range = (0.35, 1.4)
     """What becomes of the particles' potential: radiation damage, solvent, inelastic background."""
     defocus_um: Range = (0.3, 4.0)
@@ -80,7 +82,7 @@ class Population:
     """Chance of bright particles; 0, since what is inverted is told and not learnt."""
     mtf_at_nyquist: Range = (0.1, 0.63)
     """Evenly."""
-    ripple: float = 0.25
+    ripple: float = 0.3
     """Standard deviation of each deviation of the noise's logarithmic power from its law."""
     drift_angstrom: Range = (0.2, 3.0)
     """Rms, in half of the fields."""
@@ -109,7 +111,7 @@ class Population:
             (size_px, size_px),
             pixel,
             dose_e_per_angstrom2=_log(
-                rng, self.usual_dose_e_per_angstrom2 if rng.random() < 0.6 else self.dose_e_per_angstrom2
+                rng, self.usual_dose_e_per_angstrom2 if rng.random() < self.usual_dose else self.dose_e_per_angstrom2
             ),
             optics=self._optics(rng),
             ice=ice,
@@ -151,7 +153,7 @@ class Population:
         return Camera(
             pixel_size_angstrom=pixel_size_angstrom / finer,
             mtf_at_nyquist=rng.uniform(*self.mtf_at_nyquist),
-            noise_blur=rng.uniform(0.3, 1) if kind < 0.25 else 0.0,
+            noise_blur=rng.uniform(0.3, 1) if kind < 0.35 else 0.0,
             coincidence=rng.uniform(0, 0.25) if kind > 0.5 else 0.0,
             interpolated=rng.uniform(0.3, 1) if rng.random() < 0.2 else 0.0,
             ripple=tuple(rng.normal(0, self.ripple, 3)) if rng.random() < 0.6 else (),
@@ -180,7 +182,8 @@ class Population:
             count = rng.poisson(coverage * side**2 / (math.pi * radius**2))
             count = int(min(max(count, 1), MOST_PARTICLES, max(1, MOST_BLOBS // len(model.points_angstrom))))
             centres = _centres(rng, count, drawn.shape, 2 * radius / drawn.pixel_size_angstrom)
-            placed.append(Placed(model, centres, _rotations(rng, model, count), heights(count), contrast))
+            rotations = _rotations(rng, model, len(centres))
+            placed.append(Placed(model, centres, rotations, heights(len(centres)), contrast))
         return placed
 
 
@@ -202,7 +205,7 @@ def _heights(rng: np.random.Generator, thickness_angstrom: float) -> Callable[[i
 
 
 def _centres(rng: np.random.Generator, count: int, shape: tuple[int, int], diameter_px: float) -> FloatArray:
-    """Scatter particles: anywhere, about a lattice (so that few touch), or in clumps."""
+    """Scatter particles: anywhere, about a lattice (few touch, and fewer are given when it is full), or in clumps."""
     kind = rng.random()
     if kind < 0.4:
         return rng.uniform((0, 0), shape, (count, 2))
@@ -211,7 +214,7 @@ def _centres(rng: np.random.Generator, count: int, shape: tuple[int, int], diame
         rows, columns = (max(1, int(side / step)) for side in shape)
         cells = rng.permutation(rows * columns)[:count]
         corners = np.stack((cells // columns, cells % columns), axis=1) + 0.5
-        slack = max(0.0, 1 - diameter_px / step)
+        slack = max(0.3, 1 - diameter_px / step)
         return (corners + rng.uniform(-0.5, 0.5, corners.shape) * slack) * (shape[0] / rows, shape[1] / columns)
     clumps = rng.uniform((0, 0), shape, (max(1, count // int(rng.integers(3, 30))), 2))
     return clumps[rng.integers(len(clumps), size=count)] + rng.normal(0, diameter_px * rng.uniform(1, 3), (count, 2))

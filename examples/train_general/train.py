@@ -1,0 +1,243 @@
+"""Train the general model on simulated fields: two outputs, the image with its ice and the particles alone.
+
+    python examples/train_general/train.py --state state --steps 60000 --minutes 9.5 [--structures structures.npz]
+
+The same command goes on where the last one stopped, until the steps are done; then ``state/general`` is the checkpoint. Fields
+are made on the GPU while the network learns, and never stored: see pool.py. README.md beside this has the whole recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from export import export_checkpoint
+from library import invented, load
+from pool import FieldPool, robust_units
+from safetensors.torch import load_file
+
+from cryoplug.models.registry import model_spec
+from cryoplug.simulation.dirt import random_dirt
+from cryoplug.simulation.field import expose
+from cryoplug.simulation.population import Population
+from cryoplug.simulation.specimen import ParticleModel
+
+CONFIG = {"depth": 4, "width": 40, "most": 320, "stem": 2, "skip": "none", "outputs": 2, "clip": 8.0}
+FLOOR = 3e-5
+"""Added to each crop's squared error: below it nobody sees a difference."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does; a stopped run goes on with the same plan, though `steps` and `cool_down` may change while it is warm."""
+
+    steps: int
+    cool_down: int = 25_000
+    """Steps at the end in which the rate falls from `rate` to almost nothing, as a cosine does."""
+    batch: int = 10
+    side_px: int = 512
+    field_px: int = 1024
+    fields: int = 256
+    steps_a_field: int = 1
+    rate: float = 1e-3
+    warm_up: int = 1000
+    weight_decay: float = 0.01
+    average: float = 0.9995
+    molecules: int = 2000
+    faintest_dose: float = 0.7
+    """Electrons per square angstrom, the least that is drawn."""
+    usual_dose: float = 0.6
+    """Part of the fields with 10 to 80."""
+    seed: int = 1
+    init: str = ""
+    """Checkpoint folder to begin from; empty: fresh weights."""
+    config: str = json.dumps(CONFIG)
+
+
+def main() -> None:
+    """Train until the steps or the minutes are over; save."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--state", type=Path, required=True, help="folder that keeps the run and gets the checkpoint")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long and save (default: never)")
+    parser.add_argument("--structures", type=Path, help="particles of real structures, from structures.py")
+    for name, value in vars(Plan(steps=60_000)).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    arguments = parser.parse_args()
+    plan = Plan(**{name: getattr(arguments, name) for name in vars(Plan(steps=1))})
+    train(plan, arguments.state, arguments.structures, stop_at=time.monotonic() + 60 * arguments.minutes)
+
+
+def train(plan: Plan, state: Path, structures: Path | None, *, stop_at: float) -> None:
+    """Train; the loop."""
+    state.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.benchmark = True
+    run = Run(plan, device)
+    begin = run.load(state)
+    models = particles(plan, structures)
+    say(f"{len(models)} particles; {run.weights:,} weights; step {begin} of {plan.steps}")
+
+    doses = Population().dose_e_per_angstrom2
+    population = Population(dose_e_per_angstrom2=(plan.faintest_dose, doses[1]), usual_dose=plan.usual_dose)
+
+    def make(number: int) -> torch.Tensor:
+        field, placed = population.draw(models, size_px=plan.field_px, seed=plan.seed, number=number)
+        generator = torch.Generator(device).manual_seed(hash((plan.seed, number)) % 2**62)
+        rng = np.random.default_rng([plan.seed, 5, number])
+        size, voltage = (plan.field_px, plan.field_px), field.optics.voltage_kv
+        dirt = random_dirt(size, field.pixel_size_angstrom, rng, generator, voltage_kv=voltage)
+        made = expose(field, placed, generator, dirt=dirt)
+        return robust_units(made.record(generator, counted=False), made.image, made.particles)
+
+    first = begin // plan.steps_a_field
+    pool = FieldPool(make, fields=plan.fields, size_px=plan.field_px, first=first, device=device)
+    say("the pool is full")
+    losses, told, step = [], time.monotonic(), begin
+    while step < plan.steps and time.monotonic() < stop_at:
+        if step % plan.steps_a_field == 0:
+            pool.renew()
+        rng = np.random.default_rng([plan.seed, 4, step])
+        losses.append(run.step(pool.crops(plan.batch, plan.side_px, rng), step))
+        step += 1
+        if step % 500 == 0:
+            image, alone = torch.stack(losses).mean(0).tolist()
+            pace = len(losses) / (time.monotonic() - told)
+            say(f"step {step}: image {image:+.3f} dB, particles {alone:+.3f} dB, {pace:.1f} steps/s")
+            losses, told = [], time.monotonic()
+    run.save(state, step)
+    pool.close()
+    export_checkpoint(state / "general", run.averaged(), plan, step)
+
+
+class Run:
+    """The network, its optimizer and its moving average, with a whole step recorded as one graph on a GPU."""
+
+    def __init__(self, plan: Plan, device: torch.device) -> None:
+        self.plan, self.device = plan, device
+        self.module = model_spec("unet").build(seed=plan.seed, config=json.loads(plan.config))
+        if plan.init:
+            self.module.load_state_dict(load_file(Path(plan.init) / "model.safetensors"))
+        self.module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.parameters = list(self.module.parameters())
+        self.weights = sum(parameter.numel() for parameter in self.parameters)
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
+        on_gpu = device.type == "cuda"
+        self.rate = torch.zeros((), device=device)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=self.rate, weight_decay=plan.weight_decay, fused=on_gpu, capturable=on_gpu
+        )
+        side = plan.side_px
+        self.batch = torch.zeros((plan.batch, 3, side, side), dtype=torch.float16, device=device)
+        self.keep = torch.zeros((), device=device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.losses = torch.zeros(2, device=device)
+        self.clip = float(json.loads(plan.config)["clip"])
+        if on_gpu:
+            self._record()
+
+    def step(self, crops: torch.Tensor, number: int) -> torch.Tensor:
+        """Learn from crops; give the mean error of both outputs, dB."""
+        plan = self.plan
+        warm = min(1.0, (number + 1) / plan.warm_up)
+        cooled = min(1.0, max(0.0, 1 - (plan.steps - number) / max(plan.cool_down, 1)))
+        self.rate.fill_(plan.rate * warm * (0.005 + 0.995 * (1 + math.cos(math.pi * cooled)) / 2))
+        # The average begins as the network itself.
+        self.keep.fill_(min(plan.average, (number + 1) / (number + 10)))
+        self.batch.copy_(crops)
+        if self.graph is not None:
+            self.graph.replay()
+        else:
+            self._learn()
+        return self.losses.clone()
+
+    def _learn(self) -> None:
+        noisy, image, alone = self.batch.float().split(1, dim=1)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False):
+            output = self.module(noisy).float()
+        clip = self.clip
+        # What is cut off is added back after the network, which therefore learns the image within the limits.
+        beyond = noisy - noisy.clamp(-clip, clip)
+        errors = torch.cat((output[:, :1] - beyond - image.clamp(-clip, clip), output[:, 1:] - alone), dim=1)
+        squares = errors.square().mean((2, 3))
+        # The mean of logarithms is the mean of dB: crops of strong and of weak contrast count alike.
+        logarithms = (squares + FLOOR).log().mean(0)
+        gradients = torch.autograd.grad(logarithms.sum(), self.parameters)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        torch._foreach_mul_(self.average, self.keep)
+        torch._foreach_add_(self.average, torch._foreach_mul([p.detach() for p in self.parameters], 1 - self.keep))
+        self.losses.copy_(logarithms.detach() * (10 / math.log(10)))
+
+    def _record(self) -> None:
+        """Record a step; those that warm up have a rate of 0 and leave no trace."""
+        self.keep.fill_(1)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self._learn()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self._learn()
+        for moments in self.optimizer.state.values():
+            for value in moments.values():
+                value.zero_()
+
+    def averaged(self) -> dict[str, torch.Tensor]:
+        """Give the averaged weights by name."""
+        names = (name for name, _ in self.module.named_parameters())
+        return {name: value.detach().cpu() for name, value in zip(names, self.average, strict=True)}
+
+    def save(self, state: Path, step: int) -> None:
+        """Keep what going on needs."""
+        tensors = {"parameters": self.parameters, "average": self.average}
+        kept = {name: [value.detach().cpu() for value in values] for name, values in tensors.items()}
+        moments = [self.optimizer.state[parameter] for parameter in self.parameters]
+        kept |= {key: [moment[key].cpu() for moment in moments] for key in ("exp_avg", "exp_avg_sq", "step")}
+        partial = state / "state.partial"
+        torch.save({"done": step, "plan": vars(self.plan), **kept}, partial)
+        partial.replace(state / "state.pt")
+
+    def load(self, state: Path) -> int:
+        """Take up a run; give its step, 0 for a new one."""
+        path = state / "state.pt"
+        if not path.exists():
+            return 0
+        kept = torch.load(path, map_location=self.device, weights_only=True)
+        before, now = ({**plan, "steps": 0, "cool_down": 0} for plan in (kept["plan"], vars(self.plan)))
+        if before != now:
+            raise SystemExit(f"{path}: another plan, {kept['plan']}; give another --state")
+        with torch.no_grad():
+            for here, there in zip((self.parameters, self.average), (kept["parameters"], kept["average"]), strict=True):
+                for to, value in zip(here, there, strict=True):
+                    to.copy_(value)
+        if not self.optimizer.state:
+            self._learn()  # makes the moments, at a rate of 0
+        for number, parameter in enumerate(self.parameters):
+            for key, value in self.optimizer.state[parameter].items():
+                value.copy_(kept[key][number])
+        return int(kept["done"])
+
+
+def particles(plan: Plan, structures: Path | None) -> list[ParticleModel]:
+    """Make the invented particles; real ones make up a quarter where there are any."""
+    made = invented(plan.molecules, seed=plan.seed)
+    real = [] if structures is None else load(structures)
+    return made + real * (len(made) // (3 * len(real)) if real else 0)
+
+
+def say(text: str) -> None:
+    """Print at once, with the time."""
+    print(time.strftime("%H:%M:%S"), text, flush=True)
+
+
+if __name__ == "__main__":
+    main()
