@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from train import Plan
 
 ANGPIX, ANGPIX_RANGE = 2.6, (2.0, 5.0)
-"""What the network sees: micrographs of smaller pixels are cropped to the first, others are taken as they are within the range."""
+"""What the network sees: finer micrographs are cropped to the first, others are taken as they are within the range."""
 
 
 def export_checkpoint(folder: Path, weights: dict[str, torch.Tensor], plan: Plan, step: int) -> None:
@@ -28,6 +28,6 @@ def export_checkpoint(folder: Path, weights: dict[str, torch.Tensor], plan: Plan
         "pixel_size_angstrom": ANGPIX,
         "angpix": ANGPIX,
         "angpix_range": list(ANGPIX_RANGE),
-        "training": {"steps": step, **vars(plan)},
+        "training": {**{name: value for name, value in vars(plan).items() if name != "config"}, "steps": step},
     }
     (folder / "checkpoint.json").write_text(json.dumps(record, indent=1) + "\n")

@@ -30,7 +30,7 @@ def save(path: Path, models: Sequence[ParticleModel]) -> None:
         weights = np.broadcast_to(np.asarray(model.blob_volt_angstrom3, np.float32), len(model.points_angstrom))
         arrays[f"{number}.points"] = np.rint(model.points_angstrom * 10).astype(np.int16)
         arrays[f"{number}.weights"] = weights.astype(np.float16)
-        arrays[f"{number}.about"] = np.array([model.name, str(model.blob_width_angstrom)])
+        arrays[f"{number}.about"] = np.array([model.name, model.kind, str(model.blob_width_angstrom)])
     np.savez_compressed(path, **arrays)
 
 
@@ -39,7 +39,8 @@ def load(path: Path) -> list[ParticleModel]:
     models = []
     with np.load(path) as arrays:
         for number in range(len(arrays.files) // 3):
-            name, width = arrays[f"{number}.about"]
+            name, kind, width = map(str, arrays[f"{number}.about"])
             points = arrays[f"{number}.points"].astype(np.float64) / 10
-            models.append(ParticleModel(str(name), points, arrays[f"{number}.weights"].astype(np.float64), float(width)))
+            weights = arrays[f"{number}.weights"].astype(np.float64)
+            models.append(ParticleModel(name, points, weights, float(width), kind=kind))
     return models

@@ -106,5 +106,5 @@ class FieldPool:
                         ready.record(stream)
                     self._made.put(Truths(planes, ready))
                     number += 1
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - `renew` raises it where it is seen
             self._made.put(error)

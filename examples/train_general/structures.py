@@ -24,7 +24,10 @@ def main() -> None:
     models = []
     for path in sorted(arguments.files):
         models.append(particle_from_structure(read_structure(path)))
-        print(f"{path.name}: {len(models[-1].points_angstrom)} blobs, radius {models[-1].radius_angstrom:.0f} A", flush=True)
+        print(
+            f"{path.name}: {len(models[-1].points_angstrom)} blobs, radius {models[-1].radius_angstrom:.0f} A",
+            flush=True,
+        )
     save(arguments.output, models)
 
 

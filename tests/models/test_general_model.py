@@ -1,0 +1,71 @@
+"""The weights that are shipped still reach their figures, on seeded micrographs of molecules that they have not seen."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from cryoplug.inference.denoiser import Denoiser
+from cryoplug.metrics.linear import fit_baselines
+from cryoplug.metrics.pixel import correlation
+from cryoplug.metrics.truth import fitted_snr_db
+from cryoplug.models import shipped
+from cryoplug.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
+from cryoplug.simulation.settings import SimulationSettings
+
+pytestmark = pytest.mark.skipif(not shipped.is_there(), reason="no weights in this tree")
+
+
+@functools.cache
+def micrograph(pixel_size: float, particles: int | None = None) -> SimulatedMicrograph:
+    return simulate_micrograph(
+        SimulationSettings(
+            size_px=768, pixel_size_angstrom=pixel_size, defocus_um=(1.5, 1.5), particles=particles, seed=4
+        ),
+        0,
+    )
+
+
+def denoised(image: np.ndarray, pixel_size: float, target: str) -> np.ndarray:
+    return Denoiser.from_checkpoint("general", target=target, threads=2).denoise(image, pixel_size_angstrom=pixel_size)
+
+
+def above_best_gaussian_db(image: np.ndarray, noisy: np.ndarray, truth: np.ndarray) -> float:
+    gaussian = fit_baselines(noisy, truth, judge_is_truth=True).filters["gaussian"](noisy)
+    return fitted_snr_db(correlation(image, truth)) - fitted_snr_db(correlation(gaussian, truth))
+
+
+@pytest.mark.parametrize("pixel_size", [1.3, 2.6, 4.0])
+def test_the_image_is_better_than_the_best_gaussian_at_any_pixel_size(pixel_size: float) -> None:
+    made = micrograph(pixel_size)
+    image = denoised(made.noisy, pixel_size, "image")
+    assert above_best_gaussian_db(image, made.noisy, made.clean) > 0.2
+    assert abs(float(image.mean() - made.noisy.mean())) < 0.1 * made.noisy.std()
+
+
+@pytest.mark.parametrize("pixel_size", [1.3, 2.6])
+def test_the_particles_are_far_above_the_best_gaussian(pixel_size: float) -> None:
+    made = micrograph(pixel_size)
+    alone = denoised(made.noisy, pixel_size, "particles")
+    assert above_best_gaussian_db(alone, made.noisy, made.particles_only) > 2.5
+
+
+def test_of_ice_without_particles_less_than_a_hundredth_of_the_variance_comes_out() -> None:
+    made = micrograph(1.3, particles=0)
+    alone = denoised(made.noisy, 1.3, "particles")
+    assert float(alone.var()) < 0.01 * float(made.noisy.var())
+
+
+def test_an_ice_ball_and_hot_pixels_are_no_particles_and_leave_the_rest_as_it_was() -> None:
+    made = micrograph(1.3)
+    dirty = made.noisy.copy()
+    y, x = np.ogrid[:768, :768]
+    dirty[(y - 600) ** 2 + (x - 600) ** 2 < 100**2] *= 0.3
+    dirty[100, 100] = dirty[333, 77] = 1e6
+    far = (slice(0, 300), slice(0, 300))
+    before, after = (denoised(image, 1.3, "particles")[far] for image in (made.noisy, dirty))
+    assert correlation(before, after) > 0.98
+    ball = denoised(dirty, 1.3, "particles")[540:660, 540:660]
+    assert float(ball.std()) < float(before.std())
