@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cryoplug.core.atomic import PARTIAL_SUFFIX, atomic_file, partial_path_of, storage_errors
+from cryoplug.core.pixel_size import same_size
 from cryoplug.core.results import to_json
 from cryoplug.errors import UsageError
 from cryoplug.workflows.denoise_request import unsaid
@@ -23,6 +24,7 @@ from cryoplug.workflows.outputs import PlannedOutput
 
 _RECORD_VERSION = 1
 _MAX_RECORD_BYTES = 1 << 20
+_LISTED = "listed_pixel_size"
 
 
 Settings = Mapping[str, str]
@@ -68,7 +70,7 @@ def new_record(item: PlannedOutput, settings: Settings) -> OutputRecord:
         input=str(item.shown.absolute() if item.micrograph.section is None else item.shown),
         input_size_bytes=size_bytes,
         input_mtime_ns=mtime_ns,
-        settings=dict(settings),
+        settings={**settings, **_listed(item, settings)},
         host=socket.gethostname(),
         pid=os.getpid(),
     )
@@ -138,8 +140,27 @@ def is_finished(item: PlannedOutput, settings: Settings) -> bool:
     if differing:
         found = ", ".join(f"{key} {str(made.get(key))[:12]}, now {settings[key][:12]}" for key in differing)
         raise UsageError(f"{item.target}: was made with {found}; use --overwrite or another output folder")
+    before, now = record.settings.get(_LISTED), _listed(item, settings).get(_LISTED)
+    if before is not None and now is not None and not _same(before, now):
+        raise UsageError(
+            f"{item.target}: was made with a pixel size of {before} A/px, which the list said, now {now}; use --overwrite or "
+            "another output folder"
+        )
     try:
         status = item.micrograph.path.stat()
     except OSError:
         return False
     return (status.st_size, status.st_mtime_ns) == (record.input_size_bytes, record.input_mtime_ns)
+
+
+def _same(before: Any, now: str) -> bool:
+    try:
+        return same_size(float(before), float(now))
+    except (TypeError, ValueError):  # somebody edited the record
+        return False
+
+
+def _listed(item: PlannedOutput, settings: Settings) -> dict[str, str]:
+    """Give the pixel size that the list says, where it counts; older records do not have it, and match whatever it is."""
+    size = item.micrograph.pixel_size_angstrom
+    return {} if size is None or settings.get("pixel_size", "none") != "none" else {_LISTED: f"{size:.10g}"}

@@ -198,6 +198,24 @@ def test_a_run_with_another_stated_size_is_another_run(checkpoint: Path) -> None
     assert [item.status for item in same.files] == ["skipped"]
 
 
+@pytest.mark.usefixtures("files")
+def test_a_list_that_says_another_size_than_before_is_another_run(checkpoint: Path) -> None:
+    go(checkpoint, star_of("2.6"))
+    again, _ = go(checkpoint, star_of("2.61"))
+    assert {item.status for item in again.files} == {"skipped"}, "1 % is no difference"
+    other, _ = go(checkpoint, star_of("3.9"))
+    assert all("pixel size of 2.6 A/px, which the list said, now 3.9" in item.message for item in other.files)
+    records = list(Path("out/.cryoplug").rglob("*.json"))
+    assert len(records) == len(HEADERS)
+    for path in records:  # as an earlier version left them
+        record = json.loads(path.read_text())
+        for name in ("listed_pixel_size", "pixel_size"):
+            record["settings"].pop(name)
+        path.write_text(json.dumps(record))
+    old, _ = go(checkpoint, star_of("2.6"))
+    assert {item.status for item in old.files} == {"skipped"}, "what was finished before stays finished"
+
+
 def shapes(folder: str) -> list[list[int]]:
     return [item["shape"] for item in json.loads(Path(folder, "dataset.json").read_text())["micrographs"]]
 
