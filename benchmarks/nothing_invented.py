@@ -21,6 +21,8 @@ looks_inverted
 Files named by --real are judged by grid, halo (beside the largest dark region, if there is one) and the message, and
 noise with the radial spectrum of each is one more image in which nothing is. ``FILE:A`` gives a pixel size that the
 header does not tell. --pictures writes a PNG of each image and output, to be looked at: no figure replaces it.
+
+Needs scipy and Pillow.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ particles and picks within 75 angstrom of the border count for nothing. One thre
 method and a level, the one with the highest mean F1: it is what a user finds by trying. Each row gives the mean F1, and
 its difference to the raw micrographs with the standard error over micrographs, and how many files were reported to look
 inverted (none is).
+
+Needs scipy and Pillow.
 """
 
 from __future__ import annotations
