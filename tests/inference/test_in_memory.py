@@ -24,9 +24,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def checkpoint(model: str = "cryo_cnn", normalize: str = "zscore", **details: Any) -> Path:
+def checkpoint(
+    model: str = "cryo_cnn", normalize: str = "zscore", config: dict[str, Any] | None = None, **details: Any
+) -> Path:
     spec = model_spec(model)
-    config = {"depth": 2, "width": 4} if model == "unet" else None
+    config = {"depth": 2, "width": 4} if model == "unet" and config is None else config
     weights = {key: tensor.numpy() for key, tensor in spec.build(config=config, seed=1).state_dict().items()}
     path = Path("run") / "epoch_0001"
     save_checkpoint(path, Checkpoint(model, weights, config or {}, normalize, details=details), 0.5)
@@ -57,6 +59,8 @@ def by_command(path: Path, image: np.ndarray, size: float, **options: Any) -> np
         ({}, {"angpix": 3.0, "strength": 0.3}),
         ({"angpix": 3.1}, {"tta": "on", "merge_highres": 12.0, "strength": 0.7}),
         ({}, {"merge_highres": 9.0, "normalize": "zscore", "tile": 32}),
+        ({"angpix": 3.1}, {"highpass": 200.0, "lowpass": 12.0}),
+        ({}, {"output_angpix": 4.0, "strength": 0.5}),
     ],
 )
 def test_the_api_gives_what_the_command_writes(
@@ -65,11 +69,21 @@ def test_the_api_gives_what_the_command_writes(
     path, image = checkpoint(model, normalize, **details), pixels()
     wanted = by_command(path, image, 1.5, **options)
     found = Denoiser.from_checkpoint(path, device="cpu", threads=1, **options).denoise(image, pixel_size_angstrom=1.5)
-    assert found.dtype == np.float32 and found.shape == SHAPE
+    assert found.dtype == np.float32 and found.shape == wanted.shape
     # Float32 rounding, of the grey values and of what came out.
     largest = max(float(np.abs(image).max()), float(np.abs(wanted).max()))
     np.testing.assert_allclose(found, wanted, rtol=0, atol=4e-6 * largest)
     assert np.abs(wanted - wanted.mean()).max() > 1e-3 * np.abs(wanted).max(), "nothing was compared"
+
+
+@pytest.mark.parametrize("target", ["image", "particles"])
+@pytest.mark.parametrize("size", [1.5, 3.0, 6.0])
+def test_so_it_is_with_a_network_of_two_outputs(target: str, size: float) -> None:
+    config = {"depth": 2, "width": 4, "outputs": 2, "skip": "none", "clip": 6.0}
+    path, image = checkpoint("unet", "robust", config, angpix=2.6, angpix_range=[2.0, 5.0]), pixels()
+    wanted = by_command(path, image, size, target=target)
+    found = Denoiser.from_checkpoint(path, device="cpu", target=target).denoise(image, pixel_size_angstrom=size)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=4e-6 * float(np.abs(wanted).max()))
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,26 @@ def test_a_list_decides_between_two_sides_whose_headers_differ() -> None:
     assert packed("m/a_EVN.mrc", "m/a_ODD.mrc", pairs="halves", out="stated", pixel_size=2.6)[0].exit_code == 0
 
 
+def test_movies_go_by_the_same_rule() -> None:
+    for index in range(2):
+        made = exposure(index)
+        with mrcfile.new(f"movie{index}.mrc") as mrc:
+            mrc.set_data(np.stack([made.even, made.odd, made.even, made.odd]))
+            mrc.set_image_stack()
+            mrc.voxel_size = 1.0
+    names = ("movie0.mrc", "movie1.mrc")
+    result, _ = packed(*names, pairs="halves")
+    assert all("--pixel-size A" in item.message for item in result.failed) and len(result.failed) == 2
+    result, notes = packed(*names, pairs="halves", pixel_size=2.6)
+    assert result.exit_code == 0 and notes == [] and shapes("store") == [[SIDE // 2, SIDE // 2]] * 2
+    Path("m.star").write_text(
+        "data_movies\n\nloop_\n_rlnMicrographMovieName #1\n_rlnMicrographOriginalPixelSize #2\n"
+        + "".join(f"{name} 2.6\n" for name in names)
+    )
+    assert packed("m.star", pairs="halves", out="listed")[0].exit_code == 0
+    assert shapes("listed") == shapes("store")
+
+
 @pytest.mark.usefixtures("files")
 def test_evaluate_believes_whom_denoise_believes(checkpoint: Path) -> None:
     found = {}
