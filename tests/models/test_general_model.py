@@ -69,3 +69,9 @@ def test_an_ice_ball_and_hot_pixels_are_no_particles_and_leave_the_rest_as_it_wa
     assert correlation(before, after) > 0.98
     ball = denoised(dirty, 1.3, "particles")[540:660, 540:660]
     assert float(ball.std()) < float(before.std())
+
+
+@pytest.mark.parametrize("target", ["image", "particles"])
+def test_white_noise_gives_no_structure(target: str) -> None:
+    noise = np.random.default_rng(5).normal(100, 10, (512, 512)).astype(np.float32)
+    assert float(denoised(noise, 2.6, target).var()) < 0.01 * float(noise.var())
