@@ -122,12 +122,18 @@ def dark_region(raw: Image64, *, blur_px: float) -> npt.NDArray[np.bool_]:
     return region if region.sum() > 1000 else np.zeros(raw.shape, bool)
 
 
-def trace_of_hot_pixels(with_hot: Image64, without: Image64, places: npt.NDArray[np.int64]) -> float:
-    """Give the largest change that hot pixels cause elsewhere, over the standard deviation of the output without them."""
+def trace_of_hot_pixels(
+    with_hot: Image64, without: Image64, places: npt.NDArray[np.int64], *, raw_deviation: float
+) -> float:
+    """Give the largest change that hot pixels cause elsewhere, over the standard deviation of the output without them.
+
+    An output of less than a hundredth of the raw pixels' deviation is as good as flat: that hundredth is the unit then.
+    """
     near = np.zeros(without.shape, bool)
     near[tuple(places.T)] = True
     elsewhere = ~ndimage.binary_dilation(near, np.ones((3, 3), bool))
-    return float(np.abs(with_hot - without)[elsewhere].max() / without.std())
+    unit = max(float(without.std()), 0.01 * raw_deviation)
+    return float(np.abs(with_hot - without)[elsewhere].max() / unit)
 
 
 def _fine_power(image: Image64, longest_px: float) -> float:

@@ -153,7 +153,7 @@ def row(
         reach = round(HALO_REACH_ANGSTROM / pixel)
         found["halo_step"], found["halo_sigma"] = halo(output, raw, trap.region, reach_px=reach)
     if trap.hot is not None and trap.twin in outputs:
-        found["hot_trace"] = trace_of_hot_pixels(output, outputs[trap.twin], trap.hot)
+        found["hot_trace"] = trace_of_hot_pixels(output, outputs[trap.twin], trap.hot, raw_deviation=float(raw.std()))
     wrong = [key for key in sorted(LIMITS) if key in found and not found[key] <= limit(key, trap, denoiser)]
     if inverted != int(trap.inverted):
         wrong.append("looks_inverted")
