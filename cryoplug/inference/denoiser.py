@@ -178,7 +178,7 @@ class Denoiser:
             ``(y, x)``, any real type, finite, not constant.
         pixel_size_angstrom
             Sampling of `image`. Needed where the network works at a pixel size of its own (``angpix``, which many
-            checkpoints have) and for ``merge_highres``; else it makes no difference.
+            checkpoints have), for ``merge_highres``, the filters and ``output_angpix``; else it makes no difference.
 
         Returns
         -------
