@@ -143,7 +143,7 @@ def test_star_handler_selects_rows_of_the_star_file_of_denoise(project: Path) ->
 
 def test_star_handler_reads_a_star_file_made_without_one(project: Path) -> None:
     words = ["denoise", "MotionCorr", "--checkpoint", "model", "-o", "Denoise", "--star", "Denoise/micrographs.star"]
-    assert cryoplug([*words, "--device", "cpu"]) == 0
+    assert cryoplug([*words, "--device", "cpu", "--voltage", "300", "--cs", "2.7"]) == 0
     relion("relion_star_handler", "--i", "Denoise/micrographs.star", "--o", "copy.star")
     names = micrograph_table(read_star(Path("copy.star"))).column("rlnMicrographName")
     assert names == [f"Denoise/job002/Movies/{name}.mrc" for name in "abc"]

@@ -118,7 +118,8 @@ def test_the_outputs_are_complete_strict_json_and_pictures(simulated, blurring, 
 
 
 def test_denoised_files_score_as_the_same_pixels_do(simulated, tmp_path):
-    made = blurred_files(simulated / "even", tmp_path / "even"), blurred_files(simulated / "odd", tmp_path / "odd")
+    # Not in folders named even and odd, where the second one would be found beside the first.
+    made = blurred_files(simulated / "even", tmp_path / "one"), blurred_files(simulated / "odd", tmp_path / "other")
     both = evaluate(
         request(
             tmp_path / "both",
@@ -221,8 +222,10 @@ def test_raw_files_given_as_denoised_are_refused(simulated, tmp_path):
 
 
 def test_without_truth_and_halves_there_is_nothing_to_judge_by(simulated, blurring, tmp_path):
+    # Elsewhere, because the folders even and odd beside simulated/noisy are found.
+    shutil.copytree(simulated / "noisy", tmp_path / "noisy")
     with pytest.raises(PairingError, match="nothing to judge by"):
-        evaluate(request(tmp_path / "out", checkpoint=blurring, inputs=simulated / "noisy"))
+        evaluate(request(tmp_path / "out", checkpoint=blurring, inputs=tmp_path / "noisy"))
 
 
 def test_an_earlier_evaluation_is_kept_unless_overwriting_is_asked_for(simulated, blurring, tmp_path):
