@@ -28,7 +28,19 @@ _BY_THE_JOB = {"inputs", "output", "threads"}
 _WATCHING = {"watch", "poll", "settle", "idle_exit"}
 _OTHER_PAIRS = {"pairs", "clean", "even", "odd", "store_format"}
 """Of convert: what no STAR file of RELION names."""
-_OTHER_TRAINING = {"data", "data_dir", "stream", "save", "checkpoint_dir", "resume", "val_indices", "overwrite"}
+_OTHER_TRAINING = {
+    *(
+        "data",
+        "data_dir",
+        "stream",
+        "save",
+        "checkpoint_dir",
+        "resume",
+        "val_indices",
+        "overwrite",
+        "require_better_than",
+    ),
+}
 
 
 def _pair_options() -> list[click.Parameter]:

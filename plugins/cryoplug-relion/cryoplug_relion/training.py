@@ -12,6 +12,7 @@ from cryoplug.errors import StorageError, UsageError
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.reports.evaluation import table
+from cryoplug.reports.words import verdict_words
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.progress import EpochReport, Event
 from cryoplug.workflows.train import TrainRequest, TrainResult, train
@@ -154,7 +155,9 @@ def _summary(folder: Path, result: TrainResult, checkpoint: Checkpoint, store: l
 
 
 def _evaluation(result: TrainResult) -> list[str]:
-    return [] if result.evaluation is None else table(result.evaluation, brief=True).splitlines()
+    if result.evaluation is None:
+        return []
+    return [*verdict_words(result.verdict, pairs=result.pairs), "", *table(result.evaluation, brief=True).splitlines()]
 
 
 def _panels(store: Path, checkpoint: Checkpoint) -> list[dict[str, Image]]:
