@@ -47,13 +47,25 @@ def star_from_tables(tables: Mapping[str, Mapping[str, Sequence[Any]]], path: Pa
     import pandas
     import starfile
 
-    text = starfile.to_string({name: pandas.DataFrame(dict(columns)) for name, columns in tables.items()})
-    made = parse_star(text, path)
+    frames = {
+        name: pandas.DataFrame({key: list(map(_carried, values)) for key, values in columns.items()})
+        for name, columns in tables.items()
+    }
+    made = parse_star(_brought_back(starfile.to_string(frames)), path)
     # starfile begins with a comment that holds the time of day: a file must not differ where nothing does.
     blocks = [
         StarBlock(block.name, block.is_loop, block.columns, block.rows, [VERSION_COMMENT]) for block in made.blocks
     ]
     return StarFile(blocks, path)
+
+
+def _carried(value: Any) -> Any:
+    """Give a text as letters, one for each of its bytes: names of files may hold bytes that pandas refuses (PEP 383)."""
+    return value.encode("utf-8", "surrogateescape").decode("latin-1") if isinstance(value, str) else value
+
+
+def _brought_back(text: str) -> str:
+    return text.encode("latin-1").decode("utf-8", "surrogateescape")
 
 
 def star_from_frames(frames: Mapping[str, pandas.DataFrame], path: str | Path = "frames.star") -> StarFile:

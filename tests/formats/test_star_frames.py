@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas
@@ -100,3 +101,12 @@ def test_a_file_that_was_mended_is_read_anew(tmp_path: Path) -> None:
     assert second_opinion(read_star(path))
     path.write_text(TEXT.format(name="b1.mrc"))
     assert second_opinion(read_star(path)) == []
+
+
+def test_names_that_are_no_text_are_kept_byte_for_byte():
+    name = b"mic_\xc3\xa9\xff 1.mrc".decode("ascii", "surrogateescape")
+    made = star_from_tables(
+        {"micrographs": {"rlnMicrographName": [name, "größe.mrc"], "rlnX": [1.0, 2.5]}}, Path("x.star")
+    )
+    assert made.blocks[0].column("rlnMicrographName")[1] == "größe.mrc"
+    assert os.fsencode(made.blocks[0].column("rlnMicrographName")[0]) == b"mic_\xc3\xa9\xff 1.mrc"
