@@ -172,12 +172,14 @@ class Claims:
     def _create(self, path: Path) -> bool:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            # Before the file is made: who dies between making and writing leaves a claim of nobody, watched for a minute.
+            text = self._text()
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             except FileExistsError:
                 return False
             try:
-                os.pwrite(descriptor, self._text(), 0)
+                os.pwrite(descriptor, text, 0)
                 os.fsync(descriptor)  # a network disk keeps it to itself until then
             except OSError:
                 os.close(descriptor)
