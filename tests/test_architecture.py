@@ -17,10 +17,10 @@ PACKAGE = ROOT / "cryoplug"
 
 LAYERS = (
     {"errors", "__init__"},
-    {"core", "extensions"},
-    {"formats", "store", "metrics", "kernels", "simulation"},
-    {"models"},
-    {"training", "inference"},
+    {"core", "disk", "extensions"},
+    {"formats", "store", "metrics", "kernels", "machine", "simulation"},
+    {"models", "inputs"},
+    {"outputs", "training", "inference"},
     {"reports"},
     {"workflows"},
     {"cli"},

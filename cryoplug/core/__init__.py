@@ -1,1 +1,1 @@
-"""Values and geometry: numpy only, no torch, no files beyond atomic writing."""
+"""Values and geometry: numpy only, no torch, no files."""

@@ -15,11 +15,11 @@ import numpy as np
 
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieFrame, MovieSource, only_frame
 from cryoplug.core.results import Finding
+from cryoplug.disk.opening import read_errors
 from cryoplug.errors import FormatError
 from cryoplug.formats import unpacking
 from cryoplug.formats.mrc_extended import pixel_size_of_file
 from cryoplug.formats.mrc_header import HEADER_BYTES, MrcHeader, examine, expected_bytes, parse_head
-from cryoplug.formats.opening import read_errors
 from cryoplug.formats.validation import validate_by_reading
 
 MAX_GROWTH = 100

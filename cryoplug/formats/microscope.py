@@ -19,9 +19,9 @@ import numpy as np
 
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource, only_frame
 from cryoplug.core.results import Finding
+from cryoplug.disk.opening import read_errors
 from cryoplug.errors import FormatError
 from cryoplug.formats.mrc_header import MAX_SIDE_PX
-from cryoplug.formats.opening import read_errors
 from cryoplug.formats.validation import validate_by_reading
 
 _ANGSTROM_PER_NAME = {"pm": 0.01, "a": 1.0, "\u00c5": 1.0, "nm": 10.0, "um": 1e4, "\u00b5m": 1e4, "\u03bcm": 1e4}

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource, check_single
-from cryoplug.core.patience import patiently
 from cryoplug.core.results import Finding
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
+from cryoplug.disk.opening import open_for_reading, read_errors
+from cryoplug.disk.retry import patiently
 from cryoplug.errors import CryoplugError, FormatError, PixelError, ShapeError
 from cryoplug.formats.mrc_extended import pixel_size_of_file
 from cryoplug.formats.mrc_header import (
@@ -29,7 +30,6 @@ from cryoplug.formats.mrc_header import (
     sniff_mrc,
 )
 from cryoplug.formats.mrc_writer import MrcRowWriter, StoredStatistics, check_float16_range, mrc_head, write_mrc
-from cryoplug.formats.opening import open_for_reading, read_errors
 from cryoplug.formats.validation import image_findings, pixel_findings
 
 __all__ = [

@@ -20,9 +20,9 @@ from mrcfile.dtypes import HEADER_DTYPE
 
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.results import Finding
+from cryoplug.disk.opening import open_for_reading
 from cryoplug.errors import FormatError
 from cryoplug.formats.mrc_imod import as_mode_101, has_two_values_in_a_byte, how_unsigned
-from cryoplug.formats.opening import open_for_reading
 
 HEADER_BYTES = 1024
 MAX_EXTENDED_BYTES = 64 << 20

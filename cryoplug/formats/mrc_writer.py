@@ -13,8 +13,8 @@ import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
 
 import cryoplug
-from cryoplug.core.atomic import atomic_file, storage_errors
 from cryoplug.core.statistics import RunningMoments
+from cryoplug.disk.atomic import atomic_file, storage_errors
 from cryoplug.errors import PixelError, ShapeError, UsageError
 from cryoplug.formats.mrc_header import MrcHeader, pixel_size
 
@@ -104,7 +104,7 @@ class MrcRowWriter:
     Parameters
     ----------
     stream
-        Seekable, at its start, empty; see `cryoplug.core.atomic.atomic_file`. It is not closed.
+        Seekable, at its start, empty; see `cryoplug.disk.atomic.atomic_file`. It is not closed.
     shape
         ``(y, x)`` of the image.
     template

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from cryoplug import extensions
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource
-from cryoplug.core.patience import patiently
 from cryoplug.core.results import Finding
+from cryoplug.disk.opening import read_errors
+from cryoplug.disk.retry import patiently
 from cryoplug.errors import FormatError, InputError
 from cryoplug.formats import compressed, microscope, mrc, tiff
-from cryoplug.formats.opening import read_errors
 
 _SNIFF_BYTES = 2048
 _FOREIGN = (

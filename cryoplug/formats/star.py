@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from cryoplug.core.atomic import write_text
+from cryoplug.disk.atomic import write_text
 from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError
 from cryoplug.formats.star_parser import parse_lines, parse_star
 from cryoplug.formats.star_text import StarBlock, StarFile, format_star

@@ -25,9 +25,9 @@ import tifffile
 
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource, only_frame
 from cryoplug.core.results import Finding
+from cryoplug.disk.opening import read_errors
 from cryoplug.errors import FormatError
 from cryoplug.formats.mrc_header import MAX_SIDE_PX
-from cryoplug.formats.opening import read_errors
 from cryoplug.formats.validation import validate_by_reading
 
 MAX_GROWTH = 200

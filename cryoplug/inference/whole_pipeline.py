@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryoplug.core.atomic import atomic_file, storage_errors
 from cryoplug.core.mean_kept import shift_remark
 from cryoplug.core.micrograph import MicrographSource, row_bands
+from cryoplug.disk.atomic import atomic_file, storage_errors
 from cryoplug.errors import InputError, PixelError, SeveralImagesError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader, check_float16_range, mrc_head
 from cryoplug.inference.channel import Channel, Closed

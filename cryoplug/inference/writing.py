@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from cryoplug.core.atomic import atomic_file, storage_errors
 from cryoplug.core.mean_kept import mean_shift, shift_remark
 from cryoplug.core.statistics import moments_of
+from cryoplug.disk.atomic import atomic_file, storage_errors
 from cryoplug.errors import PixelError
 from cryoplug.formats.mrc import MrcRowWriter
 from cryoplug.inference.channel import Channel, Closed

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from cryoplug.core.atomic import atomic_folder, storage_errors, write_text
 from cryoplug.core.normalization import KINDS
 from cryoplug.core.results import Finding, to_json
-from cryoplug.core.untrusted import parse_json, read_limited, shown
+from cryoplug.disk.atomic import atomic_folder, storage_errors, write_text
+from cryoplug.disk.checked_input import parse_json, read_limited, shown
 from cryoplug.errors import FormatError, InputError, StorageError, UsageError
 from cryoplug.models import shipped
 from cryoplug.models.epoch_folders import (

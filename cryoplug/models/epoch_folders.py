@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cryoplug.core.atomic import storage_errors
-from cryoplug.core.untrusted import read_limited
+from cryoplug.disk.atomic import storage_errors
+from cryoplug.disk.checked_input import read_limited
 from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError
 
 JSON_NAME = "checkpoint.json"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryoplug.core.untrusted import parse_json, shown
+from cryoplug.disk.checked_input import parse_json, shown
 
 MAX_HEADER_BYTES = 1 << 20
 """A network of 5000 tensors has a header of about half of this."""

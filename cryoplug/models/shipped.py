@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cryoplug.core.untrusted import read_limited
+from cryoplug.disk.checked_input import read_limited
 from cryoplug.errors import InputError, StorageError, UsageError
 from cryoplug.models.epoch_folders import SAFETENSORS_NAME
 

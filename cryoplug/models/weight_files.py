@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cryoplug.core.atomic import storage_errors
 from cryoplug.core.results import Finding
-from cryoplug.core.untrusted import read_limited, shown
+from cryoplug.disk.atomic import storage_errors
+from cryoplug.disk.checked_input import read_limited, shown
 from cryoplug.errors import InputError
 from cryoplug.models.epoch_folders import BIN_NAME, SAFETENSORS_NAME
 from cryoplug.models.registry import ModelSpec

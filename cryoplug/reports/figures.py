@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cryoplug.core.atomic import write_bytes
+from cryoplug.disk.atomic import write_bytes
 from cryoplug.errors import ShapeError, UsageError
 
 _MAX_PANEL_PX = 1024

@@ -17,10 +17,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoplug.core.atomic import PARTIAL_SUFFIX, fsync_file, fsync_folder, storage_errors
+from cryoplug.disk.atomic import PARTIAL_SUFFIX, fsync_file, fsync_folder, storage_errors
+from cryoplug.disk.lock import OutputLock
 from cryoplug.errors import CryoplugError, FormatError, StorageError
 from cryoplug.store.layout import PatchRun, check_equal_counts, storage_dtype
-from cryoplug.store.lock import OutputLock
 from cryoplug.store.manifest import DTYPES, MAX_SIDE_PX, SPLITS, Manifest, MicrographEntry, Window
 from cryoplug.store.writer import StoreWriter
 

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from cryoplug.core.atomic import storage_errors
-from cryoplug.core.untrusted import allocated_bytes
+from cryoplug.disk.atomic import storage_errors
+from cryoplug.disk.checked_input import allocated_bytes
 from cryoplug.errors import FormatError, InputError, PairingError
 from cryoplug.store.layout import PatchRun, StoreLayout, check_count, storage_dtype
 from cryoplug.store.manifest import SPLITS, Manifest

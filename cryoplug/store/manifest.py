@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from cryoplug.core.atomic import storage_errors
-from cryoplug.core.untrusted import allocated_bytes, parse_json, read_limited, shown
+from cryoplug.disk.atomic import storage_errors
+from cryoplug.disk.checked_input import allocated_bytes, parse_json, read_limited, shown
 from cryoplug.errors import FormatError
 
 VERSION, WHOLE_VERSION = 1, 2

@@ -12,7 +12,7 @@ from types import TracebackType
 
 import numpy as np
 
-from cryoplug.core.atomic import storage_errors
+from cryoplug.disk.atomic import storage_errors
 from cryoplug.errors import FormatError, MissingInputError, ShapeError, UsageError
 from cryoplug.store import raw
 from cryoplug.store.grid import Crop, CropGrid

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from cryoplug.core.atomic import PARTIAL_SUFFIX, atomic_file, fsync_folder, storage_errors
+from cryoplug.disk.atomic import PARTIAL_SUFFIX, atomic_file, fsync_folder, storage_errors
+from cryoplug.disk.lock import OutputLock
 from cryoplug.errors import FormatError, MissingInputError, StorageError
 from cryoplug.store.layout import PatchRun, StoreLayout, check_count, check_equal_counts, storage_dtype
-from cryoplug.store.lock import OutputLock
 from cryoplug.store.manifest import MAX_SIDE_PX, SPLITS, Manifest, MicrographEntry, Window, read_manifest
 from cryoplug.store.writer import StoreWriter
 

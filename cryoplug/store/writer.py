@@ -11,9 +11,9 @@ from types import TracebackType
 
 import numpy as np
 
+from cryoplug.disk.lock import OutputLock
 from cryoplug.errors import ShapeError, UsageError
 from cryoplug.store.layout import storage_dtype
-from cryoplug.store.lock import OutputLock
 from cryoplug.store.manifest import SPLITS, FailedInput, Manifest, MicrographEntry, Window
 
 

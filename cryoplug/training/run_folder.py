@@ -20,12 +20,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cryoplug.core.atomic import PARTIAL_SUFFIX, fsync_folder, storage_errors, write_bytes, write_text
 from cryoplug.core.results import to_json
+from cryoplug.disk.atomic import PARTIAL_SUFFIX, fsync_folder, storage_errors, write_bytes, write_text
+from cryoplug.disk.lock import OutputLock
 from cryoplug.errors import FormatError
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cryoplug.models.epoch_folders import EPOCH_FOLDER
-from cryoplug.store.lock import OutputLock
 
 MAX_RUN_JSON_BYTES = 16 << 20
 _LOCK_NAME = ".cryoplug-lock"

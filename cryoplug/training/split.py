@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cryoplug.core.atomic import storage_errors
+from cryoplug.disk.atomic import storage_errors
 from cryoplug.errors import FormatError, InputError, MissingInputError, UsageError
 from cryoplug.store.pairs import PairStore
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cryoplug.core.claims import Claims
 from cryoplug.core.interrupts import Interrupts
 from cryoplug.core.results import BatchResult, FileResult
+from cryoplug.disk.claims import Claims
 from cryoplug.errors import InputError, Stopped, StorageError, UsageError
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.pipeline import run_pipeline

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryoplug.core.atomic import atomic_file, storage_errors, write_text
+from cryoplug.disk.atomic import atomic_file, storage_errors, write_text
 from cryoplug.errors import UsageError
 from cryoplug.formats.cs import CsImage, cs_images, image_group
 from cryoplug.formats.cs_writer import DenoisedBlob, write_denoised_cs

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cryoplug.core.atomic import remove_rests
 from cryoplug.core.pixel_size import known_pixel_size
+from cryoplug.disk.atomic import remove_rests
 from cryoplug.errors import FormatError, UsageError
 from cryoplug.formats.mrc import read_header
 from cryoplug.formats.mrc_extended import read_acquisition

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cryoplug.core.atomic import storage_errors
-from cryoplug.core.claims import Claims, Owner
 from cryoplug.core.pixel_size import PixelSizeRemarks
 from cryoplug.core.results import FileResult
+from cryoplug.disk.atomic import storage_errors
+from cryoplug.disk.claims import Claims, Owner
 from cryoplug.errors import CryoplugError, UsageError
 from cryoplug.inference.messages import DenoiseJob, DenoiseResult
 from cryoplug.workflows.journal import Journal

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from cryoplug.core.atomic import PARTIAL_SUFFIX
+from cryoplug.disk.atomic import PARTIAL_SUFFIX
 from cryoplug.errors import InputError, MissingInputError, StorageError, UsageError
 from cryoplug.workflows.companions import companions, expanded_by_the_shell, left_out_note
 from cryoplug.workflows.discovered import (

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from cryoplug.disk.opening import read_errors
 from cryoplug.errors import FormatError
 from cryoplug.formats.cs import cs_images
-from cryoplug.formats.opening import read_errors
 from cryoplug.formats.star import (
     MICROGRAPH_COLUMN,
     ImageTable,

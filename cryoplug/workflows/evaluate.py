@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 import cryoplug
-from cryoplug.core.atomic import write_text
 from cryoplug.core.interrupts import Interrupts
 from cryoplug.core.pixel_size import PixelSizeRemarks
 from cryoplug.core.results import BatchResult, FileResult, to_json
+from cryoplug.disk.atomic import write_text
 from cryoplug.errors import InputError, Stopped, UsageError
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.reports.evaluation import Summary, summarize, table

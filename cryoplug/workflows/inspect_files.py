@@ -15,11 +15,11 @@ from cryoplug.core.hot_pixels import RepairedMicrograph, sampled_rows
 from cryoplug.core.micrograph import MicrographSource
 from cryoplug.core.results import Finding
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
+from cryoplug.disk.opening import open_for_reading
 from cryoplug.errors import FormatError, InputError
 from cryoplug.formats.cs import cs_images
 from cryoplug.formats.mrc_extended import read_acquisition
 from cryoplug.formats.mrc_header import SUPPORTED_MODES, Examination, examine, pixel_size, read_head, read_header
-from cryoplug.formats.opening import open_for_reading
 from cryoplug.formats.registry import format_of, open_movie
 from cryoplug.formats.star import IMAGE_COLUMNS, ImageTable, StarFile, image_table, read_star
 from cryoplug.formats.star_frames import second_opinion

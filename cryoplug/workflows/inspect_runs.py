@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cryoplug.core.atomic import PARTIAL_SUFFIX
 from cryoplug.core.grey_scale import percentile_remark
 from cryoplug.core.results import Finding
+from cryoplug.disk.atomic import PARTIAL_SUFFIX
 from cryoplug.errors import InputError
 from cryoplug.metrics.appearance import Seen
 from cryoplug.metrics.verdict import WORSE

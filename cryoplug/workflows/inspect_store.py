@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cryoplug.core.atomic import PARTIAL_SUFFIX
 from cryoplug.core.results import Finding
+from cryoplug.disk.atomic import PARTIAL_SUFFIX
 from cryoplug.errors import InputError
 from cryoplug.store.manifest import SPLITS, Manifest
 from cryoplug.store.pairs import HDF5_NAME, PairStore, open_store

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cryoplug.core.atomic import storage_errors
 from cryoplug.core.results import FileResult, to_json
+from cryoplug.disk.atomic import storage_errors
 
 JOURNAL_NAME = "denoise.jsonl"
 """In the output folder."""

@@ -13,9 +13,9 @@ import numpy as np
 
 from cryoplug.core.gain import DefectRepair, Gain, check_defects, check_gain, parse_defects
 from cryoplug.core.micrograph import ImageF32, MicrographSource
+from cryoplug.disk.opening import read_errors
 from cryoplug.errors import FormatError, ShapeError
 from cryoplug.formats import registry
-from cryoplug.formats.opening import read_errors
 from cryoplug.workflows.motion import Motion
 
 _FROM_THE_TOP = frozenset({"tiff", "dm"})

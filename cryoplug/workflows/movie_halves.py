@@ -23,9 +23,9 @@ from cryoplug.core.frame_sums import ShiftedSum
 from cryoplug.core.gain import DefectRepair, Gain, centre_window, gain_complaint
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
 from cryoplug.core.pixel_size import known_pixel_size, said
+from cryoplug.disk.opening import read_errors
 from cryoplug.errors import FormatError, InputError, PairingError, StorageError
 from cryoplug.formats import registry
-from cryoplug.formats.opening import read_errors
 from cryoplug.formats.tiff import TiffMovie
 from cryoplug.workflows.discovered import known_endings, split_ending
 from cryoplug.workflows.motion import Motion, motion_beside, read_motion

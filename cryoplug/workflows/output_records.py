@@ -15,9 +15,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cryoplug.core.atomic import PARTIAL_SUFFIX, atomic_file, partial_path_of, storage_errors
 from cryoplug.core.pixel_size import same_size
 from cryoplug.core.results import to_json
+from cryoplug.disk.atomic import PARTIAL_SUFFIX, atomic_file, partial_path_of, storage_errors
 from cryoplug.errors import UsageError
 from cryoplug.workflows.denoise_request import unsaid
 from cryoplug.workflows.outputs import PlannedOutput

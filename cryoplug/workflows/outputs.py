@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cryoplug.core.atomic import PARTIAL_SUFFIX, advice_on
-from cryoplug.core.claims import CLAIM_SUFFIX
+from cryoplug.disk.atomic import PARTIAL_SUFFIX, advice_on
+from cryoplug.disk.claims import CLAIM_SUFFIX
 from cryoplug.errors import StorageError, UsageError
 from cryoplug.workflows.discovered import STACK_ENDINGS, DiscoveredMicrograph, known_endings, split_ending
 

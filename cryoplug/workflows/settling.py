@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from cryoplug.disk.opening import open_for_reading
 from cryoplug.errors import InputError, StorageError
 from cryoplug.formats.mrc_header import HEADER_BYTES, SUPPORTED_MODES, examine, read_head, row_bytes
-from cryoplug.formats.opening import open_for_reading
 from cryoplug.formats.registry import formats
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cryoplug.core.atomic import write_text
 from cryoplug.core.results import BatchResult, FileResult
+from cryoplug.disk.atomic import write_text
 from cryoplug.errors import CryoplugError, FormatError, UsageError
 from cryoplug.formats.mrc import MrcMovie, read_header, write_mrc
 from cryoplug.formats.star import write_star

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cryoplug.core.atomic import storage_errors, write_bytes, write_text
+from cryoplug.disk.atomic import storage_errors, write_bytes, write_text
 from cryoplug.errors import UsageError
 from cryoplug.formats.star import IMAGE_COLUMN, MICROGRAPH_COLUMN, StarBlock, StarFile, format_star, image_table
 from cryoplug.formats.star_frames import star_from_tables

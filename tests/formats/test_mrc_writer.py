@@ -11,7 +11,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from cryoplug.core.atomic import atomic_file
+from cryoplug.disk.atomic import atomic_file
 from cryoplug.errors import PixelError, ShapeError, UsageError
 from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, read_header, validate_mrc, write_mrc
 from cryoplug.formats.mrc_header import MrcHeader

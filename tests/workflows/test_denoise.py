@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from cryoplug.cli.main import run as command_line
-from cryoplug.core import patience
-from cryoplug.core.atomic import partial_path_of
 from cryoplug.core.results import BatchResult, FileResult
+from cryoplug.disk import retry
+from cryoplug.disk.atomic import partial_path_of
 from cryoplug.errors import DeviceError, InputError, MissingInputError, Stopped, StorageError, UsageError
 from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, read_header, validate_mrc, write_mrc
 from cryoplug.formats.star import micrograph_table, read_star
@@ -518,7 +518,7 @@ def test_a_micrograph_on_a_bad_sector_is_failed_by_name_and_the_others_are_done(
         return real(descriptor, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", failing)
-    monkeypatch.setattr(patience, "PAUSES_S", (0.0,))
+    monkeypatch.setattr(retry, "PAUSES_S", (0.0,))
     result = go(checkpoints[0], *paths)
     assert (statuses(result), result.exit_code) == (["done", "failed", "done"], 3)
     assert result.files[1].message == f"{paths[1]}: reading failed: Input/output error; check permissions and disk"

@@ -13,8 +13,8 @@ import mrcfile
 import numpy as np
 import pytest
 
-from cryoplug.core.claims import Claims
 from cryoplug.core.results import BatchResult, FileResult
+from cryoplug.disk.claims import Claims
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.star import micrograph_table, read_star
 from cryoplug.inference.denoiser import Denoiser

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cryoplug.core.atomic import storage_errors, write_bytes
+from cryoplug.disk.atomic import storage_errors, write_bytes
 from cryoplug.errors import UsageError
 from cryoplug.formats.star import image_table, read_star
 from cryoplug.store.pairs import finished_files

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cryoplug.core.atomic import write_bytes
+from cryoplug.disk.atomic import write_bytes
 from cryoplug.errors import StorageError
 from cryoplug.reports.figures import draw_losses, new_figure
 

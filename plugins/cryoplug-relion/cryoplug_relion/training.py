@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cryoplug.core.atomic import write_text
 from cryoplug.core.results import to_json
+from cryoplug.disk.atomic import write_text
 from cryoplug.errors import StorageError, UsageError
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from cryoplug.core import claims as module
-from cryoplug.core.claims import Claims, Owner, process_started
+from cryoplug.disk import claims as module
+from cryoplug.disk.claims import Claims, Owner, process_started
 from cryoplug.errors import OutputBusyError, StorageError
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from cryoplug.core.claims import Claims
+from cryoplug.disk.claims import Claims
 with Claims() as claims:
     print(claims.take(Path(sys.argv[1])), flush=True)
     time.sleep(60)
@@ -29,7 +29,7 @@ with Claims() as claims:
 RACE = """
 import sys
 from pathlib import Path
-from cryoplug.core.claims import Claims
+from cryoplug.disk.claims import Claims
 with Claims() as claims:
     sys.stdin.readline()
     won = [name for name in range(200) if claims.take(Path(sys.argv[1], str(name))) is None]

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tifffile
 
-from cryoplug.core import patience
 from cryoplug.errors import FormatError, StorageError
 from cryoplug.formats import compressed
 from cryoplug.formats.mrc import MrcMicrograph, write_mrc

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cryoplug.core import atomic
+from cryoplug.disk import atomic
 from cryoplug.errors import StorageError
 
 

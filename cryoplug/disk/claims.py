@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from cryoplug.core.atomic import storage_errors
+from cryoplug.disk.atomic import storage_errors
 from cryoplug.errors import OutputBusyError
 
 BEAT_S = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from cryoplug.core.claims import Claims
+from cryoplug.disk.claims import Claims
 
 
 class OutputLock:
