@@ -112,7 +112,7 @@ def time_bands(size: int, batch_size: int, *, rounds: int = 8) -> None:
     import torch
 
     from cryoplug.kernels.bands import band_workers, loss_and_gradients
-    from cryoplug.kernels.memory import keep_allocator_memory
+    from cryoplug.machine.allocator import keep_allocator_memory
     from cryoplug.models.registry import CRYO_CNN
 
     keep_allocator_memory()

@@ -11,8 +11,8 @@ import torch
 
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.errors import DeviceError
-from cryoplug.inference.devices import Interrupted, OutOfDeviceMemory, device_errors, free_cached_memory, only
 from cryoplug.inference.tile_network import TileNetwork
+from cryoplug.machine.devices import Interrupted, OutOfDeviceMemory, device_errors, free_cached_memory, only
 
 
 class Batches:

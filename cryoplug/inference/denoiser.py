@@ -18,17 +18,7 @@ from cryoplug.core.tiling import Tile, plan_tiles
 from cryoplug.errors import DeviceError, UsageError
 from cryoplug.inference.batches import Batches
 from cryoplug.inference.borders import band_borders, border_width, continued, continued_on_device
-from cryoplug.inference.core_workers import one_core_workers
 from cryoplug.inference.device_image import DeviceImage
-from cryoplug.inference.devices import (
-    Interrupted,
-    OutOfDeviceMemory,
-    device_errors,
-    free_cached_memory,
-    hidden_gpu_note,
-    only,
-    resolve_device,
-)
 from cryoplug.inference.memory_plan import (
     LEAST_TILE_PX,
     MemoryPlan,
@@ -42,7 +32,17 @@ from cryoplug.inference.orientations import averages_orientations
 from cryoplug.inference.settings import ApplySettings
 from cryoplug.inference.target import choose_target
 from cryoplug.inference.tile_network import TileNetwork
-from cryoplug.kernels.memory import keep_allocator_memory
+from cryoplug.machine.allocator import keep_allocator_memory
+from cryoplug.machine.core_workers import one_core_workers
+from cryoplug.machine.devices import (
+    Interrupted,
+    OutOfDeviceMemory,
+    device_errors,
+    free_cached_memory,
+    hidden_gpu_note,
+    only,
+    resolve_device,
+)
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.models.shipped import GENERAL
 

@@ -29,8 +29,8 @@ from cryoplug.inference.whole_pipeline import run_whole
 from cryoplug.inference.writing import write_all
 
 if TYPE_CHECKING:
-    from cryoplug.inference.channel import Channel
     from cryoplug.inference.denoiser import Denoiser
+    from cryoplug.machine.channel import Channel
 
 __all__ = ["QUEUE_BANDS", "DenoiseJob", "DenoiseResult", "run_pipeline"]
 

@@ -19,11 +19,11 @@ from cryoplug.errors import InputError, SeveralImagesError, StorageError, UsageE
 from cryoplug.formats.mrc import MrcHeader
 from cryoplug.formats.registry import open_micrograph, open_movie
 from cryoplug.inference.appearance import look
-from cryoplug.inference.channel import Channel, Closed
 from cryoplug.inference.messages import Begin, DenoiseJob, End, Failed, Message, Rows, Sections
 from cryoplug.inference.regrid import GridPlan, Regrid
 from cryoplug.inference.sections import refuse_movies_and_volumes
 from cryoplug.inference.target import to_grey_values
+from cryoplug.machine.channel import Channel, Closed
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser

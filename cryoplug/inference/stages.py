@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from cryoplug.inference.channel import Channel, Closed
-from cryoplug.inference.devices import Interrupted
 from cryoplug.inference.messages import Message
+from cryoplug.machine.channel import Channel, Closed
+from cryoplug.machine.devices import Interrupted
 
 Item = TypeVar("Item")
 

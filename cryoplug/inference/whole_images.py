@@ -29,10 +29,10 @@ from cryoplug.inference.device_pixels import (
     written_numbers,
 )
 from cryoplug.inference.device_regrid import finish, resample_image
-from cryoplug.inference.devices import device_errors, only
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.regrid import GridPlan
 from cryoplug.inference.target import to_grey_values
+from cryoplug.machine.devices import device_errors, only
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser

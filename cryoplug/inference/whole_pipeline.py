@@ -29,12 +29,12 @@ from cryoplug.core.micrograph import MicrographSource, row_bands
 from cryoplug.disk.atomic import atomic_file, storage_errors
 from cryoplug.errors import InputError, PixelError, SeveralImagesError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader, check_float16_range, mrc_head
-from cryoplug.inference.channel import Channel, Closed
-from cryoplug.inference.devices import Interrupted, OutOfDeviceMemory, device_errors, free_cached_memory
 from cryoplug.inference.messages import DenoiseJob, DenoiseResult, Failed
 from cryoplug.inference.reading import open_source, warnings_about
 from cryoplug.inference.regrid import Regrid
 from cryoplug.inference.writing import failure, rounding_warning
+from cryoplug.machine.channel import Channel, Closed
+from cryoplug.machine.devices import Interrupted, OutOfDeviceMemory, device_errors, free_cached_memory
 
 if TYPE_CHECKING:
     import torch
@@ -137,7 +137,7 @@ class _Run:
         gave_up: Callable[[], None],
         threads: Threads,
     ) -> None:
-        from cryoplug.inference.pinned import PinnedBuffers
+        from cryoplug.machine.pinned import PinnedBuffers
 
         self.errors: list[BaseException] = []
         self._jobs, self._denoiser, self._images = iter(jobs), denoiser, images

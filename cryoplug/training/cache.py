@@ -18,7 +18,7 @@ from cryoplug.training.loader import SPLIT
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from cryoplug.training.lane import Mark
+    from cryoplug.machine.copy_stream import Mark
 
 LEFT_FREE_BYTES, LEFT_FREE_PART = 1 << 30, 0.1
 """Memory that a set on the GPU leaves free, whichever is more: for other shapes of batches, and for other programs."""

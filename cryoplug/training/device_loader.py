@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from cryoplug.kernels.patches import Cut, cut_patches
+from cryoplug.machine.copy_stream import CopyStream, Mark
 from cryoplug.store.pairs import Crop, PairStore
 from cryoplug.training.cache import GpuCache, Load, RamCache, Tell
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.draws import STILL
-from cryoplug.training.lane import Lane, Mark
 from cryoplug.training.loader import SPLIT, BatchLoader, Filling, Pick, PixelSource
 
 SLOTS = 4
@@ -88,7 +88,7 @@ class DeviceLoader(BatchLoader):
         self._patch_pixels = height * width
         self._rows_at_once = min(batch_size, max(1, BUFFER_BYTES // (self._patch_pixels * store.dtype.itemsize)))
         self._buffer_pixels = self._rows_at_once * self._patch_pixels
-        self._lane = Lane(device, buffers=readers + 2, pixels=self._buffer_pixels, dtype=dtype)
+        self._lane = CopyStream(device, buffers=readers + 2, pixels=self._buffer_pixels, dtype=dtype)
         self._inputs = torch.zeros((2, batch_size, 1, height, width), device=device)
         self._raw = [
             _Slot(torch.zeros((2, batch_size, height, width), dtype=dtype, device=device), self._lane.mark())

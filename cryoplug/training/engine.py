@@ -16,7 +16,7 @@ from cryoplug.errors import DeviceError
 from cryoplug.kernels.bands import band_workers, default_band_rows, loss_and_gradients, mean_loss
 from cryoplug.kernels.dispatch import choose_kernels, fused_network
 from cryoplug.kernels.losses import mean_loss_of
-from cryoplug.kernels.memory import keep_allocator_memory
+from cryoplug.machine.allocator import keep_allocator_memory
 from cryoplug.models.registry import ModelSpec
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cryoplug.core.interrupts import Interrupts
 from cryoplug.errors import DivergedError
+from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.store.pairs import PairStore
 from cryoplug.training.average import WeightAverage

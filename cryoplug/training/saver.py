@@ -6,8 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from cryoplug.core.interrupts import Interrupts
 from cryoplug.errors import Stopped
+from cryoplug.machine.interrupts import Interrupts
 from cryoplug.training.progress import Note, Progress
 from cryoplug.training.recipe import is_done
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cryoplug.core.interrupts import Interrupts
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.errors import FormatError, UsageError
+from cryoplug.machine.interrupts import Interrupts
 from cryoplug.store import raw
 from cryoplug.store.manifest import Manifest
 from cryoplug.store.pairs import HDF5_NAME, create_store, finished_files, finished_manifest

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cryoplug.core.interrupts import Interrupts
 from cryoplug.core.pixel_size import PixelSizeRemarks
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.errors import CryoplugError, InputError, Stopped, StorageError
+from cryoplug.machine.interrupts import Interrupts
 from cryoplug.store.manifest import FailedInput, Manifest, MicrographEntry
 from cryoplug.store.pairs import finished_files
 from cryoplug.store.writer import StoreWriter

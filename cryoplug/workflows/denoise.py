@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cryoplug.core.interrupts import Interrupts
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.disk.claims import Claims
 from cryoplug.errors import InputError, Stopped, StorageError, UsageError
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.pipeline import run_pipeline
+from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.workflows.companions import left_out_note
 from cryoplug.workflows.denoise_cs import OutputDataset, source_dataset

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cryoplug.core.pixel_size import pixel_size_problems
 from cryoplug.errors import UsageError
-from cryoplug.inference.devices import device_name
 from cryoplug.inference.settings import ApplySettings, unsaid_identity
+from cryoplug.machine.devices import device_name
 from cryoplug.models.checkpoint import Checkpoint
 
 MAX_VOLTAGE_KV = 5000

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 import cryoplug
-from cryoplug.core.interrupts import Interrupts
 from cryoplug.core.pixel_size import PixelSizeRemarks
 from cryoplug.core.results import BatchResult, FileResult, to_json
 from cryoplug.disk.atomic import write_text
 from cryoplug.errors import InputError, Stopped, UsageError
+from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.reports.evaluation import Summary, summarize, table
 from cryoplug.reports.words import verdict_words

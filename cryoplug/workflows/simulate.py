@@ -17,7 +17,7 @@ from cryoplug.disk.atomic import write_text
 from cryoplug.errors import CryoplugError, FormatError, UsageError
 from cryoplug.formats.mrc import MrcMovie, read_header, write_mrc
 from cryoplug.formats.star import write_star
-from cryoplug.inference.devices import device_errors, resolve_device
+from cryoplug.machine.devices import device_errors, resolve_device
 from cryoplug.simulation.density_map import DensityMap, particle_from_map
 from cryoplug.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
 from cryoplug.simulation.optics import Optics

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryoplug.core.interrupts import Interrupts
 from cryoplug.errors import UsageError
+from cryoplug.machine.interrupts import Interrupts
 from cryoplug.metrics.linear import BASELINES
 from cryoplug.metrics.verdict import Verdict, requirement_of
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cryoplug.core.interrupts import Interrupts
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.normalization import Normalization
 from cryoplug.errors import DeviceError, InputError, Stopped
+from cryoplug.machine.interrupts import Interrupts
 from cryoplug.metrics.evaluation import (
     HalvesReport,
     TruthReport,

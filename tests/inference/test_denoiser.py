@@ -10,7 +10,7 @@ from torch import nn
 
 from cryoplug.errors import DeviceError, FormatError, PixelError, UsageError
 from cryoplug.inference.denoiser import Denoiser
-from cryoplug.inference.devices import Interrupted, device_name, resolve_device
+from cryoplug.machine.devices import Interrupted, device_name, resolve_device
 from cryoplug.models import registry
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.models.registry import ModelSpec, model_spec

@@ -11,8 +11,8 @@ import torch
 
 from cryoplug.core import fourier_crop
 from cryoplug.inference.device_regrid import finish, merge_high_resolution, resample_image
-from cryoplug.inference.devices import OutOfDeviceMemory, device_errors
 from cryoplug.inference.regrid import Regrid
+from cryoplug.machine.devices import OutOfDeviceMemory, device_errors
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIDES = (1, 2, 3, 4, 7, 8, 9, 16)

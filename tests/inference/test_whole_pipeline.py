@@ -16,12 +16,12 @@ from cryoplug.core.results import FileResult
 from cryoplug.errors import DeviceError, StorageError
 from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, validate_mrc, write_mrc
 from cryoplug.inference import whole_images, whole_pipeline
-from cryoplug.inference.channel import Closed
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.device_pixels import DevicePixels, decode, normalised, restored
-from cryoplug.inference.devices import OutOfDeviceMemory
-from cryoplug.inference.pinned import PinnedBuffers
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
+from cryoplug.machine.channel import Closed
+from cryoplug.machine.devices import OutOfDeviceMemory
+from cryoplug.machine.pinned import PinnedBuffers
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.models.registry import model_spec
 

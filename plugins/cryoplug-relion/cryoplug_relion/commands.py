@@ -177,7 +177,7 @@ def train(
     Example: cryoplug relion train --o External/job005/ --in_mics MotionCorr/job002/corrected_micrographs.star
     --model unet --minutes 30 --gpu 0 --j 4
     """
-    from cryoplug.inference.devices import device_name
+    from cryoplug.machine.devices import device_name
     from cryoplug.training.config import parse_model_options
 
     from cryoplug_relion.training import train_job

@@ -24,7 +24,7 @@ class _Buffer:
     emptied: Mark
 
 
-class Lane:
+class CopyStream:
     """Carries pixels from host threads to a device.
 
     Parameters

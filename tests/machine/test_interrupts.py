@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from cryoplug.core.interrupts import Interrupts
+from cryoplug.machine.interrupts import Interrupts
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 

@@ -6,8 +6,8 @@ import threading
 
 import torch
 
-from cryoplug.inference.channel import Closed
-from cryoplug.inference.devices import only
+from cryoplug.machine.channel import Closed
+from cryoplug.machine.devices import only
 
 
 class PinnedBuffers:

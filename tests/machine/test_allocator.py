@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import platform
 
-from cryoplug.kernels.memory import keep_allocator_memory
+from cryoplug.machine.allocator import keep_allocator_memory
 
 
 def test_it_works_where_the_c_library_is_glibc_and_says_so() -> None:

@@ -1,0 +1,1 @@
+"""What the machine gives us: devices, memory, threads, signals."""
