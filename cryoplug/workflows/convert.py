@@ -9,6 +9,8 @@ import numpy as np
 
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.errors import FormatError, UsageError
+from cryoplug.inputs.movies.gain_of_run import RunGain
+from cryoplug.inputs.pairing import PairedInput
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.store import raw
 from cryoplug.store.manifest import Manifest
@@ -17,8 +19,6 @@ from cryoplug.workflows.convert_inputs import ConvertInputs, list_inputs
 from cryoplug.workflows.convert_request import ConvertRequest
 from cryoplug.workflows.convert_run import ConvertRun, Progress, pick_test_micrographs, store_details, store_outputs
 from cryoplug.workflows.grey_scales import with_normalization
-from cryoplug.workflows.movie_gain import RunGain
-from cryoplug.workflows.pairing import PairedInput
 from cryoplug.workflows.patch_fit import with_fitting_patches
 
 __all__ = ["ConvertRequest", "convert", "list_inputs", "pick_test_micrographs"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryoplug.workflows.companions import left_out_note, name_of
+from cryoplug.inputs.companions import left_out_note, name_of
+from cryoplug.inputs.discovered import below_job, known_endings
+from cryoplug.inputs.discovery import find
+from cryoplug.inputs.movies.exposures import halves_or_movies
+from cryoplug.inputs.movies.halves import MovieInput
+from cryoplug.inputs.pairing import PairedInput, pair_files
+from cryoplug.inputs.stack_sections import StackLooks, with_sections
 from cryoplug.workflows.convert_request import ConvertRequest
-from cryoplug.workflows.discovered import below_job, known_endings
-from cryoplug.workflows.discovery import find
-from cryoplug.workflows.movie_halves import MovieInput
-from cryoplug.workflows.movie_inputs import halves_or_movies
-from cryoplug.workflows.pairing import PairedInput, pair_files
-from cryoplug.workflows.stack_sections import StackLooks, with_sections
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from typing import Any
 
 from cryoplug.core.pixel_size import pixel_size_problems
 from cryoplug.errors import UsageError
+from cryoplug.inputs.movies.halves import MovieInput
+from cryoplug.inputs.pairing import PairedInput
 from cryoplug.store.manifest import DTYPES, MAX_PIXEL_SIZE, PAIR_REGIMES
 from cryoplug.store.pairs import FORMATS, store_target
-from cryoplug.workflows.movie_halves import MovieInput
-from cryoplug.workflows.pairing import PairedInput
 
 STORES = ("patches", "whole")
 NORMALIZATIONS = ("percentile", "zscore", "robust")

@@ -14,16 +14,16 @@ import numpy as np
 from cryoplug.core.pixel_size import PixelSizeRemarks
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.errors import CryoplugError, InputError, Stopped, StorageError
+from cryoplug.inputs.movies.gain_of_run import RunGain
+from cryoplug.inputs.movies.halves import MovieInput, MovieSummer
+from cryoplug.inputs.pair_proof import PairProof
+from cryoplug.inputs.pairing import PairedInput
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.store.manifest import FailedInput, Manifest, MicrographEntry
 from cryoplug.store.pairs import finished_files
 from cryoplug.store.writer import StoreWriter
 from cryoplug.workflows.convert_inputs import ConvertInputs
 from cryoplug.workflows.convert_request import ConvertRequest
-from cryoplug.workflows.movie_gain import RunGain
-from cryoplug.workflows.movie_halves import MovieInput, MovieSummer
-from cryoplug.workflows.pair_proof import PairProof
-from cryoplug.workflows.pairing import PairedInput
 from cryoplug.workflows.patch_stream import OpenedPair, PatchPair, open_pair, patch_pairs, row_pairs
 
 Progress = Callable[[FileResult], None]

@@ -12,17 +12,17 @@ from cryoplug.disk.claims import Claims
 from cryoplug.errors import InputError, Stopped, StorageError, UsageError
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.pipeline import run_pipeline
+from cryoplug.inputs.companions import left_out_note
+from cryoplug.inputs.discovered import whole_stacks
+from cryoplug.inputs.discovery import DiscoveredMicrograph, Discovery, discover, find
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
-from cryoplug.workflows.companions import left_out_note
 from cryoplug.workflows.denoise_cs import OutputDataset, source_dataset
 from cryoplug.workflows.denoise_gpus import denoise_in_processes, requests_for
 from cryoplug.workflows.denoise_halves import exposures, pair_prover
 from cryoplug.workflows.denoise_request import DenoiseRequest
 from cryoplug.workflows.denoise_star import OutputStar
 from cryoplug.workflows.denoise_work import Note, Progress, RecordsBefore, Work, shared_jobs
-from cryoplug.workflows.discovered import whole_stacks
-from cryoplug.workflows.discovery import DiscoveredMicrograph, Discovery, discover, find
 from cryoplug.workflows.journal import JOURNAL_NAME, Journal
 from cryoplug.workflows.outputs import OutputPlanner, PlannedOutput, check_writable, without_own_outputs
 from cryoplug.workflows.watch import Watch, WatchResult

@@ -12,8 +12,8 @@ from cryoplug.errors import UsageError
 from cryoplug.formats.cs import CsImage, cs_images, image_group
 from cryoplug.formats.cs_writer import DenoisedBlob, write_denoised_cs
 from cryoplug.formats.mrc import read_header
-from cryoplug.workflows.discovered import DiscoveredMicrograph
-from cryoplug.workflows.discovery import CS_SUFFIX, discover
+from cryoplug.inputs.discovered import DiscoveredMicrograph
+from cryoplug.inputs.discovery import CS_SUFFIX, discover
 from cryoplug.workflows.outputs import RECORD_FOLDER, PlannedOutput
 from cryoplug.workflows.star_output import check_star_is_ours
 

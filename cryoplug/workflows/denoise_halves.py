@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cryoplug.core.micrograph import MicrographSource
-from cryoplug.workflows.discovered import DiscoveredMicrograph, known_endings
-from cryoplug.workflows.halves_names import without_side
-from cryoplug.workflows.pair_proof import PairProof
-from cryoplug.workflows.pairing import halves_of, pair_files
+from cryoplug.inputs.discovered import DiscoveredMicrograph, known_endings
+from cryoplug.inputs.half_names import without_side
+from cryoplug.inputs.pair_proof import PairProof
+from cryoplug.inputs.pairing import halves_of, pair_files
 
 
 def exposures(

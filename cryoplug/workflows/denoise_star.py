@@ -11,9 +11,9 @@ from cryoplug.errors import FormatError, UsageError
 from cryoplug.formats.mrc import read_header
 from cryoplug.formats.mrc_extended import read_acquisition
 from cryoplug.formats.star import StarFile, read_star
+from cryoplug.inputs.discovered import DiscoveredMicrograph, split_section
+from cryoplug.inputs.discovery import discover
 from cryoplug.workflows.denoise_request import DenoiseRequest
-from cryoplug.workflows.discovered import DiscoveredMicrograph, split_section
-from cryoplug.workflows.discovery import discover
 from cryoplug.workflows.outputs import RECORD_FOLDER, PlannedOutput, check_no_input
 from cryoplug.workflows.star_output import (
     DenoisedMicrograph,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryoplug.errors import PairingError, UsageError
-from cryoplug.workflows.companions import left_out_note
-from cryoplug.workflows.discovered import DiscoveredMicrograph
-from cryoplug.workflows.discovery import discover, find
+from cryoplug.inputs.companions import left_out_note
+from cryoplug.inputs.discovered import DiscoveredMicrograph
+from cryoplug.inputs.discovery import discover, find
+from cryoplug.inputs.pairing import halves_of, pair_files
 from cryoplug.workflows.evaluate_request import EvaluateRequest
-from cryoplug.workflows.pairing import halves_of, pair_files
 
 Found = list[DiscoveredMicrograph]
 

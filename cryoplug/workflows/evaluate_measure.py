@@ -13,6 +13,8 @@ from cryoplug.core.pixel_size import PixelSize, pixel_size_of_exposure
 from cryoplug.errors import PixelError, ShapeError
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.inference.in_memory import in_memory
+from cryoplug.inputs.discovered import DiscoveredMicrograph
+from cryoplug.inputs.pair_proof import PairProof
 from cryoplug.metrics.baselines import gaussian_blur
 from cryoplug.metrics.evaluation import (
     Agreement,
@@ -26,10 +28,8 @@ from cryoplug.metrics.evaluation import (
 )
 from cryoplug.metrics.hallucination import Hallucination
 from cryoplug.metrics.seams import seam_ratio
-from cryoplug.workflows.discovered import DiscoveredMicrograph
 from cryoplug.workflows.evaluate_inputs import Subject
 from cryoplug.workflows.evaluate_request import EvaluateRequest
-from cryoplug.workflows.pair_proof import PairProof
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser

@@ -12,9 +12,9 @@ from cryoplug.core.micrograph import MicrographSource
 from cryoplug.core.pixel_size import known_pixel_size
 from cryoplug.errors import CryoplugError
 from cryoplug.formats import registry
+from cryoplug.inputs.discovered import DiscoveredMicrograph
+from cryoplug.inputs.pairing import PairedInput
 from cryoplug.workflows.convert_request import AUTO, ConvertRequest
-from cryoplug.workflows.discovered import DiscoveredMicrograph
-from cryoplug.workflows.pairing import PairedInput
 
 MOST_MICROGRAPHS = 8
 """Looked at, spread over the list: grey values are those of a program that wrote all of them."""

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from cryoplug.core.results import Finding
 from cryoplug.errors import InputError, StorageError
+from cryoplug.inputs.companions import companions
+from cryoplug.inputs.discovered import searched_endings
 from cryoplug.models.shipped import is_general
 from cryoplug.store.pairs import HDF5_SUFFIXES
 from cryoplug.store.raw import MANIFEST_NAME, partial_name
-from cryoplug.workflows.companions import companions
-from cryoplug.workflows.discovered import searched_endings
 from cryoplug.workflows.inspect_files import inspect_cs, inspect_micrograph, inspect_star
 from cryoplug.workflows.inspect_general import inspect_general
 from cryoplug.workflows.inspect_runs import inspect_checkpoint, inspect_run, inspect_runs, is_checkpoint, is_run

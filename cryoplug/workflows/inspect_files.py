@@ -24,7 +24,7 @@ from cryoplug.formats.registry import format_of, open_movie
 from cryoplug.formats.star import IMAGE_COLUMNS, ImageTable, StarFile, image_table, read_star
 from cryoplug.formats.star_frames import second_opinion
 from cryoplug.formats.validation import header_findings
-from cryoplug.workflows.discovery import discover
+from cryoplug.inputs.discovery import discover
 from cryoplug.workflows.inspect_pixel_sizes import pixel_size_findings
 from cryoplug.workflows.inspection import Inspection
 

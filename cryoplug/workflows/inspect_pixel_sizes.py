@@ -11,7 +11,7 @@ from cryoplug.core.results import Finding
 from cryoplug.errors import InputError, StorageError
 from cryoplug.formats.mrc import read_header
 from cryoplug.formats.registry import formats
-from cryoplug.workflows.discovered import DiscoveredMicrograph
+from cryoplug.inputs.discovered import DiscoveredMicrograph
 
 MOST_HEADERS = 2000
 """Spread over a longer list: a network disk gives some thousand answers a second."""

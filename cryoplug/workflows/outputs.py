@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from cryoplug.disk.atomic import PARTIAL_SUFFIX, advice_on
 from cryoplug.disk.claims import CLAIM_SUFFIX
 from cryoplug.errors import StorageError, UsageError
-from cryoplug.workflows.discovered import STACK_ENDINGS, DiscoveredMicrograph, known_endings, split_ending
+from cryoplug.inputs.discovered import STACK_ENDINGS, DiscoveredMicrograph, known_endings, split_ending
 
 RECORD_FOLDER = ".cryoplug"
 """Below the output folder; may be deleted, then finished files are no longer known as such."""

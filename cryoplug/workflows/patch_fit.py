@@ -9,8 +9,8 @@ from cryoplug.core.fourier_crop import cropped_shape
 from cryoplug.core.pixel_size import known_pixel_size
 from cryoplug.errors import InputError, StorageError
 from cryoplug.formats import registry
+from cryoplug.inputs.pairing import PairedInput
 from cryoplug.workflows.convert_request import ConvertRequest, usual_patch_size
-from cryoplug.workflows.pairing import PairedInput
 
 _LOOKED_AT = 32
 """Micrographs whose sizes are looked at, spread over the list: only headers are read."""

@@ -20,15 +20,15 @@ from cryoplug.core.pixel_size import PixelSize, pixel_size_of_exposure, unknown_
 from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import ShapeError
 from cryoplug.formats import registry
+from cryoplug.inputs.discovered import DiscoveredMicrograph
+from cryoplug.inputs.movies.halves import MovieInput, MovieSummer
+from cryoplug.inputs.pair_proof import PairProof
+from cryoplug.inputs.pairing import PairedInput
 from cryoplug.metrics.micrograph_noise import MicrographNoise
 from cryoplug.store.layout import storage_dtype
 from cryoplug.workflows import single_noise
 from cryoplug.workflows.convert_request import ConvertRequest
 from cryoplug.workflows.cropping import cropped_source
-from cryoplug.workflows.discovered import DiscoveredMicrograph
-from cryoplug.workflows.movie_halves import MovieInput, MovieSummer
-from cryoplug.workflows.pair_proof import PairProof
-from cryoplug.workflows.pairing import PairedInput
 
 ZSCORE_NOISE_RANGE = 3.0
 """With zscore, -3..3 standard deviations take the place of the founding recipe's 0..1."""

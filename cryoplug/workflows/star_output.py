@@ -13,7 +13,7 @@ from cryoplug.errors import UsageError
 from cryoplug.formats.star import IMAGE_COLUMN, MICROGRAPH_COLUMN, StarBlock, StarFile, format_star, image_table
 from cryoplug.formats.star_frames import star_from_tables
 from cryoplug.formats.star_pixel_size import with_pixel_size
-from cryoplug.workflows.discovered import split_section
+from cryoplug.inputs.discovered import split_section
 
 RAW_COLUMN = "cryoplugMicrographNameRaw"
 """Column with the name that stood in the table before."""

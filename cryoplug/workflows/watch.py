@@ -14,12 +14,12 @@ from pathlib import Path
 from cryoplug.core.results import EXIT_PARTIAL, BatchResult
 from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError, UsageError
 from cryoplug.inference.messages import DenoiseJob
+from cryoplug.inputs.completeness import Settling, State, missing_bytes
+from cryoplug.inputs.discovered import DiscoveredMicrograph, whole_stacks
+from cryoplug.inputs.discovery import discover, find
 from cryoplug.workflows.denoise_request import DenoiseRequest
 from cryoplug.workflows.denoise_work import Note, Work, pause
-from cryoplug.workflows.discovered import DiscoveredMicrograph, whole_stacks
-from cryoplug.workflows.discovery import discover, find
 from cryoplug.workflows.outputs import OutputPlanner, PlannedOutput, without_own_outputs
-from cryoplug.workflows.settling import Settling, State, missing_bytes
 
 LOOKED_AT_AGAIN = 1000
 """Finished micrographs that are looked at again at each look: a network disk gives some thousand answers a second."""

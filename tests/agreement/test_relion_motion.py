@@ -13,11 +13,11 @@ import pytest
 import tifffile
 
 from cryoplug.formats.mrc import write_mrc
+from cryoplug.inputs.movies.gain_of_run import RunGain
+from cryoplug.inputs.movies.halves import MovieInput, MovieSummer
 from cryoplug.testing.movie_files import eer_file
 from cryoplug.workflows.convert_inputs import list_inputs
 from cryoplug.workflows.convert_request import ConvertRequest
-from cryoplug.workflows.movie_gain import RunGain
-from cryoplug.workflows.movie_halves import MovieInput, MovieSummer
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("relion_run_motioncorr"), reason="RELION is not on this machine: apt-get install relion"

@@ -10,7 +10,7 @@ import pytest
 from cryoplug.core.correlation import high_correlation, low_correlations, sample_image, without_blank_areas
 from cryoplug.core.micrograph import ArrayMicrograph
 from cryoplug.errors import PairingError
-from cryoplug.workflows.pair_proof import PairProof
+from cryoplug.inputs.pair_proof import PairProof
 
 SIDE = 512
 Y, X = np.mgrid[:SIDE, :SIDE]

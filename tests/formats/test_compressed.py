@@ -20,9 +20,9 @@ from cryoplug.errors import FormatError, ShapeError
 from cryoplug.formats.compressed import CompressedMrcMovie
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.registry import format_of, formats, open_micrograph, open_movie
+from cryoplug.inputs.discovery import discover
 from cryoplug.testing import MovieFormatContract
 from cryoplug.testing.resources import limited_memory
-from cryoplug.workflows.discovery import discover
 
 PACK = {
     ".gz": gzip.compress,

@@ -17,17 +17,17 @@ import pytest
 import tifffile
 
 from cryoplug.core.correlation import high_correlation, low_correlations, sample_image
-from cryoplug.core.frame_sums import ShiftedSum
 from cryoplug.errors import FormatError, InputError, PairingError, ShapeError, Stopped, UsageError
 from cryoplug.formats import registry
 from cryoplug.formats.mrc_writer import write_mrc
+from cryoplug.inputs.discovered import DiscoveredMicrograph
+from cryoplug.inputs.movies.frame_sums import ShiftedSum
+from cryoplug.inputs.movies.gain_of_run import RunGain
+from cryoplug.inputs.movies.halves import Halves, MovieInput, MovieSummer
+from cryoplug.inputs.movies.motion import read_motion
 from cryoplug.store.pairs import open_store
 from cryoplug.testing.movie_files import dm_file, eer_file
 from cryoplug.workflows.convert import ConvertRequest, convert
-from cryoplug.workflows.discovered import DiscoveredMicrograph
-from cryoplug.workflows.motion import read_motion
-from cryoplug.workflows.movie_gain import RunGain
-from cryoplug.workflows.movie_halves import Halves, MovieInput, MovieSummer
 
 SHAPE = (240, 320)
 FRAMES = 9
@@ -540,9 +540,9 @@ import sys
 from pathlib import Path
 import numpy as np
 from concurrent.futures import ThreadPoolExecutor
-from cryoplug.workflows.movie_gain import RunGain
-from cryoplug.workflows.movie_halves import MovieInput, MovieSummer
-from cryoplug.workflows.discovered import DiscoveredMicrograph
+from cryoplug.inputs.movies.gain_of_run import RunGain
+from cryoplug.inputs.movies.halves import MovieInput, MovieSummer
+from cryoplug.inputs.discovered import DiscoveredMicrograph
 from cryoplug.formats import registry
 def peak(): return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) / 1024
 path = Path(sys.argv[1])

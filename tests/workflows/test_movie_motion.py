@@ -15,13 +15,13 @@ import tifffile
 
 from cryoplug.core.fourier_crop import resample_image
 from cryoplug.errors import FormatError
+from cryoplug.inputs.movies.gain_of_run import RunGain
+from cryoplug.inputs.movies.halves import Halves, MovieInput, MovieSummer
+from cryoplug.inputs.pairing import PairedInput
 from cryoplug.store.pairs import open_store
 from cryoplug.testing.movie_files import eer_file
 from cryoplug.workflows.convert import ConvertRequest, convert
 from cryoplug.workflows.convert_inputs import list_inputs
-from cryoplug.workflows.movie_gain import RunGain
-from cryoplug.workflows.movie_halves import Halves, MovieInput, MovieSummer
-from cryoplug.workflows.pairing import PairedInput
 
 LEFT_OUT = (-9999.0, -9999.0)
 STILL = (0.0, 0.0)

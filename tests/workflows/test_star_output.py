@@ -9,7 +9,7 @@ import starfile
 
 from cryoplug.errors import UsageError
 from cryoplug.formats.star import StarFile, format_star, image_table, parse_star, read_star, write_star
-from cryoplug.workflows.discovery import discover
+from cryoplug.inputs.discovery import discover
 from cryoplug.workflows.star_output import (
     RAW_COLUMN,
     RAW_IMAGE_COLUMN,

@@ -21,11 +21,11 @@ from cryoplug.errors import CryoplugError, DeviceError, Stopped
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.star import micrograph_table, read_star
 from cryoplug.inference.denoiser import Denoiser
+from cryoplug.inputs.completeness import missing_bytes
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.workflows import watch
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
-from cryoplug.workflows.settling import missing_bytes
 from cryoplug.workflows.watch import WatchResult
 
 SETTLE_S = 0.15

@@ -11,9 +11,9 @@ from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import InputError, StorageError
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.formats.star import image_table, read_star
+from cryoplug.inputs.discovered import split_section
+from cryoplug.inputs.discovery import discover
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
-from cryoplug.workflows.discovered import split_section
-from cryoplug.workflows.discovery import discover
 
 from cryoplug_relion import nodes
 from cryoplug_relion.inputs import only_micrographs

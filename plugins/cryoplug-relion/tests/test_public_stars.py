@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import pytest
 from cryoplug.formats.star import image_table, read_star
-from cryoplug.workflows.discovered import name_below_job, split_section
+from cryoplug.inputs.discovered import name_below_job, split_section
 from relion_project import Project, make_micrograph, shared_folder
 
 FILES = {

@@ -1,6 +1,6 @@
 """Files that only accompany a micrograph are no micrographs of their own: the one rule, for every command that searches.
 
-In a folder or a pattern, of all files of one exposure (`cryoplug.core.exposure_names`) those count that are nearest to the
+In a folder or a pattern, of all files of one exposure (`cryoplug.inputs.exposure_names`) those count that are nearest to the
 micrograph: ``X.mrc`` if it is there, else ``X_DW.mrc``, else ``X_noDW.mrc``, else both halves. A file that was named by itself,
 or in a list, counts always. But a shell gives the files that a pattern fits as if each had been named; so does it count as
 a pattern when several exposures are named with every file that lies beside them.
@@ -13,8 +13,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cryoplug.core.exposure_names import ExposureName, exposure_name
-from cryoplug.workflows.discovered import known_endings, split_ending
+from cryoplug.inputs.discovered import known_endings, split_ending
+from cryoplug.inputs.exposure_names import ExposureName, exposure_name
 
 _SHOWN = 6
 _LEAST_EXPOSURES = 2

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from cryoplug.errors import FormatError, InputError, StorageError
 from cryoplug.formats.registry import MRC
 from cryoplug.formats.stack_kind import VOLUME_ADVICE, StackLook, look_at_stack
-from cryoplug.workflows.discovered import DiscoveredMicrograph, known_endings, with_section
-from cryoplug.workflows.pairing import PairedInput
+from cryoplug.inputs.discovered import DiscoveredMicrograph, known_endings, with_section
+from cryoplug.inputs.pairing import PairedInput
 
 
 class StackLooks:

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from cryoplug.disk.atomic import PARTIAL_SUFFIX
 from cryoplug.errors import InputError, MissingInputError, StorageError, UsageError
-from cryoplug.workflows.companions import companions, expanded_by_the_shell, left_out_note
-from cryoplug.workflows.discovered import (
+from cryoplug.inputs.companions import companions, expanded_by_the_shell, left_out_note
+from cryoplug.inputs.discovered import (
     DiscoveredMicrograph,
     known_endings,
     searched_endings,
@@ -20,8 +20,8 @@ from cryoplug.workflows.discovered import (
     with_section,
     with_unique_names,
 )
-from cryoplug.workflows.discovery_lists import from_cs, from_star, from_text
-from cryoplug.workflows.halves_names import SiblingHalves, side_of
+from cryoplug.inputs.half_names import SiblingHalves, side_of
+from cryoplug.inputs.lists import from_cs, from_star, from_text
 
 __all__ = ["CS_SUFFIX", "KINDS", "STAR_SUFFIX", "DiscoveredMicrograph", "Discovery", "discover", "find"]
 
@@ -39,7 +39,7 @@ class Discovery:
     micrographs: tuple[DiscoveredMicrograph, ...]
     """In order, each once; at least one."""
     companions: tuple[Path, ...] = ()
-    """Files that only accompany one of them; see `cryoplug.workflows.companions`."""
+    """Files that only accompany one of them; see `cryoplug.inputs.companions`."""
 
     @property
     def note(self) -> str:
@@ -76,7 +76,7 @@ def find(inputs: Sequence[str], *, kind: str = "micrographs", side: str | None =
     Discovery
         At least one micrograph. A path in RELION's layout ``X/jobNNN/rest`` of a STAR file keeps ``rest``; where two names
         collide, parent folders are put before both. ``even`` and ``odd`` come from ``rlnMicrographNameEven`` and
-        ``rlnMicrographNameOdd``, else they are files beside it: see `cryoplug.workflows.halves_names`.
+        ``rlnMicrographNameOdd``, else they are files beside it: see `cryoplug.inputs.half_names`.
 
     Raises
     ------

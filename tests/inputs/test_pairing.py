@@ -8,8 +8,8 @@ import pytest
 
 from cryoplug.errors import PairingError
 from cryoplug.formats.registry import open_micrograph
-from cryoplug.workflows.discovery import DiscoveredMicrograph, discover
-from cryoplug.workflows.pairing import PairedInput, halves_of, pair_files
+from cryoplug.inputs.discovery import DiscoveredMicrograph, discover
+from cryoplug.inputs.pairing import PairedInput, halves_of, pair_files
 
 
 @pytest.fixture(autouse=True)

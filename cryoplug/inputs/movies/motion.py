@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cryoplug.errors import FormatError
 from cryoplug.formats.star import StarBlock, read_star
-from cryoplug.workflows.discovered import known_endings, split_ending
+from cryoplug.inputs.discovered import known_endings, split_ending
 
 METADATA_COLUMN = "rlnMicrographMetadata"
 NOT_OBSERVED = -9999.0

@@ -19,7 +19,7 @@ from cryoplug.formats.star import (
     read_star,
     tilt_series_stars,
 )
-from cryoplug.workflows.discovered import (
+from cryoplug.inputs.discovered import (
     DiscoveredMicrograph,
     name_below_job,
     split_ending,

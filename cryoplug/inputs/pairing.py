@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryoplug.errors import PairingError
-from cryoplug.workflows.companions import name_of
-from cryoplug.workflows.discovered import DiscoveredMicrograph, known_endings
-from cryoplug.workflows.halves_names import expected_names, half_of, without_side
+from cryoplug.inputs.companions import name_of
+from cryoplug.inputs.discovered import DiscoveredMicrograph, known_endings
+from cryoplug.inputs.half_names import expected_names, half_of, without_side
 
 ROLE_WORDS = frozenset(
     {"noisy", "clean", "raw", "truth", "gt", "denoised", "input", "target"}

@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cryoplug.core.fourier_crop import SAME_PIXEL_SIZE
-from cryoplug.core.frame_sums import ShiftedSum
-from cryoplug.core.gain import DefectRepair, Gain, centre_window, gain_complaint
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
 from cryoplug.core.pixel_size import known_pixel_size, said
 from cryoplug.disk.opening import read_errors
 from cryoplug.errors import FormatError, InputError, PairingError, StorageError
 from cryoplug.formats import registry
 from cryoplug.formats.tiff import TiffMovie
-from cryoplug.workflows.discovered import known_endings, split_ending
-from cryoplug.workflows.motion import Motion, motion_beside, read_motion
-from cryoplug.workflows.movie_gain import MovieFormat, RunGain
-from cryoplug.workflows.movie_grid import HalvesGrid, halves_grid
-from cryoplug.workflows.pairing import PairedInput
+from cryoplug.inputs.discovered import known_endings, split_ending
+from cryoplug.inputs.movies.frame_sums import ShiftedSum
+from cryoplug.inputs.movies.gain import DefectRepair, Gain, centre_window, gain_complaint
+from cryoplug.inputs.movies.gain_of_run import MovieFormat, RunGain
+from cryoplug.inputs.movies.grid import HalvesGrid, halves_grid
+from cryoplug.inputs.movies.motion import Motion, motion_beside, read_motion
+from cryoplug.inputs.pairing import PairedInput
 
 if TYPE_CHECKING:
     from cryoplug.core.micrograph import MovieSource

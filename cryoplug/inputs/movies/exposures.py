@@ -13,12 +13,12 @@ from cryoplug.errors import FormatError, InputError, StorageError, UsageError
 from cryoplug.formats import registry
 from cryoplug.formats.stack_kind import VOLUME_ADVICE
 from cryoplug.formats.star import image_table, read_star
-from cryoplug.workflows.discovered import DiscoveredMicrograph, known_endings
-from cryoplug.workflows.halves_names import expected_names
-from cryoplug.workflows.motion import METADATA_COLUMN, MOVIE_FIELD, look_up, project_folders, read_motion
-from cryoplug.workflows.movie_halves import MovieInput
-from cryoplug.workflows.pairing import WITH_MOVIES, PairedInput, halves_of, pair_files
-from cryoplug.workflows.stack_sections import StackLooks
+from cryoplug.inputs.discovered import DiscoveredMicrograph, known_endings
+from cryoplug.inputs.half_names import expected_names
+from cryoplug.inputs.movies.halves import MovieInput
+from cryoplug.inputs.movies.motion import METADATA_COLUMN, MOVIE_FIELD, look_up, project_folders, read_motion
+from cryoplug.inputs.pairing import WITH_MOVIES, PairedInput, halves_of, pair_files
+from cryoplug.inputs.stack_sections import StackLooks
 
 _IN_A_JOB = re.compile(r"/job\d{3,}(/|$)")
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cryoplug.core.gain import DefectRepair, Gain, check_defects, check_gain, parse_defects
 from cryoplug.core.micrograph import ImageF32, MicrographSource
 from cryoplug.disk.opening import read_errors
 from cryoplug.errors import FormatError, ShapeError
 from cryoplug.formats import registry
-from cryoplug.workflows.motion import Motion
+from cryoplug.inputs.movies.gain import DefectRepair, Gain, check_defects, check_gain, parse_defects
+from cryoplug.inputs.movies.motion import Motion
 
 _FROM_THE_TOP = frozenset({"tiff", "dm"})
 """Formats whose first row is the upper one; their readers turn it."""

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from cryoplug.core.frame_sums import ShiftedSum
+from cryoplug.inputs.movies.frame_sums import ShiftedSum
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError, UsageError
 from cryoplug.formats import registry
 from cryoplug.formats.registry import open_micrograph
-from cryoplug.workflows.discovery import discover
+from cryoplug.inputs.discovery import discover
+from cryoplug.inputs.pairing import halves_of, pair_files
 from cryoplug.workflows.outputs import OutputPlanner
-from cryoplug.workflows.pairing import halves_of, pair_files
 
 STAR = """
 data_optics
@@ -210,7 +210,7 @@ def test_nothing_to_do_is_an_error_that_says_what_was_looked_for() -> None:
 
 def test_every_known_ending_is_found_the_double_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = replace(registry.MRC, id="packed", extensions=(".mrc.gz", ".tif"), searched=None)
-    monkeypatch.setattr("cryoplug.workflows.discovered.formats", lambda: {"mrc": registry.MRC, "packed": spec})
+    monkeypatch.setattr("cryoplug.inputs.discovered.formats", lambda: {"mrc": registry.MRC, "packed": spec})
     touch("d/a.mrc", "d/b.MRC.GZ", "d/c.gz", "d/d.Tif", "d/e.mrc.bak", "d/.mrc.gz")
     assert relatives("d") == ["a.mrc", "b.MRC.GZ", "d.Tif"]
     assert relatives("3@d/b.MRC.GZ", "3@d/d.Tif") == ["b_000003.MRC.GZ", "d_000003.Tif"]

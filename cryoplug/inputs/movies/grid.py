@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cryoplug.core.fourier_crop import resample_image
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.errors import FormatError
-from cryoplug.workflows.motion import Motion
+from cryoplug.inputs.movies.motion import Motion
 
 _EER_SCALES = (0.5, 1.0, 2.0, 4.0)
 """Side of RELION's frames over that of an EER file: eer_upsampling -1, 1, 2 and 3."""

@@ -11,8 +11,8 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
-from cryoplug.core.exposure_names import exposure_name
-from cryoplug.workflows.discovered import split_ending
+from cryoplug.inputs.discovered import split_ending
+from cryoplug.inputs.exposure_names import exposure_name
 
 _HALF = re.compile(r"(.+)_(evn|even|odd)", re.IGNORECASE | re.DOTALL)
 _SIDES = {"even": "even", "evn": "even", "odd": "odd"}

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cryoplug.core.gain import (
+from cryoplug.errors import FormatError, InputError, ShapeError
+from cryoplug.inputs.movies.gain import (
     DefectRepair,
     Gain,
     centre_window,
@@ -13,7 +14,6 @@ from cryoplug.core.gain import (
     gain_complaint,
     parse_defects,
 )
-from cryoplug.errors import FormatError, InputError, ShapeError
 
 G = Path("gain.mrc")
 
