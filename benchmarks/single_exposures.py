@@ -1,13 +1,14 @@
 """Do single exposures teach as much as halves? One network, trained on halves, and on sums with noise drawn like theirs.
 
-    python benchmarks/single_exposures.py --map emd_5625.map      # a GPU, three trainings side by side: 7 minutes
+    python benchmarks/single_exposures.py --map emd_5625.map      # a GPU, three trainings side by side: 8 minutes
     python benchmarks/single_exposures.py --size 1024 --train 8 --test 3 --dose 10 --minutes 2      # two cores: 9 minutes
 
 Everything between the simulated files and the denoised ones is done by the commands: convert --pairs halves and --pairs
-single, train, denoise. The third training gets the true spectrum of the noise instead of the measured one: in the manifest
-of its store the power is replaced by that of the sum less the noise-free micrograph. Figures are those of
-quality_simulated.py. --detector colours the noise of both halves alike: what a counting camera makes is ``counts``; of
-anything else the noise must be told from the spectrum.
+single, train, denoise. ``single_general`` and ``halves_general`` start from the general model (train --init general).
+``single_true`` gets the true spectrum of the noise instead of the measured one: in the manifest of its store the power is
+replaced by that of the difference of the halves. ``general`` is the general model as it is, without training. Figures are
+those of quality_simulated.py, over micrographs that no training has seen. --detector is one of ``cryoplug simulate``, or a
+colour that both halves' noise gets alike; only the noise of ``counting`` is known from the counts themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +35,32 @@ from cryoplug.formats.mrc import write_mrc
 from cryoplug.metrics.noise_power import JUDGED_FROM, JUDGED_TO, POINTS, STEP
 from cryoplug.metrics.rings import Rings, spectrum
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
+from cryoplug.simulation.settings import DETECTORS
 from cryoplug.workflows.simulate import read_molecules
 from quality_simulated import baseline_snr, denoised_snr, last_line, pixels_of, report
 from rows import append_rows
 
 KINDS = ("noisy", "even", "odd", "clean", "particles_only")
-TRAININGS = ("halves", "single", "single_true")
+
+
+@dataclass(frozen=True)
+class Training:
+    """One way to get a network."""
+
+    store: str
+    """``halves``, ``single``, ``single_true``; empty: it learns nothing."""
+    general: bool
+    """Whether it starts from the general model."""
+
+
+TRAININGS = {
+    "halves": Training("halves", general=False),
+    "single": Training("single", general=False),
+    "single_general": Training("single", general=True),
+    "halves_general": Training("halves", general=True),
+    "single_true": Training("single_true", general=False),
+    "general": Training("", general=True),
+}
 COLUMNS = (
     *(
         "date",
@@ -70,15 +92,14 @@ def moved(frequency: np.ndarray) -> np.ndarray:
     return 1 - (1 - np.cos(2 * np.pi * frequency)) / 3
 
 
-DETECTORS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray] | None] = {
-    "counts": None,
+COLOURS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "rescaled": lambda y, x: np.full(np.broadcast(y, x).shape, 3.7**2),
-    "integrating": lambda y, x: modulation(np.hypot(y, x), 0.45) ** 2,
+    "integrating_blurred": lambda y, x: modulation(np.hypot(y, x), 0.45) ** 2,
     "integrating_read_out": lambda y, x: 0.9 * modulation(np.hypot(y, x), 0.2) ** 2 + 0.1,
     "bilinear": lambda y, x: moved(y) * moved(x),
     "superresolution_bilinear": lambda y, x: moved(y / 2) * moved(x / 2),
 }
-"""Power of the noise by frequency (y, x), cycles per pixel; ``rescaled``: white, but no counts any more."""
+"""Power that white noise gets, by frequency (y, x) in cycles per pixel; ``rescaled``: white, but no counts any more."""
 
 
 def main() -> int:
@@ -91,11 +112,13 @@ def main() -> int:
     parser.add_argument("--pixel-size", type=float, default=1.3, help="angstrom (default 1.3)")
     parser.add_argument("--angpix", type=float, default=2.6, help="pixel size of the network (default 2.6)")
     parser.add_argument("--dose", type=float, default=40.0, help="electrons per square angstrom (default 40)")
-    parser.add_argument("--detector", choices=sorted(DETECTORS), default="counts")
+    parser.add_argument("--detector", choices=[*DETECTORS, *COLOURS], default=DETECTORS[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=5.0, help="training time of each network (default 5)")
-    parser.add_argument("--trainings", nargs="*", choices=TRAININGS, default=list(TRAININGS))
-    parser.add_argument("--model", default="unet")
+    parser.add_argument(
+        "--trainings", nargs="*", choices=list(TRAININGS), default=["halves", "single", "single_general"]
+    )
+    parser.add_argument("--model", default="unet", help="of what does not start from the general model")
     parser.add_argument(
         "--train-option", action="append", default=[], help="more of cryoplug train, as in --max-batches=4"
     )
@@ -117,18 +140,51 @@ def main() -> int:
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, object]]:
-    """Do all of it in a folder; give a row for each training."""
+    """Do all of it in a folder; give a row for each training as soon as it is judged."""
+    on_gpu, context = surroundings(arguments)
+    stores = sorted({TRAININGS[name].store for name in arguments.trainings} - {""})
+    side_by_side = max(len(arguments.trainings), 1) if on_gpu and not arguments.one_by_one else 1
+    with (
+        ProcessPoolExecutor(len(os.sched_getaffinity(0)), initializer=one_core) as pool,
+        ThreadPoolExecutor(max(len(stores), 1)) as converters,
+        ThreadPoolExecutor(side_by_side) as trainers,
+    ):
+        simulate(folder, arguments, pool)
+        begin = time.perf_counter()
+        convert = converters.map(lambda store: make_store(folder, store, arguments, pool), stores)
+        noises = {"": {}, **dict(zip(stores, convert, strict=True))}
+        print(f"stores converted in {time.perf_counter() - begin:.0f} s", flush=True)
+        running: dict[str, Future[dict[str, object]]] = {
+            name: trainers.submit(train_and_denoise, folder, name, arguments) for name in arguments.trainings
+        }
+        names = sorted(path.name for path in (folder / "test" / "noisy").iterdir())
+        raw = list(pool.map(baseline_snr, [(folder / "test", name) for name in names]))
+        report("raw", [score["identity"] for score in raw], raw)
+        report("best Gaussian", [score["gaussian"] for score in raw], raw)
+        of_halves: dict[str, object] = {}
+        for name, training in running.items():
+            done = training.result()
+            found = list(pool.map(denoised_snr, [(folder / "test", folder / name, micrograph) for micrograph in names]))
+            margins = report(name, found, raw)
+            of_halves = of_halves or (margins if name == "halves" else {})
+            beside = above_halves(margins, of_halves)
+            print(f"{name}: {beside}", flush=True)
+            yield {**context, "trained_on": name, **noises[TRAININGS[name].store], **done, **margins, **beside}
+
+
+def one_core() -> None:
+    """Leave the other cores to the other workers of the pool."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def surroundings(arguments: argparse.Namespace) -> tuple[bool, dict[str, object]]:
+    """Say whether there is a GPU, and what each row says of the run."""
     import torch
 
     on_gpu = torch.cuda.is_available()
-    settings = SimulationSettings(
-        size_px=arguments.size,
-        pixel_size_angstrom=arguments.pixel_size,
-        dose_e_per_angstrom2=arguments.dose,
-        seed=arguments.seed,
-        molecules=read_molecules([] if arguments.map is None else [arguments.map], []),
-    )
-    context = {
+    return on_gpu, {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": torch.cuda.get_device_name(0) if on_gpu else "CPU",
         "torch": torch.__version__,
@@ -137,45 +193,36 @@ def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, objec
         **{name: getattr(arguments, name) for name in ("pixel_size", "angpix", "dose", "detector", "minutes")},
         "options": json.dumps([*arguments.convert_option, *arguments.train_option, *arguments.denoise_option]),
     }
-    count = arguments.train + arguments.test
+
+
+def above_halves(margins: dict[str, object], of_halves: dict[str, object]) -> dict[str, float]:
+    """Compare with what halves have taught; empty when nothing was trained on them before."""
+    pairs = ("clean", "clean_above_wiener_db"), ("particles_only", "particles_only_above_gaussian_db")
+    return {
+        f"{truth}_above_halves_db": round(float(str(margins[key])) - float(str(of_halves[key])), 3)
+        for truth, key in pairs
+        if of_halves
+    }
+
+
+def simulate(folder: Path, arguments: argparse.Namespace, pool: ProcessPoolExecutor) -> None:
+    """Write micrographs to learn from into ``train/``, and those to judge by into ``test/``."""
     begin = time.perf_counter()
-    with ProcessPoolExecutor(min(count, len(os.sched_getaffinity(0)))) as pool:
-        tasks = [
-            (folder / ("train" if index < arguments.train else "test"), settings, index, arguments.detector)
-            for index in range(count)
-        ]
-        list(pool.map(write, tasks))
-        print(f"{count} micrographs simulated in {time.perf_counter() - begin:.0f} s", flush=True)
-        noises = {name: make_store(folder, name, arguments, pool) for name in arguments.trainings}
-        names = sorted(path.name for path in (folder / "test" / "noisy").iterdir())
-        scores = pool.map(baseline_snr, [(folder / "test", name) for name in names])
-        side_by_side = len(arguments.trainings) if on_gpu and not arguments.one_by_one else 1
-        with ThreadPoolExecutor(side_by_side) as trainers:
-            done = dict(
-                zip(
-                    arguments.trainings,
-                    trainers.map(lambda name: train_and_denoise(folder, name, arguments), arguments.trainings),
-                    strict=True,
-                )
-            )
-        raw = list(scores)
-        report("raw", [score["identity"] for score in raw], raw)
-        report("best Gaussian", [score["gaussian"] for score in raw], raw)
-        of_halves: dict[str, object] = {}
-        for name in arguments.trainings:
-            found = list(pool.map(denoised_snr, [(folder / "test", folder / name, micrograph) for micrograph in names]))
-            margins = report(name, found, raw)
-            of_halves = of_halves or (margins if name == "halves" else {})
-            beside = {
-                f"{truth}_above_halves_db": round(float(str(margins[key])) - float(str(of_halves[key])), 3)
-                for truth, key in (
-                    ("clean", "clean_above_wiener_db"),
-                    ("particles_only", "particles_only_above_gaussian_db"),
-                )
-                if of_halves
-            }
-            print(f"{name}: {beside}", flush=True)
-            yield {**context, "trained_on": name, **noises[name], **done[name], **margins, **beside}
+    settings = SimulationSettings(
+        size_px=arguments.size,
+        pixel_size_angstrom=arguments.pixel_size,
+        dose_e_per_angstrom2=arguments.dose,
+        seed=arguments.seed,
+        molecules=read_molecules([] if arguments.map is None else [arguments.map], []),
+        detector=arguments.detector if arguments.detector in DETECTORS else DETECTORS[0],
+    )
+    count = arguments.train + arguments.test
+    tasks = [
+        (folder / ("train" if index < arguments.train else "test"), settings, index, arguments.detector)
+        for index in range(count)
+    ]
+    list(pool.map(write, tasks))
+    print(f"{count} micrographs simulated in {time.perf_counter() - begin:.0f} s", flush=True)
 
 
 def write(task: tuple[Path, SimulationSettings, int, str]) -> None:
@@ -183,11 +230,10 @@ def write(task: tuple[Path, SimulationSettings, int, str]) -> None:
     folder, settings, index, detector = task
     micrograph = simulate_micrograph(settings, index)
     images = {kind: getattr(micrograph, kind) for kind in KINDS}
-    power = DETECTORS[detector]
-    if power is not None:
+    if detector in COLOURS:
         half = micrograph.clean.astype(np.float64) / 2
         frequency = np.fft.fftfreq(half.shape[0])[:, None], np.fft.rfftfreq(half.shape[1])[None]
-        gain = np.sqrt(power(*frequency))
+        gain = np.sqrt(COLOURS[detector](*frequency))
         scale = float(gain[0, 0])  # of the signal, which the simulation has blurred already
         for kind in ("even", "odd"):
             noise = np.fft.irfft2(np.fft.rfft2(images[kind] - half) * gain, s=half.shape)
@@ -201,8 +247,8 @@ def write(task: tuple[Path, SimulationSettings, int, str]) -> None:
 
 
 def make_store(folder: Path, name: str, arguments: argparse.Namespace, pool: ProcessPoolExecutor) -> dict[str, object]:
-    """Convert for one training; say how well the noise is known that it will use."""
-    train, store = folder / "train", folder / name / "store"
+    """Convert for one kind of pairs; say how well the noise is known that training will use."""
+    train, store = folder / "train", folder / "stores" / name
     pairs = ["single", train / "noisy"]
     if name == "halves":
         pairs = ["halves", "--even", train / "even", "--odd", train / "odd"]
@@ -239,9 +285,12 @@ def make_store(folder: Path, name: str, arguments: argparse.Namespace, pool: Pro
 
 
 def true_power(task: tuple[Path, str, tuple[int, int]]) -> np.ndarray:
-    """Measure the noise of one micrograph on the grid of the store, in the units of its file; smooth over a few rings."""
+    """Measure the noise of one micrograph on the grid of the store, in the units of its file; smooth over a few rings.
+
+    The halves differ by their noise alone, which is independent: the difference has the power of the sum's noise.
+    """
     folder, name, shape = task
-    noise = pixels_of(folder / "noisy" / name).astype(np.float64) - pixels_of(folder / "clean" / name)
+    noise = pixels_of(folder / "even" / name).astype(np.float64) - pixels_of(folder / "odd" / name)
     terms = spectrum(resample_image(noise, shape))
     rings = Rings.of(shape, most=32)
     power = rings.cross(terms, terms) / (rings.count / rings.count.sum())
@@ -250,25 +299,24 @@ def true_power(task: tuple[Path, str, tuple[int, int]]) -> np.ndarray:
 
 
 def train_and_denoise(folder: Path, name: str, arguments: argparse.Namespace) -> dict[str, object]:
-    """Train on one store and denoise the micrographs to be judged; give seconds and steps."""
-    work = folder / name
-    begin = time.perf_counter()
-    options = ["--model", arguments.model, "--minutes", arguments.minutes, "--no-evaluation", *arguments.train_option]
-    told = command("train", [work / "store", *options, "--save", "--checkpoint-dir", work / "models"])
-    seconds = round(time.perf_counter() - begin, 1)
-    planned = re.findall(r"--minutes [^:]*: (\d+) steps", told)
-    steps = planned[-1] if planned else ""
-    checkpoint = work / "models" / arguments.model
-    denoise = [
-        folder / "test" / "noisy",
-        "--checkpoint",
-        checkpoint,
-        *arguments.denoise_option,
-        "-o",
-        work / "denoised",
-    ]
-    command("denoise", denoise)
-    print(f"{name}: trained {steps} steps in {seconds:.0f} s", flush=True)
+    """Train one network and denoise the micrographs to be judged; give seconds and steps of the training."""
+    training, work = TRAININGS[name], folder / name
+    checkpoint: Path | str = "general"
+    seconds, steps = 0.0, ""
+    if training.store:
+        begin = time.perf_counter()
+        model = "unet" if training.general else arguments.model
+        start = ["--init", "general"] if training.general else ["--model", model]
+        options = [*start, "--minutes", arguments.minutes, "--no-evaluation", *arguments.train_option]
+        store = folder / "stores" / training.store
+        told = command("train", [store, *options, "--save", "--checkpoint-dir", work / "models"])
+        seconds = round(time.perf_counter() - begin, 1)
+        planned = re.findall(r"--minutes [^:]*: (\d+) steps", told)
+        steps = planned[-1] if planned else ""
+        checkpoint = work / "models" / model
+        print(f"{name}: trained {steps} steps in {seconds:.0f} s", flush=True)
+    words = [folder / "test" / "noisy", "--checkpoint", checkpoint, *arguments.denoise_option, "-o", work / "denoised"]
+    command("denoise", words)
     return {"train_s": seconds, "steps": steps}
 
 
