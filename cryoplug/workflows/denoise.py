@@ -17,14 +17,14 @@ from cryoplug.inputs.discovered import whole_stacks
 from cryoplug.inputs.discovery import DiscoveredMicrograph, Discovery, discover, find
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
-from cryoplug.workflows.denoise_cs import OutputDataset, source_dataset
+from cryoplug.outputs.cs_file import OutputDataset, source_dataset
+from cryoplug.outputs.journal import JOURNAL_NAME, Journal
+from cryoplug.outputs.planning import OutputPlanner, PlannedOutput, check_writable, without_own_outputs
+from cryoplug.outputs.star_file import OutputStar
 from cryoplug.workflows.denoise_gpus import denoise_in_processes, requests_for
 from cryoplug.workflows.denoise_halves import exposures, pair_prover
 from cryoplug.workflows.denoise_request import DenoiseRequest
-from cryoplug.workflows.denoise_star import OutputStar
 from cryoplug.workflows.denoise_work import Note, Progress, RecordsBefore, Work, shared_jobs
-from cryoplug.workflows.journal import JOURNAL_NAME, Journal
-from cryoplug.workflows.outputs import OutputPlanner, PlannedOutput, check_writable, without_own_outputs
 from cryoplug.workflows.watch import Watch, WatchResult
 
 __all__ = ["DenoiseRequest", "denoise"]
@@ -76,13 +76,29 @@ def denoise(
         checkpoint = load_checkpoint(request.checkpoint)
         if request.output.exists() and not request.output.is_dir():
             raise UsageError(f"{request.output}: this is a file; -o names the folder for the denoised micrographs")
-        star = None if request.star is None else OutputStar(request.star, request, note)
+        star = _output_star(request, note)
         # Processes of one run: the one that began them has said it.
         introduction = (request.introduction(checkpoint), checkpoint.namesake_note) if before is None else ()
         for text in filter(None, introduction):
             note(text)
         run = _Run(request, checkpoint, star, interrupts, claims, progress, note, before)
         return run.watch() if request.watch else run.batch()
+
+
+def _output_star(request: DenoiseRequest, note: Note) -> OutputStar | None:
+    if request.star is None:
+        return None
+    return OutputStar(
+        request.star,
+        folder=request.output,
+        inputs=request.inputs,
+        overwrite=request.overwrite,
+        voltage_kv=request.voltage_kv,
+        spherical_aberration_mm=request.spherical_aberration_mm,
+        pixel_size_angstrom=request.pixel_size,
+        resampled=request.output_angpix is not None,
+        note=note,
+    )
 
 
 @dataclass

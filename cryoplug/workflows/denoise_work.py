@@ -14,8 +14,9 @@ from cryoplug.disk.atomic import storage_errors
 from cryoplug.disk.claims import Claims, Owner
 from cryoplug.errors import CryoplugError, UsageError
 from cryoplug.inference.messages import DenoiseJob, DenoiseResult
-from cryoplug.workflows.journal import Journal
-from cryoplug.workflows.output_records import (
+from cryoplug.outputs.journal import Journal
+from cryoplug.outputs.planning import PlannedOutput
+from cryoplug.outputs.records import (
     OutputRecord,
     Settings,
     begin_output,
@@ -24,7 +25,7 @@ from cryoplug.workflows.output_records import (
     read_record,
     write_record,
 )
-from cryoplug.workflows.outputs import PlannedOutput
+from cryoplug.workflows.denoise_request import unsaid
 
 Progress = Callable[[FileResult], None]
 Note = Callable[[str], None]
@@ -90,7 +91,7 @@ class Work:
             self.before.setdefault(item.target, _identity(item.record))
             return True
         try:
-            if not is_finished(item, self._settings):
+            if not is_finished(item, self._settings, unsaid=unsaid()):
                 return True
         except UsageError as error:
             self.fail(item, error)
@@ -183,7 +184,7 @@ class Work:
         if self._overwrite and _identity(item.record) == self.before.get(item.target):
             return False
         try:
-            finished = is_finished(item, self._settings)
+            finished = is_finished(item, self._settings, unsaid=unsaid())
         except UsageError as error:
             if self._overwrite:
                 return False

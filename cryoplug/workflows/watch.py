@@ -17,9 +17,9 @@ from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inputs.completeness import Settling, State, missing_bytes
 from cryoplug.inputs.discovered import DiscoveredMicrograph, whole_stacks
 from cryoplug.inputs.discovery import discover, find
+from cryoplug.outputs.planning import OutputPlanner, PlannedOutput, without_own_outputs
 from cryoplug.workflows.denoise_request import DenoiseRequest
 from cryoplug.workflows.denoise_work import Note, Work, pause
-from cryoplug.workflows.outputs import OutputPlanner, PlannedOutput, without_own_outputs
 
 LOOKED_AT_AGAIN = 1000
 """Finished micrographs that are looked at again at each look: a network disk gives some thousand answers a second."""

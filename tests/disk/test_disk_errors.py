@@ -24,7 +24,7 @@ PIXELS = np.random.default_rng(0).integers(0, 99, (40, 30)).astype(np.float32)
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waited: list[float] = []
-    monkeypatch.setattr(patience.time, "sleep", waited.append)
+    monkeypatch.setattr(retry.time, "sleep", waited.append)
     return waited
 
 
@@ -55,7 +55,7 @@ def test_a_read_that_fails_for_a_moment_gives_the_pixels(
     with MrcMicrograph(micrograph) as source:
         monkeypatch.setattr(os, "preadv", failing(os.preadv, number, times))
         assert np.array_equal(source.read_rows(0, 40), PIXELS)
-    assert no_waiting == list(patience.PAUSES_S[:times])
+    assert no_waiting == list(retry.PAUSES_S[:times])
 
 
 @pytest.mark.parametrize("name", ["open", "pread"])

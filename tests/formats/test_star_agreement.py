@@ -23,7 +23,7 @@ from cryoplug.formats.star import (
     read_star,
     write_star,
 )
-from cryoplug.workflows.star_output import RAW_COLUMN, DenoisedMicrograph, star_from_files, star_from_star
+from cryoplug.outputs.star_rows import RAW_COLUMN, DenoisedMicrograph, star_from_files, star_from_star
 
 REFUSED = {"sample.star": r"line 20: 5 values in block data_planetary; allowed: 4"}
 """Real files that are no STAR: starfile reads the ragged one, and moves a comment into a column of numbers."""

@@ -14,7 +14,7 @@ from cryoplug.formats import registry
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.inputs.discovery import discover
 from cryoplug.inputs.pairing import halves_of, pair_files
-from cryoplug.workflows.outputs import OutputPlanner
+from cryoplug.outputs.planning import OutputPlanner
 
 STAR = """
 data_optics

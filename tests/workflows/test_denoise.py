@@ -26,8 +26,8 @@ from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.memory_plan import parse_size
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
+from cryoplug.outputs import planning
 from cryoplug.workflows import denoise as denoise_module
-from cryoplug.workflows import outputs
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
 
 STAR = """
@@ -347,7 +347,7 @@ def test_an_output_that_was_deleted_is_made_again(here, checkpoints):
 def test_a_file_whose_run_was_killed_before_it_was_acknowledged_is_redone(here, checkpoints):
     micrographs(here, "a")
     go(checkpoints[0], "a.mrc")
-    record = next(Path("out", outputs.RECORD_FOLDER).glob("*.json"))
+    record = next(Path("out", planning.RECORD_FOLDER).glob("*.json"))
     values = json.loads(record.read_text())
     record.write_text(json.dumps({**values, "finished": False, "output_size_bytes": 0}))
     assert statuses(go(checkpoints[0], "a.mrc")) == ["done"]
@@ -356,7 +356,7 @@ def test_a_file_whose_run_was_killed_before_it_was_acknowledged_is_redone(here, 
 def test_what_a_killed_run_left_of_a_file_goes_when_the_file_is_done_again(here, checkpoints):
     micrographs(here, "a")
     go(checkpoints[0], "a.mrc")
-    record = next(Path("out", outputs.RECORD_FOLDER).glob("*.json"))
+    record = next(Path("out", planning.RECORD_FOLDER).glob("*.json"))
     dead = subprocess.Popen(["true"])
     dead.wait()
     values = {**json.loads(record.read_text()), "finished": False, "pid": dead.pid}
@@ -373,7 +373,7 @@ def test_what_a_killed_run_left_of_a_file_goes_when_the_file_is_done_again(here,
 def test_a_damaged_record_counts_as_none(here, checkpoints, text):
     micrographs(here, "a")
     go(checkpoints[0], "a.mrc")
-    next(Path("out", outputs.RECORD_FOLDER).glob("*.json")).write_text(text)
+    next(Path("out", planning.RECORD_FOLDER).glob("*.json")).write_text(text)
     assert "no record" in go(checkpoints[0], "a.mrc").files[0].message
 
 
@@ -446,7 +446,7 @@ def test_another_type_of_pixels_is_another_setting(here, checkpoints):
     go(checkpoints[0], "a.mrc")
     batch = go(checkpoints[0], "a.mrc", float16=True)
     assert "was made with dtype float32, now float16" in batch.files[0].message
-    record = next(Path("out", outputs.RECORD_FOLDER).glob("*.json"))
+    record = next(Path("out", planning.RECORD_FOLDER).glob("*.json"))
     values = json.loads(record.read_text())
     del values["settings"]["dtype"]  # as it was before there was a choice
     record.write_text(json.dumps(values))

@@ -20,9 +20,9 @@ from cryoplug.formats.star import micrograph_table, read_star
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
+from cryoplug.outputs.planning import RECORD_FOLDER
 from cryoplug.workflows import denoise_work
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
-from cryoplug.workflows.outputs import RECORD_FOLDER
 
 PROGRAM = """
 import sys, time

@@ -14,8 +14,8 @@ from cryoplug.formats.cs_writer import DenoisedBlob, write_denoised_cs
 from cryoplug.formats.mrc import read_header
 from cryoplug.inputs.discovered import DiscoveredMicrograph
 from cryoplug.inputs.discovery import CS_SUFFIX, discover
-from cryoplug.workflows.outputs import RECORD_FOLDER, PlannedOutput
-from cryoplug.workflows.star_output import check_star_is_ours
+from cryoplug.outputs.planning import RECORD_FOLDER, PlannedOutput
+from cryoplug.outputs.star_rows import check_star_is_ours
 
 NAMES = {"blob": "particles_denoised.cs"}
 """What it is called, by the columns that named the images."""

@@ -19,8 +19,7 @@ from cryoplug.core.pixel_size import same_size
 from cryoplug.core.results import to_json
 from cryoplug.disk.atomic import PARTIAL_SUFFIX, atomic_file, partial_path_of, storage_errors
 from cryoplug.errors import UsageError
-from cryoplug.workflows.denoise_request import unsaid
-from cryoplug.workflows.outputs import PlannedOutput
+from cryoplug.outputs.planning import PlannedOutput
 
 _RECORD_VERSION = 1
 _MAX_RECORD_BYTES = 1 << 20
@@ -28,7 +27,7 @@ _LISTED = "listed_pixel_size"
 
 
 Settings = Mapping[str, str]
-"""Everything besides the input that the pixels of an output depend on: `DenoiseRequest.identity`."""
+"""Everything besides the input that the pixels of an output depend on: the request's `identity`."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,17 @@ def read_record(path: Path) -> OutputRecord | None:
     return record if sound and record.pid > 0 else None
 
 
-def is_finished(item: PlannedOutput, settings: Settings) -> bool:
+def is_finished(item: PlannedOutput, settings: Settings, *, unsaid: Settings) -> bool:
     """Tell whether the output of an earlier run still stands for this input, checkpoint and settings.
+
+    Parameters
+    ----------
+    item
+        The output and its micrograph.
+    settings
+        Of this run.
+    unsaid
+        What a record stands for that was written before there was a choice.
 
     Returns
     -------
@@ -135,7 +143,7 @@ def is_finished(item: PlannedOutput, settings: Settings) -> bool:
     with contextlib.suppress(OSError):
         if item.target.stat().st_size != record.output_size_bytes:
             raise UsageError(f"{item.target}: was changed after it was written; use --overwrite to replace it")
-    made = {**unsaid(), **record.settings}
+    made = {**unsaid, **record.settings}
     differing = sorted(key for key in settings if made.get(key) != settings[key])
     if differing:
         found = ", ".join(f"{key} {str(made.get(key))[:12]}, now {settings[key][:12]}" for key in differing)

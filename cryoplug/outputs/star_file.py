@@ -13,9 +13,9 @@ from cryoplug.formats.mrc_extended import read_acquisition
 from cryoplug.formats.star import StarFile, read_star
 from cryoplug.inputs.discovered import DiscoveredMicrograph, split_section
 from cryoplug.inputs.discovery import discover
-from cryoplug.workflows.denoise_request import DenoiseRequest
-from cryoplug.workflows.outputs import RECORD_FOLDER, PlannedOutput, check_no_input
-from cryoplug.workflows.star_output import (
+from cryoplug.outputs.planning import RECORD_FOLDER, PlannedOutput, check_no_input
+from cryoplug.outputs.star_pixel_size import with_written_sizes
+from cryoplug.outputs.star_rows import (
     DenoisedMicrograph,
     check_star_can_name,
     check_star_is_ours,
@@ -23,7 +23,6 @@ from cryoplug.workflows.star_output import (
     star_from_star,
     write_own_star,
 )
-from cryoplug.workflows.star_pixel_size import with_written_sizes
 
 _TRIES = 3
 _State = tuple[int, int, int]
@@ -35,9 +34,19 @@ class OutputStar:
     Parameters
     ----------
     path
-        Where to write it.
-    request
-        The run; nothing is written yet.
+        Where to write it; nothing is written yet.
+    folder
+        Output folder of the run.
+    inputs
+        What the user named.
+    overwrite
+        Replace a file of its name that no earlier run wrote.
+    voltage_kv, spherical_aberration_mm
+        Of the microscope, as far as the user says them.
+    pixel_size_angstrom
+        What the user states of all micrographs; None: the list, then the files say it.
+    resampled
+        The denoised files have another pixel size than the micrographs.
     note
         Called with what the user should know.
 
@@ -47,18 +56,30 @@ class OutputStar:
         The file exists and is not what an earlier run wrote.
     """
 
-    def __init__(self, path: Path, request: DenoiseRequest, note: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        folder: Path,
+        inputs: Sequence[str],
+        overwrite: bool = False,
+        voltage_kv: float | None = None,
+        spherical_aberration_mm: float | None = None,
+        pixel_size_angstrom: float | None = None,
+        resampled: bool = False,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.path = path
-        self._record = request.output / RECORD_FOLDER / f"{path.name}.sha256"
+        self._record = folder / RECORD_FOLDER / f"{path.name}.sha256"
         self._rows: dict[Path, DenoisedMicrograph] = {}
-        self._voltage_kv, self._cs_mm = request.voltage_kv, request.spherical_aberration_mm
-        self._stated = request.pixel_size
+        self._voltage_kv, self._cs_mm = voltage_kv, spherical_aberration_mm
+        self._stated = pixel_size_angstrom
         self._note, self._told = note, False
         self._pixel_sizes: dict[Path, float | None] = {}
-        self._output_angpix = request.output_angpix
+        self._resampled = resampled
         self._written: tuple[tuple[Path, ...], _State | None] = ((), None)
-        check_no_input([path], [Path(text) for text in request.inputs if "\0" not in text])
-        check_star_is_ours(path, self._record, overwrite=request.overwrite)
+        check_no_input([path], [Path(text) for text in inputs if "\0" not in text])
+        check_star_is_ours(path, self._record, overwrite=overwrite)
         for written in (path, self._record):
             remove_rests(written)
 
@@ -117,7 +138,7 @@ class OutputStar:
             header = read_header(item.target)
             acquisition = read_acquisition(header)
             size = header.pixel_size_angstrom
-            if self._output_angpix is None:
+            if not self._resampled:
                 size = known_pixel_size(self._stated, item.micrograph.pixel_size_angstrom, size).angstrom
             found = self._rows[item.target] = DenoisedMicrograph(
                 item.shown,
@@ -148,7 +169,7 @@ class OutputStar:
                         if section is not None and (path, section) not in targets:
                             sections[item.star_row] = section
                 made = star_from_star(star, rows, sections, pixel_size_angstrom=self._stated)
-                return made if self._output_angpix is None else with_written_sizes(made, self._written_size)
+                return with_written_sizes(made, self._written_size) if self._resampled else made
         raise FormatError(f"{source}: changes while it is read; let nothing write it for a moment, and run again")
 
     def _written_size(self, name: str) -> float | None:

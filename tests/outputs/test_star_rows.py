@@ -10,7 +10,7 @@ import starfile
 from cryoplug.errors import UsageError
 from cryoplug.formats.star import StarFile, format_star, image_table, parse_star, read_star, write_star
 from cryoplug.inputs.discovery import discover
-from cryoplug.workflows.star_output import (
+from cryoplug.outputs.star_rows import (
     RAW_COLUMN,
     RAW_IMAGE_COLUMN,
     DenoisedMicrograph,
