@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from cryoplug.disk import retry
 from cryoplug.errors import FormatError, StorageError
 from cryoplug.formats import compressed
 from cryoplug.formats.mrc import MrcMicrograph, write_mrc
