@@ -62,7 +62,7 @@ COMMAND = """
 import json, sys, threading, time
 import torch
 from cryoplug.cli.main import run
-from cryoplug.workflows.denoise_work import Work
+from cryoplug.workflows.denoise.work import Work
 checkpoint, source, target, warm, device, *options = sys.argv[1:]
 spent, lock = {"claim": 0.0, "begin": 0.0, "finish": 0.0}, threading.Lock()
 def watch(name):

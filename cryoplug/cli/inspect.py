@@ -13,7 +13,7 @@ from cryoplug.cli.options import CryoplugCommand, json_option
 from cryoplug.cli.output import echo_result, printable_name, say
 
 if TYPE_CHECKING:
-    from cryoplug.workflows.inspection import Inspection
+    from cryoplug.workflows.inspect.inspection import Inspection
 
 _UNITS = {"angstrom": "A", "bytes": "bytes", "px": "px"}
 _SEVERITIES: tuple[Literal["error", "warning", "note"], ...] = ("error", "warning", "note")

@@ -10,7 +10,7 @@ from cryoplug.cli.output import printable_name
 
 if TYPE_CHECKING:
     from cryoplug.core.results import Finding
-    from cryoplug.workflows.inspection import InspectedFolder, Inspection
+    from cryoplug.workflows.inspect.inspection import InspectedFolder, Inspection
 
 _MOST_KINDS = 200
 """Kinds of problems that are told apart; beyond them only the number of files is counted."""

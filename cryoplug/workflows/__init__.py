@@ -1,1 +1,1 @@
-"""The only place where the layers meet: a request record in, a result record out."""
+"""One folder for each command: each takes a request record and gives a result record; none imports another."""

@@ -22,7 +22,7 @@ from cryoplug.simulation.density_map import DensityMap, particle_from_map
 from cryoplug.simulation.field import Placed, projected_potential
 from cryoplug.simulation.planes import FrequencyPlane
 from cryoplug.simulation.specimen import random_rotation
-from cryoplug.workflows.simulate_star import euler_angles
+from cryoplug.workflows.simulate.star import euler_angles
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("relion_image_handler") and shutil.which("relion_star_handler")),

@@ -16,8 +16,8 @@ from cryoplug.formats.mrc import write_mrc
 from cryoplug.inputs.movies.gain_of_run import RunGain
 from cryoplug.inputs.movies.halves import MovieInput, MovieSummer
 from cryoplug.testing.movie_files import eer_file
-from cryoplug.workflows.convert_inputs import list_inputs
-from cryoplug.workflows.convert_request import ConvertRequest
+from cryoplug.workflows.convert.inputs import list_inputs
+from cryoplug.workflows.convert.request import ConvertRequest
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("relion_run_motioncorr"), reason="RELION is not on this machine: apt-get install relion"

@@ -20,11 +20,10 @@ from cryoplug.models.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from cryoplug.models.registry import model_spec
 from cryoplug.simulation.micrograph import SimulationSettings
 from cryoplug.training.config import TrainConfig
-from cryoplug.workflows import train as workflow
 from cryoplug.workflows.convert import ConvertRequest, convert
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
 from cryoplug.workflows.simulate import SimulateRequest, simulate
-from cryoplug.workflows.train import TrainRequest, train
+from cryoplug.workflows.train import TrainRequest, train, workflow
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from cryoplug.inference.settings import WITHOUT_EFFECT, ApplySettings, unsaid_id
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.workflows.denoise import DenoiseRequest
-from cryoplug.workflows.denoise_request import unsaid
+from cryoplug.workflows.denoise.request import unsaid
 from cryoplug.workflows.evaluate import EvaluateRequest
 
 NAMES = [item.name for item in dataclasses.fields(ApplySettings)]

@@ -13,8 +13,8 @@ from cryoplug.inputs.discovery import discover, find
 from cryoplug.inputs.exposure_names import Role, exposure_name
 from cryoplug.store.pairs import open_store
 from cryoplug.workflows.convert import ConvertRequest, convert
-from cryoplug.workflows.convert_inputs import list_inputs
-from cryoplug.workflows.convert_run import pick_test_exposures, pick_test_micrographs
+from cryoplug.workflows.convert.inputs import list_inputs
+from cryoplug.workflows.convert.run import pick_test_exposures, pick_test_micrographs
 
 RELION = ("", "_noDW", "_EVN", "_ODD", "_PS")
 MOTIONCOR = ("", "_DW", "_DWS", "_EVN", "_ODD")

@@ -12,8 +12,8 @@ import pytest
 from cryoplug.errors import FormatError, InputError, UsageError
 from cryoplug.formats.star import read_star
 from cryoplug.inputs.discovery import discover
-from cryoplug.workflows.convert_inputs import list_inputs
-from cryoplug.workflows.convert_request import ConvertRequest
+from cryoplug.workflows.convert.inputs import list_inputs
+from cryoplug.workflows.convert.request import ConvertRequest
 
 
 @pytest.fixture(autouse=True)

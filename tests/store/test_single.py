@@ -10,7 +10,7 @@ import pytest
 
 from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import FORMATS, create_store, open_store
-from cryoplug.workflows.inspect_store import inspect_store
+from cryoplug.workflows.inspect.stores import inspect_store
 
 SIDE = 64
 NOISE = {"source": "counts", "power": [1.0, 0.5]}

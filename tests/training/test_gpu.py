@@ -26,8 +26,7 @@ from cryoplug.training.loader import epoch_order
 from cryoplug.training.mixing import Mixer
 from cryoplug.training.progress import Event, Note
 from cryoplug.training.steps import QueuedSteps, make_optimizer, open_steps
-from cryoplug.workflows import train as workflow
-from cryoplug.workflows.train import TrainRequest, TrainResult, train
+from cryoplug.workflows.train import TrainRequest, TrainResult, train, workflow
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

@@ -26,8 +26,7 @@ from cryoplug.training.config import TrainConfig
 from cryoplug.training.engine import WholeBatchEngine
 from cryoplug.training.loader import epoch_order
 from cryoplug.training.steps import QUEUE, CheckedSteps, QueuedSteps, Steps
-from cryoplug.workflows import train as workflow
-from cryoplug.workflows.train import TrainRequest, train
+from cryoplug.workflows.train import TrainRequest, train, workflow
 
 SIDE, COUNT = 12, 37
 CONFIG = TrainConfig(

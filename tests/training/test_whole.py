@@ -24,8 +24,7 @@ from cryoplug.training.loader import BatchLoader, crops_of_epoch, epoch_order
 from cryoplug.training.progress import BatchReport, Event
 from cryoplug.training.split import split_patches
 from cryoplug.training.steps import CheckedSteps
-from cryoplug.workflows import train as workflow
-from cryoplug.workflows.train import TrainRequest, TrainResult, train
+from cryoplug.workflows.train import TrainRequest, TrainResult, train, workflow
 
 SIDE = 8
 SHAPES = [(40, 33), (24, 50), (8, 8), (31, 31)]

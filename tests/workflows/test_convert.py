@@ -20,8 +20,9 @@ from cryoplug.formats.registry import open_micrograph
 from cryoplug.store.pairs import open_store
 from cryoplug.store.raw import RawWriter
 from cryoplug.store.writer import StoreWriter
-from cryoplug.workflows import convert_run as run_module
-from cryoplug.workflows.convert import ConvertRequest, convert, pick_test_micrographs
+from cryoplug.workflows.convert import ConvertRequest, convert
+from cryoplug.workflows.convert import run as run_module
+from cryoplug.workflows.convert.run import pick_test_micrographs
 
 PATCH, STRIDE = 64, 32
 SHAPE = (150, 200)

@@ -27,8 +27,8 @@ from cryoplug.inference.memory_plan import parse_size
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.outputs import planning
-from cryoplug.workflows import denoise as denoise_module
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
+from cryoplug.workflows.denoise import workflow as denoise_module
 
 STAR = """
 # version 30001

@@ -31,8 +31,7 @@ from cryoplug.training.loader import epoch_order
 from cryoplug.training.pace import Pace
 from cryoplug.training.progress import BatchReport, EpochReport, Event, Note
 from cryoplug.training.run_folder import RunFolder
-from cryoplug.workflows import train as workflow
-from cryoplug.workflows.train import TrainRequest, TrainResult, train
+from cryoplug.workflows.train import TrainRequest, TrainResult, train, workflow
 
 SIDE, COUNT = 24, 13
 CONFIG = TrainConfig(epochs=3, lr=0.01, batch_size=4, patch_size=SIDE, val_split=0.25, device="cpu", threads=2)

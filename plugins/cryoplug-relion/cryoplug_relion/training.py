@@ -16,7 +16,7 @@ from cryoplug.reports.words import verdict_words
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.progress import EpochReport, Event
 from cryoplug.workflows.train import TrainRequest, TrainResult, train
-from cryoplug.workflows.train_start import started
+from cryoplug.workflows.train.start import started
 
 from cryoplug_relion import nodes
 from cryoplug_relion.logfile import FILE_NAME as LOGFILE

@@ -1,0 +1,67 @@
+"""A patch size that suits the data, where none was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cryoplug.core.fourier_crop import cropped_shape
+from cryoplug.core.pixel_size import known_pixel_size
+from cryoplug.errors import InputError, StorageError
+from cryoplug.formats import registry
+from cryoplug.inputs.pairing import PairedInput
+from cryoplug.workflows.convert.request import ConvertRequest, usual_patch_size
+
+_LOOKED_AT = 32
+"""Micrographs whose sizes are looked at, spread over the list: only headers are read."""
+_SIZES = (1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16)
+"""Networks halve their images up to three times."""
+_LEAST_OF_MANY_PX = 64
+"""Down to this side there are several patches in each direction; smaller images are better taken whole."""
+
+
+def with_fitting_patches(request: ConvertRequest, pairs: Sequence[PairedInput]) -> ConvertRequest:
+    """Choose the patch size of a request that leaves it open.
+
+    It is the usual one (1024 pixels; 256 of micrographs that are kept whole) where it fits. In smaller micrographs it is the
+    largest of a list with two patches side by side, or what fits once into images below 128 pixels.
+
+    Parameters
+    ----------
+    request
+        What was asked for; one with a patch size comes back as it is.
+    pairs
+        The inputs; what cannot be opened does not count.
+    """
+    if request.patch_size is not None:
+        return request
+    step = max(1, -(-len(pairs) // _LOOKED_AT))
+    sides = [side for pair in pairs[::step] if (side := _shorter_side(request, pair)) is not None]
+    usual = usual_patch_size(request.store)
+    if not sides or min(sides) >= usual:
+        return replace(request, patch_size=usual)
+    return replace(request, patch_size=min(usual, fitting_patch_size(min(sides))))
+
+
+def fitting_patch_size(side_px: int) -> int:
+    """Give the patch size for images whose shorter side is too small for the usual one."""
+    for size in _SIZES:
+        if 2 * size <= side_px and size >= _LEAST_OF_MANY_PX:
+            return size
+    return next((size for size in _SIZES if size <= side_px), max(1, side_px))
+
+
+def _shorter_side(request: ConvertRequest, pair: PairedInput) -> int | None:
+    item = pair.noisy
+    try:
+        with registry.open_movie(item.path) as opened:
+            shape = opened.frame_shape
+            known = known_pixel_size(request.pixel_size, item.pixel_size_angstrom, opened.pixel_size_angstrom)
+    except (InputError, StorageError):
+        return None
+    if request.angpix is not None:
+        size = known.angstrom
+        if size is None or size > request.angpix:
+            return None
+        shape = cropped_shape(shape, pixel_size_angstrom=size, target_angstrom=request.angpix)
+    return min(shape)

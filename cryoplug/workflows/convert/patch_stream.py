@@ -1,0 +1,295 @@
+"""Patches of a micrograph, or all its rows, read in bands, made into pairs by a few threads, given back in order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from cryoplug.core.grey_scale import normalization_remark
+from cryoplug.core.hot_pixels import RepairedMicrograph
+from cryoplug.core.micrograph import ImageF32, MicrographSource
+from cryoplug.core.noise import founding_noise, patch_rng
+from cryoplug.core.normalization import MeasuredSource, Normalization, check_usable, clipped_fraction, fit_to
+from cryoplug.core.pixel_size import PixelSize, pixel_size_of_exposure, unknown_pixel_size
+from cryoplug.core.statistics import scan_pixels
+from cryoplug.errors import ShapeError
+from cryoplug.formats import registry
+from cryoplug.inputs.discovered import DiscoveredMicrograph
+from cryoplug.inputs.movies.halves import MovieInput, MovieSummer
+from cryoplug.inputs.pair_proof import PairProof
+from cryoplug.inputs.pairing import PairedInput
+from cryoplug.metrics.micrograph_noise import MicrographNoise
+from cryoplug.store.layout import storage_dtype
+from cryoplug.workflows.convert import single_noise
+from cryoplug.workflows.convert.cropping import cropped_source
+from cryoplug.workflows.convert.request import ConvertRequest
+
+ZSCORE_NOISE_RANGE = 3.0
+"""With zscore, -3..3 standard deviations take the place of the founding recipe's 0..1."""
+_BAND_ROWS = 256
+_STRIP_PIXELS = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class OpenedPair:
+    """One or two opened micrographs and how their pixels are normalised."""
+
+    pair: PairedInput
+    """Where they came from."""
+    sources: tuple[MicrographSource, ...]
+    """Noisy, then clean if it is another file."""
+    normalizations: tuple[Normalization, ...]
+    """One for each source."""
+    pixel_size_angstrom: float | None
+    """Of the pixels in the store: what was asked for, else `known`."""
+    known: PixelSize
+    """Of the files, and who says so."""
+    notes: tuple[str, ...] = ()
+    """What the comparison of the two showed."""
+    noise: MicrographNoise | None = None
+    """Of a single exposure."""
+
+    @property
+    def remarks(self) -> str:
+        """What was odd but accepted."""
+        warnings = dict.fromkeys(text for item in self.sources for text in item.warnings)
+        return "; ".join(filter(None, [self.pair.remark, *warnings, *self.notes]))
+
+    def close(self) -> None:
+        """Close the files."""
+        for source in self.sources:
+            source.close()
+
+
+@dataclass(frozen=True)
+class PatchPair:
+    """One finished pair of patches, or of bands of rows."""
+
+    window: tuple[int, int]
+    """(y, x) of its first pixel."""
+    noisy: np.ndarray
+    """(y, x), dtype of the store."""
+    clean: np.ndarray
+    """(y, x), dtype of the store."""
+
+
+def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summer: MovieSummer | None) -> OpenedPair:
+    """Open and measure the files of one pair; a movie is summed.
+
+    Parameters
+    ----------
+    pair
+        The files.
+    request
+        Patch size and normalization.
+    proof
+        Compares the two sides.
+    summer
+        Sums movies; None where there are none.
+
+    Raises
+    ------
+    InputError, StorageError
+        A file cannot be read, is smaller than a patch, or has unusable pixels.
+    PairingError
+        The two do not belong together.
+    """
+    with ExitStack() as stack:
+        sources: tuple[MicrographSource, ...]
+        if isinstance(pair, MovieInput) and summer is not None:
+            halves = summer.halves(pair)
+            sources = (halves.even, halves.odd)
+            listed: tuple[float | None, ...] = (halves.listed_angstrom,)
+            headers: tuple[float | None, ...] = (halves.header_angstrom, halves.header_angstrom)
+        else:
+            sources = tuple(stack.enter_context(_open(item)) for item in pair.files)
+            listed = tuple(item.pixel_size_angstrom for item in pair.files)
+            headers = tuple(source.pixel_size_angstrom for source in sources)
+        known, sizes = pixel_size_of_exposure(request.pixel_size, listed, headers)
+        size = known.angstrom
+        if size is None and request.angpix is not None:
+            raise unknown_pixel_size(sources[0].path, f"--angpix {request.angpix:g} needs it", "leave --angpix out")
+        if len(sources) == 2:
+            proof.check_files(sources[0], sources[1], sizes)
+            if pair.clean is not None and pair.noisy.section is not None and pair.clean.section is not None:
+                proof.look_through(pair.noisy.path, pair.clean.path)
+        sources = tuple(_repaired(source, side, request) for side, source in enumerate(sources))
+        notes: list[str] = []
+        native, law = sources[0].shape, None
+        summed_here = isinstance(pair, MovieInput)
+        if request.pairs == "single":
+            part = 1.0 if request.angpix is None or size is None else min(1.0, size / request.angpix)
+            law = single_noise.measure_law(sources[0], pixel_size_angstrom=size, part=part)
+        if request.angpix is not None:
+            if len(sources) == 2:
+                # Before the crop: it is near Nyquist that two halves must share nothing.
+                for source in sources:
+                    check_usable(source, scan_pixels(source))
+                notes = proof.check_pixels(
+                    sources[0], sources[1], summed_here=summed_here, pixel_size_angstrom=known.angstrom
+                )
+            sources = tuple(
+                stack.enter_context(cropped_source(source, pixel_size_angstrom=size, target_angstrom=request.angpix))
+                for source in sources
+            )
+            size = request.angpix
+        for source in sources:
+            if min(source.shape) < request.patch_px:
+                at = "" if request.angpix is None else f" at {request.angpix:g} angstrom"
+                raise ShapeError(
+                    f"{source.path}: {source.shape[0]}x{source.shape[1]} pixels (y, x){at}, smaller than one patch of "
+                    f"{request.patch_px}x{request.patch_px}; give --patch-size {min(source.shape)} or less"
+                )
+        fitted = [fit_to(MeasuredSource(source), request.kind) for source in sources]
+        normalizations = tuple(normalization for normalization, _ in fitted)
+        grey = [
+            normalization_remark(normalization, clipped=clipped_fraction(source, normalization), sigma=statistics.std)
+            for source, (normalization, statistics) in zip(sources, fitted, strict=True)
+            if normalization.kind == "percentile"
+        ]
+        if request.pairs == "noise" and request.kind != "percentile":
+            limit = ZSCORE_NOISE_RANGE
+            normalizations = (dataclasses.replace(normalizations[0], clip_low=-limit, clip_high=limit),)
+        if len(sources) == 2 and request.angpix is None:
+            notes = proof.check_pixels(
+                sources[0], sources[1], summed_here=summed_here, pixel_size_angstrom=known.angstrom
+            )
+        noise = None
+        if law is not None:
+            part = float(np.sqrt(np.prod(sources[0].shape) / np.prod(native)))
+            noise = single_noise.describe_noise(law, sources[0], normalizations[0], part=part)
+            notes = single_noise.check_trust(noise, sources[0], accept_unproven=request.accept_unproven)
+        stack.pop_all()
+    return OpenedPair(pair, sources, normalizations, size, known, tuple(dict.fromkeys([*notes, *grey])), noise)
+
+
+def patch_pairs(
+    opened: OpenedPair, request: ConvertRequest, pool: ThreadPoolExecutor, *, ahead: int
+) -> Iterator[PatchPair]:
+    """Give all pairs of a micrograph, row by row of the grid y, x = 0, stride, 2 stride, ...
+
+    Parameters
+    ----------
+    opened
+        The micrograph.
+    request
+        Patch size, stride, seed, dtype, regime.
+    pool
+        Makes the pairs; numpy's generators and loops work outside the interpreter's lock.
+    ahead
+        Most pairs in the making at once: the bound on memory.
+
+    Yields
+    ------
+    PatchPair
+        In order; the same whatever the number of threads.
+    """
+    waiting: deque[Future[PatchPair]] = deque()
+    bands = [_bands(source, norm, request) for source, norm in zip(opened.sources, opened.normalizations, strict=True)]
+    side = request.patch_px
+    try:
+        for rows in zip(*bands, strict=True):
+            y = rows[0][0]
+            for x in range(0, rows[0][1].shape[1] - side + 1, request.stride_px):
+                # Copied, because the band rolls on while the pair is made.
+                cut = [band[:, x : x + side].copy() for _, band in rows]
+                waiting.append(pool.submit(_make_pair, cut, (y, x), opened.pair.index, request))
+                if len(waiting) >= ahead:
+                    yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def row_pairs(
+    opened: OpenedPair, request: ConvertRequest, pool: ThreadPoolExecutor, *, ahead: int
+) -> Iterator[PatchPair]:
+    """Give all pixels of a micrograph once, in bands of rows from above; parameters as for `patch_pairs`.
+
+    With ``--pairs noise`` every band has a generator of its own, so that the noise does not depend on the threads.
+    """
+    waiting: deque[Future[PatchPair]] = deque()
+    height = opened.sources[0].shape[0]
+    try:
+        for y in range(0, height, _BAND_ROWS):
+            cut = [
+                normalization.apply(source.read_rows(y, min(y + _BAND_ROWS, height)))
+                for source, normalization in zip(opened.sources, opened.normalizations, strict=True)
+            ]
+            waiting.append(pool.submit(_make_pair, cut, (y, 0), opened.pair.index, request))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _open(item: DiscoveredMicrograph) -> MicrographSource:
+    if item.section is None:
+        return registry.open_micrograph(item.path)
+    return registry.open_micrograph(item.path, section=item.section)
+
+
+def _repaired(source: MicrographSource, side: int, request: ConvertRequest) -> MicrographSource:
+    """Give a micrograph as `denoise` will show it to the network; the founding recipe and clean partners stay as they are."""
+    if (request.pairs == "noise" and request.kind == "percentile") or (request.pairs == "clean" and side == 1):
+        return source
+    found = RepairedMicrograph(source)
+    if not len(found.hot):
+        return source
+    found.warnings = (*source.warnings, found.hot.remark)
+    return found
+
+
+def _bands(
+    source: MicrographSource, normalization: Normalization, request: ConvertRequest
+) -> Iterator[tuple[int, ImageF32]]:
+    # Each row is read and normalised once; the rows that the next patches share move up in the band.
+    side, stride = request.patch_px, request.stride_px
+    band = np.empty((side, source.shape[1]), np.float32)
+    filled = 0
+    for y in range(0, source.shape[0] - side + 1, stride):
+        kept = max(filled - stride, 0)
+        for start in range(0, kept, stride):  # In steps that do not overlap, so that no whole copy is needed.
+            stop = min(start + stride, kept)
+            band[start:stop] = band[start + stride : stop + stride]
+        for start in range(kept, side, _BAND_ROWS):
+            stop = min(start + _BAND_ROWS, side)
+            band[start:stop] = normalization.apply(source.read_rows(y + start, y + stop))
+        filled = side
+        yield y, band
+
+
+def _make_pair(cut: list[ImageF32], window: tuple[int, int], index: int, request: ConvertRequest) -> PatchPair:
+    dtype = storage_dtype(request.dtype)
+    if request.pairs == "noise":
+        noisy, clean = _degrade(cut[0], patch_rng(request.seed, index, *window), request.kind), cut[0]
+    elif request.pairs == "single":
+        noisy = clean = cut[0].astype(dtype, copy=False)
+    else:
+        noisy, clean = cut
+    return PatchPair(window, noisy.astype(dtype, copy=False), clean.astype(dtype, copy=False))
+
+
+def _degrade(clean: ImageF32, rng: np.random.Generator, kind: str) -> ImageF32:
+    # Up to 1024 x 1024 in one go; larger patches in strips, because the recipe's float64 takes 40 bytes a pixel.
+    rows = max(1, _STRIP_PIXELS // clean.shape[1])
+    noisy = np.empty_like(clean)
+    for start in range(0, len(clean), rows):
+        strip = clean[start : start + rows]
+        if kind != "percentile":
+            unit = np.clip((strip + ZSCORE_NOISE_RANGE) / (2 * ZSCORE_NOISE_RANGE), 0.0, 1.0)
+            noisy[start : start + rows] = founding_noise(unit, rng) * (2 * ZSCORE_NOISE_RANGE) - ZSCORE_NOISE_RANGE
+        else:
+            noisy[start : start + rows] = founding_noise(strip, rng)
+    return noisy

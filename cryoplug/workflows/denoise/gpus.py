@@ -1,0 +1,155 @@
+"""Denoise on several GPUs: a process for each, which share the work by claims as any processes do; one result."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from cryoplug.core.results import FileResult
+from cryoplug.errors import CryoplugError, DeviceError, Stopped
+from cryoplug.workflows.denoise.request import DenoiseRequest
+from cryoplug.workflows.denoise.work import Note, RecordsBefore
+
+_POLL_S = 0.2
+_GRACE_S = 60.0
+"""A process that was told to stop finishes what it is writing; after so long it is killed."""
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """The last message of a process."""
+
+    error: CryoplugError | None = None
+
+
+def requests_for(request: DenoiseRequest) -> list[DenoiseRequest]:
+    """Give what each process is asked for: its own GPU, and no STAR file, which is written by the one that waits."""
+    return [replace(request, gpu=(number,), star=None) for number in request.gpu]
+
+
+def denoise_in_processes(
+    requests: Sequence[DenoiseRequest],
+    before: RecordsBefore,
+    *,
+    report: Callable[[FileResult], None],
+    note: Note,
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Run a process for each request, all into the same folder, and wait for their end.
+
+    Parameters
+    ----------
+    requests
+        What each is asked for.
+    before
+        What was there before; see `RecordsBefore`.
+    report
+        Called with every result of every process, from this thread.
+    note
+        Called with what they have to say.
+    should_stop
+        When it says yes they are told to stop, and what they are writing is waited for.
+
+    Returns
+    -------
+    bool
+        Whether they came to the end; False when `should_stop` ended them.
+
+    Raises
+    ------
+    CryoplugError
+        The first error that ended one of them; the others are stopped then. What was finished before is safe.
+    """
+    context = multiprocessing.get_context("spawn")
+    parts: dict[Connection, tuple[BaseProcess, str]] = {}
+    process: BaseProcess
+    try:
+        for request in requests:
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(request, before, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            parts[ours] = process, request.device_name
+        return _listen(parts, report=report, note=note, should_stop=should_stop)
+    finally:
+        for process, _ in parts.values():
+            process.terminate()
+        for process, _ in parts.values():
+            process.join(_GRACE_S)
+            process.kill()
+            process.join()
+
+
+def _listen(
+    parts: Mapping[Connection, tuple[BaseProcess, str]],
+    *,
+    report: Callable[[FileResult], None],
+    note: Note,
+    should_stop: Callable[[], bool],
+) -> bool:
+    open_ones, stopping, first_error = set(parts), False, None
+    while open_ones:
+        if (should_stop() or first_error) and not stopping:
+            stopping = True
+            for process, _ in parts.values():
+                process.terminate()
+        for connection in wait(list(open_ones), timeout=_POLL_S):
+            assert isinstance(connection, Connection)
+            process, device = parts[connection]
+            try:
+                message = connection.recv()
+            except EOFError:  # it went without a word
+                process.join(_GRACE_S)
+                message = _Ended(_death_of(process, device))
+            if isinstance(message, FileResult):
+                report(message)
+            elif isinstance(message, str):
+                note(f"{device}: {message}")
+            else:
+                open_ones.discard(connection)
+                if message.error is not None and not stopping:
+                    first_error = first_error or message.error
+    # A signal to all of them at once may end theirs before this one has looked at its own.
+    if should_stop():
+        return False
+    if first_error is not None:
+        raise first_error
+    return True
+
+
+def _death_of(process: BaseProcess, device: str) -> CryoplugError:
+    code = process.exitcode
+    how = f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
+    return DeviceError(
+        f"{device}: its process ended {how} without a word; what was finished is safe; look at the system's log for lack "
+        "of memory or a failed driver, and run again"
+    )
+
+
+def _work(request: DenoiseRequest, before: RecordsBefore, connection: Connection) -> None:
+    """Do the part of one process, and tell the one that began it."""
+    from cryoplug.workflows.denoise import denoise
+
+    parent = os.getppid()
+
+    def tell(message: FileResult | str) -> None:
+        if os.getppid() != parent:
+            raise DeviceError("the process that began this one is gone; run the same command again to go on")
+        connection.send(message)
+
+    error: CryoplugError | None = None
+    try:
+        denoise(request, tell, tell, before=before)
+    except Stopped as stopped:
+        error = DeviceError(f"{request.device_name}: {stopped}")
+    except CryoplugError as problem:
+        error = problem
+    with contextlib.suppress(OSError):
+        connection.send(_Ended(error))
+    connection.close()

@@ -1,0 +1,247 @@
+"""Watching: look again and again for new micrographs, and give out those that are complete.
+
+Network disks tell nobody that a file has come, so the folders, patterns and STAR files are read anew at every look. What
+cannot be found or read at one look (a folder that is not there yet, a STAR file that is half written) is tried at the next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryoplug.core.results import EXIT_PARTIAL, BatchResult
+from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError, UsageError
+from cryoplug.inference.messages import DenoiseJob
+from cryoplug.inputs.completeness import Settling, State, missing_bytes
+from cryoplug.inputs.discovered import DiscoveredMicrograph, whole_stacks
+from cryoplug.inputs.discovery import discover, find
+from cryoplug.outputs.planning import OutputPlanner, PlannedOutput, without_own_outputs
+from cryoplug.workflows.denoise.request import DenoiseRequest
+from cryoplug.workflows.denoise.work import Note, Work, pause
+
+LOOKED_AT_AGAIN = 1000
+"""Finished micrographs that are looked at again at each look: a network disk gives some thousand answers a second."""
+_Key = tuple[Path, int | None]
+
+
+@dataclass(frozen=True)
+class WatchResult(BatchResult):
+    """What became of everything that was seen while watching; nothing to do is no failure."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 when some micrographs failed."""
+        return EXIT_PARTIAL if self.failed else 0
+
+
+@dataclass
+class _Known:
+    """A micrograph that was seen at some look."""
+
+    item: PlannedOutput
+    dealt_with: State | None = None
+    """How the file was when it was worked on, skipped or refused last."""
+
+    def is_new(self, state: State, *, failed: bool) -> bool:
+        """Tell whether the file is another one than that which was dealt with.
+
+        A failed one is tried again when anything about it changed, a finished one when its content did.
+        """
+        if self.dealt_with is None or failed:
+            return state != self.dealt_with
+        return state.content != self.dealt_with.content
+
+
+class Watch:
+    """The micrographs of a request, as they come.
+
+    Parameters
+    ----------
+    request
+        What to watch, and how.
+    work
+        Told of every micrograph that is not to be done.
+    planner
+        Chooses names for new ones.
+    note
+        Called with sentences about what is waited for, each once.
+    after_look
+        Called after every look, in the thread that asks for the jobs: time to write a STAR file.
+    """
+
+    def __init__(
+        self, request: DenoiseRequest, work: Work, planner: OutputPlanner, note: Note, after_look: Callable[[], object]
+    ) -> None:
+        self._request = request
+        self._work = work
+        self._planner = planner
+        self._note = note
+        self._after_look = after_look
+        self._settling = Settling(request.settle_s)
+        self._known: dict[_Key, _Known] = {}
+        self._listed: list[_Key] = []
+        self._refused: set[_Key] = set()
+        self._told: set[str] = set()
+        self._turn = 0
+        self._changed: set[_Key] = set()
+        self._last_event = time.monotonic()
+        self.companions: tuple[Path, ...] = ()
+        """Files that the last look left out, because they only accompany a micrograph."""
+
+    @property
+    def planned(self) -> list[PlannedOutput]:
+        """All micrographs that were ever seen, in the order in which they came."""
+        return [known.item for known in self._known.values()]
+
+    def jobs(self, should_stop: Callable[[], bool]) -> Iterator[DenoiseJob]:
+        """Give out micrographs until nothing has happened for so long as the request says, or a stop is asked for."""
+        while not should_stop():
+            looked = time.monotonic()
+            ready = self._look()
+            self._after_look()
+            for known, state in ready:
+                if should_stop():
+                    return
+                if time.monotonic() - looked > max(self._request.poll_s, 1.0):
+                    break  # the rest is found again, with what has come meanwhile
+                path = known.item.micrograph.path
+                if missing := missing_bytes(path):
+                    self._say(f"{path}: lacks {missing} bytes; waiting for it to become complete")
+                    continue
+                got = self._work.claim(known.item)
+                if isinstance(got, DenoiseJob):
+                    known.dealt_with = state
+                    yield got
+                elif got is not None:
+                    self._say(f"{got} works on this output folder too; its micrographs are left to it")
+                else:
+                    known.dealt_with = state
+                self._last_event = time.monotonic()
+            else:
+                if self._is_over():
+                    return
+                pause(self._pause_s(), should_stop)
+
+    def give_up_waiting(self) -> None:
+        """Fail what was named but never came or never became complete."""
+        for key in self._listed:
+            item = self._known[key].item
+            if item.target in self._work.results:
+                continue
+            path = item.micrograph.path
+            missing = missing_bytes(path)
+            if missing:
+                self._work.fail(item, FormatError(f"{path}: still lacks {missing} bytes; it was never completed"))
+            elif not path.exists():
+                self._work.fail(item, MissingInputError(f"{path}: there is no such file; it never came"))
+
+    def _look(self) -> list[tuple[_Known, State]]:
+        """Find everything anew; give what is complete and to be done."""
+        if self._work.in_work:
+            self._last_event = time.monotonic()
+        self._take_in(self._discover())
+        ready: list[tuple[_Known, State]] = []
+        for key in self._to_look_at():
+            known = self._known[key]
+            result = self._work.results.get(known.item.target)
+            state, settled = self._settling.look(known.item.micrograph.path)
+            if result is not None and known.dealt_with is None:
+                known.dealt_with = state  # skipped or refused before it was looked at
+            if state is None or not known.is_new(state, failed=result is None or result.status == "failed"):
+                self._changed.discard(key)
+                continue
+            if result is not None:
+                self._changed.add(key)
+            if settled:
+                ready.append((known, state))
+            else:
+                self._last_event = time.monotonic()
+        return ready
+
+    def _to_look_at(self) -> list[_Key]:
+        """Give what is not finished, and in turn a part of what is: it may have been written anew."""
+        work = self._work
+        free = [key for key in self._listed if self._known[key].item.target not in work.in_work]
+        finished: list[_Key] = []
+        wanted: list[_Key] = []
+        for key in free:
+            result = work.results.get(self._known[key].item.target)
+            is_finished = result is not None and result.status != "failed" and key not in self._changed
+            (finished if is_finished else wanted).append(key)
+        if len(finished) <= LOOKED_AT_AGAIN:
+            return wanted + finished
+        start = self._turn % len(finished)
+        self._turn = start + LOOKED_AT_AGAIN
+        return wanted + (finished + finished)[start : start + LOOKED_AT_AGAIN]
+
+    def _take_in(self, found: Sequence[DiscoveredMicrograph]) -> None:
+        listed = []
+        for micrograph in found:
+            key = (micrograph.path.absolute(), micrograph.section)
+            # Its name below the output folder stays as it was chosen when it came.
+            if key in self._known or (key not in self._refused and self._plan(key, micrograph)):
+                listed.append(key)
+        self._listed = listed
+
+    def _plan(self, key: _Key, micrograph: DiscoveredMicrograph) -> bool:
+        self._last_event = time.monotonic()
+        try:
+            (item,) = self._planner.add([micrograph])
+        except UsageError as error:
+            self._refused.add(key)
+            self._work.refuse(micrograph.path, error)
+            return False
+        self._known[key] = _Known(item)
+        self._work.is_to_do(item)
+        return True
+
+    def _discover(self) -> list[DiscoveredMicrograph]:
+        request = self._request
+        found: list[DiscoveredMicrograph] = []
+        try:
+            found = self._find(request.inputs)
+        except (InputError, StorageError, OSError) as error:
+            # One of the inputs is not there or not readable now; the others are.
+            self._say(f"waiting: {error}")
+            good = [text for text in request.inputs if self._can_be_read(text)]
+            try:
+                found = self._find(good) if good else []
+            except (InputError, StorageError, OSError):
+                found = []  # it went between the two looks
+        return without_own_outputs(found, request.output, named=request.inputs)
+
+    def _find(self, inputs: Sequence[str]) -> list[DiscoveredMicrograph]:
+        found = find(inputs)
+        self.companions = found.companions
+        if found.companions:
+            # Without the number, which grows with every exposure; that is told at the end.
+            self._say("files that only accompany a micrograph (halves, X_DW, X_noDW, X_PS, masks) are left out")
+        return whole_stacks(found.micrographs)
+
+    def _can_be_read(self, text: str) -> bool:
+        try:
+            discover([text])
+        except (InputError, StorageError, OSError) as error:
+            self._say(f"waiting: {error}")
+            return False
+        return True
+
+    def _is_over(self) -> bool:
+        limit = self._request.idle_exit_s
+        if self._work.in_work:
+            self._last_event = time.monotonic()
+        return limit is not None and time.monotonic() - self._last_event >= limit
+
+    def _pause_s(self) -> float:
+        limit = self._request.idle_exit_s
+        left = self._request.poll_s
+        if limit is not None:
+            left = min(left, max(0.05, limit - (time.monotonic() - self._last_event)))
+        return max(0.05, left)
+
+    def _say(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._note(text)

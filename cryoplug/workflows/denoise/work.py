@@ -1,0 +1,236 @@
+"""One run over an output folder: who works on which micrograph, what is finished, and what became of each."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cryoplug.core.pixel_size import PixelSizeRemarks
+from cryoplug.core.results import FileResult
+from cryoplug.disk.atomic import storage_errors
+from cryoplug.disk.claims import Claims, Owner
+from cryoplug.errors import CryoplugError, UsageError
+from cryoplug.inference.messages import DenoiseJob, DenoiseResult
+from cryoplug.outputs.journal import Journal
+from cryoplug.outputs.planning import PlannedOutput
+from cryoplug.outputs.records import (
+    OutputRecord,
+    Settings,
+    begin_output,
+    is_finished,
+    new_record,
+    read_record,
+    write_record,
+)
+from cryoplug.workflows.denoise.request import unsaid
+
+Progress = Callable[[FileResult], None]
+Note = Callable[[str], None]
+RecordsBefore = dict[Path, tuple[int, int] | None]
+"""What the record of each target was when a run with ``overwrite`` began; processes of one run have it in common, so that
+none redoes what another one has just finished."""
+WAIT_POLL_S = 1.0
+"""Between two looks at what other processes work on."""
+_STEP_S = 0.1
+
+
+class Work:
+    """What the threads of a run share.
+
+    Parameters
+    ----------
+    settings
+        What the pixels depend on besides the input.
+    overwrite
+        Redo what an earlier run finished.
+    claims
+        Those of this process.
+    journal
+        Gets a line for each micrograph that is worked on.
+    progress
+        Called with every result, from one thread at a time.
+    before
+        What was there before, where this process is one of several of a run.
+    stated_angstrom
+        Pixel size of all micrographs, as the user states it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        overwrite: bool,
+        claims: Claims,
+        journal: Journal,
+        progress: Progress,
+        before: RecordsBefore | None = None,
+        stated_angstrom: float | None = None,
+    ) -> None:
+        self.results: dict[Path, FileResult] = {}
+        """By target: what became of a micrograph last."""
+        self.in_work: set[Path] = set()
+        """Targets that were handed out and have no result yet."""
+        self.pixel_sizes = PixelSizeRemarks()
+        """Where sources of the pixel size differ."""
+        self._settings = settings
+        self._stated_angstrom = stated_angstrom
+        self._overwrite = overwrite
+        self._claims = claims
+        self._journal = journal
+        self._progress = progress
+        self._items: dict[Path, tuple[PlannedOutput, OutputRecord]] = {}
+        self.before: RecordsBefore = dict(before or {})
+        self._lock = threading.Lock()
+
+    def is_to_do(self, item: PlannedOutput) -> bool:
+        """Tell whether a micrograph is to be worked on; else its result says why not."""
+        if self._overwrite:
+            self.before.setdefault(item.target, _identity(item.record))
+            return True
+        try:
+            if not is_finished(item, self._settings, unsaid=unsaid()):
+                return True
+        except UsageError as error:
+            self.fail(item, error)
+            return False
+        self._skip(item, "finished by an earlier run; --overwrite redoes it")
+        return False
+
+    def claim(self, item: PlannedOutput) -> DenoiseJob | Owner | None:
+        """Try to get a micrograph for this process.
+
+        Returns
+        -------
+        DenoiseJob | Owner | None
+            A job to do now; who else is working on it; or None when there is nothing to do any more.
+        """
+        # Looked at before and after: claiming costs two trips to the disk, and until it is ours it may be finished.
+        if self._is_done_meanwhile(item):
+            return None
+        owner = self._claims.take(item.claim)
+        if owner is not None:
+            return owner
+        if self._is_done_meanwhile(item):
+            self._claims.release(item.claim)
+            return None
+        micrograph = item.micrograph
+        halves = None
+        if self._settings["halves"] == "yes":
+            assert micrograph.even is not None and micrograph.odd is not None
+            halves = micrograph.even, micrograph.odd
+        # Taken before anything is read: a micrograph that changes meanwhile is redone by the next run.
+        self._items[item.target] = item, new_record(item, self._settings)
+        self.in_work.add(item.target)
+        return DenoiseJob(
+            micrograph.path,
+            item.target,
+            micrograph.pixel_size_angstrom,
+            micrograph.section,
+            is_stack=micrograph.is_stack,
+            halves=halves,
+            stated_angstrom=self._stated_angstrom,
+        )
+
+    def begin(self, job: DenoiseJob) -> None:
+        """Note on the disk that an output is being written."""
+        begin_output(*self._items[job.target])
+
+    def finish(self, job: DenoiseJob, result: DenoiseResult) -> None:
+        """Keep what became of a job, and give its claim back."""
+        item, record = self._items.pop(job.target)
+        result = replace(result, input=item.shown)
+        if result.status == "done":
+            with storage_errors(job.target):
+                size_bytes = job.target.stat().st_size
+            write_record(item.record, replace(record, finished=True, output_size_bytes=size_bytes))
+        self._journal.append(result)
+        self._claims.release(item.claim)
+        self._report(job.target, result)
+        self.in_work.discard(job.target)
+
+    def fail(self, item: PlannedOutput, error: CryoplugError) -> None:
+        """Say that a micrograph cannot be worked on."""
+        self._fail(item.target, item.shown, error)
+
+    def refuse(self, path: Path, error: CryoplugError) -> None:
+        """Say that no output can be planned for a micrograph."""
+        self._fail(path, path, error)
+
+    def take_over(self, item: PlannedOutput, result: FileResult) -> None:
+        """Keep a result of another process of this run; that one skipped what the other did says nothing new."""
+        if result.status != "skipped" or item.target not in self.results:
+            self._report(item.target, result)
+
+    def _fail(self, key: Path, shown: Path, error: CryoplugError) -> None:
+        result = FileResult(shown, "failed", None, str(error), 0.0, error.exit_code)
+        self._journal.append(result)
+        self._report(key, result)
+
+    def _skip(self, item: PlannedOutput, message: str) -> None:
+        self._report(item.target, FileResult(item.shown, "skipped", item.target, message))
+
+    def _report(self, target: Path, result: FileResult) -> None:
+        with self._lock:
+            self.results[target] = result
+            if isinstance(result, DenoiseResult):
+                self.pixel_sizes.add(result.pixel_size)
+            self._progress(result)
+
+    def _is_done_meanwhile(self, item: PlannedOutput) -> bool:
+        """Tell whether another process has dealt with it since `is_to_do`; its result says so."""
+        if self._overwrite and _identity(item.record) == self.before.get(item.target):
+            return False
+        try:
+            finished = is_finished(item, self._settings, unsaid=unsaid())
+        except UsageError as error:
+            if self._overwrite:
+                return False
+            self.fail(item, error)
+            return True
+        if finished:
+            record = read_record(item.record)
+            who = f"process {record.pid} on {record.host}" if record is not None else "another process"
+            self._skip(item, f"done by {who}")
+        return finished
+
+
+def shared_jobs(
+    work: Work, todo: Sequence[PlannedOutput], should_stop: Callable[[], bool], note: Note
+) -> Iterator[DenoiseJob]:
+    """Give out what no other process is working on; at the end wait for theirs, and take what they leave undone."""
+    waiting = list(todo)
+    told: set[str] = set()
+    while waiting and not should_stop():
+        others: list[PlannedOutput] = []
+        for item in waiting:
+            if should_stop():
+                return
+            got = work.claim(item)
+            if isinstance(got, DenoiseJob):
+                yield got
+            elif got is not None:
+                others.append(item)
+                if str(got) not in told:
+                    told.add(str(got))
+                    note(f"{got} works on this output folder too; its micrographs are left to it")
+        waiting = others
+        if waiting:
+            pause(WAIT_POLL_S, should_stop)
+
+
+def pause(seconds: float, should_stop: Callable[[], bool]) -> None:
+    """Sleep, and wake up early when a stop is asked for."""
+    end = time.monotonic() + seconds
+    while not should_stop() and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _STEP_S))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_ino, status.st_mtime_ns

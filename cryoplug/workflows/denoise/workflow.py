@@ -1,0 +1,317 @@
+"""Denoise: micrographs and a checkpoint in, denoised MRC files, a journal and a STAR file out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cryoplug.core.results import BatchResult, FileResult
+from cryoplug.disk.claims import Claims
+from cryoplug.errors import InputError, Stopped, StorageError, UsageError
+from cryoplug.inference.messages import DenoiseJob
+from cryoplug.inference.pipeline import run_pipeline
+from cryoplug.inputs.companions import left_out_note
+from cryoplug.inputs.discovered import whole_stacks
+from cryoplug.inputs.discovery import DiscoveredMicrograph, Discovery, discover, find
+from cryoplug.machine.interrupts import Interrupts
+from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
+from cryoplug.outputs.cs_file import OutputDataset, source_dataset
+from cryoplug.outputs.journal import JOURNAL_NAME, Journal
+from cryoplug.outputs.planning import OutputPlanner, PlannedOutput, check_writable, without_own_outputs
+from cryoplug.outputs.star_file import OutputStar
+from cryoplug.workflows.denoise.gpus import denoise_in_processes, requests_for
+from cryoplug.workflows.denoise.halves import exposures, pair_prover
+from cryoplug.workflows.denoise.request import DenoiseRequest
+from cryoplug.workflows.denoise.watch import Watch, WatchResult
+from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore, Work, shared_jobs
+
+__all__ = ["DenoiseRequest", "denoise"]
+
+
+def denoise(
+    request: DenoiseRequest,
+    progress: Progress = lambda result: None,
+    note: Note = lambda text: None,
+    *,
+    before: RecordsBefore | None = None,
+) -> BatchResult:
+    """Denoise every micrograph that is not finished yet; with ``watch``, also those that are still to come.
+
+    Several processes, also of several machines, may work into one output folder: each micrograph is done by one of them.
+
+    Parameters
+    ----------
+    request
+        What to do.
+    progress
+        Called with each `FileResult` as it comes, from one thread at a time, though not always the same one.
+    note
+        Called with a sentence that is worth telling and belongs to no single file; from any thread.
+    before
+        For processes of one run; see `cryoplug.workflows.denoise.work.RecordsBefore`.
+
+    Returns
+    -------
+    BatchResult
+        One record per micrograph, in input order; one that failed never stops the others. ``outputs`` holds the STAR
+        file; ``details["left_out"]`` names the micrographs that are not in it because they failed.
+
+    Raises
+    ------
+    UsageError
+        An output would overwrite an input, or the options contradict each other: nothing was begun.
+    InputError
+        Nothing to denoise was found, or the checkpoint cannot be used.
+    StorageError
+        The output cannot be written, or writing failed; what was finished before is safe.
+    DeviceError
+        The GPU that was asked for is missing, or memory ran out.
+    Stopped
+        SIGINT or SIGTERM came; the file in work was dropped, the same command goes on. SIGUSR1 ends nothing: there is
+        nothing to save that is not on the disk already.
+    """
+    with Interrupts() as interrupts, Claims() as claims:
+        checkpoint = load_checkpoint(request.checkpoint)
+        if request.output.exists() and not request.output.is_dir():
+            raise UsageError(f"{request.output}: this is a file; -o names the folder for the denoised micrographs")
+        star = _output_star(request, note)
+        # Processes of one run: the one that began them has said it.
+        introduction = (request.introduction(checkpoint), checkpoint.namesake_note) if before is None else ()
+        for text in filter(None, introduction):
+            note(text)
+        run = _Run(request, checkpoint, star, interrupts, claims, progress, note, before)
+        return run.watch() if request.watch else run.batch()
+
+
+def _output_star(request: DenoiseRequest, note: Note) -> OutputStar | None:
+    if request.star is None:
+        return None
+    return OutputStar(
+        request.star,
+        folder=request.output,
+        inputs=request.inputs,
+        overwrite=request.overwrite,
+        voltage_kv=request.voltage_kv,
+        spherical_aberration_mm=request.spherical_aberration_mm,
+        pixel_size_angstrom=request.pixel_size,
+        resampled=request.output_angpix is not None,
+        note=note,
+    )
+
+
+@dataclass
+class _Run:
+    request: DenoiseRequest
+    checkpoint: Checkpoint
+    star: OutputStar | None
+    interrupts: Interrupts
+    claims: Claims
+    progress: Progress
+    note: Note
+    before: RecordsBefore | None
+
+    def __post_init__(self) -> None:
+        request, checkpoint = self.request, self.checkpoint
+        self._gave_up = False
+        self.regrid = request.regrid(checkpoint)
+        self.settings = request.identity(checkpoint)
+        self.details: dict[str, Any] = {
+            "model": checkpoint.model_id,
+            "checkpoint_sha256": checkpoint.sha256,
+            "normalize": self.settings["normalize"],
+            "target": self.settings["target"],
+            "dtype": request.dtype,
+        }
+        if not self.regrid.does_nothing:
+            self.details |= {
+                "angpix": self.regrid.angpix,
+                "strength": self.regrid.strength,
+                "merge_highres": self.regrid.merge_highres_angstrom,
+                "highpass": self.regrid.highpass_angstrom,
+                "lowpass": self.regrid.lowpass_angstrom,
+                "output_angpix": self.regrid.output_angstrom,
+            }
+        journal = request.output / JOURNAL_NAME
+        reserved = [journal] if request.star is None else [journal, request.star]
+        if request.star is not None and request.star.absolute() == journal.absolute():
+            raise UsageError(f"--star {request.star}: this is the name of the journal; choose another name")
+        self.planner = OutputPlanner(request.output, reserved=reserved)
+        self.journal = Journal(journal, self.details)
+        self.work = Work(
+            self.settings,
+            overwrite=request.overwrite,
+            claims=self.claims,
+            journal=self.journal,
+            progress=self.progress,
+            before=self.before,
+            stated_angstrom=request.pixel_size,
+        )
+
+    def batch(self) -> BatchResult:
+        """Denoise what is there."""
+        request = self.request
+        micrographs = self._micrographs()
+        if not micrographs:
+            raise InputError(
+                f"{request.output}: everything that was found is a result of an earlier run; name raw files"
+            )
+        planned = self.planner.add(micrographs)
+        if self.star is not None:
+            self.star.check(planned)
+        source = source_dataset(micrographs) if self.before is None else None
+        dataset = OutputDataset(request.output, source, overwrite=request.overwrite) if source is not None else None
+        todo = [item for item in planned if not self.should_stop() and self.work.is_to_do(item)]
+        if todo or self.should_stop():
+            check_writable(request.output)
+            if len(request.gpu) > 1:
+                complete = self._compute_on_gpus(todo)
+            else:
+                complete = self._compute(shared_jobs(self.work, todo, self.should_stop, self.note))
+            if not complete:
+                raise self._stopped(len(planned))
+        self._remark_on_pixel_sizes()
+        files = tuple(self.work.results[item.target] for item in planned)
+        outputs = self._write_star(planned, last=True)
+        if dataset is not None and dataset.write(self._done(planned)):
+            outputs += (dataset.path,)
+        return BatchResult(files, outputs, self.details)
+
+    def _micrographs(self) -> list[DiscoveredMicrograph]:
+        """Find what is to be denoised, and say what is left out."""
+        request = self.request
+        found = find(request.inputs) if request.inputs else Discovery(())
+        micrographs = without_own_outputs(whole_stacks(found.micrographs), request.output, named=request.inputs)
+        if request.halves:
+            even, odd = (
+                discover(inputs, side=side) if inputs else []
+                for inputs, side in ((request.even, "even"), (request.odd, "odd"))
+            )
+            micrographs = exposures(micrographs, even, odd)
+        used = {path.absolute() for item in micrographs for path in (item.even, item.odd) if path is not None}
+        left_out = [path for path in found.companions if not (request.halves and path.absolute() in used)]
+        self.details["companions"] = len(left_out)
+        if left_out and self.before is None:  # of several processes, the one that waits for them has said it
+            self.note(left_out_note(left_out))
+        return micrographs
+
+    def watch(self) -> WatchResult:
+        """Denoise what is there and what comes."""
+        check_writable(self.request.output)
+        watch = Watch(
+            self.request,
+            self.work,
+            self.planner,
+            self.note,
+            after_look=lambda: self._write_star(watch.planned, last=False),
+        )
+        complete = self._compute(watch.jobs(self.should_stop))
+        if complete:
+            watch.give_up_waiting()
+        self.details["companions"] = len(watch.companions)
+        if watch.companions:
+            self.note(left_out_note(watch.companions))
+        self._remark_on_pixel_sizes()
+        outputs = self._write_star(watch.planned, last=True)
+        if not complete:
+            raise self._stopped(len(watch.planned))
+        return WatchResult(tuple(self.work.results.values()), outputs, self.details)
+
+    def should_stop(self) -> bool:
+        """Tell whether a signal asked for an end, or an error is one; SIGUSR1 gets an answer and ends nothing."""
+        if self.interrupts.save_requested:
+            self.interrupts.save_requested = False
+            self.note(f"SIGUSR1: {self._finished()} finished micrographs are on the disk already; going on")
+        return self._gave_up or self.interrupts.stop_signal is not None
+
+    def _compute(self, jobs: Iterable[DenoiseJob]) -> bool:
+        from cryoplug.inference.denoiser import Denoiser
+
+        request = self.request
+        denoiser = Denoiser(self.checkpoint, request.settings, note=self.note)
+        how = {"device": str(denoiser.device), "precision": denoiser.network.precision, "tta": denoiser.tta}
+        self.details |= how
+        self.journal.tell(**how)
+        label = request.label(
+            self.checkpoint,
+            precision=denoiser.network.precision,
+            tta=denoiser.tta,
+            dtype=request.dtype,
+            halves=request.halves,
+        )
+        if request.max_memory_bytes is not None and (not self.regrid.does_nothing or request.float16):
+            self.note(
+                "--max-memory does not count micrographs that are held in memory for --angpix, --strength, --merge-highres, "
+                "--highpass, --lowpass, --output-angpix and --float16"
+            )
+        if request.halves:
+            from cryoplug.inference.halves import run_halves
+
+            return run_halves(
+                jobs,
+                denoiser,
+                label=label,
+                begin=self.work.begin,
+                finish=self.work.finish,
+                prove=pair_prover(),
+                should_stop=self.should_stop,
+                dtype=request.dtype,
+                gave_up=self._give_up,
+            )
+        return run_pipeline(
+            jobs,
+            denoiser,
+            label=label,
+            begin=self.work.begin,
+            finish=self.work.finish,
+            should_stop=self.should_stop,
+            dtype=request.dtype,
+            gave_up=self._give_up,
+        )
+
+    def _remark_on_pixel_sizes(self) -> None:
+        # Of several processes, the one that waits for them says it for all.
+        for text in self.work.pixel_sizes.sentences() if self.before is None else ():
+            self.note(text)
+
+    def _give_up(self) -> None:
+        self._gave_up = True
+
+    def _compute_on_gpus(self, todo: Sequence[PlannedOutput]) -> bool:
+        by_name = {item.shown: item for item in todo}
+
+        def report(result: FileResult) -> None:
+            # What was finished before is no news from them.
+            if result.input in by_name:
+                self.work.take_over(by_name[result.input], result)
+
+        self.details["device"] = ", ".join(f"cuda:{number}" for number in self.request.gpu)
+        return denoise_in_processes(
+            requests_for(self.request), self.work.before, report=report, note=self.note, should_stop=self.should_stop
+        )
+
+    def _write_star(self, planned: Sequence[PlannedOutput], *, last: bool) -> tuple[Any, ...]:
+        """Write the STAR file with what is done; a source that cannot be read now is tried again, but not for ever."""
+        if self.star is None:
+            return ()
+        results, done = self.work.results, self._done(planned)
+        self.details["left_out"] = [str(item.input) for item in results.values() if item.status == "failed"]
+        with contextlib.nullcontext() if last else contextlib.suppress(InputError, StorageError):
+            self.star.write(done)
+        return (self.star.path,) if done else ()
+
+    def _done(self, planned: Sequence[PlannedOutput]) -> list[PlannedOutput]:
+        results = self.work.results
+        return [item for item in planned if item.target in results and results[item.target].status != "failed"]
+
+    def _finished(self) -> int:
+        return sum(result.status != "failed" for result in list(self.work.results.values()))
+
+    def _stopped(self, count: int) -> Stopped:
+        number = self.interrupts.stop_signal
+        assert number is not None
+        return Stopped(
+            number,
+            f"{self._finished()} of {count} micrographs are finished in {self.request.output}; the same command goes on",
+        )

@@ -1,0 +1,143 @@
+"""Which files an evaluation takes together: noisy, truth, halves and denoised ones of each micrograph."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryoplug.errors import PairingError, UsageError
+from cryoplug.inputs.companions import left_out_note
+from cryoplug.inputs.discovered import DiscoveredMicrograph
+from cryoplug.inputs.discovery import discover, find
+from cryoplug.inputs.pairing import halves_of, pair_files
+from cryoplug.workflows.evaluate.request import EvaluateRequest
+
+Found = list[DiscoveredMicrograph]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The files of one micrograph; None for what is not at hand."""
+
+    name: Path
+    """What it is called in records: the noisy file, or the even half."""
+    noisy: DiscoveredMicrograph | None = None
+    """The whole exposure."""
+    clean: DiscoveredMicrograph | None = None
+    """Its truth."""
+    even: DiscoveredMicrograph | None = None
+    """One half."""
+    odd: DiscoveredMicrograph | None = None
+    """The other half; there when `even` is."""
+    denoised: DiscoveredMicrograph | None = None
+    """What became of `noisy`, made elsewhere."""
+    denoised_even: DiscoveredMicrograph | None = None
+    """What became of `even`, made elsewhere."""
+    denoised_odd: DiscoveredMicrograph | None = None
+    """What became of `odd`, made elsewhere."""
+    remarks: tuple[str, ...] = ()
+    """How files were brought together, where that is worth telling."""
+
+
+def list_subjects(request: EvaluateRequest, note: Callable[[str], None] = lambda text: None) -> tuple[Subject, ...]:
+    """Find and pair all files.
+
+    Parameters
+    ----------
+    request
+        What was asked for.
+    note
+        Told of files that were left out.
+
+    Raises
+    ------
+    PairingError
+        Files do not fit together, or there is nothing to judge by: neither a truth nor halves.
+    InputError
+        Nothing was found.
+    """
+    noisy: Found = []
+    aside: tuple[Path, ...] = ()
+    if request.inputs:
+        found = find(request.inputs)
+        noisy = list(found.micrographs)
+        aside = found.companions
+    clean = discover(request.clean) if request.clean else []
+    even, odd = _halves(request, noisy, needed=not clean)
+    used = {item.path.absolute() for item in (*even, *odd)}
+    if left_out := [path for path in aside if path.absolute() not in used]:
+        note(left_out_note(left_out))
+    subject_of = noisy if noisy and (clean or request.even) else even
+    columns: dict[str, list[DiscoveredMicrograph | None]] = {}
+    remarks: list[list[str]] = [[] for _ in subject_of]
+
+    def join(name: str, items: Sequence[DiscoveredMicrograph], side: str, to: Found | None = None) -> None:
+        if not items:
+            return
+        pairs = pair_files(to or subject_of, items, sides=("input" if to is None else "raw", side))
+        columns[name] = [pair.clean for pair in pairs]
+        for texts, pair in zip(remarks, pairs, strict=True):
+            if pair.remark:
+                texts.append(f"{side}: {pair.remark}")
+
+    if subject_of is noisy:
+        columns["noisy"] = list(noisy)
+        if request.even:
+            join("even", even, "even")
+            join("odd", odd, "odd")
+        elif len(even) == len(noisy):
+            columns["even"], columns["odd"] = list(even), list(odd)
+    else:
+        columns["even"] = list(even)
+        join("odd", odd, "odd")
+    join("clean", clean, "clean")
+    denoised, denoised_odd = _denoised(request)
+    _refuse_raw([*noisy, *even, *odd], [*denoised, *denoised_odd])
+    if request.denoised_is_of_inputs:
+        join("denoised", denoised, "denoised")
+    else:
+        join("denoised_even", denoised, "denoised", to=_all(columns["even"]))
+        join("denoised_odd", denoised_odd, "denoised odd", to=_all(columns["odd"]))
+    return tuple(
+        Subject(item.path, remarks=tuple(remarks[i]), **{name: items[i] for name, items in columns.items()})
+        for i, item in enumerate(subject_of)
+    )
+
+
+def _halves(request: EvaluateRequest, noisy: Found, *, needed: bool) -> tuple[Found, Found]:
+    if request.even:
+        return discover(request.even, side="even"), discover(request.odd, side="odd")
+    if needed:
+        try:
+            return halves_of(noisy)
+        except PairingError as error:
+            raise PairingError(f"nothing to judge by, for there is no --clean, and {error}") from error
+    if all(item.even and item.odd for item in noisy) and not request.denoised:
+        even, odd = halves_of(noisy)
+        return (even, odd) if len(even) == len(noisy) else ([], [])
+    return [], []
+
+
+def _denoised(request: EvaluateRequest) -> tuple[Found, Found]:
+    denoised = discover(request.denoised) if request.denoised else []
+    odd = discover(request.denoised_odd) if request.denoised_odd else []
+    if denoised and not odd and not request.denoised_is_of_inputs and all(item.even and item.odd for item in denoised):
+        return halves_of(denoised)
+    return denoised, odd
+
+
+def _refuse_raw(raw: Found, denoised: Found) -> None:
+    # os.path and not Path: that raises RuntimeError for a link to itself.
+    known = {(os.path.realpath(item.path), item.section) for item in raw}
+    for item in denoised:
+        if (os.path.realpath(item.path), item.section) in known:
+            raise PairingError(f"{item.path}: is given as raw and as denoised; name the denoised file")
+
+
+def _all(items: Sequence[DiscoveredMicrograph | None]) -> Found:
+    found = [item for item in items if item is not None]
+    if len(found) < len(items):
+        raise UsageError("some inputs have no halves that the denoised files could belong to; name --even and --odd")
+    return found

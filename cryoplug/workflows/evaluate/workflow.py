@@ -1,0 +1,214 @@
+"""Evaluate: how good a checkpoint, or what another program denoised, is on micrographs, with truth or with halves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cryoplug
+from cryoplug.core.pixel_size import PixelSizeRemarks
+from cryoplug.core.results import BatchResult, FileResult, to_json
+from cryoplug.disk.atomic import write_text
+from cryoplug.errors import InputError, Stopped, UsageError
+from cryoplug.machine.interrupts import Interrupts
+from cryoplug.models.checkpoint import load_checkpoint
+from cryoplug.reports.evaluation import Summary, summarize, table
+from cryoplug.reports.words import verdict_words
+from cryoplug.workflows.evaluate.inputs import list_subjects
+from cryoplug.workflows.evaluate.measure import Measured, Measurer
+from cryoplug.workflows.evaluate.request import EvaluateRequest
+
+__all__ = ["JSON_NAME", "TEXT_NAME", "EvaluateRequest", "EvaluationResult", "evaluate"]
+
+JSON_NAME = "evaluation.json"
+TEXT_NAME = "evaluation.txt"
+CURVES_NAME = "curves.png"
+PANELS_NAME = "panels.png"
+EXIT_NOT_BETTER = 1
+"""As `inspect` exits when it finds something wrong."""
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class EvaluationResult(BatchResult):
+    """What became of each micrograph, and the means."""
+
+    summary: Summary | None = None
+    """None when no micrograph could be measured."""
+
+    @property
+    def exit_code(self) -> int:
+        """That of `BatchResult`; 1 when what was required is not met."""
+        code = super().exit_code
+        requirement = None if self.summary is None else self.summary.requirement
+        return EXIT_NOT_BETTER if requirement is not None and not requirement.met else code
+
+
+def evaluate(
+    request: EvaluateRequest,
+    progress: Callable[[FileResult], None] = lambda result: None,
+    note: Note = lambda text: None,
+    show: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> EvaluationResult:
+    """Measure every micrograph and write the means, the records and the figures.
+
+    Parameters
+    ----------
+    request
+        What to do.
+    progress
+        Called with what became of each micrograph.
+    note
+        Called with a sentence that is worth telling and belongs to no single micrograph.
+    show
+        Called with the record of each micrograph that was measured.
+
+    Returns
+    -------
+    EvaluationResult
+        One result per micrograph; one that failed never stops the others.
+
+    Raises
+    ------
+    UsageError
+        The output holds an evaluation and `overwrite` is off, or the files cannot be judged as asked.
+    InputError
+        Nothing was found, files do not pair, or the checkpoint cannot be used.
+    StorageError
+        The output cannot be written.
+    DeviceError
+        The GPU that was asked for is missing, or memory ran out.
+    Stopped
+        A signal came; nothing was written.
+    """
+    if request.output.exists() and not request.output.is_dir():
+        raise UsageError(f"{request.output}: this is a file; -o names the folder for the evaluation")
+    if (request.output / JSON_NAME).exists() and not request.overwrite:
+        raise UsageError(f"{request.output / JSON_NAME}: is there already; choose another folder, or use --overwrite")
+    subjects = list_subjects(request, note)
+    about: dict[str, Any] = {"software": f"cryoplug {cryoplug.__version__}", "direction": request.direction}
+    measurer = _measurer(request, about, note)
+    files: list[FileResult] = []
+    measured: list[Measured] = []
+    sizes = PixelSizeRemarks()
+    with Interrupts() as interrupts:
+        for subject in subjects:
+            if interrupts.stop_signal is not None:
+                raise Stopped(interrupts.stop_signal, "nothing was written; the same command begins again")
+            started = time.perf_counter()
+            try:
+                found = measurer.measure(subject)
+            except InputError as error:
+                result = FileResult(subject.name, "failed", message=str(error), exit_code=error.exit_code)
+            else:
+                seconds = time.perf_counter() - started
+                result = FileResult(subject.name, "done", message="; ".join(found.remarks), seconds=seconds)
+                if measured:
+                    found.panels.clear()  # Only those of the first micrograph are drawn.
+                measured.append(found)
+                sizes.add(found.pixel_size)
+                show(found.record())
+            files.append(result)
+            progress(result)
+    for text in sizes.sentences():
+        note(text)
+    if not measured:
+        return EvaluationResult(tuple(files), details=about)
+    summary = _summary(request, measured)
+    outputs = _write(request, about, measured, summary, note)
+    return EvaluationResult(tuple(files), outputs, about, summary)
+
+
+def _measurer(request: EvaluateRequest, about: dict[str, Any], note: Note) -> Measurer:
+    if request.applied is None:
+        about["denoised"] = "given files"
+        return Measurer(request, None)
+    checkpoint = load_checkpoint(request.applied)
+    for text in filter(None, (request.introduction(checkpoint), checkpoint.namesake_note)):
+        note(text)
+    from cryoplug.inference.denoiser import Denoiser
+
+    if request.max_memory_bytes is not None:
+        note("--max-memory does not count the images that are measured, which are all in memory")
+    denoiser = Denoiser(checkpoint, request.settings, note=note)
+    about.update(
+        model=checkpoint.model_id,
+        checkpoint=request.applied,
+        checkpoint_sha256=checkpoint.sha256,
+        normalize=denoiser.normalize,
+        target=denoiser.target,
+        angpix=denoiser.regrid.angpix,
+        tta=denoiser.tta,
+        device=str(denoiser.device),
+    )
+    return Measurer(request, denoiser)
+
+
+def _summary(request: EvaluateRequest, measured: Sequence[Measured]) -> Summary:
+    return summarize(
+        [item.truth for item in measured if item.truth is not None],
+        [item.halves for item in measured if item.halves is not None],
+        agreement=[item.agreement for item in measured if item.agreement is not None],
+        hallucination=[item.hallucination for item in measured if item.hallucination is not None],
+        seams=[item.seam for item in measured if item.seam is not None],
+        micrographs=len(measured),
+        require_better_than=request.require_better_than,
+    )
+
+
+def _write(
+    request: EvaluateRequest, about: dict[str, Any], measured: Sequence[Measured], summary: Summary, note: Note
+) -> tuple[Path, ...]:
+    folder = request.output
+    records = [{**item.record(), "curves": _curves(item)} for item in measured]
+    words = verdict_words(summary.verdict, trained=request.checkpoint is not None)
+    text = "\n".join([*words, "", table(summary)])
+    outputs = [folder / TEXT_NAME]
+    write_text(outputs[0], text + "\n")
+    truth = [item.truth for item in measured if item.truth is not None]
+    halves = [item.halves for item in measured if item.halves is not None]
+    try:
+        from cryoplug.reports.evaluation_figures import evaluation_curves, evaluation_panels
+
+        evaluation_curves(folder / CURVES_NAME, truth, halves)
+        evaluation_panels(folder / PANELS_NAME, measured[0].panels, measured[0].name.name)
+        outputs += [folder / CURVES_NAME, folder / PANELS_NAME]
+    except UsageError as error:
+        note(str(error))
+    # Last, since its presence says that the evaluation is complete.
+    outputs.insert(0, folder / JSON_NAME)
+    write_text(
+        outputs[0],
+        to_json({**about, "words": words, "summary": summary, "micrographs": records}) + "\n",
+    )
+    return tuple(outputs)
+
+
+def _curves(item: Measured) -> dict[str, Any]:
+    """Give the curves of one micrograph, to 0.5 cycles per pixel, with five digits."""
+    curves: dict[str, Any] = {}
+    if item.truth is not None:
+        frc = {method: _digits(curve) for method, curve in item.truth.frc.items()}
+        curves["truth"] = {"frequency": _digits(item.truth.frequency), "frc": frc}
+    if item.halves is not None:
+        shown = slice(1, int(np.searchsorted(item.halves.frequency, 0.5 + 1e-9)))
+        names = ("error", "bias", "noise_left", "snr", "truth_correlation", "correlation")
+        curves["halves"] = {
+            "frequency": _digits(item.halves.frequency[shown]),
+            "signal": _digits(item.halves.rings["identity"].signal[shown]),  # type: ignore[index]
+            "raw_frc": _digits(item.halves.rings["identity"].raw_correlation[shown]),  # type: ignore[index]
+            **{
+                method: {name: _digits(getattr(moments, name)[shown]) for name in names}
+                for method, moments in item.halves.rings.items()
+            },
+        }
+    return curves
+
+
+def _digits(curve: Any) -> list[float]:
+    return [float(f"{value:.5g}") for value in np.asarray(curve)]

@@ -1,0 +1,227 @@
+"""Say what a path holds and everything that is wrong with it; nothing is changed, and one bad path stops no other."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryoplug.core.results import Finding
+from cryoplug.errors import InputError, StorageError
+from cryoplug.inputs.companions import companions
+from cryoplug.inputs.discovered import searched_endings
+from cryoplug.models.shipped import is_general
+from cryoplug.store.pairs import HDF5_SUFFIXES
+from cryoplug.store.raw import MANIFEST_NAME, partial_name
+from cryoplug.workflows.inspect.files import inspect_cs, inspect_micrograph, inspect_star
+from cryoplug.workflows.inspect.general import inspect_general
+from cryoplug.workflows.inspect.inspection import InspectedFolder, Inspection
+from cryoplug.workflows.inspect.runs import inspect_checkpoint, inspect_run, inspect_runs, is_checkpoint, is_run
+from cryoplug.workflows.inspect.stores import PAIR_BINS, inspect_store, is_store
+
+__all__ = ["InspectRequest", "InspectResult", "Inspection", "inspect", "inspect_path"]
+
+
+@dataclass(frozen=True)
+class InspectRequest:
+    """What to look at."""
+
+    paths: tuple[Path, ...]
+    """Micrographs, STAR files, stores, bare bins, checkpoints, run folders, or folders of micrographs."""
+    patch_size: int = 1024
+    """Side in pixels of the square patches in bare bins; a store with a manifest knows its own."""
+    verify: bool = False
+    """Read every patch of a store, however large it is, and compare it with its checksum."""
+    quick: bool = False
+    """Of micrographs, stacks and movies look at the headers alone."""
+    system: bool = False
+    """Look at this machine first: devices, versions and kernels."""
+    keep: bool = True
+    """Keep all records for the result; thousands take memory, and `progress` has seen each."""
+
+
+@dataclass(frozen=True)
+class InspectResult:
+    """What was found at every path."""
+
+    inspections: tuple[Inspection, ...] = field(default_factory=tuple)
+    """One record a path, in the order of the request; a folder of micrographs gives one a micrograph."""
+    inspected: int = 0
+    """Paths that were looked at."""
+    wrong: int = 0
+    """Those with errors or warnings."""
+
+    @property
+    def exit_code(self) -> int:
+        """1 when any finding is an error or a warning, else 0; notes do not count."""
+        return int(self.wrong > 0 or any(item.wrong for item in self.inspections))
+
+
+def inspect(
+    request: InspectRequest,
+    progress: Callable[[Inspection], None] | None = None,
+    folder_done: Callable[[InspectedFolder], None] | None = None,
+) -> InspectResult:
+    """Inspect every path of a request.
+
+    Parameters
+    ----------
+    request
+        The paths.
+    progress
+        Called with each record as soon as it is there.
+    folder_done
+        Called behind the files of each folder.
+    """
+    found: list[Inspection] = []
+    inspected = wrong = 0
+
+    def take(item: Inspection) -> None:
+        nonlocal inspected, wrong
+        inspected += 1
+        wrong += item.wrong
+        if request.keep:
+            found.append(item)
+        if progress is not None:
+            progress(item)
+
+    if request.system:
+        from cryoplug.workflows.inspect.system import inspect_system
+
+        take(inspect_system())
+    look = functools.partial(inspect_path, patch_size=request.patch_size, verify=request.verify, quick=request.quick)
+    for path in request.paths:
+        listing = _listing(path)
+        if listing is None or not listing.images:
+            take(look(path))
+            continue
+        before = wrong
+        for name in listing.images:
+            take(look(path / name))
+        if folder_done is not None:
+            others = dict(sorted(listing.others.items()))
+            aside = len(companions(path / name for name in listing.images))
+            folder_done(InspectedFolder(path, len(listing.images), wrong - before, others, listing.folders, aside))
+    return InspectResult(tuple(found), inspected, wrong)
+
+
+def inspect_path(path: Path, *, patch_size: int = 1024, verify: bool = False, quick: bool = False) -> Inspection:
+    """Inspect one path; whatever is wrong with it becomes a finding, and nothing is raised for it.
+
+    Parameters
+    ----------
+    path
+        A file or a folder.
+    patch_size
+        Side in pixels of the patches in bare bins.
+    verify
+        Compare every patch of a store with its checksum.
+    quick
+        Of micrographs, stacks and movies look at the headers alone.
+    """
+    try:
+        return _inspection(path, functools.partial(inspect_store, patch_size=patch_size, verify=verify), quick)
+    except (InputError, StorageError) as error:
+        return Inspection(path, "unusable", {}, (Finding("error", "path", _without_path(error, path)),))
+    except OSError as error:
+        message = f"{error.strerror or error}; check the permissions and the disk"
+        return Inspection(path, "unusable", {}, (Finding("error", "path", message),))
+
+
+def _inspection(path: Path, store: Callable[[Path], Inspection], quick: bool) -> Inspection:
+    if is_general(path):
+        return inspect_general(path)
+    is_hdf5 = path.suffix.lower() in HDF5_SUFFIXES and not path.is_dir()
+    if is_hdf5 and (path.is_file() or partial_name(path.parent, path.name).is_file()):
+        return store(path)  # an unfinished one too: it says what to do
+    if not os.path.lexists(path):
+        return Inspection(path, "missing", {}, (Finding("error", "path", "no such file or folder; check the name"),))
+    if not path.exists():
+        message = f"a symbolic link to {path.readlink()}, which is not there; mount or restore its target"
+        return Inspection(path, "missing", {}, (Finding("error", "path", message),))
+    if path.is_dir():
+        return _folder(path, store)
+    if not path.is_file():
+        message = "neither a file nor a folder (a device, pipe or socket); give a file"
+        return Inspection(path, "unusable", {}, (Finding("error", "path", message),))
+    if path.suffix.lower() == ".star":
+        return inspect_star(path)
+    if path.suffix.lower() == ".cs":
+        return inspect_cs(path)
+    if path.name == MANIFEST_NAME or path.name in PAIR_BINS:
+        return store(path.parent)
+    if is_checkpoint(path):
+        return inspect_checkpoint(path)
+    if path.suffix.lower() == ".bin":
+        message = (
+            f"a .bin file of another name (known: {', '.join(sorted(PAIR_BINS))}, conv*_weights.bin, conv*_bias.bin); "
+            "give the folder of a store or of a checkpoint"
+        )
+        return Inspection(path, "unusable", {"size_bytes": path.stat().st_size}, (Finding("error", "path", message),))
+    return inspect_micrograph(path, quick=quick)
+
+
+def _folder(path: Path, store: Callable[[Path], Inspection]) -> Inspection:
+    if is_store(path):
+        return store(path)
+    if is_checkpoint(path):
+        return inspect_checkpoint(path)
+    if is_run(path):
+        return inspect_run(path)
+    if _runs_below(path):
+        return inspect_runs(path, _runs_below(path))
+    message = (
+        "holds no micrograph, STAR file, store (dataset.json, *_train.bin), checkpoint (conv*_weights.bin, "
+        "model.safetensors) or run (epoch_NNNN); give the path of one of these"
+    )
+    return Inspection(path, "unusable", {}, (Finding("error", "path", message),))
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """What lies directly in a plain folder."""
+
+    images: tuple[str, ...]
+    """Names of micrographs, STAR files and datasets, sorted."""
+    others: Counter[str]
+    """Other files by ending; hidden ones together."""
+    folders: tuple[str, ...]
+    """Names of folders below, sorted."""
+
+
+def _listing(path: Path) -> _Listing | None:
+    # A plain folder stands for the micrographs and STAR files directly in it; a store or a run stays whole.
+    if is_general(path):
+        return None
+    try:
+        if not path.is_dir() or is_store(path) or is_checkpoint(path) or is_run(path) or _runs_below(path):
+            return None
+        known = (*searched_endings(), ".star", ".cs")
+        images, folders, others = [], [], Counter[str]()
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    others["hidden"] += 1
+                elif entry.is_dir():
+                    folders.append(entry.name)
+                elif entry.name.lower().endswith(known):
+                    images.append(entry.name)
+                else:
+                    others[Path(entry.name).suffix.lower() or "without ending"] += 1
+    except OSError:
+        return None
+    return _Listing(tuple(sorted(images)), others, tuple(sorted(folders)))
+
+
+def _runs_below(path: Path) -> list[Path]:
+    folders = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
+    runs = [item for item in folders if is_run(item) or is_checkpoint(item)]
+    parents = [item for item in folders if item.name == "saved_models"] if not runs else []
+    return runs or [run for parent in parents for run in _runs_below(parent)]
+
+
+def _without_path(error: Exception, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")

@@ -1,0 +1,225 @@
+"""The evaluation that ends a training run: the kept checkpoint on its held-out patches, written into checkpoint.json."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cryoplug.core.micrograph import ImageF32
+from cryoplug.core.normalization import Normalization
+from cryoplug.errors import DeviceError, InputError, Stopped
+from cryoplug.machine.interrupts import Interrupts
+from cryoplug.metrics.evaluation import (
+    HalvesReport,
+    TruthReport,
+    choose_directions,
+    score_against_truth,
+    score_halves,
+    score_noise,
+)
+from cryoplug.metrics.hallucination import Hallucination
+from cryoplug.models.checkpoint import add_details, load_checkpoint
+from cryoplug.reports.evaluation import Summary, summarize
+from cryoplug.reports.evaluation_record import FIELD, evaluation_record, mean_curves
+from cryoplug.store.pairs import PairStore
+
+if TYPE_CHECKING:
+    from cryoplug.training.config import TrainConfig
+
+MOST_PATCHES = 16
+MOST_SIDE_PX = 512
+"""Of a larger patch, the middle is evaluated."""
+LEAST_SIDE_PX = 32
+"""Rings and fits say nothing about smaller patches."""
+MOST_SECONDS = 10.0
+"""When so much time is spent, no further patch is begun; two are evaluated in any case."""
+
+
+def evaluate_kept(
+    epoch_folder: Path,
+    store: PairStore,
+    held_out: np.ndarray,
+    config: TrainConfig,
+    *,
+    kind: str,
+    interrupts: Interrupts,
+    note: Callable[[str], None],
+) -> Summary | None:
+    """Measure the kept checkpoint and write what was found into its ``checkpoint.json``.
+
+    The weights are not touched. What cannot be measured is told, and is no reason for a run to fail.
+
+    Parameters
+    ----------
+    epoch_folder
+        The kept checkpoint.
+    store, held_out
+        The pairs and which of them were held out, ascending.
+    config
+        Of the run: device, threads, augmentation.
+    kind
+        ``halves`` or ``single``: there is no truth, the judge is the other half, or the exposure with noise drawn for it.
+        Anything else: the clean side counts as truth.
+    interrupts
+        Asked between two patches.
+    note
+        Told why there is no evaluation.
+
+    Returns
+    -------
+    Summary | None
+        None when nothing could be measured.
+
+    Raises
+    ------
+    Stopped
+        A signal came; the run is finished, and the same command makes up for the evaluation.
+    """
+    if not held_out.size:
+        note("no evaluation: nothing was held out (--val-split 0)")
+        return None
+    if min(store.patch_shape) < LEAST_SIDE_PX:
+        note(
+            f"no evaluation: patches of {store.patch_shape} (y, x); at least {LEAST_SIDE_PX} pixels a side say something"
+        )
+        return None
+    chosen = held_out[np.unique(np.linspace(0, len(held_out) - 1, MOST_PATCHES).round().astype(int))]
+    try:
+        summary, curves = _measure(epoch_folder, store, chosen, config, kind=kind, interrupts=interrupts)
+    except (DeviceError, InputError) as error:
+        note(f"no evaluation: {error}")
+        return None
+    if summary is None:
+        note("no evaluation: none of the held-out patches could be measured")
+        return None
+    add_details(epoch_folder, **{FIELD: evaluation_record(summary, curves)})
+    return summary
+
+
+def has_evaluation(epoch_folder: Path) -> bool:
+    """Tell whether an earlier run has evaluated this checkpoint."""
+    return FIELD in load_checkpoint(epoch_folder).details
+
+
+def _measure(
+    epoch_folder: Path,
+    store: PairStore,
+    chosen: np.ndarray,
+    config: TrainConfig,
+    *,
+    kind: str,
+    interrupts: Interrupts,
+) -> tuple[Summary | None, dict[str, Any]]:
+    from cryoplug.inference.denoiser import Denoiser
+
+    denoiser = Denoiser(
+        load_checkpoint(epoch_folder),
+        device=config.device,
+        normalize="none",
+        bare=False,  # patches are normalised already, and what else denoise does belongs to the result
+        angpix=0.0,
+        tta="off",
+        threads=config.thread_count,
+    )
+    truth_reports: list[TruthReport] = []
+    halves_reports: list[HalvesReport] = []
+    noise: list[dict[str, Hallucination]] = []
+    micrographs: set[int] = set()
+    halves = kind in ("halves", "single")
+    recorrupt = _recorrupter(store, config) if kind == "single" else None
+    begun = time.monotonic()
+    for index in chosen:
+        if interrupts.stop_signal is not None:
+            raise Stopped(
+                interrupts.stop_signal,
+                "the training is finished and safe; the same command makes up for the evaluation",
+            )
+        if len(noise) >= 2 and time.monotonic() - begun > MOST_SECONDS:
+            break
+        pair = _read(store, int(index), recorrupt)
+        # A patch of a masked border is constant, and a filter cannot be fitted to it.
+        if min(float(np.ptp(pair.noisy)), float(np.ptp(pair.other))) == 0:
+            continue
+        made = denoiser.denoise(pair.noisy)
+        judge = pair.rescaled(pair.other) if halves else pair.other
+        if halves:
+            # The target of a single exposure is far noisier than anything that the network has seen.
+            other = None if kind == "single" else pair.rescaled(denoiser.denoise(pair.other))
+            raw, both = (pair.noisy, judge), (made, other)
+            # A network whose sides were never exchanged has learnt to denoise the first one alone.
+            wanted = "auto" if config.augment == "halves" and kind == "halves" else "even"
+            halves_reports.append(
+                score_halves(raw, both, choose_directions(*raw, wanted=wanted, has_odd=other is not None))
+            )
+        else:
+            truth_reports.append(score_against_truth(pair.noisy, judge, made))
+        noise.append(score_noise(pair.noisy, judge, made, denoiser.denoise, other_is_truth=not halves)[0])
+        micrograph = store.micrograph_of(int(index))
+        if micrograph is not None:
+            micrographs.add(micrograph)
+    if not noise:
+        return None, {}
+    summary = summarize(
+        truth_reports, halves_reports, hallucination=noise, micrographs=len(micrographs), patches=len(noise)
+    )
+    return summary, mean_curves(truth_reports, halves_reports)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One held-out pair, each side in units of its own normalization, ``(y, x)``."""
+
+    noisy: ImageF32
+    """What the network gets."""
+    other: ImageF32
+    """The truth, or the other half."""
+    scale: float
+    """``scale * other + offset`` has the units of `noisy`."""
+    offset: float
+    """See `scale`."""
+
+    def rescaled(self, image: ImageF32) -> ImageF32:
+        """Bring the other half, or what became of it, to the units of `noisy`: errors need one scale."""
+        return np.float32(self.scale) * image + np.float32(self.offset)
+
+
+def _recorrupter(store: PairStore, config: TrainConfig) -> Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]:
+    """Give what makes of a crop of a single exposure two images with independent noise."""
+    import torch
+
+    from cryoplug.workflows.train.single import recorruption_of
+
+    recorruption = recorruption_of(store, config, torch.device("cpu"))
+
+    def recorrupt(crop: np.ndarray, index: int) -> tuple[np.ndarray, np.ndarray]:
+        batch = torch.from_numpy(crop[None])
+        recorruption.prepare(None, shape=batch.shape, images=[store.crop_of(index).image], part=index)
+        inputs, targets = recorruption.mix(batch, batch)
+        return inputs[0].numpy(), targets[0].numpy()
+
+    return recorrupt
+
+
+def _read(
+    store: PairStore, index: int, recorrupt: Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]] | None
+) -> _Pair:
+    sides = [np.empty((1, *store.patch_shape), np.float32) for _ in range(2)]
+    store.read([index], *sides)
+    if recorrupt is not None:
+        sides = list(recorrupt(sides[0], index))
+    cut = tuple(
+        slice((side - min(side, MOST_SIDE_PX)) // 2, (side + min(side, MOST_SIDE_PX)) // 2)
+        for side in store.patch_shape
+    )
+    noisy, other = (np.ascontiguousarray(side[0][cut]) for side in sides)
+    micrograph = store.micrograph_of(index)
+    entry = None if store.manifest is None or micrograph is None else store.manifest.micrographs[micrograph]
+    if entry is None or entry.clean_normalization is None:
+        return _Pair(noisy, other, 1.0, 0.0)
+    mine, its = Normalization.from_dict(entry.normalization), Normalization.from_dict(entry.clean_normalization)
+    return _Pair(noisy, other, its.scale / mine.scale, (its.offset - mine.offset) / mine.scale)

@@ -1,0 +1,102 @@
+"""Where training starts: at weights drawn from the seed, or at those of a checkpoint, whose network it then goes on with."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cryoplug.core.fourier_crop import SAME_PIXEL_SIZE
+from cryoplug.errors import UsageError
+from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
+from cryoplug.models.one_output import image_alone
+
+if TYPE_CHECKING:
+    from cryoplug.store.manifest import Manifest
+    from cryoplug.workflows.train.workflow import TrainRequest
+
+_UNCLIPPED = ("zscore", "robust")
+"""Normalizations that give plain noise a deviation of one; by how much they differ on micrographs says docs/files.md."""
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """The checkpoint that training starts from."""
+
+    checkpoint: Checkpoint
+    """With one output, the image."""
+    sha256: str
+    """Hash of all weights of the checkpoint that was named, further outputs included."""
+    name: str
+    """What it is called."""
+
+    @property
+    def note(self) -> str:
+        """What the user should know."""
+        dropped = "" if self.sha256 == self.checkpoint.sha256 else ", of whose outputs the image is trained further"
+        return f"starting from {self.name} sha256:{self.sha256[:12]}{dropped}"
+
+    def details(self, manifest: Manifest | None) -> dict[str, Any]:
+        """Give what the new checkpoint says besides its hash, which is with the recipe of the training.
+
+        A network that knew a range of pixel sizes knows that of the store best from now on: micrographs are brought to it.
+        """
+        if self.checkpoint.angpix_range is None or manifest is None or manifest.pixel_size_angstrom is None:
+            return {}
+        return {"angpix": manifest.pixel_size_angstrom}
+
+
+def started(request: TrainRequest) -> tuple[TrainRequest, Start | None]:
+    """Load what ``--init`` names, and take its network and options over where the user chose none.
+
+    Raises
+    ------
+    UsageError
+        Another network was asked for.
+    InputError
+        The checkpoint cannot be used.
+    """
+    from cryoplug.training.config import TrainConfig
+
+    if request.init is None:
+        return request, None
+    named = load_checkpoint(request.init)
+    name = "the general model" if named.is_general else str(request.init)
+    start = Start(image_alone(named), named.sha256, name)
+    config, model = request.config, named.model_id
+    chosen = "model" in request.given or config.model != TrainConfig().model
+    if chosen and config.model != model:
+        raise UsageError(f"--init {request.init}: holds {model}, but --model is {config.model}; make them agree")
+    options = config.model_options or start.checkpoint.config
+    return dataclasses.replace(request, config=dataclasses.replace(config, model=model, model_options=options)), start
+
+
+def check_store(start: Start, manifest: Manifest | None) -> None:
+    """Refuse a store whose pixels are nothing that the start has learnt from; bare bins say nothing about theirs.
+
+    Raises
+    ------
+    UsageError
+        They are normalised in another way, or their pixel size is not one that it knows.
+    """
+    if manifest is None:
+        return
+    trained, here = start.checkpoint.normalize, manifest.normalize
+    if trained != here and not (trained in _UNCLIPPED and here in _UNCLIPPED):
+        wanted = " or ".join(_UNCLIPPED) if trained in _UNCLIPPED else trained
+        raise UsageError(
+            f"--init: {start.name} learnt from micrographs normalised by {trained}, but those of this store are by {here}; "
+            f"convert them with --normalize {wanted}"
+        )
+    sizes = start.checkpoint.angpix_range
+    if sizes is None:
+        return
+    low, high = sizes[0] * (1 - SAME_PIXEL_SIZE), sizes[1] * (1 + SAME_PIXEL_SIZE)
+    advice = f"convert them with --angpix {start.checkpoint.angpix:g}"
+    knows = f"--init: {start.name} knows pixel sizes of {sizes[0]:g} to {sizes[1]:g} A"
+    for entry in manifest.micrographs:
+        size = entry.pixel_size_angstrom
+        if size is None:
+            raise UsageError(f"{knows}, but {entry.name} of this store has an unknown one; {advice} and --pixel-size")
+        if not low <= size <= high:
+            raise UsageError(f"{knows}, but {entry.name} of this store has {size:g} A; {advice}")
