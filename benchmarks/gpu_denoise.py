@@ -34,8 +34,8 @@ import cryoplug
 from cryoplug.core import fourier_crop
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.inference.denoiser import Denoiser
-from cryoplug.inference.device_regrid import finish, resample_image
 from cryoplug.inference.regrid import Regrid
+from cryoplug.inference.whole.regrid import finish, resample_image
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
 from rows import append_rows
@@ -100,8 +100,8 @@ import numpy as np, torch
 from cryoplug.core.normalization import fit_to
 from cryoplug.formats.mrc import MrcMicrograph
 from cryoplug.inference.denoiser import Denoiser
-from cryoplug.inference.device_pixels import DevicePixels, decode, normalised, restored, written_numbers
-from cryoplug.inference.device_regrid import finish, resample_image
+from cryoplug.inference.whole.pixels import DevicePixels, decode, normalised, restored, written_numbers
+from cryoplug.inference.whole.regrid import finish, resample_image
 from cryoplug.inference.regrid import Regrid
 path, checkpoint, device, target = sys.argv[1:]
 denoiser = Denoiser.from_checkpoint(checkpoint, device=device)

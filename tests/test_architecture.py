@@ -31,7 +31,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FREE = {"__init__", "testing"}
 
 TORCH_AT_THE_TOP = (
-    "inference/batches.py",
+    "inference/network/batches.py",
     "models/cryo_cnn.py",
     "models/residual_cnn.py",
     "models/unet.py",
@@ -41,12 +41,12 @@ TORCH_AT_THE_TOP = (
     "machine/pinned.py",
     "training/",
     "inference/denoiser.py",
-    "inference/device_image.py",
-    "inference/device_pixels.py",
-    "inference/device_regrid.py",
-    "inference/network.py",
-    "inference/tile_network.py",
-    "inference/whole_images.py",
+    "inference/network/device_image.py",
+    "inference/whole/pixels.py",
+    "inference/whole/regrid.py",
+    "inference/network/fastest.py",
+    "inference/network/tile_network.py",
+    "inference/whole/images.py",
     "simulation/camera.py",
     "simulation/dirt.py",
     "simulation/field.py",

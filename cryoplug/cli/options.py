@@ -20,7 +20,7 @@ class Size(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Give bytes."""
-        from cryoplug.inference.memory_plan import parse_size
+        from cryoplug.inference.network.memory_plan import parse_size
 
         try:
             return parse_size(str(value))

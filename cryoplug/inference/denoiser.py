@@ -16,10 +16,11 @@ from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.pixel_size import pixel_size_problems
 from cryoplug.core.tiling import Tile, plan_tiles
 from cryoplug.errors import DeviceError, UsageError
-from cryoplug.inference.batches import Batches
-from cryoplug.inference.borders import band_borders, border_width, continued, continued_on_device
-from cryoplug.inference.device_image import DeviceImage
-from cryoplug.inference.memory_plan import (
+from cryoplug.inference.network.batches import Batches
+from cryoplug.inference.network.borders import band_borders, border_width, continued, continued_on_device
+from cryoplug.inference.network.device_image import DeviceImage
+from cryoplug.inference.network.fastest import Network
+from cryoplug.inference.network.memory_plan import (
     LEAST_TILE_PX,
     MemoryPlan,
     plan_memory,
@@ -27,11 +28,10 @@ from cryoplug.inference.memory_plan import (
     rows_that_fit,
     widest_layer,
 )
-from cryoplug.inference.network import Network
-from cryoplug.inference.orientations import averages_orientations
+from cryoplug.inference.network.orientations import averages_orientations
+from cryoplug.inference.network.tile_network import TileNetwork
 from cryoplug.inference.settings import ApplySettings
 from cryoplug.inference.target import choose_target
-from cryoplug.inference.tile_network import TileNetwork
 from cryoplug.machine.allocator import keep_allocator_memory
 from cryoplug.machine.core_workers import one_core_workers
 from cryoplug.machine.devices import (
@@ -295,7 +295,7 @@ class Denoiser:
         return self._batches(images, should_stop, most_pixels=pixels, workers=self._workers)
 
     def forward_on_device(self, pixels: torch.Tensor, should_stop: Callable[[], bool] = lambda: False) -> torch.Tensor:
-        """Run the network over a whole image that is on the device; see `cryoplug.inference.device_image`."""
+        """Run the network over a whole image that is on the device; see `cryoplug.inference.network.device_image`."""
         if not self._border:
             return self._device_image(pixels, should_stop)
         height, width = pixels.shape

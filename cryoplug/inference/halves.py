@@ -28,13 +28,13 @@ from cryoplug.core.tiling import plan_tiles
 from cryoplug.errors import InputError, PairingError, PixelError, SeveralImagesError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
 from cryoplug.formats.registry import open_micrograph, open_movie
+from cryoplug.inference.bands.reading import open_source, remarks_on_scale
+from cryoplug.inference.bands.sections import refuse_movies_and_volumes
+from cryoplug.inference.bands.writing import write_all
 from cryoplug.inference.in_memory import on_the_networks_grid
 from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, End, Failed, Message, Rows, Sections
-from cryoplug.inference.reading import open_source, remarks_on_scale
 from cryoplug.inference.regrid import GridPlan, Regrid
-from cryoplug.inference.sections import refuse_movies_and_volumes
 from cryoplug.inference.stages import run_stages
-from cryoplug.inference.writing import write_all
 from cryoplug.machine.channel import Channel, Closed
 from cryoplug.metrics.evaluation import EQUALLY_NOISY, equally_noisy, noise_ratio
 

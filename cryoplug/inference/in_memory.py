@@ -20,7 +20,7 @@ from cryoplug.core.mean_kept import mean_shift
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
 from cryoplug.core.normalization import check_usable, clipped_fraction, fit_normalization
 from cryoplug.core.statistics import moments_of, scan_pixels
-from cryoplug.inference.appearance import look
+from cryoplug.inference.likeness import look
 from cryoplug.inference.target import to_grey_values
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Read, compute and write at the same time.
 
-A GPU gets whole micrographs, several at a time: `cryoplug.inference.whole_pipeline`. Else bands of rows travel through
+A GPU gets whole micrographs, several at a time: `cryoplug.inference.whole.pipeline`. Else bands of rows travel through
 bounded queues, file after file:
 
 ::
@@ -20,13 +20,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cryoplug.core.micrograph import ImageF32
+from cryoplug.inference.bands.reading import read_all
+from cryoplug.inference.bands.sections import denoised_sections
+from cryoplug.inference.bands.writing import write_all
 from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, Message, Rows, Sections
-from cryoplug.inference.reading import read_all
 from cryoplug.inference.regrid import Regrid
-from cryoplug.inference.sections import denoised_sections
 from cryoplug.inference.stages import run_stages
-from cryoplug.inference.whole_pipeline import run_whole
-from cryoplug.inference.writing import write_all
+from cryoplug.inference.whole.pipeline import run_whole
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser

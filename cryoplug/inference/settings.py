@@ -12,8 +12,8 @@ import cryoplug
 from cryoplug.core.normalization import KINDS
 from cryoplug.core.pixel_size import MAX_ANGSTROM
 from cryoplug.errors import UsageError
-from cryoplug.inference.orientations import ASKED as TTA
-from cryoplug.inference.precision import PRECISIONS
+from cryoplug.inference.network.orientations import ASKED as TTA
+from cryoplug.inference.network.precision import PRECISIONS
 from cryoplug.inference.regrid import Regrid
 from cryoplug.inference.target import ONLY_TARGET, TARGETS, choose_target
 
@@ -62,16 +62,16 @@ class ApplySettings:
     device: str = "auto"
     """``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: str = "auto"
-    """How exactly a GPU computes: ``auto``, ``float32``, ``float16`` or ``bf16``; see `cryoplug.inference.precision`."""
+    """How exactly a GPU computes: ``auto``, ``float32``, ``float16`` or ``bf16``; see `cryoplug.inference.network.precision`."""
     tta: str | bool = "auto"
     """Whether the network is asked in eight orientations: ``auto``, ``on`` or ``off``; see
-    `cryoplug.inference.orientations`. True and False are taken for the last two."""
+    `cryoplug.inference.network.orientations`. True and False are taken for the last two."""
     tile: int = 0
     """Side of a tile in pixels; 0 chooses. The result does not depend on it, to float32 rounding."""
     threads: int = 0
     """CPU threads; 0 takes every core that this process may use."""
     max_memory_bytes: int | None = None
-    """Memory of the process when it computes on the CPU; see `cryoplug.inference.memory_plan`. None: no limit."""
+    """Memory of the process when it computes on the CPU; see `cryoplug.inference.network.memory_plan`. None: no limit."""
 
     def __post_init__(self) -> None:
         if isinstance(self.tta, bool):

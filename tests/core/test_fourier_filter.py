@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cryoplug.core.fourier_filter import filtered_image
-from cryoplug.inference import device_regrid
+from cryoplug.inference.whole import regrid as device_regrid
 
 
 def wave(period_px: float, shape: tuple[int, int] = (400, 440)) -> np.ndarray:

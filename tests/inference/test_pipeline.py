@@ -12,7 +12,8 @@ from cryoplug.core.normalization import Normalization
 from cryoplug.core.results import FileResult
 from cryoplug.errors import DeviceError, FormatError, StorageError
 from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, write_mrc
-from cryoplug.inference import pipeline, reading
+from cryoplug.inference import pipeline
+from cryoplug.inference.bands import reading
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.inference.regrid import Regrid

@@ -9,7 +9,7 @@ import torch
 from cryoplug.core.micrograph import ArrayMicrograph
 from cryoplug.core.normalization import MeasuredSource, fit_to
 from cryoplug.errors import UsageError
-from cryoplug.inference.network import Network
+from cryoplug.inference.network.fastest import Network
 from cryoplug.inference.target import DEFAULT_TARGET, TARGETS, choose_target, to_grey_values
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.models.registry import CRYO_CNN

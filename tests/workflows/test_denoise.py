@@ -23,7 +23,7 @@ from cryoplug.errors import DeviceError, InputError, MissingInputError, Stopped,
 from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, read_header, validate_mrc, write_mrc
 from cryoplug.formats.star import micrograph_table, read_star
 from cryoplug.inference.denoiser import Denoiser
-from cryoplug.inference.memory_plan import parse_size
+from cryoplug.inference.network.memory_plan import parse_size
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.outputs import planning

@@ -11,7 +11,7 @@ import torch
 
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.errors import DeviceError
-from cryoplug.inference.tile_network import TileNetwork
+from cryoplug.inference.network.tile_network import TileNetwork
 from cryoplug.machine.devices import Interrupted, OutOfDeviceMemory, device_errors, free_cached_memory, only
 
 
@@ -25,7 +25,7 @@ class Batches:
     device
         Where it is.
     border
-        By how many pixels each image is continued on all sides; see `cryoplug.inference.borders`.
+        By how many pixels each image is continued on all sides; see `cryoplug.inference.network.borders`.
     """
 
     def __init__(self, tile_network: TileNetwork, device: torch.device, *, border: int) -> None:

@@ -18,8 +18,11 @@ from cryoplug.core.micrograph import MicrographSource
 from cryoplug.core.normalization import Normalization, check_usable, fit_to
 from cryoplug.core.statistics import PixelStatistics
 from cryoplug.formats.mrc import StoredStatistics
-from cryoplug.inference.appearance import look
-from cryoplug.inference.device_pixels import (
+from cryoplug.inference.likeness import look
+from cryoplug.inference.messages import DenoiseJob
+from cryoplug.inference.regrid import GridPlan
+from cryoplug.inference.target import to_grey_values
+from cryoplug.inference.whole.pixels import (
     DevicePixels,
     clipped_count,
     decode,
@@ -28,10 +31,7 @@ from cryoplug.inference.device_pixels import (
     restored,
     written_numbers,
 )
-from cryoplug.inference.device_regrid import finish, resample_image
-from cryoplug.inference.messages import DenoiseJob
-from cryoplug.inference.regrid import GridPlan
-from cryoplug.inference.target import to_grey_values
+from cryoplug.inference.whole.regrid import finish, resample_image
 from cryoplug.machine.devices import device_errors, only
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.errors import InputError, SeveralImagesError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
 from cryoplug.formats.registry import open_micrograph, open_movie
-from cryoplug.inference.appearance import look
+from cryoplug.inference.bands.sections import refuse_movies_and_volumes
+from cryoplug.inference.likeness import look
 from cryoplug.inference.messages import Begin, DenoiseJob, End, Failed, Message, Rows, Sections
 from cryoplug.inference.regrid import GridPlan, Regrid
-from cryoplug.inference.sections import refuse_movies_and_volumes
 from cryoplug.inference.target import to_grey_values
 from cryoplug.machine.channel import Channel, Closed
 

@@ -6,7 +6,7 @@ import torch
 
 from cryoplug.errors import UsageError
 from cryoplug.inference.denoiser import Denoiser
-from cryoplug.inference.orientations import averages_orientations, mean_over_orientations
+from cryoplug.inference.network.orientations import averages_orientations, mean_over_orientations
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.models.registry import UNET
 

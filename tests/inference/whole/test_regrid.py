@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from cryoplug.core import fourier_crop
-from cryoplug.inference.device_regrid import finish, merge_high_resolution, resample_image
 from cryoplug.inference.regrid import Regrid
+from cryoplug.inference.whole.regrid import finish, merge_high_resolution, resample_image
 from cryoplug.machine.devices import OutOfDeviceMemory, device_errors
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

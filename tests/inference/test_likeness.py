@@ -12,8 +12,8 @@ from cryoplug.core.micrograph import ArrayMicrograph
 from cryoplug.core.normalization import fit_normalization
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.registry import open_micrograph
-from cryoplug.inference.appearance import look
 from cryoplug.inference.denoiser import Denoiser
+from cryoplug.inference.likeness import look
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.metrics.baselines import gaussian_blur
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

@@ -11,8 +11,8 @@ import torch
 
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.registry import open_micrograph
-from cryoplug.inference.borders import band_borders, border_width, continued
 from cryoplug.inference.denoiser import Denoiser
+from cryoplug.inference.network.borders import band_borders, border_width, continued
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.models.registry import model_spec

@@ -24,8 +24,8 @@ from cryoplug.core.normalization import Normalization, check_usable, fit_to
 from cryoplug.core.statistics import PixelStatistics
 from cryoplug.errors import FormatError, PixelError
 from cryoplug.formats.stack_kind import MOVIE_ADVICE, VOLUME_ADVICE, look_at_stack
-from cryoplug.inference.appearance import look_at_many
 from cryoplug.inference.in_memory import on_the_networks_grid
+from cryoplug.inference.likeness import look_at_many
 from cryoplug.inference.messages import Sections
 from cryoplug.inference.regrid import GridPlan
 from cryoplug.inference.target import to_grey_values

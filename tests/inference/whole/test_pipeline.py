@@ -15,10 +15,11 @@ from cryoplug.core.normalization import KINDS, fit_normalization, fit_to
 from cryoplug.core.results import FileResult
 from cryoplug.errors import DeviceError, StorageError
 from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, validate_mrc, write_mrc
-from cryoplug.inference import whole_images, whole_pipeline
 from cryoplug.inference.denoiser import Denoiser
-from cryoplug.inference.device_pixels import DevicePixels, decode, normalised, restored
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
+from cryoplug.inference.whole import images as whole_images
+from cryoplug.inference.whole import pipeline as whole_pipeline
+from cryoplug.inference.whole.pixels import DevicePixels, decode, normalised, restored
 from cryoplug.machine.channel import Closed
 from cryoplug.machine.devices import OutOfDeviceMemory
 from cryoplug.machine.pinned import PinnedBuffers

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 
 from cryoplug.core.tiling import plan_tiles
-from cryoplug.inference.memory_plan import LEAST_TILE_PX, widest_layer
-from cryoplug.inference.tile_network import TileNetwork
+from cryoplug.inference.network.memory_plan import LEAST_TILE_PX, widest_layer
+from cryoplug.inference.network.tile_network import TileNetwork
 from cryoplug.machine.devices import Interrupted, OutOfDeviceMemory, device_errors, free_cached_memory, only
 from cryoplug.models.checkpoint import Checkpoint
 

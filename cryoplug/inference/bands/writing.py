@@ -14,8 +14,8 @@ from cryoplug.core.statistics import moments_of
 from cryoplug.disk.atomic import atomic_file, storage_errors
 from cryoplug.errors import PixelError
 from cryoplug.formats.mrc import MrcRowWriter
+from cryoplug.inference.bands.sections import remarks_on_sections
 from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, End, Failed, Message, Rows, Sections
-from cryoplug.inference.sections import remarks_on_sections
 from cryoplug.machine.channel import Channel, Closed
 
 ROUNDING_WARNING = 0.05

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cryoplug.errors import UsageError
-from cryoplug.inference.memory_plan import (
+from cryoplug.inference.network.memory_plan import (
     LEAST_BAND_ROWS,
     LEAST_TILE_PX,
     MemoryPlan,

@@ -9,7 +9,7 @@ import torch
 
 from cryoplug.errors import DeviceError, UsageError
 from cryoplug.inference.denoiser import Denoiser
-from cryoplug.inference.precision import choose_precision
+from cryoplug.inference.network.precision import choose_precision
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.models.registry import ModelSpec, model_spec
 

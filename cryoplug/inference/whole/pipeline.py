@@ -29,10 +29,10 @@ from cryoplug.core.micrograph import MicrographSource, row_bands
 from cryoplug.disk.atomic import atomic_file, storage_errors
 from cryoplug.errors import InputError, PixelError, SeveralImagesError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader, check_float16_range, mrc_head
+from cryoplug.inference.bands.reading import open_source, warnings_about
+from cryoplug.inference.bands.writing import failure, rounding_warning
 from cryoplug.inference.messages import DenoiseJob, DenoiseResult, Failed
-from cryoplug.inference.reading import open_source, warnings_about
 from cryoplug.inference.regrid import Regrid
-from cryoplug.inference.writing import failure, rounding_warning
 from cryoplug.machine.channel import Channel, Closed
 from cryoplug.machine.devices import Interrupted, OutOfDeviceMemory, device_errors, free_cached_memory
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import torch
 
     from cryoplug.inference.denoiser import Denoiser
-    from cryoplug.inference.whole_images import Computed, Prepared, WholeImages
+    from cryoplug.inference.whole.images import Computed, Prepared, WholeImages
 
 BUFFER_BYTES = 1 << 30
 """Most host memory of all readers' buffers, and again of all writers'; one micrograph may have more."""
@@ -103,7 +103,7 @@ def run_whole(
     bool
         Whether all jobs were dealt with; False when `should_stop` ended it.
     """
-    from cryoplug.inference.whole_images import WholeImages
+    from cryoplug.inference.whole.images import WholeImages
 
     threads = threads or Threads.for_cores(len(os.sched_getaffinity(0)))
     images = WholeImages(denoiser, dtype, at_once=threads.readers)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cryoplug.errors import FormatError
-from cryoplug.inference.precision import choose_precision
+from cryoplug.inference.network.precision import choose_precision
 from cryoplug.inference.target import ONLY_TARGET, output_index
 from cryoplug.kernels.dispatch import KernelChoice, choose_kernels, fused_network
 from cryoplug.models.checkpoint import Checkpoint
@@ -35,7 +35,7 @@ class Network:
     layout
         Memory format of pixels and weights in float32.
     precision
-        One of `cryoplug.inference.precision.PRECISIONS`.
+        One of `cryoplug.inference.network.precision.PRECISIONS`.
     normalize
         What is done to pixels before the network.
     target

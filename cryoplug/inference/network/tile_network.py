@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from cryoplug.inference.network import Network
-from cryoplug.inference.orientations import mean_over_orientations
+from cryoplug.inference.network.fastest import Network
+from cryoplug.inference.network.orientations import mean_over_orientations
 
 
 class TileNetwork:

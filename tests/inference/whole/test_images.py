@@ -15,11 +15,12 @@ from cryoplug.core.normalization import KINDS
 from cryoplug.core.pixel_size import PixelSize
 from cryoplug.core.results import FileResult
 from cryoplug.formats.mrc import MrcRowWriter, write_mrc
-from cryoplug.inference import pipeline, whole_images
+from cryoplug.inference import pipeline
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.inference.regrid import Regrid
-from cryoplug.inference.whole_images import WholeImages, device_bytes
+from cryoplug.inference.whole import images as whole_images
+from cryoplug.inference.whole.images import WholeImages, device_bytes
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.models.registry import model_spec
 

@@ -1,0 +1,1 @@
+"""The road of large images and of CPUs: band of rows by band of rows, in bounded memory."""

@@ -1,0 +1,1 @@
+"""The pairs that a network learns from: which, in which order, how turned and mixed, and how they get to the device."""
