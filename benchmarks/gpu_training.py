@@ -36,10 +36,10 @@ from cryoplug.kernels.dispatch import choose_kernels, fused_network
 from cryoplug.models.registry import model_spec
 from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import Crop, PairStore, create_store, open_store
-from cryoplug.training.cache import GpuCache
 from cryoplug.training.config import TrainConfig
-from cryoplug.training.device_loader import DeviceLoader
-from cryoplug.training.draws import Draw
+from cryoplug.training.data.augment import Draw
+from cryoplug.training.data.cache import GpuCache
+from cryoplug.training.data.device_loader import DeviceLoader
 from cryoplug.training.engine import WholeBatchEngine, open_engine
 from cryoplug.training.steps import make_optimizer, open_steps
 from rows import append_rows

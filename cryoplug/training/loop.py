@@ -21,18 +21,18 @@ from cryoplug.store.pairs import PairStore
 from cryoplug.training.average import WeightAverage
 from cryoplug.training.choice import Units, Verdict, judge_epoch, note_epoch, validation_units
 from cryoplug.training.config import TrainConfig
-from cryoplug.training.device_loader import open_loader
-from cryoplug.training.draws import Draw
+from cryoplug.training.data.augment import Draw
+from cryoplug.training.data.device_loader import open_loader
+from cryoplug.training.data.loader import Batch, BatchLoader, closing_batches, crops_of_epoch, epoch_order
+from cryoplug.training.data.mixing import Mixer
+from cryoplug.training.data.recorruption import Recorruption
+from cryoplug.training.data.split import Split
 from cryoplug.training.engine import Engine
-from cryoplug.training.loader import Batch, BatchLoader, closing_batches, crops_of_epoch, epoch_order
-from cryoplug.training.mixing import Mixer
 from cryoplug.training.pace import Pace
 from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, Comparison, EpochReport, Note, Progress
-from cryoplug.training.recipe import gave_up, is_done, learning_rate
-from cryoplug.training.recorruption import Recorruption
 from cryoplug.training.run_folder import RunFolder
 from cryoplug.training.saver import Saver
-from cryoplug.training.split import Split
+from cryoplug.training.schedule import gave_up, is_done, learning_rate
 from cryoplug.training.state import Position, pack_state, weights_of
 from cryoplug.training.steps import Steps, open_steps
 from cryoplug.training.validation import Validation, validate

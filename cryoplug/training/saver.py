@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cryoplug.errors import Stopped
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.training.progress import Note, Progress
-from cryoplug.training.recipe import is_done
+from cryoplug.training.schedule import is_done
 
 if TYPE_CHECKING:
     from cryoplug.training.loop import Training

@@ -17,10 +17,10 @@ import torch
 
 from cryoplug.training.average import WeightAverage
 from cryoplug.training.config import TrainConfig
+from cryoplug.training.data.mixing import Mixer
+from cryoplug.training.data.recorruption import Recorruption
 from cryoplug.training.engine import Engine, WholeBatchEngine, memory_errors
-from cryoplug.training.mixing import Mixer
-from cryoplug.training.recipe import limit_gradients
-from cryoplug.training.recorruption import Recorruption
+from cryoplug.training.schedule import limit_gradients
 
 QUEUE = 5
 """Steps that are queued before the host looks at their losses."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryoplug.training.choice import Units
+from cryoplug.training.data.loader import Batch, BatchLoader, closing_batches
+from cryoplug.training.data.mixing import Mixer
+from cryoplug.training.data.recorruption import Recorruption
 from cryoplug.training.engine import Engine
-from cryoplug.training.loader import Batch, BatchLoader, closing_batches
-from cryoplug.training.mixing import Mixer
-from cryoplug.training.recorruption import Recorruption
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import create_store, open_store
 from cryoplug.training.choice import judge_epoch, note_epoch, validation_units
 from cryoplug.training.config import TrainConfig
-from cryoplug.training.recipe import gave_up
+from cryoplug.training.schedule import gave_up
 from cryoplug.training.state import Position
 
 SIDE = 16

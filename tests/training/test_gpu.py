@@ -19,11 +19,11 @@ from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.models.registry import CRYO_CNN, model_spec
 from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import create_store
-from cryoplug.training.balance import Balance
 from cryoplug.training.config import TrainConfig
+from cryoplug.training.data.balance import Balance
+from cryoplug.training.data.loader import epoch_order
+from cryoplug.training.data.mixing import Mixer
 from cryoplug.training.engine import open_engine
-from cryoplug.training.loader import epoch_order
-from cryoplug.training.mixing import Mixer
 from cryoplug.training.progress import Event, Note
 from cryoplug.training.steps import QueuedSteps, make_optimizer, open_steps
 from cryoplug.workflows.train import TrainRequest, TrainResult, train, workflow

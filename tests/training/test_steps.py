@@ -23,8 +23,8 @@ from cryoplug.training import engine as engines
 from cryoplug.training import loop, steps
 from cryoplug.training.average import WeightAverage
 from cryoplug.training.config import TrainConfig
+from cryoplug.training.data.loader import epoch_order
 from cryoplug.training.engine import WholeBatchEngine
-from cryoplug.training.loader import epoch_order
 from cryoplug.training.steps import QUEUE, CheckedSteps, QueuedSteps, Steps
 from cryoplug.workflows.train import TrainRequest, train, workflow
 

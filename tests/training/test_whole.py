@@ -16,13 +16,13 @@ from cryoplug.errors import DivergedError, Stopped, UsageError
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import PairStore, create_store, open_store
-from cryoplug.training.cache import GpuCache, RamCache
 from cryoplug.training.config import TrainConfig
-from cryoplug.training.device_loader import DeviceLoader
-from cryoplug.training.draws import Draw, crop_of
-from cryoplug.training.loader import BatchLoader, crops_of_epoch, epoch_order
+from cryoplug.training.data.augment import Draw, crop_of
+from cryoplug.training.data.cache import GpuCache, RamCache
+from cryoplug.training.data.device_loader import DeviceLoader
+from cryoplug.training.data.loader import BatchLoader, crops_of_epoch, epoch_order
+from cryoplug.training.data.split import split_patches
 from cryoplug.training.progress import BatchReport, Event
-from cryoplug.training.split import split_patches
 from cryoplug.training.steps import CheckedSteps
 from cryoplug.workflows.train import TrainRequest, TrainResult, train, workflow
 

@@ -27,7 +27,7 @@ from cryoplug.models.registry import CRYO_CNN, ModelSpec
 from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import create_store, open_store
 from cryoplug.training.config import TrainConfig
-from cryoplug.training.loader import epoch_order
+from cryoplug.training.data.loader import epoch_order
 from cryoplug.training.pace import Pace
 from cryoplug.training.progress import BatchReport, EpochReport, Event, Note
 from cryoplug.training.run_folder import RunFolder

@@ -15,9 +15,9 @@ from cryoplug.errors import UsageError
 from cryoplug.store.pairs import PairStore
 
 if TYPE_CHECKING:
+    from cryoplug.training.data.split import Split
     from cryoplug.training.progress import Event
     from cryoplug.training.run_folder import RunFolder
-    from cryoplug.training.split import Split
     from cryoplug.workflows.train.workflow import TrainRequest
 
 _SAMPLED_PATCHES = 8

@@ -13,7 +13,7 @@ from cryoplug.store.pairs import PairStore
 
 if TYPE_CHECKING:
     from cryoplug.training.config import TrainConfig
-    from cryoplug.training.recorruption import Recorruption
+    from cryoplug.training.data.recorruption import Recorruption
 
 
 def recorruption_of(
@@ -37,7 +37,7 @@ def recorruption_of(
     FormatError
         The manifest does not say what the noise of a micrograph is.
     """
-    from cryoplug.training.recorruption import Recorruption
+    from cryoplug.training.data.recorruption import Recorruption
 
     assert store.manifest is not None
     noises = []

@@ -30,11 +30,11 @@ from cryoplug.workflows.train.start import Start, check_store, started
 if TYPE_CHECKING:
     from cryoplug.reports.evaluation import Summary
     from cryoplug.training.config import TrainConfig
-    from cryoplug.training.mixing import Mixer
+    from cryoplug.training.data.mixing import Mixer
+    from cryoplug.training.data.recorruption import Recorruption
+    from cryoplug.training.data.split import Split
     from cryoplug.training.progress import EpochReport, Event
-    from cryoplug.training.recorruption import Recorruption
     from cryoplug.training.run_folder import RunFolder
-    from cryoplug.training.split import Split
 
 
 EXIT_NOT_BETTER = 1
@@ -148,9 +148,9 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
     DivergedError, Stopped
         See `cryoplug.training.loop.Training.run`.
     """
+    from cryoplug.training.data.split import split_patches
     from cryoplug.training.engine import choose_device
     from cryoplug.training.progress import Note
-    from cryoplug.training.split import split_patches
 
     request, start = started(request)
     config = request.config
@@ -222,11 +222,11 @@ def _train(
     interrupts: Interrupts,
 ) -> TrainResult:
     from cryoplug.training.average import WeightAverage
+    from cryoplug.training.data.split import write_indices
     from cryoplug.training.engine import BandEngine, choose_precision, fingerprint, open_engine
     from cryoplug.training.loop import Training
     from cryoplug.training.progress import EpochReport, Note
-    from cryoplug.training.recipe import gave_up, is_done
-    from cryoplug.training.split import write_indices
+    from cryoplug.training.schedule import gave_up, is_done
     from cryoplug.training.state import Position, put_weights, unpack_state
     from cryoplug.training.steps import make_optimizer
 
@@ -344,8 +344,8 @@ def _mixer(
     config: TrainConfig, store: PairStore, split: Split, device: Any, progress: Callable[[Event], None]
 ) -> Mixer | Recorruption | None:
     """Make what makes mixtures of halves, if they are asked for and possible, or of single exposures."""
-    from cryoplug.training.balance import measure_balance
-    from cryoplug.training.mixing import Mixer
+    from cryoplug.training.data.balance import measure_balance
+    from cryoplug.training.data.mixing import Mixer
     from cryoplug.training.progress import Note
     from cryoplug.workflows.train.single import recorruption_of
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from cryoplug.training.balance import Balance
+from cryoplug.training.data.balance import Balance
 
 _STREAM = 0x3147
 """Keeps these random numbers apart from those of order, augmentation and split."""
@@ -66,7 +66,7 @@ class Mixer:
     ) -> None:
         """Draw where d' is taken from in step `number`; None: the same each time, as in validation.
 
-        The other parameters are for `cryoplug.training.recorruption`.
+        The other parameters are for `cryoplug.training.data.recorruption`.
         """
         words = [self._seed, _STREAM] if number is None else [self._seed, _STREAM, number]
         for axis, place in enumerate(np.random.default_rng(words).integers(2**31, size=2).tolist()):

@@ -13,7 +13,7 @@ import torch
 
 from cryoplug.errors import DeviceError, UsageError
 from cryoplug.store.pairs import Crop, PairStore
-from cryoplug.training.loader import SPLIT
+from cryoplug.training.data.loader import SPLIT
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cryoplug.errors import FormatError, InputError, MissingInputError, UsageError
-from cryoplug.training.split import read_indices, split_patches, write_indices
+from cryoplug.training.data.split import read_indices, split_patches, write_indices
 
 
 class FakeStore:

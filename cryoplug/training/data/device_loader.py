@@ -17,10 +17,10 @@ import torch
 from cryoplug.kernels.patches import Cut, cut_patches
 from cryoplug.machine.copy_stream import CopyStream, Mark
 from cryoplug.store.pairs import Crop, PairStore
-from cryoplug.training.cache import GpuCache, Load, RamCache, Tell
 from cryoplug.training.config import TrainConfig
-from cryoplug.training.draws import STILL
-from cryoplug.training.loader import SPLIT, BatchLoader, Filling, Pick, PixelSource
+from cryoplug.training.data.augment import STILL
+from cryoplug.training.data.cache import GpuCache, Load, RamCache, Tell
+from cryoplug.training.data.loader import SPLIT, BatchLoader, Filling, Pick, PixelSource
 
 SLOTS = 4
 """Batches that are read or copied ahead of the one that is computed on."""

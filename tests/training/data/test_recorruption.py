@@ -13,7 +13,7 @@ from cryoplug.metrics.baselines import gaussian_blur
 from cryoplug.metrics.micrograph_noise import MicrographNoise
 from cryoplug.metrics.noise_power import LAW_FREQUENCY, NoiseLaw
 from cryoplug.metrics.noise_shape import NoiseShape
-from cryoplug.training.recorruption import Recorruption
+from cryoplug.training.data.recorruption import Recorruption
 
 CPU = torch.device("cpu")
 COUNTS = 5.0

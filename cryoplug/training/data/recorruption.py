@@ -2,7 +2,7 @@
 
 With a micrograph m, whose noise n has a known spectrum, and drawn noise z of that spectrum, the noise of ``m + a z``
 and of ``m - z / a`` is uncorrelated for every a (Pang et al., Recorrupted-to-Recorrupted, CVPR 2021): the mixtures of
-`cryoplug.training.mixing`, with their difference of halves drawn instead of measured. A wrong spectrum is not
+`cryoplug.training.data.mixing`, with their difference of halves drawn instead of measured. A wrong spectrum is not
 forgiven: what z lacks of n is learnt as signal, what it has too much is taken from the signal.
 
 Uncorrelated is not independent. Counts are skewed, and stronger where more electrons fall. The third-order cumulants

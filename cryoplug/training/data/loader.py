@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from cryoplug.store.pairs import Crop, PairStore
-from cryoplug.training.draws import STILL, Draw, Turn, crop_of, place, turn_of
+from cryoplug.training.data.augment import STILL, Draw, Turn, crop_of, place, turn_of
 
 READ_AHEAD = 2
 """Batches in memory at a time on the CPU: one is computed on while the next is read."""

@@ -23,7 +23,7 @@ _SIGNIFICANT = 5.0
 
 @dataclass(frozen=True)
 class Balance:
-    """What `cryoplug.training.mixing` needs to know of a store's halves, all in the units of the odd half's pixels."""
+    """What `cryoplug.training.data.mixing` needs to know of a store's halves, all in the units of the odd half's pixels."""
 
     signal_ratio: float = 1.0
     """Amplitude of the signal in the even half over that in the odd half; above 0."""

@@ -12,10 +12,10 @@ import torch
 from cryoplug.errors import DeviceError, FormatError, UsageError
 from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import PairStore, create_store, open_store
-from cryoplug.training.cache import GpuCache, RamCache
-from cryoplug.training.device_loader import DeviceLoader
-from cryoplug.training.draws import Draw, place, turn_of
-from cryoplug.training.loader import BatchLoader, closing_batches, epoch_order
+from cryoplug.training.data.augment import Draw, place, turn_of
+from cryoplug.training.data.cache import GpuCache, RamCache
+from cryoplug.training.data.device_loader import DeviceLoader
+from cryoplug.training.data.loader import BatchLoader, closing_batches, epoch_order
 
 COUNT, SIDE = 11, 16
 TURNED, EXCHANGED = Draw(3, 2, turn=True), Draw(3, 2, turn=True, exchange=True)

@@ -11,11 +11,11 @@ import torch
 from cryoplug.models.registry import CRYO_CNN
 from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import PairStore, create_store, open_store
-from cryoplug.training.balance import Balance, measure_balance
 from cryoplug.training.choice import Units
+from cryoplug.training.data.balance import Balance, measure_balance
+from cryoplug.training.data.loader import BatchLoader
+from cryoplug.training.data.mixing import Mixer
 from cryoplug.training.engine import WholeBatchEngine
-from cryoplug.training.loader import BatchLoader
-from cryoplug.training.mixing import Mixer
 from cryoplug.training.validation import validate
 
 SHAPE = (1, 1, 600, 600)
