@@ -1,62 +1,132 @@
 """Measure and normalise many small images at once: to the numbers that `cryoplug.core.normalization` gives one by one.
 
-A particle of 64 x 64 pixels has no more pixels than one row of a micrograph: measured in streams as that is, its quantiles
-took 0.9 ms, which is a minute and a half for 100,000 of them, and here 0.1 (one core).
+A particle of 64 x 64 pixels has no more pixels than one row of a micrograph. Measured in streams as that is, its quantiles took
+0.9 ms, one by one in memory 0.4. Here the pixels of each image are sorted, all images in one call, and every question is
+answered from that: 0.09 ms, 9 s for 100,000 particles (one core).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from cryoplug.core.hot_pixels import GreyLimits, limits_of_sorted, sampled_rows
 from cryoplug.core.micrograph import ImageF32
+from cryoplug.core.normalization import Normalization
 from cryoplug.core.statistics import PixelStatistics, interpolate_ranks, wanted_ranks
 from cryoplug.errors import PixelError
 
+_AT_ONCE_PIXELS = 1 << 17
+"""Their deviations in float64 are 1 MB and stay in cache."""
 
+
+@dataclass(frozen=True, eq=False)
 class MeasuredImage:
-    """An image in memory that `cryoplug.core.normalization.fit_to` can measure.
+    """An image in memory that `cryoplug.core.normalization.fit_to` can measure; made by `measure_many`."""
 
-    Parameters
-    ----------
-    pixels
-        ``(y, x)``, float32.
-    path
-        Named in messages.
-    """
+    path: Path
+    """Named in messages."""
+    ascending: ImageF32
+    """Its pixels, sorted; those that are NaN last."""
+    moments: PixelStatistics
+    """Of its pixels."""
+    limits: GreyLimits | None
+    """Between what grey values its sound pixels lie, as `cryoplug.core.hot_pixels.grey_limits` says."""
 
-    def __init__(self, pixels: ImageF32, path: Path) -> None:
-        self._pixels = pixels
-        self._statistics: PixelStatistics | None = None
-        self.path = path
+    @property
+    def has_pixels_beyond(self) -> bool:
+        """Whether a pixel may be hot."""
+        limits = self.limits
+        return limits is not None and (self.moments.minimum < limits.low or self.moments.maximum > limits.high)
 
     def statistics(self) -> PixelStatistics:
-        """Look at all pixels once, however often it is asked for."""
-        if self._statistics is None:
-            self._statistics = statistics_of(self._pixels)
-        return self._statistics
+        """Give what was found when it was looked at."""
+        return self.moments
 
     def quantiles(self, fractions: Sequence[float], *, positive_only: bool = False) -> tuple[float, ...]:
         """Give exact quantiles of finite pixels."""
-        values = self._pixels[self._pixels > 0] if positive_only else self._pixels.ravel()
+        values = self.ascending
+        if positive_only:
+            values = values[int(np.searchsorted(values, 0.0, side="right")) :]
         if not values.size:
             raise PixelError(f"{self.path}: no pixel is above zero; choose another normalization than percentile")
         positions, ranks = wanted_ranks(fractions, values.size)
-        parted = np.partition(values, ranks)
-        found = {rank: float(parted[rank]) for rank in ranks}
+        found = {rank: float(values[rank]) for rank in ranks}
         return tuple(interpolate_ranks(found, at) for at in positions)
 
     def clipped_moments(self, low: float, high: float) -> tuple[float, float]:
         """Give mean and standard deviation of the pixels clipped to a range."""
-        clipped = np.clip(self._pixels, low, high).astype(np.float64)
-        return float(clipped.mean()), float(clipped.std())
+        clipped = np.clip(self.ascending, low, high).astype(np.float64)
+        mean = float(clipped.mean())
+        clipped -= mean
+        return mean, math.sqrt(float(np.dot(clipped, clipped)) / clipped.size)
+
+    def part_outside(self, low: float, high: float) -> float:
+        """Give which part of the pixels lies below or above a range, in [0, 1]."""
+        below = int(np.searchsorted(self.ascending, low, side="left"))
+        above = self.ascending.size - int(np.searchsorted(self.ascending, high, side="right"))
+        return (below + above) / self.ascending.size
+
+
+def measure_many(images: ImageF32, path: Path) -> list[MeasuredImage]:
+    """Look at images in memory, each for itself.
+
+    Parameters
+    ----------
+    images
+        ``(n, y, x)``.
+    path
+        Where they are from.
+    """
+    count, height, width = images.shape
+    step = max(1, _AT_ONCE_PIXELS // (height * width))
+    found: list[MeasuredImage] = []
+    for first in range(0, count, step):
+        found += _measured(images[first : first + step], path)
+    return found
+
+
+def _measured(images: ImageF32, path: Path) -> list[MeasuredImage]:
+    count, height, _ = images.shape
+    ascending = np.sort(images.reshape(count, -1), axis=1)
+    rows = sampled_rows(height)
+    sampled = ascending if len(rows) == height else np.sort(images[:, rows].reshape(count, -1), axis=1)
+    finite = np.isfinite(ascending[:, 0]) & np.isfinite(ascending[:, -1])
+    with np.errstate(invalid="ignore"):  # those of images with NaN or infinite pixels are not looked at
+        means = ascending.mean(axis=1, dtype=np.float64)
+        deviations = ascending.astype(np.float64)
+        deviations -= means[:, None]
+        np.square(deviations, out=deviations)
+        deviation = np.sqrt(deviations.mean(axis=1))
+    positive = np.count_nonzero(ascending > 0, axis=1)
+    return [
+        MeasuredImage(
+            path,
+            ascending[index],
+            PixelStatistics(
+                minimum=float(ascending[index, 0]),
+                maximum=float(ascending[index, -1]),
+                mean=float(means[index]),
+                std=float(deviation[index]),
+                count=ascending.shape[1],
+                positive_count=int(positive[index]),
+                nonfinite_count=0,
+                first_nonfinite=None,
+            )
+            if finite[index]
+            else statistics_of(images[index]),
+            limits_of_sorted(sampled[index]) if finite[index] else None,
+        )
+        for index in range(count)
+    ]
 
 
 def statistics_of(pixels: ImageF32) -> PixelStatistics:
-    """Give the statistics of an image in memory."""
+    """Give the statistics of an image in memory, in which pixels may be NaN or infinite."""
     finite = np.isfinite(pixels)
     bad = pixels.size - int(np.count_nonzero(finite))
     first = None
@@ -77,3 +147,26 @@ def statistics_of(pixels: ImageF32) -> PixelStatistics:
         nonfinite_count=bad,
         first_nonfinite=first,
     )
+
+
+def apply_many(normalizations: Sequence[Normalization], images: ImageF32) -> ImageF32:
+    """Give what the network sees of images ``(n, y, x)``: `Normalization.apply` of each, all of one kind, to the same bits."""
+    offset, scale = _columns(normalizations)
+    with np.errstate(over="ignore"):
+        result = images - offset
+        result /= scale
+    low, high = normalizations[0].clip_low, normalizations[0].clip_high
+    return result if low is None and high is None else np.clip(result, low, high, out=result)
+
+
+def invert_many(normalizations: Sequence[Normalization], images: ImageF32) -> ImageF32:
+    """Bring images ``(n, y, x)`` back to grey values: `Normalization.invert` of each, to the same bits."""
+    offset, scale = _columns(normalizations)
+    result = images * scale
+    result += offset
+    return result
+
+
+def _columns(normalizations: Sequence[Normalization]) -> tuple[ImageF32, ImageF32]:
+    numbers = np.array([(one.offset, one.scale) for one in normalizations], np.float32)
+    return numbers[:, 0, None, None], numbers[:, 1, None, None]

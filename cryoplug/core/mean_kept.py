@@ -23,15 +23,15 @@ class Moments(Protocol):
         """Their standard deviation."""
 
 
-def mean_shift(seen: Moments | None, made: Moments) -> float:
+def mean_shift(seen: Moments | None, made_mean: float) -> float:
     """Give what is to be added to the output of a network, in grey values.
 
     Parameters
     ----------
     seen
         Of the pixels that the network saw; None: its output is left as it is.
-    made
-        Of its output, on the same grid.
+    made_mean
+        Mean of its output, on the same grid.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def mean_shift(seen: Moments | None, made: Moments) -> float:
     """
     if seen is None:
         return 0.0
-    shift = seen.mean - made.mean
+    shift = seen.mean - made_mean
     if not (math.isfinite(shift) and math.isfinite(seen.std)) or abs(shift) <= TOLERATED * seen.std:
         return 0.0
     return shift

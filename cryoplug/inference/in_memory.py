@@ -125,5 +125,5 @@ def on_the_networks_grid(
     while under_way:
         finish_one()
     if not denoiser.bare:
-        denoised += np.float32(mean_shift(moments, moments_of(denoised)))
+        denoised += np.float32(mean_shift(moments, moments_of(denoised).mean))
     return InMemory(denoised, tuple(filter(None, [grey, *unlike_training])))

@@ -16,12 +16,11 @@ import numpy as np
 
 from cryoplug.core.fourier_crop import resample_image
 from cryoplug.core.grey_scale import normalization_remark
-from cryoplug.core.hot_pixels import grey_limits, repaired_image, sampled_rows
-from cryoplug.core.many_images import MeasuredImage, statistics_of
+from cryoplug.core.hot_pixels import repaired_image
+from cryoplug.core.many_images import MeasuredImage, apply_many, invert_many, measure_many
 from cryoplug.core.mean_kept import mean_shift
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.normalization import Normalization, check_usable, fit_to
-from cryoplug.core.statistics import PixelStatistics
 from cryoplug.errors import FormatError, PixelError
 from cryoplug.formats.stack_kind import MOVIE_ADVICE, VOLUME_ADVICE, look_at_stack
 from cryoplug.inference.in_memory import on_the_networks_grid
@@ -47,18 +46,20 @@ def refuse_movies_and_volumes(path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """One section, ready for the network."""
+    """Sections that the network can use, ready for it."""
 
-    place: int
-    """Where it is among the sections of its message, from 0."""
-    image: ImageF32
-    """Its pixels, hot ones repaired."""
+    places: list[int]
+    """Where each is among the sections of its message, from 0."""
+    images: ImageF32
+    """Their pixels ``(n, y, x)``, hot ones repaired."""
     small: ImageF32
     """The same on the network's grid."""
-    normalization: Normalization
-    """What is done to `small`."""
-    statistics: PixelStatistics
+    measured: list[MeasuredImage]
     """Of `small`."""
+    normalizations: list[Normalization]
+    """What is done to each of `small`."""
+    hot_pixels: int
+    """How many were repaired."""
 
 
 def denoised_sections(message: Sections, denoiser: Denoiser, should_stop: Callable[[], bool]) -> Sections:
@@ -69,91 +70,140 @@ def denoised_sections(message: Sections, denoiser: Denoiser, should_stop: Callab
     plan, path = message.grid, message.job.source
     assert plan is not None
     kept: list[tuple[int, str]] = []
-    fitted: list[_Fitted] = []
-    hot_pixels = 0
-    for place, image in enumerate(message.pixels):
-        try:
-            found, hot = _fit(place, image, plan, denoiser, path)
-        except PixelError as error:
-            kept.append((message.first + place, str(error).removeprefix(f"{path}: ").split(";")[0]))
-        else:
-            fitted.append(found)
-            hot_pixels += hot
     result = np.empty((len(message.pixels), *plan.written_shape), np.float32)
-    for section, _ in kept:
-        result[section - message.first] = plan.as_it_is(message.pixels[section - message.first])
+
+    def keep(place: int, error: PixelError) -> None:
+        kept.append((message.first + place, str(error).removeprefix(f"{path}: ").split(";")[0]))
+        result[place] = plan.as_it_is(message.pixels[place])
+
+    fitted = _fit(message.pixels, plan, denoiser, path, keep)
     remarks: list[str] = []
-    if fitted and denoiser.is_one_tile(plan.network_shape):
+    if not fitted.places:
+        made: Sequence[ImageF32] | ImageF32 = ()
+    elif denoiser.is_one_tile(plan.network_shape):
         made, remarks = _at_once(fitted, denoiser, should_stop)
-    elif fitted:
+    else:
         alone = [
-            on_the_networks_grid(denoiser, item.image, plan, path=path, should_stop=should_stop) for item in fitted
+            on_the_networks_grid(denoiser, image, plan, path=path, should_stop=should_stop) for image in fitted.images
         ]
         made = [one.pixels for one in alone]
         remarks = ["; ".join(one.remarks) for one in alone]
-    for item, denoised in zip(fitted, made if fitted else (), strict=True):
-        rows = [denoised] if plan.does_nothing else plan.finish(denoised, item.image)
-        result[item.place] = np.concatenate(list(rows))
+    for place, image, denoised in zip(fitted.places, fitted.images, made, strict=True):
+        rows = [denoised] if plan.does_nothing else plan.finish(denoised, image)
+        result[place] = np.concatenate(list(rows))
     return dataclasses.replace(
-        message, pixels=result, kept=tuple(kept), remarks=tuple(filter(None, remarks)), hot_pixels=hot_pixels
+        message,
+        pixels=result,
+        kept=tuple(sorted(kept)),
+        remarks=tuple(filter(None, remarks)),
+        hot_pixels=fitted.hot_pixels,
     )
 
 
-def _at_once(
-    fitted: Sequence[_Fitted], denoiser: Denoiser, should_stop: Callable[[], bool]
-) -> tuple[Sequence[ImageF32], list[str]]:
+def _at_once(fitted: _Fitted, denoiser: Denoiser, should_stop: Callable[[], bool]) -> tuple[ImageF32, list[str]]:
     """Send small images through the network many at a time; give what it made, in grey values, and a remark for each."""
     greys = [
-        normalization_remark(
-            item.normalization, clipped=_clipped_part(item.small, item.normalization), sigma=item.statistics.std
-        )
-        for item in fitted
+        normalization_remark(one, clipped=_clipped_part(item, one), sigma=item.moments.std)
+        for item, one in zip(fitted.measured, fitted.normalizations, strict=True)
     ]
-    seen = [(item.small, item.normalization) for item in fitted]
+    seen = list(zip(fitted.small, fitted.normalizations, strict=True))
     normalizations, unlike = look_at_many(seen, denoiser.checkpoint)
-    inputs = np.stack([one.apply(item.small) for one, item in zip(normalizations, fitted, strict=True)])
-    made = []
-    for normalization, item, output in zip(normalizations, fitted, denoiser.many(inputs, should_stop), strict=True):
-        denoised = to_grey_values(normalization, item.statistics.mean, denoiser.target).invert(output)
-        if not denoiser.bare:
-            denoised += np.float32(mean_shift(item.statistics, statistics_of(denoised)))
-        made.append(denoised)
+    output = denoiser.many(apply_many(normalizations, fitted.small), should_stop)
+    back = [
+        to_grey_values(one, item.moments.mean, denoiser.target)
+        for item, one in zip(fitted.measured, normalizations, strict=True)
+    ]
+    made = invert_many(back, output)
+    if not denoiser.bare:
+        means = made.mean(axis=(1, 2), dtype=np.float64)
+        for image, item, mean in zip(made, fitted.measured, means, strict=True):
+            image += np.float32(mean_shift(item.moments, float(mean)))
     return made, ["; ".join(filter(None, [grey, *unlike])) for grey in greys]
 
 
-def _fit(place: int, image: ImageF32, plan: GridPlan, denoiser: Denoiser, path: Path) -> tuple[_Fitted, int]:
-    measured = MeasuredImage(image, path)
-    statistics, hot_pixels = measured.statistics(), 0
-    check_usable(measured, statistics)
-    if not denoiser.bare:
-        limits = grey_limits(image[sampled_rows(len(image))])
-        if limits is not None and (statistics.minimum < limits.low or statistics.maximum > limits.high):
-            image, hot = repaired_image(image)
-            measured, hot_pixels = MeasuredImage(image, path), len(hot)
-    small = image
-    if plan.network_shape != plan.shape:
-        small = resample_image(image, plan.network_shape)
-        measured = MeasuredImage(small, path)
-    normalization, statistics = fit_to(measured, denoiser.normalize)
-    return _Fitted(place, image, small, normalization, statistics), hot_pixels
+def _fit(
+    pixels: ImageF32, plan: GridPlan, denoiser: Denoiser, path: Path, keep: Callable[[int, PixelError], None]
+) -> _Fitted:
+    """Measure sections and repair their hot pixels; `keep` is told which cannot be used, and why."""
+    measured = measure_many(pixels, path)
+    usable: list[int] = []
+    hot_pixels: dict[int, int] = {}
+    for place, item in enumerate(measured):
+        try:
+            check_usable(item, item.moments)
+        except PixelError as error:
+            keep(place, error)
+            continue
+        usable.append(place)
+        if item.has_pixels_beyond and not denoiser.bare:
+            repaired, hot = repaired_image(pixels[place])
+            if len(hot):
+                pixels = pixels if hot_pixels else pixels.copy()
+                pixels[place] = repaired
+                hot_pixels[place] = len(hot)
+                measured[place] = measure_many(repaired[None], path)[0]
+    images, measured = _chosen(pixels, usable), [measured[place] for place in usable]
+    small = images
+    if usable and plan.network_shape != plan.shape:
+        small = np.stack([resample_image(image, plan.network_shape) for image in images])
+        measured = measure_many(small, path)
+    normalizations: dict[int, Normalization] = {}
+    for index, item in enumerate(measured):
+        try:
+            normalizations[index] = fit_to(item, denoiser.normalize)[0]
+        except PixelError as error:
+            keep(usable[index], error)
+    chosen = list(normalizations)
+    places = [usable[index] for index in chosen]
+    return _Fitted(
+        places,
+        _chosen(images, chosen),
+        _chosen(small, chosen),
+        [measured[index] for index in chosen],
+        list(normalizations.values()),
+        sum(hot_pixels.get(place, 0) for place in places),
+    )
 
 
-def _clipped_part(pixels: np.ndarray, normalization: Normalization) -> float:
-    if normalization.kind != "percentile":
-        return 0.0
-    outside = np.count_nonzero(pixels < 0) + np.count_nonzero(pixels > normalization.scale)
-    return int(outside) / pixels.size
+def _chosen(images: ImageF32, places: Sequence[int]) -> ImageF32:
+    return images if len(places) == len(images) else images[list(places)]
 
 
-def remarks_on_sections(parts: Sequence[Sections], sections: int) -> Iterator[str]:
-    """Say what the user should know about the sections of a stack."""
-    yield f"{sections} sections"
-    remarks = [text for part in parts for text in part.remarks]
-    if len(remarks) > sections / 2:
-        yield f"{remarks[0]} (so or alike in {len(remarks)} of {sections} sections)"
-    hot = sum(part.hot_pixels for part in parts)
-    yield f"{hot} hot pixels were replaced by the median of the neighbours before denoising" if hot else ""
-    yield kept_remark([item for part in parts for item in part.kept], sections)
+def _clipped_part(item: MeasuredImage, normalization: Normalization) -> float:
+    return item.part_outside(0.0, normalization.scale) if normalization.kind == "percentile" else 0.0
+
+
+class StackRemarks:
+    """What the user should know about the sections of one stack, gathered while they pass; their pixels are not kept.
+
+    Parameters
+    ----------
+    sections
+        How many the stack has.
+    """
+
+    def __init__(self, sections: int) -> None:
+        self._sections = sections
+        self._remark, self._remarked = "", 0
+        self._kept: list[tuple[int, str]] = []
+        self.hot_pixels = 0
+        """How many were repaired so far."""
+
+    def add(self, part: Sections) -> None:
+        """Take note of denoised sections."""
+        self._remark = self._remark or next(iter(part.remarks), "")
+        self._remarked += len(part.remarks)
+        self._kept += part.kept
+        self.hot_pixels += part.hot_pixels
+
+    def sentences(self) -> Iterator[str]:
+        """Say it; some are empty."""
+        yield f"{self._sections} sections"
+        if self._remarked > self._sections / 2:
+            yield f"{self._remark} (so or alike in {self._remarked} of {self._sections} sections)"
+        if self.hot_pixels:
+            yield f"{self.hot_pixels} hot pixels were replaced by the median of the neighbours before denoising"
+        yield kept_remark(self._kept, self._sections)
 
 
 def kept_remark(kept: Sequence[tuple[int, str]], sections: int) -> str:

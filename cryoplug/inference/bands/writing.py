@@ -14,7 +14,7 @@ from cryoplug.core.statistics import moments_of
 from cryoplug.disk.atomic import atomic_file, storage_errors
 from cryoplug.errors import PixelError
 from cryoplug.formats.mrc import MrcRowWriter
-from cryoplug.inference.bands.sections import remarks_on_sections
+from cryoplug.inference.bands.sections import StackRemarks
 from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, End, Failed, Message, Rows, Sections
 from cryoplug.machine.channel import Channel, Closed
 
@@ -127,15 +127,14 @@ def _copy_rows(writer: MrcRowWriter, start: Begin, messages: Iterator[Message], 
 
 def _copy_sections(writer: MrcRowWriter, start: Begin, messages: Iterator[Message]) -> End:
     """Write all sections of a stack; give the last message, with what became of them."""
-    parts: list[Sections] = []
+    remarks = StackRemarks(start.sections)
     for message in messages:
         if isinstance(message, Sections):
             writer.write_rows(message.pixels.reshape(-1, message.pixels.shape[2]))
-            parts.append(dataclasses.replace(message, pixels=message.pixels[:0]))
+            remarks.add(message)
         elif isinstance(message, End):
-            said = (*remarks_on_sections(parts, start.sections), message.message)
-            hot_pixels = sum(part.hot_pixels for part in parts)
-            return dataclasses.replace(message, message="; ".join(filter(None, said)), hot_pixels=hot_pixels)
+            said = "; ".join(filter(None, (*remarks.sentences(), message.message)))
+            return dataclasses.replace(message, message=said, hot_pixels=remarks.hot_pixels)
         elif isinstance(message, Failed):
             raise _AtItsEnd(message)
     raise Closed
@@ -145,11 +144,11 @@ def _finish_rows(writer: MrcRowWriter, start: Begin, denoised: np.ndarray | None
     """Write what waits for the whole image, and see that the mean is kept; give what was added for that."""
     if denoised is None:
         # All is in the file already: it is not held in memory, so the file is gone through once more if need be.
-        shift = mean_shift(end.seen, writer)
+        shift = mean_shift(end.seen, writer.mean)
         if shift:
             writer.shift(shift)
         return shift
-    shift = mean_shift(end.seen, moments_of(denoised))
+    shift = mean_shift(end.seen, moments_of(denoised).mean)
     if shift:
         denoised += np.float32(shift)
     for rows in (denoised,) if start.grid is None else start.grid.finish(denoised, start.raw):

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import mrcfile
@@ -135,6 +136,19 @@ def test_a_section_that_no_network_can_use_stays_as_it_is_and_is_named(checkpoin
     result = read("out/s.mrcs")
     np.testing.assert_array_equal(result[[2, 4]], pixels[[2, 4]])
     assert np.abs(result[[0, 1, 3, 5]] - pixels[[0, 1, 3, 5]]).min(axis=(1, 2)).max() > 0
+
+
+def test_a_stack_is_never_in_memory_as_a_whole(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cryoplug.inference.bands.reading.CHUNK_PIXELS", 1 << 16)
+    stack("m.mrcs", np.random.default_rng(0).normal(0, 1, (4000, 32, 32)).astype(np.float32))
+    run(checkpoint, "first", "m.mrcs")  # what is imported and kept for good counts no more
+    tracemalloc.start()
+    try:
+        run(checkpoint, "out", "m.mrcs")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < Path("m.mrcs").stat().st_size / 2
 
 
 def test_a_second_run_does_nothing_and_a_changed_stack_is_done_again(checkpoint: Path) -> None:
