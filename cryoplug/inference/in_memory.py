@@ -25,7 +25,7 @@ from cryoplug.inference.target import to_grey_values
 
 if TYPE_CHECKING:
     from cryoplug.core.tiling import Tile
-    from cryoplug.inference.denoiser import Denoiser
+    from cryoplug.inference.prepared import PreparedNetwork
     from cryoplug.inference.regrid import GridPlan
 
 NAME = Path("<array>")
@@ -43,7 +43,7 @@ class InMemory:
 
 
 def in_memory(
-    denoiser: Denoiser, image: np.ndarray, *, pixel_size_angstrom: float | None = None, path: Path = NAME
+    denoiser: PreparedNetwork, image: np.ndarray, *, pixel_size_angstrom: float | None = None, path: Path = NAME
 ) -> InMemory:
     """Denoise one image as ``cryoplug denoise`` does with the same settings.
 
@@ -84,7 +84,7 @@ def in_memory(
 
 
 def on_the_networks_grid(
-    denoiser: Denoiser,
+    denoiser: PreparedNetwork,
     image: np.ndarray,
     plan: GridPlan,
     *,
@@ -98,7 +98,7 @@ def on_the_networks_grid(
     denoiser, path
         As for `in_memory`.
     image
-        ``(y, x)``, its hot pixels repaired unless the network is `Denoiser.bare`.
+        ``(y, x)``, its hot pixels repaired unless the network is `PreparedNetwork.bare`.
     plan
         The two grids.
     should_stop

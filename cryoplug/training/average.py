@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cryoplug.training.state import put_weights, weights_of
+from cryoplug.training.weights import put_weights, weights_of
 
 
 class WeightAverage:

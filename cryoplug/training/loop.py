@@ -33,9 +33,10 @@ from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, Comparis
 from cryoplug.training.run_folder import RunFolder
 from cryoplug.training.saver import Saver
 from cryoplug.training.schedule import gave_up, is_done, learning_rate
-from cryoplug.training.state import Position, pack_state, weights_of
+from cryoplug.training.state import Position, pack_state
 from cryoplug.training.steps import Steps, open_steps
 from cryoplug.training.validation import Validation, validate
+from cryoplug.training.weights import weights_of
 
 _PATCHES_NAMED = 8
 FEW_STEPS = 100
@@ -104,7 +105,14 @@ class Training:
             self._pace = Pace(self.config.minutes, planned=position.planned_steps, spent_s=position.spent_s)
         loader = open_loader(self.store, self.config, device=self.device, tell=lambda text: progress(Note(text)))
         with contextlib.nullcontext(interrupts) if interrupts else Interrupts() as interrupts:
-            saver = Saver(self, interrupts, progress)
+            saver = Saver(
+                interrupts,
+                progress,
+                save=self.save_state,
+                position=self.position,
+                config=self.config,
+                saved=self.folder is not None,
+            )
             with self.engine.heeding(saver.heed_signals):
                 loader.prepare(self._steps.prepare)
                 while not is_done(self.position, self.config):

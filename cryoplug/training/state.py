@@ -7,7 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,8 @@ from safetensors.numpy import load, save
 from torch import nn
 
 from cryoplug.errors import FormatError, UsageError
-
-if TYPE_CHECKING:
-    from cryoplug.training.average import WeightAverage
+from cryoplug.training.average import WeightAverage
+from cryoplug.training.weights import put_weights, weights_of
 
 VERSION = 1
 _JSON_KEY = "cryoplug_state"
@@ -70,43 +69,6 @@ class Position:
         self.history.append(record)
         self.epoch += 1
         self.batch, self.patches, self.loss_sum = 0, 0, 0.0
-
-
-def weights_of(module: nn.Module) -> dict[str, np.ndarray]:
-    """Return a copy of all weights as float32 arrays, C order.
-
-    Raises
-    ------
-    UsageError
-        The network holds something else than float32.
-    """
-    weights = {}
-    for name, tensor in module.state_dict().items():
-        if tensor.dtype != torch.float32:
-            raise UsageError(f"{name} of this network is {tensor.dtype} (allowed: float32); it cannot be kept")
-        weights[name] = np.array(tensor.detach().cpu().contiguous().numpy())
-    return weights
-
-
-def put_weights(module: nn.Module, weights: dict[str, np.ndarray]) -> None:
-    """Copy weights into a network, keeping its device and memory format.
-
-    Raises
-    ------
-    UsageError
-        Names or shapes are those of another network.
-    """
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found = {name: array.shape for name, array in weights.items()}
-    if expected != found:
-        wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
-        raise UsageError(
-            f"{wrong[0]}: the weights have {found.get(wrong[0])}, the network needs {expected.get(wrong[0])}; "
-            "give the weights of this network"
-        )
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            tensor.copy_(torch.from_numpy(np.array(weights[name])))
 
 
 def pack_state(

@@ -12,7 +12,8 @@ from cryoplug.models.registry import CRYO_CNN
 from cryoplug.training.average import WeightAverage
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.schedule import gave_up, is_done, learning_rate, limit_gradients
-from cryoplug.training.state import Position, pack_state, unpack_state, weights_of
+from cryoplug.training.state import Position, pack_state, unpack_state
+from cryoplug.training.weights import weights_of
 
 PATH = Path("resume/state.safetensors")
 TOTAL = 100

@@ -9,7 +9,8 @@ from torch import nn
 
 from cryoplug.errors import FormatError, UsageError
 from cryoplug.models.registry import CRYO_CNN, RESIDUAL_CNN
-from cryoplug.training.state import Position, pack_state, put_weights, unpack_state, weights_of
+from cryoplug.training.state import Position, pack_state, unpack_state
+from cryoplug.training.weights import put_weights, weights_of
 
 PATH = Path("resume/state.safetensors")
 

@@ -10,15 +10,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Protocol
 
-from cryoplug.core.results import FileResult
+from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.errors import CryoplugError, DeviceError, Stopped
 from cryoplug.workflows.denoise.request import DenoiseRequest
-from cryoplug.workflows.denoise.work import Note, RecordsBefore
+from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore
 
 _POLL_S = 0.2
 _GRACE_S = 60.0
 """A process that was told to stop finishes what it is writing; after so long it is killed."""
+
+
+class Denoise(Protocol):
+    """The workflow, handed in: each process calls it with what it is asked for."""
+
+    def __call__(
+        self, request: DenoiseRequest, progress: Progress, note: Note, *, before: RecordsBefore
+    ) -> BatchResult:
+        """See `cryoplug.workflows.denoise.workflow.denoise`."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,7 @@ def requests_for(request: DenoiseRequest) -> list[DenoiseRequest]:
 
 
 def denoise_in_processes(
+    denoise: Denoise,
     requests: Sequence[DenoiseRequest],
     before: RecordsBefore,
     *,
@@ -45,6 +56,8 @@ def denoise_in_processes(
 
     Parameters
     ----------
+    denoise
+        What each of them does; a function of a module, for it is named to the new process.
     requests
         What each is asked for.
     before
@@ -72,7 +85,7 @@ def denoise_in_processes(
     try:
         for request in requests:
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(request, before, theirs), daemon=True)
+            process = context.Process(target=_work, args=(denoise, request, before, theirs), daemon=True)
             process.start()
             theirs.close()
             parts[ours] = process, request.device_name
@@ -132,10 +145,8 @@ def _death_of(process: BaseProcess, device: str) -> CryoplugError:
     )
 
 
-def _work(request: DenoiseRequest, before: RecordsBefore, connection: Connection) -> None:
+def _work(denoise: Denoise, request: DenoiseRequest, before: RecordsBefore, connection: Connection) -> None:
     """Do the part of one process, and tell the one that began it."""
-    from cryoplug.workflows.denoise import denoise
-
     parent = os.getppid()
 
     def tell(message: FileResult | str) -> None:

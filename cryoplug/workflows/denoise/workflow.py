@@ -288,7 +288,12 @@ class _Run:
 
         self.details["device"] = ", ".join(f"cuda:{number}" for number in self.request.gpu)
         return denoise_in_processes(
-            requests_for(self.request), self.work.before, report=report, note=self.note, should_stop=self.should_stop
+            denoise,
+            requests_for(self.request),
+            self.work.before,
+            report=report,
+            note=self.note,
+            should_stop=self.should_stop,
         )
 
     def _write_star(self, planned: Sequence[PlannedOutput], *, last: bool) -> tuple[Any, ...]:

@@ -1,6 +1,8 @@
 """Training pairs in, the best checkpoint out."""
 
-from cryoplug.workflows.train.workflow import TrainRequest, TrainResult, train
+from cryoplug.workflows.train.request import TrainRequest
+from cryoplug.workflows.train.result import TrainResult
+from cryoplug.workflows.train.workflow import train
 
 __all__ = [
     "TrainRequest",

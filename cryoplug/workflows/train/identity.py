@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cryoplug.training.data.split import Split
     from cryoplug.training.progress import Event
     from cryoplug.training.run_folder import RunFolder
-    from cryoplug.workflows.train.workflow import TrainRequest
+    from cryoplug.workflows.train.request import TrainRequest
 
 _SAMPLED_PATCHES = 8
 

@@ -13,7 +13,7 @@ from cryoplug.models.one_output import image_alone
 
 if TYPE_CHECKING:
     from cryoplug.store.manifest import Manifest
-    from cryoplug.workflows.train.workflow import TrainRequest
+    from cryoplug.workflows.train.request import TrainRequest
 
 _UNCLIPPED = ("zscore", "robust")
 """Normalizations that give plain noise a deviation of one; by how much they differ on micrographs says docs/files.md."""

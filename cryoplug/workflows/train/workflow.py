@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryoplug.errors import UsageError
 from cryoplug.machine.interrupts import Interrupts
-from cryoplug.metrics.linear import BASELINES
-from cryoplug.metrics.verdict import Verdict, requirement_of
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.reports.evaluation_record import recorded_verdict
@@ -25,6 +22,8 @@ from cryoplug.workflows.train.identity import (
     run_record,
     software_versions,
 )
+from cryoplug.workflows.train.request import TrainRequest
+from cryoplug.workflows.train.result import TrainResult
 from cryoplug.workflows.train.start import Start, check_store, started
 
 if TYPE_CHECKING:
@@ -33,102 +32,8 @@ if TYPE_CHECKING:
     from cryoplug.training.data.mixing import Mixer
     from cryoplug.training.data.recorruption import Recorruption
     from cryoplug.training.data.split import Split
-    from cryoplug.training.progress import EpochReport, Event
+    from cryoplug.training.progress import Event
     from cryoplug.training.run_folder import RunFolder
-
-
-EXIT_NOT_BETTER = 1
-"""As `evaluate` exits when what was required is not met."""
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """What to train, on what, and where to keep it."""
-
-    data: Path
-    """A store: folder with a manifest, folder of bare bins, or ``.h5`` file."""
-    config: TrainConfig
-    """Everything that decides the weights."""
-    save: bool = False
-    """Whether anything is written."""
-    checkpoint_dir: Path = Path("saved_models")
-    """The run folder is ``checkpoint_dir/model``."""
-    init: Path | None = None
-    """Checkpoint to start from, or ``general``; None draws weights from the seed."""
-    val_indices: Path | None = None
-    """File that names the validation patches, one index a line."""
-    resume: bool = False
-    """Go on with an earlier run, also for more epochs than it was asked for."""
-    overwrite: bool = False
-    """Forget an earlier run in the same folder."""
-    evaluate: bool = True
-    """Whether the kept checkpoint is evaluated on what was held out, when the run ends and is saved."""
-    recipe: str = "founding"
-    """What fills in the fields of `config` that are not `given`; see `cryoplug.training.presets.with_recipe`."""
-    given: frozenset[str] = frozenset()
-    """Names of the fields of `config` that the user chose."""
-    require_better_than: str | None = None
-    """A baseline that the evaluation at the end must show to be beaten."""
-
-    def __post_init__(self) -> None:
-        """Refuse combinations that contradict each other."""
-        problems = []
-        if self.resume and not self.save:
-            problems.append("--resume goes on with a saved run, so it needs --save")
-        if self.resume and self.overwrite:
-            problems.append("--resume goes on and --overwrite starts again; give one of them")
-        if self.require_better_than is not None:
-            problems += self._unmeasurable(self.require_better_than)
-        if problems:
-            raise UsageError("; ".join(problems))
-
-    def _unmeasurable(self, than: str) -> list[str]:
-        if than not in BASELINES:
-            return [f"--require-better-than {than!r} (allowed: {', '.join(BASELINES)})"]
-        missing = [
-            text
-            for text, there in (
-                ("needs --save", self.save),
-                ("needs the evaluation, so leave --no-evaluation out", self.evaluate),
-                (
-                    "needs micrographs that are held out: --val-split above 0",
-                    self.config.val_split > 0 or self.val_indices,
-                ),
-            )
-            if not there
-        ]
-        return [f"--require-better-than {than} {', and '.join(missing)}"] if missing else []
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What became of a run."""
-
-    epochs: tuple[EpochReport, ...]
-    """Every finished epoch, those of earlier parts of the run included."""
-    best_epoch: int
-    """The epoch that is kept: of the lowest loss, or of halves the latest that cannot be told from it."""
-    best_loss: float
-    """Its validation loss; its training loss without validation."""
-    first_batch_loss: float
-    """Loss of the first batch before any step."""
-    checkpoint: Path | None
-    """The best epoch's folder; None without ``--save``."""
-    already_finished: bool
-    """Whether an earlier run had done it all."""
-    evaluation: Summary | None = None
-    """Of the kept checkpoint, when this call measured it."""
-    verdict: Verdict | None = None
-    """Of the kept checkpoint, whichever call measured it; None when none did."""
-    pairs: str | None = None
-    """Where the training pairs came from; None for bare bins."""
-    required: str | None = None
-    """The baseline that had to be beaten."""
-
-    @property
-    def exit_code(self) -> int:
-        """1 when what was required is not met, or not known."""
-        return 0 if self.required is None or requirement_of(self.verdict, self.required) else EXIT_NOT_BETTER
 
 
 def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResult:
@@ -227,8 +132,9 @@ def _train(
     from cryoplug.training.loop import Training
     from cryoplug.training.progress import EpochReport, Note
     from cryoplug.training.schedule import gave_up, is_done
-    from cryoplug.training.state import Position, put_weights, unpack_state
+    from cryoplug.training.state import Position, unpack_state
     from cryoplug.training.steps import make_optimizer
+    from cryoplug.training.weights import put_weights
 
     config = request.config
     spec = model_spec(config.model).configured(config.model_options)
