@@ -211,6 +211,33 @@ def low_correlations(one: ImageSample, two: ImageSample) -> tuple[Correlation, .
     return tuple(found)
 
 
+def power_above_white(sample: ImageSample) -> float:
+    """Tell by how much the power at low resolution exceeds that at the finest that is looked at.
+
+    Parameters
+    ----------
+    sample
+        Of an image.
+
+    Returns
+    -------
+    float
+        In standard errors: about 0 for white noise, far above for anything that can be seen, and for noise that a detector
+        weakens towards Nyquist. Infinite where it cannot be told.
+    """
+    terms = _low_terms(sample.low.shape)
+    if terms is None:
+        return math.inf
+    picked, _, frequency = terms
+    power = np.abs(_windowed_spectrum(sample.low)[picked]) ** 2
+    low, high = power[frequency < _LOW_TOPS[0]], power[frequency >= _LOW_TOPS[1]]
+    if not low.size or not high.size or not high.mean() > 0:
+        return math.inf
+    # The power of noise is spread exponentially, and the window makes neighbours alike.
+    error = _HANN_SPREAD * math.sqrt(1 / low.size + 1 / high.size)
+    return (float(low.mean()) / float(high.mean()) - 1) / error
+
+
 def high_correlation(one: ImageSample, two: ImageSample) -> Correlation | None:
     """Correlate two images from 0.40 to 0.49 cycles per pixel, in windows of 256 pixels.
 

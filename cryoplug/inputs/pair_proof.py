@@ -14,6 +14,7 @@ from cryoplug.core.correlation import (
     ImageSample,
     high_correlation,
     low_correlations,
+    power_above_white,
     sample_image,
     without_blank_areas,
 )
@@ -29,8 +30,10 @@ FIXED_PATTERN = 0.05
 """Correlation near Nyquist that is worth a warning."""
 FINE_PIXEL_ANGSTROM = 3.0
 """Coarser pixels show particles up to Nyquist, so that a correlation there is no pattern of the detector."""
-_LOOKED_AT = (0.5, 0.25, 0.75, 0.0)
-"""Places in a stack whose sections are compared; a tilt series has its lowest tilts in the middle, or at the beginning."""
+MOST_SECTIONS = 16
+"""Of two stacks, evenly spread, that are compared; what one view cannot prove, sixteen of them prove together."""
+WHITE = 5.0
+"""Standard errors by which the power at low resolution may exceed that of white noise where there is nothing to see."""
 SAME_IMAGE = 0.9
 """Correlation near Nyquist that two exposures of any detector cannot have."""
 _PIXEL_SIZE_TOLERANCE = 0.01
@@ -51,7 +54,10 @@ class PairProof:
         self._halves = halves
         self._accept = accept_unproven
         self._before: tuple[Path, ImageSample] | None = None
-        self._stacks: dict[tuple[Path, Path], int | None] = {}
+        self._stacks: dict[tuple[Path, Path], str] = {}
+        """What was found of stacks: why they are taken for a pair; empty where nothing speaks for it."""
+        self._refused: set[tuple[Path, Path]] = set()
+        """Pairs that were refused with all figures."""
 
     def check_files(self, one: MicrographSource, two: MicrographSource, sizes: tuple[float | None, ...]) -> None:
         """Compare what headers and STAR files say.
@@ -77,25 +83,39 @@ class PairProof:
             )
 
     def look_through(self, one: Path, two: Path) -> None:
-        """See whether two stacks belong together, by a few of their sections; each pair of stacks is looked at once.
+        """See whether two stacks belong together, by their sections; each pair of stacks is looked at once.
 
-        The views of a tilt series have little dose, and those at high tilt little contrast: where one view is proven, the
-        stacks are, and the other views with them.
+        The views of a tilt series have little dose, and those at high tilt little contrast: where some views prove it, alone or
+        together, the others follow. Where both stacks hold white noise and nothing else, nothing can speak for or against the
+        pair: then their names decide.
         """
         if (one, two) in self._stacks:
             return
-        self._stacks[one, two] = None
+        self._stacks[one, two] = ""
         with open_movie(one) as left, open_movie(two) as right:
             count = min(left.frame_count, right.frame_count)
-            for part in _LOOKED_AT:
-                index = int(part * (count - 1))
+            bands: list[tuple[Correlation, ...]] = []
+            power: list[float] = []
+            for index in sorted({round(i * (count - 1) / (MOST_SECTIONS - 1)) for i in range(MOST_SECTIONS)}):
                 frames = (ArrayMicrograph(left.read_frame(index)), ArrayMicrograph(right.read_frame(index)))
                 if not all(np.isfinite(frame.read_rows(0, frame.shape[0])).all() for frame in frames):
                     continue
                 samples = without_blank_areas(*map(sample_image, frames))
-                if max(band.significance for band in low_correlations(*samples)) >= BEYOND_CHANCE:
-                    self._stacks[one, two] = index + 1
+                bands.append(low_correlations(*samples))
+                power += [power_above_white(sample) for sample in samples]
+                if max(band.significance for band in bands[-1]) >= BEYOND_CHANCE:
+                    self._stacks[one, two] = f"section {index + 1} of these stacks is a pair"
                     return
+        if not bands:
+            return
+        # Of n independent normal numbers the sum over root n is one again.
+        together = max(
+            sum(band.significance for band in each) / math.sqrt(len(each)) for each in zip(*bands, strict=True)
+        )
+        if together >= BEYOND_CHANCE:
+            self._stacks[one, two] = f"{len(bands)} sections of these stacks are pairs, taken together"
+        elif max(map(abs, power)) < WHITE and abs(sum(power)) < WHITE * math.sqrt(len(power)):
+            self._stacks[one, two] = "both stacks are white noise without contrast, so that their names decide"
 
     def check_pixels(
         self,
@@ -133,15 +153,18 @@ class PairProof:
             part = float((sampled[0].blank | sampled[1].blank).mean())
             remarks.append(f"{100 * part:.0f} % of the area is one value (a mask); the halves are compared in the rest")
         problem = self._unproven(first, second, two.path)
-        proven = self._stacks.get((one.path, two.path))
+        accepted = self._stacks.get((one.path, two.path))
         self._before = two.path, dataclasses.replace(sampled[1], strips=())
         if problem and summed_here:
             remarks.append(f"even and odd frames share little: {problem}")
-        elif problem and proven is not None:
-            remarks.append(f"accepted because section {proven} of these stacks is a pair; by itself: {problem}")
+        elif problem and accepted:
+            remarks.append(f"accepted because {accepted}")
         elif problem and self._accept:
             remarks.append(f"accepted without proof: {problem}")
         elif problem:
+            if accepted is not None and (one.path, two.path) in self._refused:
+                raise PairingError(f"{one.path} and {two.path} do not belong together, as was said of another section")
+            self._refused.add((one.path, two.path))
             raise PairingError(
                 f"{one.path} and {two.path} do not belong together: {problem}; correct the pairing, leave the two out, "
                 "or give --accept-unproven if you know that they are a pair without contrast"

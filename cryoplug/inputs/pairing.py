@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cryoplug.errors import PairingError
+from cryoplug.errors import InputError, PairingError, StorageError
 from cryoplug.inputs.companions import name_of
 from cryoplug.inputs.discovered import DiscoveredMicrograph, known_endings
 from cryoplug.inputs.half_names import expected_names, half_of, without_side
@@ -40,6 +40,8 @@ class PairedInput:
     """The clean or odd file; None when noise is added to the noisy one."""
     remark: str = ""
     """What the user should know about how the two were brought together."""
+    problem: InputError | StorageError | None = None
+    """Why it cannot be used: raised when its turn comes, so that this exposure fails alone."""
 
     @property
     def files(self) -> tuple[DiscoveredMicrograph, ...]:

@@ -1,4 +1,4 @@
-"""Stacks among the inputs of a conversion: every section becomes an input of its own, and a movie stays a movie."""
+"""Stacks among the inputs: every section becomes an input of its own, and a movie stays a movie."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from cryoplug.formats.registry import MRC
 from cryoplug.formats.stack_kind import VOLUME_ADVICE, StackLook, look_at_stack
 from cryoplug.inputs.discovered import DiscoveredMicrograph, known_endings, with_section
 from cryoplug.inputs.pairing import PairedInput
+
+_STACKS = ("stack", "tilt series", "volume")
+"""Kinds of files that hold several images which are not the frames of one."""
 
 
 class StackLooks:
@@ -49,32 +52,47 @@ class StackLooks:
 def with_sections(pairs: Sequence[PairedInput], looks: StackLooks) -> tuple[PairedInput, ...]:
     """Replace every pair of stacks by the pairs of their sections.
 
-    Raises
-    ------
-    FormatError
-        Two stacks of a pair have different numbers of sections; or one is a volume.
+    What is no pair, because one is a volume or the numbers of sections differ, stays as it is, with that as its problem.
     """
     found: list[PairedInput] = []
     endings = known_endings()
     for pair in pairs:
-        looked = [looks.of(item.path) for item in pair.files if item.section is None]
-        stacks = [item for item in looked if item is not None and item.kind in ("stack", "tilt series", "volume")]
-        if not stacks or len(looked) < len(pair.files):
-            found.append(replace(pair, index=len(found)))
-            continue
-        for item in stacks:
-            if item.kind == "volume":
-                raise FormatError(f"{item.path}: this is a volume, for {item.why}; {VOLUME_ADVICE}")
-        counts = [1 if item is None else item.sections for item in looked]
-        if len(set(counts)) > 1:
-            one, two = (item.path for item in pair.files)
-            raise FormatError(f"{one}: {counts[0]} sections but {two} has {counts[1]}; a pair needs as many in each")
-        for section in range(1, counts[0] + 1):
-            sides = [_section(item, section, endings) for item in pair.files]
+        count, problem = common_sections(pair.files, looks)
+        if not count:
+            found.append(replace(pair, index=len(found), problem=problem))
+        for section in range(1, count + 1):
+            sides = [one_section(item, section, endings) for item in pair.files]
             found.append(replace(pair, index=len(found), noisy=sides[0], clean=sides[1] if len(sides) > 1 else None))
     return tuple(found)
 
 
-def _section(item: DiscoveredMicrograph, section: int, endings: frozenset[str]) -> DiscoveredMicrograph:
+def common_sections(files: Sequence[DiscoveredMicrograph], looks: StackLooks) -> tuple[int, FormatError | None]:
+    """Tell how many sections files have that belong together, or why they do not; 0 where none of them is a stack.
+
+    Parameters
+    ----------
+    files
+        One or more; a single image counts as one section beside a stack.
+    looks
+        What the files hold.
+    """
+    looked = [looks.of(item.path) for item in files if item.section is None]
+    if len(looked) < len(files) or not any(item is not None and item.kind in _STACKS for item in looked):
+        return 0, None
+    for look in looked:
+        if look is not None and look.kind == "volume":
+            return 0, FormatError(f"{look.path}: this is a volume, for {look.why}; {VOLUME_ADVICE}")
+    counts = [1 if look is None else look.sections for look in looked]
+    for item, count in zip(files, counts, strict=True):
+        if count != counts[0]:
+            first = files[0].path
+            return 0, FormatError(
+                f"{first}: {counts[0]} sections but {item.path} has {count}; a pair needs as many in each"
+            )
+    return counts[0], None
+
+
+def one_section(item: DiscoveredMicrograph, section: int, endings: frozenset[str]) -> DiscoveredMicrograph:
+    """Give one section of a listed stack, counted from 1, as an entry of its own."""
     relative = PurePosixPath(with_section(str(item.relative), section, endings))
     return replace(item, section=section, relative=relative, even=None, odd=None)

@@ -22,7 +22,7 @@ from cryoplug.core.fourier_crop import SAME_PIXEL_SIZE
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
 from cryoplug.core.pixel_size import known_pixel_size, said
 from cryoplug.disk.opening import read_errors
-from cryoplug.errors import FormatError, InputError, PairingError, StorageError
+from cryoplug.errors import FormatError, InputError, PairingError
 from cryoplug.formats import registry
 from cryoplug.formats.tiff import TiffMovie
 from cryoplug.inputs.discovered import known_endings, split_ending
@@ -48,8 +48,6 @@ class MovieInput(PairedInput):
     """STAR file of its motion, where the list of micrographs names it; else one beside the movie is used."""
     micrograph_pixel_size_angstrom: float | None = None
     """What that list says of the micrograph; the halves are on its grid."""
-    problem: InputError | StorageError | None = None
-    """Why there is no movie: raised when its turn comes, so that this exposure fails alone."""
 
     @property
     def motion_path(self) -> Path | None:
@@ -100,8 +98,6 @@ class MovieSummer:
         PairingError
             The gain reference is turned, mirrored, inverted, or applied before: see `gain_complaint`.
         """
-        if item.problem is not None:
-            raise item.problem
         path = item.noisy.path
         with contextlib.ExitStack() as stack:
             movie = stack.enter_context(registry.open_movie(path))

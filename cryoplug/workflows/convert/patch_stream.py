@@ -100,6 +100,8 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
     PairingError
         The two do not belong together.
     """
+    if pair.problem is not None:
+        raise pair.problem
     with ExitStack() as stack:
         sources: tuple[MicrographSource, ...]
         if isinstance(pair, MovieInput) and summer is not None:

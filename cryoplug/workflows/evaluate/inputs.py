@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from cryoplug.errors import PairingError, UsageError
+from cryoplug.errors import InputError, PairingError, UsageError
 from cryoplug.inputs.companions import left_out_note
-from cryoplug.inputs.discovered import DiscoveredMicrograph
+from cryoplug.inputs.discovered import DiscoveredMicrograph, known_endings
 from cryoplug.inputs.discovery import discover, find
 from cryoplug.inputs.pairing import halves_of, pair_files
+from cryoplug.inputs.stack_sections import StackLooks, common_sections, one_section
 from cryoplug.workflows.evaluate.request import EvaluateRequest
 
 Found = list[DiscoveredMicrograph]
@@ -22,7 +24,7 @@ class Subject:
     """The files of one micrograph; None for what is not at hand."""
 
     name: Path
-    """What it is called in records: the noisy file, or the even half."""
+    """What it is called in records: the noisy file, or the even half; ``000012@stack.mrcs`` for a section."""
     noisy: DiscoveredMicrograph | None = None
     """The whole exposure."""
     clean: DiscoveredMicrograph | None = None
@@ -39,6 +41,12 @@ class Subject:
     """What became of `odd`, made elsewhere."""
     remarks: tuple[str, ...] = ()
     """How files were brought together, where that is worth telling."""
+    problem: InputError | None = None
+    """Why it cannot be measured: raised when its turn comes, so that it fails alone."""
+
+
+_FILES = ("noisy", "clean", "even", "odd", "denoised", "denoised_even", "denoised_odd")
+"""Fields of a subject that hold files."""
 
 
 def list_subjects(request: EvaluateRequest, note: Callable[[str], None] = lambda text: None) -> tuple[Subject, ...]:
@@ -100,10 +108,23 @@ def list_subjects(request: EvaluateRequest, note: Callable[[str], None] = lambda
     else:
         join("denoised_even", denoised, "denoised", to=_all(columns["even"]))
         join("denoised_odd", denoised_odd, "denoised odd", to=_all(columns["odd"]))
-    return tuple(
-        Subject(item.path, remarks=tuple(remarks[i]), **{name: items[i] for name, items in columns.items()})
-        for i, item in enumerate(subject_of)
-    )
+    looks, endings = StackLooks(), known_endings()
+    found_subjects: list[Subject] = []
+    for i, item in enumerate(subject_of):
+        files: dict[str, Any] = {name: items[i] for name, items in columns.items()}
+        found_subjects += _by_section(Subject(item.shown, remarks=tuple(remarks[i]), **files), looks, endings)
+    return tuple(found_subjects)
+
+
+def _by_section(subject: Subject, looks: StackLooks, endings: frozenset[str]) -> Iterator[Subject]:
+    """Give a subject for each section where the files of one are stacks."""
+    files = {name: item for name in _FILES if (item := getattr(subject, name)) is not None}
+    count, problem = common_sections(list(files.values()), looks)
+    if not count:
+        yield replace(subject, problem=problem)
+    for section in range(1, count + 1):
+        sides: dict[str, Any] = {name: one_section(item, section, endings) for name, item in files.items()}
+        yield replace(subject, name=Path(f"{section:06d}@{subject.name}"), **sides)
 
 
 def _halves(request: EvaluateRequest, noisy: Found, *, needed: bool) -> tuple[Found, Found]:

@@ -115,6 +115,8 @@ class Measurer:
         InputError
             A file cannot be read or used, shapes differ, or the halves do not belong together.
         """
+        if subject.problem is not None:
+            raise subject.problem
         images = _Images(subject, self._request.pixel_size)
         remarks = [*subject.remarks]
         if images.even is not None:
@@ -158,6 +160,8 @@ class Measurer:
             listed = subject.even.pixel_size_angstrom, subject.odd.pixel_size_angstrom
             known, sizes = pixel_size_of_exposure(self._request.pixel_size, listed, headers)
             self._proof.check_files(even, odd, sizes)
+            if subject.even.section is not None and subject.odd.section is not None:
+                self._proof.look_through(subject.even.path, subject.odd.path)
             return self._proof.check_pixels(even, odd, pixel_size_angstrom=known.angstrom)
 
     def _judge_halves(self, images: _Images) -> tuple[HalvesReport | None, tuple[Any, Any]]:

@@ -25,6 +25,7 @@ from cryoplug.models.registry import model_spec
 from cryoplug.workflows.convert import ConvertRequest, convert
 from cryoplug.workflows.convert.inputs import list_inputs
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
+from cryoplug.workflows.evaluate import EvaluateRequest, evaluate
 
 
 @pytest.fixture(autouse=True)
@@ -283,18 +284,68 @@ def test_views_without_contrast_follow_the_views_that_have_it() -> None:
         False,
         True,
     ]
+
+
+def test_views_that_prove_nothing_alone_prove_it_together() -> None:
+    rng = np.random.default_rng(0)
+    faint = 0.22 * (images(16, 128, 128, seed=3) - 20)
     for ending in ("_EVN", "_ODD"):
-        stack(f"no{ending}.mrc", rng.normal(0, 1, signal_.shape).astype(np.float32))
-    nothing = convert(ConvertRequest(("no_EVN.mrc",), Path("t"), pairs="halves", patch_size=64))
-    assert nothing.exit_code == 4
-    assert all("do not belong together" in item.message for item in nothing.files)
+        stack(f"ts{ending}.mrc", faint + rng.normal(0, 1, faint.shape).astype(np.float32))
+    found = convert(ConvertRequest(("ts_EVN.mrc",), Path("s"), pairs="halves", patch_size=64))
+    assert [item.status for item in found.files] == ["done"] * 16
+    assert any("sections of these stacks are pairs, taken together" in item.message for item in found.files)
 
 
-def test_stacks_of_unequal_length_are_no_pair() -> None:
-    for side, count in (("EVN", 4), ("ODD", 5)):
-        stack(f"ts_{side}.mrc", images(count, 64, 64))
-    with pytest.raises(Exception, match=r"4 sections but .*ts_ODD\.mrc has 5; a pair needs as many in each"):
-        convert(ConvertRequest(("ts_EVN.mrc",), Path("s"), pairs="halves"))
+def test_where_nothing_can_be_seen_the_names_of_stacks_decide() -> None:
+    rng = np.random.default_rng(0)
+    for ending in ("_EVN", "_ODD"):
+        stack(f"no{ending}.mrc", rng.normal(20, 1, (5, 128, 128)).astype(np.float32))
+    found = convert(ConvertRequest(("no_EVN.mrc",), Path("s"), pairs="halves", patch_size=64))
+    assert found.exit_code == 0
+    assert all("white noise without contrast, so that their names decide" in item.message for item in found.files)
+
+
+def test_stacks_of_two_specimens_are_refused_with_one_full_sentence() -> None:
+    for side, seed in (("EVN", 0), ("ODD", 5)):
+        stack(f"ts_{side}.mrc", images(5, 128, 128, seed=seed))
+    found = convert(ConvertRequest(("ts_EVN.mrc",), Path("s"), pairs="halves", patch_size=64))
+    assert found.exit_code == 4
+    assert all("do not belong together" in item.message for item in found.files)
+    assert ["standard errors above chance" in item.message for item in found.files] == [True, *[False] * 4]
+
+
+def test_stacks_of_unequal_length_fail_alone() -> None:
+    rng = np.random.default_rng(0)
+    for name, counts in (("a", (3, 3)), ("b", (4, 5)), ("c", (2, 2))):
+        signal_ = images(5, 128, 128, seed=ord(name))
+        for side, count in zip(("EVN", "ODD"), counts, strict=True):
+            stack(f"s/{name}_{side}.mrc", (signal_ + rng.normal(0, 0.5, signal_.shape)).astype(np.float32)[:count])
+    found = convert(ConvertRequest(("s",), Path("out"), pairs="halves", patch_size=64))
+    assert found.exit_code == 3
+    assert [item.status for item in found.files] == ["done"] * 3 + ["failed"] + ["done"] * 2
+    assert "s/b_EVN.mrc: 4 sections but s/b_ODD.mrc has 5; a pair needs as many in each" in found.files[3].message
+
+
+def test_stacks_are_evaluated_by_section(checkpoint: Path) -> None:
+    rng = np.random.default_rng(0)
+    clean = images(3, 64, 64)
+    stack("clean.mrcs", clean)
+    for name in ("noisy", "even", "odd"):
+        stack(f"{name}.mrcs", clean + rng.normal(0, 1, clean.shape).astype(np.float32))
+    asked = EvaluateRequest(
+        Path("e"), ("noisy.mrcs",), checkpoint=checkpoint, clean=("clean.mrcs",), device="cpu", threads=1
+    )
+    found = evaluate(asked)
+    assert [(str(item.input), item.status) for item in found.files] == [
+        (f"{i:06d}@noisy.mrcs", "done") for i in (1, 2, 3)
+    ]
+    sides = {"even": ("even.mrcs",), "odd": ("odd.mrcs",)}
+    halves = evaluate(EvaluateRequest(Path("h"), checkpoint=checkpoint, device="cpu", threads=1, **sides))
+    assert [item.status for item in halves.files] == ["done"] * 3
+    stack("odd.mrcs", clean[:2])
+    unequal = evaluate(EvaluateRequest(Path("u"), checkpoint=checkpoint, device="cpu", threads=1, **sides))
+    assert [(str(item.input), item.status) for item in unequal.files] == [("even.mrcs", "failed")]
+    assert "3 sections but odd.mrcs has 2" in unequal.files[0].message
 
 
 def test_particles_are_packed_by_section_with_pairs_of_noise() -> None:
