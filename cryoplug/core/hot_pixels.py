@@ -162,7 +162,7 @@ class RepairedMicrograph(MicrographSource):
         self.pixel_size_angstrom, self.warnings = source.pixel_size_angstrom, source.warnings
         sample = np.concatenate([source.read_rows(int(y), int(y) + 1) for y in sampled_rows(source.shape[0])])
         limits = grey_limits(sample)
-        self.hot = find_hot_pixels(source.read_rows, source.shape, _tall_bands(source), limits)
+        self.hot = find_hot_pixels(source.read_rows, source.shape, _bands(source.read_rows, source.shape), limits)
         """What was found."""
 
     def read_rows(self, start: int, stop: int) -> ImageF32:
@@ -184,16 +184,16 @@ def repaired_image(pixels: np.ndarray) -> tuple[ImageF32, HotPixels]:
         return result[start:stop]
 
     shape = result.shape[0], result.shape[1]
-    hot = find_hot_pixels(read, shape, [(0, result)], grey_limits(result[sampled_rows(len(result))]))
+    hot = find_hot_pixels(read, shape, _bands(read, shape), grey_limits(result[sampled_rows(len(result))]))
     hot.repair(result, 0)
     return result, hot
 
 
-def _tall_bands(source: MicrographSource) -> Iterator[tuple[int, ImageF32]]:
+def _bands(read_rows: ReadRows, shape: tuple[int, int]) -> Iterator[tuple[int, ImageF32]]:
     # 1 MB each, as elsewhere: what is compared is still in the processor's cache then.
-    step = max(4 * REACH_PX, (1 << 18) // source.shape[1])
-    for start in range(0, source.shape[0], step):
-        yield start, source.read_rows(start, min(start + step, source.shape[0]))
+    step = max(4 * REACH_PX, (1 << 18) // shape[1])
+    for start in range(0, shape[0], step):
+        yield start, read_rows(start, min(start + step, shape[0]))
 
 
 def _beyond(rows: np.ndarray, limits: GreyLimits) -> np.ndarray:
@@ -207,38 +207,43 @@ def _examined(
     """Give row, column and new value of the hot pixels among rows `first` to `last` - 1; the rest are neighbours."""
     beyond = np.pad(_beyond(rows, limits), REACH_PX)
     height, width = rows.shape
-    # Inside a large thing the pixels three steps away in all four directions are beyond the limits as well.
-    here = slice(REACH_PX, REACH_PX + height), slice(REACH_PX, REACH_PX + width)
-    lone = beyond[here] & ~(
-        beyond[:height, here[1]]
-        & beyond[2 * REACH_PX :, here[1]]
-        & beyond[here[0], :width]
-        & beyond[here[0], 2 * REACH_PX :]
-    )
+    # Things in the ice are dismissed here, as a whole: a large one has a million pixels beyond the limits.
+    lone = beyond[REACH_PX:-REACH_PX, REACH_PX:-REACH_PX] & (_counts_around(beyond) <= MOST_IN_CLUMP)
     lone[:first] = False
     lone[last:] = False
     y, x = np.nonzero(lone)
-    padded = np.pad(rows, REACH_PX, constant_values=np.nan)
-    steps = np.arange(2 * REACH_PX + 1)
+    steps = np.arange(-REACH_PX, REACH_PX + 1)
     hot = np.zeros(len(y), bool)
     values = np.empty(len(y), np.float32)
     for begin in range(0, len(y), _MOST_EXAMINED):
         part = slice(begin, begin + _MOST_EXAMINED)
         window = y[part, None, None] + steps[:, None], x[part, None, None] + steps[None]
-        outside = beyond[window].reshape(-1, steps.size**2)
-        few = np.flatnonzero(outside.sum(axis=1) <= MOST_IN_CLUMP)
-        around = padded[window].reshape(-1, steps.size**2)[few]
-        around[outside[few]] = np.nan
-        own = rows[y[part][few], x[part][few]]
+        outside = beyond[window[0] + REACH_PX, window[1] + REACH_PX]
+        outside |= (window[0] < 0) | (window[0] >= height) | (window[1] < 0) | (window[1] >= width)
+        around = rows[np.clip(window[0], 0, height - 1), np.clip(window[1], 0, width - 1)]
+        around[outside] = np.nan
+        around = around.reshape(-1, steps.size**2)
+        own = rows[y[part], x[part]]
         median = _median_of_finite(around)
         sigma = 1.4826 * _median_of_finite(np.abs(around - median[:, None]))
         # Comparing with NaN says no: nothing is hot that is not finite, or has no sound neighbour.
         with np.errstate(invalid="ignore"):
-            unlike = (np.abs(own - median) > SIGMAS * np.maximum(sigma, limits.sigma)) & np.isfinite(own)
-        chosen = begin + few[unlike]
-        hot[chosen] = True
-        values[chosen] = median[unlike]
+            hot[part] = (np.abs(own - median) > SIGMAS * np.maximum(sigma, limits.sigma)) & np.isfinite(own)
+        values[part] = median
     return y[hot] + at, x[hot], values[hot]
+
+
+def _counts_around(marked: np.ndarray) -> np.ndarray:
+    """Count the marked pixels of each 7 x 7 neighbourhood, itself among them, of a map with so many rows and columns around."""
+    counts = _sums_of_seven(_sums_of_seven(marked.view(np.uint8)).T)
+    return counts.T
+
+
+def _sums_of_seven(rows: np.ndarray) -> np.ndarray:
+    """Add up each row and the six that follow it: 4 + 2 + 1, in four passes where there would be six."""
+    two = rows[:-1] + rows[1:]
+    four = two[:-2] + two[2:]
+    return four[:-3] + two[4:-1] + rows[6:]
 
 
 def _median_of_finite(rows: np.ndarray) -> np.ndarray:

@@ -118,9 +118,9 @@ class PreparedNetwork:
         self._border = 0 if self.bare else border_width(self._overlap, self._multiple)
         if self.bare and as_founded:
             note(
-                "this is the founding program's own checkpoint, and is applied as it was there: the zeros beyond the border "
-                f"leave a dark frame of {spec.receptive_field_px} px, and hot pixels and the mean are as they come; a checkpoint "
-                "of cryoplug train has none of this"
+                "this checkpoint is the founding program's own. By its contract it gives what it gave there, to the last pixel: "
+                f"zeros beyond the border leave a dark frame of {spec.receptive_field_px} px, and hot pixels and the mean stay "
+                "as they come. Do not pick in that frame; what cryoplug train makes of it (train --init) has none of this"
             )
         if spec.uses_whole_image:
             note(

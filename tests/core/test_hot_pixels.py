@@ -132,6 +132,22 @@ def test_a_large_micrograph_takes_no_time() -> None:
     assert min(times) < 0.5, "about 40 ms where nothing else runs"
 
 
+@pytest.mark.parametrize("inside", [-8.0, -10.0, -12.0], ids=["darker", "at the limit", "beyond it"])
+def test_a_huge_ice_ball_takes_hardly_more_time_than_none(inside: float) -> None:
+    image = np.random.default_rng(0).normal(0, 1, (2048, 2048)).astype(np.float32)
+    ball = image + np.where(disc(image, 1000, 1000, 450), np.float32(inside), np.float32(0))
+
+    def seconds(pixels: np.ndarray) -> float:
+        times = []
+        for _ in range(5):
+            start = time.process_time()
+            assert not len(repaired_image(pixels)[1])
+            times.append(time.process_time() - start)
+        return min(times)
+
+    assert seconds(ball) < 6 * seconds(image), "2.5 times at the most where nothing else runs; it was 20 times"
+
+
 def test_a_real_micrograph_loses_its_hot_pixels_and_one_with_an_ice_ball_nothing(shared_data: Path) -> None:
     from cryoplug.formats.registry import open_micrograph
 

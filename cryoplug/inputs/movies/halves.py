@@ -98,6 +98,8 @@ class MovieSummer:
         PairingError
             The gain reference is turned, mirrored, inverted, or applied before: see `gain_complaint`.
         """
+        if item.problem is not None:
+            raise item.problem
         path = item.noisy.path
         with contextlib.ExitStack() as stack:
             movie = stack.enter_context(registry.open_movie(path))

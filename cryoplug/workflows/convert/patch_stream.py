@@ -100,8 +100,6 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
     PairingError
         The two do not belong together.
     """
-    if pair.problem is not None:
-        raise pair.problem
     with ExitStack() as stack:
         sources: tuple[MicrographSource, ...]
         if isinstance(pair, MovieInput) and summer is not None:
@@ -110,6 +108,8 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
             listed: tuple[float | None, ...] = (halves.listed_angstrom,)
             headers: tuple[float | None, ...] = (halves.header_angstrom, halves.header_angstrom)
         else:
+            if pair.problem is not None:
+                raise pair.problem
             sources = tuple(stack.enter_context(_open(item)) for item in pair.files)
             listed = tuple(item.pixel_size_angstrom for item in pair.files)
             headers = tuple(source.pixel_size_angstrom for source in sources)
