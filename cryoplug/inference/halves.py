@@ -11,6 +11,7 @@ Whole images are in memory, about seven of them.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,12 +29,14 @@ from cryoplug.core.tiling import plan_tiles
 from cryoplug.errors import InputError, PairingError, PixelError, SeveralImagesError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
 from cryoplug.formats.registry import open_micrograph, open_movie
-from cryoplug.inference.bands.reading import open_source, remarks_on_scale
+from cryoplug.inference.bands.reading import open_source
 from cryoplug.inference.bands.sections import refuse_movies_and_volumes
 from cryoplug.inference.bands.writing import write_all
-from cryoplug.inference.in_memory import on_the_networks_grid
-from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, End, Failed, Message, Rows, Sections
+from cryoplug.inference.delivery import Delivery
+from cryoplug.inference.in_memory import InMemory, on_the_networks_grid
+from cryoplug.inference.messages import Begin, DenoiseJob, End, Failed, Message, Rows, Sections
 from cryoplug.inference.regrid import GridPlan, Regrid
+from cryoplug.inference.remarks import remarks_on_reading
 from cryoplug.inference.stages import run_stages
 from cryoplug.machine.channel import Channel, Closed
 from cryoplug.metrics.evaluation import EQUALLY_NOISY, equally_noisy, noise_ratio
@@ -73,10 +76,10 @@ class _Exposure:
     """``scale * (even + odd) + offset`` has the units of `whole`."""
     offset: float
     """See `scale`."""
-    remarks: tuple[str, ...]
-    """What the user should know."""
-    hot_pixels: int = 0
-    """How many of `whole` were repaired."""
+    warnings: tuple[str, ...]
+    """What the files and their comparison say."""
+    hot: HotPixels
+    """The hot pixels of `whole`, which were repaired."""
     section: int | None = None
     """Of a stack: which one, from 1."""
 
@@ -104,14 +107,9 @@ _Item = _Exposure | _KeptSection | Begin | End | Failed
 def run_halves(
     jobs: Iterable[DenoiseJob],
     denoiser: Denoiser,
+    delivery: Delivery,
     *,
-    label: str,
-    begin: Callable[[DenoiseJob], None],
-    finish: Callable[[DenoiseJob, DenoiseResult], None],
     prove: Prove,
-    should_stop: Callable[[], bool] = lambda: False,
-    dtype: str = "float32",
-    gave_up: Callable[[], None] = lambda: None,
 ) -> bool:
     """Denoise exposures one after another; see `cryoplug.inference.pipeline.run_pipeline` for what both have in common.
 
@@ -126,8 +124,9 @@ def run_halves(
     Returns
     -------
     bool
-        Whether all jobs were dealt with; False when `should_stop` ended it.
+        Whether all jobs were dealt with; False when ``delivery.should_stop`` ended it.
     """
+    should_stop = delivery.should_stop
 
     def read(out: Channel[_Item]) -> None:
         _read_all(jobs, out, should_stop, denoiser.regrid, prove, repair=not denoiser.bare)
@@ -135,10 +134,10 @@ def run_halves(
     return run_stages(
         read,
         lambda items: _computed(items, denoiser, should_stop),
-        lambda results: write_all(results, label, dtype, begin, finish),
+        lambda results: write_all(results, delivery),
         capacity=(1, 2),
         should_stop=should_stop,
-        gave_up=gave_up,
+        gave_up=delivery.gave_up,
     )
 
 
@@ -239,7 +238,7 @@ def _read_one(
             check_usable(half, scan_pixels(half))
         headers = even.pixel_size_angstrom, odd.pixel_size_angstrom
         known, sizes = pixel_size_of_exposure(job.stated_angstrom, (job.pixel_size_angstrom,), headers)
-        remarks = [*even.warnings, *odd.warnings, *prove(even, odd, sizes)]
+        warnings = [*even.warnings, *odd.warnings, *prove(even, odd, sizes)]
         (left, _), (right, hot) = (_pixels(half, repair=repair) for half in (even, odd))
         sides = left, right
         _refuse_unlike(sides, job)
@@ -253,13 +252,12 @@ def _read_one(
                     f"{source.path}: shape {source.shape}, but its half {job.halves[0]} has {whole.shape}; "
                     "halves must be of the same frames"
                 )
-            remarks += source.warnings
+            warnings += source.warnings
             pixels, hot = _pixels(source, repair=repair)
             known = job.known_pixel_size(source.pixel_size_angstrom, *headers)
             template = _header(source) or template
         scale, offset = _fit(pixels, whole, job)
         whole = pixels
-    remarks.append(hot.remark)
     plan = regrid.plan((whole.shape[0], whole.shape[1]), known.angstrom, path=job.source)
     return _Exposure(
         job,
@@ -272,8 +270,8 @@ def _read_one(
         whole,
         scale,
         offset,
-        tuple(dict.fromkeys(filter(None, remarks))),
-        hot_pixels=len(hot),
+        tuple(dict.fromkeys(filter(None, warnings))),
+        hot,
         section=section,
     )
 
@@ -323,21 +321,23 @@ def _denoised_section(item: _Exposure | _KeptSection, denoiser: Denoiser, should
     if isinstance(item, _KeptSection):
         return Sections(item.job, item.section, item.pixels[None], kept=((item.section, item.why),))
     assert item.section is not None
-    result, _ = _by_halves(item, denoiser, should_stop)
+    result = _by_halves(item, denoiser, should_stop).pixels
     if not item.plan.does_nothing:
         result = np.concatenate(list(item.plan.finish(result, item.whole)))
-    return Sections(item.job, item.section, result[None], hot_pixels=item.hot_pixels)
+    return Sections(item.job, item.section, result[None], hot_pixels=len(item.hot))
 
 
 def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[], bool]) -> list[Message]:
     """Compute one exposure and say how it is to be written."""
     plan = exposure.plan
-    result, on_whole = _by_halves(exposure, denoiser, should_stop)
-    remarks = [
-        *exposure.remarks,
-        *remarks_on_scale(denoiser, plan, exposure.pixel_size.angstrom),
-        *on_whole,
-    ]
+    result = _by_halves(exposure, denoiser, should_stop)
+    message = remarks_on_reading(
+        warnings=exposure.warnings,
+        plan=plan,
+        checkpoint=denoiser.checkpoint,
+        grey_values=result.remarks,
+        hot=exposure.hot,
+    )
     (everything,) = plan_tiles(plan.network_shape, tile=plan.network_shape, overlap=0)
     return [
         Begin(
@@ -351,22 +351,23 @@ def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[],
             grid=None if plan.does_nothing else plan,
             raw=exposure.whole if plan.regrid.needs_raw else None,
         ),
-        Rows(everything, result),
+        Rows(everything, result.pixels),
         End(
-            "; ".join(remarks),
+            message,
             float(exposure.whole.std(dtype=np.float64)),
-            hot_pixels=exposure.hot_pixels,
+            hot_pixels=len(exposure.hot),
+            mean_shift=result.mean_shift,
+            sigma=result.sigma_seen,
         ),
     ]
 
 
-def _by_halves(
-    exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[], bool]
-) -> tuple[ImageF32, tuple[str, ...]]:
-    """Compute halves and sum; give their mean on the network's grid, and what is to be said of the sum."""
+def _by_halves(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[], bool]) -> InMemory:
+    """Compute halves and sum; give their mean on the network's grid, with what is to be said of the sum."""
     even, odd, whole = (
         on_the_networks_grid(denoiser, image, exposure.plan, path=exposure.job.source, should_stop=should_stop)
         for image in (exposure.even, exposure.odd, exposure.whole)
     )
     by_halves = np.float32(exposure.scale) * (even.pixels + odd.pixels) + np.float32(exposure.offset)
-    return np.float32(0.5) * (by_halves + whole.pixels), whole.remarks
+    shift = 0.5 * (exposure.scale * (even.mean_shift + odd.mean_shift) + whole.mean_shift)
+    return dataclasses.replace(whole, pixels=np.float32(0.5) * (by_halves + whole.pixels), mean_shift=shift)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,10 @@ class InMemory:
     """``(y, x)``, grey values of the image that was given."""
     remarks: tuple[str, ...]
     """What the user should know of its grey values, and how it differs from what the checkpoint was trained on."""
+    mean_shift: float = 0.0
+    """What was added to the network's result so that it keeps the mean, in grey values."""
+    sigma_seen: float = 0.0
+    """Standard deviation of what the network saw; 0 where the mean is left as it comes."""
 
 
 def in_memory(
@@ -80,7 +84,7 @@ def in_memory(
     through = on_the_networks_grid(denoiser, pixels, plan, path=path)
     if plan.does_nothing:
         return through
-    return InMemory(np.concatenate(list(plan.finish(through.pixels, pixels))), through.remarks)
+    return replace(through, pixels=np.concatenate(list(plan.finish(through.pixels, pixels))))
 
 
 def on_the_networks_grid(
@@ -124,6 +128,9 @@ def on_the_networks_grid(
             finish_one()
     while under_way:
         finish_one()
-    if not denoiser.bare:
-        denoised += np.float32(mean_shift(moments, moments_of(denoised).mean))
-    return InMemory(denoised, tuple(filter(None, [grey, *unlike_training])))
+    remarks = tuple(filter(None, [grey, *unlike_training]))
+    if denoiser.bare:
+        return InMemory(denoised, remarks)
+    shift = mean_shift(moments, moments_of(denoised).mean)
+    denoised += np.float32(shift)
+    return InMemory(denoised, remarks, shift, moments.std)

@@ -127,9 +127,18 @@ class End:
     sigma_in: float
     """Its standard deviation, without hot pixels."""
     seen: PixelStatistics | None = None
-    """Of what the network saw, whose mean its output is to have; None: it is left as it is."""
+    """Of what the network saw, whose mean its output is still to get; None: it is left as it is."""
     hot_pixels: int = 0
     """How many were repaired."""
+    mean_shift: float = 0.0
+    """What was added already so that the mean is kept, in grey values."""
+    sigma: float = 0.0
+    """Deviation of what the network saw, where there is no `seen`."""
+
+    @property
+    def sigma_seen(self) -> float:
+        """Deviation of what the network saw; 0 where it does not count."""
+        return self.sigma if self.seen is None else self.seen.std
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from cryoplug.core.micrograph import ImageF32
 from cryoplug.inference.bands.reading import read_all
 from cryoplug.inference.bands.sections import denoised_sections
 from cryoplug.inference.bands.writing import write_all
+from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, Message, Rows, Sections
-from cryoplug.inference.regrid import Regrid
 from cryoplug.inference.stages import run_stages
 from cryoplug.inference.whole.pipeline import run_whole
 
@@ -39,17 +39,7 @@ QUEUE_BANDS = 2
 
 
 def run_pipeline(
-    jobs: Iterable[DenoiseJob],
-    denoiser: Denoiser,
-    *,
-    label: str,
-    begin: Callable[[DenoiseJob], None],
-    finish: Callable[[DenoiseJob, DenoiseResult], None],
-    should_stop: Callable[[], bool] = lambda: False,
-    dtype: str = "float32",
-    regrid: Regrid | None = None,
-    whole: bool | None = None,
-    gave_up: Callable[[], None] = lambda: None,
+    jobs: Iterable[DenoiseJob], denoiser: Denoiser, delivery: Delivery, *, whole: bool | None = None
 ) -> bool:
     """Denoise micrographs one after another.
 
@@ -59,96 +49,47 @@ def run_pipeline(
         In order; no target may be the source of another. It is asked for the next one in a reader thread, and may wait
         for work to come.
     denoiser
-        Called from this thread only.
-    label
-        Text for the label that every written MRC header gets.
-    begin
-        Called in a writer thread before a file is written.
-    finish
-        Called in a writer thread when a file has its final name or has failed: in bands in the order of `jobs`, else of
-        completion.
-    should_stop
-        Asked by all threads, before each tile and each band that is read; when it says yes, what is not complete is
-        dropped without a trace.
-    dtype
-        ``float32`` or ``float16``; with the latter a file whose pixels do not fit is failed.
-    regrid
-        What is done around the network; None: what the denoiser's settings say. In bands another pixel size holds a
-        micrograph in memory whose width is the network's, `strength` and the merging of high frequencies the raw one, too.
+        Called from this thread only. In bands another pixel size holds a micrograph in memory whose width is the
+        network's, `strength` and the merging of high frequencies the raw one, too.
+    delivery
+        How results are written, and who is told.
     whole
         Whether micrographs are computed as a whole, which needs memory for several of them; None: on a GPU. What is too
         large for the device goes in bands.
-    gave_up
-        Called from any thread when an error ends the work: `jobs` that wait for more to come should end then.
 
     Returns
     -------
     bool
-        Whether all jobs were dealt with; False when `should_stop` ended it.
+        Whether all jobs were dealt with; False when ``delivery.should_stop`` ended it.
 
     Raises
     ------
     StorageError
         Writing failed; the file in work is dropped, nothing more is begun. A source that cannot be read is no reason to
-        stop: it is given to `finish` as failed.
+        stop: it is given to ``delivery.finish`` as failed.
     DeviceError
         The device has too little memory or failed.
     """
-    regrid = denoiser.regrid if regrid is None else regrid
-
-    def in_bands(jobs: Iterable[DenoiseJob]) -> bool:
-        return _run_in_bands(
-            jobs,
-            denoiser,
-            label=label,
-            begin=begin,
-            finish=finish,
-            should_stop=should_stop,
-            dtype=dtype,
-            regrid=regrid,
-            gave_up=gave_up,
-        )
-
     if whole is None:
         whole = denoiser.device.type == "cuda"
     if not whole:
-        return in_bands(jobs)
-    return run_whole(
-        jobs,
-        denoiser,
-        label=label,
-        dtype=dtype,
-        regrid=regrid,
-        begin=begin,
-        finish=finish,
-        should_stop=should_stop,
-        in_bands=lambda job: in_bands([job]),
-        gave_up=gave_up,
-    )
+        return _run_in_bands(jobs, denoiser, delivery)
+    return run_whole(jobs, denoiser, delivery, in_bands=lambda job: _run_in_bands([job], denoiser, delivery))
 
 
-def _run_in_bands(
-    jobs: Iterable[DenoiseJob],
-    denoiser: Denoiser,
-    *,
-    label: str,
-    begin: Callable[[DenoiseJob], None],
-    finish: Callable[[DenoiseJob, DenoiseResult], None],
-    should_stop: Callable[[], bool],
-    dtype: str,
-    regrid: Regrid,
-    gave_up: Callable[[], None],
-) -> bool:
+def _run_in_bands(jobs: Iterable[DenoiseJob], denoiser: Denoiser, delivery: Delivery) -> bool:
+    should_stop = delivery.should_stop
+
     def read(out: Channel[Message]) -> None:
-        read_all(jobs, denoiser, out, should_stop, regrid)
+        read_all(jobs, denoiser, out, should_stop)
 
     return run_stages(
         read,
         lambda messages: _computed(messages, denoiser, should_stop),
-        lambda results: write_all(results, label, dtype, begin, finish),
+        lambda results: write_all(results, delivery),
         capacity=(QUEUE_BANDS, QUEUE_BANDS),
         should_stop=should_stop,
-        gave_up=gave_up,
+        gave_up=delivery.gave_up,
     )
 
 

@@ -12,6 +12,7 @@ from cryoplug.core.micrograph import ArrayMicrograph
 from cryoplug.core.normalization import fit_normalization
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.registry import open_micrograph
+from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.likeness import look
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
@@ -140,9 +141,7 @@ def test_whole_micrographs_on_a_device_are_looked_at_as_those_in_bands_are(tmp_p
         run_pipeline(
             [job],
             denoiser,
-            label="test",
-            begin=lambda job: None,
-            finish=lambda job, result, results=results: results.append(result.message),  # type: ignore[misc]
+            Delivery(lambda job, result, results=results: results.append(result.message), "test"),
             whole=whole,
         )
         with open_micrograph(job.target) as written:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cryoplug.core.mean_kept import TOLERATED, mean_shift, shift_remark
+from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.inference.regrid import Regrid
@@ -71,15 +72,12 @@ def test_and_so_it_is_in_a_file(tmp_path: Path, whole: bool, dtype: str, regrid:
         mrc.set_data(image)
         mrc.voxel_size = 1.5
     denoiser = Denoiser(checkpoint_of("cryo_cnn", "zscore", 3.0), device="cpu", threads=1)
+    denoiser.regrid = regrid
     results = []
     run_pipeline(
         [DenoiseJob(tmp_path / "m.mrc", tmp_path / "out.mrc")],
         denoiser,
-        label="test",
-        begin=lambda job: None,
-        finish=lambda job, result: results.append(result),
-        dtype=dtype,
-        regrid=regrid,
+        Delivery(lambda job, result: results.append(result), "test", dtype),
         whole=whole,
     )
     with mrcfile.open(tmp_path / "out.mrc") as mrc:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from cryoplug.errors import DeviceError, FormatError, StorageError
 from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, write_mrc
 from cryoplug.inference import pipeline
 from cryoplug.inference.bands import reading
+from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.inference.regrid import Regrid
@@ -38,12 +40,9 @@ def jobs_in(folder: Path, count: int, *, shape: tuple[int, int] = (150, 90)) -> 
 
 def run(jobs: Iterable[DenoiseJob], denoiser: Denoiser, **hooks: object) -> tuple[bool, list[FileResult]]:
     results: list[FileResult] = []
-    arguments = {
-        "begin": lambda job: None,
-        "finish": lambda job, result: results.append(result),
-        **hooks,
-    }
-    return run_pipeline(jobs, denoiser, label="test", **arguments), results
+    whole = hooks.pop("whole", None)
+    arguments: dict = {"finish": lambda job, result: results.append(result), "label": "test", **hooks}
+    return run_pipeline(jobs, denoiser, Delivery(**arguments), whole=whole), results
 
 
 def left_over(folder: Path) -> list[str]:
@@ -213,7 +212,9 @@ def test_a_file_on_another_grid_that_float16_cannot_hold_takes_no_other_file_wit
         with MrcMicrograph(job.source) as source:
             pixels = source.read_rows(0, 150)
         write_mrc(job.source, pixels * 1e6, pixel_size_angstrom=1.5)
-    complete, results = run(jobs, denoiser, dtype="float16", regrid=Regrid(3.0))
+    denoiser = copy.copy(denoiser)
+    denoiser.regrid = Regrid(3.0)
+    complete, results = run(jobs, denoiser, dtype="float16")
     assert complete and [item.status for item in results] == ["done", "failed", "done", "failed"]
     assert "does not fit into float16" in results[1].message and results[1].shape == (150, 90)
     assert not left_over(tmp_path)

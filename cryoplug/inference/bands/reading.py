@@ -21,18 +21,16 @@ from cryoplug.formats.registry import open_micrograph, open_movie
 from cryoplug.inference.bands.sections import refuse_movies_and_volumes
 from cryoplug.inference.likeness import look
 from cryoplug.inference.messages import Begin, DenoiseJob, End, Failed, Message, Rows, Sections
-from cryoplug.inference.regrid import GridPlan, Regrid
+from cryoplug.inference.regrid import GridPlan
+from cryoplug.inference.remarks import remarks_on_reading
 from cryoplug.inference.target import to_grey_values
 from cryoplug.machine.channel import Channel, Closed
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
-    from cryoplug.models.checkpoint import Checkpoint
 
 CHUNK_PIXELS = 1 << 21
 """Of a stack in memory at a time: five hundred particles of 64 x 64, or one view of a tilt series; 8 MB."""
-OTHER_SCALE = 1.5
-"""Factor between the pixel sizes of a micrograph and of the training data from which on a warning is given."""
 
 
 def read_all(
@@ -40,7 +38,6 @@ def read_all(
     denoiser: Denoiser,
     out: Channel[Message],
     should_stop: Callable[[], bool],
-    regrid: Regrid,
 ) -> None:
     """Send all jobs, one after another; one that cannot be read becomes `Failed`."""
 
@@ -54,13 +51,13 @@ def read_all(
                 try:
                     source = open_source(job)
                 except SeveralImagesError:
-                    for message in _read_stack(job, regrid, denoiser, started=started):
+                    for message in _read_stack(job, denoiser, started=started):
                         if given_up():
                             raise Closed from None
                         out.put(message)
                     continue
                 with source:
-                    _read_one(job, _Guarded(source, given_up), denoiser, out, regrid, started=started)
+                    _read_one(job, _Guarded(source, given_up), denoiser, out, started=started)
             except (InputError, StorageError, UsageError) as error:
                 out.put(Failed(job, started, error))
     except Closed:
@@ -95,11 +92,9 @@ class _Guarded(MicrographSource):
         """Do nothing: who opened the source closes it."""
 
 
-def _read_one(
-    job: DenoiseJob, source: _Guarded, denoiser: Denoiser, out: Channel[Message], regrid: Regrid, *, started: float
-) -> None:
+def _read_one(job: DenoiseJob, source: _Guarded, denoiser: Denoiser, out: Channel[Message], *, started: float) -> None:
     known = job.known_pixel_size(source.pixel_size_angstrom)
-    plan = regrid.plan(source.shape, known.angstrom, path=source.path)
+    plan = denoiser.regrid.plan(source.shape, known.angstrom, path=source.path)
     seen = source if denoiser.bare else RepairedMicrograph(source)
     pixels, raw, of_whole = _on_the_networks_grid(seen, plan)
     bands = denoiser.bands(pixels.shape)
@@ -127,10 +122,16 @@ def _read_one(
     part = clipped / (pixels.shape[0] * pixels.shape[1])
     hot = seen.hot if isinstance(seen, RepairedMicrograph) else HotPixels()
     grey = normalization_remark(normalization, clipped=part, sigma=statistics.std)
-    warnings = [*warnings_about(source, denoiser, plan, grey), *unlike_training, hot.remark]
+    message = remarks_on_reading(
+        warnings=source.warnings,
+        plan=plan,
+        checkpoint=denoiser.checkpoint,
+        grey_values=[grey, *unlike_training],
+        hot=hot,
+    )
     out.put(
         End(
-            "; ".join(filter(None, warnings)),
+            message,
             (of_whole or statistics).std,
             seen=None if denoiser.bare else statistics,
             hot_pixels=len(hot),
@@ -156,7 +157,7 @@ def _on_the_networks_grid(
     return ArrayMicrograph(small, source.path), raw, statistics
 
 
-def _read_stack(job: DenoiseJob, regrid: Regrid, denoiser: Denoiser, *, started: float) -> Iterator[Message]:
+def _read_stack(job: DenoiseJob, denoiser: Denoiser, *, started: float) -> Iterator[Message]:
     """Read a stack, and give what the pipeline needs to denoise and write it.
 
     Raises
@@ -169,7 +170,7 @@ def _read_stack(job: DenoiseJob, regrid: Regrid, denoiser: Denoiser, *, started:
     with open_movie(job.source) as stack:
         header = getattr(stack, "header", None)
         known = job.known_pixel_size(stack.pixel_size_angstrom)
-        plan = regrid.plan(stack.frame_shape, known.angstrom, path=job.source)
+        plan = denoiser.regrid.plan(stack.frame_shape, known.angstrom, path=job.source)
         yield Begin(
             job,
             started,
@@ -182,7 +183,8 @@ def _read_stack(job: DenoiseJob, regrid: Regrid, denoiser: Denoiser, *, started:
         )
         for first, pixels in _chunks(stack):
             yield Sections(job, first + 1, pixels, plan)
-        yield End("; ".join(warnings_about(stack, denoiser, plan, "")), math.nan)
+        message = remarks_on_reading(warnings=stack.warnings, plan=plan, checkpoint=denoiser.checkpoint)
+        yield End(message, math.nan)
 
 
 def _chunks(stack: MovieSource) -> Iterator[tuple[int, ImageF32]]:
@@ -196,35 +198,3 @@ def _count_clipped(rows: np.ndarray, normalization: Normalization) -> int:
         return 0
     low, high = normalization.offset, normalization.offset + normalization.scale
     return int(np.count_nonzero(rows < low)) + int(np.count_nonzero(rows > high))
-
-
-def remarks_on_scale(denoiser: Denoiser, plan: GridPlan, pixel_size_angstrom: float | None) -> Iterator[str]:
-    """Say what the user should know about the pixel size of a micrograph and that of the training data."""
-    yield from filter(None, [plan.remark])
-    known = None if pixel_size_angstrom is None else plan.regrid.network_angstrom(pixel_size_angstrom)
-    known = known or plan.regrid.angpix
-    trained = _nearest_trained(denoiser.checkpoint, known)
-    if known and trained and max(known / trained, trained / known) > OTHER_SCALE:
-        yield (
-            f"pixel size {known:g} A, but the checkpoint was trained at {trained:g} A: noise and particles look "
-            "different to the network; use one trained near this pixel size"
-        )
-
-
-def _nearest_trained(checkpoint: Checkpoint, known: float | None) -> float | None:
-    sizes = checkpoint.angpix_range
-    if sizes is None or known is None:
-        return checkpoint.pixel_size_angstrom
-    return min(max(known, sizes[0]), sizes[1])
-
-
-def warnings_about(
-    source: MicrographSource | MovieSource,
-    denoiser: Denoiser,
-    plan: GridPlan,
-    grey: str,
-) -> Iterator[str]:
-    """Say what the user should know about a micrograph: its header, its pixel size, and `grey` about its grey values."""
-    yield from source.warnings
-    yield from remarks_on_scale(denoiser, plan, plan.pixel_size_angstrom)
-    yield from filter(None, [grey])

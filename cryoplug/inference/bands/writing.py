@@ -5,42 +5,35 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
-from cryoplug.core.mean_kept import mean_shift, shift_remark
+from cryoplug.core.mean_kept import mean_shift
 from cryoplug.core.statistics import moments_of
 from cryoplug.disk.atomic import atomic_file, storage_errors
 from cryoplug.errors import PixelError
 from cryoplug.formats.mrc import MrcRowWriter
 from cryoplug.inference.bands.sections import StackRemarks
-from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, End, Failed, Message, Rows, Sections
+from cryoplug.inference.delivery import Delivery
+from cryoplug.inference.messages import Begin, DenoiseResult, End, Failed, Message, Rows, Sections
+from cryoplug.inference.remarks import remarks_on_writing
 from cryoplug.machine.channel import Channel, Closed
 
-ROUNDING_WARNING = 0.05
-"""Rounding to float16 of this part of the deviation begins to be seen."""
 
-
-def write_all(
-    messages: Channel[Message],
-    label: str,
-    dtype: str,
-    begin: Callable[[DenoiseJob], None],
-    finish: Callable[[DenoiseJob, DenoiseResult], None],
-) -> bool:
+def write_all(messages: Channel[Message], delivery: Delivery) -> bool:
     """Write every file that comes; return whether all that was begun came to its end."""
     stream = messages.messages()
     try:
         for message in stream:
             if isinstance(message, Begin):
-                begin(message.job)
-                result = _write_one(message, stream, label, dtype)
+                delivery.begin(message.job)
+                result = _write_one(message, stream, delivery.label, delivery.dtype)
                 if result is None:
                     return False
-                finish(message.job, result)
+                delivery.finish(message.job, result)
             elif isinstance(message, Failed):
-                finish(message.job, failure(message))
+                delivery.finish(message.job, failure(message))
         return not messages.aborted
     finally:
         # Also frees a compute thread that waits for room.
@@ -81,15 +74,12 @@ def _write_one(start: Begin, messages: Iterator[Message], label: str, dtype: str
         job.source,
         "done",
         job.target,
-        "; ".join(
-            filter(
-                None,
-                (
-                    end.message,
-                    shift_remark(shift, end.seen.std if end.seen else 0.0),
-                    rounding_warning(writer.rounding_rms, writer.std),
-                ),
-            )
+        remarks_on_writing(
+            end.message,
+            mean_shift=end.mean_shift + shift,
+            sigma=end.sigma_seen,
+            rounding_rms=writer.rounding_rms,
+            sigma_written=writer.std,
         ),
         time.perf_counter() - start.started,
         shape=start.shape,
@@ -99,7 +89,7 @@ def _write_one(start: Begin, messages: Iterator[Message], label: str, dtype: str
         sigma_in=end.sigma_in if math.isfinite(end.sigma_in) else None,
         sigma_out=writer.std,
         hot_pixels=end.hot_pixels,
-        mean_shift=shift,
+        mean_shift=end.mean_shift + shift,
     )
 
 
@@ -154,14 +144,6 @@ def _finish_rows(writer: MrcRowWriter, start: Begin, denoised: np.ndarray | None
     for rows in (denoised,) if start.grid is None else start.grid.finish(denoised, start.raw):
         writer.write_rows(rows)
     return shift
-
-
-def rounding_warning(rounding_rms: float, std: float) -> str:
-    """Say that float16 is too coarse for pixels of this deviation; empty when it is not."""
-    if not rounding_rms > ROUNDING_WARNING * std:
-        return ""
-    part = 100 * rounding_rms / std if std else math.inf
-    return f"float16 rounds the pixels by {part:.0f} % of their deviation; write float32"
 
 
 class _AtItsEnd(Exception):

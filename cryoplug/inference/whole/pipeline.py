@@ -24,15 +24,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryoplug.core.mean_kept import shift_remark
 from cryoplug.core.micrograph import MicrographSource, row_bands
 from cryoplug.disk.atomic import atomic_file, storage_errors
 from cryoplug.errors import InputError, PixelError, SeveralImagesError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader, check_float16_range, mrc_head
-from cryoplug.inference.bands.reading import open_source, warnings_about
-from cryoplug.inference.bands.writing import failure, rounding_warning
+from cryoplug.inference.bands.reading import open_source
+from cryoplug.inference.bands.writing import failure
+from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.messages import DenoiseJob, DenoiseResult, Failed
-from cryoplug.inference.regrid import Regrid
+from cryoplug.inference.remarks import remarks_on_reading, remarks_on_writing
 from cryoplug.machine.channel import Channel, Closed
 from cryoplug.machine.devices import Interrupted, OutOfDeviceMemory, device_errors, free_cached_memory
 
@@ -74,23 +74,17 @@ class TooLarge:
 def run_whole(
     jobs: Iterable[DenoiseJob],
     denoiser: Denoiser,
+    delivery: Delivery,
     *,
-    label: str,
-    dtype: str,
-    regrid: Regrid,
-    begin: Callable[[DenoiseJob], None],
-    finish: Callable[[DenoiseJob, DenoiseResult], None],
-    should_stop: Callable[[], bool],
     in_bands: Callable[[DenoiseJob], bool],
-    gave_up: Callable[[], None] = lambda: None,
     threads: Threads | None = None,
 ) -> bool:
     """Denoise micrographs, several at a time; raise what `run_pipeline` raises, the first error of all threads.
 
     Parameters
     ----------
-    jobs, denoiser, label, dtype, regrid, begin, finish, should_stop, gave_up
-        As for `cryoplug.inference.pipeline.run_pipeline`, except that `begin` and `finish` are called from several
+    jobs, denoiser, delivery
+        As for `cryoplug.inference.pipeline.run_pipeline`, except that ``begin`` and ``finish`` are called from several
         threads, and in the order of completion. After a stop, results that are being written become whole files; what
         was only read or computed is dropped.
     in_bands
@@ -101,13 +95,13 @@ def run_whole(
     Returns
     -------
     bool
-        Whether all jobs were dealt with; False when `should_stop` ended it.
+        Whether all jobs were dealt with; False when ``delivery.should_stop`` ended it.
     """
     from cryoplug.inference.whole.images import WholeImages
 
     threads = threads or Threads.for_cores(len(os.sched_getaffinity(0)))
-    images = WholeImages(denoiser, dtype, at_once=threads.readers)
-    run = _Run(jobs, denoiser, images, label, dtype, regrid, begin, finish, should_stop, in_bands, gave_up, threads)
+    images = WholeImages(denoiser, delivery.dtype, at_once=threads.readers)
+    run = _Run(jobs, denoiser, images, delivery, in_bands, threads)
     with ThreadPoolExecutor(threads.readers + threads.writers, thread_name_prefix="cryoplug-files") as pool:
         for _ in range(threads.readers):
             pool.submit(run.read)
@@ -127,23 +121,15 @@ class _Run:
         jobs: Iterable[DenoiseJob],
         denoiser: Denoiser,
         images: WholeImages,
-        label: str,
-        dtype: str,
-        regrid: Regrid,
-        begin: Callable[[DenoiseJob], None],
-        finish: Callable[[DenoiseJob, DenoiseResult], None],
-        should_stop: Callable[[], bool],
+        delivery: Delivery,
         in_bands: Callable[[DenoiseJob], bool],
-        gave_up: Callable[[], None],
         threads: Threads,
     ) -> None:
         from cryoplug.machine.pinned import PinnedBuffers
 
         self.errors: list[BaseException] = []
         self._jobs, self._denoiser, self._images = iter(jobs), denoiser, images
-        self._label, self._dtype, self._begin, self._finish = label, dtype, begin, finish
-        self._regrid = regrid
-        self._should_stop, self._in_bands, self._gave_up = should_stop, in_bands, gave_up
+        self._delivery, self._in_bands = delivery, in_bands
         self._incoming: Channel[Prepared | Failed | TooLarge] = Channel(1)
         self._outgoing: Channel[Computed | Failed] = Channel(threads.writers)
         self._inputs = PinnedBuffers(most=threads.readers, most_bytes=BUFFER_BYTES, device=images.device)
@@ -182,14 +168,14 @@ class _Run:
         """Compute what comes, until the end or a stop: the calling thread. Give whether it came to the end."""
         complete = False
         try:
-            for message in self._incoming.messages(self._should_stop):
+            for message in self._incoming.messages(self._delivery.should_stop):
                 if isinstance(message, TooLarge):
                     self._compute_in_bands(message.job)
                 elif isinstance(message, Failed):
                     self._outgoing.put(message)
                 else:
                     self._compute_one(message)
-            if not self._should_stop() and not self.errors:
+            if not self._delivery.should_stop() and not self.errors:
                 self._outgoing.close()
                 complete = True
         except (Closed, Interrupted):
@@ -206,13 +192,13 @@ class _Run:
         try:
             for message in self._outgoing.messages():
                 if isinstance(message, Failed):
-                    self._finish(message.job, failure(message))
+                    self._delivery.finish(message.job, failure(message))
                     continue
                 job = message.measured.job
-                self._begin(job)
+                self._delivery.begin(job)
                 result = self._write_one(message)
                 self._results.give_back(message.buffer)
-                self._finish(job, result)
+                self._delivery.finish(job, result)
         except BaseException as error:
             self._fail(error)
             raise
@@ -227,7 +213,7 @@ class _Run:
 
     def _prepare(self, job: DenoiseJob, source: MicrographSource, started: float) -> Prepared | TooLarge:
         known = job.known_pixel_size(source.pixel_size_angstrom)
-        plan = self._regrid.plan(source.shape, known.angstrom, path=source.path)
+        plan = self._denoiser.regrid.plan(source.shape, known.angstrom, path=source.path)
         if not self._images.takes(plan):
             return TooLarge(job)
         dtype = source.stored_dtype or np.dtype(np.float32)
@@ -258,7 +244,7 @@ class _Run:
     def _compute_one(self, prepared: Prepared) -> None:
         target = self._results.take(self._images.written_bytes(prepared.measured.plan.written_shape))
         try:
-            message = self._images.compute(prepared, target, self._should_stop)
+            message = self._images.compute(prepared, target, self._delivery.should_stop)
         except OutOfDeviceMemory:
             self._results.give_back(target)
             self._compute_in_bands(prepared.measured.job)
@@ -278,7 +264,7 @@ class _Run:
         if statistics is not None:
             std = statistics.std
         try:
-            check_float16_range(computed.largest, self._dtype, job.target)
+            check_float16_range(computed.largest, self._delivery.dtype, job.target)
         except PixelError as error:
             return failure(Failed(job, measured.started, error), source.shape)
         shape = measured.plan.written_shape
@@ -288,29 +274,30 @@ class _Run:
             path=job.target,
             template=_header_of(source),
             pixel_size_angstrom=measured.plan.written_angstrom,
-            label=self._label,
-            dtype=self._dtype,
+            label=self._delivery.label,
+            dtype=self._delivery.dtype,
         )
         pixels = computed.buffer.numpy().data[: self._images.written_bytes(shape)]
         with atomic_file(job.target) as stream, storage_errors(job.target):
             stream.write(head)
             stream.write(pixels)
-        warnings = warnings_about(source, self._denoiser, measured.plan, measured.grey)
+        before = remarks_on_reading(
+            warnings=source.warnings,
+            plan=measured.plan,
+            checkpoint=self._denoiser.checkpoint,
+            grey_values=[measured.grey, *measured.unlike_training],
+            hot=measured.hot,
+        )
         return DenoiseResult(
             job.source,
             "done",
             job.target,
-            "; ".join(
-                filter(
-                    None,
-                    (
-                        *warnings,
-                        *measured.unlike_training,
-                        measured.hot.remark,
-                        shift_remark(computed.mean_shift, measured.seen.std if measured.seen else 0.0),
-                        rounding_warning(computed.rounding_rms, std),
-                    ),
-                )
+            remarks_on_writing(
+                before,
+                mean_shift=computed.mean_shift,
+                sigma=measured.seen.std if measured.seen else 0.0,
+                rounding_rms=computed.rounding_rms,
+                sigma_written=std,
             ),
             time.perf_counter() - measured.started,
             shape=shape,
@@ -327,12 +314,12 @@ class _Run:
             raise Closed
 
     def _given_up(self) -> bool:
-        return self._incoming.aborted or self._should_stop()
+        return self._incoming.aborted or self._delivery.should_stop()
 
     def _fail(self, error: BaseException) -> None:
         with self._lock:
             self.errors.append(error)
-        self._gave_up()
+        self._delivery.gave_up()
         self._abort()
 
     def _abort(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.disk.claims import Claims
 from cryoplug.errors import InputError, Stopped, StorageError, UsageError
+from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.pipeline import run_pipeline
 from cryoplug.inputs.companions import left_out_note
@@ -245,30 +246,19 @@ class _Run:
                 "--max-memory does not count micrographs that are held in memory for --angpix, --strength, --merge-highres, "
                 "--highpass, --lowpass, --output-angpix and --float16"
             )
+        delivery = Delivery(
+            finish=self.work.finish,
+            label=label,
+            dtype=request.dtype,
+            begin=self.work.begin,
+            should_stop=self.should_stop,
+            gave_up=self._give_up,
+        )
         if request.halves:
             from cryoplug.inference.halves import run_halves
 
-            return run_halves(
-                jobs,
-                denoiser,
-                label=label,
-                begin=self.work.begin,
-                finish=self.work.finish,
-                prove=pair_prover(),
-                should_stop=self.should_stop,
-                dtype=request.dtype,
-                gave_up=self._give_up,
-            )
-        return run_pipeline(
-            jobs,
-            denoiser,
-            label=label,
-            begin=self.work.begin,
-            finish=self.work.finish,
-            should_stop=self.should_stop,
-            dtype=request.dtype,
-            gave_up=self._give_up,
-        )
+            return run_halves(jobs, denoiser, delivery, prove=pair_prover())
+        return run_pipeline(jobs, denoiser, delivery)
 
     def _remark_on_pixel_sizes(self) -> None:
         # Of several processes, the one that waits for them says it for all.

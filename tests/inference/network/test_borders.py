@@ -11,6 +11,7 @@ import torch
 
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.registry import open_micrograph
+from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.network.borders import band_borders, border_width, continued
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
@@ -102,9 +103,7 @@ def test_files_have_what_an_array_in_memory_gets(tmp_path: Path, kind: str, whol
     run_pipeline(
         [DenoiseJob(tmp_path / "m.mrc", tmp_path / "out.mrc")],
         denoiser,
-        label="test",
-        begin=lambda job: None,
-        finish=lambda job, result: results.append(result),
+        Delivery(lambda job, result: results.append(result), "test"),
         whole=whole,
     )
     wanted = denoiser.denoise(image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from cryoplug.core.pixel_size import PixelSize
 from cryoplug.core.results import FileResult
 from cryoplug.formats.mrc import MrcRowWriter, write_mrc
 from cryoplug.inference import pipeline
+from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.inference.regrid import Regrid
@@ -75,11 +77,19 @@ def jobs_of(folder: Path, *images: np.ndarray, pixel_size: float | None = 1.5) -
     return jobs
 
 
-def run(jobs: list[DenoiseJob], denoiser: Denoiser, **named: object) -> dict[str, FileResult]:
+def run(
+    jobs: list[DenoiseJob],
+    denoiser: Denoiser,
+    *,
+    whole: bool = True,
+    regrid: Regrid | None = None,
+    dtype: str = "float32",
+) -> dict[str, FileResult]:
     results: dict[str, FileResult] = {}
-    arguments = {"begin": lambda job: None, "whole": True, **named}
-    finish = lambda job, result: results.setdefault(job.target.name, result)  # noqa: E731
-    assert run_pipeline(jobs, denoiser, label="test", finish=finish, **arguments)
+    denoiser = copy.copy(denoiser)
+    denoiser.regrid = denoiser.regrid if regrid is None else regrid
+    delivery = Delivery(lambda job, result: results.setdefault(job.target.name, result), "test", dtype)
+    assert run_pipeline(jobs, denoiser, delivery, whole=whole)
     return results
 
 
@@ -219,7 +229,7 @@ def test_room_is_counted_for_both_grids(denoiser):
 def test_a_gpu_gets_whole_micrographs_whatever_is_done_around_the_network(monkeypatch, regrid):
     seen = []
     monkeypatch.setattr(
-        pipeline, "run_whole", lambda jobs, denoiser, **named: bool(seen.append(named["regrid"])) or True
+        pipeline, "run_whole", lambda jobs, denoiser, *others, **named: bool(seen.append(denoiser.regrid)) or True
     )
-    gpu = SimpleNamespace(device=torch.device("cuda"))
-    assert run_pipeline([], gpu, label="test", begin=print, finish=print, regrid=regrid) and seen == [regrid]
+    gpu = SimpleNamespace(device=torch.device("cuda"), regrid=regrid)
+    assert run_pipeline([], gpu, Delivery(print, "test")) and seen == [regrid]

@@ -15,6 +15,7 @@ from cryoplug.core.normalization import KINDS, fit_normalization, fit_to
 from cryoplug.core.results import FileResult
 from cryoplug.errors import DeviceError, StorageError
 from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, validate_mrc, write_mrc
+from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.inference.whole import images as whole_images
@@ -57,8 +58,9 @@ def run(jobs: Iterable[DenoiseJob], denoiser: Denoiser, **hooks: object) -> tupl
             assert job.target.name not in results, "finished once"
             results[job.target.name] = result
 
-    arguments = {"begin": lambda job: None, "finish": keep, "whole": True, **hooks}
-    return run_pipeline(jobs, denoiser, label="test", **arguments), results
+    whole = hooks.pop("whole", True)
+    arguments: dict = {"finish": keep, "label": "test", **hooks}
+    return run_pipeline(jobs, denoiser, Delivery(**arguments), whole=whole), results
 
 
 def left_over(folder: Path) -> list[str]:
@@ -175,10 +177,8 @@ def test_micrographs_that_are_too_large_go_in_bands_among_the_others(tmp_path, d
     complete = run_pipeline(
         jobs,
         denoiser,
-        label="test",
+        Delivery(lambda job, result: finished.append((job, result.status)), "test"),
         whole=True,
-        begin=lambda job: None,
-        finish=lambda job, result: finished.append((job, result.status)),
     )
     assert complete and len(banded) == 3 and sorted(map(id, jobs)) == sorted(id(job) for job, _ in finished)
     for job in jobs:
@@ -244,7 +244,7 @@ def broken(error: Exception) -> Callable[..., None]:
         (whole_images, "decode", DeviceError("the GPU failed")),
         (whole_pipeline, "open_source", ZeroDivisionError("a bug in a reader")),
         (whole_pipeline, "mrc_head", StorageError("out: no space left")),
-        (whole_pipeline, "warnings_about", ZeroDivisionError("a bug in a writer")),
+        (whole_pipeline, "remarks_on_reading", ZeroDivisionError("a bug in a writer")),
     ],
 )
 def test_the_first_error_of_any_thread_ends_all_and_is_raised(tmp_path, denoiser, monkeypatch, module, name, error):

@@ -14,6 +14,7 @@ from cryoplug.cli.main import run as command_line
 from cryoplug.core.results import BatchResult
 from cryoplug.errors import UsageError
 from cryoplug.formats.mrc_writer import write_mrc
+from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.pipeline import run_pipeline
@@ -111,9 +112,7 @@ def test_all_roads_give_the_same(target: str, size: float) -> None:
     assert run_pipeline(
         [DenoiseJob(Path(name), Path("whole.mrc"), size)],
         denoiser,
-        label="whole",
-        begin=lambda job: None,
-        finish=lambda job, outcome: finished.append(outcome.status),
+        Delivery(lambda job, outcome: finished.append(outcome.status), "whole"),
         whole=True,
     )
     assert finished == ["done"]

@@ -17,6 +17,7 @@ from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.mrc_header import MrcHeader
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.formats.star import read_star
+from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.inference.settings import ApplySettings
@@ -90,10 +91,7 @@ def test_every_road_gives_what_the_python_api_gives(
     run_pipeline(
         [DenoiseJob(Path("m.mrc"), Path("out.mrc"))],
         denoiser,
-        label="test",
-        begin=lambda job: None,
-        finish=lambda job, result: results.append(result),
-        dtype=dtype,
+        Delivery(lambda job, result: results.append(result), "test", dtype),
         whole=whole,
     )
     wanted = denoiser.denoise(pixels(), pixel_size_angstrom=1.5)

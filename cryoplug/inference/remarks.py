@@ -1,0 +1,92 @@
+"""What denoise says about a micrograph: on every road the same sentences, in the same order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+from cryoplug.core.hot_pixels import HotPixels
+from cryoplug.core.mean_kept import shift_remark
+from cryoplug.inference.regrid import GridPlan
+from cryoplug.models.checkpoint import Checkpoint
+
+OTHER_SCALE = 1.5
+"""Factor between the pixel sizes of a micrograph and of the training data from which on a warning is given."""
+ROUNDING_WARNING = 0.05
+"""Rounding to float16 of this part of the deviation begins to be seen."""
+
+
+def joined(remarks: Iterable[str]) -> str:
+    """Make one message of several remarks; empty ones are none."""
+    return "; ".join(filter(None, remarks))
+
+
+def remarks_on_reading(
+    *,
+    warnings: Iterable[str],
+    plan: GridPlan,
+    checkpoint: Checkpoint,
+    grey_values: Iterable[str] = (),
+    hot: HotPixels | None = None,
+) -> str:
+    """Say what is known of a micrograph before it is written.
+
+    Parameters
+    ----------
+    warnings
+        Of its reader: about the header.
+    plan
+        Its grid and that of the network.
+    checkpoint
+        What is applied.
+    grey_values
+        What is said about its grey values, and how they differ from the training data.
+    hot
+        Its hot pixels.
+    """
+    return joined([*warnings, *remarks_on_scale(plan, checkpoint), *grey_values, hot.remark if hot else ""])
+
+
+def remarks_on_writing(
+    before: str, *, mean_shift: float, sigma: float, rounding_rms: float = 0.0, sigma_written: float = 0.0
+) -> str:
+    """Add what is known only when a micrograph is denoised.
+
+    Parameters
+    ----------
+    before
+        From `remarks_on_reading`.
+    mean_shift, sigma
+        What was added to keep the mean, and the deviation of what the network saw, in grey values.
+    rounding_rms, sigma_written
+        By how much float16 rounded the pixels, and their deviation.
+    """
+    return joined([before, shift_remark(mean_shift, sigma), _rounding_remark(rounding_rms, sigma_written)])
+
+
+def remarks_on_scale(plan: GridPlan, checkpoint: Checkpoint) -> Iterator[str]:
+    """Say what the user should know about the pixel size of a micrograph and that of the training data."""
+    yield plan.remark
+    size = plan.pixel_size_angstrom
+    known = (None if size is None else plan.regrid.network_angstrom(size)) or plan.regrid.angpix
+    trained = _nearest_trained(checkpoint, known)
+    if known and trained and max(known / trained, trained / known) > OTHER_SCALE:
+        yield (
+            f"pixel size {known:g} A, but the checkpoint was trained at {trained:g} A: noise and particles look "
+            "different to the network; use one trained near this pixel size"
+        )
+
+
+def _nearest_trained(checkpoint: Checkpoint, known: float | None) -> float | None:
+    sizes = checkpoint.angpix_range
+    if sizes is None or known is None:
+        return checkpoint.pixel_size_angstrom
+    return min(max(known, sizes[0]), sizes[1])
+
+
+def _rounding_remark(rounding_rms: float, sigma: float) -> str:
+    """Say that float16 is too coarse for pixels of this deviation; empty when it is not."""
+    if not rounding_rms > ROUNDING_WARNING * sigma:
+        return ""
+    part = 100 * rounding_rms / sigma if sigma else math.inf
+    return f"float16 rounds the pixels by {part:.0f} % of their deviation; write float32"
