@@ -51,11 +51,12 @@ def inspect(
     """Say what each PATH is and list everything that is wrong with it.
 
     PATH is a micrograph, a STAR file, a store, a folder of bare bins, a checkpoint, a run folder, or a folder of
-    micrographs; general is the model that comes with cryoplug. Exit code 1 when there is any error or warning; notes do
+    these; general is the model that comes with cryoplug. Exit code 1 when there is any error or warning; notes do
     not count. Nothing is changed.
 
     Every image of a stack or movie is read, and with it every strip and checksum; --quick reads headers alone. A folder
-    of micrographs gives a line a file, then what was passed over in it. At the end stands a table of all problems.
+    is looked into in all depths: a line a file, then what was passed over in it. At the end stands a table of all
+    problems.
 
     Example: cryoplug inspect mics/*.mrc dataset/ saved_models/cryo_cnn --json
 
@@ -69,7 +70,7 @@ def inspect(
     table, named = ProblemTable(), set(paths)
 
     def in_folder(item: Inspection) -> bool:
-        return item.path not in named and item.path.parent in named
+        return item.path not in named
 
     def show(item: Inspection) -> None:
         table.add(item)

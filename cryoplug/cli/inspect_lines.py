@@ -51,12 +51,12 @@ def folder_line(folder: InspectedFolder) -> str:
     if folder.passed_over:
         passed = ", ".join(f"{number} {ending}" for ending, number in folder.passed_over.items())
         text += f"; passed over, of other kinds: {printable_name(passed)}"
-    if folder.folders:
-        shown = ", ".join(map(printable_name, folder.folders[:_EXAMPLES])) + (
-            ", ..." if folder.folders[_EXAMPLES:] else ""
+    if folder.not_entered:
+        names = folder.not_entered
+        shown = ", ".join(map(printable_name, names[:_EXAMPLES])) + (", ..." if names[_EXAMPLES:] else "")
+        text += (
+            f"; {len(names)} folder{'s' * (len(names) > 1)} not looked into, hidden or a link to one above ({shown})"
         )
-        several = "s" * (len(folder.folders) > 1)
-        text += f"; {len(folder.folders)} folder{several} below not looked into ({shown}): name them as well"
     return text
 
 

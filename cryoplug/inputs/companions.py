@@ -1,9 +1,10 @@
 """Files that only accompany a micrograph are no micrographs of their own: the one rule, for every command that searches.
 
 In a folder or a pattern, of all files of one exposure (`cryoplug.inputs.exposure_names`) those count that are nearest to the
-micrograph: ``X.mrc`` if it is there, else ``X_DW.mrc``, else ``X_noDW.mrc``, else both halves. A file that was named by itself,
-or in a list, counts always. But a shell gives the files that a pattern fits as if each had been named; so does it count as
-a pattern when several exposures are named with every file that lies beside them.
+micrograph: ``X.mrc`` if it is there, else ``X_DW.mrc``, else ``X_noDW.mrc``, else both halves, else the movie
+``X_Fractions.mrc``. Where movies are asked for and no halves are there, it is the movie. A file that was named by itself, or
+in a list, counts always. But a shell gives the files that a pattern fits as if each had been named; so does it count as a
+pattern when several exposures are named with every file that lies beside them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cryoplug.inputs.discovered import known_endings, split_ending
-from cryoplug.inputs.exposure_names import ExposureName, exposure_name
+from cryoplug.inputs.exposure_names import ExposureName, Role, exposure_name
 
 _SHOWN = 6
 _LEAST_EXPOSURES = 2
@@ -27,36 +28,45 @@ def name_of(path: Path, endings: frozenset[str]) -> ExposureName:
     return exposure_name(folder, split_ending(name, endings)[0])
 
 
-def companions(paths: Iterable[Path]) -> set[Path]:
-    """Give those of the files found by one search that only accompany another one of them."""
+def companions(paths: Iterable[Path], *, movies: bool = False) -> set[Path]:
+    """Give those of the files found by one search that only accompany another one of them.
+
+    Parameters
+    ----------
+    paths
+        The files.
+    movies
+        Whether the movie of an exposure is wanted rather than its micrograph, unless its halves are there.
+    """
     endings = known_endings()
     exposures: dict[tuple[str, str], list[tuple[int, Path]]] = defaultdict(list)
     for path in paths:
         known = name_of(path, endings)
         exposures[known.exposure].append((known.role, path))
-    return {
-        path
-        for files in exposures.values()
-        if len(files) > 1
-        for role, path in files
-        if role > min(other for other, _ in files)
-    }
+    found: set[Path] = set()
+    for files in exposures.values():
+        roles = {role for role, _ in files}
+        wanted = Role.MOVIE if movies and Role.MOVIE in roles and Role.HALF not in roles else min(roles)
+        found.update(path for role, path in files if role != wanted)
+    return found
 
 
-def expanded_by_the_shell(named: Sequence[Path]) -> set[Path]:
+def expanded_by_the_shell(named: Sequence[Path], *, movies: bool = False) -> set[Path]:
     """Give the companions among files named one by one that look like what a shell made of a pattern.
 
     Parameters
     ----------
     named
         All files that were named by themselves.
+    movies
+        As for `companions`.
 
     Returns
     -------
     set[Path]
         Empty unless two exposures at least are named with every file of theirs in the same folder.
     """
-    left_out = companions(named)
+    left_out = companions(named, movies=movies)
     if not left_out:
         return left_out
     endings = known_endings()
@@ -104,7 +114,7 @@ def left_out_note(left_out: Sequence[Path]) -> str:
     if not left_out:
         return ""
     endings = known_endings()
-    marks = Counter(name_of(path, endings).mark for path in left_out)
+    marks = Counter(name_of(path, endings).mark or "micrographs of movies" for path in left_out)
     shown = ", ".join(f"{mark} {count}" for mark, count in marks.most_common(_SHOWN))
     files = "1 file that only accompanies a micrograph is" if len(left_out) == 1 else (
         f"{len(left_out)} files that only accompany micrographs are"

@@ -67,7 +67,8 @@ def find(inputs: Sequence[str], *, kind: str = "micrographs", side: str | None =
     kind
         What STAR files and datasets are asked for. ``micrographs``: for particles those that they were picked on, and
         where those are not named, the particles as sections of their stacks. ``movies``. ``either``: micrographs where
-        there are any, else movies. Files, folders and patterns give whatever they hold.
+        there are any, else movies. Files, folders and patterns give whatever they hold; of an exposure whose movie lies
+        beside it the micrograph, or for ``movies`` and ``either`` the movie.
     side
         ``even`` or ``odd``: of a folder or pattern that holds such halves by their names, give these alone.
 
@@ -91,7 +92,7 @@ def find(inputs: Sequence[str], *, kind: str = "micrographs", side: str | None =
     """
     if kind not in KINDS:
         raise UsageError(f"kind {kind!r}; allowed: {', '.join(KINDS)}")
-    endings = known_endings()
+    endings, movies = known_endings(), kind != "micrographs"
     siblings = SiblingHalves(endings)
     found: dict[tuple[str, int | None], DiscoveredMicrograph] = {}
     left_out: dict[str, Path] = {}
@@ -105,7 +106,7 @@ def find(inputs: Sequence[str], *, kind: str = "micrographs", side: str | None =
         if names == "many":
             asked_for = [item for item in items if side is not None and side_of(item.path, endings) == side]
             items = asked_for or items
-            aside = companions(item.path for item in items if item.list_path is None)
+            aside = companions((item.path for item in items if item.list_path is None), movies=movies)
         if names == "a file":
             by_itself += [item.path for item in items]
         for item in items:
@@ -115,7 +116,7 @@ def find(inputs: Sequence[str], *, kind: str = "micrographs", side: str | None =
                 left_out[absolute] = item.path
             else:
                 found.setdefault((absolute, item.section), item)
-    for path in expanded_by_the_shell(by_itself):
+    for path in expanded_by_the_shell(by_itself, movies=movies):
         absolute = os.path.abspath(path)  # noqa: PTH100
         left_out[absolute] = found.pop((absolute, None)).path
     if not found:

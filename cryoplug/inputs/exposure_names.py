@@ -2,7 +2,8 @@
 
 RELION writes ``X.mrc``, ``X_noDW``, ``X_EVN``, ``X_ODD`` and ``X_PS``; MotionCor ``X_DW``, ``X_DWS``, ``X_EVN`` and ``X_ODD``;
 cryoSPARC ``X_doseweighted``; Warp ``average/X``, ``average/even/X``, ``average/odd/X`` and ``powerspectrum/X``; cryoplug itself
-``noisy/X``, ``even/X``, ``odd/X`` and ``clean/X``. Lower and upper case make no difference.
+``noisy/X``, ``even/X``, ``odd/X`` and ``clean/X``. EPU writes ``X`` and its movie ``X_Fractions`` or ``X_EER.eer``. Lower and
+upper case make no difference.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class Role(IntEnum):
     """The same frames, without dose weighting."""
     HALF = 3
     """Made from the even or from the odd frames."""
-    MADE_FROM_IT = 4
+    MOVIE = 4
+    """The frames that it was made from: they come first where movies are asked for."""
+    MADE_FROM_IT = 5
     """Power spectra, masks, previews, and what programs made of it."""
 
 
@@ -31,6 +34,7 @@ _ENDINGS = {
     **dict.fromkeys(("dw", "dws", "doseweighted"), Role.DOSE_WEIGHTED),
     "nodw": Role.UNWEIGHTED,
     **dict.fromkeys(("evn", "even", "odd"), Role.HALF),
+    **dict.fromkeys(("fractions", "eer"), Role.MOVIE),
     **dict.fromkeys(("ps", "pow", "fft", "psd", "ctf", "powerspectrum"), Role.MADE_FROM_IT),
     **dict.fromkeys(("mask", "masked", "preview", "thumb", "thumbnail"), Role.MADE_FROM_IT),
 }

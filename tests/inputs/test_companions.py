@@ -54,6 +54,23 @@ def test_a_search_gives_one_micrograph_an_exposure(endings: tuple[str, ...], giv
     assert found.note.startswith(f"{len(found.companions)} files that only accompany micrographs are left out (")
 
 
+@pytest.mark.parametrize("movie", ["_Fractions.mrc", "_fractions.tiff", "_EER.eer", "_Fractions.mrc.bz2"])
+def test_the_movie_of_epu_accompanies_its_micrograph_and_comes_first_where_movies_are_asked_for(movie: str) -> None:
+    touch(*(f"d/FoilHole_{i}_Data_7{end}" for i in range(3) for end in (".mrc", movie)))
+    sums = [f"FoilHole_{i}_Data_7.mrc" for i in range(3)]
+    found = find(["d"])
+    assert [item.path.name for item in found.micrographs] == sums
+    assert f"left out ({movie.split('.')[0]} 3)" in found.note
+    for kind in ("movies", "either"):
+        found = find(["d"], kind=kind)
+        assert [item.path.name for item in found.micrographs] == [f"FoilHole_{i}_Data_7{movie}" for i in range(3)]
+        assert "left out (micrographs of movies 3)" in found.note
+    touch(*(f"d/FoilHole_{i}_Data_7{end}.mrc" for i in range(3) for end in ("_EVN", "_ODD")))
+    assert [item.path.name for item in find(["d"], kind="either").micrographs] == sums, "halves need no movie"
+    touch(*(f"only/m{i}{movie}" for i in range(3)))
+    assert len(find(["only"]).micrographs) == 3
+
+
 def test_warps_folders_and_those_of_simulate_give_one_micrograph_an_exposure() -> None:
     kinds = ("average", "average/even", "average/odd", "powerspectrum", "mask")
     touch(*(f"warp/{kind}/TS_1_{i}.mrc" for i in range(2) for kind in kinds))

@@ -33,14 +33,14 @@ class InspectedFolder:
     """What was looked at in a folder, and what was not."""
 
     path: Path
-    """As the user named it."""
+    """As the user named it, or below that."""
     files: int
-    """Files that were looked at."""
+    """Files directly in it that were looked at."""
     wrong: int
     """Those with errors or warnings."""
     passed_over: dict[str, int]
     """How many files of other kinds there are, by ending; ``hidden`` ones together."""
-    folders: tuple[str, ...]
-    """Names of the folders below, which were not looked into; sorted."""
+    not_entered: tuple[str, ...]
+    """Names of folders in it that were not looked into, sorted: hidden ones, and links to one that was looked into already."""
     companions: int = 0
     """Of the files: those that only accompany a micrograph, which `convert` and `denoise` leave out of a folder."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +11,11 @@ from pathlib import Path
 from cryoplug.core.results import Finding
 from cryoplug.errors import InputError, StorageError
 from cryoplug.inputs.companions import companions
-from cryoplug.inputs.discovered import searched_endings
 from cryoplug.models.shipped import is_general
 from cryoplug.store.pairs import HDF5_SUFFIXES
 from cryoplug.store.raw import MANIFEST_NAME, partial_name
 from cryoplug.workflows.inspect.files import inspect_cs, inspect_micrograph, inspect_star
+from cryoplug.workflows.inspect.folders import look_into, runs_below
 from cryoplug.workflows.inspect.general import inspect_general
 from cryoplug.workflows.inspect.inspection import InspectedFolder, Inspection
 from cryoplug.workflows.inspect.runs import inspect_checkpoint, inspect_run, inspect_runs, is_checkpoint, is_run
@@ -30,7 +29,7 @@ class InspectRequest:
     """What to look at."""
 
     paths: tuple[Path, ...]
-    """Micrographs, STAR files, stores, bare bins, checkpoints, run folders, or folders of micrographs."""
+    """Micrographs, STAR files, stores, bare bins, checkpoints, run folders, or folders of these, looked into in all depths."""
     patch_size: int = 1024
     """Side in pixels of the square patches in bare bins; a store with a manifest knows its own."""
     verify: bool = False
@@ -48,7 +47,7 @@ class InspectResult:
     """What was found at every path."""
 
     inspections: tuple[Inspection, ...] = field(default_factory=tuple)
-    """One record a path, in the order of the request; a folder of micrographs gives one a micrograph."""
+    """One record a path, in the order of the request; a folder gives one for all that it holds."""
     inspected: int = 0
     """Paths that were looked at."""
     wrong: int = 0
@@ -74,7 +73,7 @@ def inspect(
     progress
         Called with each record as soon as it is there.
     folder_done
-        Called behind the files of each folder.
+        Called behind the files that lie directly in each folder.
     """
     found: list[Inspection] = []
     inspected = wrong = 0
@@ -94,17 +93,23 @@ def inspect(
         take(inspect_system())
     look = functools.partial(inspect_path, patch_size=request.patch_size, verify=request.verify, quick=request.quick)
     for path in request.paths:
-        listing = _listing(path)
-        if listing is None or not listing.images:
-            take(look(path))
-            continue
-        before = wrong
-        for name in listing.images:
-            take(look(path / name))
-        if folder_done is not None:
-            others = dict(sorted(listing.others.items()))
-            aside = len(companions(path / name for name in listing.images))
-            folder_done(InspectedFolder(path, len(listing.images), wrong - before, others, listing.folders, aside))
+        parts = list(look_into(path))
+        aside = companions(name for part in parts for name in part.images)
+        if not any(part.images or part.whole for part in parts):
+            take(look(path))  # says that nothing is there
+        for part in parts:
+            before = wrong
+            for name in part.images:
+                take(look(name))
+            if part.whole:
+                take(look(part.path))
+            elif folder_done is not None and part.anything:
+                left_out = sum(name in aside for name in part.images)
+                folder_done(
+                    InspectedFolder(
+                        part.path, len(part.images), wrong - before, part.others, part.not_entered, left_out
+                    )
+                )
     return InspectResult(tuple(found), inspected, wrong)
 
 
@@ -171,56 +176,13 @@ def _folder(path: Path, store: Callable[[Path], Inspection]) -> Inspection:
         return inspect_checkpoint(path)
     if is_run(path):
         return inspect_run(path)
-    if _runs_below(path):
-        return inspect_runs(path, _runs_below(path))
+    if runs_below(path):
+        return inspect_runs(path, runs_below(path))
     message = (
         "holds no micrograph, STAR file, store (dataset.json, *_train.bin), checkpoint (conv*_weights.bin, "
         "model.safetensors) or run (epoch_NNNN); give the path of one of these"
     )
     return Inspection(path, "unusable", {}, (Finding("error", "path", message),))
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """What lies directly in a plain folder."""
-
-    images: tuple[str, ...]
-    """Names of micrographs, STAR files and datasets, sorted."""
-    others: Counter[str]
-    """Other files by ending; hidden ones together."""
-    folders: tuple[str, ...]
-    """Names of folders below, sorted."""
-
-
-def _listing(path: Path) -> _Listing | None:
-    # A plain folder stands for the micrographs and STAR files directly in it; a store or a run stays whole.
-    if is_general(path):
-        return None
-    try:
-        if not path.is_dir() or is_store(path) or is_checkpoint(path) or is_run(path) or _runs_below(path):
-            return None
-        known = (*searched_endings(), ".star", ".cs")
-        images, folders, others = [], [], Counter[str]()
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    others["hidden"] += 1
-                elif entry.is_dir():
-                    folders.append(entry.name)
-                elif entry.name.lower().endswith(known):
-                    images.append(entry.name)
-                else:
-                    others[Path(entry.name).suffix.lower() or "without ending"] += 1
-    except OSError:
-        return None
-    return _Listing(tuple(sorted(images)), others, tuple(sorted(folders)))
-
-
-def _runs_below(path: Path) -> list[Path]:
-    folders = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
-    runs = [item for item in folders if is_run(item) or is_checkpoint(item)]
-    parents = [item for item in folders if item.name == "saved_models"] if not runs else []
-    return runs or [run for parent in parents for run in _runs_below(parent)]
 
 
 def _without_path(error: Exception, path: Path) -> str:

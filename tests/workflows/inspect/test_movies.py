@@ -18,6 +18,8 @@ import zstandard
 
 from cryoplug.cli.main import run
 from cryoplug.formats.mrc import write_mrc
+from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
+from cryoplug.models.registry import model_spec
 from cryoplug.testing.movie_files import eer_file
 from cryoplug.workflows.inspect import InspectRequest, inspect, inspect_path
 
@@ -192,12 +194,50 @@ def test_a_folder_gives_a_line_a_file_and_a_table_of_its_problems(folder: Path, 
         f"{folder}: 13 files looked at, 3 wrong; passed over, of other kinds: 2 .txt, 1 hidden, 1 without ending"
         in shown.err
     )
-    assert "1 folder below not looked into (below)" in shown.err
     table = lines[14:]
     assert table[0] == "problems, with the number of files:"
     assert table[1].startswith("  2  such as ERROR nx, ny, nz:") and table[1].endswith("[m03.mrc, m07.mrc]")
     assert table[2].startswith("  1  ERROR path: a symbolic link to") and table[2].endswith("[m99.mrc]")
     assert shown.err.splitlines()[-1] == "13 inspected, 3 with errors or warnings"
+
+
+def test_a_folder_is_looked_into_in_all_depths_and_nothing_is_passed_over_in_silence(folder: Path, capsys) -> None:
+    deep = folder / "below" / "job003" / "Movies"
+    deep.mkdir(parents=True)
+    write_mrc(deep / "a.mrc", np.eye(32, 48, dtype=np.float32), pixel_size_angstrom=1.06)
+    (deep / "b.mrc").write_bytes(b"nothing")
+    (deep / "up").symlink_to(folder)
+    (deep / ".hidden").mkdir()
+    (folder / "below" / "read.me").write_text("x")
+    assert run(["inspect", str(folder)]) == 1
+    shown = capsys.readouterr()
+    assert f"{deep}/a.mrc: 32 x 48 float32, 1.06 A: nothing wrong" in shown.out
+    assert f"{deep}/b.mrc: unusable: ERROR" in shown.out
+    assert f"{folder}/below: 0 files looked at, 0 wrong; passed over, of other kinds: 1 .me\n" in shown.err
+    assert (
+        f"{deep}: 2 files looked at, 1 wrong; 2 folders not looked into, hidden or a link to one above (.hidden, up)\n"
+        in shown.err
+    )
+    assert shown.err.splitlines()[-1] == "15 inspected, 4 with errors or warnings"
+
+
+def test_stores_below_a_folder_stay_whole_and_micrographs_beside_runs_are_seen(folder: Path, capsys) -> None:
+    write_mrc(folder / "x.mrc", np.random.default_rng(0).normal(9, 1, (64, 64)).astype(np.float32))
+    assert run(["convert", str(folder / "x.mrc"), "-o", str(folder / "below" / "store"), "--patch-size", "32"]) == 0
+    capsys.readouterr()
+    run(["inspect", str(folder)])
+    assert f"{folder}/below/store: store" in capsys.readouterr().out
+    weights = {n: t.numpy() for n, t in model_spec("cryo_cnn").build(seed=0).state_dict().items()}
+    save_checkpoint(folder / "run" / "epoch_0001", Checkpoint("cryo_cnn", weights), 0.5)
+    run(["inspect", str(folder)])
+    out = capsys.readouterr().out
+    assert f"{folder}/x.mrc: 64 x 64" in out and f"{folder}/run: run" in out
+
+
+def test_an_empty_tree_says_what_is_wanted(tmp_path: Path, capsys) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert run(["inspect", str(tmp_path)]) == 1
+    assert "holds no micrograph" in capsys.readouterr().out
 
 
 def test_problems_alone(folder: Path, capsys) -> None:
@@ -214,7 +254,7 @@ def test_records_of_thousands_are_not_kept(folder: Path) -> None:
     result = inspect(InspectRequest((folder,), quick=True, keep=False), seen.append, folders.append)
     assert (result.inspections, result.inspected, result.wrong, result.exit_code) == ((), 13, 3, 1)
     assert len(seen) == 13
-    assert (folders[0].files, folders[0].wrong, folders[0].folders) == (13, 3, ("below",))
+    assert (folders[0].files, folders[0].wrong, folders[0].not_entered) == (13, 3, ())
 
 
 def test_ten_thousand_headers_take_less_than_ten_seconds(tmp_path: Path) -> None:
