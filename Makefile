@@ -5,10 +5,13 @@ PLUGINS_VENV ?= .venv-plugins
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -q
+# Processes that run tests side by side; the tests of one file stay together.
+WORKERS ?= 2
 
 FUZZ_SECONDS ?= 300
-# Which rows of the fault matrix: a regular expression; all when it is empty.
+# Which rows of the fault matrix: an expression of pytest's -k; all when it is empty. "signals-" is a group.
 FAULTS ?=
+FAULTS_ARGS ?= -q
 
 .PHONY: demo test plugins lint fuzz faults clean
 
@@ -22,7 +25,7 @@ demo: $(STAMP)
 	$(BIN)/python examples/demo.py demo_output
 
 test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # Every plugin in an environment of its own, with the programs that it belongs to where they can be installed.
 plugins:
@@ -34,10 +37,10 @@ lint: $(STAMP)
 	$(BIN)/python -m mypy
 
 fuzz: $(STAMP)
-	$(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
 
 faults: $(STAMP)
-	$(BIN)/python -m faults --only "$(FAULTS)"
+	$(BIN)/python -m pytest tests/faults/matrix.py -n $(WORKERS) -k "$(FAULTS)" $(FAULTS_ARGS)
 
 clean:
 	rm -rf $(VENV) $(PLUGINS_VENV) demo_output build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from warm_start import WarmStart
+
+# Workers side by side: one thread each, or they fight about the cores. Before anything imports torch.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Without a GPU, the kernels run in Triton's interpreter; Triton must know before anything imports it.
 if not Path("/dev/nvidia0").exists():
@@ -55,6 +62,14 @@ def plain_program() -> Path:
     if not path.is_file():
         pytest.skip("no plain program: set CRYOPLUG_SHARED to the folder that holds reference/")
     return path
+
+
+@pytest.fixture(scope="session")
+def warm_start() -> Iterator[WarmStart]:
+    """Give a starter of processes whose imports are done: for tests that kill, stop or measure them."""
+    server = WarmStart()
+    yield server
+    server.close()
 
 
 @pytest.fixture

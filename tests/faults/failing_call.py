@@ -1,4 +1,4 @@
-"""Python loads this first in the processes of `faults.every_call`: it makes one call of a system function go wrong.
+"""Runs before the command in processes of `faults.every_call`: it makes one call of a system function go wrong.
 
 ``FAULTS_CALL=fsync:EIO:3:MARKER`` lets the third `os.fsync` fail with EIO; ``KILL`` kills the process there; ``3+`` means
 the third and all later ones. When it happens, the file named last is made.

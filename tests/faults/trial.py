@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from faults.bench import Bench
@@ -74,8 +75,8 @@ class Trial:
         self._count += 1
         how = how or Surroundings()
         if how.folder is None:
-            how = Surroundings(how.environment, self.folder, how.stdin, how.stdout, how.before, how.prefix)
-        running = Running(words, self.folder / f".log{self._count}", how)
+            how = replace(how, folder=self.folder)
+        running = Running(words, self.folder / f".log{self._count}", how, self.bench.warm)
         self._running.append(running)
         return running
 

@@ -79,9 +79,8 @@ def kill_convert(trial: Trial) -> None:
 
 
 def _lines(out: Path) -> list[str]:
-    return [
-        line for path in out.glob(f".*{PARTIAL}*") if path.is_file() and "json" in path.name for line in path.open()
-    ]
+    journals = [path for path in out.glob(f".*{PARTIAL}*") if path.is_file() and "json" in path.name]
+    return [line for path in journals for line in path.read_text().splitlines()]
 
 
 @fault

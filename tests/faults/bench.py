@@ -7,6 +7,7 @@ from pathlib import Path
 
 from faults.process import Finished, Running, Surroundings
 from faults.soundness import digests
+from warm_start import WarmStart
 
 MICROGRAPHS = 6
 """Number of micrographs."""
@@ -27,10 +28,13 @@ class Bench:
     ----------
     root
         An empty folder.
+    warm
+        Where processes are forked from; None: each of them starts like a user's.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, warm: WarmStart | None = None) -> None:
         self.root = root
+        self.warm = warm
         self.micrographs = root / "sim" / "noisy"
         self.star = root / "sim" / "micrographs.star"
         self.store = root / "store"
@@ -48,7 +52,7 @@ class Bench:
         self.all_digests = digests(root)
 
     def _cryoplug(self, words: Sequence[str]) -> Finished:
-        done = Running(words, self.root / f"log-{words[0]}", Surroundings(folder=self.root)).finish()
+        done = Running(words, self.root / f"log-{words[0]}", Surroundings(folder=self.root), self.warm).finish()
         if done.code:
             raise SystemExit(f"cryoplug {' '.join(words)}: exit code {done.code}\n{done.stderr}")
         return done

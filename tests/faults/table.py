@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,7 +11,32 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from faults.trial import Trial
 
+GROUPS = (
+    "signals",
+    "disk",
+    "every_call",
+    "sharing",
+    "watching",
+    "names",
+    "lists",
+    "headers",
+    "movies",
+    "pixels",
+    "checkpoints",
+    "stores",
+    "devices",
+    "surroundings",
+    "outputs",
+)
+"""Modules with rows, in the order of the table."""
 _SHOWN_CHARACTERS = 150
+_HEAD = """# What happens when things go wrong
+
+Written by `make faults FAULTS_ARGS="--page docs/faults.md"`. Each row brings a real fault about and meets it with a
+real process of the command. What was lost is computed: results are compared, to the bit, with those of an undisturbed run,
+inputs by their hash before and after, and everything under a final name must be complete. `in` is the folder of inputs, `out`
+that of results.
+"""
 
 
 @dataclass(frozen=True)
@@ -18,7 +44,7 @@ class Fault:
     """One row before it is tried."""
 
     name: str
-    """Name of the function that tries it, for ``--only``."""
+    """Name of the function that tries it."""
     group: str
     """Module that it stands in."""
     title: str
@@ -31,8 +57,12 @@ class Fault:
 class Outcome:
     """One row after it was tried."""
 
-    fault: Fault
-    """Which."""
+    name: str
+    """Which: `Fault.name`."""
+    group: str
+    """`Fault.group`."""
+    title: str
+    """`Fault.title`."""
     command: str
     """The command that met the fault."""
     seen: str
@@ -59,37 +89,46 @@ class Outcome:
         return "nothing: " + "; ".join(self.kept)
 
 
-FAULTS: list[Fault] = []
-"""All rows, in the order in which they are tried."""
+_FAULTS: list[Fault] = []
+
+
+def faults() -> list[Fault]:
+    """Give all rows, in the order of the table."""
+    for group in GROUPS:
+        importlib.import_module(f"faults.{group}")
+    return sorted(_FAULTS, key=lambda row: GROUPS.index(row.group))
 
 
 def fault(attempt: Callable[[Trial], None]) -> Callable[[Trial], None]:
     """Make a function a row; the first line of its docstring is the fault."""
     title = (attempt.__doc__ or "").strip().splitlines()[0].rstrip(".")
-    FAULTS.append(Fault(attempt.__name__, attempt.__module__.removeprefix("faults."), title, attempt))
+    _FAULTS.append(Fault(attempt.__name__, attempt.__module__.removeprefix("faults."), title, attempt))
     return attempt
 
 
-def progress_line(number: int, outcome: Outcome) -> str:
-    """Give the line that is printed when a row has been tried."""
+def summary(outcome: Outcome) -> str:
+    """Give one line about a row that was tried."""
     return (
-        f"{outcome.verdict:4} {number:3} {outcome.fault.title} | {_short(outcome.command, 70)} | exit {outcome.exit_code}"
-        f" | {_short(outcome.seen)} | {outcome.lost} [{outcome.seconds:.1f} s]"
+        f"{outcome.title} | {_short(outcome.command, 70)} | exit {outcome.exit_code} | {_short(outcome.seen)}"
+        f" | {outcome.lost} [{outcome.seconds:.1f} s]"
     )
 
 
-def markdown(outcomes: Iterable[Outcome]) -> str:
-    """Give the whole table, one section a group."""
-    parts: list[str] = []
+def page(outcomes: Iterable[Outcome]) -> str:
+    """Give the page with all rows that were tried, in the order of the matrix, one section a group."""
+    places = {(row.group, row.name): place for place, row in enumerate(faults())}
+    rows = sorted(outcomes, key=lambda outcome: places[outcome.group, outcome.name])
+    failed = sum(bool(outcome.problems) for outcome in rows)
+    parts = [_HEAD, f"{len(rows)} faults tried, {failed} of them with a loss."]
     group = ""
-    for number, outcome in enumerate(outcomes, start=1):
-        if outcome.fault.group != group:
-            group = outcome.fault.group
+    for number, outcome in enumerate(rows, start=1):
+        if outcome.group != group:
+            group = outcome.group
             parts += ["", f"## {group}", "", "| # | fault | command | the user sees | exit | lost | |"]
             parts.append("|---|---|---|---|---|---|---|")
         cells = (
             str(number),
-            _cell(outcome.fault.title),
+            _cell(outcome.title),
             f"`{_short(outcome.command, 110).replace('`', '')}`".replace("|", "\\|"),
             _cell(_short(outcome.seen)),
             str(outcome.exit_code),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+
+import warm_start
+from warm_start import Child, End, WarmStart
 
 COMMAND = Path(sys.executable).with_name("cryoplug")
 """The command that is installed beside this Python."""
@@ -37,6 +39,13 @@ class Surroundings:
     """Called in the new process before the program starts: limits, closed files."""
     prefix: Sequence[str] = ()
     """Program that starts it, with arguments."""
+    first: Path | None = None
+    """File of Python that the process runs before the command."""
+
+    def need_a_start(self) -> bool:
+        """Tell whether a fork of a process that runs already would not be what the row is about."""
+        surrounding = self.prefix or self.before or self.stdin != subprocess.DEVNULL
+        return bool(surrounding) or any(not name.startswith("FAULTS_") for name in self.environment)
 
 
 @dataclass(frozen=True)
@@ -75,9 +84,13 @@ class Running:
         Prefix of the two files that get stdout and stderr.
     how
         What it is started in.
+    warm
+        Where it is forked from, unless its surroundings need a process that starts like a user's.
     """
 
-    def __init__(self, words: Sequence[str | os.PathLike[str]], log: Path, how: Surroundings) -> None:
+    def __init__(
+        self, words: Sequence[str | os.PathLike[str]], log: Path, how: Surroundings, warm: WarmStart | None = None
+    ) -> None:
         self.words = tuple(os.fspath(word) for word in words)
         self._out, self._err = log.with_suffix(".out"), log.with_suffix(".err")
         self._begin = time.monotonic()
@@ -88,9 +101,23 @@ class Running:
         for key, value in changes.items():
             if value is None:
                 environment.pop(key, None)
+        if warm is None or how.need_a_start():
+            self._child = self._started(how, environment)
+        else:
+            self._child = warm.start(
+                *self.words,
+                program=_program(how),
+                folder=how.folder,
+                environment=environment,
+                stdout=how.stdout or self._out,
+                stderr=self._err,
+            )
+
+    def _started(self, how: Surroundings, environment: dict[str, str]) -> Child:
+        command = [str(COMMAND)] if how.first is None else [sys.executable, "-c", _program(how)]
         with (how.stdout or self._out).open("wb") as out, self._err.open("wb") as err:
-            self._process = subprocess.Popen(
-                [*how.prefix, str(COMMAND), *self.words],
+            process = subprocess.Popen(
+                [*how.prefix, *command, *self.words],
                 env=environment,
                 cwd=how.folder,
                 stdin=how.stdin,
@@ -99,10 +126,17 @@ class Running:
                 preexec_fn=how.before,
             )
 
+        def reap(pid: int) -> End:
+            _, status, usage = os.wait4(pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return End(process.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+        return Child(process.pid, self._out, self._err, reap)
+
     @property
     def pid(self) -> int:
         """Its number."""
-        return self._process.pid
+        return self._child.pid
 
     @property
     def said(self) -> str:
@@ -112,12 +146,11 @@ class Running:
     @property
     def ended(self) -> bool:
         """Tell whether `finish` was called."""
-        return self._process.returncode is not None
+        return self._child.end is not None
 
     def send(self, number: int) -> None:
         """Send a signal; nothing when it has ended."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+        self._child.send_signal(number)
 
     def wait_until(self, happened: Callable[[], bool], limit_s: float = LIMIT_S) -> bool:
         """Wait for something; False when the process ended before, or it took too long."""
@@ -132,23 +165,28 @@ class Running:
 
     def alive(self) -> bool:
         """Tell whether it still runs."""
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        return self._child.poll() is None
 
     def finish(self, limit_s: float = LIMIT_S) -> Finished:
         """Wait for its end; kill it after `limit_s`."""
-        end = time.monotonic() + limit_s
-        while self.alive():
-            if time.monotonic() > end:
-                self.send(signal.SIGKILL)
-            time.sleep(0.005)
-        _, status, usage = os.wait4(self.pid, 0)
-        self._process.returncode = os.waitstatus_to_exitcode(status)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(limit_s)
+        if self._child.end is None:
+            self._child.kill()
+            self._child.wait()
+        end = self._child.end
+        assert end is not None
         return Finished(
             words=self.words,
-            code=self._process.returncode,
+            code=end.code,
             stdout=self._out.read_text(encoding="utf-8", errors="replace") if self._out.exists() else "",
             stderr=self.said,
             seconds=time.monotonic() - self._begin,
-            work_s=usage.ru_utime + usage.ru_stime,
-            peak_mb=usage.ru_maxrss / 1024,
+            work_s=end.work_s,
+            peak_mb=end.peak_mb,
         )
+
+
+def _program(how: Surroundings) -> str:
+    first = "" if how.first is None else f"exec(open({os.fspath(how.first)!r}).read(), {{}}); "
+    return first + warm_start.COMMAND

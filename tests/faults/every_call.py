@@ -16,7 +16,7 @@ from faults.soundness import unsound
 from faults.table import fault
 from faults.trial import Trial
 
-_HERE = Path(__file__).parent / "injected"
+_GOES_WRONG = Path(__file__).with_name("failing_call.py")
 _MOST_CALLS = 60
 """More would mean that the calls never end."""
 _KILLED = -9
@@ -26,7 +26,7 @@ def _injected(trial: Trial, call: str, what: str, when: str) -> Surroundings:
     """Give surroundings in which a call of `os` goes wrong; ``.hit`` in the row's folder appears when it does."""
     marker = trial.folder / ".hit"
     marker.unlink(missing_ok=True)
-    return Surroundings({"PYTHONPATH": str(_HERE), "FAULTS_CALL": f"{call}:{what}:{when}:{marker}"})
+    return Surroundings({"FAULTS_CALL": f"{call}:{what}:{when}:{marker}"}, first=_GOES_WRONG)
 
 
 def _was_hit(trial: Trial) -> bool:

@@ -1,1 +1,0 @@
-"""The fault matrix: real faults, real processes of the command `cryoplug`, and what was lost: ``python -m faults``."""
