@@ -106,3 +106,8 @@ class Stopped(CryoplugError, RuntimeError):
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}: {message}")
         self.exit_code = 128 + signal_number
+
+
+def not_allowed(flag: str, value: object, allowed: str) -> str:
+    """Say that an option has a value that it must not have: the same words in every command and in Python."""
+    return f"{flag} {value!r} (allowed: {allowed})"

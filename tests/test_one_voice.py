@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import functools
 import re
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
+import cryoplug
+from cryoplug.cli.main import cli, run
+from cryoplug.cli.options import apply_options
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.inference.pipeline import run_pipeline
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
+from cryoplug.simulation.settings import SimulationSettings
+from cryoplug.training.config import TrainConfig
+from cryoplug.workflows.convert import ConvertRequest
 from cryoplug.workflows.denoise import DenoiseRequest, denoise, workflow
+from cryoplug.workflows.evaluate import EvaluateRequest
+from cryoplug.workflows.inspect import InspectRequest
+from cryoplug.workflows.simulate import SimulateRequest
+from cryoplug.workflows.train import TrainRequest
 
 
 def blur_that_moves_the_mean(folder: Path, normalize: str) -> Path:
@@ -74,3 +87,156 @@ def test_the_three_roads_of_denoise_remark_alike(
     assert any("trained at" in remark for remark in in_bands), "the pixel size is told"
     assert any("moved the mean" in remark for remark in in_bands), "and the mean"
     assert any("hot pixel" in remark for remark in in_bands) == hot
+
+
+# One flag misused: the same sentence and the same exit code in every command that has it.
+
+COMMANDS = {
+    "convert": ["a.mrc", "-o", "out"],
+    "train": ["data"],
+    "denoise": ["a.mrc", "-o", "out"],
+    "evaluate": ["a_EVN.mrc", "-o", "out"],
+    "inspect": ["a.mrc"],
+    "simulate": ["-o", "out", "--count", "1", "--size", "64"],
+}
+MISUSED = {
+    "--device": ("foo", "cuda:x", "gpu", "cpu:0", "cuda:", ""),
+    "--threads": ("-1", "many"),
+    "--seed": ("-1", "x"),
+    "--patch-size": ("0", "-3", "x"),
+    "--pixel-size": ("x",),
+    "--angpix": ("x",),
+    "--require-better-than": ("nothing",),
+    "--voltage": ("x",),
+    "--cs": ("x",),
+}
+OTHER_RANGES = {
+    "--pixel-size": "simulate makes images of 0.5 to 20 A",
+    "--angpix": "0 means the micrograph's own where a network is applied, and nothing where a store is made",
+    "--normalize": "a store has no `none`",
+    "--precision": "training has no float16",
+    "--voltage": "simulate knows what a microscope can do",
+    "--cs": "the same",
+}
+"""Flags whose allowed values differ for a reason: what is no value at all is still refused alike."""
+HOMONYMS = {"--model": "a network where one is trained, a structure where micrographs are simulated"}
+
+
+def options_of(command: str) -> dict[str, click.Option]:
+    options = [item for item in cli.get_command(click.Context(cli), command).params if isinstance(item, click.Option)]
+    return {max(item.opts, key=len): item for item in options}
+
+
+def said_by(command: str, *arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Run a command; give its exit code and what its error says after its name."""
+    code = run([command, *COMMANDS[command], *arguments])
+    return code, capsys.readouterr().err.strip().splitlines()[-1].replace(f"cryoplug {command}", "cryoplug")
+
+
+@pytest.mark.parametrize(("flag", "value"), [(flag, value) for flag, values in MISUSED.items() for value in values])
+def test_a_flag_misused_is_refused_alike_by_every_command(
+    here: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str
+) -> None:
+    commands = [name for name in COMMANDS if flag in options_of(name)]
+    found = {name: said_by(name, flag, value, capsys=capsys) for name in commands}
+    assert len(commands) > 1 and len(set(found.values())) == 1, found
+    code, sentence = next(iter(found.values()))
+    assert code == 2 and flag in sentence and not list(here.iterdir())
+
+
+def test_no_shared_flag_is_forgotten() -> None:
+    flags = [flag for name in COMMANDS for flag in options_of(name)]
+    valued = {
+        flag
+        for flag in {flag for flag in flags if flags.count(flag) > 1}
+        for option in [options_of(next(name for name in COMMANDS if flag in options_of(name)))[flag]]
+        if not option.is_flag and not option.multiple
+    }
+    same_record = {item.opts[0] for item in _applied()}
+    files = {"--output", "--checkpoint"}
+    assert valued <= {*MISUSED, *OTHER_RANGES, *HOMONYMS, *same_record, *files}
+
+
+def _applied() -> list[click.Option]:
+    apply_options(applied := click.Command("applied", callback=lambda **fields: None))
+    return [item for item in applied.params if isinstance(item, click.Option)]
+
+
+@pytest.mark.parametrize("command", ["train", "denoise", "evaluate", "simulate"])
+def test_a_gpu_that_is_not_there_is_told_alike(here: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    blur_that_moves_the_mean(here / "model", "zscore")
+    exposure(here, level=50.0, hot=False)
+    (here / "a.mrc").write_bytes((here / "mic.mrc").read_bytes())
+    for side in ("EVN", "ODD"):
+        (here / f"a_{side}.mrc").write_bytes((here / f"mic_{side}.mrc").read_bytes())
+    (here / "data").mkdir()
+    for name in ("noisy", "clean"):
+        np.zeros((4, 32, 32), np.float32).tofile(here / "data" / f"{name}_train.bin")
+    more = {
+        "train": ["--patch-size", "32"],
+        "denoise": ["--checkpoint", "model"],
+        "evaluate": ["--checkpoint", "model"],
+    }
+    code, sentence = said_by(command, "--device", "cuda:99", *more.get(command, []), capsys=capsys)
+    wanted = r"cryoplug: error: --device cuda:99: .* there.*; give --device auto or cpu, or check nvidia-smi"
+    assert code == 7 and re.fullmatch(wanted, sentence), sentence
+
+
+def test_every_shared_option_is_declared_once() -> None:
+    declared: dict[str, list[str]] = {}
+    for path in sorted((Path(cryoplug.__file__).parent / "cli").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "click.option":
+                names = [item.value for item in node.args if isinstance(item, ast.Constant)]
+                flag = max((name for name in names if str(name).startswith("--")), key=len, default=None)
+                if flag is not None:
+                    declared.setdefault(str(flag), []).append(f"{path.name}:{node.lineno}")
+    twice = {flag: places for flag, places in declared.items() if len(places) > 1 and flag not in HOMONYMS}
+    assert len(declared) > 50 and not twice, twice
+
+
+# What Python does without being told, the command line does, too.
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+IN_PYTHON = {
+    "convert": lambda: ConvertRequest(("a.mrc",), Path("out")),
+    "denoise": lambda: DenoiseRequest(("a.mrc",), Path("general"), Path("out")),
+    "evaluate": lambda: EvaluateRequest(inputs=("a_EVN.mrc",), output=Path("out")),
+    "inspect": lambda: InspectRequest((Path("a.mrc"),)),
+    "simulate": lambda: SimulateRequest(Path("out"), 1, SimulationSettings(size_px=64)),
+    "train": lambda: TrainRequest(Path("data"), TrainConfig()),
+}
+ASKED_BY_THE_COMMAND_ALONE = {
+    "train": {"recipe"},  # Python states a configuration in full; a recipe fills in what a command line leaves open
+    "inspect": {"keep"},  # the command prints each record as it comes
+}
+
+
+@pytest.mark.parametrize("command", sorted(IN_PYTHON))
+def test_python_has_the_defaults_of_the_command_line(here: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    asked: list[object] = []
+
+    class Caught(Exception):
+        pass
+
+    def catch(request: object, *others: object, **named: object) -> None:
+        asked.append(request)
+        raise Caught
+
+    monkeypatch.setattr(f"cryoplug.workflows.{command}.{command}", catch)
+    with pytest.raises(Caught):
+        cli.main([command, *COMMANDS[command]], standalone_mode=False)
+    (found,), wanted = asked, IN_PYTHON[command]()
+    alone = ASKED_BY_THE_COMMAND_ALONE.get(command, set())
+    differing = {
+        item.name: (getattr(found, item.name), getattr(wanted, item.name))
+        for item in dataclasses.fields(wanted)
+        if getattr(found, item.name) != getattr(wanted, item.name) and item.name not in alone
+    }
+    assert type(found) is type(wanted) and not differing

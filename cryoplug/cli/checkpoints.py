@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from cryoplug.cli.options import F
 
 
 class CheckpointPath(click.ParamType):
@@ -22,3 +25,10 @@ class CheckpointPath(click.ParamType):
         path = Path(value)
         # Path("./general") is Path("general"), which is the model's name.
         return path.absolute() if is_general(path) and not is_general(value) else path
+
+
+def checkpoint_option(help: str, *, default: str | None = None) -> Callable[[F], F]:
+    """Make ``--checkpoint``."""
+    return click.option(
+        "--checkpoint", type=CheckpointPath(), default=default, show_default=default is not None, help=help
+    )

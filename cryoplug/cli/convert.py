@@ -7,7 +7,21 @@ from pathlib import Path
 
 import click
 
-from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option, pixel_size_option
+from cryoplug.cli.options import (
+    CryoplugCommand,
+    accept_unproven_option,
+    angpix_option,
+    clean_option,
+    even_option,
+    json_option,
+    normalize_option,
+    odd_option,
+    output_option,
+    overwrite_option,
+    patch_size_option,
+    pixel_size_option,
+    seed_option,
+)
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.progress import file_progress
 from cryoplug.core.results import BatchResult, FileResult
@@ -17,9 +31,7 @@ _WORTH_TELLING = 0.01
 
 @click.command("convert", cls=CryoplugCommand)
 @click.argument("inputs", metavar="INPUT...", nargs=-1)
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the store (or a .h5 file)."
-)
+@output_option("Folder of the store (or a .h5 file).")
 @click.option(
     "--pairs",
     type=click.Choice(["noise", "clean", "halves", "single"]),
@@ -28,9 +40,9 @@ _WORTH_TELLING = 0.01
     help="Where pairs come from: even and odd halves of INPUT; single: INPUT alone, with its measured noise; a clean file for "
     "each INPUT; or the founding recipe, artificial noise added to INPUT.",
 )
-@click.option("--clean", multiple=True, metavar="PATH", help="Clean micrographs for --pairs clean; may be repeated.")
-@click.option("--even", multiple=True, metavar="PATH", help="Even halves, the noisy side; may be repeated.")
-@click.option("--odd", multiple=True, metavar="PATH", help="Odd halves, the clean side; may be repeated.")
+@clean_option("Clean micrographs for --pairs clean; may be repeated.")
+@even_option("Even halves, the noisy side; may be repeated.")
+@odd_option("Odd halves, the clean side; may be repeated.")
 @click.option(
     "--gain",
     type=click.Path(path_type=Path),
@@ -39,11 +51,7 @@ _WORTH_TELLING = 0.01
 @click.option(
     "--defects", type=click.Path(path_type=Path), help="Bad pixels of movies: lines x y w h, or an image, 0 where good."
 )
-@click.option(
-    "--accept-unproven",
-    is_flag=True,
-    help="Take pairs without common signal (thin ice), or single exposures of doubtful noise.",
-)
+@accept_unproven_option("Take pairs without common signal (thin ice), or single exposures of doubtful noise.")
 @click.option(
     "--format",
     "store_format",
@@ -66,26 +74,18 @@ _WORTH_TELLING = 0.01
     show_default=True,
     help="Type of a stored pixel; float16 takes half the bytes.",
 )
-@click.option(
-    "--patch-size",
-    type=click.IntRange(min=1),
-    help="Side in pixels.  [default: 1024, of whole micrographs 256; in small ones what fits]",
-)
+@patch_size_option("Side in pixels.  [default: 1024, of whole micrographs 256; in small ones what fits]")
 @click.option(
     "--stride",
     type=click.IntRange(min=1),
     help="Pixels from one patch to the next; whole micrographs have none.  [default: half a patch]",
 )
-@pixel_size_option
-@click.option(
-    "--angpix", type=float, metavar="A", help="Fourier-crop to this pixel size in angstrom first, both halves alike."
-)
-@click.option(
-    "--normalize",
-    type=click.Choice(["auto", "percentile", "zscore", "robust"]),
+@pixel_size_option()
+@angpix_option("Fourier-crop to this pixel size in angstrom first, both halves alike.")
+@normalize_option(
+    "auto: of --pairs noise percentile where pixels are counts from zero up; else zscore.",
+    choices=["auto", "percentile", "zscore", "robust"],
     default="auto",
-    show_default=True,
-    help="auto: of --pairs noise percentile where pixels are counts from zero up; else zscore.",
 )
 @click.option(
     "--test-split",
@@ -94,7 +94,7 @@ _WORTH_TELLING = 0.01
     show_default=True,
     help="Part of the micrographs kept for testing.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides split and noise.")
+@seed_option("Decides split and noise.")
 @overwrite_option
 @json_option
 @click.pass_context

@@ -7,8 +7,19 @@ from typing import Any
 
 import click
 
-from cryoplug.cli.checkpoints import CheckpointPath
-from cryoplug.cli.options import CryoplugCommand, apply_options, json_option, overwrite_option, pixel_size_option
+from cryoplug.cli.checkpoints import checkpoint_option
+from cryoplug.cli.options import (
+    CryoplugCommand,
+    apply_options,
+    even_option,
+    json_option,
+    odd_option,
+    output_option,
+    overwrite_option,
+    pixel_size_option,
+    spherical_aberration_option,
+    voltage_option,
+)
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.progress import file_progress
 from cryoplug.core.results import BatchResult, FileResult
@@ -31,35 +42,24 @@ class Numbers(click.ParamType):
 
 @click.command(cls=CryoplugCommand)
 @click.argument("inputs", metavar="INPUT...", nargs=-1)
-@click.option(
-    "--checkpoint",
-    type=CheckpointPath(),
-    default="general",
-    show_default=True,
-    help="general (the model that comes with cryoplug), run folder (its best epoch), epoch_NNNN folder, or a founding folder "
+@checkpoint_option(
+    "general (the model that comes with cryoplug), run folder (its best epoch), epoch_NNNN folder, or a founding folder "
     "of .bin files.",
+    default="general",
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the denoised MRC files."
-)
+@output_option("Folder for the denoised MRC files.")
 @click.option("--star", type=click.Path(path_type=Path), help="STAR file to write last; failed rows are left out.")
-@click.option(
-    "--voltage",
-    "voltage_kv",
-    type=float,
-    metavar="KV",
-    help="For a STAR file of plain files, which RELION reads only with it.",
-)
-@click.option("--cs", "spherical_aberration_mm", type=float, metavar="MM", help="Spherical aberration, for the same.")
+@voltage_option("For a STAR file of plain files, which RELION reads only with it.", name="voltage_kv", metavar="KV")
+@spherical_aberration_option("Spherical aberration, for the same.", name="spherical_aberration_mm", metavar="MM")
 @click.option(
     "--halves",
     is_flag=True,
     help="Denoise each exposure by its even and odd half (X_EVN and X_ODD, folders even/ and odd/, or as the STAR file says) "
     "and their sum.",
 )
-@click.option("--even", multiple=True, metavar="PATH", help="With --halves: the even halves, where they are elsewhere.")
-@click.option("--odd", multiple=True, metavar="PATH", help="With --halves: the odd halves, where they are elsewhere.")
-@pixel_size_option
+@even_option("With --halves: the even halves, where they are elsewhere.")
+@odd_option("With --halves: the odd halves, where they are elsewhere.")
+@pixel_size_option()
 @apply_options
 @click.option(
     "--gpu",

@@ -7,19 +7,27 @@ from typing import Any
 
 import click
 
-from cryoplug.cli.checkpoints import CheckpointPath
-from cryoplug.cli.options import CryoplugCommand, apply_options, json_option, overwrite_option, pixel_size_option
+from cryoplug.cli.checkpoints import checkpoint_option
+from cryoplug.cli.options import (
+    CryoplugCommand,
+    accept_unproven_option,
+    apply_options,
+    clean_option,
+    even_option,
+    json_option,
+    odd_option,
+    output_option,
+    overwrite_option,
+    pixel_size_option,
+    require_better_than_option,
+)
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.progress import file_progress
 
 
 @click.command(cls=CryoplugCommand)
 @click.argument("inputs", metavar="[INPUT]...", nargs=-1)
-@click.option(
-    "--checkpoint",
-    type=CheckpointPath(),
-    help="general, or a run, epoch_NNNN or founding folder to apply.  [default: general, without --denoised]",
-)
+@checkpoint_option("general, or a run, epoch_NNNN or founding folder to apply.  [default: general, without --denoised]")
 @click.option(
     "--denoised",
     multiple=True,
@@ -27,17 +35,11 @@ from cryoplug.cli.progress import file_progress
     help="Instead: denoised files of any program, of INPUT with --clean, else of the even halves; may be repeated.",
 )
 @click.option("--denoised-odd", multiple=True, metavar="PATH", help="Denoised odd halves; gives B and N apart.")
-@click.option("--clean", multiple=True, metavar="PATH", help="The truth of each INPUT; may be repeated.")
-@click.option("--even", multiple=True, metavar="PATH", help="Even halves, instead of those beside INPUT.")
-@click.option("--odd", multiple=True, metavar="PATH", help="Odd halves.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for records, table and figures."
-)
-@click.option(
-    "--require-better-than",
-    type=click.Choice(["identity", "affine", "gaussian", "wiener"]),
-    help="Exit with 1 unless the paired difference exceeds two standard errors.",
-)
+@clean_option("The truth of each INPUT; may be repeated.")
+@even_option("Even halves, instead of those beside INPUT.")
+@odd_option("Odd halves.")
+@output_option("Folder for records, table and figures.")
+@require_better_than_option("Exit with 1 unless the paired difference exceeds two standard errors.")
 @click.option(
     "--direction",
     type=click.Choice(["auto", "even", "odd", "both"]),
@@ -45,9 +47,9 @@ from cryoplug.cli.progress import file_progress
     show_default=True,
     help="Half that is denoised and judged by the other; auto: both when equally noisy, else the less noisy one.",
 )
-@pixel_size_option
+@pixel_size_option()
 @apply_options
-@click.option("--accept-unproven", is_flag=True, help="Take halves without common signal instead of refusing them.")
+@accept_unproven_option("Take halves without common signal instead of refusing them.")
 @overwrite_option
 @json_option
 def evaluate(output: Path, as_json: bool, **fields: Any) -> int:

@@ -9,7 +9,11 @@ import click
 
 from cryoplug.cli.checkpoints import CheckpointPath
 from cryoplug.cli.inspect_lines import ProblemTable, folder_line, line_of, problem_lines
-from cryoplug.cli.options import CryoplugCommand, json_option
+from cryoplug.cli.options import (
+    CryoplugCommand,
+    json_option,
+    patch_size_option,
+)
 from cryoplug.cli.output import echo_result, printable_name, say
 
 if TYPE_CHECKING:
@@ -23,13 +27,7 @@ _SHOWN_ITEMS = 12
 
 @click.command("inspect", cls=CryoplugCommand)
 @click.argument("paths", metavar="PATH...", nargs=-1, type=CheckpointPath())
-@click.option(
-    "--patch-size",
-    type=click.IntRange(min=1),
-    default=1024,
-    show_default=True,
-    help="Side of the patches in bare bins, in pixels; a store with a manifest knows its own.",
-)
+@patch_size_option("Side of the patches in bare bins, in pixels; a store with a manifest knows its own.", default=1024)
 @click.option(
     "--verify", is_flag=True, help="Read every patch of a store, however large, and compare it with its checksum."
 )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from cryoplug.errors import UsageError
 from cryoplug.inference.target import DEFAULT_TARGET, TARGETS
+from cryoplug.metrics.linear import BASELINES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,17 +68,122 @@ def overwrite_option(command: F) -> F:
     return click.option("--overwrite", is_flag=True, help="Redo and replace what an earlier run left.")(command)
 
 
+def device_option(default: str = "auto") -> Callable[[F], F]:
+    """Make ``--device``."""
+    return click.option(
+        "--device", default=default, show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."
+    )
+
+
+def threads_option(command: F) -> F:
+    """Add ``--threads``."""
+    return click.option("--threads", type=int, default=0, help="CPU threads.  [default: all cores]")(command)
+
+
+def precision_option(help: str, *, choices: Sequence[str]) -> Callable[[F], F]:
+    """Make ``--precision`` of a network on a GPU."""
+    return click.option("--precision", type=click.Choice(choices), default="auto", show_default=True, help=help)
+
+
+def normalize_option(help: str, *, choices: Sequence[str], default: str | None = None) -> Callable[[F], F]:
+    """Make ``--normalize``."""
+    return click.option(
+        "--normalize", type=click.Choice(choices), default=default, show_default=default is not None, help=help
+    )
+
+
+def angpix_option(help: str) -> Callable[[F], F]:
+    """Make ``--angpix``: the pixel size that a network sees."""
+    return click.option("--angpix", type=float, metavar="A", help=help)
+
+
+_STATED = (
+    "Pixel size of the micrographs, if list and header are wrong or silent. It beats the list, which beats the header."
+)
+
+
+def pixel_size_option(
+    help: str = _STATED,
+    *,
+    default: float | None = None,
+) -> Callable[[F], F]:
+    """Make ``--pixel-size``: the sampling of micrographs."""
+    metavar = "A" if default is None else None
+    return click.option(
+        "--pixel-size", type=float, metavar=metavar, default=default, show_default=default is not None, help=help
+    )
+
+
+def patch_size_option(help: str, *, default: int | None = None) -> Callable[[F], F]:
+    """Make ``--patch-size``."""
+    return click.option("--patch-size", type=int, default=default, show_default=default is not None, help=help)
+
+
+def seed_option(help: str) -> Callable[[F], F]:
+    """Make ``--seed``."""
+    return click.option("--seed", type=int, default=0, show_default=True, help=help)
+
+
+def output_option(help: str) -> Callable[[F], F]:
+    """Make ``--output``."""
+    return click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help=help)
+
+
+def paths_option(flag: str, help: str) -> Callable[[F], F]:
+    """Make an option that names files, and may be repeated."""
+    return click.option(flag, multiple=True, metavar="PATH", help=help)
+
+
+def clean_option(help: str) -> Callable[[F], F]:
+    """Make ``--clean``: the truth."""
+    return paths_option("--clean", help)
+
+
+def even_option(help: str) -> Callable[[F], F]:
+    """Make ``--even``: one half of each exposure."""
+    return paths_option("--even", help)
+
+
+def odd_option(help: str) -> Callable[[F], F]:
+    """Make ``--odd``: the other half."""
+    return paths_option("--odd", help)
+
+
+def voltage_option(
+    help: str, *, name: str = "voltage", default: float | None = None, metavar: str | None = None
+) -> Callable[[F], F]:
+    """Make ``--voltage``, in kilovolts."""
+    return click.option(
+        "--voltage", name, type=float, default=default, show_default=default is not None, metavar=metavar, help=help
+    )
+
+
+def spherical_aberration_option(
+    help: str, *, name: str = "cs", default: float | None = None, metavar: str | None = None
+) -> Callable[[F], F]:
+    """Make ``--cs``, in millimetres."""
+    return click.option(
+        "--cs", name, type=float, default=default, show_default=default is not None, metavar=metavar, help=help
+    )
+
+
+def accept_unproven_option(help: str) -> Callable[[F], F]:
+    """Make ``--accept-unproven``."""
+    return click.option("--accept-unproven", is_flag=True, help=help)
+
+
+def require_better_than_option(help: str) -> Callable[[F], F]:
+    """Make ``--require-better-than``."""
+    return click.option("--require-better-than", type=click.Choice(BASELINES), help=help)
+
+
 APPLY_OPTIONS = (
-    click.option(
-        "--normalize",
-        type=click.Choice(["percentile", "zscore", "robust", "none"]),
-        help="Instead of the checkpoint's own; none applies the bare network.",
+    normalize_option(
+        "Instead of the checkpoint's own; none applies the bare network.",
+        choices=["percentile", "zscore", "robust", "none"],
     ),
-    click.option(
-        "--angpix",
-        type=float,
-        metavar="A",
-        help="Pixel size that the network sees; 0: the micrograph's own.  [default: what it was trained at by convert --angpix]",
+    angpix_option(
+        "Pixel size that the network sees; 0: the micrograph's own.  [default: what it was trained at by convert --angpix]"
     ),
     click.option(
         "--target",
@@ -104,13 +211,10 @@ APPLY_OPTIONS = (
         metavar="A",
         help="Write on a coarser grid of this pixel size, for pickers and viewers.",
     ),
-    click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."),
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "float32", "float16", "bf16"]),
-        default="auto",
-        show_default=True,
-        help="Inside the network, on a GPU. auto: float16 for normalised pixels and built-in networks.",
+    device_option(),
+    precision_option(
+        "Inside the network, on a GPU. auto: float16 for normalised pixels and built-in networks.",
+        choices=["auto", "float32", "float16", "bf16"],
     ),
     click.option(
         "--tta",
@@ -119,10 +223,8 @@ APPLY_OPTIONS = (
         show_default=True,
         help="Mean over 8 orientations: better, in 8 times the network's time. auto: on a GPU, where --angpix crops first.",
     ),
-    click.option(
-        "--tile", type=click.IntRange(min=0), default=0, help="Side of a tile in pixels.  [default: automatic]"
-    ),
-    click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads.  [default: all cores]"),
+    click.option("--tile", type=int, default=0, help="Side of a tile in pixels.  [default: automatic]"),
+    threads_option,
     click.option(
         "--max-memory",
         "max_memory_bytes",
@@ -132,16 +234,6 @@ APPLY_OPTIONS = (
     ),
 )
 """One for each field of `cryoplug.inference.settings.ApplySettings`, in its order."""
-
-
-def pixel_size_option(command: F) -> F:
-    """Add ``--pixel-size``: the commands that read micrographs have it."""
-    return click.option(
-        "--pixel-size",
-        type=float,
-        metavar="A",
-        help="Pixel size of the micrographs, if list and header are wrong or silent. It beats the list, which beats the header.",
-    )(command)
 
 
 def apply_options(command: F) -> F:

@@ -6,16 +6,26 @@ from pathlib import Path
 
 import click
 
-from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option
+from cryoplug.cli.options import (
+    CryoplugCommand,
+    device_option,
+    json_option,
+    output_option,
+    overwrite_option,
+    pixel_size_option,
+    seed_option,
+    spherical_aberration_option,
+    voltage_option,
+)
 from cryoplug.cli.output import echo_result, printable_name
 from cryoplug.cli.progress import file_progress
 
 
 @click.command(cls=CryoplugCommand)
-@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Output folder.")
+@output_option("Output folder.")
 @click.option("--count", type=int, default=6, show_default=True, help="Number of micrographs.")
 @click.option("--size", type=int, default=2048, show_default=True, help="Side of a micrograph in pixels.")
-@click.option("--pixel-size", type=float, default=2.6, show_default=True, help="Sampling in angstrom.")
+@pixel_size_option("Sampling in angstrom.", default=2.6)
 @click.option(
     "--dose", type=float, default=40.0, show_default=True, help="Electrons per square angstrom, whole exposure."
 )
@@ -57,8 +67,8 @@ from cryoplug.cli.progress import file_progress
     multiple=True,
     help="Structure (PDB, mmCIF; needs cryoplug[simulate]), its first biological assembly; may be given several times.",
 )
-@click.option("--voltage", type=float, default=300.0, show_default=True, help="Acceleration voltage in kilovolts.")
-@click.option("--cs", type=float, default=2.7, show_default=True, help="Spherical aberration in millimetres.")
+@voltage_option("Acceleration voltage in kilovolts.", default=300.0)
+@spherical_aberration_option("Spherical aberration in millimetres.", default=2.7)
 @click.option(
     "--amplitude-contrast", type=float, default=0.1, show_default=True, help="Part of the contrast from lost electrons."
 )
@@ -98,8 +108,8 @@ from cryoplug.cli.progress import file_progress
     show_default=True,
     help="Camera, and what was done to its frames; decides the colour of the noise.",
 )
-@click.option("--device", default="cpu", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Micrograph n follows from the seed and n alone.")
+@device_option("cpu")
+@seed_option("Micrograph n follows from the seed and n alone.")
 @overwrite_option
 @json_option
 @click.pass_context

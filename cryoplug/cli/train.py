@@ -9,7 +9,17 @@ import click
 from click.core import ParameterSource
 
 from cryoplug.cli.checkpoints import CheckpointPath
-from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option
+from cryoplug.cli.options import (
+    CryoplugCommand,
+    device_option,
+    json_option,
+    overwrite_option,
+    patch_size_option,
+    precision_option,
+    require_better_than_option,
+    seed_option,
+    threads_option,
+)
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.errors import UsageError
 
@@ -73,7 +83,7 @@ if TYPE_CHECKING:
 )
 @click.option("--patience", type=int, help="End after so many epochs in a row without a better one.")
 @click.option("--batch-size", type=int, default=8, show_default=True, help="Patches a step.")
-@click.option("--patch-size", type=int, default=1024, show_default=True, help="Side of the patches of bare bins.")
+@patch_size_option("Side of the patches of bare bins.", default=1024)
 @click.option(
     "--val-split",
     type=float,
@@ -92,10 +102,8 @@ if TYPE_CHECKING:
     help="The run folder is CHECKPOINT_DIR/MODEL.",
 )
 @click.option("--no-evaluation", is_flag=True, help="Leave out the evaluation of the kept checkpoint at the end.")
-@click.option(
-    "--require-better-than",
-    type=click.Choice(["identity", "affine", "gaussian", "wiener"]),
-    help="Exit with 1 unless the evaluation at the end shows it to be better by two standard errors; with --save.",
+@require_better_than_option(
+    "Exit with 1 unless the evaluation at the end shows it to be better by two standard errors; with --save."
 )
 @click.option(
     "--init",
@@ -107,7 +115,7 @@ if TYPE_CHECKING:
 @click.option(
     "--crops-per-epoch", type=int, help="Of whole micrographs (convert --store whole).  [default: as many as fit in]"
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides weights, split, order and augmentation.")
+@seed_option("Decides weights, split, order and augmentation.")
 @click.option("--shuffle/--no-shuffle", default=True, show_default=True, help="A new order each epoch.")
 @click.option(
     "--augment",
@@ -123,12 +131,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of halves (--augment halves) and single exposures: train on mixtures; at 0.5 nearly as clean as the sum.",
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bf16"]),
-    default="auto",
-    show_default=True,
-    help="Of a GPU's layers; weights and loss stay float32. auto: bf16 for unet and residual_cnn.",
+@precision_option(
+    "Of a GPU's layers; weights and loss stay float32. auto: bf16 for unet and residual_cnn.",
+    choices=["auto", "float32", "bf16"],
 )
 @click.option(
     "--cache",
@@ -137,8 +142,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where the set stays after it was read once; auto: on the GPU, when it fits.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=int, default=None, help="CPU threads; all by default.")
+@device_option()
+@threads_option
 @click.option(
     "--checkpoint-minutes",
     type=float,

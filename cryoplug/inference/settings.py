@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import cryoplug
 from cryoplug.core.normalization import KINDS
 from cryoplug.core.pixel_size import MAX_ANGSTROM
-from cryoplug.errors import UsageError
+from cryoplug.errors import UsageError, not_allowed
 from cryoplug.inference.network.orientations import ASKED as TTA
 from cryoplug.inference.network.precision import PRECISIONS
 from cryoplug.inference.regrid import Regrid
 from cryoplug.inference.target import ONLY_TARGET, TARGETS, choose_target
+from cryoplug.machine.devices import THREADS, device_problems
 
 if TYPE_CHECKING:
     from cryoplug.models.checkpoint import Checkpoint
@@ -83,38 +84,37 @@ class ApplySettings:
     def problems(self) -> Iterator[str]:
         """Say everything that is out of range, in the words of the command line."""
         if self.normalize is not None and self.normalize not in KINDS:
-            yield f"--normalize {self.normalize!r} (allowed: {', '.join(KINDS)})"
+            yield not_allowed("--normalize", self.normalize, ", ".join(KINDS))
         if self.angpix is not None and not (math.isfinite(self.angpix) and 0 <= self.angpix < MAX_ANGSTROM):
-            yield f"--angpix {self.angpix} (allowed: a pixel size in angstrom, or 0 for the micrograph's own)"
+            yield not_allowed("--angpix", self.angpix, "a pixel size in angstrom, or 0 for the micrograph's own")
         if self.target is not None and self.target not in TARGETS:
-            yield f"--target {self.target!r} (allowed: {', '.join(TARGETS)})"
+            yield not_allowed("--target", self.target, ", ".join(TARGETS))
         if not 0 <= self.strength <= 1:
-            yield f"--strength {self.strength} (allowed: 0 for raw to 1 for denoised)"
-        resolution = self.merge_highres
-        if resolution is not None and not (math.isfinite(resolution) and 0 < resolution < MAX_ANGSTROM):
-            yield f"--merge-highres {resolution} (allowed: a resolution in angstrom above 0)"
-        for flag, length in (
-            ("--highpass", self.highpass),
-            ("--lowpass", self.lowpass),
-            ("--output-angpix", self.output_angpix),
+            yield not_allowed("--strength", self.strength, "0 for raw to 1 for denoised")
+        for flag, length, allowed in (
+            ("--merge-highres", self.merge_highres, "a resolution in angstrom above 0"),
+            ("--highpass", self.highpass, "angstrom, above 0"),
+            ("--lowpass", self.lowpass, "angstrom, above 0"),
+            ("--output-angpix", self.output_angpix, "angstrom, above 0"),
         ):
             if length is not None and not (math.isfinite(length) and 0 < length < MAX_ANGSTROM):
-                yield f"{flag} {length} (allowed: angstrom, above 0)"
+                yield not_allowed(flag, length, allowed)
         if self.highpass is not None and self.lowpass is not None and not self.lowpass < self.highpass:
             yield (
                 f"--highpass {self.highpass:g} removes what is larger and --lowpass {self.lowpass:g} what is finer, so nothing "
                 "is left (allowed: a low-pass below the high-pass, as in --highpass 1000 --lowpass 20)"
             )
+        yield from device_problems(self.device)
         if self.precision not in PRECISIONS:
-            yield f"--precision {self.precision!r} (allowed: {', '.join(PRECISIONS)})"
+            yield not_allowed("--precision", self.precision, ", ".join(PRECISIONS))
         if self.tta not in TTA:
-            yield f"--tta {self.tta!r} (allowed: {', '.join(TTA)})"
+            yield not_allowed("--tta", self.tta, ", ".join(TTA))
         if self.tile < 0:
-            yield f"--tile {self.tile} (allowed: 0 for automatic, or a side in pixels)"
+            yield not_allowed("--tile", self.tile, "0 for automatic, or a side in pixels")
         if self.threads < 0:
-            yield f"--threads {self.threads} (allowed: 0 for all cores, or a number)"
+            yield not_allowed("--threads", self.threads, THREADS)
         if self.max_memory_bytes is not None and self.max_memory_bytes < 1:
-            yield f"--max-memory {self.max_memory_bytes} (allowed: above 0)"
+            yield not_allowed("--max-memory", self.max_memory_bytes, "above 0")
 
     @property
     def settings(self) -> ApplySettings:

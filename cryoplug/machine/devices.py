@@ -7,11 +7,15 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cryoplug.errors import DeviceError, UsageError
+from cryoplug.errors import DeviceError, UsageError, not_allowed
 
 if TYPE_CHECKING:
     import torch
 
+DEVICES = "auto, cpu, cuda, cuda:N"
+"""What ``--device`` may be."""
+THREADS = "0 for all cores, or a number"
+"""What ``--threads`` may be."""
 _NO_ROOM = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED", "CUFFT_INTERNAL_ERROR")
 """What CUDA's libraries say without a workspace; the last one is what cuFFT says when it finds no room for a plan."""
 
@@ -48,6 +52,14 @@ def device_name(device: str, gpu: int | None) -> str:
     return f"cuda:{gpu}"
 
 
+def device_problems(name: str) -> Iterator[str]:
+    """Say what is wrong with the name of a device, in the words of the command line; whether it is there shows later."""
+    kind, colon, number = name.partition(":")
+    numbered = kind == "cuda" and number.isascii() and number.isdigit()
+    if name not in ("auto", "cpu", "cuda") and not (colon and numbered):
+        yield not_allowed("--device", name, DEVICES)
+
+
 def resolve_device(name: str) -> torch.device:
     """Give the device that ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` means on this machine.
 
@@ -60,19 +72,19 @@ def resolve_device(name: str) -> torch.device:
     """
     import torch
 
+    for text in device_problems(name):
+        raise UsageError(text)
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    kind, colon, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isascii() and number.isdigit())):
-        raise UsageError(f"device {name!r} (allowed: auto, cpu, cuda, cuda:N); use one of them")
-    if kind == "cpu":
+    if name == "cpu":
         return torch.device("cpu")
+    number = name.partition(":")[2]
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     index = int(number or 0)
     if index >= count:
         there = f"GPUs 0 to {count - 1} are" if count > 1 else "only GPU 0 is"
         there = there if count else "no GPU that this PyTorch can use is"
-        raise DeviceError(f"device {name}: {there} there{_visible()}; use --device auto or cpu, or check nvidia-smi")
+        raise DeviceError(f"--device {name}: {there} there{_visible()}; give --device auto or cpu, or check nvidia-smi")
     return torch.device("cuda", index)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cryoplug.errors import UsageError
+from cryoplug.errors import UsageError, not_allowed
 from cryoplug.simulation.molecules import molecule_library
 from cryoplug.simulation.optics import Optics
 from cryoplug.simulation.specimen import ParticleModel, particle_models
@@ -66,44 +66,45 @@ class SimulationSettings:
     def __post_init__(self) -> None:
         """Name every field that is out of range at once."""
         limits: tuple[tuple[str, float, float, float], ...] = (
-            ("size", self.size_px, 64, 8192),
-            ("pixel size", self.pixel_size_angstrom, 0.5, 20),
-            ("dose", self.dose_e_per_angstrom2, 1e-3, 1000),
-            ("defocus, lower", self.defocus_um[0], 0, 10),
-            ("defocus, upper", self.defocus_um[1], 0, 10),
-            ("particles", self.particles or 0, 0, 20_000),
-            ("seed", self.seed, 0, 2**63 - 1),
-            ("voltage", self.voltage_kv, 60, 1000),
-            ("spherical aberration", self.spherical_aberration_mm, 0, 10),
-            ("amplitude contrast", self.amplitude_contrast, 0, 0.5),
-            ("ice grain", self.ice_grain_rad, 0, 1),
-            ("kinds", self.kinds, 1, 1000),
-            ("astigmatism, lower", self.astigmatism_angstrom[0], 0, 20_000),
-            ("astigmatism, upper", self.astigmatism_angstrom[1], 0, 20_000),
-            ("phase shift, lower", self.phase_shift_deg[0], 0, 180),
-            ("phase shift, upper", self.phase_shift_deg[1], 0, 180),
-            ("ice thickness", self.ice_thickness_angstrom, 50, 10_000),
+            ("--size", self.size_px, 64, 8192),
+            ("--pixel-size", self.pixel_size_angstrom, 0.5, 20),
+            ("--dose", self.dose_e_per_angstrom2, 1e-3, 1000),
+            ("--defocus", self.defocus_um[0], 0, 10),
+            ("--defocus", self.defocus_um[1], 0, 10),
+            ("--particles", self.particles or 0, 0, 20_000),
+            ("--voltage", self.voltage_kv, 60, 1000),
+            ("--cs", self.spherical_aberration_mm, 0, 10),
+            ("--amplitude-contrast", self.amplitude_contrast, 0, 0.5),
+            ("--ice-grain", self.ice_grain_rad, 0, 1),
+            ("--kinds", self.kinds, 1, 1000),
+            ("--astigmatism", self.astigmatism_angstrom[0], 0, 20_000),
+            ("--astigmatism", self.astigmatism_angstrom[1], 0, 20_000),
+            ("--phase-shift", self.phase_shift_deg[0], 0, 180),
+            ("--phase-shift", self.phase_shift_deg[1], 0, 180),
+            ("--ice-thickness", self.ice_thickness_angstrom, 50, 10_000),
         )
         wrong = [
-            f"{name}: {value:g}; allowed {low:g} to {high:g}"
-            for name, value, low, high in limits
+            not_allowed(flag, value, f"{low:g} to {high:g}")
+            for flag, value, low, high in limits
             if not low <= value <= high
         ]
-        for name, (low, high) in (
-            ("defocus", self.defocus_um),
-            ("astigmatism", self.astigmatism_angstrom),
-            ("phase shift", self.phase_shift_deg),
+        if not 0 <= self.seed < 2**63:
+            wrong.append(not_allowed("--seed", self.seed, "0 or more"))
+        for flag, (low, high) in (
+            ("--defocus", self.defocus_um),
+            ("--astigmatism", self.astigmatism_angstrom),
+            ("--phase-shift", self.phase_shift_deg),
         ):
             if low > high:
-                wrong.append(f"{name}: {low:g} {high:g}; give the lower value first")
-        for name, value, known in (
-            ("specimen", self.specimen, SPECIMENS),
-            ("detector", self.detector, DETECTORS),
+                wrong.append(f"{flag} {low:g} {high:g}: give the lower value first")
+        for flag, value, known in (
+            ("--specimen", self.specimen, SPECIMENS),
+            ("--detector", self.detector, DETECTORS),
         ):
             if value not in known:
-                wrong.append(f"{name}: {value!r}; allowed {', '.join(known)}")
+                wrong.append(not_allowed(flag, value, ", ".join(known)))
         if wrong:
-            raise UsageError("simulate: " + "\n".join(wrong))
+            raise UsageError("; ".join(wrong))
 
     @property
     def counts_per_pixel(self) -> float:

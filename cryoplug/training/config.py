@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cryoplug.errors import UsageError
+from cryoplug.errors import UsageError, not_allowed
+from cryoplug.machine.devices import THREADS, device_problems
 
 AUGMENTATIONS = ("none", "dihedral", "halves")
 LOSSES = ("mse", "l1", "charbonnier")
@@ -75,8 +76,8 @@ class TrainConfig:
     """``float32``; ``bf16``: layers of the network compute in bfloat16; ``auto``: see `engine.choose_precision`."""
     cache: str = "auto"
     """Where the training set stays after it was read once: ``gpu``, ``ram``, ``none``; ``auto``: see `open_loader`."""
-    threads: int | None = None
-    """CPU threads; None takes all that the process may use."""
+    threads: int = 0
+    """CPU threads; 0 takes every core that this process may use."""
     checkpoint_minutes: float = 5.0
     """Minutes between saves of the state for ``--resume``, besides one each epoch; 0 saves after every batch."""
 
@@ -87,7 +88,7 @@ class TrainConfig:
         def check(fine: bool, field: str, allowed: str) -> None:
             if not fine:
                 flag = "--" + field.replace("_", "-")
-                problems.append(f"{flag} is {getattr(self, field)!r} (allowed: {allowed})")
+                problems.append(not_allowed(flag, getattr(self, field), allowed))
 
         check(bool(self.model), "model", "a model id")
         check(self.epochs >= 1, "epochs", "1 or more")
@@ -113,10 +114,11 @@ class TrainConfig:
         check(0.1 <= self.mix <= 1, "mix", "0.1 to 1")
         check(self.precision in PRECISIONS, "precision", ", ".join(PRECISIONS))
         check(self.cache in CACHES, "cache", ", ".join(CACHES))
-        check(self.threads is None or self.threads >= 1, "threads", "1 or more, or not given")
+        check(self.threads >= 0, "threads", THREADS)
         check(self.checkpoint_minutes >= 0, "checkpoint_minutes", "0 or more")
+        problems += device_problems(self.device)
         if problems:
-            raise UsageError("; ".join(problems) + "; correct the command")
+            raise UsageError("; ".join(problems))
 
     @staticmethod
     def completed(record: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +132,7 @@ class TrainConfig:
     @property
     def thread_count(self) -> int:
         """CPU threads to use."""
-        return self.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else self.threads or 1
+        return self.threads or len(os.sched_getaffinity(0))
 
 
 def differing_fields(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from cryoplug.kernels.bands import band_workers, default_band_rows, loss_and_gra
 from cryoplug.kernels.dispatch import choose_kernels, fused_network
 from cryoplug.kernels.losses import mean_loss_of
 from cryoplug.machine.allocator import keep_allocator_memory
+from cryoplug.machine.devices import OutOfDeviceMemory, device_errors
 from cryoplug.models.registry import ModelSpec
 
 if TYPE_CHECKING:
@@ -257,29 +258,6 @@ def bands_are_exact(module: nn.Module) -> bool:
     return not any(isinstance(layer, averaging) for layer in module.modules())
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device that ``--device`` names.
-
-    Raises
-    ------
-    DeviceError
-        The name is not known, or a GPU was asked for that is not there.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda:0" if count else "cpu")
-    if name == "cpu":
-        return torch.device("cpu")
-    kind, _, number = name.partition(":")
-    if kind != "cuda" or (":" in name and not number.isdecimal()):
-        raise DeviceError(f"--device {name!r} is not known (allowed: auto, cpu, cuda, cuda:N); correct it")
-    index = int(number or 0)
-    if index >= count:
-        found = f"{count} found" if count else f"none found by torch {torch.__version__}"
-        raise DeviceError(f"--device {name}: there is no such GPU ({found}); give --device cpu or auto")
-    return torch.device("cuda", index)
-
-
 def choose_precision(asked: str, spec: ModelSpec, device: torch.device) -> str:
     """Return ``float32`` or ``bf16`` for ``--precision``.
 
@@ -323,21 +301,18 @@ def _deterministic_cudnn() -> Iterator[None]:
 
 @contextlib.contextmanager
 def memory_errors(module: nn.Module, batch: torch.Tensor | None) -> Iterator[None]:
-    """Turn a refusal of memory into an error that says what is needed, and what to do."""
+    """Turn a refusal of memory into an error that says what is needed, and what to do; any other failure names the GPU.
+
+    Raises
+    ------
+    DeviceError
+        There is too little memory, or the device failed.
+    """
     try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        # What follows is advice on the allocator's settings.
-        raise _too_little(module, batch, str(error).split("\n")[0].split(". Including")[0]) from error
-    except RuntimeError as error:
-        text = str(error).split("\n")[0]
-        if (
-            "can't allocate memory" in str(error)
-            or "CUDA error: out of memory" in text
-            or "STATUS_ALLOC_FAILED" in text
-        ):
-            raise _too_little(module, batch, text) from error
-        raise
+        with device_errors():
+            yield
+    except OutOfDeviceMemory as error:
+        raise _too_little(module, batch, str(error)) from error
 
 
 def _too_little(module: nn.Module, batch: torch.Tensor | None, found: str) -> DeviceError:

@@ -52,10 +52,10 @@ def test_people_get_the_best_epoch_on_stdout(data: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--device", "cuda:99"], 7, "--device cuda:99: there is no such GPU"),
-        (["--device", "tpu"], 7, "--device 'tpu' is not known"),
+        (["--device", "cuda:99"], 7, "--device cuda:99: no GPU"),
+        (["--device", "tpu"], 2, "--device 'tpu' (allowed: auto, cpu, cuda, cuda:N)"),
         (["--model", "nope"], 2, "model 'nope' is not known"),
-        (["--lr", "0", "--epochs", "0"], 2, "--epochs is 0 (allowed: 1 or more); --lr is 0.0"),
+        (["--lr", "0", "--epochs", "0"], 2, "--epochs 0 (allowed: 1 or more); --lr 0.0"),
         (["--resume"], 2, "so it needs --save"),
         (["--val-split", "0.01"], 2, "holds out none"),
         (["--init", "nowhere"], 4, "nowhere: no such folder"),

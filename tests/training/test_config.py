@@ -16,15 +16,15 @@ def test_defaults_are_those_of_the_founding_program() -> None:
 
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(UsageError) as raised:
-        TrainConfig(epochs=0, lr=float("nan"), batch_size=0, val_split=1.0, augment="flip", threads=0, seed=-1)
+        TrainConfig(epochs=0, lr=float("nan"), batch_size=0, val_split=1.0, augment="flip", threads=-1, seed=-1)
     for part in (
-        "--epochs is 0 (allowed: 1 or more)",
-        "--lr is nan",
-        "--batch-size is 0",
-        "--val-split is 1.0 (allowed: 0 to below 1)",
-        "--augment is 'flip' (allowed: none, dihedral, halves)",
-        "--threads is 0",
-        "--seed is -1",
+        "--epochs 0 (allowed: 1 or more)",
+        "--lr nan",
+        "--batch-size 0",
+        "--val-split 1.0 (allowed: 0 to below 1)",
+        "--augment 'flip' (allowed: none, dihedral, halves)",
+        "--threads -1 (allowed: 0 for all cores",
+        "--seed -1",
     ):
         assert part in str(raised.value)
 

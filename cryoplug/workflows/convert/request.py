@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cryoplug.core.pixel_size import pixel_size_problems
-from cryoplug.errors import UsageError
+from cryoplug.errors import UsageError, not_allowed
 from cryoplug.inputs.movies.halves import MovieInput
 from cryoplug.inputs.pairing import PairedInput
 from cryoplug.store.manifest import DTYPES, MAX_PIXEL_SIZE, PAIR_REGIMES
@@ -67,7 +67,7 @@ class ConvertRequest:
     """Pixel size in angstrom that every micrograph is Fourier-cropped to; None: as they are."""
     pixel_size: float | None = None
     """What the user states of all micrographs, in angstrom: it beats list and header; see `cryoplug.core.pixel_size`."""
-    normalize: str | None = None
+    normalize: str | None = AUTO
     """``percentile``, ``zscore``, ``robust``, or ``auto`` (the same as None): of noise chosen by the data, see
     `cryoplug.workflows.convert.grey_scales`; of two files zscore."""
     test_split: float = 0.1
@@ -88,7 +88,7 @@ class ConvertRequest:
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else Path(value))
         problems = [
-            f"{flag} is {value!r}; allowed: {', '.join(allowed)}"
+            not_allowed(flag, value, ", ".join(allowed))
             for flag, value, allowed in (
                 ("--pairs", self.pairs, PAIR_REGIMES),
                 ("--format", self.format, FORMATS),
@@ -105,13 +105,13 @@ class ConvertRequest:
             ("threads", self.threads, 0),
         ):
             if number is not None and number < minimum:
-                problems.append(f"{flag} is {number}; allowed: {minimum} or more")
+                problems.append(not_allowed(flag, number, f"{minimum} or more"))
         if self.angpix is not None and not (math.isfinite(self.angpix) and 0 < self.angpix < MAX_PIXEL_SIZE):
-            problems.append(f"--angpix is {self.angpix}; allowed: a pixel size in angstrom above 0, or not given")
+            problems.append(not_allowed("--angpix", self.angpix, "a pixel size in angstrom above 0, or not given"))
         if self.pixel_size is not None:
             problems += pixel_size_problems(self.pixel_size)
         if not (math.isfinite(self.test_split) and 0 <= self.test_split <= 1):
-            problems.append(f"--test-split is {self.test_split}; allowed: 0 to 1")
+            problems.append(not_allowed("--test-split", self.test_split, "0 to 1"))
         problems += self._wrong_lists()
         if self.pairs == "single" and self.kind not in ("zscore", "robust"):
             problems.append(

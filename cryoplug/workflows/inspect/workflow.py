@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryoplug.core.results import Finding
-from cryoplug.errors import InputError, StorageError
+from cryoplug.errors import InputError, StorageError, UsageError, not_allowed
 from cryoplug.inputs.companions import companions
 from cryoplug.models.shipped import is_general
 from cryoplug.store.pairs import HDF5_SUFFIXES
@@ -40,6 +40,11 @@ class InspectRequest:
     """Look at this machine first: devices, versions and kernels."""
     keep: bool = True
     """Keep all records for the result; thousands take memory, and `progress` has seen each."""
+
+    def __post_init__(self) -> None:
+        """Refuse patches without pixels."""
+        if self.patch_size < 1:
+            raise UsageError(not_allowed("--patch-size", self.patch_size, "1 or more"))
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.disk.atomic import write_text
-from cryoplug.errors import CryoplugError, FormatError, UsageError
+from cryoplug.errors import CryoplugError, FormatError, UsageError, not_allowed
 from cryoplug.formats.mrc import MrcMovie, read_header, write_mrc
 from cryoplug.formats.star import write_star
-from cryoplug.machine.devices import device_errors, resolve_device
+from cryoplug.machine.devices import device_errors, device_problems, resolve_device
 from cryoplug.simulation.density_map import DensityMap, particle_from_map
 from cryoplug.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
 from cryoplug.simulation.optics import Optics
@@ -55,9 +55,12 @@ class SimulateRequest:
     """Replace micrographs that were made with other settings; without it they are refused."""
 
     def __post_init__(self) -> None:
-        """Refuse a count out of range."""
+        """Refuse a count out of range, and a device that means nothing."""
+        problems = list(device_problems(self.device))
         if not 1 <= self.count <= MAX_COUNT:
-            raise UsageError(f"count: {self.count}; allowed 1 to {MAX_COUNT}")
+            problems.append(not_allowed("--count", self.count, f"1 to {MAX_COUNT}"))
+        if problems:
+            raise UsageError("; ".join(problems))
 
 
 def simulate(request: SimulateRequest, progress: Callable[[FileResult], None] = lambda result: None) -> BatchResult:

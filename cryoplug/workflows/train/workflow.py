@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryoplug.errors import UsageError
+from cryoplug.machine.devices import resolve_device
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.models.registry import model_spec
@@ -54,13 +55,12 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         See `cryoplug.training.loop.Training.run`.
     """
     from cryoplug.training.data.split import split_patches
-    from cryoplug.training.engine import choose_device
     from cryoplug.training.progress import Note
 
     request, start = started(request)
     config = request.config
     _one_output(config)
-    device = choose_device(config.device)
+    device = resolve_device(config.device)
     if config.cache == "gpu" and device.type != "cuda":
         raise UsageError(f"--cache gpu, but training runs on {device}; give --cache auto, or --device cuda")
     with contextlib.ExitStack() as stack:

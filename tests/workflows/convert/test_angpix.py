@@ -115,5 +115,5 @@ def test_a_store_of_another_pixel_size_is_another_store(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("angpix", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_pixel_size_that_is_none_is_refused(tmp_path: Path, angpix: float) -> None:
-    with pytest.raises(UsageError, match=r"--angpix is .*; allowed: a pixel size in angstrom above 0"):
+    with pytest.raises(UsageError, match=r"--angpix .*allowed: a pixel size in angstrom above 0"):
         ConvertRequest(("m.mrc",), tmp_path / "s", angpix=angpix)

@@ -310,7 +310,7 @@ def test_maps_and_structures_are_mixed_on_one_micrograph(tmp_path):
         (["--model", "none.pdb"], "none.pdb"),
         (["--map", "none.mrc"], "none.mrc"),
         (["--astigmatism", "500", "100"], "lower value first"),
-        (["--phase-shift", "0", "270"], "allowed 0 to 180"),
+        (["--phase-shift", "0", "270"], "allowed: 0 to 180"),
         (["--device", "tpu"], "device 'tpu'"),
     ],
 )
