@@ -16,6 +16,7 @@ import numpy.typing as npt
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource, check_single
 from cryoplug.core.results import Finding
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
+from cryoplug.disk.file_state import file_state
 from cryoplug.disk.opening import open_for_reading, read_errors
 from cryoplug.disk.retry import patiently
 from cryoplug.errors import CryoplugError, FormatError, PixelError, ShapeError
@@ -222,9 +223,9 @@ class _PixelBytes:
                 f"{path}: changed while reading: another file has its name now; let nothing write it meanwhile"
             )
 
-    def _current_identity(self) -> tuple[int, int, int]:
-        status = os.fstat(self._descriptor)
-        return status.st_ino, status.st_size, status.st_mtime_ns
+    def _current_identity(self) -> tuple[int, int, int] | None:
+        state = file_state(self._descriptor)
+        return None if state is None else state.same_file
 
     def close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1

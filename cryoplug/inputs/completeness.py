@@ -5,28 +5,12 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import NamedTuple
 
+from cryoplug.disk.file_state import FileState, file_state
 from cryoplug.disk.opening import open_for_reading
 from cryoplug.errors import InputError, StorageError
 from cryoplug.formats.mrc_header import HEADER_BYTES, SUPPORTED_MODES, examine, read_head, row_bytes
 from cryoplug.formats.registry import formats
-
-
-class State(NamedTuple):
-    """How a file stands; compared for equality only, never with a clock."""
-
-    size_bytes: int
-    """Its length."""
-    mtime_ns: int
-    """When its content changed, as far as programs tell: a transfer may keep the time of the original."""
-    ctime_ns: int
-    """When the kernel last saw it change in any way, permissions included."""
-
-    @property
-    def content(self) -> tuple[int, int]:
-        """What the record of a finished output compares."""
-        return self.size_bytes, self.mtime_ns
 
 
 class Settling:
@@ -40,9 +24,9 @@ class Settling:
 
     def __init__(self, settle_s: float) -> None:
         self._settle_s = settle_s
-        self._seen: dict[Path, tuple[State, float]] = {}
+        self._seen: dict[Path, tuple[FileState, float]] = {}
 
-    def look(self, path: Path) -> tuple[State | None, bool]:
+    def look(self, path: Path) -> tuple[FileState | None, bool]:
         """Look at a file.
 
         Returns
@@ -50,13 +34,11 @@ class Settling:
         tuple
             Its state, None when it is not there; and whether it has stood still for long enough.
         """
-        try:
-            status = path.stat()
-        except (OSError, ValueError):
+        state = file_state(path)
+        if state is None:
             self._seen.pop(path, None)
             return None, False
         now = time.monotonic()
-        state = State(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         before = self._seen.get(path)
         if before is None or before[0] != state:
             self._seen[path] = (state, now)

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Checkpoint:
     founding: bool = False
     """Whether it is the founding program's own: a folder of ``.bin`` files without ``checkpoint.json``."""
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hex digest of all weights: names, shapes and values; equal for every way of storing the same weights."""
         digest = hashlib.sha256()

@@ -18,6 +18,7 @@ from typing import Any
 from cryoplug.core.pixel_size import same_size
 from cryoplug.core.results import to_json
 from cryoplug.disk.atomic import PARTIAL_SUFFIX, atomic_file, partial_path_of, storage_errors
+from cryoplug.disk.file_state import MISSING, file_content
 from cryoplug.errors import UsageError
 from cryoplug.outputs.planning import PlannedOutput
 
@@ -59,11 +60,7 @@ def new_record(item: PlannedOutput, settings: Settings) -> OutputRecord:
 
     A micrograph that is missing gets a record that matches none: should it appear until it is read, it is redone next time.
     """
-    try:
-        status = item.micrograph.path.stat()
-        size_bytes, mtime_ns = status.st_size, status.st_mtime_ns
-    except (OSError, ValueError):
-        size_bytes, mtime_ns = -1, -1
+    size_bytes, mtime_ns = file_content(item.micrograph.path)
     return OutputRecord(
         finished=False,
         input=str(item.shown.absolute() if item.micrograph.section is None else item.shown),
@@ -154,11 +151,8 @@ def is_finished(item: PlannedOutput, settings: Settings, *, unsaid: Settings) ->
             f"{item.target}: was made with a pixel size of {before} A/px, which the list said, now {now}; use --overwrite or "
             "another output folder"
         )
-    try:
-        status = item.micrograph.path.stat()
-    except OSError:
-        return False
-    return (status.st_size, status.st_mtime_ns) == (record.input_size_bytes, record.input_mtime_ns)
+    found = file_content(item.micrograph.path)
+    return found != MISSING and found == (record.input_size_bytes, record.input_mtime_ns)
 
 
 def _same(before: Any, now: str) -> bool:

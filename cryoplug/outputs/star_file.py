@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cryoplug.core.pixel_size import known_pixel_size
 from cryoplug.disk.atomic import remove_rests
+from cryoplug.disk.file_state import FileState, file_state
 from cryoplug.errors import FormatError, UsageError
 from cryoplug.formats.mrc import read_header
 from cryoplug.formats.mrc_extended import read_acquisition
@@ -25,7 +26,6 @@ from cryoplug.outputs.star_rows import (
 )
 
 _TRIES = 3
-_State = tuple[int, int, int]
 
 
 class OutputStar:
@@ -77,7 +77,7 @@ class OutputStar:
         self._note, self._told = note, False
         self._pixel_sizes: dict[Path, float | None] = {}
         self._resampled = resampled
-        self._written: tuple[tuple[Path, ...], _State | None] = ((), None)
+        self._written: tuple[tuple[Path, ...], FileState | None] = ((), None)
         check_no_input([path], [Path(text) for text in inputs if "\0" not in text])
         check_star_is_ours(path, self._record, overwrite=overwrite)
         for written in (path, self._record):
@@ -103,7 +103,7 @@ class OutputStar:
             The STAR file that it is made from cannot be read (any more), or is changing all the time.
         """
         source = self._source([item.micrograph for item in done])
-        made_of = tuple(item.target for item in done), None if source is None else _state(source)
+        made_of = tuple(item.target for item in done), None if source is None else file_state(source)
         if not done or made_of == self._written:
             return False
         star = self._from_files(done) if source is None else self._from_star(source, done)
@@ -154,10 +154,10 @@ class OutputStar:
         """Point the STAR file as it is now at what is done; it may have grown, or been written in another order."""
         targets = {_key(item.micrograph): item.target for item in done}
         for _ in range(_TRIES):
-            before = _state(source)
+            before = file_state(source)
             listed = discover([str(source)])
             star = read_star(source)
-            if _state(source) == before:
+            if file_state(source) == before:
                 rows: dict[int, Path] = {}
                 sections: dict[int, int] = {}
                 for item in listed:
@@ -182,11 +182,3 @@ class OutputStar:
 
 def _key(item: DiscoveredMicrograph) -> tuple[Path, int | None]:
     return item.path.absolute(), item.section
-
-
-def _state(path: Path) -> _State | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns

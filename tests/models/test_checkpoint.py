@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -204,3 +205,10 @@ def test_a_range_without_its_angpix_is_refused(tmp_path: Path) -> None:
     saved = dataclasses.replace(a_checkpoint(), details={"angpix_range": [2.0, 5.0]})
     with pytest.raises(StorageError, match="angpix_range"):
         save_checkpoint(tmp_path / "epoch_0001", saved, 1.0)
+
+
+def test_the_weights_are_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Checkpoint("cryo_cnn", {"a": np.ones((2, 2), np.float32)})
+    first = checkpoint.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda *_: pytest.fail("hashed again"))
+    assert checkpoint.sha256 == first

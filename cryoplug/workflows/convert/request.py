@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cryoplug.core.pixel_size import pixel_size_problems
+from cryoplug.disk.file_state import file_content
 from cryoplug.errors import UsageError, not_allowed
 from cryoplug.inputs.movies.halves import MovieInput
 from cryoplug.inputs.pairing import PairedInput
@@ -172,7 +173,7 @@ class ConvertRequest:
             For each of them the number of its exposure, where several are of one: training never splits those.
         """
         files = []
-        state = cache(_state)  # a stack is asked for once, not for every section
+        state = cache(file_content)  # a stack is asked for once, not for every section
         for pair in pairs:
             files += [[str(item.relative), *state(item.path)] for item in pair.files]
             if isinstance(pair, MovieInput) and (motion := pair.motion_path) is not None:
@@ -184,7 +185,7 @@ class ConvertRequest:
         kept = {"stride": self.stride_px} if self.store == "patches" else {"store": self.store}
         given = {name: path for name in ("gain", "defects") if (path := getattr(self, name)) is not None}
         return {
-            **{name: [path.name, *_state(path)] for name, path in given.items()},
+            **{name: [path.name, *file_content(path)] for name, path in given.items()},
             **cropped,
             "pairs": self.pairs,
             "dtype": self.dtype,
@@ -196,11 +197,3 @@ class ConvertRequest:
             "inputs": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
             **({"exposures": list(exposures)} if exposures else {}),
         }
-
-
-def _state(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return -1, -1  # Missing is a state too: once it is there, the request is another one.
-    return status.st_size, status.st_mtime_ns

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryoplug.core.results import EXIT_PARTIAL, BatchResult
+from cryoplug.disk.file_state import FileState
 from cryoplug.errors import FormatError, InputError, MissingInputError, StorageError, UsageError
 from cryoplug.inference.messages import DenoiseJob
-from cryoplug.inputs.completeness import Settling, State, missing_bytes
+from cryoplug.inputs.completeness import Settling, missing_bytes
 from cryoplug.inputs.discovered import DiscoveredMicrograph, whole_stacks
 from cryoplug.inputs.discovery import discover, find
 from cryoplug.outputs.planning import OutputPlanner, PlannedOutput, without_own_outputs
@@ -41,10 +42,10 @@ class _Known:
     """A micrograph that was seen at some look."""
 
     item: PlannedOutput
-    dealt_with: State | None = None
+    dealt_with: FileState | None = None
     """How the file was when it was worked on, skipped or refused last."""
 
-    def is_new(self, state: State, *, failed: bool) -> bool:
+    def is_new(self, state: FileState, *, failed: bool) -> bool:
         """Tell whether the file is another one than that which was dealt with.
 
         A failed one is tried again when anything about it changed, a finished one when its content did.
@@ -137,12 +138,12 @@ class Watch:
             elif not path.exists():
                 self._work.fail(item, MissingInputError(f"{path}: there is no such file; it never came"))
 
-    def _look(self) -> list[tuple[_Known, State]]:
+    def _look(self) -> list[tuple[_Known, FileState]]:
         """Find everything anew; give what is complete and to be done."""
         if self._work.in_work:
             self._last_event = time.monotonic()
         self._take_in(self._discover())
-        ready: list[tuple[_Known, State]] = []
+        ready: list[tuple[_Known, FileState]] = []
         for key in self._to_look_at():
             known = self._known[key]
             result = self._work.results.get(known.item.target)

@@ -12,6 +12,7 @@ from cryoplug.core.pixel_size import PixelSizeRemarks
 from cryoplug.core.results import FileResult
 from cryoplug.disk.atomic import storage_errors
 from cryoplug.disk.claims import Claims, Owner
+from cryoplug.disk.file_state import FileState, file_state
 from cryoplug.errors import CryoplugError, UsageError
 from cryoplug.inference.messages import DenoiseJob, DenoiseResult
 from cryoplug.outputs.journal import Journal
@@ -29,7 +30,7 @@ from cryoplug.workflows.denoise.request import unsaid
 
 Progress = Callable[[FileResult], None]
 Note = Callable[[str], None]
-RecordsBefore = dict[Path, tuple[int, int] | None]
+RecordsBefore = dict[Path, FileState | None]
 """What the record of each target was when a run with ``overwrite`` began; processes of one run have it in common, so that
 none redoes what another one has just finished."""
 WAIT_POLL_S = 1.0
@@ -88,7 +89,7 @@ class Work:
     def is_to_do(self, item: PlannedOutput) -> bool:
         """Tell whether a micrograph is to be worked on; else its result says why not."""
         if self._overwrite:
-            self.before.setdefault(item.target, _identity(item.record))
+            self.before.setdefault(item.target, file_state(item.record))
             return True
         try:
             if not is_finished(item, self._settings, unsaid=unsaid()):
@@ -181,7 +182,7 @@ class Work:
 
     def _is_done_meanwhile(self, item: PlannedOutput) -> bool:
         """Tell whether another process has dealt with it since `is_to_do`; its result says so."""
-        if self._overwrite and _identity(item.record) == self.before.get(item.target):
+        if self._overwrite and file_state(item.record) == self.before.get(item.target):
             return False
         try:
             finished = is_finished(item, self._settings, unsaid=unsaid())
@@ -226,11 +227,3 @@ def pause(seconds: float, should_stop: Callable[[], bool]) -> None:
     end = time.monotonic() + seconds
     while not should_stop() and (left := end - time.monotonic()) > 0:
         time.sleep(min(left, _STEP_S))
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_ino, status.st_mtime_ns
