@@ -151,8 +151,8 @@ def is_finished(item: PlannedOutput, settings: Settings, *, unsaid: Settings) ->
             f"{item.target}: was made with a pixel size of {before} A/px, which the list said, now {now}; use --overwrite or "
             "another output folder"
         )
-    found = file_content(item.micrograph.path)
-    return found != MISSING and found == (record.input_size_bytes, record.input_mtime_ns)
+    input_now = file_content(item.micrograph.path)
+    return input_now != MISSING and input_now == (record.input_size_bytes, record.input_mtime_ns)
 
 
 def _same(before: Any, now: str) -> bool:

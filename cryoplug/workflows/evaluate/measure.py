@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,17 +17,7 @@ from cryoplug.inference.in_memory import in_memory
 from cryoplug.inputs.discovered import DiscoveredMicrograph
 from cryoplug.inputs.pair_proof import PairProof
 from cryoplug.metrics.baselines import gaussian_blur
-from cryoplug.metrics.evaluation import (
-    Agreement,
-    HalvesReport,
-    TruthReport,
-    check_agreement,
-    choose_directions,
-    score_against_truth,
-    score_halves,
-    score_noise,
-)
-from cryoplug.metrics.hallucination import Hallucination
+from cryoplug.metrics.judging import LEAST_SIDE_PX, Images, Judgement, judge
 from cryoplug.metrics.seams import seam_ratio
 from cryoplug.workflows.evaluate.inputs import Subject
 from cryoplug.workflows.evaluate.request import EvaluateRequest
@@ -35,12 +26,10 @@ if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
 
 NO_PIXEL_SIZE = PixelSize(None)
-LEAST_SIDE_PX = 32
-"""Rings and fits say nothing about smaller images."""
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class MeasuredMicrograph:
     """What was found about one micrograph."""
 
     name: Path
@@ -49,14 +38,8 @@ class Measured:
     """``(y, x)``."""
     pixel_size_angstrom: float | None
     """Sampling; None when unknown."""
-    halves: HalvesReport | None
-    """Judged by halves; None without them."""
-    truth: TruthReport | None
-    """Judged by the truth; None without one."""
-    agreement: Agreement | None
-    """With truth and halves: both errors."""
-    hallucination: dict[str, Hallucination] | None
-    """Of the denoiser and of the best Gaussian; None for files that were denoised elsewhere."""
+    found: Judgement
+    """What was found."""
     seam: float | None
     """See `cryoplug.metrics.seams`; None where there are no tile borders, or they are unknown."""
     remarks: tuple[str, ...] = ()
@@ -68,7 +51,8 @@ class Measured:
 
     def record(self) -> dict[str, Any]:
         """Give what ``--json`` shows: no curves, no images."""
-        halves, truth = self.halves, self.truth
+        agreement = self.found.agreement
+        halves, truth = self.found.halves, self.found.truth
         return {
             "micrograph": self.name,
             "shape": self.shape,
@@ -84,8 +68,8 @@ class Measured:
                 "gaussian_sigma_px": halves.gaussian_sigma_px,
                 **halves.scores,
             },
-            "agreement": self.agreement and {**vars(self.agreement), "deviation": self.agreement.deviation},
-            "hallucination": self.hallucination,
+            "agreement": agreement and {**vars(agreement), "deviation": agreement.deviation},
+            "hallucination": self.found.hallucination,
             "seam": self.seam,
             "remarks": self.remarks,
         }
@@ -107,7 +91,7 @@ class Measurer:
         self._denoiser = denoiser
         self._proof = PairProof(halves=True, accept_unproven=request.accept_unproven)
 
-    def measure(self, subject: Subject) -> Measured:
+    def measure(self, subject: Subject) -> MeasuredMicrograph:
         """Read, denoise and measure.
 
         Raises
@@ -117,40 +101,35 @@ class Measurer:
         """
         if subject.problem is not None:
             raise subject.problem
-        images = _Images(subject, self._request.pixel_size)
+        files = _Files(subject, self._request.pixel_size)
+        images = files.images
         remarks = [*subject.remarks]
         if images.even is not None:
             remarks += self._prove(subject)
-        halves, halves_made = self._judge_halves(images)
-        truth, made = self._judge_truth(images)
-        clean, raw = images.clean, images.halves
-        agreement = None
-        if halves is not None and clean is not None and raw is not None:
-            agreement = check_agreement(raw, halves_made, clean, halves)
-        shown = made if made is not None else halves_made[0] if halves_made[0] is not None else halves_made[1]
-        assert shown is not None
-        source = images.noisy if made is not None else images.even if halves_made[0] is not None else images.odd
-        panels: dict[str, np.ndarray] = {}
-        if source is not None:
-            sigma = truth.gaussian_sigma_px if truth else halves.gaussian_sigma_px if halves else 0.0
-            panels = {"raw": source, "denoised": shown, f"Gaussian, {sigma:.1f} px": gaussian_blur(source, sigma)}
-        if clean is not None:
-            panels["truth"] = clean
-        seen = None
+        denoise = None
         if self._denoiser is not None:
-            seen, panels["denoised noise"] = self._hallucinate(images, shown)
-        return Measured(
+            denoise = functools.partial(self._denoise, files=files)
+            if images.noisy is None and images.clean is not None and images.even is not None:
+                images.noisy = images.even + images.odd
+            images.denoised_even = None if images.even is None else denoise(images.even)
+            images.denoised_odd = None if images.odd is None else denoise(images.odd)
+            images.denoised = None if images.clean is None or images.noisy is None else denoise(images.noisy)
+        if images.clean is None:
+            images.denoised = None  # nothing to judge it by
+        for image in (images.denoised_even, images.denoised_odd, images.denoised):
+            _check_output(image, files.shape)
+        found = judge(images, direction=self._request.direction, denoise=denoise)
+        made = images.made
+        assert made is not None
+        return MeasuredMicrograph(
             name=subject.name,
-            shape=images.shape,
-            pixel_size_angstrom=images.pixel_size_angstrom,
-            halves=halves,
-            truth=truth,
-            agreement=agreement,
-            hallucination=seen,
-            seam=self._seam(shown, images.pixel_size_angstrom),
+            shape=files.shape,
+            pixel_size_angstrom=files.pixel_size_angstrom,
+            found=found,
+            seam=self._seam(made, files.pixel_size_angstrom),
             remarks=tuple(remarks),
-            pixel_size=images.pixel_size,
-            panels=panels,
+            pixel_size=files.pixel_size,
+            panels=_panels(images, found),
         )
 
     def _prove(self, subject: Subject) -> list[str]:
@@ -164,52 +143,9 @@ class Measurer:
                 self._proof.look_through(subject.even.path, subject.odd.path)
             return self._proof.check_pixels(even, odd, pixel_size_angstrom=known.angstrom)
 
-    def _judge_halves(self, images: _Images) -> tuple[HalvesReport | None, tuple[Any, Any]]:
-        raw = images.halves
-        if raw is None:
-            return None, (None, None)
-        made: tuple[Any, Any]
-        if self._denoiser is not None:
-            made = self._denoise(raw[0], images), self._denoise(raw[1], images)
-        else:
-            made = images.denoised_even, images.denoised_odd
-            if made[0] is None:
-                return None, (None, None)
-        for image in made:
-            _check_output(image, images.shape)
-        directions = choose_directions(*raw, wanted=self._request.direction, has_odd=made[1] is not None)
-        return score_halves(raw, made, directions), made
-
-    def _judge_truth(self, images: _Images) -> tuple[TruthReport | None, ImageF32 | None]:
-        if images.clean is None:
-            return None, None
-        noisy = images.noisy
-        if self._denoiser is None:
-            made = images.denoised
-            if made is None or noisy is None:
-                return None, None
-        else:
-            if noisy is None:
-                assert images.halves is not None
-                noisy = images.halves[0] + images.halves[1]
-                images.noisy = noisy
-            made = self._denoise(noisy, images)
-        _check_output(made, images.shape)
-        return score_against_truth(noisy, images.clean, made), made
-
-    def _hallucinate(self, images: _Images, shown: ImageF32) -> tuple[dict[str, Hallucination], np.ndarray]:
-        by_truth = images.noisy is not None and images.clean is not None
-        if by_truth:
-            raw, other = images.noisy, images.clean
-        else:
-            assert images.halves is not None
-            raw, other = images.halves
-        assert raw is not None and other is not None
-        return score_noise(raw, other, shown, lambda image: self._denoise(image, images), other_is_truth=by_truth)
-
-    def _denoise(self, image: np.ndarray, images: _Images) -> ImageF32:
-        assert self._denoiser is not None and images.first is not None
-        found = in_memory(self._denoiser, image, pixel_size_angstrom=images.pixel_size_angstrom, path=images.first)
+    def _denoise(self, image: np.ndarray, files: _Files) -> ImageF32:
+        assert self._denoiser is not None and files.first is not None
+        found = in_memory(self._denoiser, image, pixel_size_angstrom=files.pixel_size_angstrom, path=files.first)
         return found.pixels
 
     def _seam(self, image: ImageF32, pixel_size_angstrom: float | None) -> float | None:
@@ -227,7 +163,25 @@ class Measurer:
         return None if np.isnan(ratio) else ratio
 
 
-class _Images:
+def _panels(images: Images, found: Judgement) -> dict[str, np.ndarray]:
+    """Give the images to show, by caption."""
+    panels: dict[str, np.ndarray] = {}
+    if images.source is not None and images.made is not None:
+        by = found.truth or found.halves
+        sigma = by.gaussian_sigma_px if by else 0.0
+        panels = {
+            "raw": images.source,
+            "denoised": images.made,
+            f"Gaussian, {sigma:.1f} px": gaussian_blur(images.source, sigma),
+        }
+    if images.clean is not None:
+        panels["truth"] = images.clean
+    if found.denoised_noise is not None:
+        panels["denoised noise"] = found.denoised_noise
+    return panels
+
+
+class _Files:
     """The pixels of one micrograph's files, all of one shape and finite."""
 
     def __init__(self, subject: Subject, stated_angstrom: float | None) -> None:
@@ -235,20 +189,17 @@ class _Images:
         self._listed: list[float | None] = []
         self._headers: list[float | None] = []
         self.first: Path | None = None
-        self.noisy = self._read(subject.noisy)
-        self.even = self._read(subject.even)
-        self.odd = self._read(subject.odd)
-        self.clean = self._read(subject.clean)
-        self.denoised = self._read(subject.denoised, may_be_constant=True)
-        self.denoised_even = self._read(subject.denoised_even, may_be_constant=True)
-        self.denoised_odd = self._read(subject.denoised_odd, may_be_constant=True)
+        self.images = Images(
+            noisy=self._read(subject.noisy),
+            even=self._read(subject.even),
+            odd=self._read(subject.odd),
+            clean=self._read(subject.clean),
+            denoised=self._read(subject.denoised, may_be_constant=True),
+            denoised_even=self._read(subject.denoised_even, may_be_constant=True),
+            denoised_odd=self._read(subject.denoised_odd, may_be_constant=True),
+        )
         self.pixel_size = pixel_size_of_exposure(stated_angstrom, self._listed, self._headers)[0]
         self.pixel_size_angstrom = self.pixel_size.angstrom
-
-    @property
-    def halves(self) -> tuple[ImageF32, ImageF32] | None:
-        """Even and odd."""
-        return None if self.even is None or self.odd is None else (self.even, self.odd)
 
     def _read(self, item: DiscoveredMicrograph | None, *, may_be_constant: bool = False) -> ImageF32 | None:
         if item is None:

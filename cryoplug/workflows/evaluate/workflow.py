@@ -20,7 +20,7 @@ from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.reports.evaluation import Summary, summarize, table
 from cryoplug.reports.words import verdict_words
 from cryoplug.workflows.evaluate.inputs import list_subjects
-from cryoplug.workflows.evaluate.measure import Measured, Measurer
+from cryoplug.workflows.evaluate.measure import MeasuredMicrograph, Measurer
 from cryoplug.workflows.evaluate.request import EvaluateRequest
 
 __all__ = ["JSON_NAME", "TEXT_NAME", "EvaluateRequest", "EvaluationResult", "evaluate"]
@@ -94,7 +94,7 @@ def evaluate(
     about: dict[str, Any] = {"software": f"cryoplug {cryoplug.__version__}", "direction": request.direction}
     measurer = _measurer(request, about, note)
     files: list[FileResult] = []
-    measured: list[Measured] = []
+    measured: list[MeasuredMicrograph] = []
     sizes = PixelSizeRemarks()
     with Interrupts() as interrupts:
         for subject in subjects:
@@ -149,12 +149,12 @@ def _measurer(request: EvaluateRequest, about: dict[str, Any], note: Note) -> Me
     return Measurer(request, denoiser)
 
 
-def _summary(request: EvaluateRequest, measured: Sequence[Measured]) -> Summary:
+def _summary(request: EvaluateRequest, measured: Sequence[MeasuredMicrograph]) -> Summary:
     return summarize(
-        [item.truth for item in measured if item.truth is not None],
-        [item.halves for item in measured if item.halves is not None],
-        agreement=[item.agreement for item in measured if item.agreement is not None],
-        hallucination=[item.hallucination for item in measured if item.hallucination is not None],
+        [item.found.truth for item in measured if item.found.truth is not None],
+        [item.found.halves for item in measured if item.found.halves is not None],
+        agreement=[item.found.agreement for item in measured if item.found.agreement is not None],
+        hallucination=[item.found.hallucination for item in measured if item.found.hallucination is not None],
         seams=[item.seam for item in measured if item.seam is not None],
         micrographs=len(measured),
         require_better_than=request.require_better_than,
@@ -162,7 +162,11 @@ def _summary(request: EvaluateRequest, measured: Sequence[Measured]) -> Summary:
 
 
 def _write(
-    request: EvaluateRequest, about: dict[str, Any], measured: Sequence[Measured], summary: Summary, note: Note
+    request: EvaluateRequest,
+    about: dict[str, Any],
+    measured: Sequence[MeasuredMicrograph],
+    summary: Summary,
+    note: Note,
 ) -> tuple[Path, ...]:
     folder = request.output
     records = [{**item.record(), "curves": _curves(item)} for item in measured]
@@ -170,8 +174,8 @@ def _write(
     text = "\n".join([*words, "", table(summary)])
     outputs = [folder / TEXT_NAME]
     write_text(outputs[0], text + "\n")
-    truth = [item.truth for item in measured if item.truth is not None]
-    halves = [item.halves for item in measured if item.halves is not None]
+    truth = [item.found.truth for item in measured if item.found.truth is not None]
+    halves = [item.found.halves for item in measured if item.found.halves is not None]
     try:
         from cryoplug.reports.evaluation_figures import evaluation_curves, evaluation_panels
 
@@ -189,22 +193,22 @@ def _write(
     return tuple(outputs)
 
 
-def _curves(item: Measured) -> dict[str, Any]:
+def _curves(item: MeasuredMicrograph) -> dict[str, Any]:
     """Give the curves of one micrograph, to 0.5 cycles per pixel, with five digits."""
     curves: dict[str, Any] = {}
-    if item.truth is not None:
-        frc = {method: _digits(curve) for method, curve in item.truth.frc.items()}
-        curves["truth"] = {"frequency": _digits(item.truth.frequency), "frc": frc}
-    if item.halves is not None:
-        shown = slice(1, int(np.searchsorted(item.halves.frequency, 0.5 + 1e-9)))
+    if item.found.truth is not None:
+        frc = {method: _digits(curve) for method, curve in item.found.truth.frc.items()}
+        curves["truth"] = {"frequency": _digits(item.found.truth.frequency), "frc": frc}
+    if item.found.halves is not None:
+        shown = slice(1, int(np.searchsorted(item.found.halves.frequency, 0.5 + 1e-9)))
         names = ("error", "bias", "noise_left", "snr", "truth_correlation", "correlation")
         curves["halves"] = {
-            "frequency": _digits(item.halves.frequency[shown]),
-            "signal": _digits(item.halves.rings["identity"].signal[shown]),  # type: ignore[index]
-            "raw_frc": _digits(item.halves.rings["identity"].raw_correlation[shown]),  # type: ignore[index]
+            "frequency": _digits(item.found.halves.frequency[shown]),
+            "signal": _digits(item.found.halves.rings["identity"].signal[shown]),  # type: ignore[index]
+            "raw_frc": _digits(item.found.halves.rings["identity"].raw_correlation[shown]),  # type: ignore[index]
             **{
                 method: {name: _digits(getattr(moments, name)[shown]) for name in names}
-                for method, moments in item.halves.rings.items()
+                for method, moments in item.found.halves.rings.items()
             },
         }
     return curves

@@ -14,15 +14,7 @@ from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.normalization import Normalization
 from cryoplug.errors import DeviceError, InputError, Stopped
 from cryoplug.machine.interrupts import Interrupts
-from cryoplug.metrics.evaluation import (
-    HalvesReport,
-    TruthReport,
-    choose_directions,
-    score_against_truth,
-    score_halves,
-    score_noise,
-)
-from cryoplug.metrics.hallucination import Hallucination
+from cryoplug.metrics.judging import LEAST_SIDE_PX, Images, Judgement, judge
 from cryoplug.models.checkpoint import add_details, load_checkpoint
 from cryoplug.reports.evaluation import Summary, summarize
 from cryoplug.reports.evaluation_record import FIELD, evaluation_record, mean_curves
@@ -34,8 +26,6 @@ if TYPE_CHECKING:
 MOST_PATCHES = 16
 MOST_SIDE_PX = 512
 """Of a larger patch, the middle is evaluated."""
-LEAST_SIDE_PX = 32
-"""Rings and fits say nothing about smaller patches."""
 MOST_SECONDS = 10.0
 """When so much time is spent, no further patch is begun; two are evaluated in any case."""
 
@@ -126,9 +116,7 @@ def _measure(
         tta="off",
         threads=config.thread_count,
     )
-    truth_reports: list[TruthReport] = []
-    halves_reports: list[HalvesReport] = []
-    noise: list[dict[str, Hallucination]] = []
+    found: list[Judgement] = []
     micrographs: set[int] = set()
     halves = kind in ("halves", "single")
     recorrupt = _recorrupter(store, config) if kind == "single" else None
@@ -139,35 +127,34 @@ def _measure(
                 interrupts.stop_signal,
                 "the training is finished and safe; the same command makes up for the evaluation",
             )
-        if len(noise) >= 2 and time.monotonic() - begun > MOST_SECONDS:
+        if len(found) >= 2 and time.monotonic() - begun > MOST_SECONDS:
             break
         pair = _read(store, int(index), recorrupt)
         # A patch of a masked border is constant, and a filter cannot be fitted to it.
         if min(float(np.ptp(pair.noisy)), float(np.ptp(pair.other))) == 0:
             continue
+        images = Images(clean=pair.other, noisy=pair.noisy) if not halves else Images(even=pair.noisy)
         made = denoiser.denoise(pair.noisy)
-        judge = pair.rescaled(pair.other) if halves else pair.other
         if halves:
+            images.odd, images.denoised_even = pair.rescaled(pair.other), made
             # The target of a single exposure is far noisier than anything that the network has seen.
-            other = None if kind == "single" else pair.rescaled(denoiser.denoise(pair.other))
-            raw, both = (pair.noisy, judge), (made, other)
-            # A network whose sides were never exchanged has learnt to denoise the first one alone.
-            wanted = "auto" if config.augment == "halves" and kind == "halves" else "even"
-            halves_reports.append(
-                score_halves(raw, both, choose_directions(*raw, wanted=wanted, has_odd=other is not None))
-            )
+            if kind == "halves":
+                images.denoised_odd = pair.rescaled(denoiser.denoise(pair.other))
         else:
-            truth_reports.append(score_against_truth(pair.noisy, judge, made))
-        noise.append(score_noise(pair.noisy, judge, made, denoiser.denoise, other_is_truth=not halves)[0])
+            images.denoised = made
+        # A network whose sides were never exchanged has learnt to denoise the first one alone.
+        direction = "auto" if config.augment == "halves" and kind == "halves" else "even"
+        found.append(judge(images, direction=direction, denoise=denoiser.denoise))
         micrograph = store.micrograph_of(int(index))
         if micrograph is not None:
             micrographs.add(micrograph)
-    if not noise:
+    if not found:
         return None, {}
-    summary = summarize(
-        truth_reports, halves_reports, hallucination=noise, micrographs=len(micrographs), patches=len(noise)
-    )
-    return summary, mean_curves(truth_reports, halves_reports)
+    truth = [one.truth for one in found if one.truth is not None]
+    by_halves = [one.halves for one in found if one.halves is not None]
+    noise = [one.hallucination for one in found if one.hallucination is not None]
+    summary = summarize(truth, by_halves, hallucination=noise, micrographs=len(micrographs), patches=len(found))
+    return summary, mean_curves(truth, by_halves)
 
 
 @dataclass(frozen=True)

@@ -152,14 +152,14 @@ def test_it_changes_no_weight_and_a_second_run_changes_nothing(halves: Path, tmp
 def test_a_signal_during_it_leaves_a_finished_run_and_the_same_command_makes_up_for_it(
     halves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = train_evaluation.score_halves
+    real = train_evaluation.judge
 
-    def score_halves(*args: Any) -> Any:
+    def judge(*args: Any, **named: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
-        return real(*args)
+        return real(*args, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_evaluation, "score_halves", score_halves)
+        patch.setattr(train_evaluation, "judge", judge)
         with pytest.raises(Stopped, match="the training is finished and safe; the same command") as raised:
             run(halves, tmp_path / "out")
     assert raised.value.exit_code == 143
