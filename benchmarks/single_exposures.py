@@ -92,7 +92,8 @@ def moved(frequency: np.ndarray) -> np.ndarray:
     return 1 - (1 - np.cos(2 * np.pi * frequency)) / 3
 
 
-COLOURS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+Colour = Callable[[np.ndarray, np.ndarray], np.ndarray]
+COLOURS: dict[str, Colour] = {
     "rescaled": lambda y, x: np.full(np.broadcast(y, x).shape, 3.7**2),
     "integrating_blurred": lambda y, x: modulation(np.hypot(y, x), 0.45) ** 2,
     "integrating_read_out": lambda y, x: 0.9 * modulation(np.hypot(y, x), 0.2) ** 2 + 0.1,

@@ -144,9 +144,10 @@ def convert(
     for) are left out, and their number is said. One exposure never has patches on both sides of the split.
 
     With --pairs single, the store holds each micrograph once, with the spectrum, the skewness and the slope of its noise:
-    as Poisson says where pixels are counts, else fitted beyond the signal and continued below it. Training adds noise
-    like it. A micrograph whose noise cannot be told from its signal fails, with the reason; start from micrographs as
-    motion correction leaves them, not filtered, and let --angpix crop them.
+    as Poisson says where pixels are counts, else fitted beyond the signal and continued below it. Places where the general
+    model sees no particles confirm it or correct it (3 s a micrograph on two cores). Training adds noise like it. A
+    micrograph whose noise cannot be told from its signal fails, with the reason. Start from micrographs as motion
+    correction leaves them, not filtered, and let --angpix crop them; train then with --init general.
 
     With --angpix, a network trained on the store sees farther and learns from less noise; denoise then crops every
     micrograph to that pixel size and brings the result back to its own grid. Patches and stride count cropped pixels.

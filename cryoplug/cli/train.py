@@ -197,6 +197,8 @@ def train(
     model, on micrographs of 2 to 5 A/px: convert --angpix 2.6.
 
     Example: cryoplug train dataset/ --epochs 5 --save --checkpoint-dir saved_models
+
+    Example: cryoplug train dataset/ --init general --minutes 5 --save
     """
     from cryoplug.reports.evaluation import table
     from cryoplug.training.config import TrainConfig, parse_model_options

@@ -13,7 +13,8 @@ from cryoplug.errors import FormatError
 from cryoplug.metrics.noise_power import POINTS, STEP, NoiseLaw
 from cryoplug.metrics.noise_shape import MOST_SKEWNESS, MOST_SLOPE, OVERSAMPLING, NoiseShape
 
-SOURCES = ("counts", "spectrum")
+SOURCES = ("counts", "spectrum", "ice")
+"""``ice``: of `NoiseLaw`, corrected or confirmed by places without particles (`cryoplug.metrics.noise_in_ice`)."""
 _DIGITS = 6
 _NUMBERS = {
     "skewness": (-MOST_SKEWNESS, MOST_SKEWNESS),

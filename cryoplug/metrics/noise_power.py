@@ -284,11 +284,6 @@ def _fit(spectrum: BlockSpectrum, kind: _Kind, start: float, count: int) -> tupl
 def _problem(
     spectrum: BlockSpectrum, power: Curve, uncertainty_db: float, judged: tuple[float, float], first: float
 ) -> str:
-    if uncertainty_db > TRUSTED_DB:
-        return (
-            f"its noise at low frequencies is known to {uncertainty_db:.2g} dB (allowed: {TRUSTED_DB:g}): what lies beyond the "
-            "signal does not say how it goes on below"
-        )
     # From 8.7 to 6.5 angstrom there is a little signal at most: the spectrum must come down to the law.
     touching = (spectrum.frequency >= first) & (spectrum.frequency <= min(1.34 * first, _FIT_TO))
     over = spectrum.power[touching] / np.interp(spectrum.frequency[touching], LAW_FREQUENCY, power)
@@ -301,7 +296,15 @@ def _problem(
         error = 1 / np.sqrt(spectrum.terms[inside])
         if (below := float((excess - 3 * error).max())) > _natural(TRUSTED_DB):
             return f"its spectrum lies up to {_decibel(below):.2g} dB below what its noise must have: it was filtered"
-    return ""
+    return unsure(uncertainty_db) if uncertainty_db > TRUSTED_DB else ""
+
+
+def unsure(uncertainty_db: float) -> str:
+    """Say that a law is not known well enough, and nothing else is wrong with it."""
+    return (
+        f"its noise at low frequencies is known to {uncertainty_db:.2g} dB (allowed: {TRUSTED_DB:g}): what lies beyond the "
+        "signal does not say how it goes on below"
+    )
 
 
 def _decibel(natural: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from cryoplug.disk.checked_input import read_limited
@@ -24,6 +25,13 @@ def is_general(checkpoint: Path | str) -> bool:
 def is_there() -> bool:
     """Tell whether this build has its weights."""
     return (FOLDER / SAFETENSORS_NAME).is_file()
+
+
+def fingerprint() -> str:
+    """Give 12 hex digits that differ from one set of weights to the next; empty when this build has none."""
+    if not is_there():
+        return ""
+    return hashlib.sha256((FOLDER / SAFETENSORS_NAME).read_bytes()).hexdigest()[:12]
 
 
 def path_of(checkpoint: Path | str) -> Path:

@@ -63,7 +63,7 @@ class Network:
         self.precision = choose_precision(precision, spec, device, normalize=normalize)
         """``float32``, ``float16`` or ``bf16``."""
         self.layout = layout
-        self.module = _with_weights(checkpoint).to(device)
+        self.module = with_weights(checkpoint).to(device)
         self._half = _DTYPES.get(self.precision)
         self._half_module: nn.Module | None = None
         if self._half is not None:
@@ -124,7 +124,8 @@ class Network:
         return network
 
 
-def _with_weights(checkpoint: Checkpoint) -> nn.Module:
+def with_weights(checkpoint: Checkpoint) -> nn.Module:
+    """Build a checkpoint's network on the CPU, to be asked, not trained; see `Network` for what is raised."""
     module = checkpoint.spec.build(config=checkpoint.config)
     weights = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in checkpoint.weights.items()}
     try:

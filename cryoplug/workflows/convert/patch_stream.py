@@ -28,6 +28,7 @@ from cryoplug.metrics.micrograph_noise import MicrographNoise
 from cryoplug.store.layout import storage_dtype
 from cryoplug.workflows.convert import single_noise
 from cryoplug.workflows.convert.cropping import cropped_source
+from cryoplug.workflows.convert.ice_probe import IceProbe
 from cryoplug.workflows.convert.request import ConvertRequest
 
 ZSCORE_NOISE_RANGE = 3.0
@@ -79,7 +80,13 @@ class PatchPair:
     """(y, x), dtype of the store."""
 
 
-def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summer: MovieSummer | None) -> OpenedPair:
+def open_pair(
+    pair: PairedInput,
+    request: ConvertRequest,
+    proof: PairProof,
+    summer: MovieSummer | None,
+    probe: IceProbe | None = None,
+) -> OpenedPair:
     """Open and measure the files of one pair; a movie is summed.
 
     Parameters
@@ -92,6 +99,8 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
         Compares the two sides.
     summer
         Sums movies; None where there are none.
+    probe
+        Looks at the places without particles of single exposures; None: they are not looked at.
 
     Raises
     ------
@@ -166,7 +175,10 @@ def open_pair(pair: PairedInput, request: ConvertRequest, proof: PairProof, summ
         if law is not None:
             part = float(np.sqrt(np.prod(sources[0].shape) / np.prod(native)))
             noise = single_noise.describe_noise(law, sources[0], normalizations[0], part=part)
-            notes = single_noise.check_trust(noise, sources[0], accept_unproven=request.accept_unproven)
+            if probe is not None:
+                noise, remark = probe.settled(noise, sources[0], normalizations[0], pixel_size_angstrom=size)
+                notes += [remark] if remark else []
+            notes += single_noise.check_trust(noise, sources[0], accept_unproven=request.accept_unproven)
         stack.pop_all()
     return OpenedPair(pair, sources, normalizations, size, known, tuple(dict.fromkeys([*notes, *grey])), noise)
 

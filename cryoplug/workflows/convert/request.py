@@ -16,6 +16,7 @@ from cryoplug.disk.file_state import file_content
 from cryoplug.errors import UsageError, not_allowed
 from cryoplug.inputs.movies.halves import MovieInput
 from cryoplug.inputs.pairing import PairedInput
+from cryoplug.models.shipped import fingerprint
 from cryoplug.store.manifest import DTYPES, MAX_PIXEL_SIZE, PAIR_REGIMES
 from cryoplug.store.pairs import FORMATS, store_target
 
@@ -196,4 +197,5 @@ class ConvertRequest:
             "seed": self.seed,
             "inputs": hashlib.sha256(json.dumps(files).encode()).hexdigest(),
             **({"exposures": list(exposures)} if exposures else {}),
+            **({"general": fingerprint()} if self.pairs == "single" else {}),
         }

@@ -22,6 +22,7 @@ from cryoplug.machine.interrupts import Interrupts
 from cryoplug.store.manifest import FailedInput, Manifest, MicrographEntry
 from cryoplug.store.pairs import finished_files
 from cryoplug.store.writer import StoreWriter
+from cryoplug.workflows.convert.ice_probe import IceProbe
 from cryoplug.workflows.convert.inputs import ConvertInputs
 from cryoplug.workflows.convert.patch_stream import OpenedPair, PatchPair, open_pair, patch_pairs, row_pairs
 from cryoplug.workflows.convert.request import ConvertRequest
@@ -108,7 +109,8 @@ class ConvertRun:
             proof = PairProof(halves=self.request.pairs == "halves", accept_unproven=self.request.accept_unproven)
             movies = any(isinstance(pair, MovieInput) for pair in self.pairs)
             summer = MovieSummer(gain, transforms, self._stop_if_asked) if movies else None
-            opened = self._opened_ahead(fresh, lambda pair: open_pair(pair, self.request, proof, summer))
+            probe = IceProbe.if_there() if self.request.pairs == "single" and fresh else None
+            opened = self._opened_ahead(fresh, lambda pair: open_pair(pair, self.request, proof, summer, probe))
             try:
                 self._look_at_signals()
                 for pair in self.pairs:

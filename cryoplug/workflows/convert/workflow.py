@@ -12,6 +12,7 @@ from cryoplug.errors import FormatError, UsageError
 from cryoplug.inputs.movies.gain_of_run import RunGain
 from cryoplug.inputs.pairing import PairedInput
 from cryoplug.machine.interrupts import Interrupts
+from cryoplug.models.shipped import is_there
 from cryoplug.store import raw
 from cryoplug.store.manifest import Manifest
 from cryoplug.store.pairs import HDF5_NAME, create_store, finished_files, finished_manifest
@@ -71,6 +72,10 @@ def _convert(
     pairs = inputs.pairs
     for text in inputs.notes:
         note(text)
+    if request.pairs == "single" and not is_there():
+        note(
+            "this build has no general model, which would compare the noise of each exposure with places without particles"
+        )
     request = with_fitting_patches(request, pairs)
     request = with_normalization(request, pairs, note)
     _refuse_to_touch_inputs(request, pairs)

@@ -55,6 +55,7 @@ def _description(noises: list[MicrographNoise]) -> str:
     words = {
         "counts": "pixels are counted electrons",
         "spectrum": "noise continued from beyond the signal",
+        "ice": "noise of places without particles",
     }
     sources = [noise.source for noise in noises]
     parts = [f"{sources.count(source)} {text}" for source, text in words.items() if source in sources]

@@ -1,0 +1,148 @@
+"""Laws of the noise between the particles: it corrects a law that it contradicts, and leaves all others as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cryoplug.metrics.micrograph_noise import MicrographNoise
+from cryoplug.metrics.noise_in_ice import DISTANCES_ANGSTROM, IceNoise, IceSpectrum, settled
+from cryoplug.metrics.noise_power import POINTS, STEP, unsure
+from cryoplug.metrics.noise_shape import NoiseShape
+
+PIXEL = 2.6
+SIDE = 512
+
+
+def law(decibels: float, **changes: object) -> MicrographNoise:
+    """White noise of variance 1 and so many decibels."""
+    noise = MicrographNoise((10 ** (decibels / 10),) * POINTS, NoiseShape(0.0, 0.0), "spectrum", 0.1)
+    return dataclasses.replace(noise, **changes)
+
+
+def blobs(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Particles of 6 pixels."""
+    image = np.zeros((SIDE, SIDE))
+    np.add.at(image, tuple(rng.integers(0, SIDE, (2, count))), -1.0)
+    y, x = np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE)[None]
+    blur = 72 * np.pi * np.exp(-72 * np.pi**2 * (y**2 + x**2))
+    return np.fft.irfft2(np.fft.rfft2(image) * blur, s=image.shape)
+
+
+def ice(
+    count: int = 40, grain: float = 0.0, removed: float = 1.0, unseen: int = 0, windows: int = 6
+) -> IceNoise | None:
+    """What windows of white noise of variance 1 show to a denoiser that knows the particles, and so much of the grain."""
+    rng = np.random.default_rng(4)
+    spectrum = IceSpectrum(PIXEL)
+    for _ in range(windows):
+        particles, hidden = blobs(count, rng), blobs(unseen, rng)
+        rough = rng.normal(0, grain, (SIDE, SIDE)) if grain else np.zeros((SIDE, SIDE))
+        noisy = particles + hidden + rough + rng.normal(size=(SIDE, SIDE))
+        spectrum.add(noisy, particles + removed * rough, particles)
+    return spectrum.found()
+
+
+def at_distances(noise: MicrographNoise) -> np.ndarray:
+    """Decibels above white noise of variance 1."""
+    power = np.interp(PIXEL / np.array(DISTANCES_ANGSTROM), np.arange(POINTS) * STEP, noise.power)
+    return np.asarray(10 * np.log10(power))
+
+
+def settle(noise: MicrographNoise, found: IceNoise | None) -> tuple[MicrographNoise, str]:
+    return settled(noise, found, scale=1.0, pixel_size_angstrom=PIXEL)
+
+
+def test_places_without_particles_have_the_power_of_the_noise() -> None:
+    found = ice()
+    assert found is not None
+    assert 0.5 < found.part < 0.95
+    for power in (found.most, found.least):
+        assert np.abs(10 * np.log10(power).mean()) < 2 * found.error_db
+    assert 0.03 < found.error_db < 0.3
+
+
+def test_a_right_law_stays_as_it_is() -> None:
+    assert settle(law(0.0), ice()) == (law(0.0), "")
+    assert settle(law(0.0), None) == (law(0.0), "")
+
+
+@pytest.mark.parametrize(("wrong", "word"), [(1.0, "weaker"), (-1.0, "stronger")])
+def test_a_wrong_law_is_corrected_where_particles_are_and_stays_where_it_was_fitted(wrong: float, word: str) -> None:
+    noise, remark = settle(law(wrong), ice())
+    assert np.abs(at_distances(noise)).max() < 0.35
+    assert word in remark
+    assert "52 to 87 angstrom" in remark
+    assert noise.source == "ice"
+    assert noise.trusted
+    fine = np.arange(POINTS) * STEP > PIXEL / 12
+    assert np.allclose(np.array(noise.power)[fine], 10 ** (wrong / 10), rtol=1e-4)
+    assert MicrographNoise.from_dict(noise.to_dict()) == noise
+
+
+def test_grain_that_the_denoiser_knows_of_is_not_taken_for_noise() -> None:
+    assert settle(law(0.0), ice(grain=0.5)) == (law(0.0), "")
+
+
+def test_noise_is_never_more_than_the_power_of_the_places() -> None:
+    """Even where a poor denoiser takes half of the noise away."""
+    found = ice()
+    assert found is not None
+    poor = dataclasses.replace(found, least=found.least / 2)
+    noise, _ = settle(law(1.0), poor)
+    assert at_distances(noise).max() < 0.3
+
+
+def test_particles_that_nobody_saw_are_not_taken_for_noise() -> None:
+    found = ice(count=0, unseen=60)
+    assert found is not None
+    assert found.part > 0.95
+    assert settle(law(0.0), found) == (law(0.0), "")
+    assert settle(law(0.0), dataclasses.replace(found, part=0.8))[0].source == "ice"
+
+
+def test_a_crowded_micrograph_says_nothing() -> None:
+    assert ice(count=1500) is None
+
+
+def test_units_of_the_windows_count() -> None:
+    found = ice()
+    assert found is not None
+    noise = law(20 * np.log10(3.0))
+    assert settled(noise, found, scale=3.0, pixel_size_angstrom=PIXEL) == (noise, "")
+
+
+def test_a_doubtful_law_is_trusted_where_the_places_confirm_it() -> None:
+    doubtful = law(0.0, uncertainty_db=0.9, problem=unsure(0.9))
+    noise, remark = settle(doubtful, ice())
+    assert noise.trusted
+    assert noise.uncertainty_db is not None
+    assert noise.uncertainty_db <= 0.5
+    assert noise.power == doubtful.power
+    assert not remark
+
+
+def test_a_doubtful_law_is_trusted_where_the_places_correct_it() -> None:
+    noise, remark = settle(law(1.0, uncertainty_db=0.9, problem=unsure(0.9)), ice())
+    assert noise.trusted
+    assert remark
+    assert np.abs(at_distances(noise)).max() < 0.35
+
+
+def test_what_has_another_fault_stays_refused() -> None:
+    problem = "its spectrum is 2 dB above the noise where hardly any signal can be"
+    for wrong in (0.0, 1.0):
+        assert settle(law(wrong, problem=problem), ice())[0].problem == problem
+        assert settle(law(wrong, problem=problem, uncertainty_db=0.9), ice())[0].problem == problem
+    nowhere = law(0.0, uncertainty_db=None, problem="nowhere the noise alone")
+    assert settle(nowhere, ice()) == (nowhere, "")
+
+
+def test_a_correction_that_is_known_badly_is_not_trusted() -> None:
+    found = ice()
+    assert found is not None
+    wide = dataclasses.replace(found, least=found.least / 2, most=found.most)
+    noise, _ = settle(law(2.0), wide)
+    assert "places without particles contradict" in noise.problem
