@@ -44,6 +44,7 @@ TORCH_AT_THE_TOP = (
     "inference/network/device_image.py",
     "inference/whole/pixels.py",
     "inference/whole/regrid.py",
+    "inference/network/every_output.py",
     "inference/network/fastest.py",
     "inference/network/tile_network.py",
     "inference/whole/images.py",
