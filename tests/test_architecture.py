@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -113,8 +114,9 @@ def imports_of(path: Path) -> Iterator[Import]:
     yield from visit(ast.parse(path.read_text(encoding="utf-8"), str(path)), at_the_top=True, types=False)
 
 
-def all_imports() -> list[Import]:
-    return [item for path in modules() for item in imports_of(path)]
+@cache
+def all_imports() -> tuple[Import, ...]:
+    return tuple(item for path in modules() for item in imports_of(path))
 
 
 def layer(source: str) -> str:

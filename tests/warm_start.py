@@ -88,6 +88,8 @@ class WarmStart:
             "stdout": str(stdout or log.with_suffix(".out")),
             "stderr": str(stderr or log.with_suffix(".err")),
         }
+        for name in ("stdout", "stderr"):
+            Path(order[name]).write_bytes(b"")
         child = Child(self._ask(order)["pid"], Path(order["stdout"]), Path(order["stderr"]), self._reap)
         self._children.append(child)
         return child
@@ -209,10 +211,10 @@ def _become(order: dict[str, object]) -> str:
     os.chdir(order["folder"])
     for number, path, flags in (
         (0, os.devnull, os.O_RDONLY),
-        (1, order["stdout"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-        (2, order["stderr"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        (1, order["stdout"], os.O_WRONLY),
+        (2, order["stderr"], os.O_WRONLY),
     ):
-        opened = os.open(path, flags, 0o644)
+        opened = os.open(path, flags)
         os.dup2(opened, number)
         os.close(opened)
     # The server has read from its own; nobody has written to the other two.

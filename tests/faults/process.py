@@ -44,7 +44,7 @@ class Surroundings:
 
     def need_a_start(self) -> bool:
         """Tell whether a fork of a process that runs already would not be what the row is about."""
-        surrounding = self.prefix or self.before or self.stdin != subprocess.DEVNULL
+        surrounding = self.prefix or self.before or self.stdout or self.stdin != subprocess.DEVNULL
         return bool(surrounding) or any(not name.startswith("FAULTS_") for name in self.environment)
 
 

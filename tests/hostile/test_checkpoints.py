@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import CRYO_CNN
+from warm_start import WarmStart
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,7 +46,7 @@ def entry(start: int, stop: int, shape: tuple[int, ...] = (16,)) -> dict[str, ob
 
 @pytest.mark.parametrize("name", ["net.pt", "net.pth", "net.pkl", "net.ckpt", "model.safetensors", "checkpoint.json"])
 @pytest.mark.parametrize("command", ["denoise", "inspect"])
-def test_a_pickle_is_never_opened_by_a_command(tmp_path: Path, command: str, name: str) -> None:
+def test_a_pickle_is_never_opened_by_a_command(tmp_path: Path, warm_start: WarmStart, command: str, name: str) -> None:
     owned, path = tmp_path / "owned", tmp_path / "given" / name
     path.parent.mkdir()
     path.write_bytes(pickle.dumps(Gadget(owned)))
@@ -58,17 +57,11 @@ def test_a_pickle_is_never_opened_by_a_command(tmp_path: Path, command: str, nam
         from cryoplug.formats.mrc import write_mrc
 
         write_mrc(micrograph, np.random.default_rng(1).normal(5, 1, (32, 32)).astype("f4"), pixel_size_angstrom=1.0)
-    done = subprocess.run(
-        [sys.executable, "-m", "cryoplug", *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "CRYOPLUG_NO_PLUGINS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == (4 if command == "denoise" else 1), done.stderr
-    assert "Traceback" not in done.stderr
-    assert str(path.parent) in done.stdout + done.stderr
+    done = warm_start.start(*arguments, folder=tmp_path)
+    printed, said = done.communicate(timeout=120)
+    assert done.returncode == (4 if command == "denoise" else 1), said
+    assert "Traceback" not in said
+    assert str(path.parent) in printed + said
     assert not owned.exists()
     pickle.loads(path.read_bytes())
     assert owned.exists(), "the gadget itself does not work"

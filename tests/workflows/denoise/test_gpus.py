@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
 from cryoplug.workflows.denoise import workflow as denoise_module
+from warm_start import WarmStart
 
 COUNT = 12
 
@@ -107,17 +107,14 @@ def test_an_error_that_ends_one_process_ends_the_run_with_it(here: Path, checkpo
         run(checkpoint)
 
 
-def test_a_stop_is_passed_on_and_the_same_command_goes_on(here: Path, checkpoint: Path) -> None:
-    Path("command.py").write_text(COMMAND)
-    arguments = ["denoise", "mics", "--checkpoint", str(checkpoint), "-o", "out", "--gpu", "0,1", "--json"]
-    command = [sys.executable, "command.py", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None and child.stderr is not None
-        first = child.stdout.readline()
-        child.send_signal(signal.SIGTERM)
-        # Not communicate(): it would miss the lines that came together with the first.
-        lines, said = [first, *child.stdout], child.stderr.read()
-    finished = [json.loads(line) for line in lines]
+def test_a_stop_is_passed_on_and_the_same_command_goes_on(here: Path, checkpoint: Path, warm_start: WarmStart) -> None:
+    command = ("denoise", "mics", "--checkpoint", checkpoint, "-o", "out", "--gpu", "0,1", "--json")
+    child = warm_start.start(*command, program=COMMAND, stdout=here / "lines")
+    while child.poll() is None and not (here / "lines").read_text().endswith("\n"):
+        time.sleep(0.002)
+    child.send_signal(signal.SIGTERM)
+    lines, said = child.communicate(timeout=120)
+    finished = [json.loads(line) for line in lines.splitlines()]
     if child.returncode == 0:
         assert len(finished) == COUNT, "it was done before the signal came"
     else:
@@ -125,8 +122,9 @@ def test_a_stop_is_passed_on_and_the_same_command_goes_on(here: Path, checkpoint
         assert {Path(str(item["output"])).name for item in finished} == {
             path.name for path in Path("out").glob("*.mrc")
         }
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0 and len(list(Path("out").glob("*.mrc"))) == COUNT, done.stderr
+    again = warm_start.start(*command, program=COMMAND)
+    said = again.communicate(timeout=120)[1]
+    assert again.returncode == 0 and len(list(Path("out").glob("*.mrc"))) == COUNT, said
 
 
 def test_numbers_of_gpus_come_with_commas_or_as_a_list_of_a_config_file() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -23,6 +21,7 @@ from cryoplug.models.registry import model_spec
 from cryoplug.outputs.planning import RECORD_FOLDER
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
 from cryoplug.workflows.denoise import work as denoise_work
+from warm_start import WarmStart
 
 PROGRAM = """
 import sys, time
@@ -65,15 +64,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def start(me: str, other: str, checkpoint: Path, action: str = "work") -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, me, other, str(checkpoint), action],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def journal() -> list[dict[str, object]]:
     return [json.loads(line) for line in Path("out/denoise.jsonl").read_text().splitlines()]
 
@@ -87,8 +77,13 @@ def assert_all_outputs_are_right(checkpoint: Path) -> None:
     assert len(micrograph_table(read_star("out.star")).rows) == 10
 
 
-def test_two_processes_share_the_work_and_write_nothing_twice(here: Path, checkpoint: Path) -> None:
-    children = [start("first", "second", checkpoint), start("second", "first", checkpoint)]
+def test_two_processes_share_the_work_and_write_nothing_twice(
+    here: Path, checkpoint: Path, warm_start: WarmStart
+) -> None:
+    children = [
+        warm_start.start(me, other, checkpoint, "work", program=PROGRAM)
+        for me, other in (("first", "second"), ("second", "first"))
+    ]
     told = [child.communicate(timeout=120) for child in children]
     assert [child.returncode for child in children] == [0, 0], told
     counts = [Counter(out.split()[:-1]) for out, _ in told]
@@ -100,8 +95,10 @@ def test_two_processes_share_the_work_and_write_nothing_twice(here: Path, checkp
     assert_all_outputs_are_right(checkpoint)
 
 
-def test_what_a_killed_process_was_working_on_is_taken_over(here: Path, checkpoint: Path) -> None:
-    child = start("first", "none", checkpoint, "hang")
+def test_what_a_killed_process_was_working_on_is_taken_over(
+    here: Path, checkpoint: Path, warm_start: WarmStart
+) -> None:
+    child = warm_start.start("first", "none", checkpoint, "hang", program=PROGRAM)
     try:
         while not Path("first").exists():
             assert child.poll() is None, child.communicate()

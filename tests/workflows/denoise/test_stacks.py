@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import struct
-import subprocess
-import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -26,6 +22,7 @@ from cryoplug.workflows.convert import ConvertRequest, convert
 from cryoplug.workflows.convert.inputs import list_inputs
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
 from cryoplug.workflows.evaluate import EvaluateRequest, evaluate
+from warm_start import WarmStart
 
 
 @pytest.fixture(autouse=True)
@@ -161,16 +158,18 @@ def test_a_second_run_does_nothing_and_a_changed_stack_is_done_again(checkpoint:
     assert len(read("out/s.mrcs")) == 5
 
 
-def test_a_stack_that_is_being_written_when_the_process_is_killed_has_no_name(checkpoint: Path) -> None:
+def test_a_stack_that_is_being_written_when_the_process_is_killed_has_no_name(
+    checkpoint: Path, warm_start: WarmStart
+) -> None:
     stack("in/s.mrcs", images(3000, 64, 64))
-    command = [sys.executable, "-m", "cryoplug", "denoise", "in/s.mrcs", "--checkpoint", str(checkpoint), "-o", "out"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    command = ("denoise", "in/s.mrcs", "--checkpoint", checkpoint, "-o", "out")
+    process = warm_start.start(*command)
     while process.poll() is None and not list(Path("out").glob(".s.mrcs*")):
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     if not Path("out/s.mrcs").exists():
-        assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
+        assert warm_start.start(*command).wait(timeout=120) == 0
     assert len(read("out/s.mrcs")) == 3000
     assert not list(Path("out").glob(".*partial*"))
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -348,15 +346,10 @@ def test_a_signal_ends_the_watch_with_everything_written(here, checkpoint):
     assert_no_rest_is_left()
 
 
-def test_the_command_watches_until_sigterm_and_lives_through_sigusr1(here, checkpoint):
+def test_the_command_watches_until_sigterm_and_lives_through_sigusr1(here, checkpoint, warm_start):
     Path("in").mkdir()
     arguments = ["denoise", "in", "--checkpoint", str(checkpoint), "-o", "out", "--star", "out.star", "--watch"]
-    child = subprocess.Popen(
-        [sys.executable, "-m", "cryoplug", *arguments, "--poll", "0.1", "--settle", "0.2", "--device", "cpu"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    child = warm_start.start(*arguments, "--poll", "0.1", "--settle", "0.2", "--device", "cpu")
     try:
         for name in ("in/a.mrc", "in/bb.mrc"):
             come(name)
