@@ -59,10 +59,10 @@ def test_the_command_says_where_the_store_is_and_that_it_is_complete(tmp_path):
             "--pairs halves with --even and --odd does not use --defects",
         ),
         ({"pairs": "magic"}, "--pairs 'magic' (allowed: noise, clean, halves"),
-        ({"dtype": "float64"}, "--dtype is 'float64'"),
+        ({"dtype": "float64"}, "--dtype 'float64' (allowed: float32, float16)"),
         ({"patch_size": 0, "stride": 0}, "--patch-size 0 (allowed: 1 or more); --stride 0"),
-        ({"test_split": float("nan")}, "--test-split is nan"),
-        ({"seed": -1}, "--seed is -1"),
+        ({"test_split": float("nan")}, "--test-split nan (allowed: 0 to 1)"),
+        ({"seed": -1}, "--seed -1 (allowed: 0 or more)"),
         ({"output": Path("x.h5")}, "give a folder, or --format hdf5"),
     ],
 )
