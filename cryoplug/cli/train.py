@@ -22,6 +22,7 @@ from cryoplug.cli.options import (
 )
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.errors import UsageError
+from cryoplug.training.presets import RECIPES
 
 if TYPE_CHECKING:
     from cryoplug.training.progress import Event
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--recipe",
-    type=click.Choice(["auto", "founding", "halves", "single"]),
+    type=click.Choice(RECIPES),
     default="auto",
     show_default=True,
     help="Defaults of the options below; auto: halves or single for a store of those, else founding.",

@@ -37,15 +37,6 @@ def validate_by_reading(path: Path, open_movie: Callable[[Path], MovieSource]) -
         return [_refusal(error, path)]
 
 
-def examine_by_opening(path: Path, open_movie: Callable[[Path], MovieSource]) -> list[Finding]:
-    """List what is wrong or unusual about a file as far as opening it tells, without reading pixels."""
-    try:
-        with open_movie(path) as movie:
-            return header_findings(movie)
-    except CryoplugError as error:
-        return [_refusal(error, path)]
-
-
 def header_findings(movie: MovieSource) -> list[Finding]:
     """List what a movie's reader found odd, or good to know."""
     findings = [Finding("warning", "file", text) for text in movie.warnings]

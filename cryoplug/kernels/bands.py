@@ -97,57 +97,6 @@ def band_workers(threads: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(before)
 
 
-def forward_bands(
-    module: nn.Module,
-    image_tensor: torch.Tensor,
-    *,
-    receptive_field_px: int,
-    band_rows: int,
-    size_multiple: int = 1,
-    pool: ThreadPoolExecutor | None = None,
-) -> torch.Tensor:
-    """Apply a network to images in row bands.
-
-    Parameters
-    ----------
-    module
-        Maps ``(b, c, y, x)`` to ``(b, c', y, x)`` and depends only on pixels within `receptive_field_px`.
-        On the CPU it is fastest in ``torch.channels_last``.
-    image_tensor
-        ``(b, c, y, x)``, on the module's device.
-    receptive_field_px, band_rows, size_multiple
-        See `plan_bands`.
-    pool
-        From `band_workers`; without one the bands run one after another in the caller's thread.
-
-    Returns
-    -------
-    torch.Tensor
-        What ``module(image_tensor)`` gives, to float32 rounding; no gradient is recorded.
-    """
-    bands = plan_bands(
-        image_tensor.shape[2],
-        receptive_field_px=receptive_field_px,
-        band_rows=band_rows,
-        size_multiple=size_multiple,
-    )
-
-    def compute(band: Band) -> torch.Tensor:
-        with torch.inference_mode():
-            whole = module(_rows(image_tensor, band))
-            return whole[:, :, band.start - band.read_start : band.stop - band.read_start]
-
-    result: torch.Tensor | None = None
-    for band, output in zip(bands, _in_order(pool, compute, bands), strict=True):
-        if result is None:
-            # Not an inference tensor: callers may go on with it as with any other.
-            shape = (output.shape[0], output.shape[1], *image_tensor.shape[2:])
-            result = torch.empty(shape, dtype=output.dtype, device=output.device)
-        result[:, :, band.start : band.stop] = output
-    assert result is not None  # plan_bands gives at least one band
-    return result
-
-
 def mean_loss(
     module: nn.Module,
     noisy: torch.Tensor,
@@ -185,7 +134,8 @@ def loss_and_gradients(
     Parameters
     ----------
     module, receptive_field_px, band_rows, size_multiple, pool
-        As in `forward_bands`.
+        Maps ``(b, c, y, x)`` to ``(b, c', y, x)`` and depends only on pixels within `receptive_field_px`. On the CPU
+        it is fastest in ``torch.channels_last``.
     noisy, clean
         ``(b, 1, y, x)``, equal shapes.
     loss

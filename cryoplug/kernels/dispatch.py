@@ -67,16 +67,3 @@ def fused_network(parameters: Sequence[torch.Tensor], *, batch: int, height: int
     from cryoplug.kernels.fused import FusedCryoCNN
 
     return FusedCryoCNN(parameters, batch=batch, height=height, width=width)
-
-
-def convolve(module: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Apply `cryo_cnn` to images ``(b, 1, y, x)`` by whatever is fastest; gradients reach all weights either way.
-
-    The one function that stands for the plain layers. It keeps no buffers; a loop over many images of one shape is
-    faster with `fused_network`. Images that need a gradient themselves take the plain layers.
-    """
-    if images.requires_grad or choose_kernels(module, images.device).kernels == "plain":
-        return module(images)
-    from cryoplug.kernels.fused import apply_fused
-
-    return apply_fused(images, *module.parameters())

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from cryoplug.kernels import triton_cryo_cnn as kernels
 from cryoplug.kernels.unfolding import CONSTANTS, PARTIAL_COUNT, border_flags, tables
@@ -111,17 +109,6 @@ class FusedCryoCNN:
         gradients = self._backward() * (2.0 / (SLOPE_SCALE * clean.numel()))
         return loss, torch.cat((gradients, 2.0 * last_bias[None]))
 
-    def gradients(self, output_slopes: torch.Tensor) -> torch.Tensor:
-        """Return the gradient by all parameters for any slopes ``(b, 1, y, x)`` by the output of the last `forward`.
-
-        Half precision has a narrow range, so the slopes are scaled by their largest value first, on the device.
-        """
-        self._prepare_backward()
-        largest = output_slopes.abs().amax().clamp(min=1e-30)
-        self._pad(output_slopes, self._slopes, SLOPE_SCALE / largest)
-        gradients = self._backward() * (largest / SLOPE_SCALE)
-        return torch.cat((gradients, output_slopes.sum(dtype=torch.float32)[None]))
-
     def split(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """Cut a gradient by all parameters into those of each."""
         pieces = torch.split(flat, [parameter.numel() for parameter in self._parameters])
@@ -207,21 +194,3 @@ class FusedCryoCNN:
             **self._options(2),
         )  # fmt: skip
         return self._partials[:programs].sum(0)[self._fold].view(-1, 2).sum(1)
-
-
-def apply_fused(images: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-    """Apply the network with these six parameters to ``(b, 1, y, x)``; gradients reach the parameters, not the images."""
-    return _Fused.apply(images, *parameters)
-
-
-class _Fused(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, images: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
-        batch, _, height, width = images.shape
-        ctx.network = FusedCryoCNN(parameters, batch=batch, height=height, width=width)
-        return ctx.network.forward(images)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return None, *ctx.network.split(ctx.network.gradients(slope))

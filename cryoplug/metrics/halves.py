@@ -116,13 +116,6 @@ class HalvesMoments:
         """``(6 sqrt(S))^2 / (B + N)``, a ratio; see `PSNR_RANGE_SIGMAS`."""
         return PSNR_RANGE_SIGMAS**2 * self.snr
 
-    @property
-    def wiener_gain(self) -> Value:
-        """``1 / (1 + 1/SSNR) = S / var(Re)``, in [0, 1]: the best gain of a ring that a linear filter can have."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            gain = np.clip(np.divide(self.signal, self.input_variance), 0, 1)
-        return np.where(np.isfinite(gain), gain, 0.0)
-
 
 @dataclass(frozen=True, eq=False)
 class HalfImages:

@@ -6,8 +6,6 @@ from dataclasses import replace
 
 from cryoplug.models.checkpoint import Checkpoint
 
-IMAGE = "image"
-
 
 def image_alone(checkpoint: Checkpoint) -> Checkpoint:
     """Keep of a `unet` what gives the image, its first output: the last layer is cut, all others stay.

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 
-from cryoplug.kernels.dispatch import choose_for_device, choose_kernels, convolve
+from cryoplug.kernels.dispatch import choose_for_device, choose_kernels
 from cryoplug.models.cryo_cnn import build
 from cryoplug.models.residual_cnn import build as build_residual
 
@@ -56,9 +54,3 @@ def test_without_triton_the_plain_layers_run(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_plain_layers_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRYOPLUG_KERNELS", "plain")
     assert choose_for_device(GPU).reason == "CRYOPLUG_KERNELS=plain"
-
-
-def test_on_the_cpu_the_one_function_is_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cryoplug.kernels.fused", None)
-    module, images = build(), torch.rand(2, 1, 5, 6)
-    assert torch.equal(convolve(module, images), module(images))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryoplug.errors import UsageError
+from cryoplug.errors import UsageError, not_allowed
 from cryoplug.metrics.linear import BASELINES
+from cryoplug.training.presets import RECIPES
 
 if TYPE_CHECKING:
     from cryoplug.training.config import TrainConfig
@@ -44,7 +45,7 @@ class TrainRequest:
 
     def __post_init__(self) -> None:
         """Refuse combinations that contradict each other."""
-        problems = []
+        problems = [] if self.recipe in RECIPES else [not_allowed("--recipe", self.recipe, ", ".join(RECIPES))]
         if self.resume and not self.save:
             problems.append("--resume goes on with a saved run, so it needs --save")
         if self.resume and self.overwrite:
@@ -56,7 +57,7 @@ class TrainRequest:
 
     def _unmeasurable(self, than: str) -> list[str]:
         if than not in BASELINES:
-            return [f"--require-better-than {than!r} (allowed: {', '.join(BASELINES)})"]
+            return [not_allowed("--require-better-than", than, ", ".join(BASELINES))]
         missing = [
             text
             for text, there in (
