@@ -187,11 +187,11 @@ def convert(
     )
     with file_progress("convert") as show:
 
-        def tell(item: FileResult) -> None:
+        def report(item: FileResult) -> None:
             echo_result(item, as_json=as_json)
             show(item)
 
-        result = run(request, tell, lambda text: say(f"convert: {text}"))
+        result = run(request, report, lambda text: say(f"convert: {text}"))
     echo_result(
         {"store": request.target, **result.details, "failed": len(result.failed)},
         as_json=as_json,

@@ -123,12 +123,12 @@ def denoise(output: Path, poll: float, settle: float, idle_exit: float | None, a
     request = DenoiseRequest(output=output, poll_s=poll, settle_s=settle, idle_exit_s=idle_exit, **fields)
     with file_progress("denoise") as show:
 
-        def tell(result: FileResult) -> None:
+        def report(result: FileResult) -> None:
             show(result)
             if as_json:
                 echo_result(result, as_json=True)
 
-        batch = run(request, tell, lambda text: say(f"denoise: {text}"))
+        batch = run(request, report, lambda text: say(f"denoise: {text}"))
     _summarize(batch, output, as_json=as_json)
     return batch.exit_code
 

@@ -120,7 +120,7 @@ def _fields(values: dict[str, Any], indent: str, *, names: bool = False) -> list
             ]
             continue
         margin = "\n" + " " * (len(indent) + width + 2)
-        shown = margin.join(map(printable_name, value)) if _is_text(value) else _shown(value, unit)
+        shown = margin.join(map(printable_name, value)) if _is_text(value) else _value_text(value, unit)
         lines.append(f"{indent}{printable_name(label.ljust(width))}  {shown}".rstrip())
     return lines
 
@@ -156,7 +156,7 @@ def _label(key: str) -> tuple[str, str]:
     return (head.replace("_", " "), _UNITS[tail]) if tail in _UNITS else (key.replace("_", " "), "")
 
 
-def _shown(value: Any, unit: str = "") -> str:
+def _value_text(value: Any, unit: str = "") -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -164,11 +164,11 @@ def _shown(value: Any, unit: str = "") -> str:
     if isinstance(value, float):
         text = f"{value:.6g}"
     elif isinstance(value, dict):
-        text = ", ".join(f"{key} {_shown(item, unit)}" for key, item in value.items()) or "none"
+        text = ", ".join(f"{key} {_value_text(item, unit)}" for key, item in value.items()) or "none"
         unit = ""
     elif isinstance(value, (list, tuple)):
         numbers = all(isinstance(item, int) for item in value)
-        items = [_shown(item) for item in value[:_SHOWN_ITEMS]]
+        items = [_value_text(item) for item in value[:_SHOWN_ITEMS]]
         more = f", and {len(value) - _SHOWN_ITEMS} more" if len(value) > _SHOWN_ITEMS else ""
         text = (" x ".join(items) if numbers and len(value) > 1 else ", ".join(items) or "none") + more
     else:

@@ -182,11 +182,11 @@ def simulate(
     )
     with file_progress("simulate") as show:
 
-        def tell(result: FileResult) -> None:
+        def report(result: FileResult) -> None:
             echo_result(result, as_json=as_json)
             show(result)
 
-        batch = workflow.simulate(request, tell)
+        batch = workflow.simulate(request, report)
     star = batch.outputs[0]
     summary = {"output": output, "star": star, **batch.details}
     text = f"{printable_name(star)}: {count} micrographs, {settings.counts_per_pixel:.1f} counts per pixel"

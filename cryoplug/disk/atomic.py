@@ -49,10 +49,10 @@ def _partial_prefix(target: Path, host: str) -> str:
     return f".{target.name}.{place}."
 
 
-def remove_rests(target: Path) -> None:
+def remove_leftovers(target: Path) -> None:
     """Remove what killed processes of this machine left of `target` beside it; of others nobody knows whether they live."""
     prefix = _partial_prefix(target, socket.gethostname())
-    # A folder that cannot be read or written keeps its rests: they harm nobody.
+    # A folder that cannot be read or written keeps its leftovers: they harm nobody.
     with contextlib.suppress(OSError):
         for name in os.listdir(target.parent):
             pid = name.removeprefix(prefix).removesuffix(PARTIAL_SUFFIX)

@@ -15,7 +15,7 @@ PAUSES_S = (0.2, 1.0, 4.0)
 Result = TypeVar("Result")
 
 
-def patiently(action: Callable[[], Result], *, again: Callable[[], object] | None = None) -> Result:
+def retried(action: Callable[[], Result], *, again: Callable[[], object] | None = None) -> Result:
     """Read from a disk; try again after errors that may pass.
 
     Parameters

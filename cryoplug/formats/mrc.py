@@ -18,7 +18,7 @@ from cryoplug.core.results import Finding
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.disk.file_state import file_state
 from cryoplug.disk.opening import open_for_reading, read_errors
-from cryoplug.disk.retry import patiently
+from cryoplug.disk.retry import retried
 from cryoplug.errors import CryoplugError, FormatError, PixelError, ShapeError
 from cryoplug.formats.mrc_extended import pixel_size_of_file
 from cryoplug.formats.mrc_header import (
@@ -211,7 +211,7 @@ class _PixelBytes:
 
     def _read_some(self, place: memoryview, offset: int) -> int:
         with read_errors(self.header.path):
-            return patiently(lambda: os.preadv(self._descriptor, [place], offset), again=self._open_again)
+            return retried(lambda: os.preadv(self._descriptor, [place], offset), again=self._open_again)
 
     def _open_again(self) -> None:
         """Get a new handle on the file; the old one may have gone stale."""

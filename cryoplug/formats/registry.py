@@ -11,7 +11,7 @@ from cryoplug import extensions
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource
 from cryoplug.core.results import Finding
 from cryoplug.disk.opening import read_errors
-from cryoplug.disk.retry import patiently
+from cryoplug.disk.retry import retried
 from cryoplug.errors import FormatError, InputError
 from cryoplug.formats import compressed, microscope, mrc, tiff
 
@@ -137,7 +137,7 @@ def format_of(path: Path) -> FormatSpec:
     StorageError
         The system refused to read it.
     """
-    head = patiently(lambda: _first_bytes(path))
+    head = retried(lambda: _first_bytes(path))
     name = path.name.lower()
     # Plugins are imported only when no format of cryoplug itself fits: an MRC must not pay for them.
     for known in (_BUILT_IN.values(), _plugin_formats()):
@@ -183,7 +183,7 @@ def open_micrograph(path: str | Path, *, section: int | None = None) -> Microgra
     spec = format_of(path)
     with read_errors(path):
         if section is None:
-            return patiently(lambda: spec.open(path))
+            return retried(lambda: spec.open(path))
     movie = open_movie(path)
     try:
         with read_errors(path):
@@ -216,8 +216,8 @@ def open_movie(path: str | Path) -> MovieSource:
     with read_errors(path):
         open_it = spec.open_movie
         if open_it is None:
-            return _SingleImage(patiently(lambda: spec.open(path)))
-        return patiently(lambda: open_it(path))
+            return _SingleImage(retried(lambda: spec.open(path)))
+        return retried(lambda: open_it(path))
 
 
 class _SingleImage(MovieSource):

@@ -25,7 +25,6 @@ __all__ = [
     "StarFile",
     "format_star",
     "image_table",
-    "micrograph_table",
     "parse_star",
     "read_star",
     "write_star",
@@ -170,20 +169,6 @@ def tilt_series_stars(star: StarFile) -> dict[str, float | None]:
 def is_tilt_series(block: StarBlock) -> bool:
     """Tell whether a table lists the views of a tilt series, as in RELION's tomography."""
     return any(column in block.columns for column in _TILT_COLUMNS)
-
-
-def micrograph_table(star: StarFile) -> StarBlock:
-    """Give the table that lists micrographs: block ``micrographs``, else the first table with ``rlnMicrographName``.
-
-    Raises
-    ------
-    FormatError
-        There is none; the message lists the blocks.
-    """
-    block = _table_with(star, MICROGRAPH_COLUMN)
-    if block is None:
-        raise FormatError(f"{star.path}: {_what_is_missing(star, (MICROGRAPH_COLUMN,))}")
-    return block
 
 
 def _table_with(star: StarFile, column: str) -> StarBlock | None:

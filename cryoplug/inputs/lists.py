@@ -60,7 +60,7 @@ def _images_of(star: StarFile, kind: str, endings: frozenset[str]) -> Iterator[D
     table = image_table(star, kind)
     names = table.names
     if not names:
-        raise FormatError(f"{star_path}: the table of {_shown(kind)} is empty; select some first")
+        raise FormatError(f"{star_path}: the table of {_named_kind(kind)} is empty; select some first")
     project = _Project(star_path)
     even, odd = _half_names(table, EVEN_COLUMN), _half_names(table, ODD_COLUMN)
     of_series = is_tilt_series(table.block)
@@ -180,5 +180,5 @@ def _half_names(table: ImageTable, column: str) -> list[str]:
     return ["" if name.lower() == "none" else name for name in table.block.column(column)]
 
 
-def _shown(kind: str) -> str:
+def _named_kind(kind: str) -> str:
     return "micrographs or movies" if kind == "either" else kind

@@ -186,7 +186,7 @@ class PairProof:
     def _unproven(self, first: ImageSample, second: ImageSample, path: Path) -> str:
         bands = low_correlations(first, second)
         band, found = max(enumerate(bands), key=lambda item: item[1].significance)
-        figures = f"correlation at low resolution {_shown(found)}"
+        figures = f"correlation at low resolution {_correlation_text(found)}"
         if found.significance < BEYOND_CHANCE:
             return f"{figures}, {found.significance:.1f} standard errors above chance; needed {BEYOND_CHANCE:g}"
         if self._before is None or self._before[1].shape != first.shape or self._before[0] == path:
@@ -195,12 +195,12 @@ class PairProof:
         margin = (found.value - other.value) / math.hypot(found.error, other.error)
         if margin >= BEYOND_OTHERS:
             return ""
-        return f"{figures}, but {_shown(other)} with {self._before[0]}, which is another exposure"
+        return f"{figures}, but {_correlation_text(other)} with {self._before[0]}, which is another exposure"
 
 
 def _near_nyquist(high: Correlation) -> str:
-    return f"the halves correlate by {_shown(high)} at {HIGH_BAND[0]:.2f} to {HIGH_BAND[1]:.2f} cycles per pixel"
+    return f"the halves correlate by {_correlation_text(high)} at {HIGH_BAND[0]:.2f} to {HIGH_BAND[1]:.2f} cycles per pixel"
 
 
-def _shown(found: Correlation) -> str:
+def _correlation_text(found: Correlation) -> str:
     return f"{found.value:.3f} +- {found.error:.3f}"

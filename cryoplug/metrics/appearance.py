@@ -174,10 +174,12 @@ def unlike(found: Appearance, seen: Seen) -> list[str]:
             and math.isfinite(value)
             and not limits[0] / GREY_FACTOR <= value <= limits[1] * GREY_FACTOR
         ):
-            remarks.append(f"{name} {value:.3g}, {_shown(limits)} in the training data")
+            remarks.append(f"{name} {value:.3g}, {_range_text(limits)} in the training data")
     middle, reach = sum(seen.mean) / 2, abs(seen.mean[1] - seen.mean[0]) / 2 + GREY_FACTOR * seen.sigma[1]
     if abs(found.mean - middle) > reach:
-        remarks.append(f"mean of the normalised grey values {found.mean:.3g}, {_shown(seen.mean)} in the training data")
+        remarks.append(
+            f"mean of the normalised grey values {found.mean:.3g}, {_range_text(seen.mean)} in the training data"
+        )
     certain = [side for side, (mean, spread) in seen.skewness.items() if abs(mean) > CERTAIN * spread]
     both = [side for side in certain if side in found.skewness]
     if any(_shows_opposite(found, seen, side) for side in both) and all(
@@ -287,7 +289,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return float(min(values)), float(max(values))
 
 
-def _shown(limits: tuple[float, float]) -> str:
+def _range_text(limits: tuple[float, float]) -> str:
     return f"{limits[0]:.3g} to {limits[1]:.3g}"
 
 

@@ -101,9 +101,9 @@ def _fine_kernel(gain: np.ndarray, side: int, oversampling: float) -> np.ndarray
     """Give the filter from white noise on the finer grid to a pixel of the network's."""
     fine = fine_side(side, oversampling)
     terms = np.zeros((fine, fine // 2 + 1))
-    half = side // 2
-    terms[:half, : half + 1] = gain[:half]
-    terms[-half:, : half + 1] = gain[half:]
+    middle = side // 2
+    terms[:middle, : middle + 1] = gain[:middle]
+    terms[-middle:, : middle + 1] = gain[middle:]
     return np.fft.irfft2(terms, s=(fine, fine))
 
 

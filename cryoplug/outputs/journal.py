@@ -35,7 +35,7 @@ class Journal:
         self._path = path
         self._common = {**common, "host": socket.gethostname(), "pid": os.getpid()}
 
-    def tell(self, **common: Any) -> None:
+    def add_fields(self, **common: Any) -> None:
         """Put further fields into every line from now on."""
         self._common.update(common)
 

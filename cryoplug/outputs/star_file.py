@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cryoplug.core.pixel_size import known_pixel_size
-from cryoplug.disk.atomic import remove_rests
+from cryoplug.disk.atomic import remove_leftovers
 from cryoplug.disk.file_state import FileState, file_state
 from cryoplug.errors import FormatError, UsageError
 from cryoplug.formats.mrc import read_header
@@ -81,7 +81,7 @@ class OutputStar:
         check_no_input([path], [Path(text) for text in inputs if "\0" not in text])
         check_star_is_ours(path, self._record, overwrite=overwrite)
         for written in (path, self._record):
-            remove_rests(written)
+            remove_leftovers(written)
 
     def check(self, planned: Sequence[PlannedOutput]) -> None:
         """Raise `UsageError` when it cannot be made of these micrographs, or would overwrite one."""

@@ -35,7 +35,7 @@ def with_written_sizes(star: StarFile, written: Callable[[str], float | None]) -
     ratios = [new / old if new and old else 1.0 for new, old in zip(sizes, raw, strict=True)]
     for column in SIZE_COLUMNS:
         if column in table.columns:
-            table = table.with_column(column, _shown(table.column(column), sizes))
+            table = table.with_column(column, _size_texts(table.column(column), sizes))
     if "rlnDetectorPixelSize" in table.columns and "rlnMagnification" in table.columns:
         detector = [
             _scaled(text, ratio) for text, ratio in zip(table.column("rlnDetectorPixelSize"), ratios, strict=True)
@@ -81,7 +81,7 @@ def _regrouped(optics: StarBlock, groups: Sequence[str], sizes: Sequence[float |
     return replace(optics, rows=[[row[column] for column in optics.columns] for row in rows]), result
 
 
-def _shown(before: Sequence[str], sizes: Sequence[float | None]) -> list[str]:
+def _size_texts(before: Sequence[str], sizes: Sequence[float | None]) -> list[str]:
     return [text if size is None else f"{size:.6f}" for text, size in zip(before, sizes, strict=True)]
 
 

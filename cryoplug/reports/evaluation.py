@@ -154,13 +154,13 @@ def table(summary: Summary, *, brief: bool = False) -> str:
         parts.append(f"error of the halves without truth {told:.4g}, with truth {true:.4g} ({100 * deviation:+.1f} %)")
     for method, found in (summary.hallucination or {}).items():
         parts.append(
-            f"pure noise through {method}: standard deviation {_shown(found['noise_std'], '{:.4g}')} -> "
-            f"{_shown(found['output_std'], '{:.4g}')}, {100 * found['share'].mean:.1f} % of the variance of a denoised "
-            f"micrograph, excess kurtosis {_shown(found['excess_kurtosis'], '{:.2f}')}, mean frequency "
-            f"{_shown(found['mean_frequency'], '{:.3f}')}"
+            f"pure noise through {method}: standard deviation {_mean_text(found['noise_std'], '{:.4g}')} -> "
+            f"{_mean_text(found['output_std'], '{:.4g}')}, {100 * found['share'].mean:.1f} % of the variance of a denoised "
+            f"micrograph, excess kurtosis {_mean_text(found['excess_kurtosis'], '{:.2f}')}, mean frequency "
+            f"{_mean_text(found['mean_frequency'], '{:.3f}')}"
         )
     if summary.seam is not None:
-        parts.append(f"steps across tile borders over steps beside them: {_shown(summary.seam, '{:.3f}')}")
+        parts.append(f"steps across tile borders over steps beside them: {_mean_text(summary.seam, '{:.3f}')}")
     if summary.requirement is not None:
         parts.append(verdict(summary.requirement))
     return "\n".join(parts)
@@ -210,12 +210,12 @@ def _range(means: Mapping[str, Mapping[str, Mean]]) -> str:
 
 def _rows(means: Mapping[str, Mapping[str, Mean]], columns: Sequence[tuple[str, str, str]]) -> list[str]:
     lines = [["method", *(title for _, title, _ in columns)]]
-    lines += [[method, *(_shown(means[method][name], form) for name, _, form in columns)] for method in METHODS]
+    lines += [[method, *(_mean_text(means[method][name], form) for name, _, form in columns)] for method in METHODS]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return ["  ".join([line[0].ljust(widths[0]), *(map(str.rjust, line[1:], widths[1:]))]) for line in lines]
 
 
-def _shown(value: Mean, form: str) -> str:
+def _mean_text(value: Mean, form: str) -> str:
     if not value.count:
         return "-"
     if not math.isfinite(value.standard_error):

@@ -126,7 +126,7 @@ class Hdf5Writer(StoreWriter):
             self.close()
             raise
 
-    def settle(self) -> None:
+    def wait_until_safe(self) -> None:
         """Do nothing: an unfinished HDF5 file is not continued."""
 
     def _write(self, split: str, index: int, noisy: np.ndarray, clean: np.ndarray) -> None:

@@ -199,7 +199,7 @@ class RawWriter(StoreWriter):
         line = {"entry": dataclasses.asdict(entry), "windows": windows}
         self._syncing = self._background.submit(self._sync, touched, line)
 
-    def settle(self) -> None:
+    def wait_until_safe(self) -> None:
         """Wait for the last micrograph's line in the journal."""
         self._wait()
 

@@ -165,7 +165,7 @@ class StoreWriter(abc.ABC):
         self.close()
 
     @abc.abstractmethod
-    def settle(self) -> None:
+    def wait_until_safe(self) -> None:
         """Return when all that was acknowledged survives a crash, if the backend can do that before `finish`."""
 
     @abc.abstractmethod

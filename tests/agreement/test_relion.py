@@ -15,7 +15,7 @@ import tifffile
 from cryoplug.cli.main import run as cryoplug
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.registry import open_micrograph
-from cryoplug.formats.star import StarBlock, StarFile, micrograph_table, read_star, write_star
+from cryoplug.formats.star import StarBlock, StarFile, image_table, read_star, write_star
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.simulation.density_map import DensityMap, particle_from_map
@@ -125,7 +125,7 @@ def test_star_handler_reads_the_star_file_of_denoise_row_for_row(project: Path) 
     denoise("--star", "Denoise/micrographs.star")
     relion("relion_star_handler", "--i", "Denoise/micrographs.star", "--o", "copy.star")
     ours, theirs = read_star(Path("Denoise/micrographs.star")), read_star(Path("copy.star"))
-    mine, copy = micrograph_table(ours), micrograph_table(theirs)
+    mine, copy = image_table(ours).block, image_table(theirs).block
     assert copy.columns == mine.columns
     for column in ("rlnMicrographName", "rlnOpticsGroup", "cryoplugMicrographNameRaw"):
         assert copy.column(column) == mine.column(column)
@@ -138,14 +138,14 @@ def test_star_handler_selects_rows_of_the_star_file_of_denoise(project: Path) ->
     denoise("--star", "Denoise/micrographs.star")
     words = ["--select", "rlnCtfMaxResolution", "--minval", "4", "--maxval", "5"]
     relion("relion_star_handler", "--i", "Denoise/micrographs.star", "--o", "some.star", *words)
-    assert micrograph_table(read_star(Path("some.star"))).column("rlnMicrographName") == ["Denoise/Movies/a.mrc"]
+    assert image_table(read_star(Path("some.star"))).block.column("rlnMicrographName") == ["Denoise/Movies/a.mrc"]
 
 
 def test_star_handler_reads_a_star_file_made_without_one(project: Path) -> None:
     words = ["denoise", "MotionCorr", "--checkpoint", "model", "-o", "Denoise", "--star", "Denoise/micrographs.star"]
     assert cryoplug([*words, "--device", "cpu", "--voltage", "300", "--cs", "2.7"]) == 0
     relion("relion_star_handler", "--i", "Denoise/micrographs.star", "--o", "copy.star")
-    names = micrograph_table(read_star(Path("copy.star"))).column("rlnMicrographName")
+    names = image_table(read_star(Path("copy.star"))).block.column("rlnMicrographName")
     assert names == [f"Denoise/job002/Movies/{name}.mrc" for name in "abc"]
     assert all(Path(name).is_file() for name in names)
 
@@ -164,7 +164,7 @@ def test_star_handler_reads_the_star_file_of_simulate(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert cryoplug(["simulate", "-o", "sim", "--count", "2", "--size", "64"]) == 0
     relion("relion_star_handler", "--i", "sim/micrographs.star", "--o", "copy.star")
-    ours, theirs = (micrograph_table(read_star(Path(name))) for name in ("sim/micrographs.star", "copy.star"))
+    ours, theirs = (image_table(read_star(Path(name))).block for name in ("sim/micrographs.star", "copy.star"))
     assert theirs.columns == ours.columns
     assert theirs.column("rlnMicrographName") == ours.column("rlnMicrographName")
     defocus = [[float(value) for value in table.column("rlnDefocusU")] for table in (ours, theirs)]
@@ -179,14 +179,14 @@ def test_relion_extracts_the_particles_of_a_simulated_micrograph(
     words = ["--count", "2", "--size", "512", "--particles", "12", "--astigmatism", "100", "900"]
     for output, folder in (("Simulate/job001", "Simulate/job001/"), ("simulated", "./")):
         assert cryoplug(["simulate", "-o", output, *words, "--phase-shift", "80", "90"]) == 0
-        listed = micrograph_table(read_star(Path(output) / "micrographs.star"))
+        listed = image_table(read_star(Path(output) / "micrographs.star")).block
         out = f"Extract_{Path(output).name}"
         relion(
             *("relion_preprocess", "--i", f"{output}/micrographs.star", "--coord_suffix", "_truth.star"),
             *("--coord_dir", folder, "--part_dir", out, "--part_star", f"{out}/particles.star"),
             *("--extract", "--extract_size", "64"),
         )
-        table = micrograph_table(read_star(Path(out) / "particles.star"))
+        table = image_table(read_star(Path(out) / "particles.star")).block
         assert len(table.rows) > 12
         for name in ("DefocusU", "DefocusV", "DefocusAngle", "PhaseShift"):
             true = dict(zip(listed.column("rlnMicrographName"), listed.column(f"rln{name}"), strict=True))

@@ -47,9 +47,9 @@ def test_rests_of_processes_that_are_gone_are_removed_and_no_others(tmp_path: Pa
     ]
     for path in [rest, *kept]:
         path.write_text("")
-    atomic.remove_rests(target)
+    atomic.remove_leftovers(target)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
-    atomic.remove_rests(tmp_path / "no such folder" / "a.star")
+    atomic.remove_leftovers(tmp_path / "no such folder" / "a.star")
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

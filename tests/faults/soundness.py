@@ -31,7 +31,7 @@ def unsound(folder: Path) -> list[str]:
     return problems
 
 
-def rests(folder: Path) -> list[str]:
+def leftovers(folder: Path) -> list[str]:
     """Name what unfinished work left below `folder`."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if PARTIAL in path.name)
 

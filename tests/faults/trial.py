@@ -12,7 +12,7 @@ from pathlib import Path
 
 from faults.bench import Bench
 from faults.process import Finished, Running, Surroundings
-from faults.soundness import digests, rests, unsound
+from faults.soundness import digests, leftovers, unsound
 
 _NO_WAIT_S = 20.0
 """A process that ends within this on a busy machine waited for nothing."""
@@ -153,7 +153,7 @@ class Trial:
 
     def no_rests(self, folder: Path | None = None) -> None:
         """Check that nothing half-finished is left, hidden or not."""
-        left = rests(folder or self.out)
+        left = leftovers(folder or self.out)
         self.check(not left, "nothing half-finished left", f"left behind: {', '.join(left)}")
 
     def quick(self, done: Finished, good: Finished | None = None) -> None:

@@ -15,7 +15,6 @@ from cryoplug.formats.star import (
     StarFile,
     format_star,
     image_table,
-    micrograph_table,
     parse_star,
     read_star,
     write_star,
@@ -101,7 +100,7 @@ def test_a_written_file_is_read_by_starfile(tmp_path: Path) -> None:
     star = parse_star(RELION_31, tmp_path / "out.star")
     write_star(star.path, star)
     frames = starfile.read(star.path)
-    assert list(frames["micrographs"]["rlnMicrographName"]) == micrograph_table(star).column("rlnMicrographName")
+    assert list(frames["micrographs"]["rlnMicrographName"]) == image_table(star).block.column("rlnMicrographName")
     assert "# version 30001\n\ndata_micrographs\n\nloop_ \n_rlnMicrographName #1 \n" in star.path.read_text()
 
 
@@ -183,7 +182,7 @@ def test_what_cannot_be_written_is_refused(value: str) -> None:
 
 
 def test_columns_are_replaced_or_appended_and_nothing_else_changes() -> None:
-    table = micrograph_table(parse_star(RELION_31, HERE))
+    table = image_table(parse_star(RELION_31, HERE)).block
     changed = table.with_column("rlnMicrographName", ["x", "y", "z"]).with_column("cryoplugNew", ["1", "2", "3"])
     assert changed.columns == [*table.columns, "cryoplugNew"]
     assert changed.rows == [["x", "1", "1"], ["y", "2", "2"], ["z", "3", "3"]]
@@ -204,8 +203,10 @@ def test_pixel_size_of_relion_30_comes_from_detector_and_magnification() -> None
 
 
 def test_a_star_without_micrographs_says_what_it_has() -> None:
-    with pytest.raises(FormatError, match=r"no table with the column rlnMicrographName \(blocks: data_x\)"):
-        micrograph_table(parse_star("data_x\nloop_\n_a\n1\n", HERE))
+    with pytest.raises(
+        FormatError, match=r"no table with the column rlnMicrographName or rlnImageName \(blocks: data_x\)"
+    ):
+        image_table(parse_star("data_x\nloop_\n_a\n1\n", HERE))
 
 
 RELION_STYLE = format_star(parse_star(RELION_31, HERE))

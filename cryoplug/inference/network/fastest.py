@@ -69,8 +69,8 @@ class Network:
         if self._half is not None:
             self.layout = torch.channels_last
             if getattr(self.module, "weights_may_be_half", False) and not spec.uses_whole_image:
-                half = copy.deepcopy(self.module).to(self._half)
-                self._half_module = half.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                low = copy.deepcopy(self.module).to(self._half)
+                self._half_module = low.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module.to(memory_format=self.layout)  # type: ignore[call-overload]
         self.kernels = choose_kernels(self.module, device)
         """Whether the fused kernels of `cryo_cnn`, which keep hidden values in float16, are used."""

@@ -47,7 +47,7 @@ terms twice, cuFFT's workspace, and frequencies in float64."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredOnDevice:
     """What is known of a micrograph that was read and measured."""
 
     job: DenoiseJob
@@ -78,7 +78,7 @@ class Measured:
 class Prepared:
     """A micrograph on the device, ready for the network."""
 
-    measured: Measured
+    measured: MeasuredOnDevice
     """What is known of it."""
     pixels: torch.Tensor
     """What the network sees, ``(y, x)``."""
@@ -90,7 +90,7 @@ class Prepared:
 class Computed:
     """A denoised micrograph in a host buffer, or on its way there."""
 
-    measured: Measured
+    measured: MeasuredOnDevice
     """What it was made of."""
     buffer: torch.Tensor
     """Pixels as they are written; valid after `wait`."""
@@ -175,7 +175,7 @@ class WholeImages:
         dtype
             Of a pixel in it.
         source, job, started, plan
-            See `Measured`.
+            See `MeasuredOnDevice`.
 
         Raises
         ------
@@ -199,7 +199,7 @@ class WholeImages:
             normalization, statistics = fit_to(on_device, self._denoiser.normalize)
             normalization, unlike = look(on_device, normalization, self._denoiser.checkpoint)
             clipped = int(clipped_count(pixels, normalization)) if normalization.kind == "percentile" else 0
-            measured = Measured(
+            measured = MeasuredOnDevice(
                 job,
                 started,
                 source,

@@ -29,7 +29,7 @@ def halves_or_movies(
     gain: Path | None,
     defects: Path | None,
     looks: StackLooks,
-    tell: Callable[[str], None],
+    note: Callable[[str], None],
 ) -> tuple[PairedInput, ...]:
     """List the exposures, each with its two halves or as a movie.
 
@@ -45,7 +45,7 @@ def halves_or_movies(
         Files that belong to movies, and are no inputs themselves.
     looks
         Tells what the files hold.
-    tell
+    note
         Called with what the user should know.
 
     Raises
@@ -63,7 +63,7 @@ def halves_or_movies(
         raise InputError("nothing but the gain reference and the defects was found; name the movies")
     have_halves = all(item.even is not None and item.odd is not None for item in items)
     if not have_halves or taken:
-        movies = _movies_of_metadata(items) or _movies(items, looks, tell)
+        movies = _movies_of_metadata(items) or _movies(items, looks, note)
         if movies is not None:
             return movies
     if taken:
@@ -75,7 +75,7 @@ def halves_or_movies(
 
 
 def _movies(
-    items: Sequence[DiscoveredMicrograph], looks: StackLooks, tell: Callable[[str], None]
+    items: Sequence[DiscoveredMicrograph], looks: StackLooks, note: Callable[[str], None]
 ) -> tuple[PairedInput, ...] | None:
     for item in items:
         if item.section is not None:
@@ -89,13 +89,13 @@ def _movies(
             return None
         if any(item.even is not None and item.odd is not None for item in items):
             return None  # stacks of which some have halves: the others are named as lacking them
-        _refuse_what_is_no_movie(items, looks, tell)
+        _refuse_what_is_no_movie(items, looks, note)
         return tuple(MovieInput(i, movie) for i, movie in enumerate(items))
     return None
 
 
 def _refuse_what_is_no_movie(
-    items: Sequence[DiscoveredMicrograph], looks: StackLooks, tell: Callable[[str], None]
+    items: Sequence[DiscoveredMicrograph], looks: StackLooks, note: Callable[[str], None]
 ) -> None:
     """Raise `FormatError` at a tilt series; tell of what may be something else than a movie."""
     doubtful = []
@@ -116,7 +116,7 @@ def _refuse_what_is_no_movie(
         doubtful.append(look)
     if doubtful:
         first = doubtful[0]
-        tell(
+        note(
             f"{first.path}: {first.sections} sections of {first.shape[1]}x{first.shape[0]} pixels are taken for the frames of "
             f"one movie{f', as in {len(doubtful) - 1} more files' if doubtful[1:] else ''}; particles or tilts have no even and "
             "odd frames: give their halves with --even and --odd"

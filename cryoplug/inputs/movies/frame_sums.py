@@ -41,21 +41,21 @@ class ShiftedSum:
             comes in at the opposite one.
         """
         height, width = self._shape
-        half = np.empty(self._terms.shape, np.complex64)
+        along_rows = np.empty(self._terms.shape, np.complex64)
         turn_y = _phases(np.fft.fftfreq(height), shift[0])
         turn_x = _phases(np.fft.rfftfreq(width), shift[1])
 
         def along_x(rows: slice) -> None:
-            half[rows] = np.fft.rfft(frame[rows], axis=1)
+            along_rows[rows] = np.fft.rfft(frame[rows], axis=1)
 
         def along_y(columns: slice) -> None:
-            turned = np.fft.fft(half[:, columns], axis=0).astype(np.complex64, copy=False)
+            turned = np.fft.fft(along_rows[:, columns], axis=0).astype(np.complex64, copy=False)
             turned *= turn_y[:, None]
             turned *= turn_x[None, columns]
             self._terms[:, columns] += turned
 
         list(self._pool.map(along_x, _blocks(height, width)))
-        list(self._pool.map(along_y, _blocks(half.shape[1], height)))
+        list(self._pool.map(along_y, _blocks(along_rows.shape[1], height)))
 
     def result(self) -> ImageF32:
         """Give the sum, ``(y, x)``; call it once: the terms are used up."""

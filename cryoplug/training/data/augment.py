@@ -35,7 +35,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Turn:
+class Orientation:
     """One of the 8 ways to lay a square patch, of the 4 ways to lay another: transposed first, then mirrored."""
 
     transpose: bool = False
@@ -52,7 +52,7 @@ class Turn:
         return 1 - side if self.exchange else side
 
 
-STILL = Turn()
+UPRIGHT = Orientation()
 """As it is."""
 
 
@@ -69,16 +69,16 @@ def crop_of(draw: Draw, index: int, store: PairStore, split: str) -> Crop:
     return Crop(image, int(y), int(rng.integers(columns - width + 1)))
 
 
-def turn_of(draw: Draw, index: int, *, square: bool) -> Turn:
+def orientation_of(draw: Draw, index: int, *, square: bool) -> Orientation:
     """Draw how pair number `index` is turned in this epoch; both of its sides alike."""
     rng = np.random.default_rng([draw.seed, draw.epoch, index])
     way = int(rng.integers(8))
     exchange = draw.exchange and bool(rng.integers(2))
     # Quarter turns to the left, then for 4 to 7 upside down.
     quarters = way % 4 if square else 2 * (way % 2)
-    return Turn(quarters in (1, 3), (quarters in (1, 2)) != (way >= 4), quarters in (2, 3), exchange)
+    return Orientation(quarters in (1, 3), (quarters in (1, 2)) != (way >= 4), quarters in (2, 3), exchange)
 
 
-def place(target: torch.Tensor, source: torch.Tensor, turn: Turn) -> None:
+def place(target: torch.Tensor, source: torch.Tensor, orientation: Orientation) -> None:
     """Copy a patch ``(y, x)`` into `target`, turned; another dtype is converted on the way."""
-    place_turned(target, source, transpose=turn.transpose, flip_y=turn.flip_y, flip_x=turn.flip_x)
+    place_turned(target, source, transpose=orientation.transpose, flip_y=orientation.flip_y, flip_x=orientation.flip_x)

@@ -18,7 +18,7 @@ from cryoplug.kernels.patches import Cut, cut_patches
 from cryoplug.machine.copy_stream import CopyStream, Mark
 from cryoplug.store.pairs import Crop, PairStore
 from cryoplug.training.config import TrainConfig
-from cryoplug.training.data.augment import STILL
+from cryoplug.training.data.augment import UPRIGHT
 from cryoplug.training.data.cache import GpuCache, Load, RamCache, Tell
 from cryoplug.training.data.loader import SPLIT, BatchLoader, Filling, Pick, PixelSource
 
@@ -104,7 +104,7 @@ class DeviceLoader(BatchLoader):
         compute
             Says whether it took all the memory that training needs.
         """
-        still = [Pick(0, Crop(0, 0, 0), STILL)] * self._batch_size
+        still = [Pick(0, Crop(0, 0, 0), UPRIGHT)] * self._batch_size
         taken = compute(*self._deliver(_FromSlot(0, still, (), self._lane.mark())))
         self._delivered = STEPS_BEFORE_CACHE if taken else 0
 
@@ -216,7 +216,7 @@ class DeviceLoader(BatchLoader):
         return noisy[: len(filling.picks)], clean[: len(filling.picks)]
 
     def _cut(self, filling: Filling, row: int, pick: Pick, side: int) -> Cut:
-        stored, turn, stride = pick.turn.source_of(side), pick.turn, self._store.patch_shape[1]
+        stored, turn, stride = pick.orientation.source_of(side), pick.orientation, self._store.patch_shape[1]
         if isinstance(filling, _FromCache):
             assert self._cache is not None
             image, y, x = pick.crop

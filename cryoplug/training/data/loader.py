@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from cryoplug.store.pairs import Crop, PairStore
-from cryoplug.training.data.augment import STILL, Draw, Turn, crop_of, place, turn_of
+from cryoplug.training.data.augment import UPRIGHT, Draw, Orientation, crop_of, orientation_of, place
 
 READ_AHEAD = 2
 """Batches in memory at a time on the CPU: one is computed on while the next is read."""
@@ -49,7 +49,7 @@ class Pick:
     """Pair number."""
     crop: Crop
     """Where it lies."""
-    turn: Turn
+    orientation: Orientation
     """How it is laid."""
 
 
@@ -176,10 +176,10 @@ class BatchLoader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _pick(self, index: int, draw: Draw | None) -> Pick:
-        turn = STILL if draw is None or not draw.turn else turn_of(draw, index, square=self._square)
+        orientation = UPRIGHT if draw is None or not draw.turn else orientation_of(draw, index, square=self._square)
         if draw is not None and self._store.whole:
-            return Pick(index, crop_of(draw, index, self._store, SPLIT), turn)
-        return Pick(index, self._store.crop_of(index, SPLIT), turn)
+            return Pick(index, crop_of(draw, index, self._store, SPLIT), orientation)
+        return Pick(index, self._store.crop_of(index, SPLIT), orientation)
 
     def _fill(self, slot: int, picks: Sequence[Pick], pool: ThreadPoolExecutor) -> Filling:
         """Begin to read a batch."""
@@ -192,14 +192,14 @@ class BatchLoader:
         return Filling(slot, picks, futures)
 
     def _read_row(self, target: torch.Tensor, pick: Pick, side: int) -> None:
-        stored = pick.turn.source_of(side)
-        if pick.turn == STILL:
+        stored = pick.orientation.source_of(side)
+        if pick.orientation == UPRIGHT:
             self._source.read_crop(stored, pick.crop, target.numpy())
             return
         if not hasattr(self._scratch, "patch"):
             self._scratch.patch = torch.empty(self._store.patch_shape)
         self._source.read_crop(stored, pick.crop, self._scratch.patch.numpy())
-        place(target, self._scratch.patch, pick.turn)
+        place(target, self._scratch.patch, pick.orientation)
 
     def _deliver(self, filling: Filling) -> tuple[torch.Tensor, torch.Tensor]:
         """Give the tensors of a batch whose reading is over."""

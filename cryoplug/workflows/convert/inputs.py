@@ -54,7 +54,7 @@ def list_inputs(request: ConvertRequest) -> ConvertInputs:
         found = [find(request.inputs, kind="either" if request.pairs == "halves" else "micrographs")]
         listed = found[0].micrographs
         if request.pairs == "halves":
-            pairs = halves_or_movies(listed, gain=request.gain, defects=request.defects, looks=looks, tell=notes.append)
+            pairs = halves_or_movies(listed, gain=request.gain, defects=request.defects, looks=looks, note=notes.append)
         elif request.pairs == "clean":
             found.append(find(request.clean))
             pairs = pair_files(listed, found[1].micrographs, sides=("noisy", "clean"))

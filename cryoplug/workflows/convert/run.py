@@ -99,7 +99,7 @@ class ConvertRun:
         self.threads = request.threads or min(len(os.sched_getaffinity(0)), _MOST_THREADS)
         self.test = pick_test_exposures(inputs.exposures, request.test_split, request.seed)
 
-    def result(self, gain: RunGain) -> BatchResult:
+    def run(self, gain: RunGain) -> BatchResult:
         """Do it, and give what became of each micrograph."""
         began, resumed = time.perf_counter(), {entry.index for entry in self.writer.acknowledged}
         before = self.writer.count("train") + self.writer.count("test")
@@ -193,7 +193,7 @@ class ConvertRun:
         self._stop_if_asked()
         if self.interrupts.save_requested:
             self.interrupts.save_requested = False
-            self.writer.settle()
+            self.writer.wait_until_safe()
 
     def _stop_if_asked(self) -> None:
         if self.interrupts.stop_signal is None:

@@ -100,7 +100,7 @@ def _convert(
     gain = RunGain(request.gain, request.defects)
     with create_store(request.output, head, request.format, overwrite=request.overwrite) as writer:
         run = ConvertRun(request, inputs, writer, progress, interrupts)
-        result = run.result(gain)
+        result = run.run(gain)
     for text in run.pixel_sizes.sentences():
         note(text)
     return result

@@ -149,14 +149,14 @@ def _work(denoise: Denoise, request: DenoiseRequest, before: RecordsBefore, conn
     """Do the part of one process, and tell the one that began it."""
     parent = os.getppid()
 
-    def tell(message: FileResult | str) -> None:
+    def send(message: FileResult | str) -> None:
         if os.getppid() != parent:
             raise DeviceError("the process that began this one is gone; run the same command again to go on")
         connection.send(message)
 
     error: CryoplugError | None = None
     try:
-        denoise(request, tell, tell, before=before)
+        denoise(request, send, send, before=before)
     except Stopped as stopped:
         error = DeviceError(f"{request.device_name}: {stopped}")
     except CryoplugError as problem:

@@ -147,7 +147,7 @@ class Watch:
         for key in self._to_look_at():
             known = self._known[key]
             result = self._work.results.get(known.item.target)
-            state, settled = self._settling.look(known.item.micrograph.path)
+            state, stands_still = self._settling.look(known.item.micrograph.path)
             if result is not None and known.dealt_with is None:
                 known.dealt_with = state  # skipped or refused before it was looked at
             if state is None or not known.is_new(state, failed=result is None or result.status == "failed"):
@@ -155,7 +155,7 @@ class Watch:
                 continue
             if result is not None:
                 self._changed.add(key)
-            if settled:
+            if stands_still:
                 ready.append((known, state))
             else:
                 self._last_event = time.monotonic()

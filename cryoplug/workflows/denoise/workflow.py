@@ -233,7 +233,7 @@ class _Run:
         denoiser = Denoiser(self.checkpoint, request.settings, note=self.note)
         how = {"device": str(denoiser.device), "precision": denoiser.network.precision, "tta": denoiser.tta}
         self.details |= how
-        self.journal.tell(**how)
+        self.journal.add_fields(**how)
         label = request.label(
             self.checkpoint,
             precision=denoiser.network.precision,

@@ -12,7 +12,7 @@ import torch
 from cryoplug.errors import DeviceError, FormatError, UsageError
 from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import PairStore, create_store, open_store
-from cryoplug.training.data.augment import Draw, place, turn_of
+from cryoplug.training.data.augment import Draw, orientation_of, place
 from cryoplug.training.data.cache import GpuCache, RamCache
 from cryoplug.training.data.device_loader import DeviceLoader
 from cryoplug.training.data.loader import BatchLoader, closing_batches, epoch_order
@@ -83,7 +83,7 @@ def test_turning_reaches_all_eight_ways_of_a_square_and_four_of_a_rectangle() ->
         found = set()
         for index in range(200):
             target = torch.full(shape, torch.nan)
-            place(target, pixels, turn_of(Draw(0, 1, turn=True), index, square=shape[0] == shape[1]))
+            place(target, pixels, orientation_of(Draw(0, 1, turn=True), index, square=shape[0] == shape[1]))
             assert sorted(target.flatten().tolist()) == list(range(pixels.numel()))
             found.add(target.numpy().tobytes())
         return found
@@ -98,7 +98,7 @@ def test_a_turn_is_so_many_quarter_turns_to_the_left_and_then_upside_down() -> N
         way = int(np.random.default_rng([5, 4, index]).integers(8))
         expected = np.rot90(pixels.numpy(), way % 4)[:: -1 if way >= 4 else 1]
         target = torch.empty(3, 3)
-        place(target, pixels, turn_of(Draw(5, 4, turn=True), index, square=True))
+        place(target, pixels, orientation_of(Draw(5, 4, turn=True), index, square=True))
         assert np.array_equal(target.numpy(), expected)
 
 
@@ -117,9 +117,9 @@ def test_leaving_early_ends_the_reader_thread(store: PairStore) -> None:
 
 
 def test_sides_are_exchanged_in_half_of_the_cases_and_turned_as_without_it() -> None:
-    turns = [turn_of(EXCHANGED, index, square=True) for index in range(400)]
+    turns = [orientation_of(EXCHANGED, index, square=True) for index in range(400)]
     assert [dataclasses.replace(turn, exchange=False) for turn in turns] == [
-        turn_of(TURNED, index, square=True) for index in range(400)
+        orientation_of(TURNED, index, square=True) for index in range(400)
     ]
     assert 160 < sum(turn.exchange for turn in turns) < 240
 

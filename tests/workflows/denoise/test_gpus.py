@@ -19,7 +19,7 @@ from cryoplug.cli.denoise import Numbers
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.errors import DeviceError, UsageError
 from cryoplug.formats.mrc import write_mrc
-from cryoplug.formats.star import micrograph_table, read_star
+from cryoplug.formats.star import image_table, read_star
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
@@ -85,7 +85,7 @@ def test_two_processes_give_one_result_and_one_star_file(here: Path, checkpoint:
     assert batch.exit_code == 3 and {result.input.name for result in batch.failed} == {"m3.mrc"}
     assert {result.status for result in batch.files} == {"done", "failed"}
     assert sum(result.status == "done" for result in told) == COUNT - 1
-    assert len(micrograph_table(read_star(Path("out.star"))).rows) == COUNT - 1
+    assert len(image_table(read_star(Path("out.star"))).block.rows) == COUNT - 1
     assert len({line["pid"] for line in journal()} - {os.getpid()}) in (1, 2)
     denoiser = Denoiser.from_checkpoint(checkpoint, device="cpu", threads=1)
     for seed in set(range(COUNT)) - {3}:

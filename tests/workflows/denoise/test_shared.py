@@ -14,7 +14,7 @@ import pytest
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.disk.claims import Claims
 from cryoplug.formats.mrc import write_mrc
-from cryoplug.formats.star import micrograph_table, read_star
+from cryoplug.formats.star import image_table, read_star
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
@@ -74,7 +74,7 @@ def assert_all_outputs_are_right(checkpoint: Path) -> None:
         assert np.allclose(mrcfile.read(f"out/m{seed}.mrc"), denoiser.denoise(pixels(seed)), rtol=0, atol=1e-4)
     left = [path.name for path in Path("out").rglob("*") if "partial" in path.name or path.suffix == ".claim"]
     assert left == []
-    assert len(micrograph_table(read_star("out.star")).rows) == 10
+    assert len(image_table(read_star("out.star")).block.rows) == 10
 
 
 def test_two_processes_share_the_work_and_write_nothing_twice(

@@ -9,7 +9,7 @@ import pytest
 
 from cryoplug.errors import UsageError
 from cryoplug.formats.mrc import write_mrc
-from cryoplug.formats.star import micrograph_table, read_star
+from cryoplug.formats.star import image_table, read_star
 from workflows.denoise.denoising import go, micrographs, pixels
 
 STAR = """
@@ -58,10 +58,10 @@ def test_star_in_gives_star_out_with_everything_kept(project, checkpoints):
     old, new = read_star("in.star"), read_star("Denoised/out.star")
     assert [block.name for block in new.blocks] == ["optics", "micrographs", "notes"]
     assert new.block("optics") == old.block("optics") and new.block("notes").rows == old.block("notes").rows
-    table = micrograph_table(new)
-    assert table.columns == [*micrograph_table(old).columns, "cryoplugMicrographNameRaw"]
+    table = image_table(new).block
+    assert table.columns == [*image_table(old).block.columns, "cryoplugMicrographNameRaw"]
     assert table.column("rlnMicrographName") == [f"Denoised/Movies/{name}.mrc" for name in "abc"]
-    assert table.column("cryoplugMicrographNameRaw") == micrograph_table(old).column("rlnMicrographName")
+    assert table.column("cryoplugMicrographNameRaw") == image_table(old).block.column("rlnMicrographName")
     assert table.column("rlnCtfMaxResolution") == ["4.90000", "5.12345", "3.00000"]
     assert all(Path(name).is_file() for name in table.column("rlnMicrographName"))
 
@@ -77,7 +77,7 @@ def test_rows_whose_micrograph_failed_are_left_out_and_named(project, checkpoint
     Path("MotionCorr/job002/Movies/b.mrc").unlink()
     batch = go(checkpoints[0], "in.star", output="Denoised", star=Path("out.star"))
     assert batch.exit_code == 3 and batch.details["left_out"] == ["MotionCorr/job002/Movies/b.mrc"]
-    names = micrograph_table(read_star("out.star")).column("cryoplugMicrographNameRaw")
+    names = image_table(read_star("out.star")).block.column("cryoplugMicrographNameRaw")
     assert names == ["MotionCorr/job002/Movies/a.mrc", "MotionCorr/job002/Movies/c.mrc"]
 
 
@@ -91,7 +91,7 @@ def test_without_any_result_no_star_is_written(project, checkpoints):
 def test_files_outside_of_the_working_folder_are_named_from_the_root(project, checkpoints, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     go(checkpoints[0], "in.star", output=str(elsewhere), star=Path("out.star"))
-    (first, *_) = micrograph_table(read_star("out.star")).column("rlnMicrographName")
+    (first, *_) = image_table(read_star("out.star")).block.column("rlnMicrographName")
     assert first == str(elsewhere / "Movies" / "a.mrc")
 
 
@@ -99,7 +99,7 @@ def test_a_row_that_names_a_micrograph_again_follows_the_first(project, checkpoi
     text = STAR.replace("c.mrc 1 3.00000", "c.mrc 1 3.00000\nMotionCorr/job002/Movies/a.mrc 1 9.9")
     Path("in.star").write_text(text)
     go(checkpoints[0], "in.star", output="Denoised", star=Path("out.star"))
-    names = micrograph_table(read_star("out.star")).column("rlnMicrographName")
+    names = image_table(read_star("out.star")).block.column("rlnMicrographName")
     assert names == [f"Denoised/Movies/{name}.mrc" for name in "abca"]
 
 

@@ -17,7 +17,7 @@ import pytest
 from cryoplug.core.results import FileResult
 from cryoplug.errors import CryoplugError, DeviceError, Stopped
 from cryoplug.formats.mrc import write_mrc
-from cryoplug.formats.star import micrograph_table, read_star
+from cryoplug.formats.star import image_table, read_star
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inputs.completeness import missing_bytes
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
@@ -173,7 +173,7 @@ def test_a_folder_that_vanishes_and_comes_back_is_watched_on(here, checkpoint):
     come("in/b.mrc")
     assert watcher.result().exit_code == 0
     assert watcher.told == [("a.mrc", "done"), ("b.mrc", "done")]
-    names = micrograph_table(read_star("out.star")).column("rlnMicrographName")
+    names = image_table(read_star("out.star")).block.column("rlnMicrographName")
     assert names == ["out/a.mrc", "out/b.mrc"], "the raw file may be moved away; the denoised one stays listed"
 
 
@@ -218,7 +218,7 @@ def test_a_micrograph_that_is_written_anew_after_it_was_done_is_done_again(here,
     assert watcher.told == [("a.mrc", "done"), ("bb.mrc", "done"), ("a.mrc", "done")]
     wanted = Denoiser.from_checkpoint(checkpoint, device="cpu", threads=1).denoise(pixels(77))
     assert np.allclose(mrcfile.read("out/a.mrc"), wanted, rtol=0, atol=1e-4)
-    assert len(micrograph_table(read_star("out.star")).rows) == 2
+    assert len(image_table(read_star("out.star")).block.rows) == 2
     assert_no_rest_is_left()
 
 
@@ -260,12 +260,12 @@ def test_a_growing_star_file_is_followed_and_the_output_star_grows_with_it(here,
         time.sleep(0.1)
         Path("in.star").write_text(STAR_HEAD + "".join(rows))
         watcher.until(
-            lambda: Path("out.star").exists() and len(micrograph_table(read_star("out.star")).rows) == len(rows)
+            lambda: Path("out.star").exists() and len(image_table(read_star("out.star")).block.rows) == len(rows)
         )
     # The program that writes it may also order it anew.
     Path("in.star").write_text(STAR_HEAD + "".join(reversed(rows)))
     assert watcher.result().exit_code == 0
-    table = micrograph_table(read_star("out.star"))
+    table = image_table(read_star("out.star")).block
     assert table.column("cryoplugMicrographNameRaw") == [row.split()[0] for row in reversed(rows)]
     assert table.column("rlnMicrographName") == [f"out/mics/{name}.mrc" for name in ("fours", "three", "one")]
     assert len(watcher.seen) == 3
@@ -279,7 +279,7 @@ def test_a_star_file_may_name_micrographs_that_are_still_to_come(here, checkpoin
     result = watcher.result()
     assert result.exit_code == 3 and [item.input.name for item in result.failed] == ["a.mrc"]
     assert result.details["left_out"] == ["mics/a.mrc"]
-    assert micrograph_table(read_star("out.star")).column("rlnMicrographName") == ["out/mics/b.mrc"]
+    assert image_table(read_star("out.star")).block.column("rlnMicrographName") == ["out/mics/b.mrc"]
 
 
 def test_names_that_come_later_and_collide_do_not_move_what_is_done(here, checkpoint):
@@ -342,7 +342,7 @@ def test_a_signal_ends_the_watch_with_everything_written(here, checkpoint):
     with pytest.raises(Stopped, match="1 of 1 micrographs are finished") as caught:
         denoise(request, progress)
     assert caught.value.exit_code == 143 and time.monotonic() - began < 5
-    assert len(micrograph_table(read_star("out.star")).rows) == 1
+    assert len(image_table(read_star("out.star")).block.rows) == 1
     assert_no_rest_is_left()
 
 
