@@ -4,8 +4,9 @@ A denoiser that also shows the particles alone says where there are none. The po
 the ice's: the noise cannot be more. What the denoiser leaves of it, its correlation with the micrograph, ``<y - f(y),
 y>``, is the noise's alone for a perfect denoiser: it says how much of the power is ice, and errs towards too little. So
 the two hold the noise between them where particles are strong and the grain of the ice is weak, at 87 to 52 angstrom.
-A law that lies outside is wrong: too high when a camera loses electrons that arrive together, too low when its blur has
-a long tail. docs/decisions/0027 has figures.
+A law above both is wrong, as where a camera loses electrons that arrive together: it is corrected. A law below both may
+be wrong, as where a camera's blur has a long tail; or the denoiser does not see particles that are there. Nothing tells
+the two apart, so the user hears of it and nothing is changed. docs/decisions/0027 has figures.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ DISTANCES_ANGSTROM = (87.0, 65.0, 52.0)
 LEAST_PART = 0.1
 """Of the pixels must hold no particle, or there is nothing to be measured."""
 MOST_PART = 0.95
-"""Where hardly a particle is found there may be many that were not seen: then the noise is not said to be more."""
+"""Where hardly a particle is found there may be many that were not seen: then nobody is told that the noise may be more."""
 WINDOW_PX = 512
 """Side of the windows in which it is looked for; at least half of it."""
 _REACH_PX = 64
@@ -116,7 +117,7 @@ class IceSpectrum:
 def settled(
     noise: MicrographNoise, ice: IceNoise | None, *, scale: float, pixel_size_angstrom: float
 ) -> tuple[MicrographNoise, str]:
-    """Compare the law of a micrograph with its places without particles; correct it where they contradict.
+    """Compare the law of a micrograph with its places without particles; correct it where it is too high.
 
     Parameters
     ----------
@@ -132,37 +133,46 @@ def settled(
     Returns
     -------
     tuple
-        The noise, and a remark on what was changed; empty when nothing was.
+        The noise, and a remark for the user: what was changed, or that the noise may be more; else empty.
     """
     if ice is None or noise.uncertainty_db is None:
         return noise, ""
-    frequency = np.arange(POINTS) * STEP
     at = pixel_size_angstrom / np.array(DISTANCES_ANGSTROM)
-    law = np.interp(at, frequency, noise.power)
+    law = np.interp(at, np.arange(POINTS) * STEP, noise.power)
     most, least = (10 * np.log10(power * scale**2 / law) for power in (ice.most, ice.least))
     margin = _MARGIN_DB + 2 * ice.error_db
     high, low = float(most.mean()), float(least.mean())
-    if high >= -margin and (low <= margin or ice.part > MOST_PART):
-        return _confirmed(noise, max(abs(high), abs(low)) + ice.error_db), ""
-    offset = np.round((most + least) / 2, 2)
-    fade = np.clip(
-        np.log(pixel_size_angstrom / _FADES_TO / np.maximum(frequency, 1e-6)) / math.log(_FADES_FROM / _FADES_TO), 0, 1
-    )
-    power = np.array(noise.power) * 10 ** (np.interp(frequency, at, offset) * fade / 10)
-    uncertainty = round(max((high - low) / 2, 0.0) + ice.error_db, 2)
+    where = f"at {DISTANCES_ANGSTROM[-1]:g} to {DISTANCES_ANGSTROM[0]:g} angstrom"
+    if high < -margin:
+        offset = np.round((most + least) / 2, 2)
+        remark = (
+            f"its noise {where} was taken to be {-float(offset.mean()):.1f} dB weaker than the spectrum beyond the signal says: "
+            "places without particles show it"
+        )
+        return _corrected(noise, at, offset, uncertainty_db=(high - low) / 2 + ice.error_db), remark
+    if low > margin and ice.part <= MOST_PART:
+        return noise, (
+            f"its noise {where} may be up to {low:.1f} dB stronger than taken, or the general model does not see some particles: "
+            "compare the result with a Gaussian"
+        )
+    return _confirmed(noise, max(abs(high), abs(low)) + ice.error_db), ""
+
+
+def _corrected(noise: MicrographNoise, at: Curve, offset_db: Curve, *, uncertainty_db: float) -> MicrographNoise:
+    """Change the power by decibels at these frequencies, as much below them, and less and less above."""
+    frequency = np.arange(POINTS) * STEP
+    fine = at[-1] * _FADES_FROM / _FADES_TO
+    fade = np.clip(np.log(fine / np.maximum(frequency, 1e-6)) / math.log(_FADES_FROM / _FADES_TO), 0, 1)
+    power = np.array(noise.power) * 10 ** (np.interp(frequency, at, offset_db) * fade / 10)
+    uncertainty = round(uncertainty_db, 2)
     problem = "" if _is_unsure(noise) else noise.problem
     if not problem and uncertainty > TRUSTED_DB:
         problem = (
             f"its noise at low frequencies is known to {uncertainty:.2g} dB (allowed: {TRUSTED_DB:g}): places without "
             "particles contradict what lies beyond the signal"
         )
-    change = float(offset.mean())
-    remark = (
-        f"its noise at {DISTANCES_ANGSTROM[-1]:g} to {DISTANCES_ANGSTROM[0]:g} angstrom was taken to be {abs(change):.1f} dB "
-        f"{'stronger' if change > 0 else 'weaker'} than the spectrum beyond the signal says: places without particles show it"
-    )
     digits = tuple(float(f"{value:.6g}") for value in power)
-    return dataclasses.replace(noise, power=digits, source="ice", uncertainty_db=uncertainty, problem=problem), remark
+    return dataclasses.replace(noise, power=digits, source="ice", uncertainty_db=uncertainty, problem=problem)
 
 
 def _confirmed(noise: MicrographNoise, within_db: float) -> MicrographNoise:
