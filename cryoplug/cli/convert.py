@@ -145,7 +145,7 @@ def convert(
 
     With --pairs single, the store holds each micrograph once, with the spectrum, the skewness and the slope of its noise:
     as Poisson says where pixels are counts, else fitted beyond the signal and continued below it. Places where the general
-    model sees no particles confirm it or correct it (3 s a micrograph on two cores). Training adds noise like it. A
+    model sees no particles confirm it, correct it, or give a warning (3 s on two cores). Training adds noise like it. A
     micrograph whose noise cannot be told from its signal fails, with the reason. Start from micrographs as motion
     correction leaves them, not filtered, and let --angpix crop them; train then with --init general.
 
