@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -43,3 +46,44 @@ def test_the_readme_lists_every_exit_code() -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def drawing() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("draw_map", ROOT / "docs" / "draw_map.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_map_of_the_house_is_the_house() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert page == drawing().page_with(page, drawing().drawn_map()), "run: python docs/draw_map.py"
+
+
+def test_every_module_says_in_one_line_what_it_is() -> None:
+    lines = {path: drawing().first_line(path) for path in (ROOT / "cryoplug").rglob("*.py")}
+    poor = [str(path) for path, line in lines.items() if not (10 < len(line) < 130 and line.endswith((".", "?")))]
+    assert len(lines) > 200 and not poor
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_files_and_functions_that_the_pages_name_are_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8").partition("## The map")[0]
+    files = re.findall(r"`((?:[\w]+/)+\w+\.(?:py|md))`(?: `(\w+)`)?", text)
+    assert len(files) > 8
+    for name, function in files:
+        path = next((place / name for place in (ROOT, ROOT / "cryoplug") if (place / name).is_file()), None)
+        assert path is not None or "NAME" in name or "COMMAND" in name, name
+        if function and path is not None:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            defined = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+            assert function in defined, f"{name} has no {function}"
+
+
+def test_the_page_has_the_layers_that_the_tests_keep() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    numbered = re.findall(r"(?m)^\d\. (`.*`)$", text.partition("## One decision")[0])
+    written = [set(re.findall(r"`(\w+)`", line)) for line in numbered]
+    kept = [layer - {"__init__", "__main__", "testing"} for layer in drawing().layers()]
+    assert written == [layer for layer in kept if layer]

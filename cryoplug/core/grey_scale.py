@@ -1,4 +1,4 @@
-"""Which normalization suits the grey values of a micrograph, and what is said where ``percentile`` does not.
+"""Which normalization suits the grey values of a micrograph, and what to say where ``percentile`` does not.
 
 ``percentile`` divides by the 95th percentile of the positive pixels and clips to [0, 1], as the founding program does. That suits
 counts from zero up. Of pixels around zero it clips half; where a large number was added to all of them it leaves hardly any

@@ -1,4 +1,4 @@
-"""Measure and normalise many small images at once: to the numbers that `cryoplug.core.normalization` gives one by one.
+"""Measure and normalise many small images at once, with the numbers that `cryoplug.core.normalization` gives one by one.
 
 A particle of 64 x 64 pixels has no more pixels than one row of a micrograph. Measured in streams as that is, its quantiles took
 0.9 ms, one by one in memory 0.4. Here the pixels of each image are sorted, all images in one call, and every question is

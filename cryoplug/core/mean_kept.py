@@ -1,4 +1,4 @@
-"""The mean grey value that a denoised micrograph has to keep: by how much a network moved it, and when that is undone."""
+"""A denoised micrograph keeps its mean: by how much a network moved it, and when that is undone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Has this file changed? What the file system says of a file, to be compared with what it says later."""
+"""Has this file changed? What the file system says of it now, to compare with what it says later."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Inference: a checkpoint applied to micrographs in bounded memory."""
+"""A checkpoint applied to micrographs in bounded memory, on three roads: in bands, as a whole, by halves."""

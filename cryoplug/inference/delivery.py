@@ -1,4 +1,4 @@
-"""What the roads of denoise tell the one who called them, and how a result is written."""
+"""How a result is written, and who is told: one record for all roads of denoise."""
 
 from __future__ import annotations
 

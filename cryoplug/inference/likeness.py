@@ -1,4 +1,4 @@
-"""Look at a micrograph before it is denoised: whether it is like the training data, and how strong its noise is."""
+"""Is a micrograph like the training data, and how strong is its noise? Asked before it is denoised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read, compute and write at the same time.
+"""Denoise a list of micrographs: choose the road, and read, compute and write at the same time.
 
 A GPU gets whole micrographs, several at a time: `cryoplug.inference.whole.pipeline`. Else bands of rows travel through
 bounded queues, file after file:

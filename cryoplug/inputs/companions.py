@@ -1,4 +1,4 @@
-"""Files that only accompany a micrograph are no micrographs of their own: the one rule, for every command that searches.
+"""Which files only accompany a micrograph and are none of their own: the one rule for every command that searches.
 
 In a folder or a pattern, of all files of one exposure (`cryoplug.inputs.exposure_names`) those count that are nearest to the
 micrograph: ``X.mrc`` if it is there, else ``X_DW.mrc``, else ``X_noDW.mrc``, else both halves, else the movie

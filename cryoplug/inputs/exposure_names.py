@@ -1,4 +1,4 @@
-"""Which exposure a file shows, told by its name: ``X_PS.mrc``, ``X_EVN.mrc`` and ``average/even/X.mrc`` all show X.
+"""Which exposure a file shows, by its name: ``X_PS.mrc``, ``X_EVN.mrc`` and ``average/even/X.mrc`` all show X.
 
 RELION writes ``X.mrc``, ``X_noDW``, ``X_EVN``, ``X_ODD`` and ``X_PS``; MotionCor ``X_DW``, ``X_DWS``, ``X_EVN`` and ``X_ODD``;
 cryoSPARC ``X_doseweighted``; Warp ``average/X``, ``average/even/X``, ``average/odd/X`` and ``powerspectrum/X``; cryoplug itself

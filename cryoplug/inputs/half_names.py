@@ -1,4 +1,4 @@
-"""How the halves of an exposure are called, and finding them beside a micrograph or in folders of their own.
+"""What the halves of an exposure are called, and where they lie: beside a micrograph or in folders of their own.
 
 RELION 5 and MotionCor write ``X_EVN.mrc`` and ``X_ODD.mrc`` beside ``X.mrc``; others ``X_even`` and ``X_odd``. Lower and
 upper case make no difference. Warp writes ``average/X``, ``average/even/X`` and ``average/odd/X``, and cryoplug's own simulation

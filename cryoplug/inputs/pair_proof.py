@@ -1,4 +1,4 @@
-"""The proof that two files show the same exposure: shape, pixel size, and correlation; and that they share no pattern."""
+"""Do two files show the same exposure? Shape, pixel size and correlation prove it, and that they share no detector pattern."""
 
 from __future__ import annotations
 

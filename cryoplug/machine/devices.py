@@ -1,4 +1,4 @@
-"""Which device a name means, and what its failures mean."""
+"""Which device a name means, and what its failures mean: the one parser, the one recogniser of lack of memory."""
 
 from __future__ import annotations
 

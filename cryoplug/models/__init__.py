@@ -1,1 +1,1 @@
-"""Networks and their checkpoints."""
+"""The networks, their checkpoints, and the general model that comes with the package."""

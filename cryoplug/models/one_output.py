@@ -1,4 +1,4 @@
-"""Make a network of one output of a checkpoint of several: for training goes on with the image alone."""
+"""Keep one output of a network that has several: training goes on with the image alone."""
 
 from __future__ import annotations
 

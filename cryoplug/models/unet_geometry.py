@@ -1,4 +1,4 @@
-"""What a `unet` of given depth and width is, told without torch: how far it looks, its pooling grid, its weights."""
+"""What a `unet` of given depth and width is, without torch: how far it looks, its pooling grid, its weights."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Figures of micrographs and of training runs."""
+"""What people read: figures, tables, and a verdict in words."""

@@ -1,1 +1,1 @@
-"""Training: configuration, loader, loop, run folder."""
+"""Training: a store is streamed through a network, and the best checkpoint is kept."""

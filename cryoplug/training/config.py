@@ -1,4 +1,4 @@
-"""What a training run is asked for: checked as a whole, and comparable with what an earlier run was asked for."""
+"""How a network is trained: every choice, checked as a whole, and comparable with that of an earlier run."""
 
 from __future__ import annotations
 

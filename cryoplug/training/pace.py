@@ -1,4 +1,4 @@
-"""How many steps fit into the time that was asked for: told once their speed is known, corrected where it changes.
+"""How many steps fit into the time that was asked for: known once their speed is, corrected when it changes.
 
 The number is part of the state, and so is the time that was spent: a run that was killed goes on with both. At a
 steady speed it is never corrected, and the end of the run is then a function of the number alone, not of the clock.

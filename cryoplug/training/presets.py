@@ -1,4 +1,4 @@
-"""What a run does where its user chose nothing: the founding program's way, or the one measured best for halves."""
+"""What a run does where its user chose nothing: the founding recipe, or the one that was measured best for halves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What surrounds a step: the learning rate of that step, the limit on its gradients, and when to give up."""
+"""What depends on the number of a step: the learning rate, and whether training is done; and the limit on gradients."""
 
 from __future__ import annotations
 

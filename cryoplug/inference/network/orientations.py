@@ -1,4 +1,4 @@
-"""A network's mean over the eight orientations of an image: what its training told it of one, it is asked in all.
+"""The mean of what a network makes of the eight orientations of an image.
 
 A micrograph turned or mirrored is as good a micrograph, so the eight answers differ by the network's own errors only, and
 their mean has less of them.

@@ -1,4 +1,7 @@
-"""How exactly a GPU computes the hidden values of a network; see docs/decisions/0014-whole-micrographs-on-gpus.md."""
+"""How exactly a GPU computes the hidden values of a network.
+
+The figures behind ``auto`` stand in docs/decisions/0014-whole-micrographs-on-gpus.md.
+"""
 
 from __future__ import annotations
 

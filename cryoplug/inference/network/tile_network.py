@@ -1,4 +1,4 @@
-"""A network asked about one tile: filled up to its pooling grid, and in all orientations where that is wanted."""
+"""A network applied to one tile: filled up to its pooling grid, and in all orientations where that is wanted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Denoise a micrograph that lies on the device as a whole: it is copied there once, and back once."""
+"""One micrograph as a whole on the device: prepared there, denoised, and copied back."""
 
 from __future__ import annotations
 

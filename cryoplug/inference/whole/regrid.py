@@ -1,4 +1,4 @@
-"""What `cryoplug.core.fourier_crop` and `GridPlan.finish` do, for an image that lies on a device as a whole.
+"""Change the pixel size of a whole image on the device, as `cryoplug.core.fourier_crop` does on the host.
 
 The rules are theirs: each axis is cut or padded on its own, and the two waves of an even grid's Nyquist frequency are one.
 The transforms are float32 instead of float64, which a consumer card computes at a 64th of the speed, and are of the pixels

@@ -1,4 +1,4 @@
-"""What `convert --pairs halves INPUT` works on: micrographs with halves beside them, or movies."""
+"""What `convert --pairs halves` works on: micrographs with halves beside them, or movies."""
 
 from __future__ import annotations
 

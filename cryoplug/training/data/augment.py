@@ -1,4 +1,4 @@
-"""What is random about a training pair: where in a whole micrograph it is cut, how it is turned, which side is which.
+"""What is random about a training pair: where it is cut, how it is turned, which side is the input.
 
 All of it is a function of (seed, epoch, pair number): where a run was interrupted, in which order or batch a pair comes,
 and whether the host or the GPU turns it, does not matter.

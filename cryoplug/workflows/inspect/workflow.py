@@ -1,4 +1,4 @@
-"""Say what a path holds and everything that is wrong with it; nothing is changed, and one bad path stops no other."""
+"""Say what each path is and everything that is wrong with it; nothing is changed, and one bad path stops no other."""
 
 from __future__ import annotations
 

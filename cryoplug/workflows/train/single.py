@@ -1,4 +1,4 @@
-"""What training on single exposures needs beyond the pixels: the noise that the store's manifest records for each micrograph."""
+"""Training on single exposures: the noise that the store records for each micrograph."""
 
 from __future__ import annotations
 
