@@ -52,7 +52,7 @@ class PairedInput:
 def pair_files(
     noisy: Sequence[DiscoveredMicrograph], clean: Sequence[DiscoveredMicrograph], *, sides: tuple[str, str]
 ) -> tuple[PairedInput, ...]:
-    """Pair two lists by name; by order only when no name of one list is like any of the other.
+    """Pair two lists by name.
 
     Names are compared as they are below their folders, then without folder and ending, then without words such as
     noisy, clean, even and odd.
@@ -67,8 +67,8 @@ def pair_files(
     Raises
     ------
     PairingError
-        Some have no partner, the counts differ, or a file is its own partner. Nothing is paired then: a wrong guess
-        would train without a word.
+        Some have no partner, no names agree, or a file is its own partner. Nothing is paired then: a wrong guess would
+        train without a word. One file on each side needs no name.
     """
     best: tuple[int, list[str], list[str]] = 0, [], []
     for key in _KEYS:
@@ -86,14 +86,13 @@ def pair_files(
     if best[0]:
         lists = "; ".join(_listed(side, alone) for side, alone in zip(sides, best[1:], strict=True) if alone)
         raise PairingError(f"no partner of the same name for {lists}; leave them out or add the missing side")
-    if len(noisy) != len(clean):
-        raise PairingError(
-            f"{len(noisy)} {sides[0]} but {len(clean)} {sides[1]} micrographs, and no names that agree; "
-            "give equal names or equally many files"
-        )
-    return tuple(
-        _pair(i, one, two, remark=f"paired by its place in the list with {two.path}, because no names agree")
-        for i, (one, two) in enumerate(zip(noisy, clean, strict=True))
+    if len(noisy) == len(clean) == 1:
+        remark = f"paired with {clean[0].path}, the only other file, although the names do not agree"
+        return (_pair(0, noisy[0], clean[0], remark=remark),)
+    raise PairingError(
+        f"{len(noisy)} {sides[0]} and {len(clean)} {sides[1]} micrographs, and no names that agree: "
+        f"{', '.join(str(items[0].path) for items in (noisy, clean) if items)}; give both sides of a pair the same name, as in "
+        "X_even.mrc and X_odd.mrc"
     )
 
 

@@ -154,12 +154,20 @@ def test_a_missing_partner_stops_everything() -> None:
         pair_files(discover(["n"]), discover(["c"]), sides=("noisy", "clean"))
 
 
-def test_lists_without_common_names_pair_by_place_and_say_so() -> None:
-    touch("n/a.mrc", "c/x.mrc", "c/y.mrc")
+def test_one_file_on_each_side_needs_no_name_and_it_is_said() -> None:
+    touch("n/a.mrc", "c/x.mrc")
     (pair,) = pair_files(discover(["n"]), discover(["c/x.mrc"]), sides=("noisy", "clean"))
-    assert pair.remark == "paired by its place in the list with c/x.mrc, because no names agree"
-    with pytest.raises(PairingError, match="1 noisy but 2 clean micrographs, and no names that agree"):
-        pair_files(discover(["n"]), discover(["c"]), sides=("noisy", "clean"))
+    assert pair.remark == "paired with c/x.mrc, the only other file, although the names do not agree"
+
+
+@pytest.mark.parametrize("noisy", [["n/a.mrc"], ["n/a.mrc", "n/b.mrc"]])
+def test_several_files_without_common_names_are_never_paired_by_their_order(noisy: list[str]) -> None:
+    touch("n/a.mrc", "n/b.mrc", "c/x.mrc", "c/y.mrc")
+    wanted = (
+        rf"{len(noisy)} noisy and 2 clean micrographs, and no names that agree: n/a\.mrc, c/x\.mrc; give both sides"
+    )
+    with pytest.raises(PairingError, match=wanted):
+        pair_files(discover(noisy), discover(["c"]), sides=("noisy", "clean"))
 
 
 def test_halves_carry_the_pixel_size_and_the_row_of_their_exposure() -> None:

@@ -52,13 +52,14 @@ def test_clean_files_are_found_by_name_whatever_the_order(tmp_path):
         }
 
 
-def test_files_without_common_names_are_paired_in_order_and_it_is_said(tmp_path):
+def test_files_without_common_names_are_not_paired(tmp_path):
     noisy = [write(tmp_path / f"{name}.mrc", half(i, 0)) for i, name in enumerate(("x", "y"))]
     clean = tuple(str(write(tmp_path / f"{name}.mrc", half(i, 1))) for i, name in enumerate(("p", "q")))
-    result = convert(request(noisy, tmp_path / "s", pairs="clean", clean=clean))
-    assert "paired by its place in the list" in result.files[0].message
-    with pytest.raises(PairingError, match="2 noisy but 1 clean"):
-        convert(request(noisy, tmp_path / "t", pairs="clean", clean=clean[:1]))
+    for count in (1, 2):
+        with pytest.raises(PairingError, match=f"2 noisy and {count} clean micrographs, and no names that agree"):
+            convert(request(noisy, tmp_path / "t", pairs="clean", clean=clean[:count]))
+    result = convert(request(noisy[:1], tmp_path / "s", pairs="clean", clean=clean[:1]))
+    assert "although the names do not agree" in result.files[0].message
 
 
 def test_a_missing_partner_is_listed_and_nothing_is_written(tmp_path):
