@@ -58,7 +58,7 @@ class OutputPlanner:
 
     def __init__(self, folder: Path, *, reserved: Iterable[Path] = ()) -> None:
         self._folder = folder
-        self._root = folder.resolve()
+        self._root = Path(os.path.realpath(folder))  # Path.resolve raises RuntimeError for a link to itself
         self._endings = known_endings()
         self._absolute = os.path.abspath(folder)  # noqa: PTH100 -- as text: compared 100,000 times
         self._reserved = {os.path.abspath(path) for path in reserved}  # noqa: PTH100
@@ -107,7 +107,7 @@ class OutputPlanner:
         parent = target.parent
         if parent in self._sound_folders:
             return
-        real = parent.resolve()
+        real = Path(os.path.realpath(parent))
         if not real.is_relative_to(self._root) or RECORD_FOLDER in parent.relative_to(self._folder).parts:
             raise UsageError(
                 f"{target}: leads outside of the output folder {self._folder} ({real}); "

@@ -71,6 +71,18 @@ def test_the_movie_of_epu_accompanies_its_micrograph_and_comes_first_where_movie
     assert len(find(["only"]).micrographs) == 3
 
 
+def test_a_link_to_itself_fails_alone() -> None:
+    Path("d").mkdir()
+    for seed in range(2):
+        image(f"d/m{seed}.mrc", seed)
+    Path("d/loop.mrc").symlink_to("loop.mrc")
+    result = convert(ConvertRequest(("d",), Path("s"), patch_size=32))
+    assert [(item.input.name, item.status) for item in result.files if item.status == "failed"] == [
+        ("loop.mrc", "failed")
+    ]
+    assert result.exit_code == 3
+
+
 def test_warps_folders_and_those_of_simulate_give_one_micrograph_an_exposure() -> None:
     kinds = ("average", "average/even", "average/odd", "powerspectrum", "mask")
     touch(*(f"warp/{kind}/TS_1_{i}.mrc" for i in range(2) for kind in kinds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -155,10 +156,11 @@ def _refuse_other_format(request: ConvertRequest) -> None:
 def _refuse_to_touch_inputs(request: ConvertRequest, pairs: tuple[PairedInput, ...]) -> None:
     names = (raw.MANIFEST_NAME, *(name for pair in raw.BIN_NAMES.values() for name in pair))
     written = {request.target} if request.format == "hdf5" else {request.target / name for name in names}
-    resolved = {path.resolve() for path in written}
+    # os.path and not Path: that raises RuntimeError for a link to itself, which fails for itself when its turn comes.
+    resolved = {os.path.realpath(path) for path in written}
     for pair in pairs:
         for item in pair.files:
-            if item.path.resolve() in resolved:
+            if os.path.realpath(item.path) in resolved:
                 raise UsageError(f"{item.path}: is an input and would be overwritten; choose another --output")
 
 

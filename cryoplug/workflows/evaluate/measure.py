@@ -198,6 +198,11 @@ class _Files:
             denoised_even=self._read(subject.denoised_even, may_be_constant=True),
             denoised_odd=self._read(subject.denoised_odd, may_be_constant=True),
         )
+        noisy, clean = self.images.noisy, self.images.clean
+        if noisy is not None and clean is not None and np.array_equal(noisy, clean):
+            raise PixelError(
+                f"{self.first}: has the same pixels as its truth; name the image without noise with --clean"
+            )
         self.pixel_size = pixel_size_of_exposure(stated_angstrom, self._listed, self._headers)[0]
         self.pixel_size_angstrom = self.pixel_size.angstrom
 

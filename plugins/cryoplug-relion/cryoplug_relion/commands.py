@@ -93,8 +93,7 @@ def relion() -> None:
     cls=RelionCommand,
     params=[
         *job_options(),
-        # On a coarser grid picks would not fit the raw micrographs; RELION's pickers take a coarser one by themselves.
-        *core_options(core_denoise, without={*_BY_THE_JOB, *_WATCHING, "star", "output_angpix"}),
+        *core_options(core_denoise, without={*_BY_THE_JOB, *_WATCHING, "star"}),
     ],
 )
 def denoise(**fields: Any) -> int:
@@ -103,6 +102,9 @@ def denoise(**fields: Any) -> int:
     Writes DIR/micrographs_denoised.star with every table, column and optics group of the input, the denoised
     micrographs below DIR, and logfile.pdf. Their paths below X/jobNNN/ stay, so that picks on them fit the raw ones:
     extract particles from the raw micrographs. A micrograph that fails is named in run.err and left out.
+
+    --output-angpix A writes coarser ones, and the optics groups say their pixel size. Picks on these count their
+    pixels: multiply them before you extract; docs/relion.md has the command.
 
     Example: cryoplug relion denoise --o External/job003/ --in_mics CtfFind/job002/micrographs_ctf.star
     --checkpoint External/job001/ --j 4

@@ -25,6 +25,11 @@ from cryoplug_relion.supervisor import ENDINGS_WITH_RESULT, outputs_are_complete
 from cryoplug_relion.talk import Talk
 
 STAR_NAME = "micrographs_denoised.star"
+COARSER = (
+    "these micrographs are coarser than the raw ones, and picks on them count their pixels: before extracting from the raw "
+    "ones, multiply rlnCoordinateX and rlnCoordinateY by their pixel size over the raw one (docs/relion.md has the command)"
+)
+"""What to do where another pixel size is written."""
 _PICTURES = 4
 """Micrographs that the log file shows: the first and the last, and others between them."""
 
@@ -59,6 +64,8 @@ def denoise_job(*, folder: Path, in_mics: str | None, in_movies: str | None, as_
 
     batch = denoise(request, tell, talk.note)
     talk.summary()
+    if request.output_angpix is not None:
+        talk.note(COARSER)
     _write_logfile(folder / LOGFILE, request, batch)
     if batch.exit_code not in ENDINGS_WITH_RESULT:
         raise InputError(f"{star}: no micrograph could be denoised; {folder / LOGFILE} and the lines above say why")
@@ -137,13 +144,24 @@ def _summary(request: DenoiseRequest, batch: BatchResult) -> list[str]:
         f"            {details['model']}, sha256 {details['checkpoint_sha256'][:16]}, normalize {details['normalize']}",
         *(
             f"{name:<12}{details[name]}"
-            for name in ("target", "angpix", "strength", "merge_highres", "highpass", "lowpass", "device", "tta")
+            for name in (
+                "target",
+                "angpix",
+                "strength",
+                "merge_highres",
+                "highpass",
+                "lowpass",
+                "output_angpix",
+                "device",
+                "tta",
+            )
             if details.get(name) is not None
         ),
         "",
         f"{len(batch.files)} micrographs: {counts['done']} denoised now, {counts['skipped']} by earlier runs, "
         f"{counts['failed']} failed",
         "Denoised micrographs are for looking and picking; extract particles from the raw ones.",
+        *listed("", [COARSER] if request.output_angpix is not None else []),
         "",
         *listed("Failed, and left out of the STAR file:", [item.message for item in batch.failed]),
         *listed("Warnings:", [f"{item.input}: {item.message}" for item in batch.files if _is_warning(item)]),

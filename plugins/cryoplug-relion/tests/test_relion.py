@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from cryoplug.formats.registry import open_micrograph
 from cryoplug.formats.star import read_star
 from relion_project import Project
 
+DOCS = Path(__file__).resolve().parents[3] / "docs"
 IMPORT, DENOISE = "Import/job001/", "External/job002/"
 SUCCEEDED, FAILED, ABORTED = "2", "3", "4"
 """Status of a process in default_pipeline.star of RELION 3.1."""
@@ -155,6 +157,39 @@ def test_picks_on_denoised_micrographs_extract_from_the_raw_ones(relion_project:
     around = [whole[y - 16 + dy : y + 16 + dy, x - 16 + dx : x + 16 + dx] for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
     # RELION rounds its own way; noise tells one pixel from the next.
     assert max(np.corrcoef(piece.ravel(), raw.ravel())[0, 1] for raw in around) > 0.999
+
+
+def test_coarser_filtered_micrographs_are_picked_and_their_picks_turned_back_fit_the_raw_ones(
+    relion_project: Project,
+) -> None:
+    project = relion_project
+    names = project.micrographs(1, 2, folder="Micrographs", side=512)
+    more = {"highpass": "600", "lowpass": "15", "output_angpix": "5"}
+    fields = [f"param{i}_label == {name};param{i}_value == {value}" for i, (name, value) in enumerate(more.items(), 2)]
+    add_jobs(project, more=";".join(fields))
+    run_job(project, DENOISE)
+    assert status(project, DENOISE) == SUCCEEDED, (project / DENOISE / "run.err").read_text()
+    assert "multiply rlnCoordinateX and rlnCoordinateY" in (project / DENOISE / "run.out").read_text()
+    star = read_star(project / DENOISE / "micrographs_denoised.star")
+    assert [float(size) for size in star.block("optics").column("rlnMicrographPixelSize")] == [5.0]
+    written = f"{DENOISE}{names[0]}"
+    assert "(x,y,z,n)= 256 x 256 x 1 x 1" in (said := project.relion("relion_image_handler", "--i", written, "--stats"))
+    assert float(re.search(r"angpix ?= ?([.\d]+)", said)[1]) == 5.0
+
+    (project / "AutoPick/job003").mkdir(parents=True)
+    pick = ["--pickname", "autopick", "--LoG", "--LoG_diam_min", "40", "--LoG_diam_max", "60", "--shrink", "0"]
+    project.relion("relion_autopick", "--i", f"{DENOISE}micrographs_denoised.star", "--odir", "AutoPick/job003/", *pick)
+    script = re.search(r"^for picks in .*?^done$", (DOCS / "relion.md").read_text(), flags=re.MULTILINE | re.DOTALL)[0]
+    script = script.replace("job005", "job003").replace("*= 4", "*= 2")
+    project.relion("bash", "-euc", script)
+    for number, name in enumerate(names, 1):
+        (picks,) = (project / "AutoPick/job003").rglob(f"{Path(name).stem}_autopick.star")
+        block = read_star(picks).blocks[0]
+        found = np.array([[float(value) for value in block.column(f"rlnCoordinate{axis}")] for axis in "YX"]).T
+        places = np.random.default_rng(number).uniform(20, 492, (14, 2))  # of the discs; see make_micrograph
+        inside = places[((places > 40) & (places < 472)).all(1)]
+        near = [np.hypot(*(found - place).T).min() for place in inside]
+        assert np.median(near) < 4, "pixels of the raw micrograph"
 
 
 def test_failure_is_failed(relion_project: Project) -> None:

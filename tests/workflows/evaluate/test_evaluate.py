@@ -214,6 +214,13 @@ def test_halves_of_different_exposures_are_refused(simulated, blurring, tmp_path
     assert "do not belong together" in result.files[1].message
 
 
+def test_a_micrograph_given_as_its_own_truth_fails_and_says_so(simulated, blurring, tmp_path):
+    noisy = str(simulated / "noisy" / "mic_0001.mrc")
+    result = evaluate(request(tmp_path / "e", inputs=(noisy,), clean=(noisy,), checkpoint=blurring))
+    assert [item.status for item in result.files] == ["failed"]
+    assert "has the same pixels as its truth" in result.files[0].message
+
+
 def test_raw_files_given_as_denoised_are_refused(simulated, tmp_path):
     even, odd = simulated / "even", simulated / "odd"
     with pytest.raises(PairingError, match="as raw and as denoised"):
