@@ -215,8 +215,9 @@ def test_halves_of_different_exposures_are_refused(simulated, blurring, tmp_path
 
 
 def test_a_micrograph_given_as_its_own_truth_fails_and_says_so(simulated, blurring, tmp_path):
-    noisy = str(simulated / "noisy" / "mic_0001.mrc")
-    result = evaluate(request(tmp_path / "e", inputs=(noisy,), clean=(noisy,), checkpoint=blurring))
+    noisy, truth = simulated / "noisy" / "mic_0001.mrc", tmp_path / "mic_0001.mrc"
+    shutil.copy(noisy, truth)
+    result = evaluate(request(tmp_path / "e", inputs=noisy, clean=truth, checkpoint=blurring))
     assert [item.status for item in result.files] == ["failed"]
     assert "has the same pixels as its truth" in result.files[0].message
 
