@@ -163,7 +163,7 @@ def cryoplug_step(
             number = next(taken)
             steps.take(noisy, clean, lr=config.lr, number=number)
             if number % steps.queue == 0:
-                steps.settle()
+                steps.outcome()
 
         yield run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from cryoplug.training.choice import Units, Verdict, judge_epoch, note_epoch, va
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.data.augment import Draw
 from cryoplug.training.data.device_loader import open_loader
-from cryoplug.training.data.loader import Batch, BatchLoader, closing_batches, crops_of_epoch, epoch_order
+from cryoplug.training.data.loader import Batch, BatchLoader, crops_of_epoch, epoch_order
 from cryoplug.training.data.mixing import Mixer
 from cryoplug.training.data.recorruption import Recorruption
 from cryoplug.training.data.split import Split
@@ -34,6 +34,7 @@ from cryoplug.training.run_folder import RunFolder
 from cryoplug.training.saver import Saver
 from cryoplug.training.schedule import gave_up, is_done, learning_rate
 from cryoplug.training.state import Position, pack_state
+from cryoplug.training.stepping import StepFailed, StepPlan, take_steps
 from cryoplug.training.steps import Steps, open_steps
 from cryoplug.training.validation import Validation, validate
 from cryoplug.training.weights import weights_of
@@ -72,12 +73,7 @@ class Training:
     mixer: Mixer | Recorruption | None = None
     """Makes mixtures of halves, or of single exposures and drawn noise; None: pairs are trained on as they are."""
     _steps: Steps = field(init=False, repr=False)
-    _report: _RunningReport = field(init=False, repr=False)
     _pace: Pace | None = field(default=None, init=False, repr=False)
-    _queued: deque[int] = field(default_factory=deque, init=False, repr=False)
-    """Patches of each step that is not settled."""
-    _failed: float | None = field(default=None, init=False, repr=False)
-    """Loss of the step that failed, at the present position."""
 
     def __post_init__(self) -> None:
         """Choose how steps are taken."""
@@ -113,7 +109,7 @@ class Training:
                 config=self.config,
                 saved=self.folder is not None,
             )
-            with self.engine.heeding(saver.heed_signals):
+            with self.engine.looking(saver.look_at_signals):
                 loader.prepare(self._steps.prepare)
                 while not is_done(self.position, self.config):
                     self._run_epoch(loader, saver, progress)
@@ -144,9 +140,9 @@ class Training:
         order = epoch_order(self.split.train, seed=config.seed, epoch=position.epoch, shuffle=config.shuffle)
         if config.crops_per_epoch is not None:
             order = crops_of_epoch(order, config.crops_per_epoch, pairs=self.store.count())
-        batch_count = -(-len(order) // config.batch_size)
+        count = -(-len(order) // config.batch_size)
         if config.max_batches is not None:
-            batch_count = min(batch_count, config.max_batches)
+            count = min(count, config.max_batches)
         draw = Draw(
             config.seed,
             position.epoch,
@@ -154,50 +150,42 @@ class Training:
             exchange=config.augment == "halves" and self.mixer is None,
             end_row=self.split.end_row,
         )
-        self._report = _RunningReport(position.epoch, batch_count, config.loss, progress)
-        while position.batch < batch_count and not self._all_taken(0):
-            # A second round begins at a step that failed; it is taken again by itself, then known for good or bad.
-            again, self._failed = self._failed is not None, None
-            batches = loader.batches(order, first=position.batch, limit=batch_count, draw=draw)
-            with closing_batches(batches):
-                for batch in batches:
-                    queued = len(self._queued)
-                    steps = self._steps.checked() if again else self._steps
-                    steps.take(
-                        batch.noisy,
-                        batch.clean,
-                        lr=learning_rate(config, position.step + queued, total_steps=self._total_steps(batch_count)),
-                        number=position.step + queued + 1,
-                        images=[crop.image for crop in batch.crops],
-                    )
-                    self._queued.append(len(batch.indices))
-                    last = position.batch + queued + 1 == batch_count or self._all_taken(queued + 1)
-                    if queued + 1 >= steps.queue or last:
-                        self._settle(steps)
-                        self._plan(progress)
-                    if self._failed is None:
-                        saver.after_batch()
-                    if self._failed is not None:
-                        if steps.queue == 1:
-                            raise self._diverged("training", position.batch + 1, batch, self._failed)
-                        break
-                    again = False
-                    if last:
-                        break
+        first_batch, first_step = position.batch, position.step
+        plan = StepPlan(
+            is_wanted=lambda step: first_batch + step < count and not self._all_taken(first_step + step),
+            learning_rate=lambda step: learning_rate(config, first_step + step, total_steps=self._total_steps(count)),
+            number_in_run=lambda step: first_step + step + 1,
+            in_a_hurry=saver.is_due,
+        )
+
+        def batches_from(step: int) -> Iterator[Batch]:
+            return loader.batches(order, first=first_batch + step, limit=count, draw=draw)
+
+        report = _RunningReport(position.epoch, count, config.loss, progress)
+        try:
+            with contextlib.closing(take_steps(self._steps, batches_from, plan)) as taken:
+                for steps in taken:
+                    for step in steps:
+                        position.advance(step.loss, step.patches)
+                        report.add(step.loss, step.patches, position.batch)
+                    self._plan(progress)
+                    saver.after_batch()
+        except StepFailed as failure:
+            raise self._diverged("training", position.batch + 1, failure.batch, failure.loss) from None
 
     def _total_steps(self, batches_an_epoch: int) -> int:
         if self.config.minutes is None:
             return self.config.epochs * batches_an_epoch
         return self.position.planned_steps or sys.maxsize
 
-    def _all_taken(self, queued: int) -> bool:
-        """Tell whether the planned steps are all taken, with those that are queued."""
+    def _all_taken(self, steps: int) -> bool:
+        """Tell whether so many steps are all that is planned."""
         planned = self.position.planned_steps
-        return planned is not None and self.position.step + queued >= planned
+        return planned is not None and steps >= planned
 
     def _plan(self, progress: Progress) -> None:
         """Fix the number of steps as soon as their speed is known, and correct it when that changes."""
-        if self._pace is None or self._failed is not None:
+        if self._pace is None:
             return
         planned = self._pace.news(self.position.step)
         if planned is None:
@@ -207,20 +195,6 @@ class Training:
         few = "; too few to learn much: more --minutes, a smaller network or a GPU" if planned < FEW_STEPS else ""
         now = ", for their speed has changed" if corrected else ""
         progress(Note(f"--minutes {self.config.minutes:g}: {planned} steps{now}{few}"))
-
-    def settle(self) -> None:
-        """Wait for all steps that are queued: then position and weights belong together."""
-        self._settle(self._steps)
-
-    def _settle(self, steps: Steps) -> None:
-        settled = steps.settle()
-        for loss in settled.losses:
-            patches = self._queued.popleft()
-            self.position.advance(loss, patches)
-            self._report.add(loss, patches, self.position.batch)
-        if settled.failed is not None:
-            self._queued.clear()
-            self._failed = settled.failed
 
     def _validate(self, loader: BatchLoader, saver: Saver) -> Validation | None:
         def check(batch: Batch, number: int, loss: float) -> None:
@@ -288,8 +262,7 @@ class Training:
         return Comparison(lowest_before, verdict.difference, verdict.standard_error, count, self._units.kind)
 
     def save_state(self) -> None:
-        """Save all that going on needs; nothing when the run is not saved."""
-        self.settle()
+        """Save all that going on needs; nothing when the run is not saved. No step may be under way."""
         if self._pace is not None:
             self.position.spent_s = self._pace.spent_s
         if self.folder is not None:

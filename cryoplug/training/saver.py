@@ -54,7 +54,7 @@ class Saver:
         self._lock = threading.Lock()
         self._stopped: Stopped | None = None
 
-    def heed_signals(self) -> None:
+    def look_at_signals(self) -> None:
         """Save when asked, and end when told to; also from within a batch, when weights are those of the batch before."""
         interrupts = self._interrupts
         with self._lock:  # the pieces of a batch are computed in several threads
@@ -74,17 +74,25 @@ class Saver:
         return f"epoch {self._position.epoch}, batch {self._position.batch}"
 
     def after_batch(self) -> None:
-        """Heed signals, and save when the interval is over."""
-        self.heed_signals()
-        if time.monotonic() - self._last >= self._interval_s:
+        """Look at signals, and save when the interval is over."""
+        self.look_at_signals()
+        if self._interval_is_over():
             self._save()
+
+    def is_due(self) -> bool:
+        """Tell whether `after_batch` would save now: then no step may be under way."""
+        asked = self._interrupts.save_requested or self._interrupts.stop_signal is not None
+        return asked or self._interval_is_over()
+
+    def _interval_is_over(self) -> bool:
+        return time.monotonic() - self._last >= self._interval_s
 
     def after_epoch(self) -> None:
         """Begin the interval anew, for an epoch ends with a save; end when a signal came and work is left."""
         self._last = time.monotonic()
         stop = self._interrupts.stop_signal
         if stop is not None and not is_done(self._position, self._config):
-            self.heed_signals()
+            self.look_at_signals()
 
     def _save(self) -> None:
         self._save_state()

@@ -27,7 +27,7 @@ QUEUE = 5
 
 
 @dataclass(frozen=True)
-class Settled:
+class Outcome:
     """What became of the steps since the host last looked."""
 
     losses: tuple[float, ...]
@@ -67,7 +67,7 @@ class Steps(abc.ABC):
     """Steps of an optimizer on batches ``(b, 1, y, x)``."""
 
     queue = 1
-    """After so many steps `settle` must be called."""
+    """After so many steps `outcome` must be called."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Steps(abc.ABC):
         """
 
     @abc.abstractmethod
-    def settle(self) -> Settled:
+    def outcome(self) -> Outcome:
         """Wait until all steps are done and say what became of them."""
 
     def prepare(self, noisy: torch.Tensor, clean: torch.Tensor) -> bool:
@@ -131,7 +131,7 @@ class Steps(abc.ABC):
 class CheckedSteps(Steps):
     """Each loss is known before the weights are touched."""
 
-    _settled = Settled(())
+    _outcome_of_last = Outcome(())
 
     def take(
         self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int, images: Sequence[int] = ()
@@ -144,19 +144,19 @@ class CheckedSteps(Steps):
         if self._mixer is not None:
             loss *= self._mixer.loss_scale
         if not (_finite(loss) and _all_finite(gradients)):
-            self._settled = Settled((), failed=loss)
+            self._outcome_of_last = Outcome((), failed=loss)
             return
         self._put_gradients(gradients)
         self._put_learning_rate(lr)
         self._optimizer.step()
         if self._average is not None:
             self._average.update(number)
-        self._settled = Settled((loss,))
+        self._outcome_of_last = Outcome((loss,))
 
-    def settle(self) -> Settled:
+    def outcome(self) -> Outcome:
         """Say what became of the last step; nothing the second time."""
-        settled, self._settled = self._settled, Settled(())
-        return settled
+        outcome, self._outcome_of_last = self._outcome_of_last, Outcome(())
+        return outcome
 
 
 class QueuedSteps(Steps):
@@ -207,7 +207,7 @@ class QueuedSteps(Steps):
         self._outcomes[self._count].copy_(self._outcome)
         self._count += 1
 
-    def settle(self) -> Settled:
+    def outcome(self) -> Outcome:
         """Wait for all queued steps; after one that failed, the next one is free to go again."""
         outcomes = self._outcomes[: self._count].tolist() if self._count else []
         self._count = 0
@@ -215,16 +215,16 @@ class QueuedSteps(Steps):
         for loss, failed in outcomes:
             if failed:
                 self._failed.zero_()
-                return Settled(tuple(losses), failed=loss)
+                return Outcome(tuple(losses), failed=loss)
             losses.append(loss)
-        return Settled(tuple(losses))
+        return Outcome(tuple(losses))
 
     def prepare(self, noisy: torch.Tensor, clean: torch.Tensor) -> bool:
         """Load all kernels and record the step: by steps that count as failed, so that they change nothing."""
         self._failed.fill_(1.0)
         for _ in range(2):
             self.take(noisy, clean, lr=self._config.lr, number=1)
-        self.settle()
+        self.outcome()
         return True
 
     def checked(self) -> Steps:

@@ -59,7 +59,7 @@ def test_bands_say_so_too() -> None:
         def full() -> None:
             raise torch.OutOfMemoryError("no room")
 
-        with engine.heeding(full), pytest.raises(DeviceError, match=r"half the --batch-size, or free memory"):
+        with engine.looking(full), pytest.raises(DeviceError, match=r"half the --batch-size, or free memory"):
             engine.loss_and_gradients(batch, batch)
 
 
@@ -76,12 +76,12 @@ def test_a_batch_is_left_between_two_pieces_and_the_next_one_is_right() -> None:
         wanted, _ = engine.loss_and_gradients(noisy, clean)
         pieces = []
 
-        def heed() -> None:
+        def look() -> None:
             pieces.append(1)
             if len(pieces) == 3:
                 raise KeyError("enough")
 
-        with engine.heeding(heed), pytest.raises(KeyError):
+        with engine.looking(look), pytest.raises(KeyError):
             engine.loss_and_gradients(noisy, clean)
         assert engine.loss_and_gradients(noisy, clean)[0] == wanted
         assert len(pieces) <= 8, "nothing is asked after the block"

@@ -153,7 +153,7 @@ def test_a_recorded_step_gives_the_bits_of_a_launched_one(
                 inputs.copy_(torch.rand(inputs.shape, generator=generator, device=device))
                 taken.take(inputs[0], inputs[1], lr=0.01 / number, number=number)
                 if number % taken.queue == 0:
-                    losses += taken.settle().losses
+                    losses += taken.outcome().losses
             found.append((losses, [tensor.cpu().numpy().tobytes() for tensor in module.state_dict().values()]))
     assert found[0] == found[1] and len(found[0][0]) == 10
 
@@ -181,7 +181,7 @@ def test_a_recording_of_an_earlier_run_is_not_set_free_during_another_one() -> N
             taken.take(inputs[0], inputs[1], lr=0.01, number=2)
         finally:
             gc.set_threshold(*thresholds)
-        assert len(taken.settle().losses) == 2
+        assert len(taken.outcome().losses) == 2
 
 
 def test_whole_micrographs_give_the_same_bits_whether_they_stay_on_the_gpu_or_not(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_step_that_fails_and_all_after_it_change_nothing(side: int, value: flo
     expected = []
     for number, (noisy, clean) in enumerate(batches(3), start=1):
         one_by_one.take(noisy, clean, lr=0.01 / number, number=number)
-        expected += one_by_one.settle().losses
+        expected += one_by_one.outcome().losses
     wanted = state()
 
     queued, state = started(QueuedSteps)
@@ -86,17 +86,17 @@ def test_a_step_that_fails_and_all_after_it_change_nothing(side: int, value: flo
         if number == 4:
             pair[side][1, 0, 2, 3] = value
         queued.take(*pair, lr=0.01 / number, number=number)
-    settled = queued.settle()
+    settled = queued.outcome()
     assert list(settled.losses) == expected
     assert settled.failed is not None and not np.isfinite(settled.failed)
     assert all(np.array_equal(a, b) for a, b in zip(state(), wanted, strict=True))
-    assert queued.settle().losses == ()
+    assert queued.outcome().losses == ()
 
     # Afterwards both go on alike.
     noisy, clean = next(batches(1))
     for item in (one_by_one, queued):
         item.take(noisy, clean, lr=0.01, number=4)
-    assert one_by_one.settle() == queued.settle()
+    assert one_by_one.outcome() == queued.outcome()
 
 
 def test_preparing_changes_nothing() -> None:
@@ -111,7 +111,7 @@ def test_preparing_changes_nothing() -> None:
     for number, (noisy, clean) in enumerate(batches(QUEUE), start=1):
         for item in (prepared, plain):
             item.take(noisy, clean, lr=0.01, number=number)
-    assert prepared.settle() == plain.settle()
+    assert prepared.outcome() == plain.outcome()
     assert all(np.array_equal(a, b) for a, b in zip(state(), other(), strict=True))
 
 
