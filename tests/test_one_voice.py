@@ -17,6 +17,7 @@ from cryoplug.cli.main import cli, run
 from cryoplug.cli.options import apply_options
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.inference.pipeline import run_pipeline
+from cryoplug.inference.settings import ApplySettings
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.simulation.settings import SimulationSettings
@@ -158,7 +159,7 @@ def test_no_shared_flag_is_forgotten() -> None:
 
 
 def _applied() -> list[click.Option]:
-    apply_options(applied := click.Command("applied", callback=lambda **fields: None))
+    applied = click.command("applied")(apply_options(lambda **fields: None))
     return [item for item in applied.params if isinstance(item, click.Option)]
 
 
@@ -240,3 +241,10 @@ def test_python_has_the_defaults_of_the_command_line(here: Path, monkeypatch: py
         if getattr(found, item.name) != getattr(wanted, item.name) and item.name not in alone
     }
     assert type(found) is type(wanted) and not differing
+
+
+def test_an_option_of_applying_a_checkpoint_is_a_field_and_a_line() -> None:
+    fields = [item.name for item in dataclasses.fields(ApplySettings)]
+    assert [item.name for item in _applied()] == fields
+    for command in ("denoise", "evaluate"):
+        assert {item.name for item in options_of(command).values()} >= set(fields)
