@@ -6,12 +6,15 @@ itself is formatted by starfile. Both pandas and starfile are imported when they
 
 from __future__ import annotations
 
+import csv
 import linecache
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cryoplug.errors import FormatError
 from cryoplug.formats.star_parser import parse_star
 from cryoplug.formats.star_text import StarBlock, StarFile
 
@@ -51,7 +54,12 @@ def star_from_tables(tables: Mapping[str, Mapping[str, Sequence[Any]]], path: Pa
         name: pandas.DataFrame({key: list(map(_carried, values)) for key, values in columns.items()})
         for name, columns in tables.items()
     }
-    made = parse_star(_brought_back(starfile.to_string(frames)), path)
+    try:
+        text = starfile.to_string(frames)
+    except csv.Error as error:
+        raise FormatError(f"{path}: a value holds a line break or a quote that cannot be written ({error})") from error
+    made = parse_star(_brought_back(text), path)
+    _check_kept(tables, made)
     # starfile begins with a comment that holds the time of day: a file must not differ where nothing does.
     blocks = [
         StarBlock(block.name, block.is_loop, block.columns, block.rows, [VERSION_COMMENT]) for block in made.blocks
@@ -59,9 +67,26 @@ def star_from_tables(tables: Mapping[str, Mapping[str, Sequence[Any]]], path: Pa
     return StarFile(blocks, path)
 
 
+def _check_kept(tables: Mapping[str, Mapping[str, Sequence[Any]]], made: StarFile) -> None:
+    """Raise `FormatError` where a text does not come back as it was: starfile quotes spaces, but no ``#a`` and no ``data_b``."""
+    for name, columns in tables.items():
+        block = made.block(name)
+        for column, values in columns.items():
+            found = block.column(column) if block is not None and column in block.columns else []
+            for value, text in zip_longest(values, found):
+                if value is None or text is None or (isinstance(value, str) and _bytes(value) != _bytes(text)):
+                    raise FormatError(
+                        f"{made.path}: {column} {value!r} cannot be written into a STAR file that all programs read; rename it"
+                    )
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
 def _carried(value: Any) -> Any:
     """Give a text as letters, one for each of its bytes: names of files may hold bytes that pandas refuses (PEP 383)."""
-    return value.encode("utf-8", "surrogateescape").decode("latin-1") if isinstance(value, str) else value
+    return _bytes(value).decode("latin-1") if isinstance(value, str) else value
 
 
 def _brought_back(text: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 import starfile
 
 import cryoplug
+from cryoplug.errors import FormatError
 from cryoplug.formats.star import format_star, parse_star, read_star
 from cryoplug.formats.star_frames import second_opinion, star_frames, star_from_frames, star_from_tables
 from cryoplug.workflows.inspect import inspect_path
@@ -101,6 +102,17 @@ def test_a_file_that_was_mended_is_read_anew(tmp_path: Path) -> None:
     assert second_opinion(read_star(path))
     path.write_text(TEXT.format(name="b1.mrc"))
     assert second_opinion(read_star(path)) == []
+
+
+@pytest.mark.parametrize("name", ["#a.mrc", "", "data_b", "loop_", "_x", 'd\'or "b".mrc', "two\nlines"])
+def test_a_name_that_would_be_lost_is_refused_and_no_row_is(name: str) -> None:
+    tables = {"micrographs": {"rlnMicrographName": ["a.mrc", name, "c.mrc"]}}
+    try:
+        made = star_from_tables(tables, Path("x.star"))
+    except FormatError as error:
+        assert str(error).startswith("x.star: ")
+    else:
+        assert made.blocks[0].column("rlnMicrographName") == ["a.mrc", name, "c.mrc"]
 
 
 def test_names_that_are_no_text_are_kept_byte_for_byte():

@@ -21,7 +21,7 @@ class EvaluateRequest(ApplySettings):
     """
 
     output: Path
-    """Folder for ``evaluation.json``, ``evaluation.txt`` and the figures; made when missing."""
+    """Folder for ``evaluation.json``, ``.txt``, ``.star`` and the figures; made when missing."""
     inputs: tuple[str, ...] = ()
     """Noisy micrographs; their halves are looked for beside them unless `even` and `odd` are given."""
     checkpoint: Path | None = None

@@ -14,7 +14,8 @@ import cryoplug
 from cryoplug.core.pixel_size import PixelSizeRemarks
 from cryoplug.core.results import BatchResult, FileResult, to_json
 from cryoplug.disk.atomic import write_text
-from cryoplug.errors import InputError, Stopped, UsageError
+from cryoplug.errors import FormatError, InputError, Stopped, UsageError
+from cryoplug.formats.star import write_star
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.reports.evaluation import Summary, summarize, table
@@ -22,11 +23,13 @@ from cryoplug.reports.words import verdict_words
 from cryoplug.workflows.evaluate.inputs import list_subjects
 from cryoplug.workflows.evaluate.measure import MeasuredMicrograph, Measurer
 from cryoplug.workflows.evaluate.request import EvaluateRequest
+from cryoplug.workflows.evaluate.star import evaluation_star
 
 __all__ = ["JSON_NAME", "TEXT_NAME", "EvaluateRequest", "EvaluationResult", "evaluate"]
 
 JSON_NAME = "evaluation.json"
 TEXT_NAME = "evaluation.txt"
+STAR_NAME = "evaluation.star"
 CURVES_NAME = "curves.png"
 PANELS_NAME = "panels.png"
 EXIT_NOT_BETTER = 1
@@ -174,6 +177,11 @@ def _write(
     text = "\n".join([*words, "", table(summary)])
     outputs = [folder / TEXT_NAME]
     write_text(outputs[0], text + "\n")
+    try:
+        write_star(folder / STAR_NAME, evaluation_star(measured, folder / STAR_NAME))
+        outputs.append(folder / STAR_NAME)
+    except (FormatError, UsageError) as error:  # a name that STAR cannot hold; the figures stand in the other files
+        note(f"{error}; it is left out")
     truth = [item.found.truth for item in measured if item.found.truth is not None]
     halves = [item.found.halves for item in measured if item.found.halves is not None]
     try:

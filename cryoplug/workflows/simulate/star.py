@@ -8,17 +8,18 @@ RELION 3.1 looks for coordinates below a folder, under the path of the micrograp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from cryoplug.formats.star import StarBlock, StarFile
+from cryoplug.formats.star import StarFile
+from cryoplug.formats.star_frames import star_from_tables
 from cryoplug.simulation.optics import Optics
 from cryoplug.simulation.placing import TrueParticle
 from cryoplug.simulation.settings import SimulationSettings
 from cryoplug.simulation.specimen import FloatArray
 
-VERSION = "# version 30001"
 SUFFIX = "_truth.star"
 """What follows the stem of a micrograph in the name of its coordinates."""
 
@@ -40,31 +41,26 @@ def micrograph_star(
     path
         Where the list will lie.
     """
-    group = {
-        "rlnOpticsGroupName": "opticsGroup1",
-        "rlnOpticsGroup": "1",
-        "rlnMicrographOriginalPixelSize": f"{settings.pixel_size_angstrom:.6f}",
-        "rlnMicrographPixelSize": f"{settings.pixel_size_angstrom:.6f}",
-        "rlnVoltage": f"{settings.voltage_kv:.6f}",
-        "rlnSphericalAberration": f"{settings.spherical_aberration_mm:.6f}",
-        "rlnAmplitudeContrast": f"{settings.amplitude_contrast:.6f}",
+    pixel_size = f"{settings.pixel_size_angstrom:.6f}"
+    optics_group: dict[str, list[object]] = {
+        "rlnOpticsGroupName": ["opticsGroup1"],
+        "rlnOpticsGroup": [1],
+        "rlnMicrographOriginalPixelSize": [pixel_size],
+        "rlnMicrographPixelSize": [pixel_size],
+        "rlnVoltage": [settings.voltage_kv],
+        "rlnSphericalAberration": [settings.spherical_aberration_mm],
+        "rlnAmplitudeContrast": [settings.amplitude_contrast],
     }
-    columns = ["rlnMicrographName", "rlnOpticsGroup", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"]
-    rows = []
-    for name, lens in zip(names, optics, strict=True):
-        first, second = lens.defocus_angstrom
-        rows.append([name, "1", f"{first:.2f}", f"{second:.2f}", f"{lens.astigmatism_angle_deg:.2f}"])
+    micrographs: dict[str, list[object]] = {
+        "rlnMicrographName": list(names),
+        "rlnOpticsGroup": [1] * len(names),
+        "rlnDefocusU": [f"{lens.defocus_angstrom[0]:.2f}" for lens in optics],
+        "rlnDefocusV": [f"{lens.defocus_angstrom[1]:.2f}" for lens in optics],
+        "rlnDefocusAngle": [f"{lens.astigmatism_angle_deg:.2f}" for lens in optics],
+    }
     if settings.phase_shift_deg != (0.0, 0.0):
-        columns.append("rlnPhaseShift")
-        for row, lens in zip(rows, optics, strict=True):
-            row.append(f"{lens.phase_shift_deg:.3f}")
-    return StarFile(
-        blocks=[
-            StarBlock("optics", True, list(group), [list(group.values())], [VERSION]),
-            StarBlock("micrographs", True, columns, rows, [VERSION]),
-        ],
-        path=path,
-    )
+        micrographs["rlnPhaseShift"] = [f"{lens.phase_shift_deg:.3f}" for lens in optics]
+    return star_from_tables({"optics": optics_group, "micrographs": micrographs}, path)
 
 
 def coordinate_star(particles: Sequence[TrueParticle], label: str, path: Path) -> StarFile:
@@ -80,22 +76,28 @@ def coordinate_star(particles: Sequence[TrueParticle], label: str, path: Path) -
     path
         Where the list will lie.
     """
-    columns = ["rlnCoordinateX", "rlnCoordinateY", "rlnClassNumber", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
-    columns += ["rlnAutopickFigureOfMerit", "cryoplugHeightAngstrom", "cryoplugParticleKind", "cryoplugParticleName"]
-    rows = []
-    for each in particles:
-        angles = [f"{angle:.4f}" for angle in euler_angles(each.rotation)]
-        words = [each.model.kind, each.model.name.replace(" ", "_")]
-        place = [f"{each.x_px:.3f}", f"{each.y_px:.3f}", str(each.number)]
-        rows.append([*place, *angles, "1.000000", f"{each.height_angstrom:.1f}", *words])
-    return StarFile(blocks=[StarBlock("", True, columns, rows, [f"# {label}", VERSION])], path=path)
+    angles = [euler_angles(each.rotation) for each in particles]
+    table: dict[str, list[object]] = {
+        "rlnCoordinateX": [f"{each.x_px:.3f}" for each in particles],
+        "rlnCoordinateY": [f"{each.y_px:.3f}" for each in particles],
+        "rlnClassNumber": [each.number for each in particles],
+        "rlnAngleRot": [f"{rot:.4f}" for rot, _, _ in angles],
+        "rlnAngleTilt": [f"{tilt:.4f}" for _, tilt, _ in angles],
+        "rlnAnglePsi": [f"{psi:.4f}" for _, _, psi in angles],
+        "rlnAutopickFigureOfMerit": [1.0] * len(particles),
+        "cryoplugHeightAngstrom": [f"{each.height_angstrom:.1f}" for each in particles],
+        "cryoplugParticleKind": [each.model.kind for each in particles],
+        "cryoplugParticleName": [each.model.name.replace(" ", "_") for each in particles],
+    }
+    made = star_from_tables({"": table}, path)
+    (block,) = made.blocks
+    return replace(made, blocks=[replace(block, preamble=[f"# {label}", *block.preamble])])
 
 
 def coordinate_list(names: Sequence[str], coordinates: Sequence[str], path: Path) -> StarFile:
     """List the coordinate file of each micrograph, as RELION 4 and later do."""
-    rows = [list(pair) for pair in zip(names, coordinates, strict=True)]
-    columns = ["rlnMicrographName", "rlnMicrographCoordinates"]
-    return StarFile(blocks=[StarBlock("coordinate_files", True, columns, rows, ["# version 30001"])], path=path)
+    table = {"rlnMicrographName": list(names), "rlnMicrographCoordinates": list(coordinates)}
+    return star_from_tables({"coordinate_files": table}, path)
 
 
 def euler_angles(rotation: FloatArray) -> tuple[float, float, float]:

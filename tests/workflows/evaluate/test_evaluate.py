@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import starfile
 
 from cryoplug.cli.main import run as command_line
 from cryoplug.errors import PairingError, UsageError
@@ -102,6 +103,7 @@ def test_the_outputs_are_complete_strict_json_and_pictures(simulated, blurring, 
     assert [path.name for path in result.outputs] == [
         "evaluation.json",
         "evaluation.txt",
+        "evaluation.star",
         "curves.png",
         "panels.png",
     ]
@@ -113,7 +115,12 @@ def test_the_outputs_are_complete_strict_json_and_pictures(simulated, blurring, 
     assert curves["frequency"][-1] == 0.5
     assert record["micrographs"][0]["seam"] == pytest.approx(1, abs=0.2)
     assert "judged by halves" in (tmp_path / "out" / "evaluation.txt").read_text()
-    assert all(path.stat().st_size > 1000 for path in result.outputs[2:])
+    assert all(path.stat().st_size > 1000 for path in result.outputs[3:])
+    table = starfile.read(tmp_path / "out" / "evaluation.star")
+    assert list(table["rlnMicrographName"]) == [str(item["micrograph"]) for item in record["micrographs"]]
+    for item, error in zip(record["micrographs"], table["cryoplugHalvesDenoisedError"], strict=True):
+        assert error == pytest.approx(item["halves"]["denoised"]["error"], rel=1e-5)
+    assert table["rlnMicrographPixelSize"].tolist() == [5.2] * 4
 
 
 def test_denoised_files_score_as_the_same_pixels_do(simulated, tmp_path):
@@ -271,7 +278,7 @@ def test_without_matplotlib_the_figures_alone_are_missing(simulated, tmp_path, m
     even, odd = simulated / "even" / "mic_0001.mrc", simulated / "odd" / "mic_0001.mrc"
     made = blurred_files(simulated / "even", tmp_path / "made", pattern="mic_0001.mrc")
     result = evaluate(request(tmp_path / "out", denoised=made, even=even, odd=odd), note=notes.append)
-    assert [path.name for path in result.outputs] == [workflow.JSON_NAME, workflow.TEXT_NAME]
+    assert [path.name for path in result.outputs] == [workflow.JSON_NAME, workflow.TEXT_NAME, workflow.STAR_NAME]
     assert notes == ["figures need matplotlib"]
 
 
