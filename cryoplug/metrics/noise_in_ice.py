@@ -4,6 +4,7 @@ A denoiser that also shows the particles alone says where there are none. The po
 the ice's: the noise cannot be more. What the denoiser leaves of it, its correlation with the micrograph, ``<y - f(y),
 y>``, is the noise's alone for a perfect denoiser: it says how much of the power is ice, and errs towards too little. So
 the two hold the noise between them where particles are strong and the grain of the ice is weak, at 87 to 52 angstrom.
+Both are taken relative to the noise of fine detail in the same places: where ice is thick, all noise is weaker.
 A law above both is wrong, as where a camera loses electrons that arrive together: it is corrected. A law below both may
 be wrong, as where a camera's blur has a long tail; or the denoiser does not see particles that are there. Nothing tells
 the two apart, so the user hears of it and nothing is changed. docs/decisions/0027 has figures.
@@ -24,6 +25,8 @@ from cryoplug.metrics.rings import Curve
 
 DISTANCES_ANGSTROM = (87.0, 65.0, 52.0)
 """Where the two are compared: below, ice of uneven thickness; above, its grain."""
+LEVEL_CYCLES = (0.37, 0.41, 0.45)
+"""Cycles per pixel of fine detail, where there is next to nothing but noise."""
 LEAST_PART = 0.1
 """Of the pixels must hold no particle, or there is nothing to be measured."""
 MOST_PART = 0.95
@@ -39,6 +42,10 @@ _PARTICLE = 0.1
 """In deviations of the micrograph, blurred over `_BLUR_PX`: more is a particle."""
 _BLUR_PX = 2.0
 _AROUND_PX = 9
+_CELL_PX = 32
+_USUAL = 1.5
+"""Cells whose fine noise is so many times stronger or weaker than the median's do not count: gold, a gap of the detector, a flat
+border; nor does a micrograph whose places are so far from its law."""
 _MARGIN_DB = 0.1
 _FADES_FROM, _FADES_TO = 52.0, 13.0
 """Angstrom over which a correction fades out towards fine detail, where the law was fitted."""
@@ -52,6 +59,8 @@ class IceNoise:
     """Power of the places; variance that white noise of this power would have, in the units of the windows."""
     least: Curve
     """What of it the denoiser leaves."""
+    level: Curve
+    """Like `most`, at `LEVEL_CYCLES`."""
     part: float
     """Of the pixels that were looked at, how many are such places."""
     error_db: float
@@ -68,7 +77,7 @@ class IceSpectrum:
     """
 
     def __init__(self, pixel_size_angstrom: float) -> None:
-        self._frequency: Curve = pixel_size_angstrom / np.array(DISTANCES_ANGSTROM)
+        self._frequency: Curve = np.append(pixel_size_angstrom / np.array(DISTANCES_ANGSTROM), LEVEL_CYCLES)
         lags = np.arange(-_REACH_PX, _REACH_PX + 1)
         self._distance = np.hypot(lags[:, None], lags[None])
         self._place = np.ix_(lags, lags)
@@ -79,7 +88,7 @@ class IceSpectrum:
         """Take one window, square, of one side for all: the pixels, and what the denoiser makes of them."""
         inner = np.zeros(noisy.shape, bool)
         inner[_BORDER_PX:-_BORDER_PX, _BORDER_PX:-_BORDER_PX] = True
-        empty = inner & ~_grown(np.abs(_blurred(particles, _BLUR_PX)) > _PARTICLE, _AROUND_PX)
+        empty = inner & ~_grown(np.abs(_blurred(particles, _BLUR_PX)) > _PARTICLE, _AROUND_PX) & _usual(noisy)
         self._seen += int(inner.sum())
         self._pixels += float(empty.sum())
         size = tuple(side + 2 * _REACH_PX for side in noisy.shape)
@@ -109,9 +118,10 @@ class IceSpectrum:
         most, least = (
             np.maximum([(wave * total).sum() for wave in waves], 1e-12) for total in (self._most, self._least)
         )
+        low = self._frequency[: len(DISTANCES_ANGSTROM)]
         # Half of the Fourier terms between the first frequency and the last; a little more count, which are correlated.
-        terms = 0.5 * math.pi * (self._frequency.max() ** 2 - self._frequency.min() ** 2) * self._pixels
-        return IceNoise(most, least, part, _decibel(1.0 / math.sqrt(terms)))
+        terms = 0.5 * math.pi * (low.max() ** 2 - low.min() ** 2) * self._pixels
+        return IceNoise(most[: low.size], least[: low.size], most[low.size :], part, _decibel(1.0 / math.sqrt(terms)))
 
 
 def settled(
@@ -138,21 +148,26 @@ def settled(
     if ice is None or noise.uncertainty_db is None:
         return noise, ""
     at = pixel_size_angstrom / np.array(DISTANCES_ANGSTROM)
-    law = np.interp(at, np.arange(POINTS) * STEP, noise.power)
-    most, least = (10 * np.log10(power * scale**2 / law) for power in (ice.most, ice.least))
+    most, least, level = (
+        10 * np.log10(power * scale**2 / np.interp(where, np.arange(POINTS) * STEP, noise.power))
+        for power, where in ((ice.most, at), (ice.least, at), (ice.level, np.array(LEVEL_CYCLES)))
+    )
+    if abs(level.mean()) > 10 * math.log10(_USUAL):
+        return noise, ""
+    most, least = most - level.mean(), least - level.mean()
     margin = _MARGIN_DB + 2 * ice.error_db
     high, low = float(most.mean()), float(least.mean())
-    where = f"at {DISTANCES_ANGSTROM[-1]:g} to {DISTANCES_ANGSTROM[0]:g} angstrom"
+    band = f"at {DISTANCES_ANGSTROM[-1]:g} to {DISTANCES_ANGSTROM[0]:g} angstrom"
     if high < -margin:
         offset = np.round((most + least) / 2, 2)
         remark = (
-            f"its noise {where} was taken to be {-float(offset.mean()):.1f} dB weaker than the spectrum beyond the signal says: "
+            f"its noise {band} was taken to be {-float(offset.mean()):.1f} dB weaker than the spectrum beyond the signal says: "
             "places without particles show it"
         )
         return _corrected(noise, at, offset, uncertainty_db=(high - low) / 2 + ice.error_db), remark
     if low > margin and ice.part <= MOST_PART:
         return noise, (
-            f"its noise {where} may be up to {low:.1f} dB stronger than taken, or the general model does not see some particles: "
+            f"its noise {band} may be up to {low:.1f} dB stronger than taken, or the general model does not see some particles: "
             "compare the result with a Gaussian"
         )
     return _confirmed(noise, max(abs(high), abs(low)) + ice.error_db), ""
@@ -199,6 +214,18 @@ def _blurred(pixels: np.ndarray, sigma_px: float) -> npt.NDArray[np.float64]:
 
 def _squared_frequency(shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     return np.fft.fftfreq(shape[0])[:, None] ** 2 + np.fft.rfftfreq(shape[1])[None] ** 2
+
+
+def _usual(noisy: np.ndarray) -> npt.NDArray[np.bool_]:
+    """Tell where fine noise is as strong as elsewhere in the window; pixels beyond the last whole cell are not."""
+    fine = (noisy - _blurred(noisy, 1.0)) ** 2
+    rows, columns = (side // _CELL_PX for side in noisy.shape)
+    cells = fine[: rows * _CELL_PX, : columns * _CELL_PX].reshape(rows, _CELL_PX, columns, _CELL_PX).mean(axis=(1, 3))
+    middle = float(np.median(cells))
+    usual = (cells > middle / _USUAL) & (cells < middle * _USUAL)
+    whole = np.zeros(noisy.shape, bool)
+    whole[: rows * _CELL_PX, : columns * _CELL_PX] = np.repeat(np.repeat(usual, _CELL_PX, 0), _CELL_PX, 1)
+    return whole
 
 
 def _grown(mask: np.ndarray, reach_px: int) -> npt.NDArray[np.bool_]:

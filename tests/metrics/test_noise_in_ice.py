@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 
 from cryoplug.metrics.micrograph_noise import MicrographNoise
 from cryoplug.metrics.noise_in_ice import DISTANCES_ANGSTROM, IceNoise, IceSpectrum, settled
@@ -16,8 +17,9 @@ SIDE = 512
 
 
 def law(decibels: float, **changes: object) -> MicrographNoise:
-    """White noise of variance 1 and so many decibels."""
-    noise = MicrographNoise((10 ** (decibels / 10),) * POINTS, NoiseShape(0.0, 0.0), "spectrum", 0.1)
+    """White noise of variance 1, and so many decibels more in coarse detail."""
+    power = (10 ** (decibels / 10),) * 20 + (1.0,) * (POINTS - 20)
+    noise = MicrographNoise(power, NoiseShape(0.0, 0.0), "spectrum", 0.1)
     return dataclasses.replace(noise, **changes)
 
 
@@ -25,21 +27,31 @@ def blobs(count: int, rng: np.random.Generator) -> np.ndarray:
     """Particles of 6 pixels."""
     image = np.zeros((SIDE, SIDE))
     np.add.at(image, tuple(rng.integers(0, SIDE, (2, count))), -1.0)
+    return 72 * np.pi * smooth(image, 6.0)
+
+
+def smooth(image: np.ndarray, sigma_px: float) -> np.ndarray:
     y, x = np.fft.fftfreq(SIDE)[:, None], np.fft.rfftfreq(SIDE)[None]
-    blur = 72 * np.pi * np.exp(-72 * np.pi**2 * (y**2 + x**2))
-    return np.fft.irfft2(np.fft.rfft2(image) * blur, s=image.shape)
+    return np.fft.irfft2(np.fft.rfft2(image) * np.exp(-2 * (np.pi * sigma_px) ** 2 * (y**2 + x**2)), s=image.shape)
 
 
 def ice(
-    count: int = 40, grain: float = 0.0, removed: float = 1.0, unseen: int = 0, windows: int = 6
+    count: int = 40,
+    grain: float = 0.0,
+    removed: float = 1.0,
+    unseen: int = 0,
+    windows: int = 6,
+    level: float = 1.0,
+    gold_px: int = 0,
 ) -> IceNoise | None:
     """What windows of white noise of variance 1 show to a denoiser that knows the particles, and so much of the grain."""
     rng = np.random.default_rng(4)
     spectrum = IceSpectrum(PIXEL)
     for _ in range(windows):
         particles, hidden = blobs(count, rng), blobs(unseen, rng)
-        rough = rng.normal(0, grain, (SIDE, SIDE)) if grain else np.zeros((SIDE, SIDE))
-        noisy = particles + hidden + rough + rng.normal(size=(SIDE, SIDE))
+        rough = grain * smooth(rng.normal(size=(SIDE, SIDE)), 2.0)
+        noisy = particles + hidden + rough + level * rng.normal(size=(SIDE, SIDE))
+        noisy[:, SIDE - gold_px :] = 40 * smooth(rng.normal(size=(SIDE, SIDE)), 8.0)[:, SIDE - gold_px :]
         spectrum.add(noisy, particles + removed * rough, particles)
     return spectrum.found()
 
@@ -58,7 +70,7 @@ def test_places_without_particles_have_the_power_of_the_noise() -> None:
     found = ice()
     assert found is not None
     assert 0.5 < found.part < 0.95
-    for power in (found.most, found.least):
+    for power in (found.most, found.least, found.level):
         assert np.abs(10 * np.log10(power).mean()) < 2 * found.error_db
     assert 0.03 < found.error_db < 0.3
 
@@ -76,7 +88,7 @@ def test_a_law_that_is_too_high_is_corrected_where_particles_are_and_stays_where
     assert noise.source == "ice"
     assert noise.trusted
     fine = np.arange(POINTS) * STEP > PIXEL / 12
-    assert np.allclose(np.array(noise.power)[fine], 10**0.1, rtol=1e-4)
+    assert np.allclose(np.array(noise.power)[fine], 1.0, rtol=1e-4)
     assert MicrographNoise.from_dict(noise.to_dict()) == noise
 
 
@@ -113,10 +125,18 @@ def test_a_crowded_micrograph_says_nothing() -> None:
     assert ice(count=1500) is None
 
 
+@pytest.mark.parametrize(("level", "gold_px"), [(0.9, 0), (1.1, 0), (1.0, 180)])
+def test_thick_ice_between_particles_and_a_gold_edge_say_nothing_of_the_law(level: float, gold_px: int) -> None:
+    """All noise is weaker or stronger there, not that at low frequencies."""
+    found = ice(level=level, gold_px=gold_px)
+    assert settle(law(0.0), found) == (law(0.0), "")
+    assert settle(law(1.0), found)[0].source == "ice"
+
+
 def test_units_of_the_windows_count() -> None:
     found = ice()
     assert found is not None
-    noise = law(20 * np.log10(3.0))
+    noise = law(0.0, power=(9.0,) * POINTS)
     assert settled(noise, found, scale=3.0, pixel_size_angstrom=PIXEL) == (noise, "")
 
 
