@@ -70,6 +70,9 @@ ONLY_IN = {
     "gemmi": ("simulation/structures.py",),
     "safetensors": ("models/checkpoint.py", "models/weight_files.py", "training/"),
     "triton": ("kernels/",),
+    "PIL": ("outputs/pictures.py",),
+    "jinja2": ("reports/html.py",),
+    "markupsafe": ("reports/html.py",),
 }
 NEVER = ("scipy", "pickle", "requests", "urllib3")
 
@@ -206,7 +209,7 @@ def test_a_library_is_imported_in_its_own_place_alone(library: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "library", ["matplotlib", "rich", "h5py", "pandas", "starfile", "gemmi", "safetensors", "triton"]
+    "library", ["matplotlib", "rich", "h5py", "pandas", "starfile", "gemmi", "safetensors", "triton", "PIL", "jinja2"]
 )
 def test_a_library_that_few_commands_need_is_imported_inside_functions(library: str) -> None:
     allowed = ("store/hdf5.py", "kernels/", "training/")

@@ -82,6 +82,19 @@ class Numbers(click.ParamType):
     help="Watching: take a file when its size and time have stood still so long.",
 )
 @click.option("--idle-exit", type=float, metavar="S", help="Watching: end when nothing happened for S seconds.")
+@click.option(
+    "--previews/--no-previews",
+    default=True,
+    show_default=True,
+    help="Write a picture of each micrograph: raw, denoised, and what was removed.",
+)
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Page of the run, to be opened in a browser; with --watch kept up to date.  [default: report.html in the output "
+    "folder; none with --no-previews]",
+)
 @overwrite_option
 @json_option
 def denoise(output: Path, poll: float, settle: float, idle_exit: float | None, as_json: bool, **fields: Any) -> int:
@@ -146,3 +159,5 @@ def _summarize(batch: BatchResult, output: Path, *, as_json: bool) -> None:
         echo_result(record, as_json=as_json, text=f"{words} -> {printable_name(star)}")
         if left_out:
             say(f"denoise: {len(left_out)} failed micrographs are not in {printable_name(star)}")
+    if (page := batch.details.get("report")) is not None:
+        say(f"denoise: open in a browser: {printable_name(page)}")

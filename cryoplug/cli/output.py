@@ -6,7 +6,10 @@ from typing import Any
 
 import click
 
+from cryoplug.core.printable import printable, printable_name
 from cryoplug.core.results import to_json
+
+__all__ = ["echo_result", "printable", "printable_name", "say"]
 
 
 def echo_result(record: Any, *, as_json: bool, text: str | None = None) -> None:
@@ -30,20 +33,3 @@ def echo_result(record: Any, *, as_json: bool, text: str | None = None) -> None:
 def say(text: str) -> None:
     """Print a line of talk or progress on stderr; click flushes it, so a log file can be followed."""
     click.echo(printable(text), err=True)
-
-
-def printable(text: str) -> str:
-    r"""Escape control characters, so that a file name cannot forge lines: ``a\nERROR`` stays on its line.
-
-    Newlines that cryoplug itself writes are kept: pass file names through `printable_name` first.
-    """
-    return "".join(char if char in "\n\t" or char.isprintable() else _escaped(char) for char in text)
-
-
-def printable_name(name: object) -> str:
-    """Escape every control character of a file name, newlines included."""
-    return "".join(char if char.isprintable() else _escaped(char) for char in str(name))
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape", "backslashreplace").decode("ascii")

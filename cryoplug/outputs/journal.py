@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+from collections.abc import Collection
 from dataclasses import fields
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from cryoplug.core.results import FileResult, to_json
@@ -61,3 +63,36 @@ class Journal:
                     os.write(descriptor, line[written:])  # says why there is no more room
             finally:
                 os.close(descriptor)
+
+
+def last_lines(path: Path, wanted: Collection[PurePath]) -> dict[PurePath, dict[str, Any]]:
+    """Read what a journal says last of some outputs.
+
+    Parameters
+    ----------
+    path
+        The journal; when there is none, or it cannot be read, nothing is known.
+    wanted
+        Outputs by their path below the output folder. A line names its output as its run named the folder, which may have
+        been another working directory: the longest end of that path that is wanted counts.
+
+    Returns
+    -------
+    dict
+        The last line of each that is there; damaged lines are passed over.
+    """
+    found: dict[PurePath, dict[str, Any]] = {}
+    try:
+        with path.open("rb") as lines:
+            for line in lines:
+                try:
+                    record = json.loads(line)
+                    parts = PurePath(record["output"]).parts if record.get("status") == "done" else ()
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                    continue
+                name = next((end for at in range(len(parts)) if (end := PurePath(*parts[at:])) in wanted), None)
+                if name is not None:
+                    found[name] = record
+    except OSError:
+        return found
+    return found

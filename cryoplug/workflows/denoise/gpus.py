@@ -39,8 +39,8 @@ class _Ended:
 
 
 def requests_for(request: DenoiseRequest) -> list[DenoiseRequest]:
-    """Give what each process is asked for: its own GPU, and no STAR file, which is written by the one that waits."""
-    return [replace(request, gpu=(number,), star=None) for number in request.gpu]
+    """Give what each process is asked for: its own GPU, and no STAR file and no page, which the one that waits writes."""
+    return [replace(request, gpu=(number,), star=None, report=None) for number in request.gpu]
 
 
 def denoise_in_processes(

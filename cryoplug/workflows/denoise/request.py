@@ -14,6 +14,8 @@ from cryoplug.machine.devices import device_name
 from cryoplug.models.checkpoint import Checkpoint
 
 MAX_VOLTAGE_KV = 5000
+PAGE_NAME = "report.html"
+"""Of the page, in the output folder."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class DenoiseRequest(ApplySettings):
     """Watching: a micrograph is taken when its size and time have stood still for so many seconds."""
     idle_exit_s: float | None = None
     """Watching: end when nothing happened for so many seconds; None: go on until a signal comes."""
+    previews: bool = True
+    """Write a picture of each micrograph, raw, denoised and removed, into ``previews`` below the output folder."""
+    report: Path | None = None
+    """The page of the run, HTML; None: ``report.html`` in the output folder, or none without `previews`."""
 
     def __post_init__(self) -> None:
         for name in ("inputs", "even", "odd"):
@@ -82,6 +88,8 @@ class DenoiseRequest(ApplySettings):
             yield "--even and --odd belong together; give both"
         if self.halves and self.watch:
             yield "--halves with --watch: halves may come later than their micrograph; give one of the two"
+        if self.report is not None and self.report.suffix.lower() not in (".html", ".htm"):
+            yield f"--report {self.report} (allowed: a name that ends in .html)"
         if self.idle_exit_s is not None and not self.watch:
             yield "--idle-exit belongs to --watch; give both"
         yield from self._gpu_problems()
@@ -99,6 +107,13 @@ class DenoiseRequest(ApplySettings):
             "halves": "yes" if self.halves else "no",
             "pixel_size": "none" if self.pixel_size is None else f"{self.pixel_size:.10g}",
         }
+
+    @property
+    def page(self) -> Path | None:
+        """Where the page of the run goes; None: there is none."""
+        if self.report is not None:
+            return self.report
+        return self.output / PAGE_NAME if self.previews else None
 
     @property
     def device_name(self) -> str:

@@ -24,6 +24,7 @@ from cryoplug.workflows.denoise.work import Note, Work, pause
 
 LOOKED_AT_AGAIN = 1000
 """Finished micrographs that are looked at again at each look: a network disk gives some thousand answers a second."""
+_SHOWN = 8
 _Key = tuple[Path, int | None]
 
 
@@ -88,6 +89,8 @@ class Watch:
         self._turn = 0
         self._changed: set[_Key] = set()
         self._last_event = time.monotonic()
+        self.waiting: list[str] = []
+        """Sentences about what the last look found and could not be taken yet."""
         self.companions: tuple[Path, ...] = ()
         """Files that the last look left out, because they only accompany a micrograph."""
 
@@ -109,6 +112,7 @@ class Watch:
                     break  # the rest is found again, with what has come meanwhile
                 path = known.item.micrograph.path
                 if missing := missing_bytes(path):
+                    self.waiting.append(f"{path.name} lacks {missing} bytes")
                     self._say(f"{path}: lacks {missing} bytes; waiting for it to become complete")
                     continue
                 got = self._work.claim(known.item)
@@ -144,6 +148,7 @@ class Watch:
             self._last_event = time.monotonic()
         self._take_in(self._discover())
         ready: list[tuple[_Known, FileState]] = []
+        unsettled: list[Path] = []
         for key in self._to_look_at():
             known = self._known[key]
             result = self._work.results.get(known.item.target)
@@ -158,8 +163,17 @@ class Watch:
             if stands_still:
                 ready.append((known, state))
             else:
+                unsettled.append(known.item.micrograph.path)
                 self._last_event = time.monotonic()
+        self.waiting = self._waiting_for(unsettled, len(ready))
         return ready
+
+    def _waiting_for(self, unsettled: Sequence[Path], ready: int) -> list[str]:
+        texts = [f"{ready} micrographs are complete and wait for their turn"] if ready > 1 else []
+        texts += [f"{path.name} must stand still for {self._request.settle_s:g} s" for path in unsettled[:_SHOWN]]
+        if len(unsettled) > _SHOWN:
+            texts.append(f"and {len(unsettled) - _SHOWN} more that are being written")
+        return texts
 
     def _to_look_at(self) -> list[_Key]:
         """Give what is not finished, and in turn a part of what is: it may have been written anew."""

@@ -26,6 +26,7 @@ from cryoplug.outputs.records import (
     read_record,
     write_record,
 )
+from cryoplug.workflows.denoise.previews import Previews
 from cryoplug.workflows.denoise.request import unsaid
 
 Progress = Callable[[FileResult], None]
@@ -57,6 +58,10 @@ class Work:
         What was there before, where this process is one of several of a run.
     stated_angstrom
         Pixel size of all micrographs, as the user states it.
+    previews
+        Makes the picture of each micrograph; None: there are none.
+    taken
+        Called with every target and its result, as `progress` is.
     """
 
     def __init__(
@@ -69,6 +74,8 @@ class Work:
         progress: Progress,
         before: RecordsBefore | None = None,
         stated_angstrom: float | None = None,
+        previews: Previews | None = None,
+        taken: Callable[[Path, FileResult], None] = lambda target, result: None,
     ) -> None:
         self.results: dict[Path, FileResult] = {}
         """By target: what became of a micrograph last."""
@@ -80,6 +87,8 @@ class Work:
         self._stated_angstrom = stated_angstrom
         self._overwrite = overwrite
         self._claims = claims
+        self._previews = previews
+        self._taken = taken
         self._journal = journal
         self._progress = progress
         self._items: dict[Path, tuple[PlannedOutput, OutputRecord]] = {}
@@ -146,6 +155,9 @@ class Work:
         if result.status == "done":
             with storage_errors(job.target):
                 size_bytes = job.target.stat().st_size
+            # Before the record: a run that is killed in between makes both anew.
+            if self._previews is not None and (remark := self._previews.make(item)):
+                result = replace(result, message="; ".join(filter(None, (result.message, remark))))
             write_record(item.record, replace(record, finished=True, output_size_bytes=size_bytes))
         self._journal.append(result)
         self._claims.release(item.claim)
@@ -178,6 +190,7 @@ class Work:
             self.results[target] = result
             if isinstance(result, DenoiseResult):
                 self.pixel_sizes.add(result.pixel_size)
+            self._taken(target, result)
             self._progress(result)
 
     def _is_done_meanwhile(self, item: PlannedOutput) -> bool:

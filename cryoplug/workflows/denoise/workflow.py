@@ -24,6 +24,8 @@ from cryoplug.outputs.planning import OutputPlanner, PlannedOutput, check_writab
 from cryoplug.outputs.star_file import OutputStar
 from cryoplug.workflows.denoise.gpus import denoise_in_processes, requests_for
 from cryoplug.workflows.denoise.halves import exposures, pair_prover
+from cryoplug.workflows.denoise.page import RunPage
+from cryoplug.workflows.denoise.previews import Previews
 from cryoplug.workflows.denoise.request import DenoiseRequest
 from cryoplug.workflows.denoise.watch import Watch, WatchResult
 from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore, Work, shared_jobs
@@ -135,7 +137,13 @@ class _Run:
                 "output_angpix": self.regrid.output_angstrom,
             }
         journal = request.output / JOURNAL_NAME
-        reserved = [journal] if request.star is None else [journal, request.star]
+        reserved = [path for path in (journal, request.star, request.page) if path is not None]
+        self.previews = Previews(
+            request.output, wanted=request.previews, halves=request.halves, stated_angstrom=request.pixel_size
+        )
+        # Of several processes, the one that began them writes the page of all.
+        page = request.page if self.before is None else None
+        self.page = None if page is None else RunPage(page, request.output, self.previews, self.details)
         if request.star is not None and request.star.absolute() == journal.absolute():
             raise UsageError(f"--star {request.star}: this is the name of the journal; choose another name")
         self.planner = OutputPlanner(request.output, reserved=reserved)
@@ -148,6 +156,8 @@ class _Run:
             progress=self.progress,
             before=self.before,
             stated_angstrom=request.pixel_size,
+            previews=self.previews,
+            taken=self.page.take if self.page is not None and request.watch else lambda target, result: None,
         )
 
     def batch(self) -> BatchResult:
@@ -174,6 +184,7 @@ class _Run:
                 raise self._stopped(len(planned))
         self._remark_on_pixel_sizes()
         files = tuple(self.work.results[item.target] for item in planned)
+        self._write_pictures(planned)
         outputs = self._write_star(planned, last=True)
         if dataset is not None and dataset.write(self._done(planned)):
             outputs += (dataset.path,)
@@ -205,7 +216,7 @@ class _Run:
             self.work,
             self.planner,
             self.note,
-            after_look=lambda: self._write_star(watch.planned, last=False),
+            after_look=lambda: self._after_look(watch),
         )
         complete = self._compute(watch.jobs(self.should_stop))
         if complete:
@@ -214,10 +225,34 @@ class _Run:
         if watch.companions:
             self.note(left_out_note(watch.companions))
         self._remark_on_pixel_sizes()
+        if complete:
+            self._write_pictures(watch.planned)
         outputs = self._write_star(watch.planned, last=True)
         if not complete:
             raise self._stopped(len(watch.planned))
         return WatchResult(tuple(self.work.results.values()), outputs, self.details)
+
+    def _after_look(self, watch: Watch) -> None:
+        self._write_star(watch.planned, last=False)
+        if self.page is not None:
+            self.page.show_live(watch.waiting)
+
+    def _write_pictures(self, planned: Sequence[PlannedOutput]) -> None:
+        """Make the previews that earlier runs left out, and write the page."""
+        if self.before is not None:
+            return
+        if self.request.previews:
+            skipped = [item for item in self._done(planned) if self.work.results[item.target].status == "skipped"]
+            missing = [item for item in skipped if not self.previews.is_there(item)]
+            if missing:
+                self.note(f"previews of {len(missing)} micrographs that were finished before are missing; making them")
+            for item in missing:
+                if self.should_stop():
+                    return
+                if remark := self.previews.make(item):
+                    self.note(f"{item.shown}: {remark}")
+        if self.page is not None:
+            self.details["report"] = self.page.finish(planned, self.work.results)
 
     def should_stop(self) -> bool:
         """Tell whether a signal asked for an end, or an error is one; SIGUSR1 gets an answer and ends nothing."""

@@ -98,7 +98,7 @@ def test_header_and_extended_header_are_kept(checkpoint: Path, name: str) -> Non
     assert mrcfile.validate(f"out/{name}")
     labels = [bytes(label).decode() for label in after.record["label"][: int(after.record["nlabl"])]]
     assert labels[-1].startswith("cryoplug")
-    assert {item.name for item in Path("out").glob("[!.]*")} == {name, "denoise.jsonl"}
+    assert {item.name for item in Path("out").glob("[!.]*")} == {name, "denoise.jsonl", "previews", "report.html"}
 
 
 def test_rows_of_relion_become_one_stack_for_each_stack(checkpoint: Path) -> None:

@@ -1,0 +1,100 @@
+"""A small copy of a large image: means of square blocks of pixels, summed while the rows pass by."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from cryoplug.core.micrograph import ImageF32, MicrographSource, row_bands
+from cryoplug.errors import ShapeError
+
+THUMBNAIL_PX = 720
+"""Longest side of a thumbnail: two of them stand side by side on a screen, and a particle of 150 angstrom has 20 pixels."""
+
+
+def thumbnail_step(shape: tuple[int, int], longest_px: int = THUMBNAIL_PX) -> int:
+    """Give the side in pixels of the blocks that make an image of ``(y, x)`` no longer than so many blocks."""
+    return max(1, math.ceil(max(shape) / longest_px))
+
+
+class Thumbnail:
+    """Sums blocks of pixels of an image that comes in bands of rows, in any order.
+
+    Parameters
+    ----------
+    shape
+        Of the image, ``(y, x)``.
+    step
+        Side of a block in pixels; None: what `thumbnail_step` says. What is left over below and on the right is left out.
+        Of a side that is shorter than a block, blocks are as long as the side.
+    """
+
+    def __init__(self, shape: tuple[int, int], step: int | None = None) -> None:
+        if not all(shape):
+            raise ShapeError(f"an image of shape {shape} (y, x) has no thumbnail; each side needs a pixel")
+        step = thumbnail_step(shape) if step is None else step
+        self.steps = (min(step, shape[0]), min(step, shape[1]))
+        """Pixels of a block, ``(y, x)``."""
+        self.shape = (shape[0] // self.steps[0], shape[1] // self.steps[1])
+        """Of the thumbnail, ``(y, x)``."""
+        self._sums = np.zeros((self.shape[0], self.shape[1] * self.steps[1]), np.float32)
+
+    def add(self, start: int, rows: ImageF32) -> None:
+        """Take in a band.
+
+        Parameters
+        ----------
+        start
+            Row of the image that `rows` begins with.
+        rows
+            ``(y, x)``, as wide as the image.
+        """
+        step, width = self.steps[0], self._sums.shape[1]
+        stop = min(start + len(rows), self.shape[0] * step)
+        for block in range(start // step, -(-stop // step)):
+            first, last = max(block * step, start), min((block + 1) * step, stop)
+            self._sums[block] += rows[first - start : last - start, :width].sum(axis=0, dtype=np.float32)
+
+    def image(self) -> ImageF32:
+        """Give the means, ``(y, x)``; blocks with a pixel that is not finite are not finite either."""
+        columns = self._sums.reshape(*self.shape, self.steps[1])
+        # Strided additions are three times as fast as a sum over a short last axis.
+        total = columns[:, :, 0].copy()
+        for column in range(1, self.steps[1]):
+            total += columns[:, :, column]
+        return total / np.float32(self.steps[0] * self.steps[1])
+
+
+@dataclass(frozen=True, eq=False)
+class SmallImage:
+    """A thumbnail that knows what it is of."""
+
+    pixels: ImageF32
+    """``(y, x)``."""
+    shape: tuple[int, int]
+    """Of the image, ``(y, x)``."""
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Pixels of a block, ``(y, x)``; they differ only where a side is shorter than a block."""
+        return self.shape[0] // self.pixels.shape[0], self.shape[1] // self.pixels.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class BeforeAfter:
+    """A micrograph before and after, small."""
+
+    raw: SmallImage
+    """As it was read."""
+    denoised: SmallImage
+    """As it was written; maybe on another grid."""
+
+
+def thumbnail_of(source: MicrographSource) -> SmallImage:
+    """Read a micrograph once and give its thumbnail."""
+    small = Thumbnail(source.shape)
+    for start, rows in row_bands(source):
+        small.add(start, rows)
+    return SmallImage(small.image(), source.shape)

@@ -1,0 +1,72 @@
+"""A table of tens of thousands of rows, packed for the page's script: it draws only the rows that are seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column and what it says."""
+
+    label: str
+    """Heading."""
+    hint: str
+    """What it says and how to read it: the legend."""
+    kind: Literal["name", "number", "text", "phrase"] = "number"
+    """``name``: what the row is called. ``phrase``: texts that many rows share, kept once in the page."""
+    narrow: bool = False
+    """Whether it is shown on a phone, too."""
+    tone: Mapping[str, str] = field(default_factory=dict)
+    """Class of the style sheet for some values."""
+
+
+def packed(
+    columns: Sequence[Column], rows: Iterable[Sequence[Any]], *, bad: Sequence[int], first: int = 0
+) -> dict[str, Any]:
+    """Give a table as plain JSON.
+
+    Parameters
+    ----------
+    columns
+        Headings.
+    rows
+        Cells in the order of the columns: numbers or None, and texts that are printable already.
+    bad
+        Rows that "problems only" keeps.
+    first
+        The row that is chosen when the page opens.
+    """
+    phrases: dict[str, int] = {}
+    shared = [column.kind == "phrase" for column in columns]
+    cells = [
+        [
+            phrases.setdefault(cell, len(phrases))
+            if once
+            else float(f"{cell:.5g}")
+            if isinstance(cell, float)
+            else cell
+            for cell, once in zip(row, shared, strict=True)
+        ]
+        for row in rows
+    ]
+    heads = [
+        {
+            "label": column.label,
+            "hint": column.hint,
+            "kind": {"phrase": "text", "number": "number"}.get(column.kind, "string"),
+            "narrow": column.narrow,
+            "name": column.kind == "name",
+            "tone": dict(column.tone),
+            "digits": 4,
+        }
+        for column in columns
+    ]
+    return {"columns": heads, "rows": cells, "texts": list(phrases), "bad": list(bad), "first": first}
+
+
+def legend(columns: Iterable[Column]) -> list[tuple[str, str]]:
+    """Give label and meaning of every column."""
+    return [(column.label, column.hint) for column in columns]

@@ -1,0 +1,232 @@
+"""The page of a denoise run: written when it ends, and while it watches kept up to date with the last micrographs alone."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from cryoplug.core.results import FileResult
+from cryoplug.disk.atomic import storage_errors
+from cryoplug.errors import InputError, StorageError
+from cryoplug.formats.registry import open_micrograph
+from cryoplug.inference.messages import DenoiseResult
+from cryoplug.outputs.journal import JOURNAL_NAME, last_lines
+from cryoplug.outputs.planning import PlannedOutput
+from cryoplug.reports.denoise_page import DenoiseReport, DenoiseRow, Featured, Live, denoise_page
+from cryoplug.reports.featured import choose_featured, feature
+from cryoplug.reports.html import write_page
+from cryoplug.workflows.denoise.previews import Previews
+
+REFRESH_S = 10.0
+"""A live page is written, and read again by the browser, about so often."""
+MOST_LAST = 60
+"""Rows of the last micrographs on a live page, and again as many of those that failed: it never grows with the run."""
+_SHARE = 20
+"""Between two times of writing lies at least so many times what writing took."""
+_MINUTES = 120
+
+
+class RunPage:
+    """Collects what becomes of each micrograph, and writes the page.
+
+    Parameters
+    ----------
+    path
+        Where the page goes.
+    folder
+        The output folder.
+    previews
+        Where the pictures are.
+    details
+        What the run does; read when the page is written.
+    """
+
+    def __init__(self, path: Path, folder: Path, previews: Previews, details: Mapping[str, Any]) -> None:
+        self.path = path
+        self._folder = folder
+        self._previews = previews
+        self._details = details
+        self._started = time.monotonic()
+        self._written_at = -math.inf
+        self._took_s = 0.0
+        self._status: dict[Path, str] = {}
+        self._warned: set[Path] = set()
+        self._last: deque[DenoiseRow] = deque(maxlen=MOST_LAST)
+        self._failed: dict[Path, DenoiseRow] = {}
+        self._minutes: Counter[int] = Counter()
+
+    def take(self, target: Path, result: FileResult) -> None:
+        """Note what became of a micrograph, for a live page."""
+        row = self._row(target, result)
+        self._status[target] = row.status
+        self._failed.pop(target, None)
+        self._warned.discard(target)
+        if row.status == "failed":
+            self._failed[target] = row
+        elif row.is_problem:
+            self._warned.add(target)
+        if row.status == "done":
+            self._minutes[self._minute()] += 1
+        if row.status != "skipped":
+            self._last.appendleft(row)
+
+    def show_live(self, waiting: Sequence[str]) -> None:
+        """Write the live page, unless that was done a moment ago; a page that cannot be written now is tried again."""
+        now = time.monotonic()
+        if now - self._written_at < max(REFRESH_S, _SHARE * self._took_s):
+            return
+        self._written_at = now
+        minute = self._minute()
+        first = max(-minute, 1 - _MINUTES)
+        # The minute that is going on is not over, so that its number says nothing yet.
+        pace = [(float(place), float(self._minutes[minute + place])) for place in range(first, 0)]
+        failed = [row for row in list(self._failed.values())[-MOST_LAST:] if row not in self._last]
+        rows = [*self._last, *failed]
+        report = self._report(
+            rows, Counter(self._status.values()), len(self._warned), live=Live(REFRESH_S, waiting, pace)
+        )
+        with contextlib.suppress(StorageError):
+            write_page(self.path, denoise_page(report))
+        self._took_s = time.monotonic() - now
+
+    def finish(self, planned: Sequence[PlannedOutput], results: Mapping[Path, FileResult]) -> Path:
+        """Write the page of all micrographs.
+
+        Where nothing was left to do, and an earlier run has written the page, it stays.
+
+        Raises
+        ------
+        StorageError
+            The system refuses.
+        """
+        items = [item for item in planned if item.target in results]
+        statuses: Counter[str] = Counter(results[item.target].status for item in items)
+        if statuses["skipped"] == len(items) and self.path.is_file() and not self._status:
+            return self.path
+        before = self._earlier(items, results) if statuses["skipped"] else {}
+        rows = [self._row(item.target, results[item.target], before.get(item.target)) for item in items]
+        featured = [self._feature(index, items[index], rows[index]) for index in choose_featured(rows)]
+        warned = sum(row.is_problem and row.status != "failed" for row in rows)
+        report = self._report(rows, statuses, warned, featured=featured)
+        write_page(self.path, denoise_page(report))
+        return self.path
+
+    def _report(
+        self,
+        rows: Sequence[DenoiseRow],
+        counts: Mapping[str, int],
+        problems: int,
+        *,
+        featured: Sequence[Featured] = (),
+        live: Live | None = None,
+    ) -> DenoiseReport:
+        return DenoiseReport(
+            folder=self._folder,
+            page=self.path,
+            rows=rows,
+            counts=counts,
+            problems=problems,
+            settings=[
+                (label, _shown(self._details[name])) for name, label in _SETTINGS if _says(self._details.get(name))
+            ],
+            seconds=time.monotonic() - self._started,
+            featured=featured,
+            live=live,
+        )
+
+    def _row(self, target: Path, result: FileResult, before: Mapping[str, Any] | None = None) -> DenoiseRow:
+        numbers: Mapping[str, Any] = before or {}
+        if isinstance(result, DenoiseResult):
+            numbers = vars(result)
+        path = self._previews.path_of(target) if result.status != "failed" else None
+        return DenoiseRow(
+            str(result.input),
+            result.status,
+            _text(numbers.get("message")) if before else result.message,
+            sigma_in=_number(numbers.get("sigma_in")),
+            sigma_out=_number(numbers.get("sigma_out")),
+            hot_pixels=_count(numbers.get("hot_pixels")),
+            pixel_size_angstrom=_number(numbers.get("pixel_size_angstrom")),
+            seconds=_number(numbers.get("seconds")),
+            picture=path.relative_to(self._folder) if path is not None and path.is_file() else None,
+        )
+
+    def _earlier(
+        self, items: Sequence[PlannedOutput], results: Mapping[Path, FileResult]
+    ) -> dict[Path, Mapping[str, Any]]:
+        """Find in the journal what earlier runs, or other processes, say of the micrographs that were skipped."""
+        wanted: dict[PurePath, Path] = {
+            item.target.relative_to(self._folder): item.target
+            for item in items
+            if results[item.target].status == "skipped"
+        }
+        return {wanted[name]: line for name, line in last_lines(self._folder / JOURNAL_NAME, wanted).items()}
+
+    def _feature(self, index: int, item: PlannedOutput, row: DenoiseRow) -> Featured:
+        path = self._previews.path_of(item.target)
+        with storage_errors(path):
+            picture = path.read_bytes()
+        raw = item.micrograph
+        written = row.pixel_size_angstrom
+        try:
+            with (
+                open_micrograph(raw.path, section=raw.section or self._first(item)) as before,
+                open_micrograph(item.target, section=self._first(item)) as after,
+            ):
+                size = None if written is None else written * after.shape[1] / before.shape[1]
+                return feature(index, picture, before, after, pixel_size_angstrom=size, written_angstrom=written)
+        except (InputError, StorageError):
+            return Featured(index, picture)  # it went since, as scratch disks are emptied
+
+    def _first(self, item: PlannedOutput) -> int | None:
+        return 1 if item.micrograph.is_stack or item.target.suffix != ".mrc" else None
+
+    def _minute(self) -> int:
+        return int((time.monotonic() - self._started) // 60)
+
+
+_SETTINGS = (
+    ("model", "network"),
+    ("checkpoint_sha256", "checkpoint (SHA-256)"),
+    ("target", "target"),
+    ("normalize", "normalization"),
+    ("angpix", "pixel size that the network sees (Å)"),
+    ("strength", "strength"),
+    ("merge_highres", "raw beyond (Å)"),
+    ("highpass", "high-pass (Å)"),
+    ("lowpass", "low-pass (Å)"),
+    ("output_angpix", "pixel size that is written (Å)"),
+    ("tta", "mean of eight orientations"),
+    ("device", "device"),
+    ("precision", "precision"),
+    ("dtype", "type of the pixels"),
+)
+
+
+def _says(value: Any) -> bool:
+    return value is not None and value != ""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,98 @@
+"""The previews of a run: made where a micrograph is finished, from its pixels in memory or from the two files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryoplug.core.thumbnail import BeforeAfter
+from cryoplug.disk.atomic import storage_errors
+from cryoplug.errors import InputError
+from cryoplug.outputs.planning import PlannedOutput
+from cryoplug.outputs.previews import Preview, preview_name, preview_of, preview_of_files, write_preview
+
+
+class Previews:
+    """Makes previews below an output folder.
+
+    Parameters
+    ----------
+    folder
+        The output folder.
+    wanted
+        Whether there are to be any. If not, one that an earlier run left goes when its micrograph is denoised again.
+    halves
+        Whether exposures are denoised by their halves, so that the raw image may be their sum.
+    stated_angstrom
+        Pixel size of all micrographs, as the user states it.
+    """
+
+    def __init__(self, folder: Path, *, wanted: bool, halves: bool, stated_angstrom: float | None) -> None:
+        self._folder = folder
+        self._wanted = wanted
+        self._halves = halves
+        self._stated = stated_angstrom
+
+    def path_of(self, target: Path) -> Path:
+        """Say where the picture of an output is."""
+        return self._folder / preview_name(target.relative_to(self._folder))
+
+    def is_there(self, item: PlannedOutput) -> bool:
+        """Tell whether the picture is there and was made after the micrograph."""
+        try:
+            return self.path_of(item.target).stat().st_mtime_ns >= item.target.stat().st_mtime_ns
+        except OSError:
+            return False
+
+    def make(
+        self, item: PlannedOutput, both: BeforeAfter | None = None, pixel_size_angstrom: float | None = None
+    ) -> str:
+        """Make the picture of a micrograph that has just been written.
+
+        Parameters
+        ----------
+        item
+            Which one.
+        both
+            Thumbnails of its pixels, where they were at hand; None: the files are read.
+        pixel_size_angstrom
+            Of the raw micrograph, with `both`; None when unknown.
+
+        Returns
+        -------
+        str
+            Empty; or why there is no picture, when the raw file cannot be read any more.
+
+        Raises
+        ------
+        StorageError
+            The picture cannot be written.
+        """
+        path = self.path_of(item.target)
+        if not self._wanted:
+            with storage_errors(path):
+                path.unlink(missing_ok=True)
+            return ""
+        try:
+            preview = self._preview(item) if both is None else preview_of(both, pixel_size_angstrom)
+        except InputError as error:
+            return f"no preview: {error}"
+        write_preview(path, preview)
+        return ""
+
+    def _preview(self, item: PlannedOutput) -> Preview:
+        return preview_of_files(
+            raw_files(item, halves=self._halves),
+            item.target,
+            stated_angstrom=self._stated,
+            listed_angstrom=item.micrograph.pixel_size_angstrom,
+            section=item.micrograph.section,
+        )
+
+
+def raw_files(item: PlannedOutput, *, halves: bool) -> tuple[Path, ...]:
+    """Give the files whose sum is the raw micrograph: itself, or both halves where nothing else is there."""
+    micrograph = item.micrograph
+    sides = (micrograph.even, micrograph.odd)
+    if halves and micrograph.path in sides:
+        return tuple(path for path in sides if path is not None)
+    return (micrograph.path,)

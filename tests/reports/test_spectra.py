@@ -1,0 +1,63 @@
+"""Power spectra of pages: white noise is flat, a wave lies on its ring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cryoplug.core.micrograph import ArrayMicrograph
+from cryoplug.reports.spectra import power_spectrum, ring_radii, spectrum_chart, split_spectrum
+
+RNG = np.random.default_rng(3)
+
+
+def source(image: np.ndarray) -> ArrayMicrograph:
+    return ArrayMicrograph(image.astype(np.float32), Path("a.mrc"))
+
+
+def test_white_noise_is_flat() -> None:
+    spectrum = power_spectrum(source(RNG.normal(size=(600, 700))), 1.0)
+    assert spectrum is not None
+    _, power = spectrum.rings()
+    assert np.std(power[20:]) < 0.1 * np.mean(power[20:])
+
+
+@pytest.mark.parametrize(("frequency", "axis"), [(0.1, 0), (0.25, 1), (0.4, 0)])
+def test_a_wave_lies_on_its_ring_and_is_mirrored(frequency: float, axis: int) -> None:
+    phase = 2 * np.pi * frequency * np.arange(512)
+    spectrum = power_spectrum(
+        source(np.cos(phase)[:, None] * np.ones((1, 512)) if axis == 0 else np.cos(phase)[None] * np.ones((512, 1))),
+        2.0,
+    )
+    assert spectrum is not None
+    frequencies, power = spectrum.rings()
+    assert frequencies[np.argmax(power)] == pytest.approx(frequency, abs=0.004)
+    half = spectrum.power[1:, 1:]
+    np.testing.assert_allclose(half, half[::-1, ::-1], rtol=1e-6, atol=1e-6 * half.max())
+
+
+def test_rings_lie_where_their_resolution_is() -> None:
+    spectrum = power_spectrum(source(RNG.normal(size=(256, 256))), 1.5)
+    assert spectrum is not None
+    for radius, label in ring_radii(spectrum):
+        assert radius == pytest.approx(1.5 / float(label.split()[0]))
+        assert 0 < radius <= 0.5
+    unknown = power_spectrum(source(RNG.normal(size=(256, 256))), None)
+    assert unknown is not None
+    assert "cycles/px" in ring_radii(unknown)[0][1]
+    assert split_spectrum(spectrum, unknown)[:2] == b"\xff\xd8"
+    assert "cycles per pixel" in spectrum_chart(spectrum, unknown)
+
+
+def test_an_image_too_small_has_no_spectrum() -> None:
+    assert power_spectrum(source(RNG.normal(size=(31, 900))), 1.0) is None
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0])
+def test_a_constant_image_is_drawn_all_the_same(value: float) -> None:
+    spectrum = power_spectrum(source(np.full((128, 128), value)), 1.0)
+    assert spectrum is not None
+    split_spectrum(spectrum, spectrum)
+    assert "no values" in spectrum_chart(spectrum, spectrum)
