@@ -18,7 +18,7 @@ from cryoplug.core.correlation import (
     sample_image,
     without_blank_areas,
 )
-from cryoplug.core.micrograph import ArrayMicrograph, MicrographSource
+from cryoplug.core.micrograph import ArrayMicrograph, ImageF32, MicrographSource
 from cryoplug.errors import PairingError, ShapeError
 from cryoplug.formats.registry import open_movie
 
@@ -196,6 +196,30 @@ class PairProof:
         if margin >= BEYOND_OTHERS:
             return ""
         return f"{figures}, but {_correlation_text(other)} with {self._before[0]}, which is another exposure"
+
+
+def doubt_of_truth(image: ImageF32, truth: ImageF32) -> str:
+    """Say why a truth may not be that of an image; empty where the two share their low frequencies.
+
+    Parameters
+    ----------
+    image, truth
+        ``(y, x)``, equal shape, finite.
+    """
+    found = _best_correlation(image, truth)
+    if found.significance >= BEYOND_CHANCE:
+        return ""
+    if _best_correlation(image, truth[::-1]).significance >= BEYOND_CHANCE:
+        return "the truth lies upside down; turn it (the first row of a TIFF is the last one of an MRC)"
+    return (
+        f"the truth shares little with it (correlation at low resolution {_correlation_text(found)}); are the two of one "
+        "exposure, and the same way up? The figures say nothing if they are not"
+    )
+
+
+def _best_correlation(one: ImageF32, two: ImageF32) -> Correlation:
+    samples = (sample_image(ArrayMicrograph(np.ascontiguousarray(image))) for image in (one, two))
+    return max(low_correlations(*samples), key=lambda band: band.significance)
 
 
 def _near_nyquist(high: Correlation) -> str:

@@ -134,6 +134,11 @@ class MovieSummer:
         gain: Gain,
         repair: DefectRepair | None,
     ) -> tuple[ImageF32, ImageF32]:
+        if len({index % 2 for index, _ in plan}) < 2:
+            left = f"{len(plan)} of {movie.frame_count} frames"
+            raise InputError(
+                f"{movie.path}: {left} are left, none of them for one of the halves; check its motion STAR file"
+            )
         window = centre_window(movie.frame_shape)
         raw = np.zeros(np.empty(movie.frame_shape, bool)[window].shape, np.float32)
         shifted: list[ShiftedSum] = []
@@ -163,8 +168,7 @@ class MovieSummer:
         self._refuse_wrong_gain(layout, raw, gain)
         sums = [item.result() for item in shifted] or parts
         odd, even = sums
-        if odd is None or even is None:
-            raise InputError(f"{movie.path}: no frame is left for one of the halves; check its motion STAR file")
+        assert odd is not None and even is not None
         return even, odd
 
     def _refuse_wrong_gain(self, layout: MovieFormat, raw: ImageF32, gain: Gain) -> None:

@@ -15,7 +15,7 @@ from cryoplug.errors import PixelError, ShapeError
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.inference.in_memory import in_memory
 from cryoplug.inputs.discovered import DiscoveredMicrograph
-from cryoplug.inputs.pair_proof import PairProof
+from cryoplug.inputs.pair_proof import PairProof, doubt_of_truth
 from cryoplug.metrics.baselines import gaussian_blur
 from cryoplug.metrics.judging import LEAST_SIDE_PX, Images, Judgement, judge
 from cryoplug.metrics.seams import seam_ratio
@@ -106,6 +106,9 @@ class Measurer:
         remarks = [*subject.remarks]
         if images.even is not None:
             remarks += self._prove(subject)
+        raw = images.even if images.noisy is None else images.noisy
+        if raw is not None and images.clean is not None and (doubt := doubt_of_truth(raw, images.clean)):
+            remarks.append(doubt)
         denoise = None
         if self._denoiser is not None:
             denoise = functools.partial(self._denoise, files=files)

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 
 from cryoplug.core.fourier_crop import resample_image
-from cryoplug.errors import FormatError
+from cryoplug.errors import FormatError, InputError
 from cryoplug.inputs.movies.gain_of_run import RunGain
 from cryoplug.inputs.movies.halves import Halves, MovieInput, MovieSummer
 from cryoplug.inputs.pairing import PairedInput
@@ -321,6 +321,14 @@ def test_the_list_is_believed_where_it_gives_another_pixel_size_and_that_is_said
     halves, _, _ = summed(project([STILL] * 8, pixel_size=1.0))
     assert halves.even.pixel_size_angstrom == 1.0
     assert any("pixel size 1 A in the list, 0.83 A by its motion" in text for text in halves.even.warnings)
+
+
+@pytest.mark.parametrize("seen", [(7,), (0, 2, 4)], ids=["one frame", "one side"])
+@pytest.mark.parametrize("shift", [STILL, (1.0, 2.0)], ids=["still", "shifted"])
+def test_a_half_of_which_no_frame_is_left_is_named_as_such(project, seen, shift):
+    star = project([shift if index in seen else LEFT_OUT for index in range(8)])
+    with pytest.raises(InputError, match=rf"{len(seen)} of 8 frames are left, none of them for one of the halves"):
+        summed(star)
 
 
 @pytest.mark.parametrize("binning", ["0", "-2", "nan", "x", "1000"])

@@ -221,6 +221,26 @@ def test_halves_of_different_exposures_are_refused(simulated, blurring, tmp_path
     assert "do not belong together" in result.files[1].message
 
 
+def test_a_truth_that_is_upside_down_or_of_another_exposure_is_told(simulated, blurring, tmp_path):
+    truth = tmp_path / "mic_0001.mrc"
+    for number, turn, said in (
+        ("0001", 1, ""),
+        ("0001", -1, "upside down; turn it"),
+        ("0002", 1, "shares little with it"),
+    ):
+        write_mrc(truth, pixels(simulated / "clean" / f"mic_{number}.mrc")[::turn].copy(), pixel_size_angstrom=5.2)
+        asked = request(
+            tmp_path / "e",
+            inputs=simulated / "noisy" / "mic_0001.mrc",
+            clean=truth,
+            checkpoint=blurring,
+            overwrite=True,
+        )
+        (result,) = evaluate(asked).files
+        assert result.status == "done"
+        assert said in result.message if said else "truth" not in result.message
+
+
 def test_a_micrograph_given_as_its_own_truth_fails_and_says_so(simulated, blurring, tmp_path):
     noisy, truth = simulated / "noisy" / "mic_0001.mrc", tmp_path / "mic_0001.mrc"
     shutil.copy(noisy, truth)
