@@ -15,6 +15,7 @@
     ├── DivergedError (ArithmeticError) 6  training produced a loss that is not finite
     ├── DeviceError     (RuntimeError) 7   memory or device
     ├── OutputBusyError (RuntimeError) 8   the output belongs to another live run
+    ├── OtherProcessError (RuntimeError)   another process of a run of several failed; its exit code
     └── Stopped         (RuntimeError)     128 + signal number: 130 SIGINT, 138 SIGUSR1, 143 SIGTERM
 
 Exit code 3 (finished, some inputs failed) is a result, not an error: see `cryoplug.core.results`.
@@ -90,6 +91,25 @@ class OutputBusyError(CryoplugError, RuntimeError):
     """The output belongs to another run that is still alive."""
 
     exit_code = 8
+
+
+class OtherProcessError(CryoplugError, RuntimeError):
+    """Another process of a run of several processes failed, so this one ends, too.
+
+    Parameters
+    ----------
+    message
+        What is known of it.
+    exit_code
+        Of the other process.
+    said
+        Whether another process says it already, so that this one ends without a word.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1, *, said: bool = False) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.said = said
 
 
 class Stopped(CryoplugError, RuntimeError):

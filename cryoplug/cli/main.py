@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from cryoplug.cli.output import printable
-from cryoplug.errors import CryoplugError, StorageError, UsageError
+from cryoplug.errors import CryoplugError, OtherProcessError, StorageError, UsageError
 
 COMMANDS = {
     "convert": "Pack micrographs into a store of noisy/clean training patches.",
@@ -175,6 +175,7 @@ def guarded(work: Callable[[], object], arguments: list[str], *, debug: bool = F
         Show tracebacks; so does ``--debug`` among the arguments.
     """
     debug = debug or "--debug" in arguments
+    first = not _is_follower(arguments)
     try:
         _check_working_folder()
         outcome = work()
@@ -183,10 +184,15 @@ def guarded(work: Callable[[], object], arguments: list[str], *, debug: bool = F
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        if first:
+            error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _failure(arguments, "stopped by SIGINT", 130, debug)
+    except OtherProcessError as error:
+        return error.exit_code if error.said else _failure(arguments, str(error), error.exit_code, debug)
+    except UsageError as error:
+        return _failure(arguments, str(error), error.exit_code, debug) if first else error.exit_code
     except CryoplugError as error:
         return _failure(arguments, str(error), error.exit_code, debug)
     except BrokenPipeError:
@@ -201,6 +207,11 @@ def guarded(work: Callable[[], object], arguments: list[str], *, debug: bool = F
     except Exception as error:  # noqa: BLE001 -- the last resort: a bug becomes a sentence and exit code 1
         message = f"unexpected {type(error).__name__}: {error}; this is a bug, --debug shows where"
         return _failure(arguments, message, 1, debug)
+
+
+def _is_follower(arguments: list[str]) -> bool:
+    """Say whether another process of the same training run meets, and says, what is wrong with the command."""
+    return "train" in arguments and {"RANK", "MASTER_ADDR"} <= os.environ.keys() and os.environ["RANK"] != "0"
 
 
 def _check_working_folder() -> None:

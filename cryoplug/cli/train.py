@@ -197,6 +197,10 @@ def train(
     --schedule cosine --warmup-steps 50 (not with --recipe founding). --init general goes on with the image of the general
     model, on micrographs of 2 to 5 A/px: convert --angpix 2.6.
 
+    On several GPUs or machines torchrun starts one process each, and these train together: a step takes --batch-size
+    patches of every process. Two processes give what one gives with twice the --batch-size. What torchrun starts again
+    (--max-restarts) goes on from the last state: torchrun --standalone --nproc-per-node 2 --no-python cryoplug train ...
+
     Example: cryoplug train dataset/ --epochs 5 --save --checkpoint-dir saved_models
 
     Example: cryoplug train dataset/ --init general --minutes 5 --save

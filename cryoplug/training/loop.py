@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from cryoplug.errors import DivergedError
+from cryoplug.errors import CryoplugError, DivergedError, OtherProcessError
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.store.pairs import PairStore
@@ -27,6 +28,7 @@ from cryoplug.training.data.loader import Batch, BatchLoader, crops_of_epoch, ep
 from cryoplug.training.data.mixing import Mixer
 from cryoplug.training.data.recorruption import Recorruption
 from cryoplug.training.data.split import Split
+from cryoplug.training.distributed import ALONE, Processes
 from cryoplug.training.engine import Engine
 from cryoplug.training.pace import Pace
 from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, Comparison, EpochReport, Note, Progress
@@ -72,12 +74,14 @@ class Training:
     """The moving average of the weights, which is validated and kept; None: the weights themselves."""
     mixer: Mixer | Recorruption | None = None
     """Makes mixtures of halves, or of single exposures and drawn noise; None: pairs are trained on as they are."""
+    processes: Processes = ALONE
+    """Who train together; this one is one of them."""
     _steps: Steps = field(init=False, repr=False)
     _pace: Pace | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Choose how steps are taken."""
-        self._steps = open_steps(self.engine, self.optimizer, self.config, self.average, self.mixer)
+        self._steps = open_steps(self.engine, self.optimizer, self.config, self.average, self.mixer, self.processes)
 
     def run(self, progress: Progress, interrupts: Interrupts | None = None) -> None:
         """Train until all epochs are done.
@@ -95,11 +99,14 @@ class Training:
             A loss or a gradient is not finite. The weights of that moment are finite and the best checkpoint is kept.
         Stopped
             A signal asked for an end; the state is saved.
+        OtherProcessError
+            Another process is gone, or says the error of all.
         """
         if self.config.minutes is not None:
             position = self.position
             self._pace = Pace(self.config.minutes, planned=position.planned_steps, spent_s=position.spent_s)
-        loader = open_loader(self.store, self.config, device=self.device, tell=lambda text: progress(Note(text)))
+        tell = lambda text: progress(Note(text))  # noqa: E731
+        loader = open_loader(self.store, self.config, device=self.device, tell=tell, processes=self.processes)
         with contextlib.nullcontext(interrupts) if interrupts else Interrupts() as interrupts:
             saver = Saver(
                 interrupts,
@@ -108,11 +115,18 @@ class Training:
                 position=self.position,
                 config=self.config,
                 saved=self.folder is not None,
+                processes=self.processes,
             )
             with self.engine.looking(saver.look_at_signals):
                 loader.prepare(self._steps.prepare)
-                while not is_done(self.position, self.config):
-                    self._run_epoch(loader, saver, progress)
+                try:
+                    while not is_done(self.position, self.config):
+                        self._run_epoch(loader, saver, progress)
+                except OtherProcessError:
+                    # Steps that all took are worth going on from; on a GPU some may be under way, that are not counted yet.
+                    if self.device.type == "cpu":
+                        self.save_state()
+                    raise
         if gave_up(self.position, self.config):
             best = self.position.lowest_epoch or self.position.best_epoch
             progress(Note(f"ended early: no epoch since {best} was better (--patience {self.config.patience})"))
@@ -140,7 +154,7 @@ class Training:
         order = epoch_order(self.split.train, seed=config.seed, epoch=position.epoch, shuffle=config.shuffle)
         if config.crops_per_epoch is not None:
             order = crops_of_epoch(order, config.crops_per_epoch, pairs=self.store.count())
-        count = -(-len(order) // config.batch_size)
+        count = -(-len(order) // (config.batch_size * self.processes.world))
         if config.max_batches is not None:
             count = min(count, config.max_batches)
         draw = Draw(
@@ -187,7 +201,7 @@ class Training:
         """Fix the number of steps as soon as their speed is known, and correct it when that changes."""
         if self._pace is None:
             return
-        planned = self._pace.news(self.position.step)
+        planned = self.processes.from_first(self._pace.news(self.position.step))
         if planned is None:
             return
         corrected = self.position.planned_steps is not None
@@ -200,9 +214,9 @@ class Training:
         def check(batch: Batch, number: int, loss: float) -> None:
             if not _finite(loss):
                 raise self._diverged("validation", number, batch, loss)
-            saver.after_batch()
 
         with contextlib.nullcontext() if self.average is None else self.average.in_the_network():
+            self.processes.copy_from_first(list(self.engine.module.buffers()))
             return validate(
                 self.engine,
                 loader,
@@ -211,6 +225,8 @@ class Training:
                 mixer=self.mixer,
                 max_batches=self.config.max_batches,
                 check=check,
+                after_batch=saver.after_batch,
+                processes=self.processes,
             )
 
     def _finish_epoch(
@@ -292,7 +308,7 @@ class Training:
         weights = weights_of(self.engine.module) if self.average is None else self.average.weights()
         return Checkpoint(head.model_id, weights, head.config, head.normalize, head.pixel_size_angstrom, details)
 
-    def _diverged(self, phase: str, number: int, batch: Batch, loss: float) -> DivergedError:
+    def _diverged(self, phase: str, number: int, batch: Batch, loss: float) -> CryoplugError:
         names = [
             self.store.describe(int(index) % self.store.count(), crop=crop)
             for index, crop in zip(batch.indices, batch.crops, strict=True)
@@ -306,6 +322,8 @@ class Training:
                     y, x = np.argwhere(~np.isfinite(pixels))[0]
                     found = f"{count} {side} pixels of {pixels.size} are not finite, first at y {y}, x {x}"
                     bad.append(f"{name}: {found}")
+        if phase == "training":  # all processes come here; in validation the one with the patch
+            names, bad = (list(chain(*self.processes.everyone(lines))) for lines in (names, bad))
         if bad:
             cause = "; ".join(bad[:_PATCHES_NAMED]) + "; leave its micrograph out and convert again"
         else:
@@ -314,9 +332,10 @@ class Training:
         best = self.best_folder()
         kept = f"the best checkpoint is kept: {best}" if best else "no checkpoint was saved yet"
         what = f"the loss is {loss}" if not _finite(loss) else f"the loss is {loss:g}, a gradient is not finite"
-        return DivergedError(
+        error = DivergedError(
             f"{phase} diverged in epoch {self.position.epoch}, batch {number}: {what}; {cause}; {kept}"
         )
+        return self.processes.said_by_first(error) if phase == "training" else error
 
 
 class _RunningReport:

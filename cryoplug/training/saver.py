@@ -5,13 +5,27 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from cryoplug.errors import Stopped
+from cryoplug.errors import CryoplugError, Stopped
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.training.config import TrainConfig
+from cryoplug.training.distributed import ALONE, Processes
 from cryoplug.training.progress import Note, Progress
 from cryoplug.training.schedule import is_done
 from cryoplug.training.state import Position
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What all processes know that they were asked for."""
+
+    stop: int | None
+    """The signal that asked for an end; None so far."""
+    save: bool
+    """Whether a save was asked for."""
+    due: bool = False
+    """Whether the interval is over."""
 
 
 class Saver:
@@ -31,6 +45,8 @@ class Saver:
         Of the run.
     saved
         Whether `save` does something.
+    processes
+        Who train together: all end, and save, at the same step.
     """
 
     def __init__(
@@ -42,6 +58,7 @@ class Saver:
         position: Position,
         config: TrainConfig,
         saved: bool,
+        processes: Processes = ALONE,
     ) -> None:
         self._interrupts = interrupts
         self._progress = progress
@@ -49,50 +66,74 @@ class Saver:
         self._position = position
         self._config = config
         self._saved = saved
+        self._processes = processes
         self._interval_s = 60.0 * config.checkpoint_minutes
         self._last = time.monotonic()
         self._lock = threading.Lock()
-        self._stopped: Stopped | None = None
+        self._saved_early = False
+        self._stopped: CryoplugError | None = None
 
     def look_at_signals(self) -> None:
-        """Save when asked, and end when told to; also from within a batch, when weights are those of the batch before."""
-        interrupts = self._interrupts
-        with self._lock:  # the pieces of a batch are computed in several threads
-            if self._stopped is None and interrupts.stop_signal is not None:
-                self._save_state()
-                saved = f"the state of {self._where()} is saved; the same command goes on from there"
-                found = saved if self._saved else "nothing was saved (no --save)"
-                self._stopped = Stopped(interrupts.stop_signal, found)
-            if self._stopped is not None:
-                raise self._stopped
-            if interrupts.save_requested:
-                interrupts.save_requested = False
-                self._save()
-                self._progress(Note(f"state of {self._where()} saved" if self._saved else "not saved: no --save"))
+        """Save when asked, and end when told to, within a batch: weights are those of the batch before.
 
-    def _where(self) -> str:
-        return f"epoch {self._position.epoch}, batch {self._position.batch}"
+        Of several processes none leaves the others within a batch: they end together after it. But the state is saved at
+        once, because who asked for an end may not wait for that.
+        """
+        with self._lock:  # the pieces of a batch are computed in several threads
+            if self._processes.world == 1:
+                self._obey(self._asked())
+            elif self._interrupts.stop_signal is not None and not self._saved_early:
+                self._saved_early = True
+                self._save_state()
 
     def after_batch(self) -> None:
         """Look at signals, and save when the interval is over."""
-        self.look_at_signals()
-        if self._interval_is_over():
+        asked = self._asked()
+        self._obey(asked)
+        if asked.due:
             self._save()
 
     def is_due(self) -> bool:
-        """Tell whether `after_batch` would save now: then no step may be under way."""
-        asked = self._interrupts.save_requested or self._interrupts.stop_signal is not None
-        return asked or self._interval_is_over()
+        """Tell whether `after_batch` would save now: then no step may be under way.
 
-    def _interval_is_over(self) -> bool:
-        return time.monotonic() - self._last >= self._interval_s
+        Several processes ask one another only when none is, every few steps.
+        """
+        asked = self._interrupts.save_requested or self._interrupts.stop_signal is not None
+        return self._processes.world == 1 and (asked or self._interval_is_over())
 
     def after_epoch(self) -> None:
         """Begin the interval anew, for an epoch ends with a save; end when a signal came and work is left."""
         self._last = time.monotonic()
-        stop = self._interrupts.stop_signal
-        if stop is not None and not is_done(self._position, self._config):
-            self.look_at_signals()
+        asked = self._asked()
+        if (asked.save or asked.stop) and not is_done(self._position, self._config):
+            self._obey(asked)
+
+    def _asked(self) -> _Asked:
+        """Put together what each process was asked for, and what the clock of the first one says."""
+        stop, save = self._interrupts.stop_signal, self._interrupts.save_requested
+        due = self._interval_is_over() and self._processes.first
+        stop_of_all, *others = self._processes.largest([stop or 0, int(save), int(due)])
+        if save:
+            self._interrupts.save_requested = False
+        return _Asked(stop_of_all or None, *map(bool, others))
+
+    def _interval_is_over(self) -> bool:
+        return time.monotonic() - self._last >= self._interval_s
+
+    def _obey(self, asked: _Asked) -> None:
+        if self._stopped is None and asked.stop is not None:
+            self._save_state()
+            saved = f"the state of {self._where()} is saved; the same command goes on from there"
+            found = saved if self._saved else "nothing was saved (no --save)"
+            self._stopped = self._processes.said_by_first(Stopped(asked.stop, found))
+        if self._stopped is not None:
+            raise self._stopped
+        if asked.save:
+            self._save()
+            self._progress(Note(f"state of {self._where()} saved" if self._saved else "not saved: no --save"))
+
+    def _where(self) -> str:
+        return f"epoch {self._position.epoch}, batch {self._position.batch}"
 
     def _save(self) -> None:
         self._save_state()

@@ -71,6 +71,24 @@ class Position:
         self.batch, self.patches, self.loss_sum = 0, 0, 0.0
 
 
+def moved(position: Position, *, before: int, now: int) -> Position:
+    """Give the place of a run that goes on with other batches, so that what remains of it is the same.
+
+    Parameters
+    ----------
+    position
+        Counted in steps of `before` patches.
+    before, now
+        Patches a step, of all processes together.
+    """
+
+    def steps(count: int) -> int:
+        return count * before // now
+
+    planned = None if position.planned_steps is None else max(1, steps(position.planned_steps))
+    return dataclasses.replace(position, batch=steps(position.batch), step=steps(position.step), planned_steps=planned)
+
+
 def pack_state(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,

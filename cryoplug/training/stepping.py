@@ -77,8 +77,9 @@ def take_steps(
                     lr=plan.learning_rate(step),
                     number=plan.number_in_run(step),
                     images=[crop.image for crop in batch.crops],
+                    rows=batch.rows,
                 )
-                under_way.append(len(batch.indices))
+                under_way.append(batch.rows.whole)
                 if len(under_way) < taking.queue and plan.is_wanted(step + 1) and not plan.in_a_hurry():
                     continue
                 outcome = taking.outcome()

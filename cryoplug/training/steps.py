@@ -19,6 +19,7 @@ from cryoplug.training.average import WeightAverage
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.data.mixing import Mixer
 from cryoplug.training.data.recorruption import Recorruption
+from cryoplug.training.distributed import ALONE, Processes, Rows
 from cryoplug.training.engine import Engine, WholeBatchEngine, memory_errors
 from cryoplug.training.schedule import limit_gradients
 
@@ -54,13 +55,14 @@ def open_steps(
     config: TrainConfig,
     average: WeightAverage | None,
     mixer: Mixer | Recorruption | None = None,
+    processes: Processes = ALONE,
 ) -> Steps:
     """Give the steps that suit the engine; with a mixer they are taken on mixtures of halves."""
     on_gpu = next(engine.module.parameters()).is_cuda
     # Running means of a batch norm would take up a batch that fails: there each batch is looked at by itself.
     if on_gpu and isinstance(engine, WholeBatchEngine) and not any(True for _ in engine.module.buffers()):
-        return QueuedSteps(engine, optimizer, config, average, mixer)
-    return CheckedSteps(engine, optimizer, config, average, mixer)
+        return QueuedSteps(engine, optimizer, config, average, mixer, processes)
+    return CheckedSteps(engine, optimizer, config, average, mixer, processes)
 
 
 class Steps(abc.ABC):
@@ -76,17 +78,26 @@ class Steps(abc.ABC):
         config: TrainConfig,
         average: WeightAverage | None,
         mixer: Mixer | Recorruption | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self._engine = engine
         self._optimizer = optimizer
         self._config = config
         self._average = average
         self._mixer = mixer
+        self._processes = processes
         self._parameters = list(engine.module.parameters())
 
     @abc.abstractmethod
     def take(
-        self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int, images: Sequence[int] = ()
+        self,
+        noisy: torch.Tensor,
+        clean: torch.Tensor,
+        *,
+        lr: float,
+        number: int,
+        images: Sequence[int] = (),
+        rows: Rows | None = None,
     ) -> None:
         """Take a step, or queue it.
 
@@ -100,6 +111,8 @@ class Steps(abc.ABC):
             Of the step, from 1; the average of the weights depends on it.
         images
             Number of the stored image of each crop.
+        rows
+            Which rows these are of the batch that all processes share; None: all.
         """
 
     @abc.abstractmethod
@@ -134,13 +147,23 @@ class CheckedSteps(Steps):
     _outcome_of_last = Outcome(())
 
     def take(
-        self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int, images: Sequence[int] = ()
+        self,
+        noisy: torch.Tensor,
+        clean: torch.Tensor,
+        *,
+        lr: float,
+        number: int,
+        images: Sequence[int] = (),
+        rows: Rows | None = None,
     ) -> None:
         """Take a step."""
         if self._mixer is not None:
-            self._mixer.prepare(number, shape=noisy.shape, images=images)
+            self._mixer.prepare(number, shape=noisy.shape, images=images, rows=rows)
             noisy, clean = self._mixer.mix(noisy, clean)
         loss, gradients = self._engine.loss_and_gradients(noisy, clean)
+        if self._processes.world > 1:
+            weight = 1.0 if rows is None else rows.weight
+            loss = self._processes.average(gradients[0].new_tensor(loss), gradients, weight).item()
         if self._mixer is not None:
             loss *= self._mixer.loss_scale
         if not (_finite(loss) and _all_finite(gradients)):
@@ -171,12 +194,14 @@ class QueuedSteps(Steps):
         config: TrainConfig,
         average: WeightAverage | None,
         mixer: Mixer | Recorruption | None = None,
+        processes: Processes = ALONE,
     ) -> None:
-        super().__init__(engine, optimizer, config, average, mixer)
+        super().__init__(engine, optimizer, config, average, mixer, processes)
         self._whole: WholeBatchEngine = engine
         device = self._parameters[0].device
         self._failed = torch.zeros((), device=device)
         self._blend = torch.zeros((), device=device)
+        self._weight = torch.ones((), device=device)
         self._outcome = torch.zeros(2, device=device)
         self._outcomes = torch.zeros((QUEUE, 2), device=device)
         self._count = 0
@@ -187,12 +212,20 @@ class QueuedSteps(Steps):
         optimizer.found_inf = self._failed  # type: ignore[attr-defined]
 
     def take(
-        self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int, images: Sequence[int] = ()
+        self,
+        noisy: torch.Tensor,
+        clean: torch.Tensor,
+        *,
+        lr: float,
+        number: int,
+        images: Sequence[int] = (),
+        rows: Rows | None = None,
     ) -> None:
         """Queue a step."""
         self._put_learning_rate(lr)
         if self._mixer is not None:
-            self._mixer.prepare(number, shape=noisy.shape, images=images)
+            self._mixer.prepare(number, shape=noisy.shape, images=images, rows=rows)
+        self._weight.fill_(1.0 if rows is None else rows.weight)
         if self._average is not None:
             self._blend.fill_(self._average.weight_of_step(number))
         key = (noisy.data_ptr(), clean.data_ptr(), noisy.shape)
@@ -229,7 +262,7 @@ class QueuedSteps(Steps):
 
     def checked(self) -> Steps:
         """Give steps that are looked at one by one."""
-        return CheckedSteps(self._engine, self._optimizer, self._config, self._average, self._mixer)
+        return CheckedSteps(self._engine, self._optimizer, self._config, self._average, self._mixer, self._processes)
 
     def _record(self, noisy: torch.Tensor, clean: torch.Tensor, key: tuple[object, ...]) -> None:
         self._graph = None  # its memory is free before the new one asks for as much
@@ -244,6 +277,7 @@ class QueuedSteps(Steps):
         if self._mixer is not None:
             noisy, clean = self._mixer.mix(noisy, clean)
         loss, gradients = self._whole.enqueue(noisy, clean)
+        loss = self._processes.average(loss, gradients, self._weight)
         sums = torch.stack([loss, *(gradient.sum() for gradient in gradients)])
         torch.maximum(self._failed, sums.isfinite().all().logical_not().float(), out=self._failed)
         self._put_gradients(gradients)

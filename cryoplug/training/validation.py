@@ -11,6 +11,7 @@ from cryoplug.training.choice import Units
 from cryoplug.training.data.loader import Batch, BatchLoader, closing_batches
 from cryoplug.training.data.mixing import Mixer
 from cryoplug.training.data.recorruption import Recorruption
+from cryoplug.training.distributed import ALONE, Processes
 from cryoplug.training.engine import Engine
 
 
@@ -33,6 +34,8 @@ def validate(
     mixer: Mixer | Recorruption | None = None,
     max_batches: int | None,
     check: Callable[[Batch, int, float], None],
+    after_batch: Callable[[], None] = lambda: None,
+    processes: Processes = ALONE,
 ) -> Validation | None:
     """Measure the loss on the held-out patches; None when there are none.
 
@@ -49,8 +52,11 @@ def validate(
     max_batches
         Look at no more batches than this.
     check
-        Called after each batch with the batch, its number from 1 and its loss: refuses a loss that is not finite, and
-        heeds signals.
+        Called with each batch, its number from 1 and the loss of some of its rows; refuses a loss that is not finite.
+    after_batch
+        Called after each batch; heeds signals.
+    processes
+        Who share the patches.
     """
     seen = 0
     of_patch = np.zeros(len(indices), int) if units is None else units.of_patch
@@ -61,19 +67,21 @@ def validate(
             noisy, clean = batch.noisy, batch.clean
             if mixer is not None:
                 images = [crop.image for crop in batch.crops]
-                mixer.prepare(None, shape=noisy.shape, images=images, part=number)
+                mixer.prepare(None, shape=noisy.shape, images=images, part=number, rows=batch.rows)
                 noisy, clean = mixer.mix(noisy, clean)
             copies = len(noisy) // len(batch.indices)  # of each patch
-            of_row = of_patch[seen : seen + len(batch.indices)]
-            for unit, rows in _runs(of_row):
+            of_row = of_patch[seen : seen + batch.rows.whole][batch.rows.own]
+            for unit, rows in _runs(of_row) if batch.rows.weight else ():
                 own = slice(copies * rows.start, copies * rows.stop)
                 loss = scale * engine.loss(noisy[own], clean[own])
                 check(batch, number, loss)
                 sums[unit] += loss * (rows.stop - rows.start)
-            np.add.at(counts, of_row, 1)
-            seen += len(of_row)
+                counts[unit] += rows.stop - rows.start
+            seen += batch.rows.whole
+            after_batch()
     if not seen:
         return None
+    sums, counts = processes.total(sums), processes.total(counts)
     looked_at = counts > 0
     means = () if units is None else tuple(float(value) for value in sums[looked_at] / counts[looked_at])
     return Validation(float(sums.sum()) / seen, means)

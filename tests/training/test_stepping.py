@@ -12,6 +12,7 @@ import torch
 
 from cryoplug.store.pairs import Crop
 from cryoplug.training.data.loader import Batch
+from cryoplug.training.distributed import ALONE
 from cryoplug.training.stepping import StepFailed, StepPlan, TakenStep, take_steps
 from cryoplug.training.steps import Outcome
 
@@ -29,7 +30,7 @@ class Recorded:
     rates: list[float] = field(default_factory=list)
     _under_way: list[int] = field(default_factory=list)
 
-    def take(self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int, images: Any) -> None:
+    def take(self, noisy: torch.Tensor, clean: torch.Tensor, *, lr: float, number: int, **others: Any) -> None:
         assert int(noisy) == number - 1, "the batch belongs to the step"
         self._under_way.append(number - 1)
         self.rates.append(lr)
@@ -53,7 +54,7 @@ class Recorded:
 def batches_from(first: int) -> Iterator[Batch]:
     for step in range(first, COUNT):
         pixels = torch.tensor(float(step))
-        yield Batch(np.arange(2), pixels, pixels, (Crop(0, 0, 0), Crop(1, 0, 0)))
+        yield Batch(np.arange(2), pixels, pixels, (Crop(0, 0, 0), Crop(1, 0, 0)), ALONE.rows(2))
 
 
 def plan(count: int = COUNT, **changes: Any) -> StepPlan:

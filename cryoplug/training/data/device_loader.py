@@ -21,6 +21,8 @@ from cryoplug.training.config import TrainConfig
 from cryoplug.training.data.augment import UPRIGHT
 from cryoplug.training.data.cache import GpuCache, Load, RamCache, Tell
 from cryoplug.training.data.loader import SPLIT, BatchLoader, Filling, Pick, PixelSource
+from cryoplug.training.data.node_cache import NodeCache
+from cryoplug.training.distributed import ALONE, Processes
 
 SLOTS = 4
 """Batches that are read or copied ahead of the one that is computed on."""
@@ -32,7 +34,9 @@ STEPS_BEFORE_CACHE = 3
 """Batches after which the memory that training itself needs is taken, if it was not before."""
 
 
-def open_loader(store: PairStore, config: TrainConfig, *, device: torch.device, tell: Tell) -> BatchLoader:
+def open_loader(
+    store: PairStore, config: TrainConfig, *, device: torch.device, tell: Tell, processes: Processes = ALONE
+) -> BatchLoader:
     """Give the loader that suits a device, with the cache that was asked for.
 
     Parameters
@@ -46,15 +50,27 @@ def open_loader(store: PairStore, config: TrainConfig, *, device: torch.device, 
         Where the batches go.
     tell
         Called with a line about what is kept.
+    processes
+        Who share the set.
     """
-    source = RamCache(store) if config.cache == "ram" else None
+    source = None
+    if config.cache == "ram":
+        source = RamCache(store) if processes.launch.local_world == 1 else NodeCache(store, processes)
     if device.type != "cuda":
-        return BatchLoader(store, batch_size=config.batch_size, source=source)
+        return BatchLoader(store, batch_size=config.batch_size, source=source, processes=processes)
     cache = None
     if config.cache in ("auto", "gpu"):
         cache = GpuCache(store, device, needed=config.cache == "gpu", tell=tell)
     readers = max(2, min(MOST_READERS, config.thread_count - 2))
-    return DeviceLoader(store, batch_size=config.batch_size, device=device, source=source, cache=cache, readers=readers)
+    return DeviceLoader(
+        store,
+        batch_size=config.batch_size,
+        device=device,
+        source=source,
+        cache=cache,
+        readers=readers,
+        processes=processes,
+    )
 
 
 class DeviceLoader(BatchLoader):
@@ -62,7 +78,7 @@ class DeviceLoader(BatchLoader):
 
     Parameters
     ----------
-    store, batch_size, source, readers
+    store, batch_size, source, readers, processes
         As for `BatchLoader`.
     device
         Where the batches go.
@@ -79,8 +95,9 @@ class DeviceLoader(BatchLoader):
         source: PixelSource | None = None,
         cache: GpuCache | None = None,
         readers: int = 2,
+        processes: Processes = ALONE,
     ) -> None:
-        super().__init__(store, batch_size=batch_size, source=source, readers=readers)
+        super().__init__(store, batch_size=batch_size, source=source, readers=readers, processes=processes)
         self._cache = cache
         self._delivered = 0
         dtype = torch.from_numpy(np.empty(0, store.dtype)).dtype

@@ -20,6 +20,7 @@ import torch
 
 from cryoplug.store.pairs import Crop, PairStore
 from cryoplug.training.data.augment import UPRIGHT, Draw, Orientation, crop_of, orientation_of, place
+from cryoplug.training.distributed import ALONE, Processes, Rows
 
 READ_AHEAD = 2
 """Batches in memory at a time on the CPU: one is computed on while the next is read."""
@@ -39,6 +40,8 @@ class Batch:
     """Like `noisy`."""
     crops: tuple[Crop, ...]
     """Where each pair was cut."""
+    rows: Rows
+    """Which rows these are of the batch that all processes share."""
 
 
 @dataclass(frozen=True)
@@ -101,20 +104,29 @@ class BatchLoader:
     store
         The opened store.
     batch_size
-        Largest batch.
+        Largest batch of one process.
     source
         Where the pixels are read; None: in the store itself.
     readers
         Threads that read; any number of them gives the same batches.
+    processes
+        Who share every batch; each reads its own rows alone.
     """
 
     def __init__(
-        self, store: PairStore, *, batch_size: int, source: PixelSource | None = None, readers: int = 1
+        self,
+        store: PairStore,
+        *,
+        batch_size: int,
+        source: PixelSource | None = None,
+        readers: int = 1,
+        processes: Processes = ALONE,
     ) -> None:
         self._store = store
         self._source: PixelSource = source or store
         self._batch_size = batch_size
         self._readers = readers
+        self._processes = processes
         self._square = store.patch_shape[0] == store.patch_shape[1]
         self._scratch = threading.local()
         self._slots: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -140,27 +152,29 @@ class BatchLoader:
         draw
             What is drawn anew in this epoch; None: pairs as they are.
         """
-        starts = range(0, len(order), self._batch_size)[:limit][first:]
-        upcoming = iter([order[start : start + self._batch_size] for start in starts])
+        shared = self._batch_size * self._processes.world
+        starts = range(0, len(order), shared)[:limit][first:]
+        upcoming = iter([order[start : start + shared] for start in starts])
         with self._reading() as pool:
-            pending: deque[tuple[np.ndarray, Filling]] = deque()
+            pending: deque[tuple[np.ndarray, Rows, Filling]] = deque()
 
             def read_next_into(slot: int) -> None:
-                indices = next(upcoming, None)
-                if indices is not None:
-                    picks = [self._pick(int(index), draw) for index in indices]
-                    pending.append((indices, self._fill(slot, picks, pool)))
+                whole = next(upcoming, None)
+                if whole is not None:
+                    rows = self._processes.rows(len(whole))
+                    picks = [self._pick(int(index), draw) for index in whole[rows.own]]
+                    pending.append((whole[rows.own], rows, self._fill(slot, picks, pool)))
 
             for slot in range(self._slot_count):
                 read_next_into(slot)
             while pending:
-                indices, filling = pending.popleft()
+                indices, rows, filling = pending.popleft()
                 begin = time.perf_counter()
                 for future in filling.futures:
                     future.result()
                 self.waited_s += time.perf_counter() - begin
                 noisy, clean = self._deliver(filling)
-                yield Batch(indices, noisy, clean, tuple(pick.crop for pick in filling.picks))
+                yield Batch(indices, noisy, clean, tuple(pick.crop for pick in filling.picks), rows)
                 read_next_into(filling.slot)
 
     @property

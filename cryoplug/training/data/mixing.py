@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from cryoplug.training.data.balance import Balance
+from cryoplug.training.distributed import Rows
 
 _STREAM = 0x3147
 """Keeps these random numbers apart from those of order, augmentation and split."""
@@ -62,7 +63,13 @@ class Mixer:
         return self._share**2
 
     def prepare(
-        self, number: int | None, *, shape: Sequence[int] = (), images: Sequence[int] = (), part: int = 0
+        self,
+        number: int | None,
+        *,
+        shape: Sequence[int] = (),
+        images: Sequence[int] = (),
+        part: int = 0,
+        rows: Rows | None = None,
     ) -> None:
         """Draw where d' is taken from in step `number`; None: the same each time, as in validation.
 

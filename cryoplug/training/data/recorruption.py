@@ -24,6 +24,7 @@ from torch.nn import functional
 from cryoplug.metrics.micrograph_noise import MicrographNoise
 from cryoplug.metrics.noise_power import POINTS, STEP
 from cryoplug.metrics.noise_shape import fine_side
+from cryoplug.training.distributed import ALONE, Rows
 
 _STREAM, _VALIDATION_STREAM = 0x5146, 0x5147
 """Keep these random numbers apart from all others, and those of validation from those of training."""
@@ -73,7 +74,15 @@ class Recorruption:
         """A loss times this is in the units of the input's noise."""
         return self._share**2
 
-    def prepare(self, number: int | None, *, shape: Sequence[int], images: Sequence[int] = (), part: int = 0) -> None:
+    def prepare(
+        self,
+        number: int | None,
+        *,
+        shape: Sequence[int],
+        images: Sequence[int] = (),
+        part: int = 0,
+        rows: Rows | None = None,
+    ) -> None:
         """Draw the noise of a batch.
 
         Parameters
@@ -86,7 +95,10 @@ class Recorruption:
             Number of the stored image of each of its crops; missing ones count as the first.
         part
             Number of the batch in validation.
+        rows
+            Which rows these are of a batch that several processes share; None: all. Noise is drawn for the whole batch.
         """
+        rows = rows or ALONE.rows(shape[0])
         count, height, width = shape[0], shape[-2], shape[-1]
         chosen = np.zeros(count, np.int64)
         chosen[: len(images)] = self._of_image[list(images)]
@@ -96,7 +108,7 @@ class Recorruption:
         generator.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
         grid = tuple(2 * (-(-side // 2) + _MARGIN_PX) for side in (height, width))
         fine = tuple(fine_side(side, self._oversampling) for side in grid)
-        white = torch.randn((count, *fine), generator=generator, device=self._device)
+        white = torch.randn((rows.whole, *fine), generator=generator, device=self._device)[rows.own]
         gain = self._gain(which, grid) * math.sqrt(math.prod(grid) / math.prod(fine))
         odd, even = (
             _crop_terms(torch.fft.rfft2(field), grid).mul_(gain) for field in (white, white.square().sub_(1.0))

@@ -21,12 +21,22 @@ if TYPE_CHECKING:
     from cryoplug.workflows.train.request import TrainRequest
 
 _SAMPLED_PATCHES = 8
+PROCESSES, PATCHES_A_STEP = "processes", "patches_a_step"
+"""In the environment of a state: how many processes trained, and the patches that a step took in all of them."""
 
 
 def compare_with_earlier_run(
-    folder: RunFolder, request: TrainRequest, identity: dict[str, Any], progress: Callable[[Event], None]
+    folder: RunFolder,
+    request: TrainRequest,
+    identity: dict[str, Any],
+    progress: Callable[[Event], None],
+    *,
+    processes: int = 1,
 ) -> None:
-    """Refuse to go on with a run that was asked for something else; forget it when that was asked for."""
+    """Refuse to go on with a run that was asked for something else; forget it when that was asked for.
+
+    Half the processes with twice the ``--batch-size`` take the same steps: `processes` is how many there are now.
+    """
     from cryoplug.training.config import TrainConfig, differing_fields
     from cryoplug.training.progress import Note
 
@@ -46,6 +56,8 @@ def compare_with_earlier_run(
             progress(Note(f"{folder.path}: no run to go on with yet; starting at the beginning"))
         return
     before = TrainConfig.completed(earlier["config"])
+    if _patches_a_step(before, earlier.get("environment")) == request.config.batch_size * processes:
+        before["batch_size"] = request.config.batch_size
     epochs_before = before.get("epochs")
     more = request.resume and isinstance(epochs_before, int) and request.config.epochs > epochs_before
     differing = differing_fields({**before, "epochs": request.config.epochs} if more else before, identity)
@@ -59,6 +71,11 @@ def compare_with_earlier_run(
             f"{folder.state_path}: missing, so this finished run cannot be checked or gone on with; restore it, "
             "give --overwrite to start again, or another --checkpoint-dir"
         )
+
+
+def _patches_a_step(config: dict[str, Any], environment: Any) -> int | None:
+    known = environment.get(PATCHES_A_STEP) if isinstance(environment, dict) else None
+    return known if isinstance(known, int) else config.get("batch_size")
 
 
 def run_identity(request: TrainRequest, store: PairStore, split: Split, init_sha256: str | None) -> dict[str, Any]:
@@ -119,5 +136,6 @@ def bits_note(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Say why a run that goes on is not bit-identical to one that was never interrupted; empty when it is."""
     from cryoplug.training.config import differing_fields
 
-    differing = differing_fields(before, now)
+    alone = {PROCESSES: 1, PATCHES_A_STEP: now.get(PATCHES_A_STEP)}  # what older versions did not write
+    differing = differing_fields({**alone, **before}, now)
     return f"; not bit-identical to an uninterrupted run: {', '.join(differing)}" if differing else ""

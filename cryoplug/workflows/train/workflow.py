@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryoplug.errors import UsageError
-from cryoplug.machine.devices import resolve_device
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.models.registry import model_spec
@@ -23,16 +23,27 @@ from cryoplug.workflows.train.identity import (
     run_record,
     software_versions,
 )
+from cryoplug.workflows.train.processes import (
+    check_all_see_the_same,
+    following,
+    of_a_step,
+    processes_note,
+    say_nothing,
+    state_of_all,
+)
 from cryoplug.workflows.train.request import TrainRequest
 from cryoplug.workflows.train.result import TrainResult
 from cryoplug.workflows.train.start import Start, check_store, started
 
 if TYPE_CHECKING:
+    import torch
+
     from cryoplug.reports.evaluation import Summary
     from cryoplug.training.config import TrainConfig
     from cryoplug.training.data.mixing import Mixer
     from cryoplug.training.data.recorruption import Recorruption
     from cryoplug.training.data.split import Split
+    from cryoplug.training.distributed import Processes
     from cryoplug.training.progress import Event
     from cryoplug.training.run_folder import RunFolder
 
@@ -53,46 +64,91 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         The folder holds a run of another configuration, or too few patches to hold any out.
     DivergedError, Stopped
         See `cryoplug.training.loop.Training.run`.
+    OtherProcessError
+        Another process of the run failed.
     """
+    from cryoplug.training.distributed import open_processes
+    from cryoplug.training.progress import Note
+
+    with contextlib.ExitStack() as stack:
+        # From the beginning: Slurm's warning may come while a store of a terabyte is being opened.
+        interrupts = stack.enter_context(Interrupts())
+        processes, device = stack.enter_context(open_processes(request.config.device))
+        if not processes.first:
+            request, progress = following(request), say_nothing
+        with processes.agreeing():
+            opened = _open(request, processes, device, stack, progress)
+        with processes.agreeing():
+            check_all_see_the_same(opened.identity, processes)
+        if note := processes_note(processes, opened.request.config):
+            progress(Note(note))
+        return _train(opened, progress, interrupts)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What a run works on, checked."""
+
+    request: TrainRequest
+    """Completed by the recipe."""
+    store: PairStore
+    """The training pairs."""
+    split: Split
+    """Which of them train and which validate."""
+    start: Start | None
+    """The checkpoint that training starts from."""
+    identity: dict[str, Any]
+    """From `run_identity`."""
+    folder: RunFolder | None
+    """Held by this run; None when nothing is saved, or by another process of the run."""
+    device: torch.device
+    """Where this process computes."""
+    processes: Processes
+    """Who train together."""
+
+
+def _open(
+    request: TrainRequest,
+    processes: Processes,
+    device: torch.device,
+    stack: contextlib.ExitStack,
+    progress: Callable[[Event], None],
+) -> _Opened:
+    """Open the store and the run folder, and refuse what cannot be done; they close with the stack."""
     from cryoplug.training.data.split import split_patches
     from cryoplug.training.progress import Note
 
     request, start = started(request)
-    config = request.config
-    _one_output(config)
-    device = resolve_device(config.device)
-    if config.cache == "gpu" and device.type != "cuda":
+    _one_output(request.config)
+    if request.config.cache == "gpu" and device.type != "cuda":
         raise UsageError(f"--cache gpu, but training runs on {device}; give --cache auto, or --device cuda")
-    with contextlib.ExitStack() as stack:
-        # From the beginning: Slurm's warning may come while a store of a terabyte is being opened.
-        interrupts = stack.enter_context(Interrupts())
-        config = _completed(request, on_gpu=device.type == "cuda", goes_on=start is not None)
-        request = dataclasses.replace(request, config=config)
-        store = stack.enter_context(open_store(request.data, patch_size=config.patch_size, crop_size=config.crop_size))
-        if config.augment == "halves" and store.manifest is not None and store.manifest.pairs != "halves":
-            raise UsageError(
-                f"{store.path}: a store of --pairs {store.manifest.pairs}, whose sides must not be exchanged; "
-                "give --augment dihedral, or convert --pairs halves"
-            )
-        if config.crops_per_epoch is not None and not store.whole:
-            raise UsageError(f"{store.path}: a store of patches; --crops-per-epoch needs one of convert --store whole")
-        split = split_patches(store, fraction=config.val_split, seed=config.seed, val_indices=request.val_indices)
-        if start is not None:
-            check_store(start, store.manifest)
-            progress(Note(start.note))
-        identity = run_identity(request, store, split, None if start is None else start.sha256)
-        folder = None
-        if request.save:
-            from cryoplug.training.run_folder import RunFolder
+    config = _completed(request, on_gpu=device.type == "cuda", goes_on=start is not None)
+    request = dataclasses.replace(request, config=config)
+    store = stack.enter_context(open_store(request.data, patch_size=config.patch_size, crop_size=config.crop_size))
+    if config.augment == "halves" and store.manifest is not None and store.manifest.pairs != "halves":
+        raise UsageError(
+            f"{store.path}: a store of --pairs {store.manifest.pairs}, whose sides must not be exchanged; "
+            "give --augment dihedral, or convert --pairs halves"
+        )
+    if config.crops_per_epoch is not None and not store.whole:
+        raise UsageError(f"{store.path}: a store of patches; --crops-per-epoch needs one of convert --store whole")
+    split = split_patches(store, fraction=config.val_split, seed=config.seed, val_indices=request.val_indices)
+    if start is not None:
+        check_store(start, store.manifest)
+        progress(Note(start.note))
+    identity = run_identity(request, store, split, None if start is None else start.sha256)
+    folder = None
+    if request.save:
+        from cryoplug.training.run_folder import RunFolder
 
-            folder = stack.enter_context(RunFolder(request.checkpoint_dir / config.model))
-            compare_with_earlier_run(folder, request, identity, progress)
-        else:
-            progress(Note("nothing will be saved; give --save to keep the best checkpoint"))
-        for text in (split.note, remark_on_store(store)):
-            if text:
-                progress(Note(text))
-        return _train(request, store, split, start, identity, folder, device, progress, interrupts)
+        folder = stack.enter_context(RunFolder(request.checkpoint_dir / config.model))
+        compare_with_earlier_run(folder, request, identity, progress, processes=processes.world)
+    else:
+        progress(Note("nothing will be saved; give --save to keep the best checkpoint"))
+    for text in (split.note, remark_on_store(store)):
+        if text:
+            progress(Note(text))
+    return _Opened(request, store, split, start, identity, folder, device, processes)
 
 
 def _completed(request: TrainRequest, *, on_gpu: bool, goes_on: bool) -> TrainConfig:
@@ -115,33 +171,25 @@ def _completed(request: TrainRequest, *, on_gpu: bool, goes_on: bool) -> TrainCo
         )
 
 
-def _train(
-    request: TrainRequest,
-    store: PairStore,
-    split: Split,
-    start: Start | None,
-    identity: dict[str, Any],
-    folder: RunFolder | None,
-    device: Any,
-    progress: Callable[[Event], None],
-    interrupts: Interrupts,
-) -> TrainResult:
+def _train(opened: _Opened, progress: Callable[[Event], None], interrupts: Interrupts) -> TrainResult:
     from cryoplug.training.average import WeightAverage
     from cryoplug.training.data.split import write_indices
+    from cryoplug.training.distributed import cores_of_each
     from cryoplug.training.engine import BandEngine, choose_precision, fingerprint, open_engine
     from cryoplug.training.loop import Training
     from cryoplug.training.progress import EpochReport, Note
     from cryoplug.training.schedule import gave_up, is_done
-    from cryoplug.training.state import Position, unpack_state
     from cryoplug.training.steps import make_optimizer
     from cryoplug.training.weights import put_weights
 
+    request, store, split, start = opened.request, opened.store, opened.split, opened.start
+    identity, folder, device, processes = opened.identity, opened.folder, opened.device, opened.processes
     config = request.config
     spec = model_spec(config.model).configured(config.model_options)
     module = spec.build(seed=config.seed, config=config.model_options)
     if start is not None:
         put_weights(module, start.checkpoint.weights)
-    threads = config.thread_count
+    threads = config.threads or cores_of_each(processes.launch)
     precision = choose_precision(config.precision, spec, device)
     with open_engine(
         module,
@@ -156,17 +204,14 @@ def _train(
         average = None if config.ema is None else WeightAverage(module, config.ema)
         # Bands are summed in a fixed order: there, and on a GPU, the number of threads changes no bit.
         exact = isinstance(engine, BandEngine) or device.type == "cuda"
-        environment = fingerprint(device, threads=None if exact else threads)
+        environment = fingerprint(device, threads=None if exact else threads) | of_a_step(processes, config)
         if device.type == "cuda":
             environment["kernels"] = engine.kernels
             environment["precision"] = precision
-        position = Position()
-        payload = folder.read_state() if folder is not None else None
-        if folder is not None and payload is not None:
-            position, before = unpack_state(payload, module, optimizer, path=folder.state_path, average=average)
-            if not is_done(position, config):
-                where = f"epoch {position.epoch}, batch {position.batch}"
-                progress(Note(f"going on from {where} of {folder.path}{bits_note(before, environment)}"))
+        position, before = state_of_all(folder, processes, module, optimizer, average, environment)
+        if before is not None and folder is not None and not is_done(position, config):
+            where = f"epoch {position.epoch}, batch {position.batch}"
+            progress(Note(f"going on from {where} of {folder.path}{bits_note(before, environment)}"))
         mixer = _mixer(config, store, split, device, progress)
         training = Training(
             config=config,
@@ -181,6 +226,7 @@ def _train(
             device=device,
             average=average,
             mixer=mixer,
+            processes=processes,
         )
         already_finished = is_done(position, config)
         if folder is not None and already_finished:
