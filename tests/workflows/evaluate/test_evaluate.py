@@ -15,10 +15,12 @@ from cryoplug.formats.registry import open_micrograph
 from cryoplug.metrics.baselines import gaussian_blur
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
+from cryoplug.reports import evaluation_figures
 from cryoplug.simulation.micrograph import SimulationSettings
 from cryoplug.workflows.evaluate import EvaluateRequest, evaluate, workflow
 from cryoplug.workflows.simulate import SimulateRequest, simulate
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 METHODS = ["denoised", "identity", "affine", "gaussian", "wiener"]
 
 
@@ -46,6 +48,13 @@ def blurring(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "run"
     save_checkpoint(folder / "epoch_0001", Checkpoint("cryo_cnn", weights, normalize="zscore"), 0.5)
     return folder
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than judging; one test draws."""
+    for name in ("evaluation_curves", "evaluation_panels"):
+        monkeypatch.setattr(evaluation_figures, name, lambda *_: None)
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -96,7 +105,8 @@ def test_a_checkpoint_is_judged_by_truth_and_halves_at_once_and_both_agree(simul
     assert summary.seam is None or summary.seam.mean == pytest.approx(1, abs=0.2)
 
 
-def test_the_outputs_are_complete_strict_json_and_pictures(simulated, blurring, tmp_path):
+def test_the_outputs_are_complete_strict_json_and_pictures(simulated, blurring, tmp_path, monkeypatch):
+    monkeypatch.undo()  # with pictures
     result = evaluate(
         request(tmp_path / "out", checkpoint=blurring, even=simulated / "even", odd=simulated / "odd", tile=64)
     )
