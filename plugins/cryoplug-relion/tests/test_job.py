@@ -49,8 +49,8 @@ def long_job(project: Project) -> tuple[Project, str, tuple[str, ...]]:
 
 
 def begun(project: Project, job: str) -> Callable[[], bool]:
-    """Tell whether the job has finished its first micrograph."""
-    return lambda: bool(list((project / job).glob("Movies/*.mrc")))
+    """Tell whether the job has finished its first micrograph and recorded that."""
+    return lambda: bool(list((project / job).glob(".cryoplug/**/*.mrc.json")))
 
 
 def test_success_comes_with_star_nodes_and_log(project: Project) -> None:

@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Install every plugin into an environment of its own and run the tests of all of them; the last line is pytest's.
+# Install every plugin, with what its tests need, into a fresh environment: ``make plugins`` then runs the tests.
 # RELION comes from Debian's packages where this may install them; else the tests that need it are skipped and counted.
-#   plugins/test_all.sh VENV [PYTEST_ARGUMENT ...]
+#   plugins/install_all.sh VENV
 set -euo pipefail
 cd "$(dirname "$0")/.."
-venv=${1:?usage: plugins/test_all.sh VENV [PYTEST_ARGUMENT ...]}
-shift
+venv=${1:?usage: plugins/install_all.sh VENV}
 
 install_relion() {
     export DEBIAN_FRONTEND=noninteractive
@@ -23,12 +22,14 @@ fi
 
 rm -rf build plugins/*/build  # setuptools would pack again what older versions left there
 "${PYTHON:-python3}" -m venv --clear "$venv"
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
-pip install --constraint constraints.txt torch
+# Python compiles what it loads when it loads it: a tenth of what pip would compile beforehand.
+install() {
+    "$venv/bin/python" -m pip --disable-pip-version-check --quiet install --no-compile --constraint constraints.txt "$@"
+}
+install torch
 folders=()
 for project in plugins/*/pyproject.toml; do
     folders+=("./$(dirname "$project")[test]")
 done
-pip install --constraint constraints.txt ".[figures]" "${folders[@]}"
+install ".[figures]" "${folders[@]}" pytest-xdist
 "$venv/bin/cryoplug" plugins list
-"$venv/bin/python" -m pytest -c plugins/pytest.ini "$@" plugins/*/tests
