@@ -7,13 +7,15 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -q
 # Processes that run tests side by side; the tests of one file stay together.
 WORKERS ?= 2
+# Which tests `make test` runs: an expression of marks; all when it is empty.
+TESTS ?= not slow
 
 FUZZ_SECONDS ?= 300
 # Which rows of the fault matrix: an expression of pytest's -k; all when it is empty. "signals-" is a group.
 FAULTS ?=
 FAULTS_ARGS ?= -q
 
-.PHONY: demo test plugins plugins-environment lint fuzz faults clean
+.PHONY: demo test test-slow plugins plugins-environment lint fuzz faults clean
 
 # Python compiles what it loads when it loads it: a tenth of what pip would compile beforehand.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
@@ -27,7 +29,11 @@ demo: $(STAMP)
 	$(BIN)/python examples/demo.py demo_output
 
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "$(TESTS)" $(PYTEST_ARGS)
+
+# What the shipped weights are worth, RELION on whole movies, the tutorial of plugins in a fresh environment, and the like.
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow $(PYTEST_ARGS)
 
 # Every plugin in an environment of its own, with the programs that it belongs to where they can be installed. It is made
 # anew when anything that is installed there has changed.

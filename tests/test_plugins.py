@@ -84,6 +84,7 @@ def examples() -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs_as_it_is_written(environment: Environment) -> None:
     commands = [command for command, _ in examples()]
     assert len(commands) > 8 and commands[0] == "pip install ./plugins/template"
@@ -104,6 +105,7 @@ def test_code_of_the_tutorial_is_the_template_and_all_of_it() -> None:
         assert code == (ROOT / name).read_text(encoding="utf-8"), f"docs/plugins.md shows another {name}"
 
 
+@pytest.mark.slow
 def test_the_list_names_every_part_of_the_template(environment: Environment) -> None:
     listed = environment.run("cryoplug plugins list --json")
     records = [json.loads(line) for line in listed.stdout.splitlines()]
@@ -115,6 +117,7 @@ def test_the_list_names_every_part_of_the_template(environment: Environment) -> 
     ]
 
 
+@pytest.mark.slow
 def test_help_stays_fast_with_plugins(environment: Environment) -> None:
     code = (
         "import time; from cryoplug.cli.main import run; run(['--help']); "
@@ -128,6 +131,7 @@ def test_help_stays_fast_with_plugins(environment: Environment) -> None:
     assert min(seconds) < HELP_CPU_S
 
 
+@pytest.mark.slow
 def test_a_plugin_that_is_uninstalled_is_gone_and_a_broken_one_hurts_nothing(environment: Environment) -> None:
     (site,) = (environment.folder / "env").glob("lib/python*/site-packages")
     broken = site / "broken_plugin-3.dist-info"

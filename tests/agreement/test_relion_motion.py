@@ -127,6 +127,7 @@ def test_halves_of_binned_micrographs_are_on_their_grid(tmp_path, monkeypatch, b
     assert difference(even + odd, expected) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("upsampling", "binning", "gain"), [(1, 1, "ref.gain"), (1, 1, "ref.tif"), (2, 2, "")])
 def test_the_halves_of_an_eer_movie_add_up_to_relions_micrograph(tmp_path, monkeypatch, upsampling, binning, gain):
     monkeypatch.chdir(tmp_path)

@@ -227,6 +227,7 @@ def test_any_name_that_the_file_system_takes_is_found(name: str) -> None:
     assert relatives(name) == ["inside.mrc"]
 
 
+@pytest.mark.slow
 def test_twenty_thousand_files_and_rows_take_seconds() -> None:
     Path("many").mkdir()
     for i in range(10_000):

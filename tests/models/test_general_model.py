@@ -15,7 +15,7 @@ from cryoplug.models import shipped
 from cryoplug.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
 from cryoplug.simulation.settings import SimulationSettings
 
-pytestmark = pytest.mark.skipif(not shipped.is_there(), reason="no weights in this tree")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shipped.is_there(), reason="no weights in this tree")]
 
 
 @functools.cache

@@ -49,6 +49,7 @@ def converted(folder: Path, clean: np.ndarray, colour: Colour) -> tuple[Microgra
     return found, 10 * np.log10(np.array(found.power) / true), result.files[0].message
 
 
+@pytest.mark.slow
 @needs_weights
 def test_the_noise_of_a_camera_that_loses_electrons_is_corrected(tmp_path: Path, clean: np.ndarray) -> None:
     noise, errors, remark = converted(tmp_path, clean, lambda f: 1 - 0.2 * np.exp(-((f / 0.15) ** 2)))
@@ -58,6 +59,7 @@ def test_the_noise_of_a_camera_that_loses_electrons_is_corrected(tmp_path: Path,
     assert abs(errors[PARTICLES].mean()) < 0.5
 
 
+@pytest.mark.slow
 @needs_weights
 def test_the_noise_of_a_camera_whose_blur_reaches_far_is_told(tmp_path: Path, clean: np.ndarray) -> None:
     noise, _, remark = converted(tmp_path, clean, lambda f: 1 + 0.43 * np.exp(-((f / 0.03) ** 2)))
@@ -65,6 +67,7 @@ def test_the_noise_of_a_camera_whose_blur_reaches_far_is_told(tmp_path: Path, cl
     assert "stronger than taken" in remark
 
 
+@pytest.mark.slow
 @needs_weights
 def test_noise_that_the_spectrum_tells_is_left_alone(tmp_path: Path, clean: np.ndarray) -> None:
     noise, errors, remark = converted(tmp_path, clean, np.ones_like)

@@ -78,6 +78,7 @@ def journal() -> list[dict[str, object]]:
     return [json.loads(line) for line in Path("out/denoise.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_give_one_result_and_one_star_file(here: Path, checkpoint: Path) -> None:
     Path("mics/m3.mrc").write_bytes(b"broken" * 400)
     batch, told = run(checkpoint)
@@ -98,6 +99,7 @@ def test_two_processes_give_one_result_and_one_star_file(here: Path, checkpoint:
     assert len(journal()) == before + COUNT - 1
 
 
+@pytest.mark.slow
 def test_an_error_that_ends_one_process_ends_the_run_with_it(here: Path, checkpoint: Path, monkeypatch) -> None:
     def one_without_a_gpu(request: DenoiseRequest) -> list[DenoiseRequest]:
         return [replace(request, gpu=(), device=device, star=None) for device in ("cpu", "cuda:77")]
@@ -107,6 +109,7 @@ def test_an_error_that_ends_one_process_ends_the_run_with_it(here: Path, checkpo
         run(checkpoint)
 
 
+@pytest.mark.slow
 def test_a_stop_is_passed_on_and_the_same_command_goes_on(here: Path, checkpoint: Path, warm_start: WarmStart) -> None:
     command = ("denoise", "mics", "--checkpoint", checkpoint, "-o", "out", "--gpu", "0,1", "--json")
     child = warm_start.start(*command, program=COMMAND, stdout=here / "lines")

@@ -67,6 +67,7 @@ def run_plain(program: Path, data: Path, *words: object) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_losses_agree_with_the_plain_program_and_it_reads_our_weights(
     plain_program: Path, data: Path, tmp_path: Path
 ) -> None:
