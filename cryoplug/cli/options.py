@@ -10,7 +10,7 @@ import click
 
 from cryoplug.errors import UsageError
 from cryoplug.inference.target import DEFAULT_TARGET, TARGETS
-from cryoplug.metrics.linear import BASELINES
+from cryoplug.metrics.baseline_names import BASELINES
 
 F = TypeVar("F", bound=Callable[..., Any])
 

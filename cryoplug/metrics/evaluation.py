@@ -25,7 +25,7 @@ from cryoplug.metrics.rings import Curve, Rings, spectrum
 from cryoplug.metrics.truth import TruthScore, score_truth, truth_frc
 
 DENOISED = "denoised"
-"""Name of the denoiser among the methods; the others are `cryoplug.metrics.linear.BASELINES`."""
+"""Name of the denoiser among the methods; the others are `cryoplug.metrics.baseline_names.BASELINES`."""
 DIRECTIONS = ("auto", "even", "odd", "both")
 """Which half is denoised and judged by the other one."""
 EQUALLY_NOISY = 1.5

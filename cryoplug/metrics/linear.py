@@ -20,9 +20,6 @@ from cryoplug.metrics.rings import Rings, Spectrum, apply_radial, frequencies, s
 ImageF32 = npt.NDArray[np.float32]
 Filter = Callable[[Image], ImageF32]
 
-BASELINES = ("identity", "affine", "gaussian", "wiener")
-"""Names of the filters: nothing; the best ``a*x + b``; the best Gaussian blur; one gain for each Fourier ring."""
-
 _SIGMAS = np.geomspace(0.3, 64, 40)
 _REFINEMENTS = 14
 _WIENER_RINGS = 128
@@ -37,7 +34,7 @@ class Baselines:
     """Fitted filters by name, ready for either half, and what was found."""
 
     filters: dict[str, Filter]
-    """A function of an image for each of `BASELINES`."""
+    """A function of an image for each of `cryoplug.metrics.baseline_names.BASELINES`."""
     gaussian_sigma_px: float
     """Standard deviation of the best Gaussian."""
     slope: float

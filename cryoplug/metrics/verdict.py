@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from cryoplug.metrics.baseline_names import BASELINES
 from cryoplug.metrics.evaluation import DENOISED, HalvesReport, TruthReport
-from cryoplug.metrics.linear import BASELINES
 from cryoplug.metrics.summary import SIGNIFICANT, Requirement, require_better
 
 BETTER, WORSE, ALIKE = "better", "worse", "alike"

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from cryoplug.metrics.baseline_names import BASELINES
 from cryoplug.metrics.evaluation import DENOISED, EQUALLY_NOISY, Agreement, HalvesReport, HalvesScore, TruthReport
 from cryoplug.metrics.hallucination import Hallucination
-from cryoplug.metrics.linear import BASELINES
 from cryoplug.metrics.summary import Mean, Requirement, mean_of, require_better
 from cryoplug.metrics.truth import TruthScore
 from cryoplug.metrics.verdict import Verdict, judge

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from cryoplug.errors import UsageError
+from cryoplug.metrics.baseline_names import BASELINES
 from cryoplug.metrics.baselines import gaussian_blur
 from cryoplug.metrics.evaluation import check_agreement, choose_directions, score_against_truth, score_halves
-from cryoplug.metrics.linear import BASELINES
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
 
 RNG = np.random.default_rng(8)

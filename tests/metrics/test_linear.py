@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cryoplug.metrics.baseline_names import BASELINES
 from cryoplug.metrics.baselines import best_gaussian, gaussian_blur
-from cryoplug.metrics.linear import BASELINES, best_gaussian_sigma, fit_baselines
+from cryoplug.metrics.linear import best_gaussian_sigma, fit_baselines
 from cryoplug.metrics.pixel import best_affine, correlation, mse
 
 RNG = np.random.default_rng(1)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from cryoplug.core.pixel_size import pixel_size_problems
 from cryoplug.inference.settings import ApplySettings
+from cryoplug.metrics.baseline_names import BASELINES
 from cryoplug.metrics.evaluation import DIRECTIONS
-from cryoplug.metrics.linear import BASELINES
 from cryoplug.models.shipped import GENERAL
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryoplug.errors import UsageError, not_allowed
-from cryoplug.metrics.linear import BASELINES
+from cryoplug.metrics.baseline_names import BASELINES
 from cryoplug.training.presets import RECIPES
 
 if TYPE_CHECKING:

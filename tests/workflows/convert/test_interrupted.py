@@ -118,17 +118,17 @@ def test_a_signal_stops_between_two_patches_and_the_same_command_goes_on(tmp_pat
 def test_the_warning_signal_makes_safe_what_is_complete_and_the_work_goes_on(tmp_path, monkeypatch):
     folder = folder_of(tmp_path / "in", 4)
     convert(request(folder, tmp_path / "t"))
-    settled = []
-    real = RawWriter.settle
+    safe = []
+    real = RawWriter.wait_until_safe
 
-    def settle(writer: RawWriter) -> None:
+    def wait_until_safe(writer: RawWriter) -> None:
         real(writer)
-        settled.append((len(writer.acknowledged), acknowledged(tmp_path / "s")))
+        safe.append((len(writer.acknowledged), acknowledged(tmp_path / "s")))
 
-    monkeypatch.setattr(RawWriter, "settle", settle)
+    monkeypatch.setattr(RawWriter, "wait_until_safe", wait_until_safe)
     result = convert(request(folder, tmp_path / "s"), lambda item: os.kill(os.getpid(), signal.SIGUSR1))
     assert [item.status for item in result.files] == ["done"] * 4
-    assert settled == [(1, 1), (2, 2), (3, 3)]
+    assert safe == [(1, 1), (2, 2), (3, 3)]
     assert content(tmp_path / "s") == content(tmp_path / "t")
 
 
