@@ -41,12 +41,11 @@ class PairStore:
     def __init__(self, path: Path, layout: StoreLayout) -> None:
         self.path = path
         self.manifest = layout.manifest
-        self.patch_shape = layout.patch_shape
         self.dtype = layout.dtype
+        self._layout = layout
         self._runs = layout.runs
         self._shapes = layout.image_shapes
-        self._grids = {split: CropGrid(shapes, self.patch_shape) for split, shapes in self._shapes.items()}
-        self._patch_bytes = self.patch_shape[0] * self.patch_shape[1] * self.dtype.itemsize
+        self._cut_into(layout.patch_shape)
         self._local = threading.local()
         self._descriptors: dict[Path, int] = {}
         try:
@@ -56,6 +55,15 @@ class PairStore:
         except BaseException:
             self.close()
             raise
+
+    def cut_anew(self, crop_size: int) -> None:
+        """Cut whole micrographs into square crops of another side from now on; as `open_store` does, without reading anew."""
+        self._cut_into(_with_crops(self.path, self._layout, crop_size).patch_shape)
+
+    def _cut_into(self, patch_shape: tuple[int, int]) -> None:
+        self.patch_shape = patch_shape
+        self._grids = {split: CropGrid(shapes, patch_shape) for split, shapes in self._shapes.items()}
+        self._patch_bytes = patch_shape[0] * patch_shape[1] * self.dtype.itemsize
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -108,6 +108,20 @@ def test_pairs_are_the_crops_of_the_grid_and_know_their_micrograph(tmp_path: Pat
         open_store(tmp_path, crop_size=9)
 
 
+def test_cutting_anew_is_opening_with_another_size(tmp_path: Path) -> None:
+    write_store(tmp_path)
+    with open_store(tmp_path) as store, open_store(tmp_path, crop_size=4) as other:
+        store.cut_anew(4)
+        assert store.patch_shape == other.patch_shape and store.count() == other.count()
+        found, wanted = (np.empty((2, store.count(), 4, 4), np.float32) for _ in range(2))
+        everything = list(range(store.count()))
+        store.read(everything, *found)
+        other.read(everything, *wanted)
+        np.testing.assert_array_equal(found, wanted)
+        with pytest.raises(UsageError, match="--crop-size is 9; allowed"):
+            store.cut_anew(9)
+
+
 def test_bins_are_the_micrographs_one_after_another(tmp_path: Path) -> None:
     write_store(tmp_path)
     expected = np.concatenate([micrograph(index, 1).ravel() for index in (0, 2, 3)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ import numpy as np
 
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.normalization import Normalization
+from cryoplug.core.results import to_json
 from cryoplug.errors import DeviceError, InputError, Stopped
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.metrics.judging import LEAST_SIDE_PX, Images, Judgement, judge
-from cryoplug.models.checkpoint import add_details, load_checkpoint
+from cryoplug.metrics.verdict import Verdict
+from cryoplug.models.checkpoint import Checkpoint, add_details, load_checkpoint
 from cryoplug.reports.evaluation import Summary, summarize
-from cryoplug.reports.evaluation_record import FIELD, evaluation_record, mean_curves
+from cryoplug.reports.evaluation_record import FIELD, evaluation_record, mean_curves, recorded_verdict
 from cryoplug.store.pairs import PairStore
 
 if TYPE_CHECKING:
@@ -30,17 +33,16 @@ MOST_SECONDS = 10.0
 """When so much time is spent, no further patch is begun; two are evaluated in any case."""
 
 
-def evaluate_kept(
+def evaluation_of_kept(
     epoch_folder: Path,
     store: PairStore,
     held_out: np.ndarray,
     config: TrainConfig,
     *,
-    kind: str,
     interrupts: Interrupts,
     note: Callable[[str], None],
-) -> Summary | None:
-    """Measure the kept checkpoint and write what was found into its ``checkpoint.json``.
+) -> tuple[Summary | None, Verdict | None]:
+    """Measure the kept checkpoint, unless an earlier run did, and write what was found into its ``checkpoint.json``.
 
     The weights are not touched. What cannot be measured is told, and is no reason for a run to fail.
 
@@ -52,9 +54,6 @@ def evaluate_kept(
         The pairs and which of them were held out, ascending.
     config
         Of the run: device, threads, augmentation.
-    kind
-        ``halves`` or ``single``: there is no truth, the judge is the other half, or the exposure with noise drawn for it.
-        Anything else: the clean side counts as truth.
     interrupts
         Asked between two patches.
     note
@@ -62,14 +61,35 @@ def evaluate_kept(
 
     Returns
     -------
-    Summary | None
-        None when nothing could be measured.
+    tuple
+        What was measured now, and the verdict, whichever run measured it; None where there is none.
 
     Raises
     ------
     Stopped
         A signal came; the run is finished, and the same command makes up for the evaluation.
     """
+    kept = load_checkpoint(epoch_folder)
+    if FIELD in kept.details:
+        return None, recorded_verdict(kept.details)
+    measured = _measured(kept, store, held_out, config, interrupts=interrupts, note=note)
+    if measured is None:
+        return None, None
+    record = evaluation_record(*measured)
+    add_details(epoch_folder, **{FIELD: record})
+    return measured[0], recorded_verdict({FIELD: json.loads(to_json(record))})
+
+
+def _measured(
+    kept: Checkpoint,
+    store: PairStore,
+    held_out: np.ndarray,
+    config: TrainConfig,
+    *,
+    interrupts: Interrupts,
+    note: Callable[[str], None],
+) -> tuple[Summary, dict[str, Any]] | None:
+    """Give the figures and the curves, or say why there are none."""
     if not held_out.size:
         note("no evaluation: nothing was held out (--val-split 0)")
         return None
@@ -80,35 +100,42 @@ def evaluate_kept(
         return None
     chosen = held_out[np.unique(np.linspace(0, len(held_out) - 1, MOST_PATCHES).round().astype(int))]
     try:
-        summary, curves = _measure(epoch_folder, store, chosen, config, kind=kind, interrupts=interrupts)
+        summary, curves = _measure(kept, store, chosen, config, interrupts=interrupts)
     except (DeviceError, InputError) as error:
         note(f"no evaluation: {error}")
         return None
     if summary is None:
         note("no evaluation: none of the held-out patches could be measured")
         return None
-    add_details(epoch_folder, **{FIELD: evaluation_record(summary, curves)})
-    return summary
+    return summary, curves
 
 
-def has_evaluation(epoch_folder: Path) -> bool:
-    """Tell whether an earlier run has evaluated this checkpoint."""
-    return FIELD in load_checkpoint(epoch_folder).details
+def _judge_of(store: PairStore, config: TrainConfig) -> str:
+    """Say what the held-out patches are judged by.
+
+    ``halves`` or ``single``: there is no truth, the judge is the other half, or the exposure with noise drawn for it. ``truth``:
+    the clean side counts as truth.
+    """
+    from cryoplug.training.choice import pairs_are_halves
+
+    if store.manifest is not None and store.manifest.pairs == "single":
+        return "single"
+    return "halves" if pairs_are_halves(store, config) else "truth"
 
 
 def _measure(
-    epoch_folder: Path,
+    kept: Checkpoint,
     store: PairStore,
     chosen: np.ndarray,
     config: TrainConfig,
     *,
-    kind: str,
     interrupts: Interrupts,
 ) -> tuple[Summary | None, dict[str, Any]]:
     from cryoplug.inference.denoiser import Denoiser
 
+    kind = _judge_of(store, config)
     denoiser = Denoiser(
-        load_checkpoint(epoch_folder),
+        kept,
         device=config.device,
         normalize="none",
         bare=False,  # patches are normalised already, and what else denoise does belongs to the result

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryoplug.errors import UsageError
 from cryoplug.machine.interrupts import Interrupts
-from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.models.registry import model_spec
-from cryoplug.reports.evaluation_record import recorded_verdict
-from cryoplug.store.grey_scale import remark_on_store
-from cryoplug.store.pairs import PairStore, open_store
 from cryoplug.workflows.train.identity import (
     bits_note,
-    compare_with_earlier_run,
-    run_identity,
     run_record,
-    software_versions,
 )
+from cryoplug.workflows.train.opening import Opened, open_run
 from cryoplug.workflows.train.processes import (
     check_all_see_the_same,
     following,
@@ -33,17 +24,8 @@ from cryoplug.workflows.train.processes import (
 )
 from cryoplug.workflows.train.request import TrainRequest
 from cryoplug.workflows.train.result import TrainResult
-from cryoplug.workflows.train.start import Start, check_store, started
 
 if TYPE_CHECKING:
-    import torch
-
-    from cryoplug.reports.evaluation import Summary
-    from cryoplug.training.config import TrainConfig
-    from cryoplug.training.data.mixing import Mixer
-    from cryoplug.training.data.recorruption import Recorruption
-    from cryoplug.training.data.split import Split
-    from cryoplug.training.distributed import Processes
     from cryoplug.training.progress import Event
     from cryoplug.training.run_folder import RunFolder
 
@@ -77,7 +59,7 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         if not processes.first:
             request, progress = following(request), say_nothing
         with processes.agreeing():
-            opened = _open(request, processes, device, stack, progress)
+            opened = open_run(request, processes, device, stack, progress)
         with processes.agreeing():
             check_all_see_the_same(opened.identity, processes)
         if note := processes_note(processes, opened.request.config):
@@ -85,93 +67,7 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         return _train(opened, progress, interrupts)
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """What a run works on, checked."""
-
-    request: TrainRequest
-    """Completed by the recipe."""
-    store: PairStore
-    """The training pairs."""
-    split: Split
-    """Which of them train and which validate."""
-    start: Start | None
-    """The checkpoint that training starts from."""
-    identity: dict[str, Any]
-    """From `run_identity`."""
-    folder: RunFolder | None
-    """Held by this run; None when nothing is saved, or by another process of the run."""
-    device: torch.device
-    """Where this process computes."""
-    processes: Processes
-    """Who train together."""
-
-
-def _open(
-    request: TrainRequest,
-    processes: Processes,
-    device: torch.device,
-    stack: contextlib.ExitStack,
-    progress: Callable[[Event], None],
-) -> _Opened:
-    """Open the store and the run folder, and refuse what cannot be done; they close with the stack."""
-    from cryoplug.training.data.split import split_patches
-    from cryoplug.training.progress import Note
-
-    request, start = started(request)
-    _one_output(request.config)
-    if request.config.cache == "gpu" and device.type != "cuda":
-        raise UsageError(f"--cache gpu, but training runs on {device}; give --cache auto, or --device cuda")
-    config = _completed(request, on_gpu=device.type == "cuda", goes_on=start is not None)
-    request = dataclasses.replace(request, config=config)
-    store = stack.enter_context(open_store(request.data, patch_size=config.patch_size, crop_size=config.crop_size))
-    if config.augment == "halves" and store.manifest is not None and store.manifest.pairs != "halves":
-        raise UsageError(
-            f"{store.path}: a store of --pairs {store.manifest.pairs}, whose sides must not be exchanged; "
-            "give --augment dihedral, or convert --pairs halves"
-        )
-    if config.crops_per_epoch is not None and not store.whole:
-        raise UsageError(f"{store.path}: a store of patches; --crops-per-epoch needs one of convert --store whole")
-    split = split_patches(store, fraction=config.val_split, seed=config.seed, val_indices=request.val_indices)
-    if start is not None:
-        check_store(start, store.manifest)
-        progress(Note(start.note))
-    identity = run_identity(request, store, split, None if start is None else start.sha256)
-    folder = None
-    if request.save:
-        from cryoplug.training.run_folder import RunFolder
-
-        folder = stack.enter_context(RunFolder(request.checkpoint_dir / config.model))
-        compare_with_earlier_run(folder, request, identity, progress, processes=processes.world)
-    else:
-        progress(Note("nothing will be saved; give --save to keep the best checkpoint"))
-    for text in (split.note, remark_on_store(store)):
-        if text:
-            progress(Note(text))
-    return _Opened(request, store, split, start, identity, folder, device, processes)
-
-
-def _completed(request: TrainRequest, *, on_gpu: bool, goes_on: bool) -> TrainConfig:
-    """Fill in by the recipe what the user left open; for that the store is looked at."""
-    from cryoplug.training.presets import with_recipe
-
-    config = request.config
-    with open_store(request.data, patch_size=config.patch_size, crop_size=config.crop_size) as store:
-        manifest = store.manifest
-        whole = [store.image_shape(image) for image in range(store.images())] if store.whole else []
-        return with_recipe(
-            config,
-            request.recipe,
-            pairs=None if manifest is None else manifest.pairs,
-            patch_shape=store.patch_shape,
-            whole=(min(y for y, _ in whole), min(x for _, x in whole)) if whole else None,
-            on_gpu=on_gpu,
-            given=request.given | ({"model_options"} if goes_on else set()),
-            goes_on=goes_on,
-        )
-
-
-def _train(opened: _Opened, progress: Callable[[Event], None], interrupts: Interrupts) -> TrainResult:
+def _train(opened: Opened, progress: Callable[[Event], None], interrupts: Interrupts) -> TrainResult:
     from cryoplug.training.average import WeightAverage
     from cryoplug.training.data.split import write_indices
     from cryoplug.training.distributed import cores_of_each
@@ -181,6 +77,9 @@ def _train(opened: _Opened, progress: Callable[[Event], None], interrupts: Inter
     from cryoplug.training.schedule import gave_up, is_done
     from cryoplug.training.steps import make_optimizer
     from cryoplug.training.weights import put_weights
+    from cryoplug.workflows.train.evaluation import evaluation_of_kept
+    from cryoplug.workflows.train.head import checkpoint_head
+    from cryoplug.workflows.train.mixtures import mixer_of
 
     request, store, split, start = opened.request, opened.store, opened.split, opened.start
     identity, folder, device, processes = opened.identity, opened.folder, opened.device, opened.processes
@@ -212,7 +111,7 @@ def _train(opened: _Opened, progress: Callable[[Event], None], interrupts: Inter
         if before is not None and folder is not None and not is_done(position, config):
             where = f"epoch {position.epoch}, batch {position.batch}"
             progress(Note(f"going on from {where} of {folder.path}{bits_note(before, environment)}"))
-        mixer = _mixer(config, store, split, device, progress)
+        mixer = mixer_of(opened, lambda text: progress(Note(text)))
         training = Training(
             config=config,
             store=store,
@@ -220,7 +119,7 @@ def _train(opened: _Opened, progress: Callable[[Event], None], interrupts: Inter
             engine=engine,
             optimizer=optimizer,
             position=position,
-            checkpoint_head=_checkpoint_head(request, store, split, start, identity, mixed=mixer is not None),
+            checkpoint_head=checkpoint_head(opened, mixed=mixer is not None),
             environment=environment,
             folder=folder,
             device=device,
@@ -245,10 +144,14 @@ def _train(opened: _Opened, progress: Callable[[Event], None], interrupts: Inter
     if folder is not None:
         folder.write_request(run_record(request, identity, environment, finished=True))
         if request.evaluate:
-            evaluation = _evaluate(
-                folder.epoch_folder(position.best_epoch or 0), store, split, config, progress, interrupts
+            evaluation, verdict = evaluation_of_kept(
+                folder.epoch_folder(position.best_epoch or 0),
+                store,
+                split.validation,
+                config,
+                interrupts=interrupts,
+                note=lambda text: progress(Note(text)),
             )
-            verdict = recorded_verdict(load_checkpoint(folder.epoch_folder(position.best_epoch or 0)).details)
     assert position.best_epoch is not None and position.best_loss is not None
     assert position.first_batch_loss is not None
     return TrainResult(
@@ -263,61 +166,6 @@ def _train(opened: _Opened, progress: Callable[[Event], None], interrupts: Inter
         pairs=None if store.manifest is None else store.manifest.pairs,
         required=request.require_better_than,
     )
-
-
-def _evaluate(
-    epoch_folder: Path,
-    store: PairStore,
-    split: Split,
-    config: TrainConfig,
-    progress: Callable[[Event], None],
-    interrupts: Interrupts,
-) -> Summary | None:
-    """Evaluate the kept checkpoint unless an earlier run did."""
-    from cryoplug.training.choice import pairs_are_halves
-    from cryoplug.training.progress import Note
-    from cryoplug.workflows.train.evaluation import evaluate_kept, has_evaluation
-
-    if has_evaluation(epoch_folder):
-        return None
-    pairs = None if store.manifest is None else store.manifest.pairs
-    return evaluate_kept(
-        epoch_folder,
-        store,
-        split.validation,
-        config,
-        kind="single" if pairs == "single" else "halves" if pairs_are_halves(store, config) else "truth",
-        interrupts=interrupts,
-        note=lambda text: progress(Note(text)),
-    )
-
-
-def _mixer(
-    config: TrainConfig, store: PairStore, split: Split, device: Any, progress: Callable[[Event], None]
-) -> Mixer | Recorruption | None:
-    """Make what makes mixtures of halves, if they are asked for and possible, or of single exposures."""
-    from cryoplug.training.data.balance import measure_balance
-    from cryoplug.training.data.mixing import Mixer
-    from cryoplug.training.progress import Note
-    from cryoplug.workflows.train.single import recorruption_of
-
-    if store.manifest is not None and store.manifest.pairs == "single":
-        return recorruption_of(store, config, device, lambda text: progress(Note(text)))
-    if config.mix == 1.0:
-        return None
-    alike = store.manifest is None or store.manifest.halves_alike
-    balance = measure_balance(store, split.train, alike=alike)
-    if balance is None:
-        progress(
-            Note("the halves are not equally noisy and share too little signal to be mixed; trained on as they are")
-        )
-        return None
-    if not alike:
-        ratio = f"{balance.noise_ratio:.3g}"
-        progress(
-            Note(f"at equal signal even has {ratio} times the noise variance of odd; mixtures are weighted for it")
-        )
-    return Mixer(config.mix, balance, seed=config.seed, device=device)
 
 
 def _forward(event: Event, folder: RunFolder | None, training: Any, progress: Callable[[Event], None]) -> None:
@@ -339,45 +187,3 @@ def _draw_loss_curve(
     except UsageError as error:  # matplotlib is an extra: training goes on without it
         if progress is not None:
             progress(Note(f"no loss curve: {error}"))
-
-
-def _one_output(config: TrainConfig) -> None:
-    outputs = model_spec(config.model).configured(config.model_options).outputs
-    if len(outputs) > 1:
-        raise UsageError(
-            f"--model-option outputs={len(outputs)}: the network gives {' and '.join(outputs)}, but a store has one target; "
-            "give outputs=1"
-        )
-
-
-def _checkpoint_head(
-    request: TrainRequest,
-    store: PairStore,
-    split: Split,
-    start: Start | None,
-    identity: dict[str, Any],
-    *,
-    mixed: bool,
-) -> Checkpoint:
-    from cryoplug.workflows.train import appearance
-
-    manifest = store.manifest
-    # Halves that could not be mixed were trained on as they are, and denoise matches noise accordingly.
-    training = identity if mixed else {**identity, "mix": 1.0}
-    details = {"data_fingerprint": identity["data"], "training": training, "software": software_versions()}
-    if request.save and (seen := appearance.appearance_of_store(store, split.train)) is not None:
-        details[appearance.FIELD] = seen
-    if start is not None:
-        details |= start.details(manifest)
-    if manifest is not None:
-        details["pairs"] = manifest.pairs
-        if manifest.angpix is not None:
-            details["angpix"] = manifest.angpix
-    return Checkpoint(
-        request.config.model,
-        weights={},
-        config=dict(request.config.model_options),
-        normalize="percentile" if manifest is None else manifest.normalize,
-        pixel_size_angstrom=None if manifest is None else manifest.pixel_size_angstrom,
-        details=details,
-    )
