@@ -105,8 +105,8 @@ class Training:
         if self.config.minutes is not None:
             position = self.position
             self._pace = Pace(self.config.minutes, planned=position.planned_steps, spent_s=position.spent_s)
-        tell = lambda text: progress(Note(text))  # noqa: E731
-        loader = open_loader(self.store, self.config, device=self.device, tell=tell, processes=self.processes)
+        note = lambda text: progress(Note(text))  # noqa: E731
+        loader = open_loader(self.store, self.config, device=self.device, note=note, processes=self.processes)
         with contextlib.nullcontext(interrupts) if interrupts else Interrupts() as interrupts:
             saver = Saver(
                 interrupts,

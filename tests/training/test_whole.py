@@ -93,7 +93,7 @@ def expected_batches(store: PairStore, draw: Draw, order: np.ndarray) -> list[by
 
 
 def gpu_cache(store: PairStore) -> GpuCache:
-    return GpuCache(store, CPU, needed=True, tell=lambda _: None, free_bytes=lambda _: (1 << 40, 1 << 40))
+    return GpuCache(store, CPU, needed=True, note=lambda _: None, free_bytes=lambda _: (1 << 40, 1 << 40))
 
 
 LOADERS: dict[str, Callable[[PairStore], BatchLoader]] = {

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LEFT_FREE_BYTES, LEFT_FREE_PART = 1 << 30, 0.1
 """Memory that a set on the GPU leaves free, whichever is more: for other shapes of batches, and for other programs."""
 
-Tell = Callable[[str], None]
+Note = Callable[[str], None]
 
 
 def set_bytes(store: PairStore) -> int:
@@ -58,7 +58,7 @@ class GpuCache:
         Where they stay.
     needed
         Whether too little memory is an error; otherwise the set is then not kept.
-    tell
+    note
         Called with one line about what is kept.
     free_bytes
         Measures the device's free memory.
@@ -70,13 +70,13 @@ class GpuCache:
         device: torch.device,
         *,
         needed: bool,
-        tell: Tell,
+        note: Note,
         free_bytes: Callable[[torch.device], tuple[int, int]] = torch.cuda.mem_get_info,
     ) -> None:
         self._store = store
         self._device = device
         self._needed = needed
-        self._tell = tell
+        self._note = note
         self._free_bytes = free_bytes
         self._tried = False
         self._pixels: torch.Tensor | None = None
@@ -100,12 +100,12 @@ class GpuCache:
         free, total = self._free_bytes(self._device)
         room = max(0, free - max(LEFT_FREE_BYTES, int(LEFT_FREE_PART * total)))
         if need <= room and self._took_memory():
-            self._tell(f"the training set ({_gib(need)}) stays in GPU memory once it is read")
+            self._note(f"the training set ({_gib(need)}) stays in GPU memory once it is read")
             return True
         found = f"the training set takes {_gib(need)}, {_gib(room)} of GPU memory can be spared"
         if self._needed:
             raise DeviceError(f"--cache gpu: {found}; give --cache auto, or convert --dtype float16")
-        self._tell(f"{found}: it is read from the disk in every epoch")
+        self._note(f"{found}: it is read from the disk in every epoch")
         return False
 
     def _took_memory(self) -> bool:

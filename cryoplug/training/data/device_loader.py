@@ -19,7 +19,7 @@ from cryoplug.machine.copy_stream import CopyStream, Mark
 from cryoplug.store.pairs import Crop, PairStore
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.data.augment import UPRIGHT
-from cryoplug.training.data.cache import GpuCache, Load, RamCache, Tell
+from cryoplug.training.data.cache import GpuCache, Load, Note, RamCache
 from cryoplug.training.data.loader import SPLIT, BatchLoader, Filling, Pick, PixelSource
 from cryoplug.training.data.node_cache import NodeCache
 from cryoplug.training.distributed import ALONE, Processes
@@ -35,7 +35,7 @@ STEPS_BEFORE_CACHE = 3
 
 
 def open_loader(
-    store: PairStore, config: TrainConfig, *, device: torch.device, tell: Tell, processes: Processes = ALONE
+    store: PairStore, config: TrainConfig, *, device: torch.device, note: Note, processes: Processes = ALONE
 ) -> BatchLoader:
     """Give the loader that suits a device, with the cache that was asked for.
 
@@ -48,7 +48,7 @@ def open_loader(
         files that were read in memory by itself.
     device
         Where the batches go.
-    tell
+    note
         Called with a line about what is kept.
     processes
         Who share the set.
@@ -60,7 +60,7 @@ def open_loader(
         return BatchLoader(store, batch_size=config.batch_size, source=source, processes=processes)
     cache = None
     if config.cache in ("auto", "gpu"):
-        cache = GpuCache(store, device, needed=config.cache == "gpu", tell=tell)
+        cache = GpuCache(store, device, needed=config.cache == "gpu", note=note)
     readers = max(2, min(MOST_READERS, config.thread_count - 2))
     return DeviceLoader(
         store,

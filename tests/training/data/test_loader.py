@@ -137,8 +137,8 @@ PLENTY = (1 << 40, 1 << 40)
 
 
 def gpu_cache(store: PairStore, said: list[str] | None = None, free: tuple[int, int] = PLENTY) -> GpuCache:
-    tell = (said if said is not None else []).append
-    return GpuCache(store, CPU, needed=False, tell=tell, free_bytes=lambda _: free)
+    note = (said if said is not None else []).append
+    return GpuCache(store, CPU, needed=False, note=note, free_bytes=lambda _: free)
 
 
 LOADERS: dict[str, Callable[[PairStore], BatchLoader]] = {
@@ -204,7 +204,7 @@ def test_a_set_that_does_not_fit_is_read_again_unless_it_was_to_be_kept(store: P
     assert not cache.is_open and said == [
         "the training set takes 0.0 MiB, 0.0 MiB of GPU memory can be spared: it is read from the disk in every epoch"
     ]
-    needed = GpuCache(store, CPU, needed=True, tell=said.append, free_bytes=lambda _: short)
+    needed = GpuCache(store, CPU, needed=True, note=said.append, free_bytes=lambda _: short)
     with pytest.raises(DeviceError, match=r"--cache gpu: the training set takes .* give --cache auto"):
         needed.try_to_open()
     just_enough = gpu_cache(store, said, (short[0] + 1, short[1]))
