@@ -18,6 +18,7 @@ from cryoplug.cli.options import (
     overwrite_option,
     pixel_size_option,
     spherical_aberration_option,
+    star_option,
     voltage_option,
 )
 from cryoplug.cli.output import echo_result, printable_name, say
@@ -40,6 +41,18 @@ class Numbers(click.ParamType):
         return tuple(map(int, texts))
 
 
+class ShardType(click.ParamType):
+    """A part of the micrographs, as in ``0/4``."""
+
+    name = "shard"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Give the part."""
+        from cryoplug.core.shard import Shard
+
+        return value if isinstance(value, Shard) else Shard.parse(str(value))
+
+
 @click.command(cls=CryoplugCommand)
 @click.argument("inputs", metavar="INPUT...", nargs=-1)
 @checkpoint_option(
@@ -48,7 +61,7 @@ class Numbers(click.ParamType):
     default="general",
 )
 @output_option("Folder for the denoised MRC files.")
-@click.option("--star", type=click.Path(path_type=Path), help="STAR file to write last; failed rows are left out.")
+@star_option("STAR file to write last; failed rows are left out.")
 @voltage_option("For a STAR file of plain files, which RELION reads only with it.", name="voltage_kv", metavar="KV")
 @spherical_aberration_option("Spherical aberration, for the same.", name="spherical_aberration_mm", metavar="MM")
 @click.option(
@@ -67,6 +80,13 @@ class Numbers(click.ParamType):
     default=(),
     metavar="N[,N...]",
     help="GPU N of CUDA_VISIBLE_DEVICES, from 0: --device cuda:N. Several: a process for each.",
+)
+@click.option(
+    "--shard",
+    type=ShardType(),
+    metavar="I/N",
+    help="Only part I of N, from 0: cryoplug merge joins them.  [default: as Slurm's arrays and tasks or torchrun say; else "
+    "all]",
 )
 @click.option("--float16", is_flag=True, help="Write float16 (MRC mode 12): half the bytes, 3 digits.")
 @click.option("--watch", is_flag=True, help="Go on looking for new micrographs; end by --idle-exit or a signal.")
@@ -126,6 +146,8 @@ def denoise(output: Path, poll: float, settle: float, idle_exit: float | None, a
 
     Several processes may share an output folder, also from several machines: each micrograph is done by one of them.
     SIGTERM and SIGINT drop the file in work; SIGUSR1 ends nothing, for all that is finished is on the disk already.
+    On a cluster, --shard 0/4 to 3/4 are four jobs of one list; cryoplug merge then writes the STAR file, the page and one
+    journal. In a Slurm array, or under srun or torchrun, each task takes its part by itself; --shard 0/1 is all of them.
     With --watch, folders, patterns and STAR files are looked at again and again, and may still be missing or growing.
 
     Example: cryoplug denoise MotionCorr/job002/corrected_micrographs.star -o Denoised --star Denoised/micrographs.star
@@ -133,6 +155,14 @@ def denoise(output: Path, poll: float, settle: float, idle_exit: float | None, a
     from cryoplug.workflows.denoise import DenoiseRequest
     from cryoplug.workflows.denoise import denoise as run
 
+    if fields["shard"] is None and not fields["watch"]:
+        from cryoplug.machine.launch import shard_of_launcher
+
+        if (found := shard_of_launcher()) is not None:
+            fields["shard"], source = found
+            say(f"denoise: shard {found[0]} of the micrographs, because {source} says so; --shard 0/1 does all of them")
+    if fields["shard"] is not None and fields["shard"].count == 1:
+        fields["shard"] = None
     request = DenoiseRequest(output=output, poll_s=poll, settle_s=settle, idle_exit_s=idle_exit, **fields)
     with file_progress("denoise") as show:
 
@@ -142,11 +172,12 @@ def denoise(output: Path, poll: float, settle: float, idle_exit: float | None, a
                 echo_result(result, as_json=True)
 
         batch = run(request, report, lambda text: say(f"denoise: {text}"))
-    _summarize(batch, output, as_json=as_json)
+    summarize(batch, output, as_json=as_json)
     return batch.exit_code
 
 
-def _summarize(batch: BatchResult, output: Path, *, as_json: bool) -> None:
+def summarize(batch: BatchResult, output: Path, *, as_json: bool) -> None:
+    """Print what became of a run: counts, and the files that belong to all micrographs."""
     counts = {status: sum(item.status == status for item in batch.files) for status in ("done", "skipped", "failed")}
     text = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing to do"
     if not as_json:

@@ -20,6 +20,7 @@ COMMANDS = {
     "denoise": "Apply a checkpoint to micrographs.",
     "evaluate": "Say how good a denoiser is, with truth or with halves.",
     "inspect": "Say what a file is and what is wrong with it.",
+    "merge": "Join the shards of a denoise run: one STAR file, one journal, one page.",
     "plugins": "Say which plugins are installed and which are broken.",
     "simulate": "Make micrographs with a known truth.",
     "train": "Train a network on a store and keep the best checkpoint.",

@@ -129,6 +129,11 @@ def output_option(help: str) -> Callable[[F], F]:
     return click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help=help)
 
 
+def star_option(help: str) -> Callable[[F], F]:
+    """Make ``--star``."""
+    return click.option("--star", type=click.Path(path_type=Path), help=help)
+
+
 def paths_option(flag: str, help: str) -> Callable[[F], F]:
     """Make an option that names files, and may be repeated."""
     return click.option(flag, multiple=True, metavar="PATH", help=help)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cryoplug.core.shard import Shard
 from cryoplug.errors import UsageError
 
 _MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
@@ -53,3 +54,41 @@ def torchrun_launch(environment: Mapping[str, str] | None = None) -> Launch:
     if launch.rank >= launch.world or launch.local_rank >= launch.local_world or launch.local_world > launch.world:
         raise UsageError(f"{said}: contradict each other; start the processes with torchrun, or unset these variables")
     return launch
+
+
+def shard_of_launcher(environment: Mapping[str, str] | None = None) -> tuple[Shard, str] | None:
+    """Return the part of a list that Slurm or torchrun gives this process, and the variable that says so.
+
+    None where nothing says so, or there is one process alone. In the batch script of a Slurm job, ``SLURM_PROCID`` is 0 and
+    ``SLURM_NTASKS`` what was asked for, although it runs once: there these two say nothing.
+
+    Parameters
+    ----------
+    environment
+        None: that of the process.
+
+    Raises
+    ------
+    UsageError
+        The variables are no numbers, or contradict each other.
+    """
+    environment = os.environ if environment is None else environment
+    in_batch_script = "SLURM_JOB_ID" in environment and "SLURM_STEP_ID" not in environment
+    sources = [("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"), ("RANK", "WORLD_SIZE")]
+    if not in_batch_script:
+        sources.insert(1, ("SLURM_PROCID", "SLURM_NTASKS"))
+    for mine, all_of_them in sources:
+        if mine not in environment or all_of_them not in environment:
+            continue
+        texts = [environment[mine], environment[all_of_them], environment.get("SLURM_ARRAY_TASK_MIN", "0")]
+        texts.append(environment.get("SLURM_ARRAY_TASK_STEP", "1"))
+        said = f"{mine}={texts[0]}, {all_of_them}={texts[1]}"
+        if not all(text.isdecimal() for text in texts):
+            raise UsageError(f"{said}: not all are numbers; give --shard I/N, or unset these variables")
+        number, count, least, step = map(int, texts)
+        index = (number - least) // max(1, step) if mine == "SLURM_ARRAY_TASK_ID" else number
+        if count < 1 or not 0 <= index < count:
+            raise UsageError(f"{said}: contradict each other; give --shard I/N, or unset these variables")
+        if count > 1:
+            return Shard(index, count), mine
+    return None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cryoplug import extensions
-from cryoplug.cli.main import cli
+from cryoplug.cli.main import cli, run
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.testing import CommandContract
@@ -54,6 +54,20 @@ class TestDenoise(CommandContract):
 
     def missing_input(self, folder: Path) -> Sequence[object]:
         return (folder / "no_such_file.mrc", "--checkpoint", checkpoint(folder), "-o", folder / "out")
+
+
+class TestMerge(CommandContract):
+    command = "merge"
+
+    def arguments(self, folder: Path) -> Sequence[object]:
+        options = ("--checkpoint", checkpoint(folder), "-o", folder / "out", "--device", "cpu", "--threads", 1)
+        inputs = micrographs(folder, "a.mrc")
+        for shard in ("0/2", "1/2"):
+            assert run([*map(str, ("denoise", *inputs, *options, "--shard", shard))]) == 0
+        return (folder / "out", "--star", folder / "out.star")
+
+    def missing_input(self, folder: Path) -> Sequence[object]:
+        return (folder / "no_such_file",)
 
 
 class TestEvaluate(CommandContract):

@@ -1,9 +1,10 @@
 """Micrographs and a checkpoint in, denoised micrographs out."""
 
 from cryoplug.workflows.denoise.request import DenoiseRequest
-from cryoplug.workflows.denoise.workflow import denoise
+from cryoplug.workflows.denoise.workflow import denoise, merge
 
 __all__ = [
     "DenoiseRequest",
     "denoise",
+    "merge",
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryoplug.core.pixel_size import pixel_size_problems
+from cryoplug.core.shard import Shard
 from cryoplug.errors import UsageError
 from cryoplug.inference.settings import ApplySettings, unsaid_identity
 from cryoplug.machine.devices import device_name
@@ -47,6 +48,8 @@ class DenoiseRequest(ApplySettings):
     gets a process of its own."""
     float16: bool = False
     """Write float16 (mode 12) instead of float32."""
+    shard: Shard | None = None
+    """The part of the micrographs to work on; None: all. What belongs to all of them, `merge` writes."""
     overwrite: bool = False
     """Redo finished files, and replace files that came about in another way."""
     watch: bool = False
@@ -90,6 +93,8 @@ class DenoiseRequest(ApplySettings):
             yield "--halves with --watch: halves may come later than their micrograph; give one of the two"
         if self.report is not None and self.report.suffix.lower() not in (".html", ".htm"):
             yield f"--report {self.report} (allowed: a name that ends in .html)"
+        if self.shard is not None and self.watch:
+            yield "--shard with --watch: commands that watch share a folder by themselves; leave --shard out"
         if self.idle_exit_s is not None and not self.watch:
             yield "--idle-exit belongs to --watch; give both"
         yield from self._gpu_problems()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from cryoplug.core.results import BatchResult, FileResult
+from cryoplug.core.shard import Shard
 from cryoplug.disk.claims import Claims
 from cryoplug.errors import InputError, Stopped, StorageError, UsageError
 from cryoplug.inference.delivery import Delivery
@@ -27,10 +29,11 @@ from cryoplug.workflows.denoise.halves import exposures, pair_prover
 from cryoplug.workflows.denoise.page import RunPage
 from cryoplug.workflows.denoise.previews import Previews
 from cryoplug.workflows.denoise.request import DenoiseRequest
+from cryoplug.workflows.denoise.shards import ShardRecord, ShardResult, journal_name, merge_journals, read_shards
 from cryoplug.workflows.denoise.watch import Watch, WatchResult
 from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore, Work, shared_jobs
 
-__all__ = ["DenoiseRequest", "denoise"]
+__all__ = ["DenoiseRequest", "denoise", "merge"]
 
 
 def denoise(
@@ -85,7 +88,59 @@ def denoise(
         for text in filter(None, introduction):
             note(text)
         run = _Run(request, checkpoint, star, interrupts, claims, progress, note, before)
+        if request.shard is not None and before is None:
+            return run.shard(request.shard)
         return run.watch() if request.watch else run.batch()
+
+
+def merge(
+    output: Path,
+    *,
+    star: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda result: None,
+    note: Note = lambda text: None,
+) -> BatchResult:
+    """Join the shards of a denoise run: one STAR file, one journal, one page; nothing is computed.
+
+    Parameters
+    ----------
+    output
+        The output folder of all shards.
+    star
+        STAR file to write; None: the one that the shards were asked for, if any.
+    overwrite
+        Replace a STAR file that no earlier run wrote.
+    progress, note
+        As for `denoise`.
+
+    Returns
+    -------
+    BatchResult
+        As of `denoise` for all micrographs.
+
+    Raises
+    ------
+    InputError
+        A shard is missing or unfinished, or a micrograph is not denoised, because the list has grown since; it says which.
+    """
+    records = read_shards(output)
+    first = records[0]
+    if not Path(first.folder).is_dir() or not Path.cwd().samefile(first.folder):
+        raise UsageError(f"the shards ran in {first.folder}; change to that folder and merge there")
+    request = replace(first.request, output=output, star=star or first.request.star, overwrite=overwrite)
+    with Interrupts() as interrupts, Claims() as claims:
+        checkpoint = load_checkpoint(request.checkpoint)
+        if checkpoint.sha256 != first.checkpoint_sha256:
+            raise InputError(
+                f"{request.checkpoint}: other weights than the shards had; put those back, or denoise again"
+            )
+        run = _Run(
+            request, checkpoint, _output_star(request, note), interrupts, claims, progress, note, None, merges=True
+        )
+        batch = run.batch({item.input: item for record in records for item in record.failed})
+        merge_journals(output, [record.shard for record in records])
+        return batch
 
 
 def _output_star(request: DenoiseRequest, note: Note) -> OutputStar | None:
@@ -114,6 +169,8 @@ class _Run:
     progress: Progress
     note: Note
     before: RecordsBefore | None
+    merges: bool = False
+    """Whether this joins what shards did."""
 
     def __post_init__(self) -> None:
         request, checkpoint = self.request, self.checkpoint
@@ -142,15 +199,15 @@ class _Run:
             request.output, wanted=request.previews, halves=request.halves, stated_angstrom=request.pixel_size
         )
         # Of several processes, the one that began them writes the page of all.
-        page = request.page if self.before is None else None
+        page = request.page if self.before is None and request.shard is None else None
         self.page = None if page is None else RunPage(page, request.output, self.previews, self.details)
         if request.star is not None and request.star.absolute() == journal.absolute():
             raise UsageError(f"--star {request.star}: this is the name of the journal; choose another name")
         self.planner = OutputPlanner(request.output, reserved=reserved)
-        self.journal = Journal(journal, self.details)
+        self.journal = Journal(request.output / journal_name(request.shard), self.details)
         self.work = Work(
             self.settings,
-            overwrite=request.overwrite,
+            overwrite=request.overwrite and not self.merges,
             claims=self.claims,
             journal=self.journal,
             progress=self.progress,
@@ -160,8 +217,20 @@ class _Run:
             taken=self.page.take if self.page is not None and request.watch else lambda target, result: None,
         )
 
-    def batch(self) -> BatchResult:
-        """Denoise what is there."""
+    def shard(self, shard: Shard) -> BatchResult:
+        """Denoise the part of a list that is a shard, and leave a record of it for `merge`."""
+        check_writable(self.request.output)
+        record = ShardRecord(shard, self.request, str(Path.cwd()), self.checkpoint.sha256, finished=False)
+        record.write()
+        batch = self.batch()
+        replace(record, finished=True, failed=batch.failed).write()
+        self.note(
+            f"shard {shard}: {len(batch.files)} micrographs; when all are done: cryoplug merge {self.request.output}"
+        )
+        return ShardResult(batch.files, batch.outputs, batch.details)
+
+    def batch(self, failed: Mapping[Path, FileResult] | None = None) -> BatchResult:
+        """Denoise what is there; in a merge only look, where `failed` holds what could not be denoised."""
         request = self.request
         micrographs = self._micrographs()
         if not micrographs:
@@ -171,9 +240,15 @@ class _Run:
         planned = self.planner.add(micrographs)
         if self.star is not None:
             self.star.check(planned)
-        source = source_dataset(micrographs) if self.before is None else None
+        if request.shard is not None:
+            # By the name below the output folder, which is the same on every machine and in every longer list.
+            planned = [item for item in planned if request.shard.has(str(item.target.relative_to(request.output)))]
+        alone = self.before is None and request.shard is None
+        source = source_dataset(micrographs) if alone else None
         dataset = OutputDataset(request.output, source, overwrite=request.overwrite) if source is not None else None
         todo = [item for item in planned if not self.should_stop() and self.work.is_to_do(item)]
+        if failed is not None:
+            todo = self._not_failed(todo, failed)
         if todo or self.should_stop():
             check_writable(request.output)
             if len(request.gpu) > 1:
@@ -189,6 +264,18 @@ class _Run:
         if dataset is not None and dataset.write(self._done(planned)):
             outputs += (dataset.path,)
         return BatchResult(files, outputs, self.details)
+
+    def _not_failed(self, todo: Sequence[PlannedOutput], failed: Mapping[Path, FileResult]) -> list[PlannedOutput]:
+        """Take over what shards say of those that failed; nothing may be left to do then."""
+        left = [item for item in todo if item.shown not in failed]
+        if left:
+            raise InputError(
+                f"{self.request.output}: {len(left)} of {len(self.work.results) + len(todo)} micrographs are not denoised, first "
+                f"{left[0].shown}: they came later, or changed; run all shards again, then merge"
+            )
+        for item in todo:
+            self.work.take_over(item, failed[item.shown])
+        return []
 
     def _micrographs(self) -> list[DiscoveredMicrograph]:
         """Find what is to be denoised, and say what is left out."""
@@ -323,7 +410,7 @@ class _Run:
 
     def _write_star(self, planned: Sequence[PlannedOutput], *, last: bool) -> tuple[Any, ...]:
         """Write the STAR file with what is done; a source that cannot be read now is tried again, but not for ever."""
-        if self.star is None:
+        if self.star is None or self.request.shard is not None:
             return ()
         results, done = self.work.results, self._done(planned)
         self.details["left_out"] = [str(item.input) for item in results.values() if item.status == "failed"]

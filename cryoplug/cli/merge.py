@@ -1,0 +1,38 @@
+"""``cryoplug merge``: join the shards of a denoise run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cryoplug.cli.denoise import summarize
+from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option, star_option
+from cryoplug.cli.output import echo_result, say
+from cryoplug.core.results import FileResult
+
+
+@click.command(cls=CryoplugCommand)
+@click.argument("output", type=click.Path(path_type=Path))
+@star_option("STAR file to write.  [default: what the shards were given]")
+@overwrite_option
+@json_option
+def merge(output: Path, star: Path | None, overwrite: bool, as_json: bool) -> int:
+    """Join the shards of a denoise run: one STAR file, one journal, one page.
+
+    OUTPUT is the folder that all shards wrote into. Each cryoplug denoise --shard I/N left a record there of what it was
+    asked for. When all N came to the end, this writes what belongs to all micrographs, as a run without --shard does. A
+    shard that is missing or did not come to the end is named, and nothing is written. Micrographs that failed are not in
+    the STAR file, and the exit code is 3.
+
+    Example: cryoplug merge Denoised --star Denoised/micrographs.star
+    """
+    from cryoplug.workflows.denoise import merge as run
+
+    def report(result: FileResult) -> None:
+        if as_json:
+            echo_result(result, as_json=True)
+
+    batch = run(output, star=star, overwrite=overwrite, progress=report, note=lambda text: say(f"merge: {text}"))
+    summarize(batch, output, as_json=as_json)
+    return batch.exit_code
