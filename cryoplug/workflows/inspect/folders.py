@@ -67,7 +67,7 @@ def _look_into(path: Path, seen: set[tuple[int, int]]) -> Iterator[FolderPart]:
         with os.scandir(path) as entries:
             for entry in entries:
                 hidden = entry.name.startswith(".")
-                if entry.is_dir():
+                if _is_folder(entry):
                     status = entry.stat()
                     again = (status.st_dev, status.st_ino) in seen
                     (not_entered if hidden or again else folders).append(entry.name)
@@ -86,6 +86,13 @@ def _look_into(path: Path, seen: set[tuple[int, int]]) -> Iterator[FolderPart]:
         status = below.stat()
         if (status.st_dev, status.st_ino) not in seen:  # a link may lead to one that was looked into meanwhile
             yield from _look_into(below, seen)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # such as a link to itself, which is wrong for itself and not the folder's fault
 
 
 def _is_one_thing(path: Path) -> bool:

@@ -206,6 +206,7 @@ def test_a_folder_is_looked_into_in_all_depths_and_nothing_is_passed_over_in_sil
     deep.mkdir(parents=True)
     write_mrc(deep / "a.mrc", np.eye(32, 48, dtype=np.float32), pixel_size_angstrom=1.06)
     (deep / "b.mrc").write_bytes(b"nothing")
+    (deep / "itself.mrc").symlink_to("itself.mrc")
     (deep / "up").symlink_to(folder)
     (deep / ".hidden").mkdir()
     (folder / "below" / "read.me").write_text("x")
@@ -215,10 +216,10 @@ def test_a_folder_is_looked_into_in_all_depths_and_nothing_is_passed_over_in_sil
     assert f"{deep}/b.mrc: unusable: ERROR" in shown.out
     assert f"{folder}/below: 0 files looked at, 0 wrong; passed over, of other kinds: 1 .me\n" in shown.err
     assert (
-        f"{deep}: 2 files looked at, 1 wrong; 2 folders not looked into, hidden or a link to one above (.hidden, up)\n"
+        f"{deep}: 3 files looked at, 2 wrong; 2 folders not looked into, hidden or a link to one above (.hidden, up)\n"
         in shown.err
     )
-    assert shown.err.splitlines()[-1] == "15 inspected, 4 with errors or warnings"
+    assert shown.err.splitlines()[-1] == "16 inspected, 5 with errors or warnings"
 
 
 def test_stores_below_a_folder_stay_whole_and_micrographs_beside_runs_are_seen(folder: Path, capsys) -> None:
