@@ -15,7 +15,7 @@ FUZZ_SECONDS ?= 300
 FAULTS ?=
 FAULTS_ARGS ?= -q
 
-.PHONY: demo test test-slow plugins plugins-environment lint fuzz faults clean
+.PHONY: demo test test-slow plugins plugins-environment lint fuzz faults test-pages clean
 
 # Python compiles what it loads when it loads it: a tenth of what pip would compile beforehand.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
@@ -31,6 +31,13 @@ demo: $(STAMP)
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "$(TESTS)" $(PYTEST_ARGS)
 
+# The HTML pages in a real browser, which is installed where it is missing. PAGES=folder keeps pictures of them.
+PAGES ?= yes
+test-pages: $(STAMP)
+	(command -v chromium && command -v chromedriver) > /dev/null || (apt-get update && apt-get install --yes chromium chromium-driver)
+	$(INSTALL) "selenium>=4.20"
+	CRYOPLUG_PAGES=$(PAGES) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/pages
+
 # What the shipped weights are worth, RELION on whole movies, the tutorial of plugins in a fresh environment, and the like.
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow $(PYTEST_ARGS)
@@ -43,7 +50,7 @@ plugins: plugins-environment
 plugins-environment: $(PLUGINS_VENV)/.installed
 
 INSTALLED_THERE := $(shell find cryoplug plugins \( -name build -o -name tests \) -prune -o -type f \
-	\( -name '*.py' -o -name '*.toml' -o -path '*/share/*' -o -path '*/general/*' \) -print)
+	\( -name '*.py' -o -name '*.toml' -o -path '*/share/*' -o -path '*/general/*' -o -path '*/templates/*' \) -print)
 # After $(STAMP): both builds leave files beside the sources.
 $(PLUGINS_VENV)/.installed: plugins/install_all.sh pyproject.toml constraints.txt $(INSTALLED_THERE) | $(STAMP)
 	PYTHON=$(PYTHON) plugins/install_all.sh $(PLUGINS_VENV)

@@ -91,4 +91,5 @@ def evaluate(output: Path, as_json: bool, **fields: Any) -> int:
         text = "\n".join([*words, "", table(result.summary)])
         echo_result({**record, "failed": len(result.failed)}, as_json=as_json, text=text)
         say(f"evaluate: {', '.join(path.name for path in result.outputs)} -> {printable_name(output)}")
+        say(f"evaluate: open in a browser: {printable_name(result.page)}")
     return result.exit_code

@@ -34,6 +34,12 @@ _SHOWN_ITEMS = 12
 @click.option("--quick", is_flag=True, help="Of micrographs, stacks and movies read the headers alone.")
 @click.option("--problems", is_flag=True, help="Print errors and warnings alone, a line each.")
 @click.option("--system", is_flag=True, help="Say which devices are there, which GPU kernels would run, and why.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a page to be opened in a browser: every path, and of stores and runs pictures and curves.",
+)
 @json_option
 @click.pass_context
 def inspect(
@@ -44,6 +50,7 @@ def inspect(
     quick: bool,
     problems: bool,
     system: bool,
+    report: Path | None,
     as_json: bool,
 ) -> None:
     """Say what each PATH is and list everything that is wrong with it.
@@ -81,13 +88,17 @@ def inspect(
         else:
             echo_result(item, as_json=False, text=line_of(item) if in_folder(item) else text_of(item))
 
-    asked = InspectRequest(paths, patch_size=patch_size, verify=verify, quick=quick, system=system, keep=False)
+    asked = InspectRequest(
+        paths, patch_size=patch_size, verify=verify, quick=quick, system=system, report=report, keep=False
+    )
     result = run(asked, progress=show, folder_done=lambda folder: say(folder_line(folder)))
     if result.inspected > 1:
         if not as_json and not problems:
             for line in table.lines():
                 echo_result(None, as_json=False, text=line)
         say(f"{result.inspected} inspected, {result.wrong} with errors or warnings")
+    if report is not None:
+        say(f"inspect: open in a browser: {printable_name(report)}")
     context.exit(result.exit_code)
 
 

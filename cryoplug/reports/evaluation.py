@@ -15,7 +15,7 @@ from cryoplug.metrics.truth import TruthScore
 from cryoplug.metrics.verdict import Verdict, judge
 
 METHODS = (DENOISED, *BASELINES)
-_TRUTH_COLUMNS = (
+TRUTH_COLUMNS = (
     ("snr_db", "SNR dB", "{:.2f}"),
     ("correlation", "correlation", "{:.4f}"),
     ("mse", "MSE", "{:.4g}"),
@@ -24,7 +24,7 @@ _TRUTH_COLUMNS = (
     ("frc_05", "FRC 0.5", "{:.4f}"),
     ("frc_0143", "FRC 0.143", "{:.4f}"),
 )
-_HALVES_COLUMNS = (
+HALVES_COLUMNS = (
     ("error", "error B+N", "{:.4g}"),
     ("bias", "bias B", "{:.4g}"),
     ("noise_left", "noise N", "{:.4g}"),
@@ -129,7 +129,7 @@ def table(summary: Summary, *, brief: bool = False) -> str:
     """
     truth_columns, halves_columns = (
         [column for column in columns if not brief or column[0] in _BRIEF]
-        for columns in (_TRUTH_COLUMNS, _HALVES_COLUMNS)
+        for columns in (TRUTH_COLUMNS, HALVES_COLUMNS)
     )
     count = _counted(summary.micrographs, "micrograph")
     if summary.patches is not None:
@@ -154,13 +154,13 @@ def table(summary: Summary, *, brief: bool = False) -> str:
         parts.append(f"error of the halves without truth {told:.4g}, with truth {true:.4g} ({100 * deviation:+.1f} %)")
     for method, found in (summary.hallucination or {}).items():
         parts.append(
-            f"pure noise through {method}: standard deviation {_mean_text(found['noise_std'], '{:.4g}')} -> "
-            f"{_mean_text(found['output_std'], '{:.4g}')}, {100 * found['share'].mean:.1f} % of the variance of a denoised "
-            f"micrograph, excess kurtosis {_mean_text(found['excess_kurtosis'], '{:.2f}')}, mean frequency "
-            f"{_mean_text(found['mean_frequency'], '{:.3f}')}"
+            f"pure noise through {method}: standard deviation {mean_text(found['noise_std'], '{:.4g}')} -> "
+            f"{mean_text(found['output_std'], '{:.4g}')}, {100 * found['share'].mean:.1f} % of the variance of a denoised "
+            f"micrograph, excess kurtosis {mean_text(found['excess_kurtosis'], '{:.2f}')}, mean frequency "
+            f"{mean_text(found['mean_frequency'], '{:.3f}')}"
         )
     if summary.seam is not None:
-        parts.append(f"steps across tile borders over steps beside them: {_mean_text(summary.seam, '{:.3f}')}")
+        parts.append(f"steps across tile borders over steps beside them: {mean_text(summary.seam, '{:.3f}')}")
     if summary.requirement is not None:
         parts.append(verdict(summary.requirement))
     return "\n".join(parts)
@@ -210,12 +210,13 @@ def _range(means: Mapping[str, Mapping[str, Mean]]) -> str:
 
 def _rows(means: Mapping[str, Mapping[str, Mean]], columns: Sequence[tuple[str, str, str]]) -> list[str]:
     lines = [["method", *(title for _, title, _ in columns)]]
-    lines += [[method, *(_mean_text(means[method][name], form) for name, _, form in columns)] for method in METHODS]
+    lines += [[method, *(mean_text(means[method][name], form) for name, _, form in columns)] for method in METHODS]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return ["  ".join([line[0].ljust(widths[0]), *(map(str.rjust, line[1:], widths[1:]))]) for line in lines]
 
 
-def _mean_text(value: Mean, form: str) -> str:
+def mean_text(value: Mean, form: str) -> str:
+    """Write a mean and its standard error; a dash where nothing was measured."""
     if not value.count:
         return "-"
     if not math.isfinite(value.standard_error):

@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from cryoplug.errors import ShapeError
 from cryoplug.metrics.evaluation import DENOISED, HalvesReport, TruthReport
-from cryoplug.metrics.halves import HalvesMoments, mean_moments
-from cryoplug.metrics.rings import Curve
 from cryoplug.metrics.truth import THRESHOLDS
+from cryoplug.reports.evaluation_curves import halves_curves, truth_curves
 from cryoplug.reports.figures import _MAX_PANEL_PX, _averaged_down, _save, new_figure
 
 _COLOURS = {
@@ -23,10 +22,6 @@ _COLOURS = {
     "gaussian": "#4477aa",
     "wiener": "#228833",
 }
-_SMOOTHING = 5
-"""Rings that are averaged for a curve on paper: single ones scatter more than the curves differ."""
-_BEYOND_CHANCE = 3.0
-"""Where the signal, or an error, is not so many standard errors of the signal above 0, nothing is drawn."""
 
 
 def evaluation_curves(path: Path, truth: Sequence[TruthReport], halves: Sequence[HalvesReport]) -> None:
@@ -82,51 +77,26 @@ def evaluation_panels(path: Path, images: Mapping[str, npt.NDArray[np.floating]]
 
 
 def _draw_truth(axes: Any, reports: Sequence[TruthReport]) -> None:
-    alike = [item for item in reports if item.frequency.shape == reports[0].frequency.shape]
-    for method in alike[0].frc:
-        curve = np.mean([item.frc[method] for item in alike], axis=0)
-        axes.plot(alike[0].frequency, _smooth(curve), label=method, color=_COLOURS.get(method))
+    frequency, curves = truth_curves(reports)
+    for method, curve in curves.items():
+        axes.plot(frequency, curve, label=method, color=_COLOURS.get(method))
     _thresholds(axes)
     _dress(axes, "FRC with the truth")
 
 
 def _draw_halves(panels: Sequence[Any], reports: Sequence[HalvesReport]) -> None:
-    alike = [item for item in reports if item.frequency.shape == reports[0].frequency.shape]
-    frequency = alike[0].frequency
-    shown = slice(1, int(np.searchsorted(frequency, 0.5 + 1e-9)))
-    terms = len(alike) * _smooth(np.asarray(alike[0].count, float)[shown]) * _smoothing(len(frequency[shown]))
-    for method in alike[0].rings:
-        moments = mean_moments([item.rings[method] for item in alike])
-        smooth = _smoothed(moments, shown)
+    curves = halves_curves(reports)
+    for method in curves.known:
         colour = _COLOURS.get(method)
-        chance = _BEYOND_CHANCE * np.sqrt(smooth.input_variance * smooth.judge_variance / terms)
-        signal, error = np.asarray(smooth.signal), np.asarray(smooth.error)
-        known = np.where(signal > chance, smooth.truth_correlation, np.nan)
-        panels[0].plot(frequency[shown], known, label=method, color=colour)
-        panels[1].plot(frequency[shown], np.where(error > chance, error, np.nan), label=method, color=colour)
-    panels[1].plot(
-        frequency[shown], np.where(signal > chance, signal, np.nan), label="signal", color="black", linestyle=":"
-    )
+        panels[0].plot(curves.frequency, curves.known[method], label=method, color=colour)
+        panels[1].plot(curves.frequency, curves.error[method], label=method, color=colour)
+    panels[1].plot(curves.frequency, curves.signal, label="signal", color="black", linestyle=":")
     panels[0].set_xlim(panels[1].get_xlim())
     panels[0].set_ylim(-0.1, 1.1)
     _thresholds(panels[0])
     _dress(panels[0], "FRC(De, Ro) / sqrt(FRC(Re, Ro)): correlation with the unknown truth")
     panels[1].set_yscale("log")
     _dress(panels[1], "error B + N in each ring")
-
-
-def _smoothed(moments: HalvesMoments, shown: slice) -> HalvesMoments:
-    # Variances are averaged, not ratios: a ratio of two small numbers has no mean.
-    return HalvesMoments(**{name: _smooth(np.asarray(value)[shown]) for name, value in vars(moments).items()})
-
-
-def _smooth(curve: Curve) -> Curve:
-    kernel = np.ones(_smoothing(len(curve)))
-    return np.convolve(curve, kernel, "same") / np.convolve(np.ones(len(curve)), kernel, "same")
-
-
-def _smoothing(rings: int) -> int:
-    return _SMOOTHING if rings >= 8 * _SMOOTHING else 1
 
 
 def _thresholds(axes: Any) -> None:

@@ -39,38 +39,43 @@ def mean_curves(truth: Sequence[TruthReport], halves: Sequence[HalvesReport]) ->
     """
     if truth:
         curves = {method: np.mean([item.frc[method] for item in truth], axis=0) for method in truth[0].frc}
-        return {name: _thinned(curve) for name, curve in {"frequency": truth[0].frequency, **curves}.items()}
+        return {name: thinned(curve) for name, curve in {"frequency": truth[0].frequency, **curves}.items()}
     frequency = halves[0].frequency
     shown = slice(1, int(np.searchsorted(frequency, 0.5 + 1e-9)))
-    found = {"frequency": _thinned(frequency[shown])}
+    found = {"frequency": thinned(frequency[shown])}
     for method in halves[0].rings:
         # Variances are averaged, not ratios: a ratio of two small numbers has no mean.
         moments = vars(mean_moments([item.rings[method] for item in halves]))
-        pooled = {name: np.array(_thinned(np.asarray(value)[shown])) for name, value in moments.items()}
+        pooled = {name: np.array(thinned(np.asarray(value)[shown])) for name, value in moments.items()}
         found[method] = [float(value) for value in np.asarray(HalvesMoments(**pooled).truth_correlation)]
     return found
 
 
 def table_of_record(record: Any) -> str | None:
     """Write the table of what `evaluation_record` gave; None when it is something else, as files from elsewhere may be."""
+    summary = summary_of_record(record)
+    return None if summary is None else table(summary, brief=True)
+
+
+def summary_of_record(record: Any) -> Summary | None:
+    """Read what `evaluation_record` gave, without agreement, seams, requirement and verdict; None for something else."""
     try:
-        return table(
-            Summary(
-                micrographs=int(record["micrographs"]),
-                patches=None if record["patches"] is None else int(record["patches"]),
-                truth=_means(record["truth"]),
-                halves=_means(record["halves"]),
-                directions=tuple(str(side) for side in record["directions"]),
-                noise_ratio=None if record["noise_ratio"] is None else _mean(record["noise_ratio"]),
-                agreement=None,
-                hallucination=_means(record["hallucination"]),
-                seam=None,
-                requirement=None,
-            ),
-            brief=True,
+        summary = Summary(
+            micrographs=int(record["micrographs"]),
+            patches=None if record["patches"] is None else int(record["patches"]),
+            truth=_means(record["truth"]),
+            halves=_means(record["halves"]),
+            directions=tuple(str(side) for side in record["directions"]),
+            noise_ratio=None if record["noise_ratio"] is None else _mean(record["noise_ratio"]),
+            agreement=None,
+            hallucination=_means(record["hallucination"]),
+            seam=None,
+            requirement=None,
         )
+        table(summary, brief=True)  # every figure that it shows must be there
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
+    return summary
 
 
 def recorded_verdict(details: Mapping[str, Any]) -> Verdict | None:
@@ -92,7 +97,8 @@ def _mean(record: Any) -> Mean:
     return Mean(numbers[0], numbers[1], int(record["count"]))
 
 
-def _thinned(curve: Curve) -> list[float]:
+def thinned(curve: Curve) -> list[float]:
+    """Average neighbouring rings until `MOST_POINTS` are left."""
     groups = np.array_split(curve, min(MOST_POINTS, len(curve)))
     return [float(group.mean()) for group in groups]
 

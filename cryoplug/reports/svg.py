@@ -144,7 +144,10 @@ def _ticks_y(limits: tuple[float, float], *, logarithmic: bool) -> list[tuple[fl
         return whole
     values = [factor * 10.0**power for power in range(first - 1, last + 1) for factor in (1, 2, 3, 5, 7)]
     inside = [value for value in values if limits[0] <= math.log10(value) <= limits[1]]
-    return [(math.log10(value), _plain(value)) for value in inside] or whole
+    if len(inside) > 1:
+        return [(math.log10(value), _plain(value)) for value in inside]
+    # Less than a factor of two: round steps say more than round factors.
+    return [(math.log10(value), _plain(value)) for value in _round_values(10 ** limits[0], 10 ** limits[1])]
 
 
 def _ticks_x(limits: tuple[float, float], *, resolution: bool) -> list[tuple[float, str]]:

@@ -8,6 +8,7 @@
         metrics.jsonl            one record an epoch
         validation_indices.txt   the held-out patches, one index a line
         loss_curve.png
+        report.html              the page of the run
         resume/state.safetensors
 """
 
@@ -110,7 +111,7 @@ class RunFolder:
     def forget(self) -> None:
         """Drop request, state and metrics; the checkpoint stays until a new one is safe."""
         with storage_errors(self.path):
-            for name in ("run.json", "metrics.jsonl", "validation_indices.txt", "loss_curve.png"):
+            for name in ("run.json", "metrics.jsonl", "validation_indices.txt", "loss_curve.png", "report.html"):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / "resume", ignore_errors=True)
 

@@ -19,6 +19,8 @@ from cryoplug.formats.star import write_star
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.reports.evaluation import Summary, summarize, table
+from cryoplug.reports.evaluation_page import JudgedRow, evaluation_page
+from cryoplug.reports.html import write_page
 from cryoplug.reports.words import verdict_words
 from cryoplug.workflows.evaluate.inputs import list_subjects
 from cryoplug.workflows.evaluate.measure import MeasuredMicrograph, Measurer
@@ -32,6 +34,7 @@ TEXT_NAME = "evaluation.txt"
 STAR_NAME = "evaluation.star"
 CURVES_NAME = "curves.png"
 PANELS_NAME = "panels.png"
+PAGE_NAME = "report.html"
 EXIT_NOT_BETTER = 1
 """As `inspect` exits when it finds something wrong."""
 Note = Callable[[str], None]
@@ -43,6 +46,8 @@ class EvaluationResult(BatchResult):
 
     summary: Summary | None = None
     """None when no micrograph could be measured."""
+    page: Path | None = None
+    """The page to open in a browser; it shows what `outputs` hold."""
 
     @property
     def exit_code(self) -> int:
@@ -123,8 +128,8 @@ def evaluate(
     if not measured:
         return EvaluationResult(tuple(files), details=about)
     summary = _summary(request, measured)
-    outputs = _write(request, about, measured, summary, note)
-    return EvaluationResult(tuple(files), outputs, about, summary)
+    outputs = _write(request, about, files, measured, summary, note)
+    return EvaluationResult(tuple(files), outputs, about, summary, request.output / PAGE_NAME)
 
 
 def _measurer(request: EvaluateRequest, about: dict[str, Any], note: Note) -> Measurer:
@@ -167,6 +172,7 @@ def _summary(request: EvaluateRequest, measured: Sequence[MeasuredMicrograph]) -
 def _write(
     request: EvaluateRequest,
     about: dict[str, Any],
+    files: Sequence[FileResult],
     measured: Sequence[MeasuredMicrograph],
     summary: Summary,
     note: Note,
@@ -192,6 +198,9 @@ def _write(
         outputs += [folder / CURVES_NAME, folder / PANELS_NAME]
     except UsageError as error:
         note(str(error))
+    facts = [(name.replace("_", " "), str(value)) for name, value in about.items() if value is not None]
+    page = evaluation_page(folder, words, summary, _rows(files, measured), measured[0].panels, about=facts)
+    write_page(folder / PAGE_NAME, page)
     # Last, since its presence says that the evaluation is complete.
     outputs.insert(0, folder / JSON_NAME)
     write_text(
@@ -199,6 +208,25 @@ def _write(
         to_json({**about, "words": words, "summary": summary, "micrographs": records}) + "\n",
     )
     return tuple(outputs)
+
+
+def _rows(files: Sequence[FileResult], measured: Sequence[MeasuredMicrograph]) -> list[JudgedRow]:
+    """Give a row for each file; those that could be measured stand in the same order."""
+    left = iter(measured)
+    rows = []
+    for result in files:
+        item = next(left) if result.status == "done" else None
+        rows.append(
+            JudgedRow(
+                str(result.input),
+                result.status,
+                result.message,
+                None if item is None else item.found.truth,
+                None if item is None else item.found.halves,
+                None if item is None else item.pixel_size_angstrom,
+            )
+        )
+    return rows
 
 
 def _curves(item: MeasuredMicrograph) -> dict[str, Any]:

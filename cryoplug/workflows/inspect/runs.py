@@ -164,6 +164,11 @@ def _epochs(folder: Path) -> list[Path]:
     return sorted(found, key=epoch_number)
 
 
+def run_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Give the records of a run's epochs, as far as they can be read."""
+    return _metrics(folder, [])
+
+
 def _metrics(folder: Path, findings: list[Finding]) -> list[dict[str, Any]]:
     path = folder / "metrics.jsonl"
     if not path.is_file():

@@ -38,6 +38,8 @@ class InspectRequest:
     """Of micrographs, stacks and movies look at the headers alone."""
     system: bool = False
     """Look at this machine first: devices, versions and kernels."""
+    report: Path | None = None
+    """Page to write, HTML; None: none."""
     keep: bool = True
     """Keep all records for the result; thousands take memory, and `progress` has seen each."""
 
@@ -45,6 +47,8 @@ class InspectRequest:
         """Refuse patches without pixels."""
         if self.patch_size < 1:
             raise UsageError(not_allowed("--patch-size", self.patch_size, "1 or more"))
+        if self.report is not None and self.report.suffix.lower() not in (".html", ".htm"):
+            raise UsageError(not_allowed("--report", self.report, "a name that ends in .html"))
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,11 @@ def inspect(
     """
     found: list[Inspection] = []
     inspected = wrong = 0
+    page = None
+    if request.report is not None:
+        from cryoplug.workflows.inspect.page import InspectPage
+
+        page = InspectPage(request.report, request.patch_size)
 
     def take(item: Inspection) -> None:
         nonlocal inspected, wrong
@@ -91,6 +100,8 @@ def inspect(
             found.append(item)
         if progress is not None:
             progress(item)
+        if page is not None:
+            page.take(item)
 
     if request.system:
         from cryoplug.workflows.inspect.system import inspect_system
@@ -115,6 +126,8 @@ def inspect(
                         part.path, len(part.images), wrong - before, part.others, part.not_entered, left_out
                     )
                 )
+    if page is not None:
+        page.write()
     return InspectResult(tuple(found), inspected, wrong)
 
 

@@ -17,16 +17,20 @@ from cryoplug.core.results import to_json
 from cryoplug.errors import DeviceError, InputError, Stopped
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.metrics.judging import LEAST_SIDE_PX, Images, Judgement, judge
+from cryoplug.metrics.response import FrequencyResponse
 from cryoplug.metrics.verdict import Verdict
 from cryoplug.models.checkpoint import Checkpoint, add_details, load_checkpoint
 from cryoplug.reports.evaluation import Summary, summarize
-from cryoplug.reports.evaluation_record import FIELD, evaluation_record, mean_curves, recorded_verdict
+from cryoplug.reports.evaluation_record import FIELD, evaluation_record, mean_curves, recorded_verdict, thinned
+from cryoplug.reports.training_page import RESPONSE_FIELD, Example
 from cryoplug.store.pairs import PairStore
 
 if TYPE_CHECKING:
     from cryoplug.training.config import TrainConfig
 
 MOST_PATCHES = 16
+MOST_EXAMPLES = 3
+"""Pairs that the page of the run shows."""
 MOST_SIDE_PX = 512
 """Of a larger patch, the middle is evaluated."""
 MOST_SECONDS = 10.0
@@ -41,6 +45,7 @@ def evaluation_of_kept(
     *,
     interrupts: Interrupts,
     note: Callable[[str], None],
+    examples: list[Example],
 ) -> tuple[Summary | None, Verdict | None]:
     """Measure the kept checkpoint, unless an earlier run did, and write what was found into its ``checkpoint.json``.
 
@@ -58,6 +63,8 @@ def evaluation_of_kept(
         Asked between two patches.
     note
         Told why there is no evaluation.
+    examples
+        Gets the first few pairs that were measured now, and what the network made of them.
 
     Returns
     -------
@@ -72,7 +79,7 @@ def evaluation_of_kept(
     kept = load_checkpoint(epoch_folder)
     if FIELD in kept.details:
         return None, recorded_verdict(kept.details)
-    measured = _measured(kept, store, held_out, config, interrupts=interrupts, note=note)
+    measured = _measured(kept, store, held_out, config, interrupts=interrupts, note=note, examples=examples)
     if measured is None:
         return None, None
     record = evaluation_record(*measured)
@@ -88,6 +95,7 @@ def _measured(
     *,
     interrupts: Interrupts,
     note: Callable[[str], None],
+    examples: list[Example],
 ) -> tuple[Summary, dict[str, Any]] | None:
     """Give the figures and the curves, or say why there are none."""
     if not held_out.size:
@@ -100,7 +108,7 @@ def _measured(
         return None
     chosen = held_out[np.unique(np.linspace(0, len(held_out) - 1, MOST_PATCHES).round().astype(int))]
     try:
-        summary, curves = _measure(kept, store, chosen, config, interrupts=interrupts)
+        summary, curves = _measure(kept, store, chosen, config, interrupts=interrupts, examples=examples)
     except (DeviceError, InputError) as error:
         note(f"no evaluation: {error}")
         return None
@@ -130,6 +138,7 @@ def _measure(
     config: TrainConfig,
     *,
     interrupts: Interrupts,
+    examples: list[Example],
 ) -> tuple[Summary | None, dict[str, Any]]:
     from cryoplug.inference.denoiser import Denoiser
 
@@ -144,6 +153,7 @@ def _measure(
         threads=config.thread_count,
     )
     found: list[Judgement] = []
+    response = FrequencyResponse()
     micrographs: set[int] = set()
     halves = kind in ("halves", "single")
     recorrupt = _recorrupter(store, config) if kind == "single" else None
@@ -169,6 +179,9 @@ def _measure(
                 images.denoised_odd = pair.rescaled(denoiser.denoise(pair.other))
         else:
             images.denoised = made
+        response.add(pair.noisy, made)
+        if len(examples) < MOST_EXAMPLES:
+            examples.append(Example(pair.noisy, pair.rescaled(pair.other), made))
         # A network whose sides were never exchanged has learnt to denoise the first one alone.
         direction = "auto" if config.augment == "halves" and kind == "halves" else "even"
         found.append(judge(images, direction=direction, denoise=denoiser.denoise))
@@ -181,7 +194,8 @@ def _measure(
     by_halves = [one.halves for one in found if one.halves is not None]
     noise = [one.hallucination for one in found if one.hallucination is not None]
     summary = summarize(truth, by_halves, hallucination=noise, micrographs=len(micrographs), patches=len(found))
-    return summary, mean_curves(truth, by_halves)
+    frequency, gain = (thinned(curve) for curve in response.curve())
+    return summary, {**mean_curves(truth, by_halves), RESPONSE_FIELD: {"frequency": frequency, "gain": gain}}
 
 
 @dataclass(frozen=True)

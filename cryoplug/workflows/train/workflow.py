@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from cryoplug.errors import UsageError
 from cryoplug.machine.interrupts import Interrupts
+from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.workflows.train.identity import (
     bits_note,
     run_record,
 )
 from cryoplug.workflows.train.opening import Opened, open_run
+from cryoplug.workflows.train.page import PAGE_NAME, write_training_page
 from cryoplug.workflows.train.processes import (
     check_all_see_the_same,
     following,
@@ -26,6 +28,7 @@ from cryoplug.workflows.train.request import TrainRequest
 from cryoplug.workflows.train.result import TrainResult
 
 if TYPE_CHECKING:
+    from cryoplug.reports.training_page import Example
     from cryoplug.training.progress import Event
     from cryoplug.training.run_folder import RunFolder
 
@@ -144,14 +147,22 @@ def _train(opened: Opened, progress: Callable[[Event], None], interrupts: Interr
     if folder is not None:
         folder.write_request(run_record(request, identity, environment, finished=True))
         if request.evaluate:
+            examples: list[Example] = []
+            kept = folder.epoch_folder(position.best_epoch or 0)
             evaluation, verdict = evaluation_of_kept(
-                folder.epoch_folder(position.best_epoch or 0),
+                kept,
                 store,
                 split.validation,
                 config,
                 interrupts=interrupts,
                 note=lambda text: progress(Note(text)),
+                examples=examples,
             )
+            if examples or not (folder.path / PAGE_NAME).is_file():
+                page = write_training_page(
+                    folder.path, position.history, load_checkpoint(kept), position.best_epoch or 0, examples
+                )
+                progress(Note(f"open in a browser: {page}"))
     assert position.best_epoch is not None and position.best_loss is not None
     assert position.first_batch_loss is not None
     return TrainResult(

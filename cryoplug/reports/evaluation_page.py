@@ -1,0 +1,163 @@
+"""The page of an evaluation: the verdict, figures beside the baselines, curves, panels, and every micrograph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryoplug.core.micrograph import ImageF32
+from cryoplug.core.printable import printable_name
+from cryoplug.metrics.evaluation import DENOISED, HalvesReport, TruthReport
+from cryoplug.metrics.verdict import ALIKE, BETTER, WORSE
+from cryoplug.reports.big_table import Column, packed
+from cryoplug.reports.evaluation import Summary
+from cryoplug.reports.evaluation_sections import halves_charts, summary_grids, truth_charts
+from cryoplug.reports.grey_panels import detail, panels, small
+from cryoplug.reports.html import counted, shown_number
+from cryoplug.reports.sections import BigTable, Facts, Page, Remarks, Section, sections_page
+
+PANEL_PX = 420
+_TONES = {BETTER: "good", ALIKE: "warn", WORSE: "bad"}
+COLUMNS = (
+    Column("micrograph", "The file that was judged.", "name", narrow=True),
+    Column(
+        "status", "done, or failed: the remark says why.", "phrase", narrow=True, tone={"failed": "bad", "done": "good"}
+    ),
+    Column(
+        "gain dB",
+        "Signal-to-noise ratio of the denoised micrograph less that of the raw one, in decibels: by the truth, else by "
+        "the halves. Above 0 something was gained.",
+        narrow=True,
+    ),
+    Column("SNR dB", "Of the denoised micrograph, after the best a*x + b."),
+    Column("over Gaussian dB", "The same less that of the best Gaussian blur. Above 0 it is worth more than a blur."),
+    Column("Å/px", "Pixel size."),
+    Column("remark", "Why it failed, or what to keep in mind.", "phrase"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedRow:
+    """One micrograph of an evaluation."""
+
+    name: str
+    """As the user knows it."""
+    status: str
+    """done or failed."""
+    message: str = ""
+    """Why, or what to keep in mind."""
+    truth: TruthReport | None = None
+    """By the truth."""
+    halves: HalvesReport | None = None
+    """By halves."""
+    pixel_size_angstrom: float | None = None
+    """None when unknown."""
+
+    def cells(self) -> tuple[object, ...]:
+        """Give what the columns show."""
+        snr: dict[str, float] = {}
+        if self.truth is not None:
+            snr = {method: score.snr_db for method, score in self.truth.scores.items()}
+        elif self.halves is not None:
+            snr = {method: score.snr_fitted_db for method, score in self.halves.scores.items()}
+        denoised = snr.get(DENOISED)
+        gains = [
+            None if denoised is None or than not in snr else denoised - snr[than] for than in ("identity", "gaussian")
+        ]
+        return (
+            printable_name(self.name),
+            self.status,
+            gains[0],
+            denoised,
+            gains[1],
+            self.pixel_size_angstrom,
+            printable_name(self.message.removeprefix(f"{self.name}: ")),
+        )
+
+
+def evaluation_page(
+    folder: Path,
+    words: Sequence[str],
+    summary: Summary,
+    rows: Sequence[JudgedRow],
+    pictures: Mapping[str, ImageF32],
+    *,
+    about: Sequence[tuple[str, str]],
+) -> str:
+    """Write the page.
+
+    Parameters
+    ----------
+    folder
+        Where the evaluation lies.
+    words
+        The verdict.
+    summary
+        Means over the micrographs.
+    rows
+        Every micrograph, in order.
+    pictures
+        Images of the first one by caption: raw, denoised, Gaussian, truth where there is one, denoised noise.
+    about
+        What was judged and how.
+    """
+    truth = [row.truth for row in rows if row.truth is not None]
+    halves = [row.halves for row in rows if row.halves is not None]
+    sizes = {row.pixel_size_angstrom for row in rows if row.status == "done"}
+    size = sizes.pop() if len(sizes) == 1 else None
+    charts = [*(truth_charts(truth, size) if truth else ()), *(halves_charts(halves, size) if halves else ())]
+    sections = [
+        Section(
+            "Beside simple filters",
+            summary_grids(summary),
+            "A network must beat the raw micrograph and a Gaussian blur.",
+        )
+    ]
+    if charts:
+        sections.append(Section("By resolution", charts))
+    if pictures:
+        first = next(row.name for row in rows if row.status == "done")
+        clean = [name for name in pictures if name in ("denoised", "truth")]
+        whole = {name: small(image, PANEL_PX) for name, image in pictures.items()}
+        cut = {name: detail(image) for name, image in pictures.items()}
+        lead = (
+            f"{printable_name(first)}. A step of grey means as much in every panel. “denoised noise” is pure noise "
+            "through the same denoiser: structure that you see there is invented."
+        )
+        sections.append(
+            Section(
+                "Look",
+                [
+                    panels(whole, clean=clean, noisy=["raw"], caption="The whole micrograph."),
+                    panels(cut, clean=clean, noisy=["raw"], caption="Its middle, pixel by pixel."),
+                ],
+                lead,
+            )
+        )
+    bad = [index for index, row in enumerate(rows) if row.message]
+    table = packed(COLUMNS, (row.cells() for row in rows), bad=bad)
+    sections.append(Section("Every micrograph", [BigTable("micrographs", "micrographs", COLUMNS, table)]))
+    sections.append(Section("How it was judged", [Facts(about), *_hallucination(summary)]))
+    done, failed = (sum(row.status == status for row in rows) for status in ("done", "failed"))
+    tiles = [("micrographs judged", f"{done:,}", ""), ("failed", f"{failed:,}", "bad" if failed else "")]
+    if summary.verdict is not None:
+        for than, name in (("identity", "over the raw micrograph"), ("gaussian", "over the best Gaussian")):
+            found = summary.verdict.comparisons[than]
+            gain = f"{found.gain_db:+.2f}" if math.isfinite(found.gain_db) else "-"
+            tiles.append((f"dB {name}", gain, _TONES[found.answer]))
+    headline = f"{counted(done, 'micrograph')} judged"
+    return sections_page(Page("evaluate", headline, str(folder), sections, words, tiles))
+
+
+def _hallucination(summary: Summary) -> list[Remarks]:
+    found = (summary.hallucination or {}).get(DENOISED)
+    if not found:
+        return []
+    share = shown_number(100 * found["share"].mean, 3)
+    text = (
+        f"Pure noise through the denoiser leaves {share} % of the variance of a denoised micrograph. That is what it may invent; "
+        "the last panel above shows it."
+    )
+    return [Remarks([("", text)])]

@@ -1,0 +1,111 @@
+"""An evaluation as parts of a page: figures beside the baselines, with a legend of every column, and curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cryoplug.metrics.evaluation import DENOISED, HalvesReport, TruthReport
+from cryoplug.metrics.summary import Mean
+from cryoplug.reports.big_table import Column
+from cryoplug.reports.evaluation import HALVES_COLUMNS, METHODS, TRUTH_COLUMNS, Summary, mean_text
+from cryoplug.reports.evaluation_curves import halves_curves, truth_curves
+from cryoplug.reports.sections import Chart, Grid
+from cryoplug.reports.svg import Axis, Series, line_chart
+
+STYLES = {DENOISED: 1, "identity": 0, "affine": 4, "gaussian": 2, "wiener": 3, "signal": 5}
+METHOD_WORDS = {
+    DENOISED: "denoised: what is judged",
+    "identity": "identity: the raw micrograph as it is",
+    "affine": "affine: the raw micrograph after the best a*x + b",
+    "gaussian": "gaussian: the raw micrograph after the best Gaussian blur",
+    "wiener": "wiener: the best gain for each frequency, chosen with knowledge of the answer",
+}
+HINTS = {
+    "snr_db": "Signal-to-noise ratio in decibels, after the best a*x + b. Higher is better; 3 dB more is half the error.",
+    "correlation": "Correlation with the judge; with a truth 1 is perfect, with the other half its noise keeps it lower. "
+    "Higher is better.",
+    "mse": "Mean squared difference to the truth. Lower is better.",
+    "psnr_db": "Range of the signal over the error, in decibels. Higher is better; compare it only within one table.",
+    "ssim": "Structural similarity with the truth, 1 is equal. Higher is better.",
+    "frc_05": "Frequency in cycles per pixel up to which the Fourier ring correlation stays above 0.5. Higher is finer detail.",
+    "frc_0143": "The same for 0.143.",
+    "error": "Estimated squared error to the unknown truth: bias and noise together. Lower is better.",
+    "bias": "The part of it that comes from signal that was changed or removed.",
+    "noise_left": "The part of it that is noise which was left in.",
+    "snr_fitted_db": "Signal-to-noise ratio in decibels, after the best a*x + b, estimated without truth. Higher is better.",
+    "correlation_multiple": "That correlation as a multiple of the raw micrograph's. Above 1 is better than raw.",
+    "residual_correlation": "Correlation of what was removed with the other half. At 0 noise alone was removed; above 0 "
+    "signal was, too.",
+}
+
+
+def summary_grids(summary: Summary) -> list[Grid]:
+    """Give a table for each judge, with standard errors and a legend of every column."""
+    count = f"{summary.patches} patches" if summary.patches is not None else f"{summary.micrographs} micrographs"
+    methods = "; ".join(METHOD_WORDS[method] for method in METHODS)
+    grids = []
+    for means, columns, judge in (
+        (summary.truth, TRUTH_COLUMNS, "Judged by the truth."),
+        (summary.halves, HALVES_COLUMNS, "Judged without truth, by the other half of each exposure."),
+    ):
+        if means:
+            caption = f"{judge} Means over {count}, ± standard error. Rows: {methods}."
+            grids.append(_grid(means, columns, caption))
+    return grids
+
+
+def halves_charts(reports: Sequence[HalvesReport], pixel_size_angstrom: float | None) -> list[Chart]:
+    """Draw correlation and error in each ring, estimated from halves."""
+    curves = halves_curves(reports)
+    frequency, x = frequency_axis(curves.frequency, pixel_size_angstrom)
+    known = [Series(method, frequency, curve, STYLES.get(method, 0)) for method, curve in curves.known.items()]
+    error = [Series(method, frequency, curve, STYLES.get(method, 0)) for method, curve in curves.error.items()]
+    error.append(Series("signal", frequency, curves.signal, STYLES["signal"], dashed=True))
+    return [
+        Chart(
+            "Correlation with the unknown truth",
+            line_chart(known, x, Axis("correlation", limits=(0.0, 1.05)), title="correlation with the unknown truth"),
+            "FRC(De, Ro) / sqrt(FRC(Re, Ro)), estimated from the halves. The higher curve is nearer to the truth. Curves end "
+            "where chance alone could be the reason.",
+        ),
+        Chart(
+            "Error in each ring",
+            line_chart(error, x, Axis("error B + N", logarithmic=True), title="error in each ring"),
+            "Bias and noise together. Below the raw curve something is gained; where a curve lies above the signal, "
+            "that frequency says nothing any more.",
+        ),
+    ]
+
+
+def truth_charts(reports: Sequence[TruthReport], pixel_size_angstrom: float | None) -> list[Chart]:
+    """Draw the Fourier ring correlation with the truth."""
+    found, curves = truth_curves(reports)
+    frequency, x = frequency_axis(found, pixel_size_angstrom)
+    series = [Series(method, frequency, curve, STYLES.get(method, 0)) for method, curve in curves.items()]
+    return [
+        Chart(
+            "Correlation with the truth",
+            line_chart(series, x, Axis("FRC", limits=(-0.05, 1.05)), title="Fourier ring correlation with the truth"),
+            "Fourier ring correlation. The higher curve is nearer to the truth at that detail.",
+        )
+    ]
+
+
+def frequency_axis(frequency: np.ndarray, pixel_size_angstrom: float | None) -> tuple[np.ndarray, Axis]:
+    """Turn cycles per pixel into 1/A where the pixel size is known."""
+    if pixel_size_angstrom is None:
+        return frequency, Axis("frequency (cycles per pixel)")
+    return frequency / pixel_size_angstrom, Axis("resolution (Å)", resolution=True)
+
+
+def _grid(means: Mapping[str, Mapping[str, Mean]], columns: Sequence[tuple[str, str, str]], caption: str) -> Grid:
+    heads = [Column("method", "What is judged, and the simple filters that it must beat.", "text")]
+    heads += [Column(title, HINTS[name]) for name, title, _ in columns]
+    rows = [
+        [method, *(mean_text(means[method][name], form).replace("+-", "±") for name, _, form in columns)]
+        for method in METHODS
+        if method in means
+    ]
+    return Grid(heads, rows, caption)

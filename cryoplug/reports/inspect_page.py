@@ -1,0 +1,118 @@
+"""The page of an inspection: everything that was looked at, and everything that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cryoplug.core.printable import printable_name
+from cryoplug.core.results import Finding
+from cryoplug.reports.big_table import Column, packed
+from cryoplug.reports.html import counted
+from cryoplug.reports.sections import BigTable, Page, Remarks, Section, sections_page
+
+COLUMNS = (
+    Column("path", "What was looked at.", "name", narrow=True),
+    Column(
+        "found",
+        "error: cryoplug cannot use it. warning: something is wrong. note: merely unusual. good: nothing to say.",
+        "phrase",
+        narrow=True,
+        tone={"error": "bad", "warning": "warn", "good": "good"},
+    ),
+    Column("kind", "What it is.", "phrase", narrow=True),
+    Column("height", "Pixels in y."),
+    Column("width", "Pixels in x."),
+    Column("Å/px", "Pixel size, as the file says it."),
+    Column("mean", "Of all pixels, in the file's grey values. Empty with --quick."),
+    Column("sigma", "Their standard deviation."),
+    Column("remarks", "Everything that was found, the worst first.", "phrase"),
+)
+_ORDER = ("error", "warning", "note")
+_CLASS = {"error": "bad", "warning": "warn", "note": ""}
+_MOST_SPELLED = 40
+
+
+@dataclass(frozen=True)
+class InspectedRow:
+    """One path."""
+
+    path: str
+    """As the user named it."""
+    kind: str
+    """What it is."""
+    findings: tuple[Finding, ...] = ()
+    """Everything that is wrong or unusual."""
+    shape: tuple[int, int] | None = None
+    """``(y, x)`` of an image."""
+    pixel_size_angstrom: float | None = None
+    """Of an image."""
+    mean: float | None = None
+    """Of its pixels."""
+    sigma: float | None = None
+    """Their standard deviation."""
+
+    @property
+    def worst(self) -> str:
+        """The worst that was found."""
+        severities = {item.severity for item in self.findings}
+        return next((name for name in _ORDER if name in severities), "good")
+
+    def cells(self) -> tuple[object, ...]:
+        """Give what the columns show."""
+        found = sorted(self.findings, key=lambda item: _ORDER.index(item.severity))
+        height, width = self.shape or (None, None)
+        remarks = "; ".join(f"{item.field}: {item.message}" for item in found)
+        return (
+            printable_name(self.path),
+            self.worst,
+            self.kind,
+            height,
+            width,
+            self.pixel_size_angstrom,
+            self.mean,
+            self.sigma,
+            printable_name(remarks),
+        )
+
+
+def inspect_page(rows: Sequence[InspectedRow], sections: Sequence[Section] = ()) -> str:
+    """Write the page.
+
+    Parameters
+    ----------
+    rows
+        Everything that was looked at, in order.
+    sections
+        Of stores and runs among them: pictures and charts.
+    """
+    bad = [index for index, row in enumerate(rows) if row.worst in ("error", "warning")]
+    errors = sum(rows[index].worst == "error" for index in bad)
+    words = [
+        f"{counted(len(bad), 'of them has an error or a warning', 'of them have errors or warnings')}. "
+        "Each remark says what to do."
+        if bad
+        else "Nothing is wrong."
+    ]
+    parts = []
+    if bad:
+        lines = [
+            (_CLASS[item.severity], f"{rows[index].path}: {item.field}: {item.message}")
+            for index in bad
+            for item in rows[index].findings
+            if item.severity != "note"
+        ]
+        more = len(lines) - _MOST_SPELLED
+        if more > 0:
+            lines = [*lines[:_MOST_SPELLED], ("", f"and {more:,} more: tick “problems only” in the table below")]
+        parts.append(Section("What is wrong", [Remarks(lines)]))
+    parts += sections
+    table = packed(COLUMNS, (row.cells() for row in rows), bad=bad)
+    parts.append(Section("Everything that was looked at", [BigTable("paths", "paths", COLUMNS, table)]))
+    tiles = [
+        ("looked at", f"{len(rows):,}", ""),
+        ("with errors", f"{errors:,}", "bad" if errors else ""),
+        ("with warnings", f"{len(bad) - errors:,}", "warn" if len(bad) > errors else ""),
+    ]
+    where = rows[0].path if len(rows) == 1 else f"{rows[0].path} and {len(rows) - 1:,} more" if rows else ""
+    return sections_page(Page("inspect", f"{counted(len(rows), 'path')} inspected", where, parts, words, tiles))

@@ -1,0 +1,49 @@
+"""Pages of evaluations, training runs and inspections in a browser: not a word on the console, nothing beyond the width."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Write a page of each kind."""
+    source = Path(__file__).parents[1] / "reports" / "made_pages.py"
+    spec = importlib.util.spec_from_file_location("made_pages", source)
+    assert spec and spec.loader
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    folder = tmp_path_factory.mktemp("pages")
+    for name, text in made.made_pages().items():
+        (folder / f"{name}.html").write_text(text)
+    return {path.stem: path for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["evaluation", "training", "inspection"])
+def test_a_page_fits_its_charts_and_pictures_are_drawn(browser: Any, pages: dict[str, Path], kind: str) -> None:
+    browser.get(pages[kind].as_uri())
+    width = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    assert width[0] <= width[1]
+    pictures = browser.find_elements("tag name", "img")
+    assert pictures
+    browser.execute_script("document.querySelectorAll('img').forEach((item) => { item.loading = 'eager'; })")
+    assert all(
+        browser.execute_script("return arguments[0].decode().then(() => arguments[0].naturalWidth)", item) > 0
+        for item in pictures
+    )
+    charts = browser.find_elements("css selector", "svg.chart")
+    assert charts
+    assert all(chart.size["width"] > 200 and chart.size["height"] > 120 for chart in charts)
+
+
+def test_the_tables_of_an_inspection_search(browser: Any, pages: dict[str, Path]) -> None:
+    browser.get(pages["inspection"].as_uri())
+    browser.execute_script("sessionStorage.clear()")
+    browser.get(pages["inspection"].as_uri())
+    box = browser.find_element("css selector", "[data-table=paths]")
+    box.find_element("css selector", "input[type=search]").send_keys("error")
+    assert [item.text for item in box.find_elements("css selector", "td.name")] == ["<b>\"x'.mrc"]
