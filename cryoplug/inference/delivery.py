@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cryoplug.core.thumbnail import BeforeAfter
 from cryoplug.inference.messages import DenoiseJob, DenoiseResult
 
 
@@ -33,6 +34,9 @@ class Delivery:
     """``float32`` or ``float16``; with the latter a file whose pixels do not fit is failed."""
     begin: Callable[[DenoiseJob], None] = _nothing
     """Called in a writer thread before a file is written."""
+    look: Callable[[DenoiseJob, BeforeAfter, float | None], None] | None = None
+    """Called in a writer thread before `finish`, with thumbnails of a micrograph whose pixels lie on a device as a whole, and
+    its pixel size in angstrom. None: nobody wants them."""
     should_stop: Callable[[], bool] = _never
     """Asked by all threads, before each tile and each band that is read; when it says yes, what is not complete is dropped
     without a trace."""

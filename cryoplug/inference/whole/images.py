@@ -17,6 +17,7 @@ from cryoplug.core.mean_kept import TOLERATED
 from cryoplug.core.micrograph import MicrographSource
 from cryoplug.core.normalization import Normalization, check_usable, fit_to
 from cryoplug.core.statistics import PixelStatistics
+from cryoplug.core.thumbnail import BeforeAfter, SmallImage, thumbnail_step
 from cryoplug.formats.mrc import StoredStatistics
 from cryoplug.inference.likeness import look
 from cryoplug.inference.messages import DenoiseJob
@@ -84,6 +85,8 @@ class Prepared:
     """What the network sees, ``(y, x)``."""
     raw: torch.Tensor | None = None
     """The micrograph, where it is needed once more."""
+    small: torch.Tensor | None = None
+    """Its thumbnail, where that is wanted."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,16 @@ class Computed:
     """See `written_numbers`, and what was added to keep the mean; valid after `wait`."""
     wait: Callable[[], None]
     """Returns when the copy is complete."""
+    small: tuple[torch.Tensor, torch.Tensor] | None = None
+    """Thumbnails of the micrograph and of the result, where they are wanted; valid after `wait`."""
+
+    def before_after(self) -> BeforeAfter | None:
+        """Give the thumbnails; None when they were not wanted."""
+        if self.small is None:
+            return None
+        plan = self.measured.plan
+        raw, denoised = (image.numpy() for image in self.small)
+        return BeforeAfter(SmallImage(raw, plan.shape), SmallImage(denoised, plan.written_shape))
 
     def statistics(self) -> StoredStatistics | None:
         """Give what the header says; None when a pixel is not finite."""
@@ -131,9 +144,12 @@ class WholeImages:
         ``float32`` or ``float16``: what is written.
     at_once
         How many threads call `prepare` at a time.
+    thumbnails
+        Whether thumbnails are made on the way.
     """
 
-    def __init__(self, denoiser: Denoiser, dtype: str, *, at_once: int) -> None:
+    def __init__(self, denoiser: Denoiser, dtype: str, *, at_once: int, thumbnails: bool = False) -> None:
+        self._thumbnails = thumbnails
         self._denoiser = denoiser
         self.device = denoiser.device
         self._on_gpu = denoiser.device.type == "cuda"
@@ -190,6 +206,7 @@ class WholeImages:
             # A copy on the CPU, too: the buffer is lent to the next micrograph while this one's raw pixels are still needed.
             raw = decode(stored.to(self.device, non_blocking=True, copy=True), dtype, source.shape)
             hot = HotPixels() if self._denoiser.bare else repair(raw)
+            small = _thumbnail(raw) if self._thumbnails else None
             pixels, of_raw = raw, None
             if plan.network_shape != plan.shape:
                 of_raw = self._usable_statistics(raw, source)
@@ -212,7 +229,7 @@ class WholeImages:
                 seen=None if self._denoiser.bare else statistics,
                 hot=hot,
             )
-            return Prepared(measured, normalised(pixels, normalization), raw if plan.regrid.needs_raw else None)
+            return Prepared(measured, normalised(pixels, normalization), raw if plan.regrid.needs_raw else None, small)
 
     def compute(self, prepared: Prepared, target: torch.Tensor, should_stop: Callable[[], bool]) -> Computed:
         """Denoise a micrograph; from one thread.
@@ -243,9 +260,12 @@ class WholeImages:
             denoised = finish(denoised, prepared.raw, prepared.measured.plan)
             written = denoised.to(self._torch_dtype)
             numbers = self._to_host(torch.cat([written_numbers(denoised, written), shift]))
+            small = None
+            if prepared.small is not None:
+                small = self._to_host(prepared.small), self._to_host(_thumbnail(denoised))
             size = self.written_bytes(prepared.measured.plan.written_shape)
             target[:size].copy_(written.flatten().view(torch.uint8), non_blocking=True)
-            return Computed(prepared.measured, target, numbers, self._waiter())
+            return Computed(prepared.measured, target, numbers, self._waiter(), small)
 
     def _usable_statistics(self, raw: torch.Tensor, source: MicrographSource) -> PixelStatistics:
         on_device = DevicePixels(raw, source.path)
@@ -264,6 +284,13 @@ class WholeImages:
         event = torch.cuda.Event()
         event.record()
         return event.synchronize
+
+
+def _thumbnail(image: torch.Tensor) -> torch.Tensor:
+    """Do on the device what `cryoplug.core.thumbnail` does."""
+    step = thumbnail_step((image.shape[0], image.shape[1]))
+    block = min(step, image.shape[0]), min(step, image.shape[1])
+    return torch.nn.functional.avg_pool2d(image[None, None], block)[0, 0]
 
 
 def _keep_mean(denoised: torch.Tensor, seen: PixelStatistics | None) -> torch.Tensor:

@@ -100,7 +100,7 @@ def run_whole(
     from cryoplug.inference.whole.images import WholeImages
 
     threads = threads or Threads.for_cores(len(os.sched_getaffinity(0)))
-    images = WholeImages(denoiser, delivery.dtype, at_once=threads.readers)
+    images = WholeImages(denoiser, delivery.dtype, at_once=threads.readers, thumbnails=delivery.look is not None)
     run = _Run(jobs, denoiser, images, delivery, in_bands, threads)
     with ThreadPoolExecutor(threads.readers + threads.writers, thread_name_prefix="cryoplug-files") as pool:
         for _ in range(threads.readers):
@@ -198,6 +198,9 @@ class _Run:
                 self._delivery.begin(job)
                 result = self._write_one(message)
                 self._results.give_back(message.buffer)
+                both = message.before_after()
+                if self._delivery.look is not None and both is not None and result.status == "done":
+                    self._delivery.look(job, both, message.measured.plan.pixel_size_angstrom)
                 self._delivery.finish(job, result)
         except BaseException as error:
             self._fail(error)

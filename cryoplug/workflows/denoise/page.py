@@ -106,7 +106,7 @@ class RunPage:
         """
         items = [item for item in planned if item.target in results]
         statuses: Counter[str] = Counter(results[item.target].status for item in items)
-        if statuses["skipped"] == len(items) and self.path.is_file() and not self._status:
+        if statuses["skipped"] == len(items) and not self._status and self._is_newest():
             return self.path
         before = self._earlier(items, results) if statuses["skipped"] else {}
         rows = [self._row(item.target, results[item.target], before.get(item.target)) for item in items]
@@ -165,7 +165,21 @@ class RunPage:
             for item in items
             if results[item.target].status == "skipped"
         }
-        return {wanted[name]: line for name, line in last_lines(self._folder / JOURNAL_NAME, wanted).items()}
+        # Each shard has a journal of its own until they are merged.
+        return {wanted[name]: line for path in self._journals() for name, line in last_lines(path, wanted).items()}
+
+    def _journals(self) -> list[Path]:
+        """Give all journals of the folder, the common one last."""
+        own = Path(JOURNAL_NAME)
+        return [*sorted(self._folder.glob(f"{own.stem}.*-*{own.suffix}")), self._folder / own]
+
+    def _is_newest(self) -> bool:
+        """Tell whether the page was written after the last line of every journal."""
+        try:
+            written = self.path.stat().st_mtime_ns
+            return all(path.stat().st_mtime_ns <= written for path in self._journals() if path.exists())
+        except OSError:
+            return False
 
     def _feature(self, index: int, item: PlannedOutput, row: DenoiseRow) -> Featured:
         path = self._previews.path_of(item.target)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cryoplug.core.pixel_size import PixelSizeRemarks
 from cryoplug.core.results import FileResult
+from cryoplug.core.thumbnail import BeforeAfter
 from cryoplug.disk.atomic import storage_errors
 from cryoplug.disk.claims import Claims, Owner
 from cryoplug.disk.file_state import FileState, file_state
@@ -89,6 +90,7 @@ class Work:
         self._claims = claims
         self._previews = previews
         self._taken = taken
+        self._looks: dict[Path, tuple[BeforeAfter, float | None]] = {}
         self._journal = journal
         self._progress = progress
         self._items: dict[Path, tuple[PlannedOutput, OutputRecord]] = {}
@@ -148,15 +150,20 @@ class Work:
         """Note on the disk that an output is being written."""
         begin_output(*self._items[job.target])
 
+    def look(self, job: DenoiseJob, both: BeforeAfter, pixel_size_angstrom: float | None) -> None:
+        """Keep thumbnails of a micrograph until it is finished."""
+        self._looks[job.target] = both, pixel_size_angstrom
+
     def finish(self, job: DenoiseJob, result: DenoiseResult) -> None:
         """Keep what became of a job, and give its claim back."""
         item, record = self._items.pop(job.target)
+        both, pixel_size_angstrom = self._looks.pop(job.target, (None, None))
         result = replace(result, input=item.shown)
         if result.status == "done":
             with storage_errors(job.target):
                 size_bytes = job.target.stat().st_size
             # Before the record: a run that is killed in between makes both anew.
-            if self._previews is not None and (remark := self._previews.make(item)):
+            if self._previews is not None and (remark := self._previews.make(item, both, pixel_size_angstrom)):
                 result = replace(result, message="; ".join(filter(None, (result.message, remark))))
             write_record(item.record, replace(record, finished=True, output_size_bytes=size_bytes))
         self._journal.append(result)

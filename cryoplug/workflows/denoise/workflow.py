@@ -373,6 +373,7 @@ class _Run:
             label=label,
             dtype=request.dtype,
             begin=self.work.begin,
+            look=self.work.look if request.previews else None,
             should_stop=self.should_stop,
             gave_up=self._give_up,
         )

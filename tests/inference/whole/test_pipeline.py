@@ -13,6 +13,7 @@ import torch
 
 from cryoplug.core.normalization import KINDS, fit_normalization, fit_to
 from cryoplug.core.results import FileResult
+from cryoplug.core.thumbnail import thumbnail_of
 from cryoplug.errors import DeviceError, StorageError
 from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, validate_mrc, write_mrc
 from cryoplug.inference.delivery import Delivery
@@ -355,3 +356,33 @@ def test_buffers_are_bounded_in_number_and_bytes_and_lent_again():
     buffers.close()
     with pytest.raises(Closed):
         buffers.take(1)
+
+
+@pytest.mark.parametrize("shape", [(150, 90), (1501, 760), (7, 2000)])
+@pytest.mark.parametrize("output_angpix", [None, 3.0])
+def test_thumbnails_from_the_device_are_those_of_the_files(
+    tmp_path: Path, shape: tuple[int, int], output_angpix: float | None
+) -> None:
+    if output_angpix is not None and min(shape) < 16:
+        pytest.skip("too narrow for a coarser grid")
+    job = jobs_in(tmp_path, 1, shape=shape)[0]
+    seen = []
+    complete, results = run([job], denoiser_of(output_angpix=output_angpix), look=lambda *what: seen.append(what))
+    assert complete
+    assert results["m0.mrc"].status == "done"
+    ((told, both, size),) = seen
+    assert (told, size) == (job, pytest.approx(1.5))
+    for small, path in ((both.raw, job.source), (both.denoised, job.target)):
+        with MrcMicrograph(path) as source:
+            expected = thumbnail_of(source)
+        assert small.shape == expected.shape
+        np.testing.assert_allclose(small.pixels, expected.pixels, rtol=1e-4, atol=1e-3)
+
+
+def test_nobody_makes_thumbnails_that_nobody_wants(
+    tmp_path: Path, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole_images, "_thumbnail", None)
+    complete, results = run(jobs_in(tmp_path, 1), denoiser)
+    assert complete
+    assert results["m0.mrc"].status == "done"

@@ -213,3 +213,14 @@ def test_a_live_page_does_not_grow_with_the_run(tmp_path: Path) -> None:
         sizes.append((tmp_path / "live.html").stat().st_size)
     assert sizes[1] < 1.05 * sizes[0]
     assert "1,100 failed" in (tmp_path / "live.html").read_text()
+
+
+def test_the_page_of_a_merge_shows_what_the_shards_measured(here: Path, checkpoint: Path) -> None:
+    words = ["denoise", "mics/a.mrc", "mics/sub/b.mrc", "--checkpoint", str(checkpoint), "-o", "out", "--device", "cpu"]
+    for shard in ("0/2", "1/2"):
+        assert command_line([*words, "--shard", shard]) in (0, 4)
+    assert not Path("out/report.html").exists()
+    assert command_line(["merge", "out"]) == 0
+    rows = page_data(Path("out/report.html"))["table"]["rows"]
+    assert len(rows) == 2
+    assert all(row[3] is not None for row in rows)
