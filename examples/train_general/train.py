@@ -3,7 +3,10 @@
     python examples/train_general/train.py --state state --steps 60000 --minutes 9.5 [--structures structures.npz]
 
 The same command goes on where the last one stopped, until the steps are done; then ``state/general`` is the checkpoint. Fields
-are made on the GPU while the network learns, and never stored: see pool.py. README.md beside this has the whole recipe.
+are made on the GPU while the network learns, and never stored: see pool.py. On two GPUs, each with a pool of its own:
+
+    torchrun --standalone --nproc-per-node 2 examples/train_general/train.py --state state --steps 60000 --pools 2
+ README.md beside this has the whole recipe.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +31,7 @@ from cryoplug.simulation.dirt import random_dirt
 from cryoplug.simulation.field import expose
 from cryoplug.simulation.population import Population
 from cryoplug.simulation.specimen import ParticleModel
+from cryoplug.training.distributed import Processes, open_processes
 
 CONFIG = {"depth": 4, "width": 40, "most": 320, "stem": 2, "skip": "none", "outputs": 2, "clip": 8.0}
 FLOOR = 3e-5
@@ -41,6 +46,9 @@ class Plan:
     cool_down: int = 25_000
     """Steps at the end in which the rate falls from `rate` to almost nothing, as a cosine does."""
     batch: int = 10
+    """Crops a step of each pool."""
+    pools: int = 1
+    """Pools of fields, shared out over the processes: two processes with a pool each learn what one learns with two pools."""
     side_px: int = 512
     field_px: int = 1024
     fields: int = 256
@@ -70,15 +78,20 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     arguments = parser.parse_args()
     plan = Plan(**{name: getattr(arguments, name) for name in vars(Plan(steps=1))})
-    train(plan, arguments.state, arguments.structures, stop_at=time.monotonic() + 60 * arguments.minutes)
+    with open_processes("auto") as (processes, device):
+        if plan.pools % processes.world:
+            parser.error(f"--pools {plan.pools} for {processes.world} processes; give {processes.world}, or a multiple")
+        stop_at = time.monotonic() + 60 * arguments.minutes
+        train(plan, arguments.state, arguments.structures, processes, device, stop_at=stop_at)
 
 
-def train(plan: Plan, state: Path, structures: Path | None, *, stop_at: float) -> None:
+def train(
+    plan: Plan, state: Path, structures: Path | None, processes: Processes, device: torch.device, *, stop_at: float
+) -> None:
     """Train; the loop."""
     state.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True
-    run = Run(plan, device)
+    run = Run(plan, device, processes)
     begin = run.load(state)
     models = particles(plan, structures)
     say(f"{len(models)} particles; {run.weights:,} weights; step {begin} of {plan.steps}")
@@ -96,30 +109,45 @@ def train(plan: Plan, state: Path, structures: Path | None, *, stop_at: float) -
         return robust_units(made.record(generator, counted=False), made.image, made.particles)
 
     first = begin // plan.steps_a_field
-    pool = FieldPool(make, fields=plan.fields, size_px=plan.field_px, first=first, device=device)
+    pools = {
+        number: FieldPool(
+            lambda field, number=number: make(field * plan.pools + number),  # type: ignore[misc]
+            fields=plan.fields,
+            size_px=plan.field_px,
+            first=first,
+            device=device,
+        )
+        for number in range(processes.launch.rank, plan.pools, processes.world)
+    }
     say("the pool is full")
     losses, told, step = [], time.monotonic(), begin
-    while step < plan.steps and time.monotonic() < stop_at:
-        if step % plan.steps_a_field == 0:
-            pool.renew()
-        rng = np.random.default_rng([plan.seed, 4, step])
-        losses.append(run.step(pool.crops(plan.batch, plan.side_px, rng), step))
+    while step < plan.steps and not any(processes.largest([time.monotonic() >= stop_at])):
+        crops = []
+        for number, pool in pools.items():
+            if step % plan.steps_a_field == 0:
+                pool.renew()
+            rng = np.random.default_rng([plan.seed, 4, step] + [number] * (number > 0))
+            crops.append(pool.crops(plan.batch, plan.side_px, rng))
+        losses.append(run.step(torch.cat(crops), step))
         step += 1
         if step % 500 == 0:
             image, alone = torch.stack(losses).mean(0).tolist()
             pace = len(losses) / (time.monotonic() - told)
             say(f"step {step}: image {image:+.3f} dB, particles {alone:+.3f} dB, {pace:.1f} steps/s")
             losses, told = [], time.monotonic()
-    run.save(state, step)
-    pool.close()
-    export_checkpoint(state / "general", run.averaged(), plan, step)
+    if processes.first:
+        run.save(state, step)
+    for pool in pools.values():
+        pool.close()
+    if processes.first:
+        export_checkpoint(state / "general", run.averaged(), plan, step)
 
 
 class Run:
     """The network, its optimizer and its moving average, with a whole step recorded as one graph on a GPU."""
 
-    def __init__(self, plan: Plan, device: torch.device) -> None:
-        self.plan, self.device = plan, device
+    def __init__(self, plan: Plan, device: torch.device, processes: Processes) -> None:
+        self.plan, self.device, self.processes = plan, device, processes
         self.module = model_spec("unet").build(seed=plan.seed, config=json.loads(plan.config))
         if plan.init:
             self.module.load_state_dict(load_file(Path(plan.init) / "model.safetensors"))
@@ -133,7 +161,8 @@ class Run:
             self.parameters, lr=self.rate, weight_decay=plan.weight_decay, fused=on_gpu, capturable=on_gpu
         )
         side = plan.side_px
-        self.batch = torch.zeros((plan.batch, 3, side, side), dtype=torch.float16, device=device)
+        count = plan.batch * plan.pools // processes.world
+        self.batch = torch.zeros((count, 3, side, side), dtype=torch.float16, device=device)
         self.keep = torch.zeros((), device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.losses = torch.zeros(2, device=device)
@@ -168,12 +197,14 @@ class Run:
         # The mean of logarithms is the mean of dB: crops of strong and of weak contrast count alike.
         logarithms = (squares + FLOOR).log().mean(0)
         gradients = torch.autograd.grad(logarithms.sum(), self.parameters)
+        shown = logarithms.detach().clone()
+        self.processes.average(shown.sum(), [*gradients, shown], 1 / self.processes.world)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
         torch._foreach_mul_(self.average, self.keep)
         torch._foreach_add_(self.average, torch._foreach_mul([p.detach() for p in self.parameters], 1 - self.keep))
-        self.losses.copy_(logarithms.detach() * (10 / math.log(10)))
+        self.losses.copy_(shown * (10 / math.log(10)))
 
     def _record(self) -> None:
         """Record a step; those that warm up have a rate of 0 and leave no trace."""
@@ -185,7 +216,8 @@ class Run:
                 self._learn()
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        # The pools' threads, and those that watch over other processes, go on meanwhile.
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self._learn()
         for moments in self.optimizer.state.values():
             for value in moments.values():
@@ -212,7 +244,8 @@ class Run:
         if not path.exists():
             return 0
         kept = torch.load(path, map_location=self.device, weights_only=True)
-        before, now = ({**plan, "steps": 0, "cool_down": 0} for plan in (kept["plan"], vars(self.plan)))
+        plans = ({"pools": 1, **kept["plan"]}, vars(self.plan))
+        before, now = ({**plan, "steps": 0, "cool_down": 0} for plan in plans)
         if before != now:
             raise SystemExit(f"{path}: another plan, {kept['plan']}; give another --state")
         with torch.no_grad():
@@ -235,8 +268,9 @@ def particles(plan: Plan, structures: Path | None) -> list[ParticleModel]:
 
 
 def say(text: str) -> None:
-    """Print at once, with the time."""
-    print(time.strftime("%H:%M:%S"), text, flush=True)
+    """Print at once, with the time; of several processes the first one speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        print(time.strftime("%H:%M:%S"), text, flush=True)
 
 
 if __name__ == "__main__":
