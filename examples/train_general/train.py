@@ -130,7 +130,7 @@ def train(
             crops.append(pool.crops(plan.batch, plan.side_px, rng))
         losses.append(run.step(torch.cat(crops), step))
         step += 1
-        if step % 500 == 0:
+        if step % 500 == 0 or step == plan.steps:
             image, alone = torch.stack(losses).mean(0).tolist()
             pace = len(losses) / (time.monotonic() - told)
             say(f"step {step}: image {image:+.3f} dB, particles {alone:+.3f} dB, {pace:.1f} steps/s")

@@ -77,7 +77,8 @@ def denoise_in_processes(
     Raises
     ------
     CryoplugError
-        The first error that ended one of them; the others are stopped then. What was finished before is safe.
+        The first error that ended one of them; the others are stopped then. What was finished before is safe. When one is
+        killed, the others do what it leaves; only the death of all is an error.
     """
     context = multiprocessing.get_context("spawn")
     parts: dict[Connection, tuple[BaseProcess, str]] = {}
@@ -107,6 +108,7 @@ def _listen(
     should_stop: Callable[[], bool],
 ) -> bool:
     open_ones, stopping, first_error = set(parts), False, None
+    killed: list[CryoplugError] = []
     while open_ones:
         if (should_stop() or first_error) and not stopping:
             stopping = True
@@ -119,7 +121,11 @@ def _listen(
                 message = connection.recv()
             except EOFError:  # it went without a word
                 process.join(_GRACE_S)
-                message = _Ended(_death_of(process, device))
+                killed.append(_death_of(process, device))
+                open_ones.discard(connection)
+                if open_ones and not stopping:
+                    note(f"{killed[-1]}; the others do its share")
+                continue
             if isinstance(message, FileResult):
                 report(message)
             elif isinstance(message, str):
@@ -133,6 +139,8 @@ def _listen(
         return False
     if first_error is not None:
         raise first_error
+    if len(killed) == len(parts):
+        raise killed[0]
     return True
 
 
@@ -140,8 +148,8 @@ def _death_of(process: BaseProcess, device: str) -> CryoplugError:
     code = process.exitcode
     how = f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
     return DeviceError(
-        f"{device}: its process ended {how} without a word; what was finished is safe; look at the system's log for lack "
-        "of memory or a failed driver, and run again"
+        f"{device}: its process ended {how} without a word, what was finished is safe; look at the system's log for lack of "
+        "memory or a failed driver, and run again"
     )
 
 

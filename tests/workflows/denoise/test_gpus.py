@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -107,6 +108,35 @@ def test_an_error_that_ends_one_process_ends_the_run_with_it(here: Path, checkpo
     monkeypatch.setattr(denoise_module, "requests_for", one_without_a_gpu)
     with pytest.raises(DeviceError, match="cuda:77"):
         run(checkpoint)
+
+
+@pytest.mark.slow
+def test_when_one_process_is_killed_the_others_do_its_share(here: Path, checkpoint: Path) -> None:
+    notes: list[str] = []
+    killed: list[int] = []
+
+    def kill_one(result: FileResult) -> None:
+        if not killed:
+            killed.append(multiprocessing.active_children()[0].pid or 0)
+            os.kill(killed[0], signal.SIGKILL)
+
+    request = DenoiseRequest(("mics",), checkpoint, Path("out"), star=Path("out.star"), gpu=(0, 1), previews=False)
+    batch = denoise(request, kill_one, notes.append)
+    assert batch.exit_code == 0 and len(batch.files) == COUNT
+    assert len(list(Path("out").glob("*.mrc"))) == len(image_table(read_star(Path("out.star"))).block.rows) == COUNT
+    assert any("ended by SIGKILL" in text and "the others do its share" in text for text in notes), notes
+
+
+@pytest.mark.slow
+def test_when_all_processes_are_killed_the_run_says_so(here: Path, checkpoint: Path) -> None:
+    def kill_all(result: FileResult) -> None:
+        for process in multiprocessing.active_children():
+            process.kill()
+
+    request = DenoiseRequest(("mics",), checkpoint, Path("out"), gpu=(0, 1), previews=False)
+    with pytest.raises(DeviceError, match="ended by SIGKILL without a word"):
+        denoise(request, kill_all)
+    denoise(replace(request, star=Path("out.star")))  # the same command goes on, and leaves no claim
 
 
 @pytest.mark.slow
