@@ -40,6 +40,13 @@ def test_a_page_fits_its_charts_and_pictures_are_drawn(browser: Any, pages: dict
     assert all(chart.size["width"] > 200 and chart.size["height"] > 120 for chart in charts)
 
 
+def test_names_of_methods_are_not_broken_letter_by_letter(browser: Any, pages: dict[str, Path]) -> None:
+    browser.get(pages["evaluation"].as_uri())
+    cells = browser.find_elements("css selector", ".plain tbody td:first-child")
+    assert {cell.text for cell in cells} == {"denoised", "identity", "affine", "gaussian", "wiener"}
+    assert all(cell.size["height"] < 60 for cell in cells)
+
+
 def test_the_tables_of_an_inspection_search(browser: Any, pages: dict[str, Path]) -> None:
     browser.get(pages["inspection"].as_uri())
     browser.execute_script("sessionStorage.clear()")
