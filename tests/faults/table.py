@@ -33,9 +33,9 @@ _SHOWN_CHARACTERS = 150
 _HEAD = """# What happens when things go wrong
 
 Written by `make faults FAULTS_ARGS="--page docs/faults.md"`. Each row brings a real fault about and meets it with a
-real process of the command. What was lost is computed: results are compared, to the bit, with those of an undisturbed run,
-inputs by their hash before and after, and everything under a final name must be complete. `in` is the folder of inputs, `out`
-that of results.
+real process of the command, in most rows a fork whose imports are done (`--cold` starts each as a user does). What was lost
+is computed: results are compared, to the bit, with those of an undisturbed run, inputs by their hash before and after, and
+everything under a final name must be complete. `in` is the folder of inputs, `out` that of results.
 """
 
 
