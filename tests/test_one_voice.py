@@ -154,7 +154,7 @@ def test_no_shared_flag_is_forgotten() -> None:
         if not option.is_flag and not option.multiple
     }
     same_record = {item.opts[0] for item in _applied()}
-    files = {"--output", "--checkpoint"}
+    files = {"--output", "--checkpoint", "--report"}
     assert valued <= {*MISUSED, *OTHER_RANGES, *HOMONYMS, *same_record, *files}
 
 

@@ -37,8 +37,8 @@ _WORTH_TELLING = 0.01
     type=click.Choice(["noise", "clean", "halves", "single"]),
     default="noise",
     show_default=True,
-    help="Where pairs come from: even and odd halves of INPUT; single: INPUT alone, with its measured noise; a clean file for "
-    "each INPUT; or the founding recipe, artificial noise added to INPUT.",
+    help="Where pairs come from. halves: even and odd halves of INPUT. single: INPUT alone, with its measured noise. clean: a "
+    "clean file for each INPUT. noise: artificial noise added to INPUT, the founding recipe.",
 )
 @clean_option("Clean micrographs for --pairs clean; may be repeated.")
 @even_option("Even halves, the noisy side; may be repeated.")
@@ -46,26 +46,26 @@ _WORTH_TELLING = 0.01
 @click.option(
     "--gain",
     type=click.Path(path_type=Path),
-    help="Gain reference that frames of movies are multiplied by (.gain, MRC).",
+    help="Gain reference (.gain, MRC); cryoplug multiplies the frames of movies by it.",
 )
 @click.option(
     "--defects", type=click.Path(path_type=Path), help="Bad pixels of movies: lines x y w h, or an image, 0 where good."
 )
-@accept_unproven_option("Take pairs without common signal (thin ice), or single exposures of doubtful noise.")
+@accept_unproven_option("Take pairs without common signal (thin ice), and single exposures with doubtful noise.")
 @click.option(
     "--format",
     "store_format",
     type=click.Choice(["bin", "hdf5"]),
     default="bin",
     show_default=True,
-    help="Bare bins with a manifest beside them, or one HDF5 file.",
+    help="bin: bare bins with a manifest beside them. hdf5: one HDF5 file.",
 )
 @click.option(
     "--store",
     type=click.Choice(["patches", "whole"]),
     default="patches",
     show_default=True,
-    help="Keep patches, or each micrograph whole and once: training then cuts patches anywhere in it.",
+    help="Keep patches, or each micrograph whole and once; training then cuts patches anywhere in it.",
 )
 @click.option(
     "--dtype",
@@ -74,7 +74,9 @@ _WORTH_TELLING = 0.01
     show_default=True,
     help="Type of a stored pixel; float16 takes half the bytes.",
 )
-@patch_size_option("Side in pixels.  [default: 1024, of whole micrographs 256; in small ones what fits]")
+@patch_size_option(
+    "Side of a patch in pixels.  [default: 1024, with --store whole 256; in small micrographs what fits]"
+)
 @click.option(
     "--stride",
     type=click.IntRange(min=1),
@@ -83,7 +85,7 @@ _WORTH_TELLING = 0.01
 @pixel_size_option()
 @angpix_option("Fourier-crop to this pixel size in angstrom first, both halves alike.")
 @normalize_option(
-    "auto: of --pairs noise percentile where pixels are counts from zero up; else zscore.",
+    "How grey values are scaled. auto: percentile for --pairs noise where pixels are counts from zero up; else zscore.",
     choices=["auto", "percentile", "zscore", "robust"],
     default="auto",
 )
@@ -94,7 +96,7 @@ _WORTH_TELLING = 0.01
     show_default=True,
     help="Part of the micrographs kept for testing.",
 )
-@seed_option("Decides split and noise.")
+@seed_option("Random seed of split and noise.")
 @overwrite_option
 @json_option
 @click.pass_context
@@ -124,33 +126,35 @@ def convert(
 ) -> None:
     """Pack micrographs into a store of noisy/clean training patches.
 
-    INPUT is any number of files, folders, globs and RELION STAR files. Killed at any moment, the same command goes on
+    INPUT is any number of files, folders, globs and RELION STAR files. If the command was killed, run it again: it goes on
     where it stopped.
 
-    Take --pairs halves where there are movies or halves, and --pairs single where there are only micrographs. --pairs
-    noise is the founding program's recipe: it adds artificial noise to a micrograph that is noisy already, and usually
-    ends below the raw one. A micrograph p becomes clean = clip(p / P95, 0, 1), where P95 is the 95th percentile of its
-    positive pixels, and noisy = clip(Poisson(100 clean) / 100 + N(0, 0.05), 0, 1). That suits counts from
-    zero up. Of any other grey scale, as where the background was subtracted, --normalize auto takes zscore, and -3 to 3
-    standard deviations stand for 0 to 1.
+    If you have movies or halves, take --pairs halves. If you have only micrographs, take --pairs single.
 
-    With --pairs halves, INPUT is movies, or micrographs with halves beside them (X_EVN.mrc and X_ODD.mrc, or what
-    rlnMicrographNameEven and Odd say). Odd (1, 3, ...) and even frames of a movie are summed: raw frame * gain, defects
-    (and gain 0) replaced by the mean of their neighbours, shifted as RELION's motion STAR file beside the movie says,
-    or the one that a corrected_micrographs.star names. Halves that cannot be proven to belong together fail by name, and the
-    others go on. Of stacks and tilt series with halves every section is a pair.
+    --pairs noise is the founding program's recipe. It adds artificial noise to a micrograph that is noisy already, and
+    usually ends below the raw one. A micrograph p becomes clean = clip(p / P95, 0, 1), where P95 is the 95th percentile of
+    its positive pixels, and noisy = clip(Poisson(100 clean) / 100 + N(0, 0.05), 0, 1). That suits counts from zero up. For
+    any other grey scale, such as after background subtraction, --normalize auto takes zscore: -3 to 3 standard deviations
+    then stand for 0 to 1.
 
-    In folders and patterns, files that only accompany a micrograph (X_DW, X_noDW, X_PS, masks; halves unless they are asked
-    for) are left out, and their number is said. One exposure never has patches on both sides of the split.
+    With --pairs halves, INPUT is movies or micrographs. Micrographs need their halves beside them (X_EVN.mrc and
+    X_ODD.mrc), or named by rlnMicrographNameEven and Odd. From a movie, cryoplug sums the odd (1, 3, ...) and the even
+    frames. It multiplies raw frames by the gain, and replaces defects (and gain 0) by the mean of their neighbours. It shifts
+    frames as RELION's motion STAR file says: the one beside the movie, or the one that a corrected_micrographs.star names.
+    If halves cannot be proven to belong together, that exposure fails by name and the others go on. In stacks and tilt series
+    with halves, every section is a pair.
 
-    With --pairs single, the store holds each micrograph once, with the spectrum, the skewness and the slope of its noise:
-    as Poisson says where pixels are counts, else fitted beyond the signal and continued below it. Places where the general
-    model sees no particles confirm it, correct it, or give a warning (3 s on two cores). Training adds noise like it. A
-    micrograph whose noise cannot be told from its signal fails, with the reason. Start from micrographs as motion
-    correction leaves them, not filtered, and let --angpix crop them; train then with --init general.
+    In folders and patterns, cryoplug leaves out files that only accompany a micrograph (X_DW, X_noDW, X_PS, masks; halves
+    unless you ask for them), and says how many. One exposure never has patches on both sides of the split.
 
-    With --angpix, a network trained on the store sees farther and learns from less noise; denoise then crops every
-    micrograph to that pixel size and brings the result back to its own grid. Patches and stride count cropped pixels.
+    With --pairs single, the store holds each micrograph once, with the spectrum, the skewness and the slope of its noise.
+    Where pixels are counts, the noise is what Poisson says; else cryoplug fits it beyond the signal and continues it below.
+    Places where the general model sees no particles confirm the noise, correct it, or give a warning (3 s on two cores).
+    Training adds noise like it. If noise and signal cannot be separated, the micrograph fails, with the reason. Start from
+    micrographs as motion correction leaves them, not filtered, and let --angpix crop them. Train then with --init general.
+
+    With --angpix, the network sees farther and learns from less noise. denoise then crops every micrograph to that pixel
+    size and brings the result back to its own grid. Patches and stride count cropped pixels.
 
     Example: cryoplug convert CtfFind/job003/micrographs_ctf.star -o dataset
 

@@ -17,6 +17,7 @@ from cryoplug.cli.options import (
     output_option,
     overwrite_option,
     pixel_size_option,
+    report_option,
     spherical_aberration_option,
     star_option,
     voltage_option,
@@ -56,22 +57,24 @@ class ShardType(click.ParamType):
 @click.command(cls=CryoplugCommand)
 @click.argument("inputs", metavar="INPUT...", nargs=-1)
 @checkpoint_option(
-    "general (the model that comes with cryoplug), run folder (its best epoch), epoch_NNNN folder, or a founding folder "
-    "of .bin files.",
+    "What denoises: general (the model that comes with cryoplug), a run folder (its best epoch), an epoch_NNNN folder, or a "
+    "folder of .bin files of the founding program.",
     default="general",
 )
 @output_option("Folder for the denoised MRC files.")
-@star_option("STAR file to write last; failed rows are left out.")
-@voltage_option("For a STAR file of plain files, which RELION reads only with it.", name="voltage_kv", metavar="KV")
-@spherical_aberration_option("Spherical aberration, for the same.", name="spherical_aberration_mm", metavar="MM")
+@star_option("STAR file to write at the end, without the micrographs that failed.")
+@voltage_option("Voltage to write into a STAR file of plain files; RELION needs it.", name="voltage_kv", metavar="KV")
+@spherical_aberration_option(
+    "Spherical aberration to write there; RELION needs it, too.", name="spherical_aberration_mm", metavar="MM"
+)
 @click.option(
     "--halves",
     is_flag=True,
-    help="Denoise each exposure by its even and odd half (X_EVN and X_ODD, folders even/ and odd/, or as the STAR file says) "
-    "and their sum.",
+    help="Use the even and odd half of each exposure as well as their sum. Halves are X_EVN and X_ODD, in folders even/ and "
+    "odd/, or as the STAR file says.",
 )
-@even_option("With --halves: the even halves, where they are elsewhere.")
-@odd_option("With --halves: the odd halves, where they are elsewhere.")
+@even_option("With --halves: the even halves, if they are elsewhere.")
+@odd_option("With --halves: the odd halves, if they are elsewhere.")
 @pixel_size_option()
 @apply_options
 @click.option(
@@ -79,19 +82,19 @@ class ShardType(click.ParamType):
     type=Numbers(),
     default=(),
     metavar="N[,N...]",
-    help="GPU N of CUDA_VISIBLE_DEVICES, from 0: --device cuda:N. Several: a process for each.",
+    help="Use GPU N of CUDA_VISIBLE_DEVICES, from 0, like --device cuda:N. Several GPUs get a process each.",
 )
 @click.option(
     "--shard",
     type=ShardType(),
     metavar="I/N",
-    help="Only part I of N, from 0: cryoplug merge joins them.  [default: as Slurm's arrays and tasks or torchrun say; else "
-    "all]",
+    help="Denoise only part I of N, from 0; cryoplug merge joins the parts.  [default: as Slurm's arrays and tasks or torchrun "
+    "say; else all]",
 )
 @click.option("--float16", is_flag=True, help="Write float16 (MRC mode 12): half the bytes, 3 digits.")
-@click.option("--watch", is_flag=True, help="Go on looking for new micrographs; end by --idle-exit or a signal.")
+@click.option("--watch", is_flag=True, help="Keep looking for new micrographs, until --idle-exit or a signal.")
 @click.option(
-    "--poll", type=float, default=15.0, show_default=True, metavar="S", help="Watching: seconds between looks."
+    "--poll", type=float, default=15.0, show_default=True, metavar="S", help="With --watch: seconds between looks."
 )
 @click.option(
     "--settle",
@@ -99,56 +102,59 @@ class ShardType(click.ParamType):
     default=60.0,
     show_default=True,
     metavar="S",
-    help="Watching: take a file when its size and time have stood still so long.",
+    help="With --watch: take a file when its size and time have not changed for S seconds.",
 )
-@click.option("--idle-exit", type=float, metavar="S", help="Watching: end when nothing happened for S seconds.")
+@click.option("--idle-exit", type=float, metavar="S", help="With --watch: end when nothing happened for S seconds.")
 @click.option(
     "--previews/--no-previews",
     default=True,
     show_default=True,
     help="Write a picture of each micrograph: raw, denoised, and what was removed.",
 )
-@click.option(
-    "--report",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Page of the run, to be opened in a browser; with --watch kept up to date.  [default: report.html in the output "
-    "folder; none with --no-previews]",
+@report_option(
+    "Page of the run for your browser; --watch keeps it up to date.  [default: report.html in the output folder; none "
+    "with --no-previews]"
 )
 @overwrite_option
 @json_option
 def denoise(output: Path, poll: float, settle: float, idle_exit: float | None, as_json: bool, **fields: Any) -> int:
     """Denoise micrographs: files, folders, patterns, a RELION STAR file or a cryoSPARC dataset.
 
-    The network runs on tiles that overlap by its receptive field, which gives what the whole image at once gives.
-    Output is float32 MRC in the input's grey-scale units, for looking and picking: extract particles from raw files.
-    Files that an earlier run finished are skipped. With --star, rlnMicrographName becomes the denoised file and
-    cryoplugMicrographNameRaw keeps the raw one. Of a cryoSPARC dataset, micrographs_denoised.cs (or particles_denoised.cs)
-    in the output folder has every column, uid included, and micrograph_blob_denoised beside the raw blob. denoise.jsonl in
-    the output folder gets a line for each micrograph.
+    Output is float32 MRC in the grey values of the input. Use it for looking and picking; extract particles from the raw
+    micrographs. Large micrographs are cut into tiles. The tiles overlap by the receptive field of the network, so the
+    result equals that of the whole image at once. Files that an earlier run finished are skipped. denoise.jsonl in the
+    output folder gets a line for each micrograph.
 
-    Without --checkpoint the general model denoises them, which comes with cryoplug: it needs the pixel size and sees 2 to 5
-    A/px, finer micrographs cropped to 2.6. --target particles gives what is not ice instead of the whole image, at the
-    grey level of the micrograph. A folder called general in the working directory is ./general.
+    With --star, cryoplug writes a STAR file: rlnMicrographName is the denoised file, cryoplugMicrographNameRaw the raw one.
+    For a cryoSPARC dataset it writes micrographs_denoised.cs (or particles_denoised.cs) into the output folder. That has
+    every column, uid included, and micrograph_blob_denoised beside the raw blob.
 
-    A checkpoint of a store that convert --angpix made works at that pixel size: each micrograph is Fourier-cropped to it
-    and the result padded back, so it has no detail beyond. --merge-highres A takes the raw one's there.
+    Without --checkpoint, the general model denoises; it comes with cryoplug. It needs the pixel size and sees 2 to 5 A/px;
+    cryoplug crops finer micrographs to 2.6 for it. --target particles gives what is not ice instead of the whole image, at
+    the grey level of the micrograph. If you have a folder called general in the working directory, write ./general.
 
-    For picking, --highpass 1000 removes ice that thickens and gradients, --lowpass 20 what no picker needs, and
-    --output-angpix 5 writes a coarser grid; header and STAR file say its pixel size. They need the micrograph's.
+    A network trained on a store of convert --angpix works at that pixel size. cryoplug Fourier-crops each micrograph to it
+    and pads the result back, so the result has no finer detail. --merge-highres A takes detail beyond A from the raw micrograph.
 
-    With --halves, the even and the odd half of each exposure go through the network as well as their sum:
-    (f(even) + f(odd) + f(sum)) / 2 in the grey values of the micrograph, in three times the time. Halves lie beside the
-    micrograph (X_EVN, X_ODD), in folders even/ and odd/ within or beside its folder, or where --even and --odd say; with
-    these two, INPUT may be left out.
+    For picking, --highpass 1000 removes gradients and ice that thickens. --lowpass 20 removes detail that no picker needs.
+    --output-angpix 5 writes a coarser grid, with its pixel size in the header and the STAR file. All three need to know the
+    pixel size of the micrograph.
 
-    In folders and patterns, files that only accompany a micrograph (halves, X_DW, X_noDW, X_PS, masks) are left out.
+    With --halves, the even half, the odd half and their sum go through the network. The result is
+    (f(even) + f(odd) + f(sum)) / 2 in the grey values of the micrograph, and takes three times as long. cryoplug looks for
+    halves beside the micrograph (X_EVN, X_ODD) and in folders even/ and odd/ within or beside its folder. If they are
+    elsewhere, give --even and --odd; INPUT may then be left out.
 
-    Several processes may share an output folder, also from several machines: each micrograph is done by one of them.
-    SIGTERM and SIGINT drop the file in work; SIGUSR1 ends nothing, for all that is finished is on the disk already.
-    On a cluster, --shard 0/4 to 3/4 are four jobs of one list; cryoplug merge then writes the STAR file, the page and one
+    In folders and patterns, cryoplug leaves out files that only accompany a micrograph (halves, X_DW, X_noDW, X_PS, masks).
+
+    Stopping (Ctrl-C, SIGTERM) discards only the micrograph being processed; run the same command to continue. SIGUSR1 is
+    ignored, because finished files are already saved.
+
+    Several processes may share an output folder, also from several machines: each micrograph is done by one of them. On a
+    cluster, --shard 0/4 to 3/4 are four jobs of one list. cryoplug merge then writes the STAR file, the page and one
     journal. In a Slurm array, or under srun or torchrun, each task takes its part by itself; --shard 0/1 is all of them.
-    With --watch, folders, patterns and STAR files are looked at again and again, and may still be missing or growing.
+
+    With --watch, cryoplug looks at folders, patterns and STAR files again and again. They may still be missing or growing.
 
     Example: cryoplug denoise MotionCorr/job002/corrected_micrographs.star -o Denoised --star Denoised/micrographs.star
     """

@@ -27,47 +27,55 @@ from cryoplug.cli.progress import file_progress
 
 @click.command(cls=CryoplugCommand)
 @click.argument("inputs", metavar="[INPUT]...", nargs=-1)
-@checkpoint_option("general, or a run, epoch_NNNN or founding folder to apply.  [default: general, without --denoised]")
+@checkpoint_option(
+    "What denoises: general, or a run folder, an epoch_NNNN folder or a founding folder.  [default: general, without --denoised]"
+)
 @click.option(
     "--denoised",
     multiple=True,
     metavar="PATH",
-    help="Instead: denoised files of any program, of INPUT with --clean, else of the even halves; may be repeated.",
+    help="Judge these denoised files, of any program: of INPUT with --clean, else of the even halves. May be repeated.",
 )
-@click.option("--denoised-odd", multiple=True, metavar="PATH", help="Denoised odd halves; gives B and N apart.")
+@click.option(
+    "--denoised-odd", multiple=True, metavar="PATH", help="Denoised odd halves; with them B and N are known apart."
+)
 @clean_option("The truth of each INPUT; may be repeated.")
 @even_option("Even halves, instead of those beside INPUT.")
 @odd_option("Odd halves.")
 @output_option("Folder for records, table and figures.")
-@require_better_than_option("Exit with 1 unless the paired difference exceeds two standard errors.")
+@require_better_than_option(
+    "Exit with 1 unless it is better than this, by more than two standard errors of the paired difference."
+)
 @click.option(
     "--direction",
     type=click.Choice(["auto", "even", "odd", "both"]),
     default="auto",
     show_default=True,
-    help="Half that is denoised and judged by the other; auto: both when equally noisy, else the less noisy one.",
+    help="Half to denoise; the other one judges it. auto: both when equally noisy, else the less noisy one.",
 )
 @pixel_size_option()
 @apply_options
-@accept_unproven_option("Take halves without common signal instead of refusing them.")
+@accept_unproven_option("Take halves without common signal, too; else they are refused.")
 @overwrite_option
 @json_option
 def evaluate(output: Path, as_json: bool, **fields: Any) -> int:
     """Say how good a denoiser is, with the best simple filters beside it on the same data.
 
-    With --clean: MSE, PSNR, SSIM, correlation, SNR = var(truth) / error after the best a*x+b, and where the FRC with
-    the truth falls below 0.5 and 0.143. Without truth, from the raw halves Re, Ro and the denoised ones De, Do:
-    signal S = cov(Re, Ro), noise left N = var(De) - cov(De, Do), bias B = cov(De, Do) + S - 2 cov(De, Ro), and the
-    mean squared error to the unknown truth B + N. De must come from Re alone: what was denoised from the sum of both
-    halves knows the noise of Ro. Halves are X_EVN and X_ODD beside INPUT, those that a STAR file names, or --even and
-    --odd, both at the same scale.
-
     The first line says whether it is better than the raw micrograph and than the best Gaussian blur, and by how many
-    decibels; then follows what to do next, and the table.
+    decibels. Then come what to do next, and the table. If --require-better-than is not met, the exit code is 1.
 
-    Pure noise with the measured spectrum is denoised too: what comes out was made up. Beside the denoiser stand the
-    identity, the best a*x+b, the best Gaussian and the Wiener filter, all fitted on the very data. With --denoised,
-    --tile says where that program had its tile borders. Exit code 1 when --require-better-than is not met.
+    With --clean, the table has MSE, PSNR, SSIM, correlation, and SNR = var(truth) / error after the best a*x+b. It also says
+    where the FRC with the truth falls below 0.5 and 0.143.
+
+    Without truth, cryoplug measures with the raw halves Re, Ro and the denoised ones De, Do:
+    signal S = cov(Re, Ro), noise left N = var(De) - cov(De, Do), bias B = cov(De, Do) + S - 2 cov(De, Ro).
+    The mean squared error to the unknown truth is B + N. De must come from Re alone: if the sum of both halves was
+    denoised, the result knows the noise of Ro. Halves are X_EVN and X_ODD beside INPUT, those that a STAR file names, or
+    --even and --odd. Both must have the same scale.
+
+    Pure noise with the measured spectrum is denoised too: what comes out was made up. Four simple methods stand beside the
+    denoiser, all fitted on the same data: the identity, the best a*x+b, the best Gaussian and the Wiener filter. With
+    --denoised, --tile says where the other program had its tile borders.
 
     Example: cryoplug evaluate --checkpoint saved_models/cryo_cnn Micrographs/*_EVN.mrc -o evaluation
     --require-better-than gaussian

@@ -13,6 +13,7 @@ from cryoplug.cli.options import (
     CryoplugCommand,
     json_option,
     patch_size_option,
+    report_option,
 )
 from cryoplug.cli.output import echo_result, printable_name, say
 
@@ -27,19 +28,14 @@ _SHOWN_ITEMS = 12
 
 @click.command("inspect", cls=CryoplugCommand)
 @click.argument("paths", metavar="PATH...", nargs=-1, type=CheckpointPath())
-@patch_size_option("Side of the patches in bare bins, in pixels; a store with a manifest knows its own.", default=1024)
+@patch_size_option("Side of the patches in bare bins, in pixels. A store with a manifest knows its own.", default=1024)
 @click.option(
     "--verify", is_flag=True, help="Read every patch of a store, however large, and compare it with its checksum."
 )
-@click.option("--quick", is_flag=True, help="Of micrographs, stacks and movies read the headers alone.")
-@click.option("--problems", is_flag=True, help="Print errors and warnings alone, a line each.")
+@click.option("--quick", is_flag=True, help="Read only the headers of micrographs, stacks and movies.")
+@click.option("--problems", is_flag=True, help="Print only errors and warnings, a line each.")
 @click.option("--system", is_flag=True, help="Say which devices are there, which GPU kernels would run, and why.")
-@click.option(
-    "--report",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write a page to be opened in a browser: every path, and of stores and runs pictures and curves.",
-)
+@report_option("Write a page for your browser: every path, and pictures and curves of stores and runs.")
 @json_option
 @click.pass_context
 def inspect(
@@ -55,13 +51,12 @@ def inspect(
 ) -> None:
     """Say what each PATH is and list everything that is wrong with it.
 
-    PATH is a micrograph, a STAR file, a store, a folder of bare bins, a checkpoint, a run folder, or a folder of
-    these; general is the model that comes with cryoplug. Exit code 1 when there is any error or warning; notes do
-    not count. Nothing is changed.
+    PATH is a micrograph, a STAR file, a store, a folder of bare bins, a checkpoint, a run folder, or a folder of these.
+    general is the model that comes with cryoplug. If there is any error or warning, the exit code is 1; notes do not count.
+    Nothing is changed.
 
-    Every image of a stack or movie is read, and with it every strip and checksum; --quick reads headers alone. A folder
-    is looked into in all depths: a line a file, then what was passed over in it. At the end stands a table of all
-    problems.
+    cryoplug reads every image of a stack or movie, with every strip and checksum; --quick reads only the headers. It looks
+    into a folder at all depths: one line for each file, then what it passed over. At the end stands a table of all problems.
 
     Example: cryoplug inspect mics/*.mrc dataset/ saved_models/cryo_cnn --json
 

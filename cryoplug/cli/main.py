@@ -17,7 +17,7 @@ from cryoplug.errors import CryoplugError, OtherProcessError, StorageError, Usag
 
 COMMANDS = {
     "convert": "Pack micrographs into a store of noisy/clean training patches.",
-    "denoise": "Apply a checkpoint to micrographs.",
+    "denoise": "Denoise micrographs.",
     "evaluate": "Say how good a denoiser is, with truth or with halves.",
     "inspect": "Say what a file is and what is wrong with it.",
     "merge": "Join the shards of a denoise run: one STAR file, one journal, one page.",
@@ -125,12 +125,13 @@ def _checked_table(path: Path, command: click.Command, name: str, table: dict[st
     is_eager=True,
     expose_value=False,
     callback=_load_config,
-    help="TOML file with defaults: one table a command. Flags and CRYOPLUG_COMMAND_FLAG variables beat it.",
+    help="TOML file with defaults, one table a command. Flags and CRYOPLUG_COMMAND_FLAG variables beat it.",
 )
 def cli(debug: bool) -> None:
     """Denoise cryo-EM micrographs.
 
-    The main job: convert, train --save, denoise, inspect. Results go to stdout, talk to stderr.
+    Start with cryoplug denoise: the general model needs no training. To train on your own micrographs, run convert, then
+    train --save, then denoise with --checkpoint. inspect says what is wrong with a file. Results go to stdout, talk to stderr.
 
     Exit codes: 0 done; 1 unexpected failure; 2 usage; 3 finished, but some inputs failed; 4 no usable input;
     5 storage; 6 training diverged; 7 memory or device; 8 the output is in use; 128+n stopped by signal n.

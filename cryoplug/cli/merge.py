@@ -20,10 +20,10 @@ from cryoplug.core.results import FileResult
 def merge(output: Path, star: Path | None, overwrite: bool, as_json: bool) -> int:
     """Join the shards of a denoise run: one STAR file, one journal, one page.
 
-    OUTPUT is the folder that all shards wrote into. Each cryoplug denoise --shard I/N left a record there of what it was
-    asked for. When all N came to the end, this writes what belongs to all micrographs, as a run without --shard does. A
-    shard that is missing or did not come to the end is named, and nothing is written. Micrographs that failed are not in
-    the STAR file, and the exit code is 3.
+    OUTPUT is the folder that all shards wrote into. Run this when all N jobs of cryoplug denoise --shard I/N have come to
+    their end. It writes what belongs to all micrographs, as a run without --shard does. If a shard is missing or did not
+    come to its end, cryoplug names it and writes nothing. If micrographs failed, they are not in the STAR file, and the exit
+    code is 3.
 
     Example: cryoplug merge Denoised --star Denoised/micrographs.star
     """

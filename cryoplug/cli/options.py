@@ -98,7 +98,8 @@ def angpix_option(help: str) -> Callable[[F], F]:
 
 
 _STATED = (
-    "Pixel size of the micrographs, if list and header are wrong or silent. It beats the list, which beats the header."
+    "Pixel size of the micrographs, if list and header are wrong or do not say it. It beats the list; the list beats the "
+    "header."
 )
 
 
@@ -132,6 +133,11 @@ def output_option(help: str) -> Callable[[F], F]:
 def star_option(help: str) -> Callable[[F], F]:
     """Make ``--star``."""
     return click.option("--star", type=click.Path(path_type=Path), help=help)
+
+
+def report_option(help: str) -> Callable[[F], F]:
+    """Make ``--report``: a page for a browser."""
+    return click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help=help)
 
 
 def paths_option(flag: str, help: str) -> Callable[[F], F]:
@@ -184,16 +190,17 @@ def require_better_than_option(help: str) -> Callable[[F], F]:
 
 APPLY_OPTIONS = (
     normalize_option(
-        "Instead of the checkpoint's own; none applies the bare network.",
+        "Normalise this way, not as the checkpoint says; none applies the bare network.",
         choices=["percentile", "zscore", "robust", "none"],
     ),
     angpix_option(
-        "Pixel size that the network sees; 0: the micrograph's own.  [default: what it was trained at by convert --angpix]"
+        "Pixel size that the network sees; 0 is the micrograph's own.  [default: what it was trained at by convert --angpix]"
     ),
     click.option(
         "--target",
         type=click.Choice(TARGETS),
-        help="Of networks with both, such as the general model: the micrograph with its ice, or what is not ice.  "
+        help="What to write: the micrograph with its ice, or what is not ice. Needs a network with both, such as the general "
+        "model.  "
         f"[default: {DEFAULT_TARGET}]",
     ),
     click.option(
@@ -201,24 +208,32 @@ APPLY_OPTIONS = (
         type=float,
         default=1.0,
         show_default=True,
-        help="Part of the denoised image, 0 to 1; the rest is raw.",
-    ),
-    click.option("--merge-highres", type=float, metavar="A", help="Put raw Fourier terms beyond this resolution back."),
-    click.option(
-        "--highpass", type=float, metavar="A", help="Remove from the result what is larger than A angstrom, as 1000."
+        help="Part of the denoised image in the result, 0 to 1; the rest is raw.",
     ),
     click.option(
-        "--lowpass", type=float, metavar="A", help="Remove from the result what is finer than A angstrom, as 20."
+        "--merge-highres",
+        type=float,
+        metavar="A",
+        help="Take what is finer than this resolution from the raw micrograph.",
+    ),
+    click.option(
+        "--highpass",
+        type=float,
+        metavar="A",
+        help="Remove from the result what is larger than A angstrom, such as 1000.",
+    ),
+    click.option(
+        "--lowpass", type=float, metavar="A", help="Remove from the result what is finer than A angstrom, such as 20."
     ),
     click.option(
         "--output-angpix",
         type=float,
         metavar="A",
-        help="Write on a coarser grid of this pixel size, for pickers and viewers.",
+        help="Write the result at this coarser pixel size, for pickers and viewers.",
     ),
     device_option(),
     precision_option(
-        "Inside the network, on a GPU. auto: float16 for normalised pixels and built-in networks.",
+        "Type of numbers inside the network on a GPU. auto: float16 for normalised pixels and built-in networks.",
         choices=["auto", "float32", "float16", "bf16"],
     ),
     click.option(
@@ -226,7 +241,7 @@ APPLY_OPTIONS = (
         type=click.Choice(["auto", "on", "off"]),
         default="auto",
         show_default=True,
-        help="Mean over 8 orientations: better, in 8 times the network's time. auto: on a GPU, where --angpix crops first.",
+        help="Average 8 orientations: better, but 8 times the network's time. auto: on a GPU, where --angpix crops first.",
     ),
     click.option("--tile", type=int, default=0, help="Side of a tile in pixels.  [default: automatic]"),
     threads_option,
@@ -235,7 +250,7 @@ APPLY_OPTIONS = (
         "max_memory_bytes",
         type=Size(),
         metavar="SIZE",
-        help="Of the process, on the CPU, as in 2GB; an estimate.",
+        help="Most memory of the process on the CPU, such as 2GB; an estimate.",
     ),
 )
 """One for each field of `cryoplug.inference.settings.ApplySettings`, in its order."""

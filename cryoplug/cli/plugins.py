@@ -21,7 +21,7 @@ def plugins() -> None:
 def list_plugins(as_json: bool) -> None:
     """List every command, model and format that plugins add.
 
-    Each one is imported to see whether it works; a broken one is shown with its reason and hurts nothing else.
+    cryoplug imports each one to see whether it works. A broken one is shown with its reason, and hurts nothing else.
     CRYOPLUG_NO_PLUGINS=1 switches all plugins off.
 
     Example: cryoplug plugins list --json

@@ -106,10 +106,10 @@ from cryoplug.cli.progress import file_progress
     type=click.Choice(["counting", "coincidence", "integrating", "interpolated", "cropped"]),
     default="counting",
     show_default=True,
-    help="Camera, and what was done to its frames; decides the colour of the noise.",
+    help="Camera, and what was done to its frames. This decides the colour of the noise.",
 )
 @device_option("cpu")
-@seed_option("Micrograph n follows from the seed and n alone.")
+@seed_option("Random seed; micrograph n depends only on the seed and n.")
 @overwrite_option
 @json_option
 @click.pass_context
@@ -143,10 +143,11 @@ def simulate(
 ) -> None:
     """Make micrographs with a known truth.
 
-    Writes OUTPUT/noisy, its halves OUTPUT/even and OUTPUT/odd (noisy = even + odd, noise independent), the expected
-    counts without noise OUTPUT/clean, those of the particles in even ice OUTPUT/particles_only, and RELION 3.1's
-    OUTPUT/micrographs.star with the true CTF. Where the particles lie, how they are turned and what they are stands in
-    OUTPUT/noisy/mic_0001_truth.star and so on; OUTPUT/coordinates.star lists these files.
+    cryoplug writes OUTPUT/noisy and its halves OUTPUT/even and OUTPUT/odd (noisy = even + odd, noise independent).
+    OUTPUT/clean has the expected counts without noise, OUTPUT/particles_only those of the particles in even ice.
+    OUTPUT/micrographs.star is RELION 3.1's, with the true CTF. OUTPUT/noisy/mic_0001_truth.star and so on say where the
+    particles lie, how they are turned and what they are; OUTPUT/coordinates.star lists these files.
+
     Particles are spheres, shells, rods, rings and clusters; or random molecules; or the molecules of maps and structures.
     They lie at their own heights in uneven ice; the contrast is that of weak phase objects.
 

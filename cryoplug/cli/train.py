@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 @click.command("train", cls=CryoplugCommand)
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Another way to give DATA.")
-@click.option("--stream", is_flag=True, help="Accepted for the founding program's sake: training always streams.")
+@click.option(
+    "--stream", is_flag=True, help="Does nothing: training always streams. Scripts of the founding program give it."
+)
 @click.option(
     "--model", default="cryo_cnn", show_default=True, help="cryo_cnn, residual_cnn, unet, or one of a plugin."
 )
@@ -41,25 +43,27 @@ if TYPE_CHECKING:
     "model_options",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Of the model; unet: depth=3, width=32, norm=none or group, stem=1, 2 or 4, skip=input or none, clip=0, most=0. "
-    "May be repeated.",
+    help="Setting of the model. unet: depth=3, width=32, norm=none or group, stem=1, 2 or 4, skip=input or none, clip=0, "
+    "most=0. May be repeated.",
 )
 @click.option(
     "--recipe",
     type=click.Choice(RECIPES),
     default="auto",
     show_default=True,
-    help="Defaults of the options below; auto: halves or single for a store of those, else founding.",
+    help="Which defaults the options below have. auto: halves or single for a store of those, else founding.",
 )
 @click.option("--epochs", type=int, default=5, show_default=True, help="Passes over the training patches.")
-@click.option("--minutes", type=float, help="Train for about so long instead of --epochs: as many steps as fit.")
+@click.option(
+    "--minutes", type=float, help="Train for about so many minutes, instead of --epochs: as many steps as fit."
+)
 @click.option("--lr", type=float, default=0.001, show_default=True, help="Adam's learning rate.")
 @click.option(
     "--schedule",
     type=click.Choice(["constant", "cosine"]),
     default="constant",
     show_default=True,
-    help="Of the learning rate; cosine: down to 0 at the end of the last epoch.",
+    help="How the learning rate changes. cosine: down to 0 at the end of the last epoch.",
 )
 @click.option(
     "--warmup-steps", type=int, default=0, show_default=True, help="Steps over which the learning rate rises."
@@ -80,9 +84,9 @@ if TYPE_CHECKING:
     help="Each step takes the learning rate times this from every weight.",
 )
 @click.option(
-    "--ema", type=float, help="Validate and keep a moving average of the weights with this decay, as in 0.999."
+    "--ema", type=float, help="Validate and keep a moving average of the weights with this decay, such as 0.999."
 )
-@click.option("--patience", type=int, help="End after so many epochs in a row without a better one.")
+@click.option("--patience", type=int, help="Stop after so many epochs in a row without a better one.")
 @click.option("--batch-size", type=int, default=8, show_default=True, help="Patches a step.")
 @patch_size_option("Side of the patches of bare bins.", default=1024)
 @click.option(
@@ -90,11 +94,13 @@ if TYPE_CHECKING:
     type=float,
     default=0.1,
     show_default=True,
-    help="Part held out: of the micrographs, or of the patches of bare bins; 0 for none.",
+    help="Part held out for validation: of the micrographs, or of the patches of bare bins. 0 for none.",
 )
 @click.option("--val-indices", type=click.Path(path_type=Path), help="File of validation patches, one index a line.")
-@click.option("--max-batches", type=click.IntRange(min=0), default=0, help="Quick test: batches an epoch; 0 for all.")
-@click.option("--save", is_flag=True, help="Keep the best checkpoint and the state for going on.")
+@click.option(
+    "--max-batches", type=click.IntRange(min=0), default=0, help="For a quick test: batches an epoch; 0 for all."
+)
+@click.option("--save", is_flag=True, help="Keep the best checkpoint, and the state to go on from.")
 @click.option(
     "--checkpoint-dir",
     type=click.Path(path_type=Path),
@@ -104,36 +110,38 @@ if TYPE_CHECKING:
 )
 @click.option("--no-evaluation", is_flag=True, help="Leave out the evaluation of the kept checkpoint at the end.")
 @require_better_than_option(
-    "Exit with 1 unless the evaluation at the end shows it to be better by two standard errors; with --save."
+    "Exit with 1 unless the evaluation at the end shows that it is better by two standard errors. Needs --save."
 )
 @click.option(
     "--init",
     type=CheckpointPath(),
-    help="Checkpoint to start from, or general: its network and options are taken over, --lr is 0.0001.",
+    help="Start from this checkpoint, or from general, with its network and options; --lr is then 0.0001.",
 )
 @click.option("--resume", is_flag=True, help="Go on with a saved run, also for more --epochs.")
 @click.option("--crop-size", type=int, help="Side of crops of whole micrographs.  [default: convert's --patch-size]")
 @click.option(
-    "--crops-per-epoch", type=int, help="Of whole micrographs (convert --store whole).  [default: as many as fit in]"
+    "--crops-per-epoch",
+    type=int,
+    help="Crops from whole micrographs (convert --store whole).  [default: as many as fit in]",
 )
-@seed_option("Decides weights, split, order and augmentation.")
+@seed_option("Random seed of weights, split, order and augmentation.")
 @click.option("--shuffle/--no-shuffle", default=True, show_default=True, help="A new order each epoch.")
 @click.option(
     "--augment",
     type=click.Choice(["none", "dihedral", "halves"]),
     default="none",
     show_default=True,
-    help="dihedral: turn and mirror each pair at random; halves: exchange even and odd, too.",
+    help="dihedral: turn and mirror each pair at random. halves: exchange even and odd, too.",
 )
 @click.option(
     "--mix",
     type=float,
     default=1.0,
     show_default=True,
-    help="Of halves (--augment halves) and single exposures: train on mixtures; at 0.5 nearly as clean as the sum.",
+    help="Train on mixtures of halves (--augment halves) or of single exposures; at 0.5 nearly as clean as the sum.",
 )
 @precision_option(
-    "Of a GPU's layers; weights and loss stay float32. auto: bf16 for unet and residual_cnn.",
+    "Type of numbers in the layers on a GPU; weights and loss stay float32. auto: bf16 for unet and residual_cnn.",
     choices=["auto", "float32", "bf16"],
 )
 @click.option(
@@ -141,7 +149,7 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "none", "ram", "gpu"]),
     default="auto",
     show_default=True,
-    help="Where the set stays after it was read once; auto: on the GPU, when it fits.",
+    help="Where the training set stays after the first reading. auto: on the GPU, when it fits.",
 )
 @device_option()
 @threads_option
@@ -150,7 +158,7 @@ if TYPE_CHECKING:
     type=float,
     default=5.0,
     show_default=True,
-    help="Minutes between saves of the state for going on.",
+    help="Minutes between saves of the state to go on from.",
 )
 @overwrite_option
 @json_option
@@ -176,34 +184,38 @@ def train(
 ) -> None:
     """Train a network on pairs of noisy and clean patches.
 
-    Adam minimises mean((network(noisy) - clean)^2), or another --loss; the epoch with the lowest validation loss is
-    kept. Of pairs of halves, whose loss is mostly the noise of the target, it is the latest epoch whose loss is not
-    higher than the lowest by more than the standard error of their paired difference over the held-out micrographs.
-    Killed at any moment, the same command goes on where it stopped and ends with the same weights, bit for bit; with
-    --minutes only while steps keep their speed, for their number follows it.
+    Adam minimises mean((network(noisy) - clean)^2), or another --loss. cryoplug keeps the epoch with the lowest validation
+    loss. With halves, most of the loss is noise in the target, so small differences mean nothing. cryoplug therefore keeps
+    the latest epoch that is not measurably worse than the best one: its loss is higher by no more than the standard error
+    of their paired difference over the held-out micrographs.
+
+    If training was killed, run the same command again: it goes on where it stopped and ends with the same weights, bit for
+    bit. With --minutes this holds only while steps keep their speed, because their number follows it.
 
     With --save, the kept checkpoint is evaluated at the end on up to 16 held-out patches, in about 10 s, beside the best
-    simple filters; the first line says whether it is better than the raw micrograph and than the best Gaussian blur, and
+    simple filters. The first line says whether it is better than the raw micrograph and than the best Gaussian blur, and
     what to do next. checkpoint.json keeps the figures, and cryoplug inspect shows them.
 
-    For a store of halves what you do not give is --augment halves --mix 0.5 --schedule cosine --warmup-steps 200
-    --ema 0.999 --clip-norm 1, a --batch-size of 2 million pixels a step, where each pair of halves counts twice for its two
-    mixtures, and for the unet --weight-decay 0.1 and depth=3 width=32 stem=2 skip=none where no --model-option says
-    otherwise; on a CPU batches of 260 thousand pixels and width=16. For single exposures it is the same with --augment
-    dihedral: noise z, drawn with the spectrum that convert measured, makes the input m + a z and the target m - z / a,
-    where a is --mix.
+    A store of halves has defaults of its own: --augment halves --mix 0.5 --schedule cosine --warmup-steps 200 --ema 0.999
+    --clip-norm 1. --batch-size is 2 million pixels a step; each pair of halves counts twice, for its two mixtures. The unet
+    gets --weight-decay 0.1 and depth=3 width=32 stem=2 skip=none, where no --model-option says otherwise. On a CPU, batches
+    have 260 thousand pixels and the unet has width=16. Single exposures have the same defaults, but --augment dihedral.
+    cryoplug draws noise z with the spectrum that convert measured. The input is m + a z and the target m - z / a, where a is
+    --mix.
 
-    With --init the network and its options are those of the checkpoint, and what you do not give is --lr 0.0001
+    With --init, the network and its options are those of the checkpoint. The defaults are then --lr 0.0001
     --schedule cosine --warmup-steps 50 (not with --recipe founding). --init general goes on with the image of the general
-    model, on micrographs of 2 to 5 A/px: convert --angpix 2.6.
+    model. It needs micrographs of 2 to 5 A/px: convert --angpix 2.6.
 
-    On several GPUs or machines torchrun starts one process each, and these train together: a step takes --batch-size
-    patches of every process. Two processes give what one gives with twice the --batch-size. What torchrun starts again
-    (--max-restarts) goes on from the last state: torchrun --standalone --nproc-per-node 2 --no-python cryoplug train ...
+    On several GPUs or machines, torchrun starts one process each, and these train together. A step takes --batch-size
+    patches of every process, so two processes give what one gives with twice the --batch-size. If torchrun starts them
+    again (--max-restarts), they go on from the last state.
 
     Example: cryoplug train dataset/ --epochs 5 --save --checkpoint-dir saved_models
 
     Example: cryoplug train dataset/ --init general --minutes 5 --save
+
+    Example: torchrun --standalone --nproc-per-node 2 --no-python cryoplug train ...
     """
     from cryoplug.reports.evaluation import table
     from cryoplug.training.config import TrainConfig, parse_model_options
