@@ -158,7 +158,8 @@ def _train(opened: Opened, progress: Callable[[Event], None], interrupts: Interr
                 note=lambda text: progress(Note(text)),
                 examples=examples,
             )
-            if examples or not (folder.path / PAGE_NAME).is_file():
+            # A run that was killed behind its evaluation gets its page from the files alone.
+            if examples or (verdict is not None and not (folder.path / PAGE_NAME).is_file()):
                 page = write_training_page(
                     folder.path, position.history, load_checkpoint(kept), position.best_epoch or 0, examples
                 )

@@ -257,3 +257,26 @@ def test_training_prints_a_short_table_and_json_has_the_figures(
     assert len(records) == 2 and records[1]["evaluation"]["patches"] == 3
     assert command_line([*common, "--checkpoint-dir", str(tmp_path / "c"), "--no-evaluation"]) == 0
     assert "judged by" not in capsys.readouterr().out
+
+
+def test_the_run_leaves_a_page_which_is_made_again_when_it_is_missing(halves: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    run(halves, tmp_path / "out", augment="halves", events=events)
+    page = tmp_path / "out" / "cryo_cnn" / "report.html"
+    assert any(str(page) in event.text for event in events)
+    text = page.read_text()
+    assert text.count("data:image/jpeg") == 3 * 4  # three held-out patches: input, denoised, other half, removed
+    assert "Effective frequency response" in text
+    page.unlink()
+    run(halves, tmp_path / "out", augment="halves")
+    assert "Effective frequency response" in page.read_text()
+
+
+def test_inspect_writes_a_page_of_the_run_and_of_its_store(halves: Path, tmp_path: Path) -> None:
+    run(halves, tmp_path / "out", augment="halves")
+    page = tmp_path / "page.html"
+    command_line(["inspect", str(halves), str(tmp_path / "out" / "cryo_cnn"), "--report", str(page)])
+    text = page.read_text()
+    for part in ("contact sheet", "How training went", "Beside simple filters", "Effective frequency response"):
+        assert part in text
+    assert command_line(["inspect", str(halves), "--report", str(tmp_path / "page.txt")]) == 2
