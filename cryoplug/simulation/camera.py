@@ -14,6 +14,9 @@ import torch
 
 from cryoplug.simulation.planes import FrequencyPlane
 
+LEAST_SKEW = 0.02
+"""Below it the noise is drawn from a Gaussian: float32 does not hold counts of so small bunches."""
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -32,6 +35,9 @@ class Camera:
     ripple: tuple[float, ...] = ()
     """Smooth deviations of the noise power from these laws: its logarithm gets ``sum of ripple[k] cos(2 pi (k + 1) s)`` with s
     in cycles per pixel of the image."""
+    skew: float = 1.0
+    """Skewness of the noise, relative to that of counted electrons: 1 counts them, more where their charges differ, 0 is
+    Gaussian; below 0 the tail is towards few electrons."""
     gain_error: float = 0.0
     """Rms of what the gain reference left, as a part of the counts."""
     hot_pixels: float = 0.0
@@ -78,6 +84,16 @@ def count_electrons(expected: torch.Tensor, generator: torch.Generator) -> torch
     return torch.poisson(expected, generator=generator)
 
 
+def skewed_electrons(expected: torch.Tensor, skew: float, generator: torch.Generator) -> torch.Tensor:
+    """Give noise with the variance of counted electrons about their expectation, and `skew` times their skewness.
+
+    Electrons that come in bunches of g have g times the variance and, after division by its root, root g times the skewness.
+    """
+    bunch = skew**2
+    events = torch.poisson(expected / bunch, generator=generator)
+    return expected + math.copysign(1, skew) * (bunch * events - expected) / abs(skew)
+
+
 def recorded(
     expected: torch.Tensor, camera: Camera, plane: FrequencyPlane, generator: torch.Generator, *, counted: bool = True
 ) -> torch.Tensor:
@@ -94,15 +110,17 @@ def recorded(
     generator
         Source of chance, on the device of `expected`.
     counted
-        Draw Poisson counts; else Gaussian noise of the same variance, which is faster and right where an image was cropped.
+        Draw the camera's counts; else Gaussian noise of the same variance, which is faster.
 
     Returns
     -------
     torch.Tensor
         Whole counts when the camera's noise is white and has no faults.
     """
-    if counted:
+    if counted and camera.skew == 1:
         image = count_electrons(expected, generator)
+    elif counted and abs(camera.skew) > LEAST_SKEW:
+        image = skewed_electrons(expected, camera.skew, generator)
     else:
         image = expected + expected.sqrt() * torch.randn(plane.shape, generator=generator, device=expected.device)
     if camera.noise_blur or camera.coincidence or camera.interpolated or camera.ripple:

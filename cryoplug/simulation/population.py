@@ -38,15 +38,15 @@ class Population:
     """Chance that the camera's own pixels are these; else they are finer, by up to `finer`."""
     finer: float = 4.0
     """Largest ratio of the image's pixel size to the camera's."""
-    dose_e_per_angstrom2: Range = (0.7, 100.0)
+    dose_e_per_angstrom2: Range = (0.3, 100.0)
     """From a single frame to a long exposure."""
     usual_dose_e_per_angstrom2: Range = (10.0, 80.0)
-    """Most fields have such a dose."""
-    usual_dose: float = 0.6
+    """Many fields have such a dose."""
+    usual_dose: float = 0.4
     """Chance of it."""
     contrast: Range = (0.35, 1.4)
     """What becomes of the particles' potential: radiation damage, solvent, inelastic background."""
-    defocus_um: Range = (0.3, 4.0)
+    defocus_um: Range = (0.3, 5.0)
     """Evenly; three fields of four within `usual_defocus_um`."""
     usual_defocus_um: Range = (0.7, 2.7)
     """Evenly."""
@@ -56,12 +56,18 @@ class Population:
     """Each as likely as the others."""
     aberrations_mm: tuple[float, ...] = (2.7, 2.7, 2.7, 2.0, 1.4, 0.01)
     """Cs, each as likely as the others; the last is a corrected lens."""
-    amplitude_contrast: Range = (0.05, 0.15)
+    amplitude_contrast: Range = (0.04, 0.2)
     """Evenly."""
     phase_plate: float = 0.06
     """Chance of a phase shift of 20 to 130 degrees, at low defocus."""
     b_factor_angstrom2: Range = (20.0, 300.0)
     """Envelope of the signal."""
+    blurred: float = 0.2
+    """Chance of a stronger blur: frames that were never aligned, charging."""
+    faint_dose_e_per_angstrom2: float = 8.0
+    """Fields of less, single frames among them, are blurred in every second case."""
+    blur_angstrom: Range = (2.0, 10.0)
+    """Its rms in each direction."""
     ice_thickness_angstrom: Range = (150.0, 1500.0)
     """Mean."""
     ice_slope: Range = (0.005, 0.5)
@@ -74,17 +80,23 @@ class Population:
     """Rms of its phase."""
     ice_grain_length_angstrom: Range = (4.0, 9.0)
     """Evenly."""
-    empty: float = 0.15
+    empty: float = 0.12
     """Chance of a field without particles."""
-    coverage: Range = (0.01, 1.2)
+    coverage: Range = (0.02, 1.3)
     """Part of the field that the particles' discs would cover side by side."""
+    dense: float = 0.5
+    """Chance that it is drawn evenly from `dense_coverage`: good micrographs are full."""
+    dense_coverage: Range = (0.2, 1.3)
+    """Evenly."""
     inverted: float = 0.0
     """Chance of bright particles; 0, since what is inverted is told and not learnt."""
     mtf_at_nyquist: Range = (0.1, 0.63)
     """Evenly."""
-    ripple: float = 0.3
+    ripple: float = 0.15
     """Standard deviation of each deviation of the noise's logarithmic power from its law."""
-    drift_angstrom: Range = (0.2, 3.0)
+    skew: Range = (-0.4, 1.6)
+    """Of the noise, evenly: particles, dark on bright, are skewed too, and one must not be taken for the other."""
+    drift_angstrom: Range = (0.2, 6.0)
     """Rms, in half of the fields."""
     highpass: float = 0.2
     """Chance that what is larger than 500 to 2500 angstrom was subtracted as background."""
@@ -107,13 +119,13 @@ class Population:
         usual = rng.random() < 0.5
         pixel = _log(rng, self.usual_pixel_size_angstrom if usual else self.pixel_size_angstrom)
         ice = self._ice(rng)
+        is_usual = rng.random() < self.usual_dose
+        dose = _log(rng, self.usual_dose_e_per_angstrom2 if is_usual else self.dose_e_per_angstrom2)
         drawn = Field(
             (size_px, size_px),
             pixel,
-            dose_e_per_angstrom2=_log(
-                rng, self.usual_dose_e_per_angstrom2 if rng.random() < self.usual_dose else self.dose_e_per_angstrom2
-            ),
-            optics=self._optics(rng),
+            dose_e_per_angstrom2=dose,
+            optics=self._optics(rng, dose),
             ice=ice,
             camera=self._camera(rng, pixel),
             drift_angstrom=self._drift(rng),
@@ -121,7 +133,7 @@ class Population:
         )
         return drawn, self._particles(rng, library, drawn)
 
-    def _optics(self, rng: np.random.Generator) -> Optics:
+    def _optics(self, rng: np.random.Generator, dose: float) -> Optics:
         with_plate = rng.random() < self.phase_plate
         defocus = rng.uniform(*(self.usual_defocus_um if rng.random() < 0.75 else self.defocus_um))
         return Optics(
@@ -129,11 +141,16 @@ class Population:
             voltage_kv=float(rng.choice(self.voltages_kv)),
             spherical_aberration_mm=float(rng.choice(self.aberrations_mm)),
             amplitude_contrast=rng.uniform(*self.amplitude_contrast),
-            b_factor_angstrom2=_log(rng, self.b_factor_angstrom2),
+            b_factor_angstrom2=_log(rng, self.b_factor_angstrom2) + self._blur(rng, dose),
             astigmatism_angstrom=_log(rng, self.astigmatism_angstrom),
             astigmatism_angle_deg=rng.uniform(0, 180),
             phase_shift_deg=rng.uniform(20, 130) if with_plate else 0.0,
         )
+
+    def _blur(self, rng: np.random.Generator, dose: float) -> float:
+        """Draw a blur as what it adds to the B-factor: a Gaussian of rms s has ``B = 8 pi^2 s^2``."""
+        chance = 0.5 if dose < self.faint_dose_e_per_angstrom2 else self.blurred
+        return 8 * math.pi**2 * _log(rng, self.blur_angstrom) ** 2 if rng.random() < chance else 0.0
 
     def _ice(self, rng: np.random.Generator) -> Ice:
         return Ice(
@@ -153,9 +170,10 @@ class Population:
         return Camera(
             pixel_size_angstrom=pixel_size_angstrom / finer,
             mtf_at_nyquist=rng.uniform(*self.mtf_at_nyquist),
-            noise_blur=rng.uniform(0.3, 1) if kind < 0.35 else 0.0,
+            noise_blur=rng.uniform(0.3, 1) if kind < 0.25 else 0.0,
             coincidence=rng.uniform(0, 0.25) if kind > 0.5 else 0.0,
             interpolated=rng.uniform(0.3, 1) if rng.random() < 0.2 else 0.0,
+            skew=rng.uniform(*self.skew),
             ripple=tuple(rng.normal(0, self.ripple, 3)) if rng.random() < 0.6 else (),
             gain_error=_log(rng, (0.001, 0.01)) if rng.random() < 0.3 else 0.0,
             hot_pixels=_log(rng, (1e-6, 3e-5)) if rng.random() < 0.15 else 0.0,
@@ -172,7 +190,8 @@ class Population:
             return []
         kinds = 1 if rng.random() < 0.75 else int(rng.integers(2, 4))
         contrast = _log(rng, self.contrast) * (-1 if rng.random() < self.inverted else 1)
-        coverage = _log(rng, self.coverage) / kinds
+        is_dense = rng.random() < self.dense
+        coverage = (rng.uniform(*self.dense_coverage) if is_dense else _log(rng, self.coverage)) / kinds
         heights = _heights(rng, drawn.ice.thickness_angstrom)
         placed = []
         for choice in rng.choice(len(library), kinds, replace=False):

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+BORDERED = 0.2
+"""Part of the crops that have the border of a micrograph in them."""
 MOST = 200.0
 """Pixels are cut off at so many sigma, so that float16 holds them."""
 
@@ -73,12 +75,19 @@ class FieldPool:
         self._next += 1
 
     def crops(self, count: int, side_px: int, rng: np.random.Generator) -> torch.Tensor:
-        """Cut ``(count, 3, side, side)`` at random from random fields, each turned and mirrored at random."""
+        """Cut ``(count, 3, side, side)`` at random from random fields, each turned and mirrored at random.
+
+        A part of them has a border: what lies beyond it is the mirror image, as `denoise` continues a micrograph.
+        """
         fields, size = len(self.planes), self.planes.shape[-1]
         cut = []
         for _ in range(count):
             number, y, x = (int(rng.integers(limit)) for limit in (fields, size - side_px + 1, size - side_px + 1))
             crop = self.planes[number, :, y : y + side_px, x : x + side_px]
+            if rng.random() < BORDERED:
+                border = int(rng.integers(1, side_px // 3))
+                beyond = crop[:, border + 1 : 2 * border + 1].flip(1)
+                crop = torch.cat((beyond, crop[:, border:]), dim=1)
             turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
             crop = crop.rot90(turns, (1, 2))
             cut.append(crop.flip(2) if mirrored else crop)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from evenly import EvenLoss
 from export import export_checkpoint
 from library import invented, load
 from pool import FieldPool, robust_units
@@ -35,7 +36,7 @@ from cryoplug.training.distributed import Processes, open_processes
 
 CONFIG = {"depth": 4, "width": 40, "most": 320, "stem": 2, "skip": "none", "outputs": 2, "clip": 8.0}
 FLOOR = 3e-5
-"""Added to each crop's squared error: below it nobody sees a difference."""
+"""Added to each crop's squared error before its logarithm is shown: below it nobody sees a difference."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,6 @@ class Plan:
     weight_decay: float = 0.01
     average: float = 0.9995
     molecules: int = 2000
-    faintest_dose: float = 0.7
-    """Electrons per square angstrom, the least that is drawn."""
-    usual_dose: float = 0.6
-    """Part of the fields with 10 to 80."""
     seed: int = 1
     init: str = ""
     """Checkpoint folder to begin from; empty: fresh weights."""
@@ -96,8 +93,7 @@ def train(
     models = particles(plan, structures)
     say(f"{len(models)} particles; {run.weights:,} weights; step {begin} of {plan.steps}")
 
-    doses = Population().dose_e_per_angstrom2
-    population = Population(dose_e_per_angstrom2=(plan.faintest_dose, doses[1]), usual_dose=plan.usual_dose)
+    population = Population()
 
     def make(number: int) -> torch.Tensor:
         field, placed = population.draw(models, size_px=plan.field_px, seed=plan.seed, number=number)
@@ -106,7 +102,7 @@ def train(
         size, voltage = (plan.field_px, plan.field_px), field.optics.voltage_kv
         dirt = random_dirt(size, field.pixel_size_angstrom, rng, generator, voltage_kv=voltage)
         made = expose(field, placed, generator, dirt=dirt)
-        return robust_units(made.record(generator, counted=False), made.image, made.particles)
+        return robust_units(made.record(generator), made.image, made.particles)
 
     first = begin // plan.steps_a_field
     pools = {
@@ -166,12 +162,14 @@ class Run:
         self.keep = torch.zeros((), device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.losses = torch.zeros(2, device=device)
-        self.clip = float(json.loads(plan.config)["clip"])
+        config = json.loads(plan.config)
+        self.clip = float(config["clip"])
+        self.loss = EvenLoss(config["outputs"], device)
         if on_gpu:
             self._record()
 
     def step(self, crops: torch.Tensor, number: int) -> torch.Tensor:
-        """Learn from crops; give the mean error of both outputs, dB."""
+        """Learn from crops; give the mean of their errors in dB, of both outputs."""
         plan = self.plan
         warm = min(1.0, (number + 1) / plan.warm_up)
         cooled = min(1.0, max(0.0, 1 - (plan.steps - number) / max(plan.cool_down, 1)))
@@ -192,23 +190,27 @@ class Run:
         clip = self.clip
         # What is cut off is added back after the network, which therefore learns the image within the limits.
         beyond = noisy - noisy.clamp(-clip, clip)
-        errors = torch.cat((output[:, :1] - beyond - image.clamp(-clip, clip), output[:, 1:] - alone), dim=1)
-        squares = errors.square().mean((2, 3))
-        # The mean of logarithms is the mean of dB: crops of strong and of weak contrast count alike.
-        logarithms = (squares + FLOOR).log().mean(0)
-        gradients = torch.autograd.grad(logarithms.sum(), self.parameters)
-        shown = logarithms.detach().clone()
-        self.processes.average(shown.sum(), [*gradients, shown], 1 / self.processes.world)
+        output = torch.cat((output[:, :1] - beyond, output[:, 1:]), dim=1)
+        errors = output - torch.cat((image.clamp(-clip, clip), alone), dim=1)
+        before = self.loss.usual.clone()
+        loss = self.loss(output.detach(), errors)
+        gradients = torch.autograd.grad(loss, self.parameters)
+        shown = (errors.detach().square().mean((2, 3)) + FLOOR).log10().mean(0) * 10
+        # What one process learnt of usual errors is a part of what the whole batch teaches.
+        learnt = (self.loss.usual - before) * self.processes.world
+        self.processes.average(loss, [*gradients, shown, learnt], 1 / self.processes.world)
+        self.loss.usual.copy_(before + learnt)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
         torch._foreach_mul_(self.average, self.keep)
         torch._foreach_add_(self.average, torch._foreach_mul([p.detach() for p in self.parameters], 1 - self.keep))
-        self.losses.copy_(shown * (10 / math.log(10)))
+        self.losses.copy_(shown)
 
     def _record(self) -> None:
         """Record a step; those that warm up have a rate of 0 and leave no trace."""
         self.keep.fill_(1)
+        usual = self.loss.usual.clone()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -219,6 +221,7 @@ class Run:
         # The pools' threads, and those that watch over other processes, go on meanwhile.
         with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self._learn()
+        self.loss.usual.copy_(usual)
         for moments in self.optimizer.state.values():
             for value in moments.values():
                 value.zero_()
@@ -235,7 +238,7 @@ class Run:
         moments = [self.optimizer.state[parameter] for parameter in self.parameters]
         kept |= {key: [moment[key].cpu() for moment in moments] for key in ("exp_avg", "exp_avg_sq", "step")}
         partial = state / "state.partial"
-        torch.save({"done": step, "plan": vars(self.plan), **kept}, partial)
+        torch.save({"done": step, "plan": vars(self.plan), "usual": self.loss.usual.cpu(), **kept}, partial)
         partial.replace(state / "state.pt")
 
     def load(self, state: Path) -> int:
@@ -254,6 +257,7 @@ class Run:
                     to.copy_(value)
         if not self.optimizer.state:
             self._learn()  # makes the moments, at a rate of 0
+        self.loss.usual.copy_(kept["usual"])
         for number, parameter in enumerate(self.parameters):
             for key, value in self.optimizer.state[parameter].items():
                 value.copy_(kept[key][number])

@@ -1,0 +1,70 @@
+"""A loss in which faint crops count as much as strong ones, and whose optimum is still the expected image.
+
+The squared error alone would be decided by the few crops of strongest contrast. The logarithm of each crop's squared error
+weighs all alike, but it rewards a guess: where a crop may be empty or hold faint particles, being exactly right about the
+empty ones is worth more than being half right about both, so the network learns to erase. Here a crop's error is divided by
+what crops *that look alike to the network* have on average. That divisor is a function of what the network sees, not of the
+truth, and such a weight leaves the expected image as the optimum: faint particles fade, and are not erased.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+BLOCK_PX = 32
+"""What varies more slowly than this is left out of how strong an output looks: slopes of the ice say little of the error."""
+CLASSES_PER_DECADE = 4
+LEAST, MOST = 1e-7, 1e2
+"""Variance of an output within blocks; what lies beyond belongs to the first or the last class."""
+BOUND = 4.0
+"""Errors of so many times the usual one begin to count by their logarithm: dirt shall not decide."""
+PACE = 0.02
+"""Part by which one crop changes the usual error of its class."""
+
+
+class EvenLoss:
+    """The usual error of crops by the strength of the network's output, and the loss relative to it.
+
+    Parameters
+    ----------
+    outputs
+        Number of the network's outputs; each has its own classes.
+    device
+        Where the network learns.
+    """
+
+    def __init__(self, outputs: int, device: torch.device) -> None:
+        low, high = math.log10(LEAST), math.log10(MOST)
+        strength = torch.logspace(low, high, round(CLASSES_PER_DECADE * (high - low)) + 1, device=device)
+        # A first guess, soon replaced by what is met.
+        self.usual = (0.3 * strength + 1e-4).log().repeat(outputs, 1)
+        """Logarithm of the usual squared error, ``(output, class)``."""
+        self._output = torch.arange(outputs, device=device)[None, :]
+
+    def __call__(self, output: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+        """Give the loss of a batch, and learn what is usual.
+
+        Parameters
+        ----------
+        output, error
+            What the network gives, and what is wrong with it; ``(b, c, y, x)``, sides divisible by `BLOCK_PX`.
+
+        Returns
+        -------
+        torch.Tensor
+            The sum over outputs of the mean over crops; 1 an output once the usual errors are known.
+        """
+        with torch.no_grad():
+            means = torch.nn.functional.avg_pool2d(output, BLOCK_PX)
+            strength = output.square().mean((2, 3)) - means.square().mean((2, 3))
+            place = (strength.clamp(LEAST, MOST) / LEAST).log10() * CLASSES_PER_DECADE
+            place = place.round().long()
+            usual = self.usual[self._output, place].exp()
+        relative = error.square().mean((2, 3)) / usual
+        losses = BOUND * torch.log1p(relative / BOUND)
+        with torch.no_grad():
+            flat = self._output * self.usual.shape[1] + place
+            self.usual.view(-1).index_add_(0, flat.flatten(), PACE * (losses.detach() - 1).flatten())
+        return losses.mean(0).sum()
