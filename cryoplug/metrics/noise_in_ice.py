@@ -158,7 +158,8 @@ def settled(
     margin = _MARGIN_DB + 2 * ice.error_db
     high, low = float(most.mean()), float(least.mean())
     band = f"at {DISTANCES_ANGSTROM[-1]:g} to {DISTANCES_ANGSTROM[0]:g} angstrom"
-    if high < -margin:
+    # Particles that were not seen lift the higher of the two: it must be below the law, the middle of both clearly so.
+    if high < -ice.error_db and (high + low) / 2 < -margin:
         offset = np.round((most + least) / 2, 2)
         remark = (
             f"its noise {band} was taken to be {-float(offset.mean()):.1f} dB weaker than the spectrum beyond the signal says: "
