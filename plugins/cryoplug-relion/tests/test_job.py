@@ -49,8 +49,9 @@ def long_job(project: Project) -> tuple[Project, str, tuple[str, ...]]:
 
 
 def begun(project: Project, job: str) -> Callable[[], bool]:
-    """Tell whether the job has finished its first micrograph and recorded that."""
-    return lambda: bool(list((project / job).glob(".cryoplug/**/*.mrc.json")))
+    """Tell whether the job has finished its first micrograph; the journal has a line of it then."""
+    journal = project / job / "denoise.jsonl"
+    return lambda: journal.exists() and journal.stat().st_size > 0
 
 
 def test_success_comes_with_star_nodes_and_log(project: Project) -> None:
