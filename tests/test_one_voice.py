@@ -15,6 +15,9 @@ import pytest
 import cryoplug
 from cryoplug.cli.main import cli, run
 from cryoplug.cli.options import apply_options
+from cryoplug.cli.progress import describe
+from cryoplug.core.remarks import joined, separate
+from cryoplug.core.results import FileResult
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.inference.pipeline import run_pipeline
 from cryoplug.inference.settings import ApplySettings
@@ -56,7 +59,7 @@ def exposure(folder: Path, *, level: float, hot: bool) -> Path:
 
 
 def without_numbers(message: str) -> list[str]:
-    return [re.sub(r"\d[\d.e+-]*", "N", remark) for remark in message.split("; ")]
+    return [re.sub(r"\d[\d.e+-]*", "N", remark) for remark in separate(message)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -248,3 +251,51 @@ def test_an_option_of_applying_a_checkpoint_is_a_field_and_a_line() -> None:
     assert [item.name for item in _applied()] == fields
     for command in ("denoise", "evaluate"):
         assert {item.name for item in options_of(command).values()} >= set(fields)
+
+
+# Words that are read once.
+
+MOST_WORDS = 40
+
+
+def sentences(text: str) -> list[str]:
+    """Take prose apart: code blocks, tables, links and examples are none; a list item is a paragraph."""
+    prose = re.sub(r"(?ms)^```.*?^```|^\|.*?$|^\s*(?:Example|Exit codes): .*?(?:\n\n|\Z)", "\n\n", text)
+    paragraphs = re.split(r"\n\s*\n|\n(?=- )", re.sub(r"\]\([^)]*\)", "]", prose))
+    return [one for part in paragraphs for one in re.split(r"(?<=[.:?])\s+", " ".join(part.split())) if one]
+
+
+def help_texts() -> dict[str, str]:
+    context = click.Context(cli)
+    texts = {"cryoplug": cli.help or ""}
+    for name in COMMANDS | {"merge": []}:
+        command = cli.get_command(context, name)
+        assert command is not None
+        texts[name] = command.help or ""
+        options = [item for item in command.params if isinstance(item, click.Option)]
+        texts |= {f"{name} {max(item.opts, key=len)}": item.help or "" for item in options}
+    return texts
+
+
+def test_a_sentence_of_the_readme_or_a_help_text_is_read_once() -> None:
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    found = [(place, one) for place, text in {"README": readme, **help_texts()}.items() for one in sentences(text)]
+    assert len(found) > 300
+    assert not [item for item in found if len(item[1].split()) > MOST_WORDS]
+    assert not [item for item in found if re.match(r"Of\b", item[1])], "no sentence opens with Of"
+    assert not [item for item in found if re.search(r"\b(?:is|are) (?:told|said)\b", item[1])], (
+        "cryoplug warns, or says"
+    )
+
+
+def test_a_line_of_output_has_two_remarks_at_most() -> None:
+    remarks = ["pixel size 6 A; use another", "2 hot pixels", "the mean moved", "float16 is coarse"]
+
+    def line(count: int) -> str:
+        return describe(FileResult(Path("a.mrc"), "done", message=joined(remarks[:count]), seconds=1))
+
+    assert line(0) == "a.mrc: done in 1.00 s"
+    assert line(2) == "a.mrc: done in 1.00 s: pixel size 6 A; use another | 2 hot pixels"
+    assert line(3) == f"{line(2)} (and 1 more: see --json)"
+    assert line(4) == f"{line(2)} (and 2 more: see --json)"
+    assert separate(joined(remarks)) == remarks and separate(joined(["", ""])) == []

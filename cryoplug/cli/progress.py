@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from cryoplug.cli.output import printable_name, say
+from cryoplug.core.remarks import on_one_line
 from cryoplug.core.results import FileResult
 
 
@@ -48,9 +49,11 @@ def file_progress(verb: str) -> Iterator[Callable[[FileResult], None]]:
 
 
 def describe(result: FileResult) -> str:
-    """Say in one line what became of a file."""
+    """Say in one line what became of a file, with two remarks at most."""
     line = f"{printable_name(result.input)}: {result.status}"
     if result.status == "done":
         line += f" in {result.seconds:.2f} s"
     message = result.message.removeprefix(f"{result.input}: ")
+    if result.status == "done":
+        message = on_one_line(message)
     return line + (f": {printable_name(message)}" if message else "")

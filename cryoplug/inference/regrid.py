@@ -19,6 +19,7 @@ from cryoplug.core.fourier_crop import (
 from cryoplug.core.fourier_filter import filtered_image
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.pixel_size import unknown_pixel_size
+from cryoplug.core.remarks import joined
 
 if TYPE_CHECKING:
     from typing import Self
@@ -183,7 +184,7 @@ class GridPlan:
     @property
     def remark(self) -> str:
         """What the user should know about this micrograph."""
-        return "; ".join(filter(None, (self._remark_on_input(), self._remark_on_output())))
+        return joined((self._remark_on_input(), self._remark_on_output()))
 
     def _remark_on_output(self) -> str:
         size, wanted = self.pixel_size_angstrom, self.regrid.output_angstrom

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from cryoplug.core.hot_pixels import HotPixels
 from cryoplug.core.mean_kept import shift_remark
+from cryoplug.core.remarks import joined
 from cryoplug.inference.regrid import GridPlan
 from cryoplug.models.checkpoint import Checkpoint
 
@@ -14,11 +15,6 @@ OTHER_SCALE = 1.5
 """Factor between the pixel sizes of a micrograph and of the training data from which on a warning is given."""
 ROUNDING_WARNING = 0.05
 """Rounding to float16 of this part of the deviation begins to be seen."""
-
-
-def joined(remarks: Iterable[str]) -> str:
-    """Make one message of several remarks; empty ones are none."""
-    return "; ".join(filter(None, remarks))
 
 
 def remarks_on_reading(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cryoplug.core.mean_kept import mean_shift
+from cryoplug.core.remarks import joined
 from cryoplug.core.statistics import moments_of
 from cryoplug.disk.atomic import atomic_file, storage_errors
 from cryoplug.errors import PixelError
@@ -123,7 +124,7 @@ def _copy_sections(writer: MrcRowWriter, start: Begin, messages: Iterator[Messag
             writer.write_rows(message.pixels.reshape(-1, message.pixels.shape[2]))
             remarks.add(message)
         elif isinstance(message, End):
-            said = "; ".join(filter(None, (*remarks.sentences(), message.message)))
+            said = joined((*remarks.sentences(), message.message))
             return dataclasses.replace(message, message=said, hot_pixels=remarks.hot_pixels)
         elif isinstance(message, Failed):
             raise _AtItsEnd(message)

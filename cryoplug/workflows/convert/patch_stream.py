@@ -17,6 +17,7 @@ from cryoplug.core.micrograph import ImageF32, MicrographSource
 from cryoplug.core.noise import founding_noise, patch_rng
 from cryoplug.core.normalization import MeasuredSource, Normalization, check_usable, clipped_fraction, fit_to
 from cryoplug.core.pixel_size import PixelSize, pixel_size_of_exposure, unknown_pixel_size
+from cryoplug.core.remarks import joined
 from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import ShapeError
 from cryoplug.formats import registry
@@ -60,7 +61,7 @@ class OpenedPair:
     def remarks(self) -> str:
         """What was odd but accepted."""
         warnings = dict.fromkeys(text for item in self.sources for text in item.warnings)
-        return "; ".join(filter(None, [self.pair.remark, *warnings, *self.notes]))
+        return joined([self.pair.remark, *warnings, *self.notes])
 
     def close(self) -> None:
         """Close the files."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cryoplug.core.pixel_size import PixelSizeRemarks
+from cryoplug.core.remarks import joined
 from cryoplug.core.results import FileResult
 from cryoplug.core.thumbnail import BeforeAfter
 from cryoplug.disk.atomic import storage_errors
@@ -164,7 +165,7 @@ class Work:
                 size_bytes = job.target.stat().st_size
             # Before the record: a run that is killed in between makes both anew.
             if self._previews is not None and (remark := self._previews.make(item, both, pixel_size_angstrom)):
-                result = replace(result, message="; ".join(filter(None, (result.message, remark))))
+                result = replace(result, message=joined((result.message, remark)))
             write_record(item.record, replace(record, finished=True, output_size_bytes=size_bytes))
         self._journal.append(result)
         self._claims.release(item.claim)

@@ -12,6 +12,7 @@ import numpy as np
 
 import cryoplug
 from cryoplug.core.pixel_size import PixelSizeRemarks
+from cryoplug.core.remarks import joined
 from cryoplug.core.results import BatchResult, FileResult, to_json
 from cryoplug.disk.atomic import write_text
 from cryoplug.errors import FormatError, InputError, Stopped, UsageError
@@ -115,7 +116,7 @@ def evaluate(
                 result = FileResult(subject.name, "failed", message=str(error), exit_code=error.exit_code)
             else:
                 seconds = time.perf_counter() - started
-                result = FileResult(subject.name, "done", message="; ".join(found.remarks), seconds=seconds)
+                result = FileResult(subject.name, "done", message=joined(found.remarks), seconds=seconds)
                 if measured:
                     found.panels.clear()  # Only those of the first micrograph are drawn.
                 measured.append(found)
