@@ -51,6 +51,6 @@ def shift_remark(shift: float, sigma: float) -> str:
     if not abs(shift) > WORTH_TELLING * sigma > 0:
         return ""
     return (
-        f"the network moved the mean by {abs(shift) / sigma:.3g} standard deviations of the micrograph, which was undone: it "
-        "was trained on another grey scale; train one on such data"
+        f"the network moved the mean by {abs(shift) / sigma:.3g} standard deviations of the micrograph, and cryoplug moved it "
+        "back; it was trained on another grey scale: train one on such data"
     )

@@ -175,7 +175,7 @@ class TiffMovie(MovieSource):
         self._check_page(first)
         if file.is_imagej and len(pages) == 1 and int((file.imagej_metadata or {}).get("images", 1)) > 1:
             raise FormatError(
-                f"{self.path}: an ImageJ hyperstack, whose images lie behind one directory; save it as an ordinary TIFF"
+                f"{self.path}: an ImageJ hyperstack: one directory for many images; save it as an ordinary TIFF"
             )
         frames = [page for page in pages if (page.shape, page.dtype) == (first.shape, first.dtype)]
         for page in frames:

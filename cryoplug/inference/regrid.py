@@ -198,8 +198,8 @@ class GridPlan:
         if size is None or target is None or size <= target * (1 + SAME_PIXEL_SIZE):
             return ""
         return (
-            f"pixel size {size:g} A, coarser than the {target:g} A that the network works at: it was padded to that, and the "
-            "network sees no detail beyond the micrograph's own"
+            f"pixel size {size:g} A, coarser than the {target:g} A that the network works at: cryoplug padded it to that, "
+            "which adds no detail"
         )
 
     def as_it_is(self, raw: np.ndarray) -> ImageF32:

@@ -115,7 +115,7 @@ class PairProof:
         if together >= BEYOND_CHANCE:
             self._stacks[one, two] = f"{len(bands)} sections of these stacks are pairs, taken together"
         elif max(map(abs, power)) < WHITE and abs(sum(power)) < WHITE * math.sqrt(len(power)):
-            self._stacks[one, two] = "both stacks are white noise without contrast, so that their names decide"
+            self._stacks[one, two] = "both stacks are white noise without contrast; their names decide"
 
     def check_pixels(
         self,
@@ -163,7 +163,9 @@ class PairProof:
             remarks.append(f"accepted without proof: {problem}")
         elif problem:
             if accepted is not None and (one.path, two.path) in self._refused:
-                raise PairingError(f"{one.path} and {two.path} do not belong together, as was said of another section")
+                raise PairingError(
+                    f"{one.path} and {two.path} do not belong together; another section of theirs says why"
+                )
             self._refused.add((one.path, two.path))
             raise PairingError(
                 f"{one.path} and {two.path} do not belong together: {problem}; correct the pairing, leave the two out, "
@@ -173,7 +175,7 @@ class PairProof:
         if high is not None and high.value > SAME_IMAGE and not summed_here:
             raise PairingError(
                 f"{one.path} and {two.path} are one image: {_near_nyquist(high)}, where halves share nothing; "
-                "a network would learn to do nothing; give the other half"
+                "give the other half"
             )
         coarse = (pixel_size_angstrom or 0.0) > FINE_PIXEL_ANGSTROM
         if high is not None and not coarse and high.value > FIXED_PATTERN and high.significance > BEYOND_CHANCE:

@@ -205,7 +205,7 @@ def _refuse_shared_halves(pairs: Sequence[tuple[Path, Path]]) -> None:
 def _pair(index: int, one: DiscoveredMicrograph, two: DiscoveredMicrograph, *, remark: str = "") -> PairedInput:
     # os.path and not Path: that raises RuntimeError for a link to itself.
     if os.path.realpath(one.path) == os.path.realpath(two.path) and one.section == two.section:
-        raise PairingError(f"{one.path}: is on both sides of its pair; a network would learn to do nothing")
+        raise PairingError(f"{one.path}: both sides of this pair are the same file; give the other half or a clean one")
     return PairedInput(index, one, two, remark)
 
 

@@ -81,7 +81,7 @@ def common_sections(files: Sequence[DiscoveredMicrograph], looks: StackLooks) ->
         return 0, None
     for look in looked:
         if look is not None and look.kind == "volume":
-            return 0, FormatError(f"{look.path}: this is a volume, for {look.why}; {VOLUME_ADVICE}")
+            return 0, FormatError(f"{look.path}: this is a volume because {look.why}; {VOLUME_ADVICE}")
     counts = [1 if look is None else look.sections for look in looked]
     for item, count in zip(files, counts, strict=True):
         if count != counts[0]:

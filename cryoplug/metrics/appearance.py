@@ -190,7 +190,7 @@ def unlike(found: Appearance, seen: Seen) -> list[str]:
         its, theirs = (bright, dark) if seen.skewness[side][0] < 0 else (dark, bright)
         remarks.append(
             f"its contrast looks inverted: {its}, {theirs} in the training data (skewness {found.skewness[side]:+.2f} "
-            f"against {seen.skewness[side][0]:+.2f} in blocks of {side} px); look at it, and invert it if so, or train on such "
+            f"against {seen.skewness[side][0]:+.2f} in blocks of {side} px); look at it: invert it if so, else train on such "
             "micrographs"
         )
     return remarks

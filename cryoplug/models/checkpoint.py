@@ -276,7 +276,7 @@ def _read_record(folder: Path, findings: list[Finding]) -> dict[str, Any]:
     if not path.exists():
         # Founding folders hold nothing but .bin files; beside model.safetensors it was lost, and the normalization with it.
         if (folder / SAFETENSORS_NAME).exists():
-            bad(f"missing beside {SAFETENSORS_NAME}, so that the normalization is unknown; copy the whole folder again")
+            bad(f"missing beside {SAFETENSORS_NAME}, so the normalization is unknown; copy the whole folder again")
         return {}
     try:
         record = parse_json(read_limited(path, MAX_JSON_BYTES))

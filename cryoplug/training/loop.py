@@ -207,7 +207,7 @@ class Training:
         corrected = self.position.planned_steps is not None
         self.position.planned_steps = planned
         few = "; too few to learn much: more --minutes, a smaller network or a GPU" if planned < FEW_STEPS else ""
-        now = ", for their speed has changed" if corrected else ""
+        now = " (corrected: their speed has changed)" if corrected else ""
         progress(Note(f"--minutes {self.config.minutes:g}: {planned} steps{now}{few}"))
 
     def _validate(self, loader: BatchLoader, saver: Saver) -> Validation | None:

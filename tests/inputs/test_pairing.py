@@ -130,7 +130,7 @@ def test_a_link_to_itself_is_no_traceback() -> None:
 def test_two_names_of_one_file_are_no_pair() -> None:
     touch("d/a_EVN.mrc")
     Path("d/a_ODD.mrc").symlink_to("a_EVN.mrc")
-    with pytest.raises(PairingError, match=r"d/a_EVN\.mrc: is on both sides of its pair"):
+    with pytest.raises(PairingError, match=r"d/a_EVN\.mrc: both sides of this pair are the same file"):
         halves("d")
 
 
@@ -138,7 +138,7 @@ def test_two_sections_of_one_stack_are_a_pair() -> None:
     touch("s.mrc")
     pairs = pair_files(discover(["1@s.mrc"]), discover(["2@s.mrc"]), sides=("even", "odd"))
     assert [(pair.noisy.section, pair.clean.section) for pair in pairs if pair.clean] == [(1, 2)]
-    with pytest.raises(PairingError, match="on both sides"):
+    with pytest.raises(PairingError, match="both sides of this pair are the same file"):
         pair_files(discover(["1@s.mrc"]), discover(["1@s.mrc"]), sides=("even", "odd"))
 
 

@@ -39,9 +39,9 @@ def refuse_movies_and_volumes(path: Path) -> None:
     """Raise `FormatError` unless a file of several images is a stack or a tilt series."""
     found = look_at_stack(path)
     if found.kind == "volume":
-        raise FormatError(f"{path}: {found.sections} sections: this is a volume, for {found.why}; {VOLUME_ADVICE}")
+        raise FormatError(f"{path}: {found.sections} sections: this is a volume because {found.why}; {VOLUME_ADVICE}")
     if found.kind == "movie":
-        raise FormatError(f"{path}: {found.sections} sections: this is a movie, for {found.why}; {MOVIE_ADVICE}")
+        raise FormatError(f"{path}: {found.sections} sections: this is a movie because {found.why}; {MOVIE_ADVICE}")
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def halves_or_movies(
             return movies
     if taken:
         raise UsageError(
-            f"{items[0].path}: has one frame, so that --gain and --defects cannot be applied; give the movies, "
+            f"{items[0].path}: has one frame, so --gain and --defects cannot be applied; give the movies, "
             "or leave the two out"
         )
     return pair_files(*halves_of(items, advice=WITH_MOVIES), sides=("even", "odd"))
@@ -107,12 +107,12 @@ def _refuse_what_is_no_movie(
         even, odd = expected_names(item.path.name, known_endings())
         if look.kind == "tilt series":
             raise FormatError(
-                f"{item.path}: this is a tilt series, for {look.why}; its views differ in angle, so that even and odd ones "
-                f"are no halves: give the halves of each view ({even} and {odd} beside it, or --even and --odd), or list it in "
+                f"{item.path}: this is a tilt series because {look.why}; its views differ in angle, so even and odd ones are no "
+                f"halves: give the halves of each view ({even} and {odd} beside it, or --even and --odd), or list it in "
                 "a STAR file (rlnMicrographMovieName) if it is a movie after all"
             )
         if look.kind == "volume" and look.is_sure:
-            raise FormatError(f"{item.path}: this is a volume, for {look.why}; {VOLUME_ADVICE}")
+            raise FormatError(f"{item.path}: this is a volume because {look.why}; {VOLUME_ADVICE}")
         doubtful.append(look)
     if doubtful:
         first = doubtful[0]

@@ -51,12 +51,12 @@ def with_normalization(
         looked_at += 1
         if not found.counts_from_zero:
             note(
-                f"normalize: zscore, for {item.path.name} does not hold counts from zero up ({found.words}); noise is added to "
-                "-3..3 standard deviations; --normalize percentile takes the founding recipe all the same"
+                f"normalize: zscore, because {item.path.name} does not hold counts from zero up ({found.words}); give "
+                "--normalize percentile if you want the founding recipe"
             )
             return replace(request, normalize="zscore")
     if looked_at:
-        note("normalize: percentile, for the grey values are counts from zero up (the founding recipe)")
+        note("normalize: percentile, because the grey values are counts from zero up (the founding recipe)")
     return replace(request, normalize="percentile")
 
 

@@ -134,7 +134,7 @@ def _halves(request: EvaluateRequest, noisy: Found, *, needed: bool) -> tuple[Fo
         try:
             return halves_of(noisy)
         except PairingError as error:
-            raise PairingError(f"nothing to judge by, for there is no --clean, and {error}") from error
+            raise PairingError(f"nothing to judge by: there is no --clean, and {error}") from error
     if all(item.even and item.odd for item in noisy) and not request.denoised:
         even, odd = halves_of(noisy)
         return (even, odd) if len(even) == len(noisy) else ([], [])

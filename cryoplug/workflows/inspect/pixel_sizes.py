@@ -37,5 +37,5 @@ def pixel_size_findings(named: Sequence[DiscoveredMicrograph]) -> Iterator[Findi
             continue
         remarks.add(known_pixel_size(None, item.pixel_size_angstrom, header))
     for text in remarks.sentences():
-        part = "" if len(places) == len(ours) else f" ({len(places)} of {len(ours)} headers were looked at)"
+        part = "" if len(places) == len(ours) else f" ({len(places)} of {len(ours)} headers read)"
         yield Finding("warning", "pixel size", text.removeprefix("pixel size: ") + part)

@@ -80,7 +80,7 @@ def _manifest(store: PairStore, findings: list[Finding]) -> dict[str, Any]:
     manifest = store.manifest
     common = {"patch_shape": list(store.patch_shape), "dtype": np.dtype(store.dtype).name}
     if manifest is None:
-        message = "no manifest: bare bins, whose patch shape is what --patch-size says"
+        message = "no manifest: these are bare bins, and --patch-size says their patch shape"
         findings.append(Finding("note", "dataset.json", message))
         return {**common, "manifest": False}
     _check_manifest(manifest, findings)

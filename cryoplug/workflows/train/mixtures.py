@@ -26,9 +26,13 @@ def mixer_of(opened: Opened, note: Callable[[str], None]) -> Mixer | Recorruptio
     alike = store.manifest is None or store.manifest.halves_alike
     balance = measure_balance(store, opened.split.train, alike=alike)
     if balance is None:
-        note("the halves are not equally noisy and share too little signal to be mixed; trained on as they are")
+        note(
+            "the halves are not equally noisy and share too little signal to be mixed; cryoplug trains on them as they are"
+        )
         return None
     if not alike:
         ratio = f"{balance.noise_ratio:.3g}"
-        note(f"at equal signal even has {ratio} times the noise variance of odd; mixtures are weighted for it")
+        note(
+            f"at equal signal, even has {ratio} times the noise variance of odd; cryoplug weights the mixtures for that"
+        )
     return Mixer(config.mix, balance, seed=config.seed, device=opened.device)

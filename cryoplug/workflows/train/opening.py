@@ -71,7 +71,7 @@ def open_run(
     request = dataclasses.replace(request, config=config)
     if config.augment == "halves" and store.manifest is not None and store.manifest.pairs != "halves":
         raise UsageError(
-            f"{store.path}: a store of --pairs {store.manifest.pairs}, whose sides must not be exchanged; "
+            f"{store.path}: a store of --pairs {store.manifest.pairs}; its sides must not be exchanged; "
             "give --augment dihedral, or convert --pairs halves"
         )
     if config.crops_per_epoch is not None and not store.whole:

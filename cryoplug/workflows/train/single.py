@@ -60,7 +60,7 @@ def _description(noises: list[MicrographNoise]) -> str:
     sources = [noise.source for noise in noises]
     parts = [f"{sources.count(source)} {text}" for source, text in words.items() if source in sources]
     known = [noise.uncertainty_db for noise in noises if noise.uncertainty_db is not None]
-    text = f"single exposures, noise added by its measured spectrum: of {len(noises)} micrographs {', '.join(parts)}"
+    text = f"single exposures of {len(noises)} micrographs; training adds noise with the measured spectrum ({', '.join(parts)})"
     if known:
         text = f"{text}; known to {max(max(known), 0.01):.2g} dB or better"
     doubtful = sum(not noise.trusted for noise in noises)

@@ -33,7 +33,7 @@ class Start:
     @property
     def note(self) -> str:
         """What the user should know."""
-        dropped = "" if self.sha256 == self.checkpoint.sha256 else ", of whose outputs the image is trained further"
+        dropped = "" if self.sha256 == self.checkpoint.sha256 else "; its output image is trained further"
         return f"starting from {self.name} sha256:{self.sha256[:12]}{dropped}"
 
     def details(self, manifest: Manifest | None) -> dict[str, Any]:

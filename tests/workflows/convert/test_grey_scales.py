@@ -58,7 +58,7 @@ def test_the_normalization_follows_from_the_data_is_said_and_recorded(tmp_path: 
     result = convert(request(folder, tmp_path / "s"), note=said.append)
     wanted = "percentile" if kind == "counts" else "zscore"
     assert result.details["normalize"] == wanted
-    assert len(said) == 1 and said[0].startswith(f"normalize: {wanted}, for ")
+    assert len(said) == 1 and said[0].startswith(f"normalize: {wanted}, because ")
     with open_store(tmp_path / "s", patch_size=40) as store:
         assert store.manifest is not None and store.manifest.normalize == wanted
     convert(request(folder, tmp_path / "named", normalize=wanted))

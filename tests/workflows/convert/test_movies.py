@@ -109,7 +109,7 @@ def test_halves_beside_micrographs_are_taken_when_there_are_no_movies(tmp_path):
             write_mrc(tmp_path / "in" / f"m{i}{side}.mrc", noisy.astype(np.float32), pixel_size_angstrom=1)
     result = convert(request(tmp_path / "in", tmp_path / "s"))
     assert [found.input.name for found in result.files] == ["m0_EVN.mrc", "m1_EVN.mrc"]
-    with pytest.raises(UsageError, match="has one frame, so that --gain and --defects cannot be applied"):
+    with pytest.raises(UsageError, match="has one frame, so --gain and --defects cannot be applied"):
         convert(request(tmp_path / "in", tmp_path / "t", gain=tmp_path / "in" / "m0.mrc"))
     (tmp_path / "in" / "m1_ODD.mrc").unlink()
     with pytest.raises(PairingError, match=r"no m1_ODD\.mrc"):

@@ -177,12 +177,12 @@ def test_a_stack_that_is_being_written_when_the_process_is_killed_has_no_name(
 @pytest.mark.parametrize(
     ("path", "pixels", "fields", "message"),
     [
-        ("a_rec.mrc", images(9, 40, 40), {}, "this is a volume, for its name (a_rec.mrc) says so; volumes are not denoised"),
-        ("tomo.rec", images(9, 40, 40), {}, "this is a volume, for files that end in .rec are"),
+        ("a_rec.mrc", images(9, 40, 40), {}, "this is a volume because its name (a_rec.mrc) says so; volumes are not denoised"),
+        ("tomo.rec", images(9, 40, 40), {}, "this is a volume because files that end in .rec are"),
         ("v.mrc", images(9, 40, 40), {"volume": True}, "ISPG 1, MZ 9); volumes are not denoised here; for tomograms there are"),
-        ("m.mrc", images(4, 40, 40).astype(np.int8), {}, "this is a movie, for its pixels are bytes"),
+        ("m.mrc", images(4, 40, 40).astype(np.int8), {}, "this is a movie because its pixels are bytes"),
         ("m.mrcs", images(4, 40, 40).astype(np.int8), {}, "make halves of it with `cryoplug convert --pairs halves`"),
-        ("k2.mrc", np.ones((2, 1024, 1030), np.int16), {}, "this is a movie, for its pixels are int16 on a detector"),
+        ("k2.mrc", np.ones((2, 1024, 1030), np.int16), {}, "this is a movie because its pixels are int16 on a detector"),
     ],
 )  # fmt: skip
 def test_volumes_and_movies_are_refused_with_what_to_do(
@@ -241,7 +241,7 @@ def test_a_tilt_series_is_not_taken_for_a_movie(how: str, why: str) -> None:
     found = look_at_stack(path)
     assert (found.kind, found.sections, found.shape) == ("tilt series", 4, (64, 64))
     assert why in found.why
-    with pytest.raises(Exception, match=r"this is a tilt series, for .* give the halves of each view"):
+    with pytest.raises(Exception, match=r"this is a tilt series because .* give the halves of each view"):
         convert(ConvertRequest(("ts.mrc",), Path("s"), pairs="halves"))
 
 
@@ -301,7 +301,7 @@ def test_where_nothing_can_be_seen_the_names_of_stacks_decide() -> None:
         stack(f"no{ending}.mrc", rng.normal(20, 1, (5, 128, 128)).astype(np.float32))
     found = convert(ConvertRequest(("no_EVN.mrc",), Path("s"), pairs="halves", patch_size=64))
     assert found.exit_code == 0
-    assert all("white noise without contrast, so that their names decide" in item.message for item in found.files)
+    assert all("white noise without contrast; their names decide" in item.message for item in found.files)
 
 
 def test_stacks_of_two_specimens_are_refused_with_one_full_sentence() -> None:

@@ -72,7 +72,7 @@ def test_the_general_model_is_trained_further_as_a_network_of_its_image(general_
     assert found.angpix == 3.0 and found.angpix_range is None
     assert (found.normalize, found.is_general) == ("zscore", False)
     texts = [event.text for event in events]
-    assert f"starting from the general model sha256:{start.sha256[:12]}, of whose outputs the image" in texts[0]
+    assert f"starting from the general model sha256:{start.sha256[:12]}; its output image" in texts[0]
 
 
 def test_it_is_evaluated_at_the_end_and_denoises_from_then_on(general_model: Path, tmp_path: Path) -> None:

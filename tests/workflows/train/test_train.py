@@ -232,9 +232,7 @@ def test_sides_of_a_store_that_are_not_halves_are_never_exchanged(tmp_path: Path
             writer.append("train", noisy[index], clean[index], (0, 0))
             writer.acknowledge(MicrographEntry(f"m{index}", "train", (SIDE, SIDE), 1.0, {"kind": "percentile"}))
         writer.finish()
-    with pytest.raises(
-        UsageError, match=r"a store of --pairs noise, whose sides must not be exchanged; give --augment"
-    ):
+    with pytest.raises(UsageError, match=r"a store of --pairs noise; its sides must not be exchanged; give --augment"):
         run(store, augment="halves")
 
 
