@@ -288,6 +288,16 @@ def test_a_sentence_of_the_readme_or_a_help_text_is_read_once() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "page", ["docs/files.md", "docs/relion.md", "docs/security.md", "plugins/cryoplug-relion/README.md"]
+)
+def test_a_page_says_who_does_what(page: str) -> None:
+    found = sentences((Path(__file__).resolve().parents[1] / page).read_text(encoding="utf-8"))
+    assert len(found) > 20
+    assert not [one for one in found if re.match(r"Of\b", one)], "no sentence opens with Of"
+    assert not [one for one in found if re.search(r"\b(?:is|are) (?:told|said)\b", one)], "cryoplug warns, or says"
+
+
 def test_a_line_of_output_has_two_remarks_at_most() -> None:
     remarks = ["pixel size 6 A; use another", "2 hot pixels", "the mean moved", "float16 is coarse"]
 
