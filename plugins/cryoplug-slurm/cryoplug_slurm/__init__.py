@@ -1,0 +1,1 @@
+"""cryoplug on a Slurm cluster."""
