@@ -90,7 +90,7 @@ def percentile_remark(clipped: float, spread: float) -> str:
         Empty where it suits them.
     """
     if clipped > CLIPPED_WARNING:
-        found = f"clips {100 * clipped:.0f} % of the pixels, which are lost"
+        found = f"clips {100 * clipped:.0f} % of the pixels, and they are lost"
     elif spread < LEAST_SPREAD:
         found = f"leaves a standard deviation of {spread:.2g} of 1, less than the noise that --pairs noise adds (0.07)"
     else:

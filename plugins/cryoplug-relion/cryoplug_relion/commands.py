@@ -50,7 +50,7 @@ def _pair_options() -> list[click.Parameter]:
         type=click.Choice(["halves", "noise"]),
         default="halves",
         show_default=True,
-        help="halves: even and odd, named by the STAR file, beside the micrograph, or of its movie. noise: noise added.",
+        help="halves: even and odd, named by the STAR file, beside the micrograph, or of its movie. noise: adds noise.",
     )
     return [pairs, *core_options(core_convert, without={*_BY_THE_JOB, *_OTHER_PAIRS, "overwrite", "as_json"})]
 
@@ -59,7 +59,7 @@ _PAIR_NAMES = tuple(str(item.name) for item in _pair_options())
 
 
 class JobGroup(click.Group):
-    """A group whose commands are jobs: whatever becomes of one, wrong usage included, RELION is told."""
+    """A group whose commands are jobs: RELION learns how each one ends, also after wrong usage."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -82,9 +82,9 @@ class JobGroup(click.Group):
 def relion() -> None:
     """Run as an External job of RELION 3.1, 4 or 5.
 
-    Executable in the GUI: "cryoplug relion denoise". Fields of the tab Params become options: the label "checkpoint" is
-    --checkpoint; a flag needs no value. The job's folder gets RELION_JOB_EXIT_SUCCESS only when every output is there
-    and was read back, and RELION_JOB_EXIT_FAILURE or RELION_JOB_EXIT_ABORTED at any other end.
+    In the GUI, give "cryoplug relion denoise" as the executable. Fields of the tab Params become options: the label
+    "checkpoint" is --checkpoint; a flag needs no value. When every output is there and was read back, the job's folder
+    gets RELION_JOB_EXIT_SUCCESS. At any other end it gets RELION_JOB_EXIT_FAILURE or RELION_JOB_EXIT_ABORTED.
     """
 
 
@@ -99,12 +99,12 @@ def relion() -> None:
 def denoise(**fields: Any) -> int:
     """Denoise the micrographs of a STAR file that are not finished yet.
 
-    Writes DIR/micrographs_denoised.star with every table, column and optics group of the input, the denoised
-    micrographs below DIR, and logfile.pdf. Their paths below X/jobNNN/ stay, so that picks on them fit the raw ones:
-    extract particles from the raw micrographs. A micrograph that fails is named in run.err and left out.
+    The job writes DIR/micrographs_denoised.star, the denoised micrographs below DIR, and logfile.pdf. The STAR file has
+    every table, column and optics group of the input. Paths below X/jobNNN/ stay, so picks fit the raw micrographs.
+    Extract particles from the raw ones. If a micrograph fails, run.err names it, and the STAR file leaves it out.
 
-    --output-angpix A writes coarser ones, and the optics groups say their pixel size. Picks on these count their
-    pixels: multiply them before you extract; docs/relion.md has the command.
+    --output-angpix A writes coarser micrographs, and the optics groups say their pixel size. Picks then count these
+    coarser pixels. Multiply them before you extract; docs/relion.md has the command.
 
     Example: cryoplug relion denoise --o External/job003/ --in_mics CtfFind/job002/micrographs_ctf.star
     --checkpoint External/job001/ --j 4
@@ -126,9 +126,9 @@ def denoise(**fields: Any) -> int:
 def convert(**fields: Any) -> int:
     """Make training pairs from the micrographs or movies of a STAR file.
 
-    Writes DIR/store for `cryoplug relion train --data DIR`, and logfile.pdf. Halves are taken from rlnMicrographNameEven
-    and Odd, else from files X_EVN.mrc and X_ODD.mrc beside X.mrc, else summed from the movies that RELION's motion files
-    name. They are not dose-weighted: each half is normalised by itself.
+    The job writes DIR/store for `cryoplug relion train --data DIR`, and logfile.pdf. It takes halves from
+    rlnMicrographNameEven and Odd, else from files X_EVN.mrc and X_ODD.mrc beside X.mrc. If there are none, it sums them
+    from the movies that RELION's motion files name. They are not dose-weighted: each half is normalised by itself.
 
     Example: cryoplug relion convert --o External/job004/ --in_mics MotionCorr/job002/corrected_micrographs.star --j 4
     """
@@ -173,8 +173,8 @@ def train(
 ) -> int:
     """Make training pairs as `convert` does, and train a network on them.
 
-    Writes DIR/MODEL/epoch_NNNN, the best checkpoint, which `denoise --checkpoint DIR` finds; model.json, which says what
-    it is; and logfile.pdf with the loss curves. Continuing the job goes on where it stopped, also for more epochs.
+    The job writes the best checkpoint, DIR/MODEL/epoch_NNNN; `denoise --checkpoint DIR` finds it. model.json says what
+    it is, and logfile.pdf shows the loss curves. Continue the job to go on where it stopped, also for more epochs.
 
     Example: cryoplug relion train --o External/job005/ --in_mics MotionCorr/job002/corrected_micrographs.star
     --model unet --minutes 30 --gpu 0 --j 4
