@@ -289,7 +289,14 @@ def test_a_sentence_of_the_readme_or_a_help_text_is_read_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["docs/files.md", "docs/relion.md", "docs/security.md", "plugins/cryoplug-relion/README.md"]
+    "page",
+    [
+        "docs/files.md",
+        "docs/relion.md",
+        "docs/security.md",
+        "plugins/cryoplug-relion/README.md",
+        "plugins/cryoplug-slurm/README.md",
+    ],
 )
 def test_a_page_says_who_does_what(page: str) -> None:
     found = sentences((Path(__file__).resolve().parents[1] / page).read_text(encoding="utf-8"))
