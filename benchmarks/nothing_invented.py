@@ -60,6 +60,8 @@ COLUMNS = (
     *("image", "pixel_size", "denoiser", "variance_fraction", "fine_fraction", "gaussian_fraction", "grid_fraction"),
     *("halo_step", "halo_sigma", "hot_trace", "looks_inverted", "right"),
 )
+LEAST_VARIANCE = 1e-7
+"""Part of the raw variance; an output of less is empty, and nobody sees a pattern in it."""
 LIMITS = {"fine_fraction": 0.01, "grid_fraction": 0.003, "halo_step": 0.1, "hot_trace": 0.5}
 """A row is right when no figure that it must keep is above these."""
 
@@ -147,8 +149,9 @@ def row(
         "variance_fraction": variance_fraction(output, raw),
         "fine_fraction": variance_fraction(output, raw, longest_px=longest),
         "gaussian_fraction": variance_fraction(blurred, raw, longest_px=longest),
-        "grid_fraction": grid_fraction(on_network_grid(output, pixel, arguments.network_pixel)),
     }
+    if found["variance_fraction"] > LEAST_VARIANCE:
+        found["grid_fraction"] = grid_fraction(on_network_grid(output, pixel, arguments.network_pixel))
     if trap.region is not None and denoiser.target != "particles":
         reach = round(HALO_REACH_ANGSTROM / pixel)
         found["halo_step"], found["halo_sigma"] = halo(output, raw, trap.region, reach_px=reach)
