@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -112,9 +113,12 @@ def atomic_file(target: Path, *, partial: Path | None = None) -> Iterator[Binary
         raise
 
 
+_WRITING = threading.Lock()
+
+
 def write_bytes(target: Path, payload: bytes) -> None:
-    """Write a whole small file atomically."""
-    with atomic_file(target) as stream, storage_errors(target):
+    """Write a whole small file atomically; also from several threads at once, which share the hidden name."""
+    with _WRITING, atomic_file(target) as stream, storage_errors(target):
         stream.write(payload)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,12 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with atomic.atomic_folder(tmp_path / "run") as folder:
         (folder / "a").write_text("x")
     assert (tmp_path / "run" / "a").read_text() == "x"
+
+
+def test_threads_that_write_the_same_file_at_once_leave_it_whole(tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    payloads = [bytes([65 + number]) * 20_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda payload: [atomic.write_bytes(target, payload) for _ in range(20)], payloads))
+    assert target.read_bytes() in payloads
+    assert os.listdir(tmp_path) == ["report.html"]

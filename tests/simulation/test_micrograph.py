@@ -96,7 +96,7 @@ def test_defocus_is_drawn_from_its_range():
 def test_all_wrong_settings_are_named_at_once():
     with pytest.raises(UsageError) as caught:
         SimulationSettings(size_px=3, dose_e_per_angstrom2=float("nan"), defocus_um=(3.0, 1.0), seed=-1)
-    for word in ("size: 3", "dose: nan", "seed: -1", "lower value first"):
+    for word in ("--size 3", "--dose nan", "--seed -1", "lower value first"):
         assert word in str(caught.value)
 
 
