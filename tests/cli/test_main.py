@@ -66,6 +66,22 @@ def test_wrong_usage_exits_2_and_names_the_flag(capsys) -> None:
     assert "--no-such-flag" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        ("denoize", "Did you mean 'denoise'?"),
+        ("inspekt", "Did you mean 'inspect'?"),
+        ("xyz", "No such command 'xyz'."),
+        ("--denoise", "No such option '--denoise'."),
+    ],
+)
+def test_a_misspelt_command_is_answered_with_the_one_that_was_meant(typed: str, answer: str, capsys) -> None:
+    assert cli_main.run([typed]) == 2
+    said = capsys.readouterr().err
+    assert answer in said
+    assert ("Did you mean" in said) == ("Did you mean" in answer)
+
+
 def test_flags_may_be_spelled_with_underscores_but_values_stay_as_they_are() -> None:
     @click.command(cls=CryoplugCommand)
     @click.option("--val-split")
