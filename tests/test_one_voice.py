@@ -291,7 +291,9 @@ def test_a_sentence_of_the_readme_or_a_help_text_is_read_once() -> None:
 @pytest.mark.parametrize(
     "page",
     [
+        "docs/benchmarks.md",
         "docs/files.md",
+        "docs/plugins.md",
         "docs/relion.md",
         "docs/security.md",
         "plugins/cryoplug-relion/README.md",
