@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import distributed, nn
+from torch import distributed
 
 from cryoplug.errors import CryoplugError, DeviceError, OtherProcessError, UsageError
 from cryoplug.machine.devices import resolve_device
@@ -274,11 +274,6 @@ def cores_of_each(launch: Launch) -> int:
     """Return the CPU cores of this machine that each of its processes may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     return max(1, cores // launch.local_world)
-
-
-def mixes_the_batch(module: nn.Module) -> bool:
-    """Say whether a layer averages over a batch: each process then averages over its own rows alone."""
-    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
 
 
 def _device_of(launch: Launch, name: str) -> torch.device:

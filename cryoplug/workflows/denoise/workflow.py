@@ -16,16 +16,15 @@ from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.pipeline import run_pipeline
 from cryoplug.inputs.companions import left_out_note
-from cryoplug.inputs.discovered import whole_stacks
-from cryoplug.inputs.discovery import DiscoveredMicrograph, Discovery, discover, find
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.outputs.cs_file import OutputDataset, source_dataset
 from cryoplug.outputs.journal import JOURNAL_NAME, Journal
-from cryoplug.outputs.planning import OutputPlanner, PlannedOutput, check_writable, without_own_outputs
+from cryoplug.outputs.planning import OutputPlanner, PlannedOutput, check_writable
 from cryoplug.outputs.star_file import OutputStar
+from cryoplug.workflows.denoise.finding import find_micrographs
 from cryoplug.workflows.denoise.gpus import denoise_in_processes, requests_for
-from cryoplug.workflows.denoise.halves import exposures, pair_prover
+from cryoplug.workflows.denoise.halves import pair_prover
 from cryoplug.workflows.denoise.page import RunPage
 from cryoplug.workflows.denoise.previews import Previews
 from cryoplug.workflows.denoise.request import DenoiseRequest
@@ -232,7 +231,8 @@ class _Run:
     def batch(self, failed: Mapping[Path, FileResult] | None = None) -> BatchResult:
         """Denoise what is there; in a merge only look, where `failed` holds what could not be denoised."""
         request = self.request
-        micrographs = self._micrographs()
+        micrographs, companions = find_micrographs(request)
+        self._leave_out(companions)
         if not micrographs:
             raise InputError(
                 f"{request.output}: everything that was found is a result of an earlier run; name raw files"
@@ -277,24 +277,6 @@ class _Run:
             self.work.take_over(item, failed[item.shown])
         return []
 
-    def _micrographs(self) -> list[DiscoveredMicrograph]:
-        """Find what is to be denoised, and say what is left out."""
-        request = self.request
-        found = find(request.inputs) if request.inputs else Discovery(())
-        micrographs = without_own_outputs(whole_stacks(found.micrographs), request.output, named=request.inputs)
-        if request.halves:
-            even, odd = (
-                discover(inputs, side=side) if inputs else []
-                for inputs, side in ((request.even, "even"), (request.odd, "odd"))
-            )
-            micrographs = exposures(micrographs, even, odd)
-        used = {path.absolute() for item in micrographs for path in (item.even, item.odd) if path is not None}
-        left_out = [path for path in found.companions if not (request.halves and path.absolute() in used)]
-        self.details["companions"] = len(left_out)
-        if left_out and self.before is None:  # of several processes, the one that waits for them has said it
-            self.note(left_out_note(left_out))
-        return micrographs
-
     def watch(self) -> WatchResult:
         """Denoise what is there and what comes."""
         check_writable(self.request.output)
@@ -308,9 +290,7 @@ class _Run:
         complete = self._compute(watch.jobs(self.should_stop))
         if complete:
             watch.give_up_waiting()
-        self.details["companions"] = len(watch.companions)
-        if watch.companions:
-            self.note(left_out_note(watch.companions))
+        self._leave_out(watch.companions)
         self._remark_on_pixel_sizes()
         if complete:
             self._write_pictures(watch.planned)
@@ -318,6 +298,12 @@ class _Run:
         if not complete:
             raise self._stopped(len(watch.planned))
         return WatchResult(tuple(self.work.results.values()), outputs, self.details)
+
+    def _leave_out(self, companions: Sequence[Path]) -> None:
+        """Count files that only accompany micrographs, and say that they are left out."""
+        self.details["companions"] = len(companions)
+        if companions and self.before is None:  # of several processes, the one that waits for them has said it
+            self.note(left_out_note(companions))
 
     def _after_look(self, watch: Watch) -> None:
         self._write_star(watch.planned, last=False)

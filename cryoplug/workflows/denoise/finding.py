@@ -1,0 +1,36 @@
+"""Find what a run denoises: micrographs, with their halves where these are used, and what only accompanies them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryoplug.inputs.discovered import whole_stacks
+from cryoplug.inputs.discovery import DiscoveredMicrograph, Discovery, discover, find
+from cryoplug.outputs.planning import without_own_outputs
+from cryoplug.workflows.denoise.halves import exposures
+from cryoplug.workflows.denoise.request import DenoiseRequest
+
+
+def find_micrographs(request: DenoiseRequest) -> tuple[list[DiscoveredMicrograph], list[Path]]:
+    """Find the micrographs of a request.
+
+    Parameters
+    ----------
+    request
+        Its inputs, and its halves.
+
+    Returns
+    -------
+    tuple
+        The micrographs, without results of earlier runs; and the files that only accompany them and are left out.
+    """
+    found = find(request.inputs) if request.inputs else Discovery(())
+    micrographs = without_own_outputs(whole_stacks(found.micrographs), request.output, named=request.inputs)
+    if request.halves:
+        even, odd = (
+            discover(inputs, side=side) if inputs else []
+            for inputs, side in ((request.even, "even"), (request.odd, "odd"))
+        )
+        micrographs = exposures(micrographs, even, odd)
+    used = {path.absolute() for item in micrographs for path in (item.even, item.odd) if path is not None}
+    return micrographs, [path for path in found.companions if not (request.halves and path.absolute() in used)]
