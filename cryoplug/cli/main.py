@@ -19,6 +19,7 @@ from cryoplug.errors import CryoplugError, OtherProcessError, StorageError, Usag
 COMMANDS = {
     "convert": "Pack micrographs into a store of noisy/clean training patches.",
     "denoise": "Denoise micrographs.",
+    "describe": "Write the options of a command as JSON, for other programs.",
     "evaluate": "Say how good a denoiser is, with truth or with halves.",
     "inspect": "Say what a file is and what is wrong with it.",
     "merge": "Join the shards of a denoise run: one STAR file, one journal, one page.",

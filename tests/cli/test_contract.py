@@ -92,6 +92,17 @@ class TestInspect(CommandContract):
         return (folder / "no_such_file.mrc",)
 
 
+class TestDescribe(CommandContract):
+    command = "describe"
+    missing_input_code = 2  # what is asked for is a command, not a file
+
+    def arguments(self, folder: Path) -> Sequence[object]:
+        return ("denoise",)
+
+    def missing_input(self, folder: Path) -> Sequence[object]:
+        return ("no_such_file",)
+
+
 class TestPluginsList(CommandContract):
     command = "plugins list"
 

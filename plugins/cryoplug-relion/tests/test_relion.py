@@ -88,7 +88,8 @@ def slow_job(relion_project: Project) -> Iterator[tuple[Project, subprocess.Pope
     project.micrographs(2, 3, 4, folder="Micrographs", side=1024)
     add_jobs(project, more="other_args == --tile 16")
     pipeliner = start_job(project, DENOISE)
-    wait_for(lambda: (project / DENOISE / "Micrographs/mic_001.mrc").exists())
+    journal = project / DENOISE / "denoise.jsonl"  # the file is there before its line is: only the line says "finished"
+    wait_for(lambda: journal.exists() and journal.read_bytes().endswith(b"\n"))
     yield project, pipeliner
     pipeliner.kill()
     pipeliner.wait()
