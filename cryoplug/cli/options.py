@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +57,20 @@ def _hyphenated(token: str, known: set[str]) -> str:
     name, equals, value = token.partition("=")
     spelled = name.replace("_", "-")
     return spelled + equals + value if name.startswith("--") and name not in known and spelled in known else token
+
+
+def options_of(command: click.Command, *, without: Collection[str]) -> list[click.Parameter]:
+    """Give the options of a command for another command that passes them on, as they are there.
+
+    Parameters
+    ----------
+    command
+        One of cryoplug's own commands.
+    without
+        Names of those that the other command decides by itself.
+    """
+    # Copies: click writes into an option what it is called in the environment of its command.
+    return [copy.copy(item) for item in command.params if item.name not in without]
 
 
 def json_option(command: F) -> F:

@@ -6,7 +6,6 @@ sets a flag may as well write Yes or No behind it, as RELION's own job files do.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -76,20 +75,6 @@ def gpu_option() -> click.Parameter:
         metavar="N",
         help="GPU N of CUDA_VISIBLE_DEVICES, from 0: --device cuda:N.",
     )
-
-
-def core_options(command: click.Command, *, without: Collection[str]) -> list[click.Parameter]:
-    """Give the options of one of cryoplug's own commands, as they are there.
-
-    Parameters
-    ----------
-    command
-        The command.
-    without
-        Names of those that RELION, or the job itself, decides.
-    """
-    # Copies: click writes into an option what it is called in the environment of its command.
-    return [copy.copy(item) for item in command.params if item.name not in without]
 
 
 def given_by_user(context: click.Context, names: Collection[str]) -> frozenset[str]:

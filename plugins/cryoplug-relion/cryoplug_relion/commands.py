@@ -9,17 +9,11 @@ import click
 from cryoplug.cli.convert import convert as core_convert
 from cryoplug.cli.denoise import denoise as core_denoise
 from cryoplug.cli.main import guarded
-from cryoplug.cli.options import CryoplugCommand, json_option
+from cryoplug.cli.options import CryoplugCommand, json_option, options_of
 from cryoplug.cli.output import echo_result
 from cryoplug.cli.train import train as core_train
 
-from cryoplug_relion.arguments import (
-    RelionCommand,
-    core_options,
-    given_by_user,
-    gpu_option,
-    job_options,
-)
+from cryoplug_relion.arguments import RelionCommand, given_by_user, gpu_option, job_options
 from cryoplug_relion.supervisor import job_folder, supervised
 
 SHARE = Path(__file__).parent / "share"
@@ -52,7 +46,7 @@ def _pair_options() -> list[click.Parameter]:
         show_default=True,
         help="halves: even and odd, named by the STAR file, beside the micrograph, or of its movie. noise: adds noise.",
     )
-    return [pairs, *core_options(core_convert, without={*_BY_THE_JOB, *_OTHER_PAIRS, "overwrite", "as_json"})]
+    return [pairs, *options_of(core_convert, without={*_BY_THE_JOB, *_OTHER_PAIRS, "overwrite", "as_json"})]
 
 
 _PAIR_NAMES = tuple(str(item.name) for item in _pair_options())
@@ -93,7 +87,7 @@ def relion() -> None:
     cls=RelionCommand,
     params=[
         *job_options(),
-        *core_options(core_denoise, without={*_BY_THE_JOB, *_WATCHING, "star"}),
+        *options_of(core_denoise, without={*_BY_THE_JOB, *_WATCHING, "star"}),
     ],
 )
 def denoise(**fields: Any) -> int:
@@ -120,7 +114,7 @@ def denoise(**fields: Any) -> int:
     params=[
         *job_options(),
         *_pair_options(),
-        *core_options(core_convert, without={*_BY_THE_JOB, *_OTHER_PAIRS, *_PAIR_NAMES}),
+        *options_of(core_convert, without={*_BY_THE_JOB, *_OTHER_PAIRS, *_PAIR_NAMES}),
     ],
 )
 def convert(**fields: Any) -> int:
@@ -148,7 +142,7 @@ def convert(**fields: Any) -> int:
             help="Store or convert job to train on, instead of a STAR file.",
         ),
         gpu_option(),
-        *core_options(core_train, without={*_BY_THE_JOB, *_OTHER_TRAINING, *_PAIR_NAMES}),
+        *options_of(core_train, without={*_BY_THE_JOB, *_OTHER_TRAINING, *_PAIR_NAMES}),
         *_pair_options(),
     ],
 )
