@@ -10,6 +10,9 @@ WORKERS ?= 2
 # Which tests `make test` runs: an expression of marks; all when it is empty.
 TESTS ?= not slow
 
+# Which tests of the plugins that share an environment: an expression of marks; all when it is empty.
+PLUGIN_TESTS ?=
+
 FUZZ_SECONDS ?= 300
 # Which rows of the fault matrix: an expression of pytest's -k; all when it is empty. "signals-" is a group.
 FAULTS ?=
@@ -42,11 +45,22 @@ test-pages: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow $(PYTEST_ARGS)
 
-# Every plugin in an environment of its own, with the programs that it belongs to where they can be installed. It is made
-# anew when anything that is installed there has changed.
-plugins: plugins-environment
-	$(PLUGINS_VENV)/bin/python -m pytest -c plugins/pytest.ini -n $(WORKERS) --dist loadfile $(PYTEST_ARGS) plugins/*/tests
+# Every plugin's tests, with the real programs that they belong to where they can be installed. Most plugins share one
+# environment. A framework that needs one of its own has plugins/NAME/install.sh, and a target: make plugin-NAME.
+FRAMEWORKS := $(patsubst plugins/%/install.sh,%,$(wildcard plugins/*/install.sh))
+FRAMEWORK_TARGETS := $(addprefix plugin-,$(FRAMEWORKS))
+SHARING := $(filter-out $(FRAMEWORKS:%=plugins/%/tests),$(wildcard plugins/*/tests))
+.PHONY: plugins-together $(FRAMEWORK_TARGETS)
 
+plugins: plugins-together $(FRAMEWORK_TARGETS)
+
+plugins-together: plugins-environment
+	$(PLUGINS_VENV)/bin/python -m pytest -c plugins/pytest.ini -n $(WORKERS) --dist loadfile -m "$(PLUGIN_TESTS)" $(PYTEST_ARGS) $(SHARING)
+
+$(FRAMEWORK_TARGETS): plugin-%: .venv-plugin-%/.installed
+	.venv-plugin-$*/bin/python -m pytest -c plugins/pytest.ini $(PYTEST_ARGS) plugins/$*/tests
+
+# An environment is made anew when anything that is installed there has changed.
 plugins-environment: $(PLUGINS_VENV)/.installed
 
 INSTALLED_THERE := $(shell find cryoplug plugins \( -name build -o -name tests \) -prune -o -type f \
@@ -54,6 +68,10 @@ INSTALLED_THERE := $(shell find cryoplug plugins \( -name build -o -name tests \
 # After $(STAMP): both builds leave files beside the sources.
 $(PLUGINS_VENV)/.installed: plugins/install_all.sh pyproject.toml constraints.txt $(INSTALLED_THERE) | $(STAMP)
 	PYTHON=$(PYTHON) plugins/install_all.sh $(PLUGINS_VENV)
+	touch $@
+
+.venv-plugin-%/.installed: plugins/%/install.sh pyproject.toml constraints.txt $(INSTALLED_THERE) | $(STAMP)
+	PYTHON=$(PYTHON) plugins/$*/install.sh .venv-plugin-$*
 	touch $@
 
 lint: $(STAMP)
@@ -68,4 +86,4 @@ faults: $(STAMP)
 	$(BIN)/python -m pytest tests/faults/matrix.py -n $(WORKERS) -k "$(FAULTS)" $(FAULTS_ARGS)
 
 clean:
-	rm -rf $(VENV) $(PLUGINS_VENV) demo_output build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PLUGINS_VENV) .venv-plugin-* demo_output build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install every plugin, with what its tests need, into a fresh environment: ``make plugins`` then runs the tests.
+# Install the plugins that share an environment, with what their tests need: ``make plugins-together`` then runs the tests.
+# A plugin with an install.sh of its own has an environment of its own.
 # RELION comes from Debian's packages where this may install them; else the tests that need it are skipped and counted.
 #   plugins/install_all.sh VENV
 set -euo pipefail
@@ -29,7 +30,8 @@ install() {
 install torch
 folders=()
 for project in plugins/*/pyproject.toml; do
-    folders+=("./$(dirname "$project")[test]")
+    folder=$(dirname "$project")
+    [ -e "$folder/install.sh" ] || folders+=("./$folder[test]")
 done
 install ".[figures]" "${folders[@]}" pytest-xdist
 "$venv/bin/cryoplug" plugins list
