@@ -24,7 +24,7 @@ LAYERS = (
     {"outputs", "training", "inference"},
     {"reports"},
     {"workflows"},
-    {"cli"},
+    {"cli", "verbs"},
     {"__main__"},
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -267,6 +267,7 @@ def heavy_after(code: str, tmp_path: Path) -> set[str]:
     "code",
     [
         "import cryoplug",
+        "import cryoplug; cryoplug.denoise, cryoplug.evaluate, cryoplug.simulate, cryoplug.open_store",
         "import cryoplug.cli.main",
         "import cryoplug.cli.convert",
         "import cryoplug.cli.inspect",

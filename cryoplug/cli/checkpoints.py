@@ -18,13 +18,9 @@ class CheckpointPath(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Give a path that means the general model only where the word itself was written."""
-        from cryoplug.models.shipped import is_general
+        from cryoplug.models.shipped import named_checkpoint
 
-        if isinstance(value, Path):
-            return value
-        path = Path(value)
-        # Path("./general") is Path("general"), which is the model's name.
-        return path.absolute() if is_general(path) and not is_general(value) else path
+        return named_checkpoint(value)
 
 
 def checkpoint_option(help: str, *, default: str | None = None) -> Callable[[F], F]:

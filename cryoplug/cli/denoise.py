@@ -158,17 +158,11 @@ def denoise(output: Path, poll: float, settle: float, idle_exit: float | None, a
 
     Example: cryoplug denoise MotionCorr/job002/corrected_micrographs.star -o Denoised --star Denoised/micrographs.star
     """
+    from cryoplug.machine.launch import chosen_shard
     from cryoplug.workflows.denoise import DenoiseRequest
     from cryoplug.workflows.denoise import denoise as run
 
-    if fields["shard"] is None and not fields["watch"]:
-        from cryoplug.machine.launch import shard_of_launcher
-
-        if (found := shard_of_launcher()) is not None:
-            fields["shard"], source = found
-            say(f"denoise: shard {found[0]} of the micrographs, because {source} says so; --shard 0/1 does all of them")
-    if fields["shard"] is not None and fields["shard"].count == 1:
-        fields["shard"] = None
+    fields["shard"] = chosen_shard(fields["shard"], watch=fields["watch"], note=lambda text: say(f"denoise: {text}"))
     request = DenoiseRequest(output=output, poll_s=poll, settle_s=settle, idle_exit_s=idle_exit, **fields)
     with file_progress("denoise") as show:
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -112,35 +113,7 @@ from cryoplug.cli.progress import file_progress
 @seed_option("Random seed; micrograph n depends only on the seed and n.")
 @overwrite_option
 @json_option
-@click.pass_context
-def simulate(
-    ctx: click.Context,
-    output: Path,
-    count: int,
-    size: int,
-    pixel_size: float,
-    dose: float,
-    defocus: tuple[float, float],
-    particles: int | None,
-    specimen: str | None,
-    kinds: int,
-    maps: tuple[Path, ...],
-    thresholds: tuple[float, ...],
-    models: tuple[Path, ...],
-    voltage: float,
-    cs: float,
-    amplitude_contrast: float,
-    astigmatism: tuple[float, float],
-    phase_shift: tuple[float, float],
-    ice_thickness: float,
-    ice_grain: float,
-    dirt: bool,
-    detector: str,
-    device: str,
-    seed: int,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
+def simulate(output: Path, as_json: bool, **fields: Any) -> int:
     """Make micrographs with a known truth.
 
     cryoplug writes OUTPUT/noisy and its halves OUTPUT/even and OUTPUT/odd (noisy = even + odd, noise independent).
@@ -154,33 +127,9 @@ def simulate(
     Example: cryoplug simulate -o simulated --count 6 --size 2048 --pixel-size 2.6 --dose 40 --defocus 0.8 2.5
     """
     from cryoplug.core.results import FileResult
-    from cryoplug.simulation.settings import SimulationSettings
     from cryoplug.workflows import simulate as workflow
 
-    settings = SimulationSettings(
-        size_px=size,
-        pixel_size_angstrom=pixel_size,
-        dose_e_per_angstrom2=dose,
-        defocus_um=defocus,
-        particles=particles,
-        seed=seed,
-        voltage_kv=voltage,
-        spherical_aberration_mm=cs,
-        amplitude_contrast=amplitude_contrast,
-        astigmatism_angstrom=astigmatism,
-        phase_shift_deg=phase_shift,
-        ice_grain_rad=ice_grain,
-        ice_thickness_angstrom=ice_thickness,
-        specimen=workflow.chosen_specimen(specimen, given=bool(maps or models)),
-        kinds=kinds,
-        molecules=workflow.read_molecules(maps, models, thresholds=thresholds),
-        detector=detector,
-        dirt=dirt,
-    )
-
-    request = workflow.SimulateRequest(
-        output=output, count=count, settings=settings, device=device, overwrite=overwrite
-    )
+    request = workflow.simulate_request(output=output, **fields)
     with file_progress("simulate") as show:
 
         def report(result: FileResult) -> None:
@@ -190,6 +139,8 @@ def simulate(
         batch = workflow.simulate(request, report)
     star = batch.outputs[0]
     summary = {"output": output, "star": star, **batch.details}
-    text = f"{printable_name(star)}: {count} micrographs, {settings.counts_per_pixel:.1f} counts per pixel"
+    text = (
+        f"{printable_name(star)}: {request.count} micrographs, {request.settings.counts_per_pixel:.1f} counts per pixel"
+    )
     echo_result(summary, as_json=as_json, text=text)
-    ctx.exit(batch.exit_code)
+    return batch.exit_code

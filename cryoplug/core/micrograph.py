@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from cryoplug.errors import SeveralImagesError, ShapeError
+from cryoplug.errors import PixelError, SeveralImagesError, ShapeError
 
 if TYPE_CHECKING:
     from typing import Self
@@ -119,6 +119,10 @@ class ArrayMicrograph(MicrographSource):
     ) -> None:
         if pixels.ndim != 2 or 0 in pixels.shape:
             raise ShapeError(f"{path}: shape {pixels.shape}; a micrograph is (y, x) with at least one pixel")
+        if pixels.dtype.kind not in "buif":
+            raise PixelError(
+                f"{path}: pixels of type {pixels.dtype}; a micrograph has real numbers (float, int, uint, bool)"
+            )
         self._pixels = pixels
         self.path = path
         self.shape = (int(pixels.shape[0]), int(pixels.shape[1]))

@@ -59,4 +59,7 @@ class Denoiser(PreparedNetwork):
                 f"pixel size not given: {why}; give denoise(image, pixel_size_angstrom=...), the sampling of the image, or "
                 "Denoiser(..., angpix=0) to take pixels as they are"
             )
-        return in_memory(self, image, pixel_size_angstrom=pixel_size_angstrom).pixels
+        denoised = in_memory(self, image, pixel_size_angstrom=pixel_size_angstrom)
+        for remark in denoised.remarks:
+            self._note(remark)
+        return denoised.pixels

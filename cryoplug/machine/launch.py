@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cryoplug.core.shard import Shard
@@ -54,6 +54,24 @@ def torchrun_launch(environment: Mapping[str, str] | None = None) -> Launch:
     if launch.rank >= launch.world or launch.local_rank >= launch.local_world or launch.local_world > launch.world:
         raise UsageError(f"{said}: contradict each other; start the processes with torchrun, or unset these variables")
     return launch
+
+
+def chosen_shard(asked: Shard | None, *, watch: bool, note: Callable[[str], None]) -> Shard | None:
+    """Return the part of a list to work on: what the user asked for, else what a launcher says; None: all of it.
+
+    Parameters
+    ----------
+    asked
+        By the user; one part of one is all of it, whatever a launcher says.
+    watch
+        Whether new files are waited for: then a launcher is not asked, for commands that watch share a folder by themselves.
+    note
+        Called with a sentence when a launcher decides.
+    """
+    if asked is None and not watch and (found := shard_of_launcher()) is not None:
+        asked, source = found
+        note(f"shard {asked} of the micrographs, because {source} says so; --shard 0/1 does all of them")
+    return None if asked is not None and asked.count == 1 else asked
 
 
 def shard_of_launcher(environment: Mapping[str, str] | None = None) -> tuple[Shard, str] | None:

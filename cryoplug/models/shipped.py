@@ -22,6 +22,15 @@ def is_general(checkpoint: Path | str) -> bool:
     return str(checkpoint) == GENERAL
 
 
+def named_checkpoint(name: str | Path) -> Path:
+    """Give the path of a checkpoint as a user named it: ``general`` is the model of the package, ``./general`` a folder here.
+
+    The path of both is the same, so the second one becomes absolute. A `Path` of that name means the model.
+    """
+    path = Path(name)
+    return path.absolute() if is_general(path) and not is_general(name) else path
+
+
 def is_there() -> bool:
     """Tell whether this build has its weights."""
     return (FOLDER / SAFETENSORS_NAME).is_file()

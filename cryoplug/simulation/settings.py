@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -139,9 +140,18 @@ class SimulationSettings:
 
     def digest(self) -> str:
         """Return 12 hex digits that change when any setting does."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields = {
+            item.name: _as_declared(getattr(self, item.name), str(item.type)) for item in dataclasses.fields(self)
+        }
         fields["molecules"] = [_digest(model) for model in self.molecules]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _as_declared(value: Any, declared: str) -> Any:
+    """Give 3.0 for 3 where a field is declared to be a float, as the command line does: both are the same setting."""
+    if declared == "float":
+        return float(value)
+    return [*map(float, value)] if declared == "tuple[float, float]" else value
 
 
 @functools.lru_cache(maxsize=1)

@@ -12,15 +12,16 @@ from types import TracebackType
 
 import numpy as np
 
+from cryoplug.core.micrograph import ImageF32
 from cryoplug.disk.atomic import storage_errors
-from cryoplug.errors import FormatError, MissingInputError, ShapeError, UsageError
+from cryoplug.errors import FormatError, ShapeError, UsageError
 from cryoplug.store import raw
+from cryoplug.store.finding import HDF5_NAME, find_layout
 from cryoplug.store.grid import Crop, CropGrid
 from cryoplug.store.layout import PatchRun, StoreLayout
 from cryoplug.store.manifest import SPLITS, Manifest, Window, read_manifest
 from cryoplug.store.writer import StoreWriter
 
-HDF5_NAME = "dataset.h5"
 HDF5_SUFFIXES = (".h5", ".hdf5")
 FORMATS = ("bin", "hdf5")
 _BAND_PIXELS = 1 << 18
@@ -107,6 +108,12 @@ class PairStore:
         if not 0 <= index < self.count(split):
             raise IndexError(f"{self.path}: patch {index} of {split}; allowed: 0 to {self.count(split) - 1}")
         return self._grids[split][index] if split in self._grids else Crop(index, 0, 0)
+
+    def pair(self, index: int, *, split: str = "train") -> tuple[ImageF32, ImageF32]:
+        """Return one pair as new arrays, for looking: noisy, then clean (or the other half), float32 ``(y, x)``."""
+        noisy, clean = (np.empty((1, *self.patch_shape), np.float32) for _ in range(2))
+        self.read([index], noisy, clean, split=split)
+        return noisy[0], clean[0]
 
     def read(
         self, indices: Sequence[int] | np.ndarray, noisy: np.ndarray, clean: np.ndarray, *, split: str = "train"
@@ -262,16 +269,21 @@ class PairStore:
 
 
 def open_store(path: str | Path, *, patch_size: int = 1024, crop_size: int | None = None) -> PairStore:
-    """Open a folder of bins, with or without a manifest, or an HDF5 store.
+    """Open a store of training pairs: what ``cryoplug convert`` wrote, or bare bins.
 
     Parameters
     ----------
     path
         The folder, an ``.h5`` file, or one of the bins.
     patch_size
-        Side of the square patches of bins without a manifest.
+        Side in pixels of the square patches of bins without a manifest.
     crop_size
-        Side of the square crops of whole micrographs; None: as the convert was asked for.
+        Side in pixels of the square crops of whole micrographs; None: as the convert was asked for.
+
+    Returns
+    -------
+    PairStore
+        Pixels are normalised as the manifest says, float32 ``(y, x)``. Use it as a context manager.
 
     Raises
     ------
@@ -279,8 +291,18 @@ def open_store(path: str | Path, *, patch_size: int = 1024, crop_size: int | Non
         Nothing there, unfinished, damaged, or sides that disagree.
     UsageError
         Crops of a store of patches, or larger than a micrograph.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> for name in ("noisy", "clean"):
+    ...     np.zeros((3, 64, 64), np.float32).tofile(f"{name}_train.bin")
+    >>> with open_store(".", patch_size=64) as store:
+    ...     noisy, clean = store.pair(2)
+    ...     store.count("train"), noisy.shape
+    (3, (64, 64))
     """
-    layout = _find_layout(Path(path), patch_size)
+    layout = find_layout(Path(path), patch_size)
     return PairStore(Path(path), layout if crop_size is None else _with_crops(Path(path), layout, crop_size))
 
 
@@ -354,36 +376,3 @@ def _with_crops(path: Path, layout: StoreLayout, crop_size: int) -> StoreLayout:
     if not 1 <= crop_size <= smallest:
         raise UsageError(f"--crop-size is {crop_size}; allowed with the micrographs of {path}: 1 to {smallest}")
     return dataclasses.replace(layout, patch_shape=(crop_size, crop_size))
-
-
-def _find_layout(path: Path, patch_size: int) -> StoreLayout:
-    if patch_size < 1:
-        raise UsageError(f"--patch-size is {patch_size}; allowed: 1 or more")
-    if not path.exists():
-        _refuse_unfinished(raw.partial_name(path.parent, path.name))
-        raise MissingInputError(f"{path}: not there; give a folder or .h5 file that cryoplug convert wrote")
-    if path.is_file() and path.suffix == ".bin":
-        return raw.raw_layout(path.parent, patch_size=patch_size)
-    if path.is_file():
-        from cryoplug.store.hdf5_guard import hdf5_layout
-
-        return hdf5_layout(path)
-    if not (path / raw.MANIFEST_NAME).is_file():
-        if (path / HDF5_NAME).is_file():
-            return _find_layout(path / HDF5_NAME, patch_size)
-        _refuse_unfinished(raw.journal_path(path), raw.partial_name(path, HDF5_NAME))
-        if not raw.bare_bins(path):
-            raise FormatError(
-                f"{path}: no store here; allowed: {raw.MANIFEST_NAME} with bins, {HDF5_NAME}, or "
-                f"{' and '.join(raw.BIN_NAMES['train'])}; make one with cryoplug convert"
-            )
-    return raw.raw_layout(path, patch_size=patch_size)
-
-
-def _refuse_unfinished(*leftovers: Path) -> None:
-    for leftover in leftovers:
-        if leftover.is_file():
-            raise FormatError(
-                f"{leftover.parent}: an unfinished store ({leftover.name}): its convert was interrupted or still runs; "
-                "run the same convert command again"
-            )

@@ -1,5 +1,6 @@
 """A seed and ranges in, micrographs with a known truth out."""
 
+from cryoplug.workflows.simulate.options import simulate_request
 from cryoplug.workflows.simulate.workflow import (
     KINDS,
     LISTS,
@@ -18,4 +19,5 @@ __all__ = [
     "read_density",
     "read_molecules",
     "simulate",
+    "simulate_request",
 ]

@@ -1,0 +1,231 @@
+"""``cryoplug.denoise``: an image in memory, or files as ``cryoplug denoise`` does."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, get_overloads, overload
+
+import numpy.typing as npt
+
+from cryoplug.core.micrograph import ImageF32
+from cryoplug.core.shard import Shard
+from cryoplug.errors import UsageError
+from cryoplug.models.shipped import GENERAL
+from cryoplug.verbs.arguments import AnyPath, AnyPaths
+from cryoplug.verbs.choices import Normalize, Precision, Target, Tta
+from cryoplug.verbs.denoise_files import denoise_files
+from cryoplug.verbs.denoise_image import as_image, denoise_image
+from cryoplug.verbs.outcome import Note, Outcome, Progress
+
+
+@overload
+def denoise(
+    inputs: npt.NDArray[Any],
+    *,
+    pixel_size_angstrom: float | None = None,
+    pixel_size: float | None = None,
+    checkpoint: AnyPath = GENERAL,
+    normalize: Normalize | None = None,
+    angpix: float | None = None,
+    target: Target | None = None,
+    strength: float = 1.0,
+    merge_highres: float | None = None,
+    highpass: float | None = None,
+    lowpass: float | None = None,
+    output_angpix: float | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    tta: Tta | bool = "auto",
+    tile: int = 0,
+    threads: int = 0,
+    max_memory: int | str | None = None,
+    note: Note | None = None,
+) -> ImageF32: ...
+
+
+@overload
+def denoise(
+    inputs: AnyPaths,
+    output: AnyPath,
+    *,
+    checkpoint: AnyPath = GENERAL,
+    star: AnyPath | None = None,
+    voltage: float | None = None,
+    cs: float | None = None,
+    halves: bool = False,
+    even: AnyPaths = (),
+    odd: AnyPaths = (),
+    pixel_size: float | None = None,
+    pixel_size_angstrom: float | None = None,
+    normalize: Normalize | None = None,
+    angpix: float | None = None,
+    target: Target | None = None,
+    strength: float = 1.0,
+    merge_highres: float | None = None,
+    highpass: float | None = None,
+    lowpass: float | None = None,
+    output_angpix: float | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    tta: Tta | bool = "auto",
+    tile: int = 0,
+    threads: int = 0,
+    max_memory: int | str | None = None,
+    gpu: int | Sequence[int] = (),
+    shard: Shard | str | None = None,
+    float16: bool = False,
+    watch: bool = False,
+    poll: float = 15.0,
+    settle: float = 60.0,
+    idle_exit: float | None = None,
+    previews: bool = True,
+    report: AnyPath | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> Outcome: ...
+
+
+def denoise(inputs: Any, output: Any = None, **options: Any) -> Any:
+    """Denoise an image in memory, or micrographs in files.
+
+    Give an array, and the denoised array comes back. Give files and an output folder, and it does what the command
+    ``cryoplug denoise`` does: same options, same defaults, same files, same errors.
+
+    Use denoised pixels for looking and picking; extract particles from the raw micrographs.
+
+    Parameters
+    ----------
+    inputs
+        An image ``(y, x)``: any real type, finite, not constant, in any grey scale. Or files: one path or several, folders,
+        patterns such as ``"Micrographs/*.mrc"``, RELION STAR files and cryoSPARC datasets (``.cs``); ``()`` where `even`
+        and `odd` say it all.
+    output
+        Folder for the denoised MRC files, made when missing. Only with files, where it is required.
+    checkpoint
+        What denoises: ``"general"`` (the model that comes with cryoplug), a run folder (its best epoch), an ``epoch_NNNN``
+        folder, or a folder of ``.bin`` files of the founding program.
+    pixel_size, pixel_size_angstrom
+        Sampling in angstrom; two names of the same, give one. Of an array it is needed by networks that work at a pixel
+        size of their own, such as the general model. Of files it beats what list and header say.
+    normalize
+        ``percentile``, ``zscore``, ``robust`` or ``none`` (the bare network); None: as the checkpoint says.
+    angpix
+        Pixel size in angstrom that the network sees; 0: the image's own; None: as the checkpoint says.
+    target
+        ``image`` (the micrograph with its ice) or ``particles`` (what is not ice); None: ``image``.
+    strength
+        Part of the denoised image in the result, 0 (raw) to 1 (denoised).
+    merge_highres
+        Take what is finer than so many angstrom from the raw image; above 0.
+    highpass, lowpass
+        Remove what is larger, or finer, than so many angstrom; above 0, such as 1000 and 20.
+    output_angpix
+        Pixel size in angstrom of a coarser grid for the result; None: the image's own grid.
+    device
+        ``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+    precision
+        Numbers inside the network on a GPU: ``auto``, ``float32``, ``float16`` or ``bf16``.
+    tta
+        Average 8 orientations, in 8 times the time: ``auto``, ``on`` or ``off``; True and False work, too.
+    tile
+        Side of a tile in pixels; 0: automatic. The result does not depend on it.
+    threads
+        CPU threads; 0: all cores.
+    max_memory
+        Most memory on the CPU, such as ``"2GB"``, or in bytes; an estimate.
+    star
+        STAR file to write at the end, without the micrographs that failed.
+    voltage, cs
+        Kilovolts and millimetres, to write into a STAR file of plain files; RELION needs both.
+    halves, even, odd
+        Use the even and odd half of each exposure as well as their sum; `even` and `odd` say where the halves are if they
+        are not beside the micrographs.
+    gpu
+        Numbers of GPUs, from 0; several get a process each.
+    shard
+        Part of the micrographs, as in ``"0/4"``; None: as Slurm or torchrun say, else all.
+    float16
+        Write float16 (MRC mode 12): half the bytes, 3 digits.
+    watch, poll, settle, idle_exit
+        Keep looking for new micrographs, every `poll` seconds; take a file when it has not changed for `settle` seconds; end
+        when nothing happened for `idle_exit` seconds (None: at a signal).
+    previews, report
+        Write a picture of each micrograph, and the page of the run (``report.html`` in `output` unless `report` names
+        another file).
+    overwrite
+        Redo and replace what an earlier run left; without it, finished files are skipped.
+    progress
+        Called with the `FileResult` of each file, as it comes; ``print`` will do. Only with files.
+    note
+        Called with each sentence that is worth telling; ``print`` will do.
+
+    Returns
+    -------
+    ImageF32 or Outcome
+        Of an array: float32 ``(y, x)`` in the grey values of the image, of the same shape unless `output_angpix` is given.
+        Of files: what was written, what failed, and what is worth knowing; see `Outcome`.
+
+    Raises
+    ------
+    UsageError
+        Options are out of range or contradict each other, or a pixel size is needed and not given: nothing was begun.
+    InputError
+        Nothing to denoise was found, no file can be used, or the checkpoint or the pixels of the array cannot. Where only some
+        files fail, that is no error: see `Outcome.failures`.
+    StorageError
+        The output cannot be written; what was finished before is safe.
+    DeviceError
+        The GPU is missing, or memory ran out.
+    Stopped
+        Ctrl-C or SIGTERM came; call again with the same arguments to go on.
+
+    See Also
+    --------
+    Denoiser : Load the network once, for many arrays.
+    docs/commands.md : All options in the words of the command line.
+
+    Examples
+    --------
+    An array:
+
+    >>> import cryoplug, numpy as np
+    >>> micrograph = np.random.default_rng(1).normal(100, 10, (128, 128)).astype(np.float32)
+    >>> denoised = cryoplug.denoise(micrograph, pixel_size_angstrom=2.6)
+    >>> denoised.shape, denoised.dtype
+    ((128, 128), dtype('float32'))
+
+    Files, with a STAR file for RELION:
+
+    >>> made = cryoplug.simulate("simulated", count=2, size=128)
+    >>> done = cryoplug.denoise("simulated/micrographs.star", "denoised", star="denoised/micrographs.star")
+    >>> done.outputs[0], done.lists
+    (PosixPath('denoised/simulated/noisy/mic_0001.mrc'), (PosixPath('denoised/micrographs.star'),))
+    >>> done.failures
+    ()
+    """
+    for name in options.keys() - _FOR_FILES.parameters.keys():
+        raise TypeError(f"denoise() got an unexpected keyword argument {name!r}; see help(cryoplug.denoise)")
+    stated = [options.pop(name) for name in ("pixel_size", "pixel_size_angstrom") if options.get(name) is not None]
+    if len(stated) > 1:
+        raise UsageError("pixel_size and pixel_size_angstrom are two names of the same; give one of them")
+    options["pixel_size"] = stated[0] if stated else None
+    options.pop("pixel_size_angstrom", None)
+    image = as_image(inputs)
+    if image is not None:
+        _refuse_for_an_array(("output",) if output is not None else (), options)
+        return denoise_image(image, **{name: options[name] for name in options if name in _FOR_AN_ARRAY.parameters})
+    return denoise_files(inputs, output, **options)
+
+
+# What help() and editors that look at the running function show: the longer of the two forms.
+_FOR_AN_ARRAY, _FOR_FILES = map(inspect.signature, get_overloads(denoise))
+denoise.__signature__ = _FOR_FILES  # type: ignore[attr-defined]
+
+
+def _refuse_for_an_array(also: tuple[str, ...], options: dict[str, Any]) -> None:
+    allowed = [name for name in _FOR_AN_ARRAY.parameters if name != "inputs"]
+    foreign = [*also, *(name for name in options if name not in allowed and options[name] is not None)]
+    if foreign:
+        raise UsageError(f"{', '.join(foreign)}: for files, not for an array (allowed: {', '.join(allowed)})")

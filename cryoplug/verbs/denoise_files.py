@@ -1,0 +1,77 @@
+"""What ``cryoplug.denoise`` does with files: a request to the workflow that the command has, and the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cryoplug.core.shard import Shard
+from cryoplug.errors import UsageError
+from cryoplug.machine.launch import chosen_shard
+from cryoplug.models.shipped import GENERAL
+from cryoplug.verbs.arguments import AnyPath, AnyPaths, bytes_of, checkpoint_of, names_of, path_of
+from cryoplug.verbs.outcome import Note, Notes, Outcome, Progress, check_usable, outputs_of, remarks_of, told
+from cryoplug.workflows.denoise import DenoiseRequest
+
+_FIELDS = {
+    "max_memory": "max_memory_bytes",
+    "voltage": "voltage_kv",
+    "cs": "spherical_aberration_mm",
+    "poll": "poll_s",
+    "settle": "settle_s",
+    "idle_exit": "idle_exit_s",
+}
+"""Options whose field in the request has its unit in its name."""
+
+
+def denoise_files(
+    inputs: AnyPaths,
+    output: AnyPath | None,
+    *,
+    progress: Progress | None = None,
+    note: Note | None = None,
+    **options: Any,
+) -> Outcome:
+    """Denoise files; see `cryoplug.verbs.denoise.denoise`, which has looked at the names of the options."""
+    from cryoplug.workflows.denoise import denoise as run
+
+    names = names_of(inputs, "inputs")
+    if output is None:
+        raise UsageError(
+            "output is not given: the folder for the denoised micrographs, as in denoise(inputs, 'denoised')"
+        )
+    notes = Notes(note)
+    request = _request(names, output, options, notes)
+    batch = run(request, told(progress), notes.take)
+    check_usable(batch)
+    return Outcome(
+        files=batch.files,
+        outputs=outputs_of(batch),
+        lists=batch.outputs,
+        page=batch.details.get("report"),
+        remarks=remarks_of(batch, notes.kept),
+        exit_code=batch.exit_code,
+        details=batch.details,
+    )
+
+
+def _request(inputs: tuple[str, ...], output: AnyPath, options: dict[str, Any], note: Notes) -> DenoiseRequest:
+    fields = {_FIELDS.get(name, name): value for name, value in options.items()}
+    for name in ("even", "odd"):
+        fields[name] = names_of(fields.get(name, ()), name)
+    for name in ("star", "report"):
+        fields[name] = None if fields.get(name) is None else path_of(fields[name], name)
+    fields["max_memory_bytes"] = bytes_of(fields.get("max_memory_bytes"))
+    fields["gpu"] = _numbers(fields.get("gpu", ()))
+    shard = fields.get("shard")
+    asked = Shard.parse(shard) if isinstance(shard, str) else shard
+    fields["shard"] = chosen_shard(asked, watch=fields.get("watch", False), note=note.take)
+    checkpoint = checkpoint_of(fields.pop("checkpoint", GENERAL))
+    return DenoiseRequest(inputs=inputs, checkpoint=checkpoint, output=path_of(output, "output"), **fields)
+
+
+def _numbers(asked: int | Sequence[int]) -> tuple[int, ...]:
+    numbers = (asked,) if isinstance(asked, int) else tuple(asked)
+    if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        raise UsageError(f"gpu={asked!r} (allowed: a number from 0, or several as in (0, 1))")
+    return numbers

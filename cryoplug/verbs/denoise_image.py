@@ -1,0 +1,46 @@
+"""What ``cryoplug.denoise`` does with an array."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cryoplug.core.micrograph import ImageF32
+from cryoplug.inference.settings import ApplySettings
+from cryoplug.models.checkpoint import load_checkpoint
+from cryoplug.models.shipped import GENERAL
+from cryoplug.verbs.arguments import AnyPath, bytes_of, checkpoint_of
+from cryoplug.verbs.outcome import Note
+
+
+def as_image(inputs: object) -> npt.NDArray[Any] | None:
+    """Give pixels, of a NumPy array or of what can be made one; None for names of files, also in an array or a table."""
+    if not hasattr(inputs, "__array__"):
+        return None
+    pixels: npt.NDArray[Any] = np.asarray(inputs)
+    return None if pixels.dtype.kind in "OUS" else pixels
+
+
+def denoise_image(
+    image: npt.NDArray[Any],
+    *,
+    checkpoint: AnyPath = GENERAL,
+    pixel_size: float | None = None,
+    max_memory: int | str | None = None,
+    note: Note | None = None,
+    **options: Any,
+) -> ImageF32:
+    """Denoise one image in memory; see `cryoplug.verbs.denoise.denoise`, which has looked at the options."""
+    from cryoplug.inference.denoiser import Denoiser
+
+    def say(text: str) -> None:
+        if note is not None:
+            note(text)
+
+    settings = ApplySettings(max_memory_bytes=bytes_of(max_memory), **options)
+    loaded = load_checkpoint(checkpoint_of(checkpoint))
+    for text in filter(None, (settings.introduction(loaded), loaded.namesake_note)):
+        say(text)
+    return Denoiser(loaded, settings, note=say).denoise(image, pixel_size_angstrom=pixel_size)

@@ -1,0 +1,185 @@
+"""``cryoplug.evaluate``: how good a denoiser is, as ``cryoplug evaluate`` says it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cryoplug.verbs.arguments import AnyPath, AnyPaths, bytes_of, checkpoint_of, names_of, path_of
+from cryoplug.verbs.choices import Baseline, Direction, Normalize, Precision, Target, Tta
+from cryoplug.verbs.outcome import Note, Notes, Outcome, Progress, check_usable, remarks_of, told
+
+if TYPE_CHECKING:
+    from cryoplug.reports.evaluation import Summary
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation(Outcome):
+    """What an evaluation found. ``print(evaluation)`` says it in words."""
+
+    words: tuple[str, ...] = ()
+    """Whether the result is better than the raw micrograph and than the best Gaussian blur, and what to do next."""
+    table: str = ""
+    """The figures of every method, for people."""
+    summary: Summary | None = None
+    """The same figures as numbers; None when no micrograph could be measured."""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether `require_better_than` is met; None where nothing was required."""
+        requirement = None if self.summary is None else self.summary.requirement
+        return None if requirement is None else requirement.met
+
+    def __str__(self) -> str:
+        return "\n".join([*self.words, super().__str__()])
+
+
+def evaluate(
+    inputs: AnyPaths,
+    output: AnyPath,
+    *,
+    checkpoint: AnyPath | None = None,
+    denoised: AnyPaths = (),
+    denoised_odd: AnyPaths = (),
+    clean: AnyPaths = (),
+    even: AnyPaths = (),
+    odd: AnyPaths = (),
+    require_better_than: Baseline | None = None,
+    direction: Direction = "auto",
+    pixel_size: float | None = None,
+    normalize: Normalize | None = None,
+    angpix: float | None = None,
+    target: Target | None = None,
+    strength: float = 1.0,
+    merge_highres: float | None = None,
+    highpass: float | None = None,
+    lowpass: float | None = None,
+    output_angpix: float | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    tta: Tta | bool = "auto",
+    tile: int = 0,
+    threads: int = 0,
+    max_memory: int | str | None = None,
+    accept_unproven: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    note: Note | None = None,
+) -> Evaluation:
+    """Say how good a denoiser is, with the best simple filters beside it on the same data.
+
+    It does what the command ``cryoplug evaluate`` does: same options, same defaults, same files, same errors. With `clean`
+    it compares with the truth; without, it uses the halves of each exposure, because their noise is independent.
+
+    Parameters
+    ----------
+    inputs
+        Noisy micrographs: one path or several, folders, patterns, lists; ``()`` where `even` and `odd` say it all.
+    output
+        Folder for the records, the table, the figures and the page; made when missing.
+    checkpoint
+        What denoises, as for `denoise`; None: ``"general"``, unless `denoised` is given.
+    denoised
+        Judge these denoised files, of any program: of `inputs` with `clean`, else of the even halves.
+    denoised_odd
+        Denoised odd halves; with them, noise and bias are known apart.
+    clean
+        The truth of each input.
+    even, odd
+        The halves, if they are not beside the inputs.
+    require_better_than
+        ``identity``, ``affine``, ``gaussian`` or ``wiener``: what must be beaten by more than two standard errors of the
+        paired difference; see `Evaluation.met`.
+    direction
+        Half to denoise, the other one judges it: ``auto``, ``even``, ``odd`` or ``both``.
+    pixel_size
+        Sampling of the micrographs in angstrom; it beats what list and header say.
+    normalize, angpix, target, strength, merge_highres, highpass, lowpass, device, precision, tta, threads, max_memory
+        How the checkpoint is applied, as for `denoise`.
+    tile
+        Side of a tile in pixels, 0: automatic; with `denoised`, where the other program had its tile borders.
+    output_angpix
+        Must be None: what is compared has one grid.
+    accept_unproven
+        Take halves without common signal, too.
+    overwrite
+        Replace an earlier evaluation.
+    progress
+        Called with the `FileResult` of each micrograph; ``print`` will do.
+    note
+        Called with each sentence that is worth telling; ``print`` will do.
+
+    Returns
+    -------
+    Evaluation
+        The verdict in words, the figures, and the files that were written.
+
+    Raises
+    ------
+    UsageError
+        `output` holds an evaluation and `overwrite` is off, or the options contradict each other.
+    InputError
+        Nothing was found, files do not pair, no micrograph can be measured, or the checkpoint cannot be used. Where only some
+        fail, that is no error: see `Outcome.failures`.
+    StorageError, DeviceError, Stopped
+        As for `denoise`; nothing was written.
+
+    Examples
+    --------
+    >>> import cryoplug
+    >>> made = cryoplug.simulate("simulated", count=1, size=128, pixel_size=5)
+    >>> judged = cryoplug.evaluate("simulated/noisy/*.mrc", "evaluation", clean="simulated/clean/*.mrc")
+    >>> print(judged.words[0])  # doctest: +SKIP
+    Better than the raw micrograph (+4.57 +- 0.13 dB) and than the best Gaussian blur (+0.72 +- 0.03 dB).
+    >>> [path.name for path in judged.outputs][:2]
+    ['evaluation.json', 'evaluation.txt']
+    """
+    from cryoplug.reports.evaluation import table
+    from cryoplug.reports.words import verdict_words
+    from cryoplug.workflows.evaluate import EvaluateRequest
+    from cryoplug.workflows.evaluate import evaluate as run
+
+    request = EvaluateRequest(
+        inputs=names_of(inputs, "inputs"),
+        output=path_of(output, "output"),
+        checkpoint=None if checkpoint is None else checkpoint_of(checkpoint),
+        denoised=names_of(denoised, "denoised"),
+        denoised_odd=names_of(denoised_odd, "denoised_odd"),
+        clean=names_of(clean, "clean"),
+        even=names_of(even, "even"),
+        odd=names_of(odd, "odd"),
+        require_better_than=require_better_than,
+        direction=direction,
+        pixel_size=pixel_size,
+        normalize=normalize,
+        angpix=angpix,
+        target=target,
+        strength=strength,
+        merge_highres=merge_highres,
+        highpass=highpass,
+        lowpass=lowpass,
+        output_angpix=output_angpix,
+        device=device,
+        precision=precision,
+        tta=tta,
+        tile=tile,
+        threads=threads,
+        max_memory_bytes=bytes_of(max_memory),
+        accept_unproven=accept_unproven,
+        overwrite=overwrite,
+    )
+    notes = Notes(note)
+    result = run(request, told(progress), notes.take)
+    check_usable(result)
+    summary = result.summary
+    return Evaluation(
+        files=result.files,
+        outputs=result.outputs,
+        page=result.page,
+        remarks=remarks_of(result, notes.kept),
+        exit_code=result.exit_code,
+        details=result.details,
+        words=() if summary is None else tuple(verdict_words(summary.verdict, trained=checkpoint is not None)),
+        table="" if summary is None else table(summary),
+        summary=summary,
+    )
