@@ -28,6 +28,7 @@ from cryoplug.inference.network.memory_plan import (
     widest_layer,
 )
 from cryoplug.inference.network.orientations import averages_orientations
+from cryoplug.inference.network.rolling import rolling_network
 from cryoplug.inference.network.tile_network import TileNetwork
 from cryoplug.inference.settings import ApplySettings
 from cryoplug.inference.target import choose_target
@@ -56,6 +57,8 @@ SHALLOW_LAYERS = 4
 """Up to this many layers the faster order of summation is used; see `PreparedNetwork`."""
 LEAST_ROWS = 64
 """But not fewer than these: every band is computed together with its overlap."""
+ROLLED_PIXELS = 1 << 23
+"""Of a band of a network that rolls over its rows: 32 MB, so that hardly any image is cut, and overlap costs 10 % at most."""
 
 
 class PreparedNetwork:
@@ -158,12 +161,19 @@ class PreparedNetwork:
         self._batches = Batches(self._tile_network, self.device, border=self._border)
         self._plan = self._fit_into(asked.max_memory_bytes)
         self._workers = one_core_workers(self.threads) if on_cpu else None
+        self._rolling = None
+        if self._workers is not None and self._plan is None and not asked.tile:
+            self._rolling = rolling_network(
+                self.network, multiple=self._multiple, tta=self.tta, workers=self._workers, threads=self.threads
+            )
 
     def bands(self, shape: tuple[int, int]) -> list[Tile]:
         """Cut an image ``(y, x)`` into bands of full width, from top to bottom, each to be given to `forward`."""
         rows = min(self._tile[0], max(LEAST_ROWS, 4 * self._overlap, BAND_PIXELS // shape[1]))
         if self.device.type != "cpu":
             rows = self._tile[0]
+        if self._rolling is not None:
+            rows = max(rows, ROLLED_PIXELS // shape[1])
         if self._plan is not None:
             rows = rows_that_fit(self._plan, min(rows, shape[0]), shape[1], overlap_px=self._overlap)
         return plan_tiles(shape, tile=(rows, shape[1]), overlap=self._overlap, multiple=self._multiple)
@@ -184,7 +194,7 @@ class PreparedNetwork:
 
     def bands_at_once(self, shape: tuple[int, int]) -> int:
         """Tell how many bands of an image ``(y, x)`` to `start` before the first is waited for, so that no core is idle."""
-        if self._workers is None or self.threads == 1:
+        if self._workers is None or self.threads == 1 or self._rolling is not None:
             return 1
         tiles = len(self._tiles(self._continued_shape(self.bands(shape)[0])))
         return 1 + -(-self.threads // tiles)
@@ -242,7 +252,7 @@ class PreparedNetwork:
         """Tell whether an image ``(y, x)`` is computed in one piece."""
         bands = self.bands(shape)
         # Threads share the images, so that none need be cut for them.
-        return len(bands) == 1 and self._continued_shape(bands[0])[1] <= self._tile[1]
+        return len(bands) == 1 and shape[0] <= self._tile[0] and self._continued_shape(bands[0])[1] <= self._tile[1]
 
     def many(self, images: ImageF32, should_stop: Callable[[], bool] = lambda: False) -> ImageF32:
         """Run the network over normalised images ``(n, y, x)``, each of which `is_one_tile`, many at a time."""
@@ -264,6 +274,12 @@ class PreparedNetwork:
                 return compute()
         except OutOfDeviceMemory as error:
             self.network.forget_buffers()
+            if self._rolling is not None:
+                self._rolling = None
+                self._note(
+                    f"{self.device}: memory ran out; going on with tiles, which is slower and gives the same result"
+                )
+                return None
             height, width = tile
             if max(height, width) <= LEAST_TILE_PX:
                 raise DeviceError(
@@ -294,7 +310,9 @@ class PreparedNetwork:
         return plan
 
     def _begin(self, rows: ImageF32, should_stop: Callable[[], bool]) -> Callable[[], ImageF32]:
-        """Begin to compute all tiles of a band; what is returned waits for them."""
+        """Begin to compute a band; what is returned waits for it."""
+        if self._rolling is not None:
+            return self._rolling.start(rows, should_stop)
         tiles = self._tiles(rows.shape)
         result = np.empty(rows.shape, np.float32)
 
@@ -319,6 +337,8 @@ class PreparedNetwork:
         return height + above + below, width + 2 * self._border
 
     def _tiles(self, shape: tuple[int, ...]) -> list[Tile]:
+        if self._rolling is not None:
+            return plan_tiles((shape[0], shape[1]), tile=(shape[0], shape[1]), overlap=0)
         height, width = self._tile[0] + 2 * self._overlap, self._tile[1]
         if self._workers is not None:
             width = min(width, max(LEAST_TILE_PX, -(-shape[1] // self.threads)))

@@ -58,8 +58,9 @@ class Network:
         target: str = ONLY_TARGET,
     ) -> None:
         spec = checkpoint.spec
-        first = output_index(target, checkpoint)
-        self._channel = slice(first, first + 1) if len(spec.outputs) > 1 else slice(None)
+        self.output = output_index(target, checkpoint)
+        """Which output, from 0."""
+        self._channel = slice(self.output, self.output + 1) if len(spec.outputs) > 1 else slice(None)
         self.precision = choose_precision(precision, spec, device, normalize=normalize)
         """``float32``, ``float16`` or ``bf16``."""
         self.layout = layout

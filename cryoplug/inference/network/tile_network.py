@@ -37,13 +37,14 @@ class TileNetwork:
         """Apply the network to several images of one shape, ``(n, y, x)``, at once."""
         # inference_mode belongs to a thread, so every worker enters it.
         with torch.inference_mode():
-            padded = self._padded(images[:, None])
+            padded = filled_up(images[:, None], self.multiple)
             return (mean_over_orientations(self._ask, padded) if self._tta else self._ask(padded))[:, 0]
 
     def _ask(self, images: torch.Tensor) -> torch.Tensor:
         return self.network(images.contiguous(memory_format=self.network.layout))
 
-    def _padded(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Repeat the last row and column up to the pooling grid; it only happens at the image's own border."""
-        bottom, right = (-side % self.multiple for side in pixels.shape[-2:])
-        return functional.pad(pixels, (0, right, 0, bottom), mode="replicate") if bottom or right else pixels
+
+def filled_up(images: torch.Tensor, multiple: int) -> torch.Tensor:
+    """Repeat the last row and column up to a network's pooling grid; it only happens at the image's own border."""
+    bottom, right = (-side % multiple for side in images.shape[-2:])
+    return functional.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images

@@ -1,0 +1,59 @@
+"""A convolution on the CPU whose weights are brought into the library's own order once, with ReLU and an addend in one pass.
+
+Called as a layer, the library reorders the weights at every call: 3.7 MB for 320 to 320 channels, which costs a tenth to a
+quarter of the time where few pixels are left (8x41: 113 instead of 88 GFLOP/s on one core of an AMD EPYC).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+_ONE = [1, 1]
+
+
+class PackedConvolution:
+    """Maps ``(1, c, y, x)``, float32 in ``torch.channels_last``, to what a convolution and then a ReLU give; no gradient.
+
+    Parameters
+    ----------
+    weight
+        ``(out, c, ky, kx)``, float32.
+    bias
+        ``(out,)``, or None.
+    padding
+        Zeros put around the image, ``(y, x)`` on each side.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, *, padding: tuple[int, int]) -> None:
+        self._weight = weight.detach().float().contiguous(memory_format=torch.channels_last)
+        self._bias = None if bias is None else bias.detach().float()
+        self._padding = list(padding)
+        self.outputs: int = weight.shape[0]
+        """Channels that come out."""
+        self.packs = can_pack()
+        """Whether the library's own order is used; else the plain layers compute the same."""
+        if self.packs:
+            self._weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
+                self._weight.to_mkldnn(), self._padding, _ONE, _ONE, 1
+            )
+
+    def __call__(
+        self, features: torch.Tensor, addend: torch.Tensor | None = None, *, relu: bool = True
+    ) -> torch.Tensor:
+        """Give ``relu(convolution + addend)``, a new tensor; without `relu` the sum itself."""
+        after = "relu" if relu else "none"
+        if not self.packs:
+            made = functional.conv2d(features, self._weight, self._bias, padding=tuple(self._padding))
+            made = made if addend is None else made.add_(addend)
+            return made.relu_() if relu else made
+        where = (self._weight, self._bias, self._padding, _ONE, _ONE, 1)
+        pointwise = torch.ops.mkldnn._convolution_pointwise
+        if addend is None:
+            return pointwise(features, *where, after, [], "")
+        return pointwise.binary(features, addend, *where, "add", 1.0, after if relu else None, [], "")
+
+
+def can_pack() -> bool:
+    """Tell whether this build of torch has the library (oneDNN) and its fused convolutions."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
