@@ -30,7 +30,7 @@ def _section(command: click.Command, title: str, parent: click.Context) -> list[
     parts.append(inspect.cleandoc(command.help or "").replace("\b\n", "").replace("\f", "") + "\n")
     rows = [record for item in command.get_params(context) if (record := item.get_help_record(context))]
     if rows:
-        parts += ["| option | meaning |", "|---|---|", *(f"| `{_cell(a)}` | {_cell(b)} |" for a, b in rows), ""]
+        parts += ["| option | meaning |", "|---|---|", *(f"| `{_cell(a)}` | {_text(b)} |" for a, b in rows), ""]
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             child = command.get_command(context, name)
@@ -41,6 +41,11 @@ def _section(command: click.Command, title: str, parent: click.Context) -> list[
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def _text(text: str) -> str:
+    # Brackets that follow one another are a link in Markdown.
+    return _cell(text).replace("] [", "] \\[")
 
 
 if __name__ == "__main__":

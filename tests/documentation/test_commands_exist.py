@@ -1,0 +1,78 @@
+"""Every command, option and target that a page names is there: a wrong one anywhere fails here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from documentation.blocks import PAGES, REASONS, ROOT, SHELL, Block, blocks, name
+from documentation.command_lines import all_options, command_lines, complaint, unknown_options
+
+MADE = ROOT / "docs" / "commands.md"
+"""Written from the commands themselves: its blocks are usages, not commands."""
+BLOCKS = [block for page in PAGES if page != MADE for block in blocks(page)]
+SCRIPTS = [block for block in BLOCKS if block.language in SHELL or (not block.language and command_lines(block.text))]
+ABOUT_OTHERS = {"docs/architecture.md", "docs/benchmarks.md", "docs/faults.md", "CONTRIBUTING.md"}
+"""Pages that name options of other programs and of scripts without their name beside them."""
+FOREIGN = {"--even_odd_split", "--coord_dir", "--like-this", "--like_this", "--set_var", "--addJob", "--run", "--abort", "--o", "--in_mics", "--j", "--pipeline_control"}
+"""Options of RELION's programs, and one that stands for any."""
+
+
+@pytest.mark.parametrize("block", SCRIPTS, ids=str)
+def test_cryoplug_takes_every_command_line_of_a_block(block: Block) -> None:
+    assert [reason for words in command_lines(block.script) if (reason := complaint(words))] == []
+
+
+def test_the_pages_have_many_command_lines() -> None:
+    assert len([words for block in BLOCKS for words in command_lines(block.script)]) > 60
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if name(page) != "docs/faults.md"], ids=name)
+def test_options_in_the_text_are_options_of_the_command_that_is_named(page: Path) -> None:
+    found = re.findall(r"`cryoplug ([a-z][^`]*)`", page.read_text(encoding="utf-8").replace("\n", " "))
+    assert [wrong for words in found if (wrong := unknown_options(words.split()))] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if name(page) not in ABOUT_OTHERS], ids=name)
+def test_options_that_stand_alone_are_options_of_some_command(page: Path) -> None:
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    alone = {word.partition("=")[0] for word in re.findall(r"`(--[a-zA-Z][\w-]*(?:=\S*?)?)[ `]", text)}
+    assert alone - all_options() - FOREIGN == set()
+
+
+def test_examples_of_the_help_texts_are_taken() -> None:
+    examples = re.findall(r"(?ms)^Example: ((?:cryoplug|torchrun) .*?)(?:\n\n|\Z)", MADE.read_text(encoding="utf-8"))
+    assert len(examples) > 10
+    lines = [words for text in examples if "..." not in text for words in command_lines(text.replace("\n", " "))]
+    assert [reason for words in lines if (reason := complaint(words))] == []
+
+
+@pytest.mark.parametrize("block", SCRIPTS, ids=str)
+def test_make_targets_and_files_of_a_block_are_there(block: Block) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"(?m)^make ([a-z-]+)", block.script):
+        assert re.search(rf"(?m)^{target}:", makefile), f"make {target}"
+    for path in re.findall(r"(?m)^(?:\S*python3? )((?:examples|benchmarks|docs)/\S+\.py)", block.script):
+        assert (ROOT / path).is_file(), path
+
+
+def test_a_block_that_is_not_run_says_why_in_known_words() -> None:
+    assert {block.mark for block in BLOCKS if block.mark.startswith("not run") and block.reason not in REASONS} == set()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["cryoplug denoise a.mrc -o b --checkpiont x", "cryoplug denois a.mrc", "cryoplug train d --minutes soon", "cryoplug convert a.mrc"],
+)
+def test_a_wrong_line_is_found(wrong: str) -> None:
+    (words,) = command_lines(f"cd x && FOO=1 {wrong} | head -1  # a remark")
+    assert complaint(words)
+    assert not complaint(["denoise", "a.mrc", "-o", "b"])
+
+
+def test_a_line_is_found_wherever_it_stands_in_a_script() -> None:
+    script = 'cp "$(cryoplug relion share)"/a . && (cryoplug denoise \\\n  a.mrc -o b; srun cryoplug merge b) > log # cryoplug train'
+    assert sorted(words[0] for words in command_lines(script)) == ["denoise", "merge", "relion"]
+    assert command_lines("relion_scheduler --schedule cryoplug --run") == []
