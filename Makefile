@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PLUGINS_VENV ?= .venv-plugins
+DOCS_VENV ?= .venv-docs
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -q
@@ -18,7 +19,7 @@ FUZZ_SECONDS ?= 300
 FAULTS ?=
 FAULTS_ARGS ?= -q
 
-.PHONY: demo test test-slow plugins plugins-environment lint fuzz faults test-pages clean
+.PHONY: demo test test-slow plugins plugins-environment lint fuzz faults test-pages docs pictures clean
 
 # Python compiles what it loads when it loads it: a tenth of what pip would compile beforehand.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
@@ -85,5 +86,20 @@ fuzz: $(STAMP)
 faults: $(STAMP)
 	$(BIN)/python -m pytest tests/faults/matrix.py -n $(WORKERS) -k "$(FAULTS)" $(FAULTS_ARGS)
 
+# The documentation as a site in build/site, in an environment without PyTorch: the names are read from the sources.
+docs: $(DOCS_VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --quiet --strict
+	@echo "open in a browser: build/site/index.html"
+
+$(DOCS_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > $(DOCS_VENV)/wanted.txt
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(DOCS_VENV)/wanted.txt
+	touch $@
+
+# The pictures of the documentation, by the commands of the tutorial; ten minutes on two cores. Pages need Chromium.
+pictures: $(STAMP)
+	$(BIN)/python docs/draw_pictures.py
+
 clean:
-	rm -rf $(VENV) $(PLUGINS_VENV) .venv-plugin-* demo_output build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PLUGINS_VENV) $(DOCS_VENV) .venv-plugin-* demo_output build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,7 +1,8 @@
 """Make the pictures of the documentation: type the commands of the tutorial, and draw what came out.
 
-``make pictures``, or ``python docs/draw_pictures.py [FOLDER]``. FOLDER gets the files of the tutorial (build/tutorial). Answers of the
-commands that the tutorial shows are written anew, too. It takes some ten minutes on two cores, and needs Chromium for the pages.
+``make pictures``, or ``python docs/draw_pictures.py [FOLDER]``. FOLDER gets the files of the tutorial (build/tutorial).
+Answers of the commands that the tutorial shows are written anew, too. It takes some ten minutes on two cores, and needs
+Chromium for the pages.
 """
 
 from __future__ import annotations
@@ -27,11 +28,9 @@ MICROGRAPH = "mic_0001.mrc"
 CROP = (slice(256, 768), slice(200, 712))
 """The part of the micrograph that the panels show: 512 x 512 pixels of 2.6 angstrom."""
 PANEL_PX, GAP_PX, CAPTION_PX = 396, 6, 26
-MOST_BYTES = 150_000
+MOST_BYTES = 130_000
 """What one picture may take in the repository."""
-_BLOCK = re.compile(
-    r"(?P<before>[^\n]*)\n```(?P<language>bash|text)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
-)
+_BLOCK = re.compile(r"(?P<before>[^\n]*)\n```(?P<language>bash|text)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _SAYS = re.compile(r"<!-- says: (\d+) lines -->")
 
 
@@ -57,9 +56,13 @@ def typed(page: str, folder: Path) -> str:
             lines = answer.splitlines(keepends=True)[: int(says[1])] if says else [block["text"]]
             return f"{block['before']}\n```text\n{''.join(lines)}```"
         if not block["before"].startswith("<!-- not run"):
-            print(block["text"], end="", file=sys.stderr)
+            sys.stderr.write(block["text"])
             done = subprocess.run(
-                ["bash", "-euc", block["text"]], cwd=folder, env={**os.environ, "PATH": search}, stdout=subprocess.PIPE, check=True
+                ["bash", "-euc", block["text"]],
+                cwd=folder,
+                env={**os.environ, "PATH": search},
+                stdout=subprocess.PIPE,
+                check=True,
             )
             answer = done.stdout.decode()
         return block[0]
@@ -76,17 +79,19 @@ def draw(folder: Path) -> None:
     panels("particles", {"raw": raw, "image": image, "particles": particles}, like=image)
     panels("trained", {"general model": image, "trained on these halves": trained, "truth": truth}, like=truth)
     even, odd = (read(folder / "simulated" / name / MICROGRAPH) for name in ("even", "odd"))
-    panels("halves", {"even half": even, "odd half": odd, "even less odd": even - odd}, like=even)
+    panels("halves", {"even half": even, "odd half": odd, "even less odd": even - odd}, like=even, deviations=2)
     with Image.open(folder / "denoised" / "previews" / f"{Path(MICROGRAPH).stem}.jpg") as preview:
         width = 3 * PANEL_PX + 2 * GAP_PX
-        save("preview", preview.resize((width, round(preview.height * width / preview.width)), Image.Resampling.LANCZOS))
+        save(
+            "preview", preview.resize((width, round(preview.height * width / preview.width)), Image.Resampling.LANCZOS)
+        )
     page("report", folder / "denoised" / "report.html", height=900)
-    page("training", folder / "saved_models" / "unet" / "report.html", height=900)
+    page("training", folder / "saved_models" / "unet" / "report.html", height=410)
 
 
-def panels(name: str, images: Mapping[str, ImageF32], *, like: ImageF32) -> None:
-    """Draw images side by side on one grey scale: three standard deviations of `like` around each image's own median."""
-    span = 3 * float(like[CROP].std())
+def panels(name: str, images: Mapping[str, ImageF32], *, like: ImageF32, deviations: float = 3) -> None:
+    """Draw images side by side on one grey scale: standard deviations of `like` around each image's own median."""
+    span = deviations * float(like[CROP].std())
     count = len(images)
     sheet = Image.new("L", (count * PANEL_PX + (count - 1) * GAP_PX, PANEL_PX + CAPTION_PX), 24)
     pen = ImageDraw.Draw(sheet)

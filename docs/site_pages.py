@@ -1,7 +1,7 @@
 """What MkDocs does beyond its own for this site: pages from outside of docs/, whole folders in the menu, the Python names.
 
-MkDocs calls the functions whose names begin with ``on_``. Links between pages stay as they are in the repository, so that they also
-work where the repository is read.
+MkDocs calls the functions whose names begin with ``on_``. Links between pages stay as they are in the repository, so that
+they also work where the repository is read.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("plugins/**/README.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *ROOT.glob("plugins/**/README.md")]
+)
 """All pages with commands for users; decisions and the changelog are a record of their day."""
 SHELL = ("bash", "sh", "console")
 """Languages of a block of commands; in a console block they stand behind ``$``, and the rest is their output."""
@@ -28,7 +30,8 @@ REASONS = (
 )
 """Why a block is not run; its lines of cryoplug are checked all the same."""
 _FENCE = re.compile(
-    r"^(?:(?P<indent> *)<!-- (?P<mark>[^\n]*?) -->\n)?(?P<left> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=left)```$", re.M | re.S
+    r"^(?:(?P<indent> *)<!-- (?P<mark>[^\n]*?) -->\n)?(?P<left> *)```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=left)```$",
+    re.M | re.S,
 )
 
 

@@ -17,7 +17,22 @@ from cryoplug.errors import CryoplugError
 
 from .blocks import ROOT
 
-_BEFORE = {"srun", "torchrun", "time", "nohup", "exec", "apptainer", "singularity", "docker", "sudo", "do", "then", "if", "while", "!"}
+_BEFORE = {
+    "srun",
+    "torchrun",
+    "time",
+    "nohup",
+    "exec",
+    "apptainer",
+    "singularity",
+    "docker",
+    "sudo",
+    "do",
+    "then",
+    "if",
+    "while",
+    "!",
+}
 """Words that a command line of cryoplug may stand behind."""
 _SEPARATORS = re.compile(r"[;&|()<>]+")
 _REDIRECTION = re.compile(r"(?<=\s)\d*(?:>>?|<)(?:&\d|\s*[^\s;|&)]+)")

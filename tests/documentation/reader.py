@@ -19,7 +19,15 @@ from warm_start import WarmStart
 
 MOST_SECONDS = 180.0
 """For one command, on a machine that is busy with other things."""
-SMALLER = {"--size": "384", "--count": "4", "--minutes": "0.02", "--epochs": "1", "--idle-exit": "1", "--poll": "0.1", "--settle": "0.1"}
+SMALLER = {
+    "--size": "384",
+    "--count": "4",
+    "--minutes": "0.02",
+    "--epochs": "1",
+    "--idle-exit": "1",
+    "--poll": "0.1",
+    "--settle": "0.1",
+}
 """What the reader types instead of the number that the page shows, so that the tests take seconds."""
 
 _COMMAND = """#!{python} -IS
@@ -144,7 +152,12 @@ def _lay_out_cryosparc(folder: Path) -> None:
     job = folder / "J12"
     (job / "motioncorrected").mkdir(parents=True)
     paths = sorted(shutil.copy(path, job / "motioncorrected") for path in (folder / "Micrographs").glob("mic_????.mrc"))
-    fields = [("uid", "<u8"), ("micrograph_blob/path", "S60"), ("micrograph_blob/psize_A", "<f4"), ("micrograph_blob/idx", "<u4")]
+    fields = [
+        ("uid", "<u8"),
+        ("micrograph_blob/path", "S60"),
+        ("micrograph_blob/psize_A", "<f4"),
+        ("micrograph_blob/idx", "<u4"),
+    ]
     rows = [(number, f"J12/motioncorrected/{Path(path).name}".encode(), 2.6, 0) for number, path in enumerate(paths, 1)]
     with open(job / "micrographs.cs", "wb") as stream:
         np.save(stream, np.array(rows, dtype=fields), allow_pickle=False)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from conftest import write_general_model
 from documentation.blocks import PAGES, SHELL, Block, blocks, name
@@ -31,9 +32,17 @@ PAGES_WITH_BLOCKS = [
 ]
 
 
+def parameter(page: Path) -> ParameterSet:
+    """Mark a page that trains: it takes a quarter of a minute."""
+    trains = any("cryoplug train" in block.script for block in filter(runs, blocks(page)))
+    return pytest.param(page, id=name(page), marks=[pytest.mark.slow] if trains else [])
+
+
 def test_a_block_that_changes_the_machine_is_not_run() -> None:
     typed = [block for page in PAGES_WITH_BLOCKS for block in filter(runs, blocks(page))]
-    changes = re.compile(r"\b(?:pip install|venv|apt|apt-get|conda|make|sudo|docker|apptainer|sbatch|curl|wget|rm -r)\b")
+    changes = re.compile(
+        r"\b(?:pip install|venv|apt|apt-get|conda|make|sudo|docker|apptainer|sbatch|curl|wget|rm -r)\b"
+    )
     assert [str(block) for block in typed if changes.search(block.script)] == []
 
 
@@ -52,7 +61,7 @@ def project(reader: Reader, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", PAGES_WITH_BLOCKS, ids=name)
+@pytest.mark.parametrize("page", map(parameter, PAGES_WITH_BLOCKS))
 def test_a_reader_can_type_every_block_of_a_page(page: Path, reader: Reader, project: Path, tmp_path: Path) -> None:
     folder = tmp_path / "project"
     shutil.copytree(project, folder)

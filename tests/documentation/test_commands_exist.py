@@ -14,9 +14,28 @@ MADE = ROOT / "docs" / "commands.md"
 """Written from the commands themselves: its blocks are usages, not commands."""
 BLOCKS = [block for page in PAGES if page != MADE for block in blocks(page)]
 SCRIPTS = [block for block in BLOCKS if block.language in SHELL or (not block.language and command_lines(block.text))]
-ABOUT_OTHERS = {"docs/architecture.md", "docs/benchmarks.md", "docs/faults.md", "CONTRIBUTING.md"}
+ABOUT_OTHERS = {
+    "docs/alternatives.md",
+    "docs/architecture.md",
+    "docs/benchmarks.md",
+    "docs/faults.md",
+    "CONTRIBUTING.md",
+}
 """Pages that name options of other programs and of scripts without their name beside them."""
-FOREIGN = {"--even_odd_split", "--coord_dir", "--like-this", "--like_this", "--set_var", "--addJob", "--run", "--abort", "--o", "--in_mics", "--j", "--pipeline_control"}
+FOREIGN = {
+    "--even_odd_split",
+    "--coord_dir",
+    "--like-this",
+    "--like_this",
+    "--set_var",
+    "--addJob",
+    "--run",
+    "--abort",
+    "--o",
+    "--in_mics",
+    "--j",
+    "--pipeline_control",
+}
 """Options of RELION's programs, and one that stands for any."""
 
 
@@ -64,7 +83,12 @@ def test_a_block_that_is_not_run_says_why_in_known_words() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    ["cryoplug denoise a.mrc -o b --checkpiont x", "cryoplug denois a.mrc", "cryoplug train d --minutes soon", "cryoplug convert a.mrc"],
+    [
+        "cryoplug denoise a.mrc -o b --checkpiont x",
+        "cryoplug denois a.mrc",
+        "cryoplug train d --minutes soon",
+        "cryoplug convert a.mrc",
+    ],
 )
 def test_a_wrong_line_is_found(wrong: str) -> None:
     (words,) = command_lines(f"cd x && FOO=1 {wrong} | head -1  # a remark")
@@ -73,6 +97,6 @@ def test_a_wrong_line_is_found(wrong: str) -> None:
 
 
 def test_a_line_is_found_wherever_it_stands_in_a_script() -> None:
-    script = 'cp "$(cryoplug relion share)"/a . && (cryoplug denoise \\\n  a.mrc -o b; srun cryoplug merge b) > log # cryoplug train'
+    script = 'cp "$(cryoplug relion share)"/a . && (cryoplug denoise \\\n a.mrc -o b; srun cryoplug merge b) > l # cryoplug train'
     assert sorted(words[0] for words in command_lines(script)) == ["denoise", "merge", "relion"]
     assert command_lines("relion_scheduler --schedule cryoplug --run") == []
