@@ -61,7 +61,7 @@ def project(reader: Reader, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", map(parameter, PAGES_WITH_BLOCKS))
+@pytest.mark.parametrize("page", [parameter(page) for page in PAGES_WITH_BLOCKS])
 def test_a_reader_can_type_every_block_of_a_page(page: Path, reader: Reader, project: Path, tmp_path: Path) -> None:
     folder = tmp_path / "project"
     shutil.copytree(project, folder)
