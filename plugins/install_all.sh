@@ -1,25 +1,30 @@
 #!/usr/bin/env bash
 # Install the plugins that share an environment, with what their tests need: ``make plugins-together`` then runs the tests.
 # A plugin with an install.sh of its own has an environment of its own.
-# RELION comes from Debian's packages where this may install them; else the tests that need it are skipped and counted.
+# RELION and Slurm come from Debian's packages where this may install them; else the tests that need them are skipped and counted.
 #   plugins/install_all.sh VENV
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:?usage: plugins/install_all.sh VENV}
 
-install_relion() {
-    export DEBIAN_FRONTEND=noninteractive
-    timeout 300 apt-get -qq update &&
-        timeout 900 apt-get -qq install --yes --no-install-recommends relion relion-gui xvfb x11-apps
+# provide PROGRAMS PACKAGES: install Debian's packages if one of the programs is missing.
+provide() {
+    local program missing=
+    for program in $1; do
+        command -v "$program" >/dev/null || missing="$missing $program"
+    done
+    [ -n "$missing" ] || return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        # shellcheck disable=SC2086  # several words
+        (timeout 300 apt-get -qq update && timeout 900 apt-get -qq install --yes --no-install-recommends $2) >/dev/null &&
+            return 0
+    fi
+    echo "not to be installed here:$missing; tests that need them are skipped" >&2
 }
 
-missing=
-for program in relion_pipeliner relion_display Xvfb xwd; do
-    command -v "$program" >/dev/null || missing="$missing $program"
-done
-if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    install_relion >/dev/null || echo "not to be installed here:$missing; tests that need them are skipped" >&2
-fi
+export DEBIAN_FRONTEND=noninteractive
+provide "relion_pipeliner relion_display Xvfb xwd" "relion relion-gui xvfb x11-apps"
+provide "slurmctld slurmd sbatch scontrol munged" "slurmctld slurmd slurm-client munge slurm-wlm-basic-plugins"
 
 rm -rf build plugins/*/build  # setuptools would pack again what older versions left there
 "${PYTHON:-python3}" -m venv --clear "$venv"

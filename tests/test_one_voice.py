@@ -292,6 +292,7 @@ def test_a_sentence_of_the_readme_or_a_help_text_is_read_once() -> None:
     "page",
     [
         "docs/benchmarks.md",
+        "docs/distributed.md",
         "docs/files.md",
         "docs/plugins.md",
         "docs/relion.md",

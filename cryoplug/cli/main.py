@@ -28,6 +28,8 @@ COMMANDS = {
     "train": "Train a network on a store and keep the best checkpoint.",
 }
 """Name and one line of help; kept here so that ``cryoplug --help`` loads no command."""
+CONFIG = "cryoplug.config"
+"""Where click's context keeps the path of ``--config``, for plugins that start cryoplug again."""
 
 
 class LazyGroup(click.Group):
@@ -95,6 +97,7 @@ def _load_config(ctx: click.Context, _parameter: click.Parameter, path: Path | N
         ) from error
     assert isinstance(ctx.command, click.Group)
     ctx.default_map = _checked_tables(path, ctx.command, ctx, "", tables)
+    ctx.meta[CONFIG] = path
     return path
 
 

@@ -35,8 +35,12 @@ FOREIGN = {
     "--in_mics",
     "--j",
     "--pipeline_control",
+    "--nproc-per-node",
+    "--max-restarts",
+    "--shm-size",
+    "--array",
 }
-"""Options of RELION's programs, and one that stands for any."""
+"""Options of RELION's programs, torchrun, docker and sbatch, and one that stands for any."""
 
 
 @pytest.mark.parametrize("block", SCRIPTS, ids=str)

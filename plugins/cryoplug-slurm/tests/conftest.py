@@ -10,7 +10,7 @@ from slurm_here import Cluster, why_not
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     reason = why_not()
     if reason:
         pytest.skip(f"no Slurm: {reason}")
@@ -20,9 +20,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> Path:
+def cluster(running_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """Give a Slurm with two idle nodes, and let its programs find it."""
+    monkeypatch.setenv("SLURM_CONF", str(running_cluster.conf))
+    running_cluster.wait_until_idle()
+    return running_cluster
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "a project"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
     return folder

@@ -21,7 +21,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge/s,cred_expire=3
+AuthInfo=socket={folder}/munge/s,cred_expire=60
 CredType=cred/munge
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 MpiDefault=none
@@ -48,7 +48,10 @@ SlurmdLogFile={folder}/slurmd-%n.log
 SlurmdSpoolDir={folder}/spool-%n
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=2 RealMemory=4000 State=UNKNOWN
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=2 RealMemory=4000 State=UNKNOWN
-PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=1
+PartitionName=urgent Nodes=n[1-2] MaxTime=INFINITE State=UP OverSubscribe=NO PriorityTier=2
 """
 
 
@@ -91,9 +94,9 @@ class Cluster:
         self.conf.write_text(CONF.format(folder=folder, host=host, port=ports[0], first=ports[1], second=ports[2]))
         self.environment = {**os.environ, "SLURM_CONF": str(self.conf)}
         self._start("slurmctld", "slurmctld", "-D", "-c", "-f", str(self.conf))
-        time.sleep(1)
+        self._wait(lambda: self._says("scontrol", "ping").count("UP") > 0, "slurmctld")
         for node in ("n1", "n2"):
-            self.start_node(node)
+            self._start_node(node)
         self._wait(lambda: self._idle() == 2, "slurmd")
         self._closing = threading.Event()
         self._hurrying = threading.Thread(target=self._hurry)
@@ -102,25 +105,33 @@ class Cluster:
     def _hurry(self) -> None:
         """Let what goes back into the queue start at once; Slurm would let it wait for two minutes."""
         while not self._closing.wait(1.0):
-            for line in self.run("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i %r").splitlines():
+            for line in self._says("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i %r").splitlines():
                 job, _, reason = line.partition(" ")
                 if reason.strip() == "BeginTime":
-                    words = ["scontrol", "update", f"jobid={job}", "starttime=now"]
-                    subprocess.run(words, env=self.environment, check=False, capture_output=True)
+                    self._says("scontrol", "update", f"jobid={job}", "starttime=now")
 
-    def start_node(self, node: str) -> None:
-        """Start the daemon of a node."""
+    def wait_until_idle(self) -> None:
+        """End what an earlier test left, start nodes that it killed, and wait until both have nothing to do."""
+        self._says("scancel", "--user=root")
+        for node in {"n1", "n2"} - self._daemons.keys():
+            self._start_node(node)
+            self._says("scontrol", "update", f"nodename={node}", "state=resume")
+        self._wait(lambda: self._idle() == 2 and not self._says("squeue", "-h"), "an idle cluster")
+
+    def _start_node(self, node: str) -> None:
         self._start(node, "slurmd", "-D", "-c", "-N", node, "-f", str(self.conf))
 
     def kill_node(self, node: str) -> None:
-        """End a node as a power cut does: its daemon and all that it runs."""
+        """End a node as a power cut does, its daemon and all that it runs, and let the cluster know at once."""
         daemon = self._daemons.pop(node)
-        # Who would report first: a power cut leaves nobody to say that a task has failed.
         parents, running = _parents(), _steps_of(node)
-        keepers = {parents.get(pid, 0) for pid in running} - {0, 1, daemon.pid, os.getpid()}
-        for pid in (daemon.pid, *keepers, *(running | _below(daemon.pid))):
-            _kill(pid)
+        keepers = {parents.get(pid, 0) for pid in running} - {0, 1, os.getpid()}
+        # All stand still before the first one dies: a power cut leaves nobody to report that a task has failed.
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in {daemon.pid, *keepers, *running, *_below(daemon.pid)}:
+                _send(pid, number)
         daemon.wait()
+        self._says("scontrol", "update", f"nodename={node}", "state=down", "reason=dead")
 
     def run(self, *words: str) -> str:
         """Run one of Slurm's programs."""
@@ -131,7 +142,7 @@ class Cluster:
         """End all daemons, and what they run."""
         self._closing.set()
         self._hurrying.join()
-        subprocess.run(["scancel", "--user=root"], env=self.environment, check=False, capture_output=True)
+        self._says("scancel", "--user=root")
         for node in ("n1", "n2"):
             if node in self._daemons:
                 self.kill_node(node)
@@ -145,14 +156,11 @@ class Cluster:
                 daemon.wait()
 
     def _idle(self) -> int:
-        done = subprocess.run(
-            ["sinfo", "-h", "-N", "-t", "idle", "-o", "%N"],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return len(set(done.stdout.split()))
+        return len(set(self._says("sinfo", "-h", "-N", "-t", "idle", "-o", "%N").split()))
+
+    def _says(self, *words: str) -> str:
+        """Run one of Slurm's programs, which may fail."""
+        return subprocess.run(words, env=self.environment, capture_output=True, text=True, check=False).stdout
 
     def _start(self, name: str, *command: str) -> None:
         environment = getattr(self, "environment", None)
@@ -163,7 +171,8 @@ class Cluster:
 
     def _wait(self, ready: object, name: str) -> None:
         assert callable(ready)
-        for _ in range(200):
+        end = time.monotonic() + 90
+        while time.monotonic() < end:
             if ready():
                 return
             time.sleep(0.1)
@@ -177,9 +186,9 @@ def _free_port() -> int:
         return int(place.getsockname()[1])
 
 
-def _kill(pid: int) -> None:
+def _send(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
 
 
 def _parents() -> dict[int, int]:
