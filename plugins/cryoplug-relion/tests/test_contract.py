@@ -48,6 +48,7 @@ class TestConvert(JobContract):
     more = ("--patch-size", "64", "--stride", "48")
 
 
+@pytest.mark.slow
 class TestTrain(JobContract):
     command = "relion train"
     more = ("--patch-size", "64", "--stride", "48", "--epochs", "1", "--batch-size", "2")

@@ -25,6 +25,7 @@ def below_job(name: str) -> str:
     return str(PurePosixPath(name_below_job(name)).with_suffix(""))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_every_table_column_and_row_comes_through(project: Project, name: str) -> None:
     source = read_star(shared_folder("star") / name)

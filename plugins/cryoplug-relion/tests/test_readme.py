@@ -6,12 +6,14 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from cryoplug.formats.star import read_star
 from relion_project import Project
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
+@pytest.mark.slow
 def test_project_without_the_gui(relion_project: Project) -> None:
     (script,) = re.findall(r"^```sh\n(.*?)^```$", README.read_text(), flags=re.MULTILINE | re.DOTALL)
     done = subprocess.run(

@@ -124,6 +124,7 @@ def test_import_denoise_and_continue_after_new_micrographs(relion_project: Proje
     assert len(made.block("micrographs").rows) == 3
 
 
+@pytest.mark.slow
 def test_picks_on_denoised_micrographs_extract_from_the_raw_ones(relion_project: Project) -> None:
     project = relion_project
     names = project.micrographs(1, 2, folder="Micrographs", side=512)
@@ -160,6 +161,7 @@ def test_picks_on_denoised_micrographs_extract_from_the_raw_ones(relion_project:
     assert max(np.corrcoef(piece.ravel(), raw.ravel())[0, 1] for raw in around) > 0.999
 
 
+@pytest.mark.slow
 def test_coarser_filtered_micrographs_are_picked_and_their_picks_turned_back_fit_the_raw_ones(
     relion_project: Project,
 ) -> None:
@@ -253,6 +255,7 @@ def x_server() -> Iterator[str]:
         server.wait()
 
 
+@pytest.mark.slow
 def test_relion_shows_a_denoised_micrograph(relion_project: Project, tmp_path: Path) -> None:
     for program in ("relion_display", "Xvfb", "xwd"):
         if shutil.which(program) is None:

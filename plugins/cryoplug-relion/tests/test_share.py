@@ -32,6 +32,7 @@ def test_job_files_of_all_releases_are_the_same_but_for_their_head(kind: str) ->
         assert release_of_job(SHARE / folder / kind) == release
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("release", sorted(RELEASES))
 def test_ready_made_denoise_job_runs(project: Project, release: str) -> None:
     options = job_options(SHARE / RELEASES[release] / "denoise" / "job.star")
@@ -45,6 +46,7 @@ def test_ready_made_denoise_job_runs(project: Project, release: str) -> None:
     assert project.ends(job) == ["RELION_JOB_EXIT_SUCCESS"]
 
 
+@pytest.mark.slow
 def test_ready_made_convert_and_train_jobs_run_and_denoise_takes_what_they_made(project: Project) -> None:
     names = project.micrographs(1, 2, 3)
     project.halves([1, 2, 3], names)
@@ -114,6 +116,7 @@ def import_job(project: Project) -> None:
     project.relion("relion_pipeliner", "--schedule", "one", "--RunJobs", "Import/job001/", "--sec_wait_after", "0")
 
 
+@pytest.mark.slow
 def test_schedule_of_relion_denoises_micrographs_as_they_come(relion_project: Project) -> None:
     project = relion_project
     project.micrographs(1, folder="Micrographs")
@@ -141,6 +144,7 @@ def test_schedule_of_relion_denoises_micrographs_as_they_come(relion_project: Pr
     assert "1 done, 1 finished before" in (project / "External/job002/run.out").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("release", sorted(SCHEMES))
 def test_scheme_leads_round_its_jobs_and_its_denoise_job_runs(project: Project, release: str) -> None:
     # The schemer of RELION 4 and 5 is in no package; what can be wrong about the files is looked at here.

@@ -26,6 +26,7 @@ def with_halves(project: Project) -> tuple[Project, str]:
     return project, project.star(names)
 
 
+@pytest.mark.slow
 def test_train_leaves_checkpoint_curves_and_nodes(with_halves: tuple[Project, str]) -> None:
     project, star = with_halves
     job = project.job()
@@ -54,6 +55,7 @@ def test_train_leaves_checkpoint_curves_and_nodes(with_halves: tuple[Project, st
     assert "lr was 0.001, is 0.5" in other.stderr
 
 
+@pytest.mark.slow
 def test_train_takes_the_store_of_a_convert_job(with_halves: tuple[Project, str]) -> None:
     project, star = with_halves
     convert, job = project.job("External/job004/"), project.job("External/job005/")
