@@ -19,7 +19,7 @@ FUZZ_SECONDS ?= 300
 FAULTS ?=
 FAULTS_ARGS ?= -q
 
-.PHONY: demo test test-slow plugins plugins-environment lint fuzz faults test-pages docs pictures clean
+.PHONY: demo test test-slow plugins plugins-environment lint fuzz faults test-pages test-facility docs pictures clean
 
 # Python compiles what it loads when it loads it: a tenth of what pip would compile beforehand.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
@@ -41,6 +41,12 @@ test-pages: $(STAMP)
 	(command -v chromium && command -v chromedriver) > /dev/null || (apt-get update && apt-get install --yes chromium chromium-driver)
 	$(INSTALL) "selenium>=4.20"
 	CRYOPLUG_PAGES=$(PAGES) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/pages
+
+# Facilities: the service, the unit, the line for cron, and the Snakefile with Snakemake in an environment of its own.
+SNAKEMAKE_VENV ?= .venv-snakemake
+test-facility: $(STAMP)
+	[ -e $(SNAKEMAKE_VENV)/bin/snakemake ] || ($(PYTHON) -m venv $(SNAKEMAKE_VENV) && $(SNAKEMAKE_VENV)/bin/pip install --quiet "snakemake>=8")
+	PATH="$$PATH:$(CURDIR)/$(SNAKEMAKE_VENV)/bin" $(BIN)/python -m pytest $(PYTEST_ARGS) tests/facility
 
 # What the shipped weights are worth, RELION on whole movies, the tutorial of plugins in a fresh environment, and the like.
 test-slow: $(STAMP)
@@ -102,4 +108,4 @@ pictures: $(STAMP)
 	$(BIN)/python docs/draw_pictures.py
 
 clean:
-	rm -rf $(VENV) $(PLUGINS_VENV) $(DOCS_VENV) .venv-plugin-* demo_output build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PLUGINS_VENV) $(DOCS_VENV) $(SNAKEMAKE_VENV) .venv-plugin-* demo_output build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -293,6 +293,7 @@ def test_a_sentence_of_the_readme_or_a_help_text_is_read_once() -> None:
     [
         "docs/benchmarks.md",
         "docs/distributed.md",
+        "docs/facility.md",
         "docs/files.md",
         "docs/plugins.md",
         "docs/relion.md",
