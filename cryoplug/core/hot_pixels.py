@@ -24,6 +24,8 @@ SAMPLED_ROWS = 64
 """Rows, spread over the micrograph, that tell its median and deviation: 260,000 pixels of 4096 columns."""
 _QUANTILES = (0.1587, 0.5, 0.8413)
 """Of a normal distribution: a standard deviation below the mean, the mean, and as much above."""
+_READ_AT_ONCE = 1 << 20
+"""Pixels of a micrograph that is read as a whole for the sampled rows: 64 calls take longer."""
 _MOST_EXAMINED = 1 << 15
 """Neighbourhoods that are looked at at a time: 6 MB."""
 
@@ -160,8 +162,7 @@ class RepairedMicrograph(MicrographSource):
         self.path: Path = source.path
         self.shape, self.dtype = source.shape, source.dtype
         self.pixel_size_angstrom, self.warnings = source.pixel_size_angstrom, source.warnings
-        sample = np.concatenate([source.read_rows(int(y), int(y) + 1) for y in sampled_rows(source.shape[0])])
-        limits = grey_limits(sample)
+        limits = grey_limits(_sample(source))
         self.hot = find_hot_pixels(source.read_rows, source.shape, _bands(source.read_rows, source.shape), limits)
         """What was found."""
 
@@ -174,6 +175,13 @@ class RepairedMicrograph(MicrographSource):
     def close(self) -> None:
         """Close the micrograph."""
         self._source.close()
+
+
+def _sample(source: MicrographSource) -> ImageF32:
+    rows = sampled_rows(source.shape[0])
+    if source.shape[0] * source.shape[1] <= _READ_AT_ONCE:
+        return source.read_rows(0, source.shape[0])[rows]
+    return np.concatenate([source.read_rows(int(y), int(y) + 1) for y in rows])
 
 
 def repaired_image(pixels: np.ndarray) -> tuple[ImageF32, HotPixels]:

@@ -51,11 +51,20 @@ class Thumbnail:
         rows
             ``(y, x)``, as wide as the image.
         """
-        step, width = self.steps[0], self._sums.shape[1]
+        step = self.steps[0]
         stop = min(start + len(rows), self.shape[0] * step)
-        for block in range(start // step, -(-stop // step)):
-            first, last = max(block * step, start), min((block + 1) * step, stop)
-            self._sums[block] += rows[first - start : last - start, :width].sum(axis=0, dtype=np.float32)
+        first, last = -(-start // step), stop // step
+        # Blocks that begin above the band, then all that lie in it as a whole, then the one that ends below it.
+        for begin, end in ((start, min(first * step, stop)), (max(first, last) * step, stop)):
+            if begin < end:
+                self._sums[begin // step] += self._sum(rows[begin - start : end - start][None])[0]
+        if first < last:
+            whole = rows[first * step - start : last * step - start]
+            self._sums[first:last] += self._sum(whole.reshape(last - first, step, rows.shape[1]))
+
+    def _sum(self, blocks: ImageF32) -> ImageF32:
+        summed: ImageF32 = blocks[:, :, : self._sums.shape[1]].sum(axis=1, dtype=np.float32)
+        return summed
 
     def image(self) -> ImageF32:
         """Give the means, ``(y, x)``; blocks with a pixel that is not finite are not finite either."""

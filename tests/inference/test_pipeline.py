@@ -65,12 +65,31 @@ def test_files_come_out_in_order_and_equal_the_image_in_memory(tmp_path, denoise
     assert no_thread_is_left() and not left_over(tmp_path)
 
 
+def test_a_small_micrograph_is_read_once_and_comes_out_as_one_that_is_read_in_bands(tmp_path, denoiser, monkeypatch):
+    reads = []
+    real = MrcMicrograph.read_rows
+
+    def counting(self: MrcMicrograph, start: int, stop: int) -> np.ndarray:
+        reads.append((start, stop))
+        return real(self, start, stop)
+
+    monkeypatch.setattr(MrcMicrograph, "read_rows", counting)
+    (job,) = jobs_in(tmp_path, 1)
+    run([job], denoiser)
+    held, once = job.target.read_bytes(), list(reads)
+    monkeypatch.setattr(reading, "HELD_PIXELS", 0)
+    run([job], denoiser)
+    assert once == [(0, 150)] and len(reads) > 3
+    assert job.target.read_bytes()[1024:] == held[1024:], "the pixels; the header has a date"
+
+
 def test_no_jobs_are_done_at_once(denoiser):
     assert run([], denoiser) == (True, [])
 
 
 def test_a_source_that_breaks_while_it_is_read_leaves_nothing_and_the_next_is_done(tmp_path, denoiser, monkeypatch):
     jobs = jobs_in(tmp_path, 3)
+    monkeypatch.setattr(reading, "HELD_PIXELS", 0)  # a small one is read once, before anything is computed
     real = MrcMicrograph.read_rows
     measured = []
 
