@@ -20,7 +20,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -33,7 +32,7 @@ from cryoplug.simulation.micrograph import SimulationSettings
 from cryoplug.workflows.simulate import read_molecules
 from denoisers import HARDWARE_COLUMNS, add_denoiser_options, apply, chosen_denoisers, hardware
 from quality_simulated import TRUTHS, baseline_snr, denoised_snr, write
-from rows import append_rows
+from rows import add_place_options, run_in_its_place
 
 FILTERS = ("wiener", "gaussian")
 SUITES: dict[str, list[dict[str, Any]]] = {
@@ -68,16 +67,9 @@ def main() -> int:
     parser.add_argument("--pixel-size", type=float, default=1.3, help="angstrom, of the protocol (default 1.3)")
     parser.add_argument("--dose", type=float, default=40.0, help="electrons per square angstrom (default 40)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="keep files here (default: a temporary folder)")
-    parser.add_argument("--csv", type=Path, default=Path("general_model.csv"), help="rows are appended to it")
+    add_place_options(parser, "general_model.csv")
     arguments = parser.parse_args()
-    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="cryoplug-general-"))
-    try:
-        append_rows(arguments.csv, run(arguments, folder), COLUMNS)
-    finally:
-        if arguments.folder is None:
-            shutil.rmtree(folder)
-    return 0
+    return run_in_its_place(arguments, run, COLUMNS)
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, object]]:

@@ -28,9 +28,7 @@ Needs scipy and Pillow.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,7 +44,7 @@ from cryoplug.simulation.micrograph import SimulationSettings
 from cryoplug.workflows.simulate import read_molecules
 from denoisers import HARDWARE_COLUMNS, Denoiser, add_denoiser_options, apply, chosen_denoisers, hardware
 from quality_simulated import pixels_of
-from rows import append_rows
+from rows import add_place_options, run_in_its_place
 from trap_images import Trap, noise_like, simulated_traps
 
 Image64 = npt.NDArray[np.float64]
@@ -80,16 +78,9 @@ def main() -> int:
         "--real", nargs="*", default=[], metavar="FILE[:A]", help="real micrographs, with pixel size if unset"
     )
     parser.add_argument("--pictures", type=Path, help="folder for a PNG of each image and output")
-    parser.add_argument("--folder", type=Path, help="keep files here (default: a temporary folder)")
-    parser.add_argument("--csv", type=Path, default=Path("nothing_invented.csv"), help="rows are appended to it")
+    add_place_options(parser, "nothing_invented.csv")
     arguments = parser.parse_args()
-    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="cryoplug-nothing-"))
-    try:
-        append_rows(arguments.csv, run(arguments, folder), COLUMNS)
-    finally:
-        if arguments.folder is None:
-            shutil.rmtree(folder)
-    return 0
+    return run_in_its_place(arguments, run, COLUMNS)
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, object]]:

@@ -16,9 +16,7 @@ Needs scipy and Pillow.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -33,7 +31,7 @@ from denoisers import HARDWARE_COLUMNS, Denoiser, add_denoiser_options, apply, c
 from picking_data import LEVELS, PIXEL_SIZE_ANGSTROM, AnnotatedMicrograph, annotated_micrographs
 from picking_score import Points, f1_by_threshold, hits, log_picks
 from quality_simulated import pixels_of
-from rows import append_rows
+from rows import add_place_options, run_in_its_place
 
 TOLERANCE_ANGSTROM = 45.0
 BORDER_ANGSTROM = 75.0
@@ -122,23 +120,15 @@ def main() -> int:
     parser.add_argument("--diameters", type=float, nargs=2, default=[110.0, 130.0], help="angstrom (default 110 130)")
     parser.add_argument("--shrink", type=float, default=0.4, help="of RELION; 0.4 picks as well as 1 (default)")
     parser.add_argument("--chance", action="store_true", help="also score picks at random places")
-    parser.add_argument("--folder", type=Path, help="keep files here (default: a temporary folder)")
-    parser.add_argument("--csv", type=Path, default=Path("picking_real.csv"), help="rows are appended to it")
-    arguments = parser.parse_args()
-    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="cryoplug-picking-"))
+    add_place_options(parser, "picking_real.csv")
+    return run_in_its_place(parser.parse_args(), run, COLUMNS)
+
+
+def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, object]]:
+    """Give a row for each level and method."""
     every = list(annotated_micrographs(arguments.data))
     chosen = np.unique(np.linspace(0, len(every) - 1, min(arguments.count, len(every))).round().astype(int))
     judge = Judge(folder, tuple(arguments.diameters), arguments.shrink, [every[one] for one in chosen])
-    try:
-        append_rows(arguments.csv, run(judge, arguments), COLUMNS)
-    finally:
-        if arguments.folder is None:
-            shutil.rmtree(folder)
-    return 0
-
-
-def run(judge: Judge, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """Give a row for each level and method."""
     denoisers = chosen_denoisers(arguments)
     for level in arguments.levels:
         source = judge.source(level)

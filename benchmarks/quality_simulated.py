@@ -18,10 +18,8 @@ import datetime
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -36,7 +34,7 @@ from cryoplug.metrics.pixel import correlation
 from cryoplug.metrics.truth import fitted_snr_db
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
 from cryoplug.workflows.simulate import read_molecules
-from rows import append_rows
+from rows import add_place_options, run_in_its_place
 
 TRUTHS = ("clean", "particles_only")
 BEST = {"clean": "wiener", "particles_only": "gaussian"}
@@ -79,16 +77,9 @@ def main() -> int:
         default=[],
         help="command of another program that denoises the files in {input} into {output}, names kept",
     )
-    parser.add_argument("--folder", type=Path, help="keep files here (default: a temporary folder)")
-    parser.add_argument("--csv", type=Path, default=Path("quality_simulated.csv"), help="rows are appended to it")
+    add_place_options(parser, "quality_simulated.csv")
     arguments = parser.parse_args()
-    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="cryoplug-quality-"))
-    try:
-        append_rows(arguments.csv, run(arguments, folder), COLUMNS)
-    finally:
-        if arguments.folder is None:
-            shutil.rmtree(folder)
-    return 0
+    return run_in_its_place(arguments, run, COLUMNS)
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, object]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
-from collections.abc import Collection, Iterable, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 
@@ -17,3 +20,24 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, object]], columns: Colle
         for row in rows:
             writer.writerow(row)
             stream.flush()
+
+
+def add_place_options(parser: argparse.ArgumentParser, csv_name: str) -> None:
+    """Add ``--folder`` and ``--csv``: where the files of a benchmark lie, and its rows."""
+    parser.add_argument("--folder", type=Path, help="keep files here (default: a temporary folder)")
+    parser.add_argument("--csv", type=Path, default=Path(csv_name), help="rows are appended to it")
+
+
+def run_in_its_place(
+    arguments: argparse.Namespace,
+    run: Callable[[argparse.Namespace, Path], Iterable[Mapping[str, object]]],
+    columns: Collection[str],
+) -> int:
+    """Run a benchmark in its folder and append its rows; a temporary folder is removed, whatever happens."""
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="cryoplug-benchmark-"))
+    try:
+        append_rows(arguments.csv, run(arguments, folder), columns)
+    finally:
+        if arguments.folder is None:
+            shutil.rmtree(folder)
+    return 0

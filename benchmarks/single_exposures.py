@@ -18,10 +18,8 @@ import datetime
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -38,7 +36,7 @@ from cryoplug.simulation.micrograph import SimulationSettings, simulate_microgra
 from cryoplug.simulation.settings import DETECTORS
 from cryoplug.workflows.simulate import read_molecules
 from quality_simulated import baseline_snr, denoised_snr, last_line, pixels_of, report
-from rows import append_rows
+from rows import add_place_options, run_in_its_place
 
 KINDS = ("noisy", "even", "odd", "clean", "particles_only")
 
@@ -128,16 +126,9 @@ def main() -> int:
         "--denoise-option", action="append", default=[], help="more of cryoplug denoise, as in --tta=off"
     )
     parser.add_argument("--one-by-one", action="store_true", help="on a GPU, too, train one network after another")
-    parser.add_argument("--folder", type=Path, help="keep files here (default: a temporary folder)")
-    parser.add_argument("--csv", type=Path, default=Path("single_exposures.csv"), help="rows are appended to it")
+    add_place_options(parser, "single_exposures.csv")
     arguments = parser.parse_args()
-    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="cryoplug-single-"))
-    try:
-        append_rows(arguments.csv, run(arguments, folder), COLUMNS)
-    finally:
-        if arguments.folder is None:
-            shutil.rmtree(folder)
-    return 0
+    return run_in_its_place(arguments, run, COLUMNS)
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, object]]:
