@@ -59,11 +59,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def public_names() -> dict[str, str]:
-    """Give the public names of the package, sorted, each with the module that defines it; nothing is imported."""
+    """Give the public names of the package, functions first, each with the module that defines it; nothing is imported."""
     tree = ast.parse((ROOT / "cryoplug" / "__init__.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOMES":
-            return dict(sorted(ast.literal_eval(node.value).items()))
+            return dict(sorted(ast.literal_eval(node.value).items(), key=lambda item: (item[0][0].isupper(), item[0])))
     raise LookupError("cryoplug/__init__.py has no _HOMES")
 
 

@@ -33,9 +33,9 @@ PAGES_WITH_BLOCKS = [
 
 
 def parameter(page: Path) -> ParameterSet:
-    """Mark a page that trains: it takes a quarter of a minute."""
-    trains = any("cryoplug train" in block.script for block in filter(runs, blocks(page)))
-    return pytest.param(page, id=name(page), marks=[pytest.mark.slow] if trains else [])
+    """Mark a page that trains or evaluates: it takes several seconds."""
+    long = any(re.search("cryoplug train|evaluate", block.script) for block in filter(runs, blocks(page)))
+    return pytest.param(page, id=name(page), marks=[pytest.mark.slow] if long else [])
 
 
 def test_a_block_that_changes_the_machine_is_not_run() -> None:
