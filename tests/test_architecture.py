@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cryoplug"
@@ -250,6 +253,18 @@ def test_core_touches_no_library_but_numpy() -> None:
 def test_libraries_that_are_no_dependency_are_not_imported(library: str) -> None:
     wrong = [str(item) for item in all_imports() if item.target.split(".")[0] == library]
     assert not wrong, "\n".join(wrong)
+
+
+def test_every_library_that_is_imported_is_asked_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = [*project["dependencies"], *(text for texts in project["optional-dependencies"].values() for text in texts)]
+    names = {Requirement(text).name.lower() for text in asked}
+    brought = {"pandas", "markupsafe"}  # by starfile and by jinja2
+    providers = importlib.metadata.packages_distributions()
+    used = {item.target.split(".")[0] for item in all_imports()} - {*sys.stdlib_module_names, "cryoplug"}
+    used -= {"compression"}  # of Python 3.14's own library
+    missing = {name for name in used if not {item.lower() for item in providers.get(name, [name])} & (names | brought)}
+    assert len(used) > 10 and not missing
 
 
 def heavy_after(code: str, tmp_path: Path) -> set[str]:

@@ -38,6 +38,9 @@ FOREIGN = {
     "--nproc-per-node",
     "--max-restarts",
     "--shm-size",
+    "--build-arg",
+    "--gpus",
+    "--nv",
     "--array",
 }
 """Options of RELION's programs, torchrun, docker and sbatch, and one that stands for any."""
