@@ -5,9 +5,9 @@ A distribution joins by naming an object in its pyproject.toml::
     [project.entry-points."cryoplug.models"]
     my_net = "my_package:MY_NET_SPEC"
 
-Names are found without importing anything; an object is imported when it is first asked for. A plugin that cannot be
-read, imported or used, or that was written for another version of cryoplug, is recorded as broken, with its reason, and
-everything else goes on: `cryoplug plugins list` shows it. ``CRYOPLUG_NO_PLUGINS=1`` switches all of them off.
+Names are found without importing anything; an object is imported when it is first asked for. A plugin that cannot be read,
+imported or used is recorded as broken, with its reason. So is one that was written for another version of cryoplug.
+Everything else goes on; `cryoplug plugins list` shows both. ``CRYOPLUG_NO_PLUGINS=1`` switches all of them off.
 """
 
 from __future__ import annotations

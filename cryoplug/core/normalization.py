@@ -195,11 +195,11 @@ def fit_to(measured: Measured, kind: str) -> tuple[Normalization, PixelStatistic
     """Measure pixels and say how to normalise them.
 
     ``percentile`` divides by the 95th percentile of the positive pixels and clips to [0, 1], as the founding program
-    does. ``zscore`` subtracts the mean and divides by the standard deviation, both of the pixels clipped to their 0.1 %
-    and 99.9 % quantiles, so that a hot pixel cannot ruin them, and clips to [-20, 20]. ``robust`` subtracts the median and
-    divides by half the distance between the quantiles 0.1587 and 0.8413, and clips nothing that a detector can count:
-    gold or thick ice over a tenth of the micrograph moves the first by 0.15 deviations of the rest and the second by a
-    quarter, however dark it is. ``none`` changes nothing.
+    does. ``zscore`` subtracts the mean and divides by the standard deviation, and clips to [-20, 20]. For both, pixels
+    are first clipped to their 0.1 % and 99.9 % quantiles, so that a hot pixel cannot ruin them. ``robust`` subtracts the
+    median and divides by half the distance between the quantiles 0.1587 and 0.8413. It clips nothing that a detector can
+    count. Gold or thick ice over a tenth of the micrograph moves its median by 0.15 deviations of the rest, and its
+    scale by a quarter, however dark it is. ``none`` changes nothing.
 
     Parameters
     ----------

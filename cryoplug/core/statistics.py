@@ -51,8 +51,8 @@ class PixelStatistics:
 class RunningMoments:
     """Minimum, maximum, mean and standard deviation of pixels that arrive in bands.
 
-    Bands are merged with the pairwise formula of Chan, Golub and LeVeque (1979): a plain sum of squares loses the
-    deviation of an image whose mean is far above it (6802 against 8.9 in a real dose-weighted micrograph).
+    Bands are merged with the pairwise formula of Chan, Golub and LeVeque (1979). A plain sum of squares would lose the
+    deviation of an image whose mean is far above it: 6802 against 8.9 in a real dose-weighted micrograph.
     """
 
     def __init__(self) -> None:

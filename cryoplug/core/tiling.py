@@ -49,10 +49,10 @@ class Tile:
 def plan_tiles(shape: tuple[int, int], *, tile: int | tuple[int, int], overlap: int, multiple: int = 1) -> list[Tile]:
     """Cover an image with tiles.
 
-    A network of receptive radius r gives on the kept part what it gives on the whole image when ``overlap >= r``: at
-    the image's border nothing is added, so that the network's own zero padding falls where it does on the whole image.
-    A network that pools also needs `multiple`: tiles that start elsewhere than on its pooling grid leave seams, however
-    large the overlap.
+    When ``overlap >= r``, a network of receptive radius r gives on the kept part what it gives on the whole image. At the
+    image's border nothing is added, so the network's own zero padding falls where it does on the whole image. A network
+    that pools also needs `multiple`: tiles that start elsewhere than on its pooling grid leave seams, however large the
+    overlap.
 
     Parameters
     ----------

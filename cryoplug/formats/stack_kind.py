@@ -1,7 +1,7 @@
 """What a file of several images is: a movie, a tilt series, a stack of images such as particles, or a volume.
 
-Nothing in an MRC file says it for certain, so all that can be had is put together: the ending, the extended header of the
-microscope (tilt angles), a ``.mdoc`` or ``.rawtlt`` beside it, the space group, and the type of the pixels.
+Nothing in an MRC file says it for certain. So all that can be had is put together: the ending, the tilt angles in the
+microscope's extended header, a ``.mdoc`` or ``.rawtlt`` beside it, the space group, and the type of the pixels.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def output_index(target: str, checkpoint: Checkpoint) -> int:
 def to_grey_values(normalization: Normalization, mean: float, target: str) -> Normalization:
     """Say how a target comes back to grey values: by what is inverted here.
 
-    What is not ice has no grey level of its own: it keeps the scale of the micrograph, and lies on its mean, so that viewers
+    What is not ice has no grey level of its own. It keeps the scale of the micrograph and lies on its mean, so viewers
     and pickers find it where the raw micrograph is.
 
     Parameters

@@ -1,10 +1,10 @@
 """Which files only accompany a micrograph and are none of their own: the one rule for every command that searches.
 
-In a folder or a pattern, of all files of one exposure (`cryoplug.inputs.exposure_names`) those count that are nearest to the
-micrograph: ``X.mrc`` if it is there, else ``X_DW.mrc``, else ``X_noDW.mrc``, else both halves, else the movie
+A folder or a pattern may hold several files of one exposure (`cryoplug.inputs.exposure_names`). Those that are nearest to
+the micrograph count: ``X.mrc`` if it is there, else ``X_DW.mrc``, else ``X_noDW.mrc``, else both halves, else the movie
 ``X_Fractions.mrc``. Where movies are asked for and no halves are there, it is the movie. A file that was named by itself, or
-in a list, counts always. But a shell gives the files that a pattern fits as if each had been named; so does it count as a
-pattern when several exposures are named with every file that lies beside them.
+in a list, counts always. But a shell gives the files that a pattern fits as if each had been named. So several exposures,
+named with every file that lies beside them, count as a pattern.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A 3x3 convolution from many channels to one, as two small matrix products on the CPU.
 
-The CPU library computes 8 or 16 output channels at once and throws all but one away: measured for 16 to 1 channels at
-1024x1024 on one core, 27 ms forward and 28 ms for the weight gradient, against 9 and 9 here; it is a third of cryo_cnn. The
-slope of its input is a convolution from one channel to many, which the library does well when it is asked for it.
+The CPU library computes 8 or 16 output channels at once and throws all but one away. Measured for 16 to 1 channels at
+1024x1024 on one core: 27 ms forward and 28 ms for the weight gradient, against 9 and 9 here. That is a third of cryo_cnn.
+The slope of its input is a convolution from one channel to many, which the library does well when it is asked for it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A convolution on the CPU whose weights are brought into the library's own order once, with ReLU and an addend in one pass.
 
-Called as a layer, the library reorders the weights at every call: 3.7 MB for 320 to 320 channels, which costs a tenth to a
-quarter of the time where few pixels are left (8x41: 113 instead of 88 GFLOP/s on one core of an AMD EPYC).
+Called as a layer, the library reorders the weights at every call: 3.7 MB for 320 to 320 channels. Where few pixels are
+left, this costs a tenth to a quarter of the time (8x41: 113 instead of 88 GFLOP/s on one core of an AMD EPYC).
 """
 
 from __future__ import annotations

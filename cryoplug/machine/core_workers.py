@@ -11,8 +11,8 @@ import torch
 def one_core_workers(count: int) -> ThreadPoolExecutor:
     """Start so many threads.
 
-    One tile a thread, instead of one tile split over all threads: OpenMP's barriers in every layer cost 2 to 10 times
-    the computing when another program wants the cores too (2 cores, 16 channels, 128x128: 0.5 s against 2.3 s).
+    One tile a thread, instead of one tile split over all threads. OpenMP's barriers in every layer would cost 2 to 10
+    times the computing when another program wants the cores too (2 cores, 16 channels, 128x128: 0.5 s against 2.3 s).
     """
     everybody_is_here = threading.Barrier(count + 1)
     before = torch.get_num_threads()

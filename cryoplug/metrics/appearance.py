@@ -1,8 +1,8 @@
 """How a micrograph looks to a network: grey values, noise, and whether its particles are dark or bright.
 
-A network does well on what looks like its training data. These numbers are taken of normalised pixels in both places, by
-the same instrument, so that they can be compared: training writes their ranges into checkpoint.json, denoise looks
-whether a micrograph lies outside of them.
+A network does well on what looks like its training data. These numbers are taken of normalised pixels, in training and in
+denoise, by the same instrument, so that they can be compared. Training writes their ranges into checkpoint.json. Denoise
+looks whether a micrograph lies outside of them.
 """
 
 from __future__ import annotations
@@ -160,9 +160,9 @@ def summarize_appearances(appearances: Sequence[Appearance]) -> Seen | None:
 def unlike(found: Appearance, seen: Seen) -> list[str]:
     """Say how a micrograph differs from what a checkpoint was trained on; empty when it does not.
 
-    The sign of the contrast differs when the micrograph itself shows the other one beyond chance at a block size on whose
-    sign the training micrographs agree, and does not contradict that at any of them. Frames of few counts, ice balls and
-    fields without particles claim no sign.
+    The sign of the contrast differs when two things hold. At a block size on whose sign the training micrographs agree,
+    the micrograph itself shows the other one beyond chance. And it contradicts that at none of them. Frames of few
+    counts, ice balls and fields without particles claim no sign.
     """
     remarks = []
     for name, value, limits in (

@@ -1,10 +1,10 @@
 """How good a denoiser is when nobody knows the truth: from the two halves of an exposure, whose noise is independent.
 
 ``Re = s + ne`` and ``Ro = s + no`` are the raw halves (even and odd), ``De = f(Re)`` and ``Do = f(Ro)`` what a denoiser
-makes of them. ``no`` knows nothing of ``Re``, so that ``cov(De, Ro) = cov(De, s)`` and ``cov(Re, Ro) = var(s)``: the
-distance of De to the unknown s follows from covariances alone (the argument of Noise2Noise, Lehtinen et al. 2018).
-Means play no part. Both halves must show the signal at the same scale. De and Do are never scored by their correlation
-with each other: it rewards any blur, and is 1 for a network that ignores its input.
+makes of them. ``no`` knows nothing of ``Re``, so ``cov(De, Ro) = cov(De, s)`` and ``cov(Re, Ro) = var(s)``. The distance of
+De to the unknown s therefore follows from covariances alone (the argument of Noise2Noise, Lehtinen et al. 2018). Means play
+no part. Both halves must show the signal at the same scale. De and Do are never scored by their correlation with each
+other: it rewards any blur, and is 1 for a network that ignores its input.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
 At high spatial frequencies a micrograph is noise alone; at low ones, where the particles are, signal and noise lie on
 top of each other. But what correlates the noise of a camera is short: the blur of its pixels, the interpolation of
-moved frames, a Fourier crop. So its spectrum is smooth, even in the frequency f and flat at 0, and a few terms,
-fitted where there is next to no signal, say how it goes on: either ``log(power) = sum of c_k f^(2 k)``, which is
-short for a blur like a Gaussian, or ``power = sum of c_r J0(2 pi f r)``, which is short for noise that is correlated
-over distances r of a pixel or two. How far the two disagree tells how far to trust them. Counted electrons need no
-fit: their noise is white, with the variance of their mean. What no such law can know is a long tail of the camera's
-blur; docs/decisions/0027 has figures.
+moved frames, a Fourier crop. So its spectrum is smooth, even in the frequency f, and flat at 0. A law with a few terms
+is fitted where there is next to no signal, and says how the spectrum goes on. There are two laws.
+``log(power) = sum of c_k f^(2 k)`` is short for a blur like a Gaussian. ``power = sum of c_r J0(2 pi f r)`` is short for
+noise that is correlated over distances r of a pixel or two. How far the two disagree tells how far to trust them. Counted
+electrons need no fit: their noise is white, with the variance of their mean. No such law can know a long tail of the
+camera's blur; docs/decisions/0027 has figures.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class NoiseLaw:
 def block_spectrum(blocks: Iterable[np.ndarray], *, shape: tuple[int, int]) -> BlockSpectrum:
     """Average the power of blocks, each less its mean and faded out towards its borders.
 
-    Blocks whose power beyond 0.35 cycles per pixel is half as much again as the median's, or less than two thirds of it, do not
-    count: gold, carbon, a gap of the detector, a hot pixel.
+    Some blocks do not count: gold, carbon, a gap of the detector, a hot pixel. Their power beyond 0.35 cycles per pixel is
+    more than 1.5 times the median's, or less than two thirds of it.
 
     Parameters
     ----------

@@ -11,9 +11,9 @@ from cryoplug.metrics.rings import Curve, Rings, spectrum
 class FrequencyResponse:
     """Which part of each frequency a denoiser lets through, over images of one shape.
 
-    In every ring it is the gain of the linear filter that comes nearest to what the denoiser did to these images:
-    sum Re(Y conj X) / sum |X|^2, with X the Fourier terms of the input and Y of the output. A network is no filter: where
-    it tells signal from noise, it keeps more of the signal than a filter could.
+    X are the Fourier terms of the input, Y those of the output. In every ring the response is
+    ``sum Re(Y conj X) / sum |X|^2``: the gain of the linear filter that comes nearest to what the denoiser did to these
+    images. A network is no filter: where it tells signal from noise, it keeps more of the signal than a filter could.
     """
 
     def __init__(self) -> None:

@@ -109,8 +109,9 @@ def _of_halves(requirement: Requirement, halves: Sequence[HalvesReport]) -> Comp
 def _gain_db(than: str, halves: Sequence[HalvesReport]) -> float:
     """Estimate the gain in signal-to-noise over a baseline, all images together; NaN where chance leaves no estimate.
 
-    The correlation with the unknown truth of the raw half is ``r^2 = S / (S + N)``, and those of all other images are to
-    it as their correlations with the other half are to the raw one's. The error after the best ``a*x + b`` is ``1 - r^2``.
+    The correlation of the raw half with the unknown truth is r, with ``r^2 = S / (S + N)``. Every other image's
+    correlation with the truth is to r as its correlation with the other half is to the raw one's. The error after the
+    best ``a*x + b`` is ``1 - r^2``.
     """
     signal = float(np.mean([item.signal for item in halves]))
     noise = float(np.mean([item.scores["identity"].error for item in halves]))

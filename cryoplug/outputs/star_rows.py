@@ -48,11 +48,11 @@ def star_from_star(
 ) -> StarFile:
     """Point a STAR file at the denoised micrographs.
 
-    Every table, column and row is kept as it is, the optics groups too, with two exceptions in the table of
-    micrographs (of particles, too): the name of the micrograph becomes that of the denoised one in every row that names
-    it, with the raw name in a new column; and rows whose micrograph was not denoised are left out, so that nobody picks
-    on raw pixels by accident. Where a table names no micrographs but sections of stacks (``rlnImageName``), the denoised
-    one has its own place in the denoised stack, or is the first section of a file of its own: ``000001@...``.
+    Every table, column and row is kept as it is, the optics groups too. The table of micrographs (or of particles) has
+    two exceptions. The name of the micrograph becomes that of the denoised one in every row that names it; a new column
+    holds the raw name. Rows whose micrograph was not denoised are left out, so that nobody picks on raw pixels by
+    accident. A table may name sections of stacks (``rlnImageName``) and no micrographs: the denoised section then has its
+    own place in the denoised stack, or is the first section of a file of its own, ``000001@...``.
 
     Parameters
     ----------

@@ -1,8 +1,9 @@
 """What molecules are made of: clouds of residue-like beads, as protein domains and nucleic acid duplexes.
 
-A domain is cut out of a bundle of helices (beads wound around straight axes 10 angstrom apart) or a stack of sheets
-(strands 4.8 angstrom apart in layers of 10), each element with its own phase, tilt and length, and the whole bent by a
-smooth deformation: so it has the texture at 5 to 12 angstrom that real domains show, a rough surface, and no lattice.
+A domain is cut out of a bundle of helices or a stack of sheets. Helices are beads wound around straight axes 10 angstrom
+apart; sheets are strands 4.8 angstrom apart in layers of 10. Each element has its own phase, tilt and length. A smooth
+deformation bends the whole. So a domain has the texture at 5 to 12 angstrom that real domains show, a rough surface, and
+no lattice.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Random molecules for learning: assemblies, shells, rods, filaments, membranes and nucleic acids that nobody has seen.
 
-Each is a cloud of blobs like every other particle model. Nothing is copied from a real structure, and three families
-that denoisers are judged on never arise on purpose: ribosomes (nucleic acid is at most a third of a molecule and only
-in those below 700 kDa), chaperonins (no seven-fold rings) and ferritins (no octahedral cage of 300 to 700 kDa; shells
-begin at a diameter of 150 angstrom).
+Each is a cloud of blobs like every other particle model. Nothing is copied from a real structure. Denoisers are judged on
+three families, so these never arise on purpose. Ribosomes: nucleic acid is at most a third of a molecule, and only in those
+below 700 kDa. Chaperonins: there are no seven-fold rings. Ferritins: there is no octahedral cage of 300 to 700 kDa, and
+shells begin at a diameter of 150 angstrom.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Fields of every kind that a microscope may show: what is drawn, from which ranges, as a function of seed and number.
 
-A network that is to denoise any micrograph must have seen wider ranges than it will meet: contrast and dose over two orders
-of magnitude, noise of any colour, ice of any evenness, particles of any size and crowding, and fields without any.
+A network that is to denoise any micrograph must have seen wider ranges than it will meet. So contrast and dose range over
+two orders of magnitude. The noise has any colour, the ice any evenness, the particles any size and crowding; some fields
+have none.
 """
 
 from __future__ import annotations

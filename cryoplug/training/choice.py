@@ -87,8 +87,8 @@ def judge_epoch(position: Position, loss: float, unit_losses: list[float]) -> Ve
     Returns
     -------
     Verdict
-        It is always the lowest epoch that is compared with, not the last one kept: else a run could drift away from
-        its best in steps that are each within the error.
+        The epoch is always compared with the lowest one, not with the last one kept. Else a run could drift away from its
+        best in steps that are each within the error.
     """
     if not unit_losses or not position.lowest_units:
         first_or_lower = position.best_loss is None or loss < position.best_loss

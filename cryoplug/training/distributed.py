@@ -299,8 +299,8 @@ def _meet(launch: Launch) -> distributed.Store:
     """Meet the other processes at the place that torchrun named, and give a store of keys that nobody used before.
 
     torchrun keeps the place when it starts killed processes again, with the addresses of the dead in it; and how often it
-    did so is not the same on all machines. So the first process thinks of a word, the others answer it with one of their
-    own, and it repeats all of them: who finds its own word there knows that these are the living.
+    did so is not the same on all machines. So the first process thinks of a word, and the others answer it with one of
+    their own. It repeats all of them: who finds its own word there knows that these are the living.
     """
     store, _, _ = next(distributed.rendezvous("env://", launch.rank, launch.world, timeout=PATIENCE))
     mine, end = uuid.uuid4().hex, time.monotonic() + PATIENCE.total_seconds()

@@ -17,8 +17,8 @@ def learning_rate(config: TrainConfig, step: int, *, total_steps: int) -> float:
     Parameters
     ----------
     config
-        ``lr``, ``schedule`` and ``warmup_steps``: it rises linearly over the warm-up, which is a fifth of all steps at most,
-        then stays (``constant``) or falls along half a cosine towards 0 at the end of the last epoch (``cosine``).
+        ``lr``, ``schedule`` and ``warmup_steps``. The rate rises linearly over the warm-up, which is a fifth of all steps at
+        most. Then it stays (``constant``), or falls along half a cosine to 0 at the end of the last epoch (``cosine``).
     step
         Steps done before, from 0.
     total_steps

@@ -1,9 +1,8 @@
 """Change the pixel size of a whole image on the device, as `cryoplug.core.fourier_crop` does on the host.
 
 The rules are theirs: each axis is cut or padded on its own, and the two waves of an even grid's Nyquist frequency are one.
-The transforms are float32 instead of float64, which a consumer card computes at a 64th of the speed, and are of the pixels
-less their mean: a mean of 7000 over a deviation of 9, as dose-weighted micrographs have, would drown the waves in the
-rounding of its own term.
+The transforms are float32: a consumer card computes float64 at a 64th of the speed. They are of the pixels less their mean.
+Dose-weighted micrographs have a mean of 7000 over a deviation of 9; the rounding of such a mean would drown the waves.
 """
 
 from __future__ import annotations

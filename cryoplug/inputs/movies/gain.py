@@ -195,8 +195,8 @@ def gain_complaint(
     """Say what is wrong when a gain reference does not fit the raw frames that it is meant for; else give an empty text.
 
     Raw frames carry the pattern 1 / gain. A reference that is turned, mirrored or inverted does not take it away but
-    adds a second one, and so does one that was applied before. Said only beyond doubt: when another way round fits
-    better by 10 standard errors (stripes along a side fit both ways to a part), or when 20 are to be expected and there
+    adds a second one, and so does one that was applied before. It is said only beyond doubt. Either another way round
+    fits better by 10 standard errors; stripes along a side fit both ways to a part. Or 20 are to be expected and there
     is no trace (3).
 
     Parameters

@@ -2,7 +2,7 @@
 
 Every reader gives rows in the order of an MRC file, as RELION reads them; gain references, maps and lists of defects,
 shifts and hot pixels are meant for frames in that order. One file is no picture but part of a movie: the ``.gain`` file
-(a TIFF) of an EER movie has its rows in the order of that movie, which is never turned, in RELION neither.
+(a TIFF) of an EER movie. Its rows have the order of that movie, which is never turned, in RELION neither.
 """
 
 from __future__ import annotations

@@ -38,9 +38,10 @@ class Balance:
 def measure_balance(store: PairStore, indices: np.ndarray, *, alike: bool) -> Balance | None:
     """Measure a part of the pairs, the same part whenever asked.
 
-    With signal spectrum P and noise of one colour in both halves, the power of the z-scored halves is ``E = a^2 P + v N``
-    and ``O = b^2 P + w N``, their common power ``C = a b P``. Where P is next to nothing, near Nyquist, E and O tell
-    ``r = v / w``; then ``(E - r O) / C = x - r / x`` with ``x = a / b``, fitted over all rings.
+    Let P be the spectrum of the signal, and let both halves have noise N of one colour. The power of the z-scored halves
+    is then ``E = a^2 P + v N`` and ``O = b^2 P + w N``, and their common power ``C = a b P``. Near Nyquist, where P is
+    next to nothing, E and O tell ``r = v / w``. Then ``(E - r O) / C = x - r / x`` with ``x = a / b``, fitted over all
+    rings.
 
     Parameters
     ----------

@@ -12,8 +12,8 @@ times the skewness with input, input and target. It is zero, at this and at any 
 noise that comes from another place at each step cannot be learnt by heart. The same idea with artificial Gaussian noise:
 Pang et al., Recorrupted-to-Recorrupted, CVPR 2021; the cumulants are worked out in docs/decisions/0008-mixtures-of-halves.md.
 
-Each pair of halves gives two mixtures, with d and with -d: what the noise ``d / a`` of one target does to the gradient is
-taken back by the other, to first order, and a small a costs little.
+Each pair of halves gives two mixtures, with d and with -d. What the noise ``d / a`` of one target does to the gradient, the
+other takes back, to first order. So a small a costs little.
 """
 
 from __future__ import annotations

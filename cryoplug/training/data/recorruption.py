@@ -1,15 +1,15 @@
 """Mixtures of a single exposure with noise that is drawn: inputs a little noisier than it, targets that pay for it.
 
-With a micrograph m, whose noise n has a known spectrum, and drawn noise z of that spectrum, the noise of ``m + a z``
-and of ``m - z / a`` is uncorrelated for every a (Pang et al., Recorrupted-to-Recorrupted, CVPR 2021): the mixtures of
-`cryoplug.training.data.mixing`, with their difference of halves drawn instead of measured. A wrong spectrum is not
+A micrograph m has noise n of a known spectrum. Draw noise z of that spectrum. Then the noise of ``m + a z`` and that of
+``m - z / a`` are uncorrelated for every a (Pang et al., Recorrupted-to-Recorrupted, CVPR 2021). These are the mixtures of
+`cryoplug.training.data.mixing`, with a difference of halves that is drawn instead of measured. A wrong spectrum is not
 forgiven: what z lacks of n is learnt as signal, what it has too much is taken from the signal.
 
-Uncorrelated is not independent. Counts are skewed, and stronger where more electrons fall. The third-order cumulants
-of input, input and target are ``cum(n, n, n) - a cum(z, z, z)`` and ``cum(s, n, n) - cum(s, z, z)`` with the signal
-s: both vanish when z is 1 / a times as skewed as n and follows the local mean as n does. Skewed white noise ``g + c
-(g^2 - 1)`` with Gaussian g, filtered, is that; and since -g gives noise of the same skewness that is nearly the
-opposite, each draw gives two mixtures whose targets' noise nearly cancels in the gradient.
+Uncorrelated is not independent. Counts are skewed, and stronger where more electrons fall. With the signal s, the
+third-order cumulants of input, input and target are ``cum(n, n, n) - a cum(z, z, z)`` and ``cum(s, n, n) - cum(s, z, z)``.
+Both vanish when z is 1 / a times as skewed as n, and follows the local mean as n does. Skewed white noise
+``g + c (g^2 - 1)`` with Gaussian g, filtered, is that. And -g gives noise of the same skewness that is nearly the
+opposite. So each draw gives two mixtures, and the noise of their targets nearly cancels in the gradient.
 """
 
 from __future__ import annotations
