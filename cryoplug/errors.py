@@ -17,6 +17,7 @@
     ├── OutputBusyError (RuntimeError) 8   the output belongs to another live run
     ├── OtherProcessError (RuntimeError)   another process of a run of several failed; its exit code
     └── Stopped         (RuntimeError)     128 + signal number: 130 SIGINT, 138 SIGUSR1, 143 SIGTERM
+        └── ReaderGone                     141: nobody reads what the command prints, as in cryoplug ... | head -1
 
 Exit code 3 (finished, some inputs failed) is a result, not an error: see `cryoplug.core.results`.
 Messages say the path or field, what was found, what is allowed, and what to do next.
@@ -126,6 +127,13 @@ class Stopped(CryoplugError, RuntimeError):
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}: {message}")
         self.exit_code = 128 + signal_number
+
+
+class ReaderGone(Stopped):
+    """Who read what the command prints has gone, as ``head -1`` does after one line; the command ends without a word."""
+
+    def __init__(self) -> None:
+        super().__init__(signal.SIGPIPE, "nobody reads the output any more")
 
 
 def not_allowed(flag: str, value: object, allowed: str) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cryoplug.cli.output import printable
-from cryoplug.errors import CryoplugError, OtherProcessError, StorageError, UsageError
+from cryoplug.errors import CryoplugError, OtherProcessError, ReaderGone, StorageError, UsageError
 
 COMMANDS = {
     "convert": "Pack micrographs into a store of noisy/clean training patches.",
@@ -34,6 +35,18 @@ CONFIG = "cryoplug.config"
 
 class LazyGroup(click.Group):
     """A group that imports a command when it is called, and lets plugins add more."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse the arguments; ``--help`` and ``--version`` print here."""
+        with _output_is_read():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command."""
+        with _output_is_read():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name cryoplug's own commands and those of the plugins."""
@@ -81,6 +94,15 @@ class LazyGroup(click.Group):
         from cryoplug import extensions
 
         return [item.name for item in extensions.discover("commands")]
+
+
+@contextlib.contextmanager
+def _output_is_read() -> Iterator[None]:
+    # Before click sees it: click ends the process with a code of its own.
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGone from None
 
 
 def _load_config(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -212,13 +234,11 @@ def guarded(work: Callable[[], object], arguments: list[str], *, debug: bool = F
         return error.exit_code if error.said else _failure(arguments, str(error), error.exit_code, debug)
     except UsageError as error:
         return _failure(arguments, str(error), error.exit_code, debug) if first else error.exit_code
+    except (ReaderGone, BrokenPipeError):
+        _forget_what_nobody_reads()
+        return ReaderGone().exit_code
     except CryoplugError as error:
         return _failure(arguments, str(error), error.exit_code, debug)
-    except BrokenPipeError:
-        # The reader of our stdout went away (`| head`); point stdout at nothing so that the interpreter's own flush
-        # at exit stays silent.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
     except MemoryError as error:
         return _failure(arguments, f"out of memory ({error}); use a smaller --batch-size or --tile", 7, debug)
     except OSError as error:
@@ -226,6 +246,15 @@ def guarded(work: Callable[[], object], arguments: list[str], *, debug: bool = F
     except Exception as error:  # noqa: BLE001 -- the last resort: a bug becomes a sentence and exit code 1
         message = f"unexpected {type(error).__name__}: {error}; this is a bug, --debug shows where"
         return _failure(arguments, message, 1, debug)
+
+
+def _forget_what_nobody_reads() -> None:
+    """Point streams without a reader at nothing, so that the interpreter, which flushes them at its end, stays silent."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _is_follower(arguments: list[str]) -> bool:

@@ -8,6 +8,7 @@ import click
 
 from cryoplug.core.printable import printable, printable_name
 from cryoplug.core.results import to_json
+from cryoplug.errors import ReaderGone
 
 __all__ = ["echo_result", "printable", "printable_name", "say"]
 
@@ -25,11 +26,18 @@ def echo_result(record: Any, *, as_json: bool, text: str | None = None) -> None:
         What a person sees instead; nothing is printed for None.
     """
     if as_json:
-        click.echo(to_json(record))
+        _print(to_json(record))
     elif text is not None:
-        click.echo(printable(text))
+        _print(printable(text))
 
 
 def say(text: str) -> None:
     """Print a line of talk or progress on stderr; click flushes it, so a log file can be followed."""
-    click.echo(printable(text), err=True)
+    _print(printable(text), err=True)
+
+
+def _print(line: str, *, err: bool = False) -> None:
+    try:
+        click.echo(line, err=err)
+    except BrokenPipeError:
+        raise ReaderGone from None

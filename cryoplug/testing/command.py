@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -178,6 +179,19 @@ class CommandContract:
     def test_json_is_one_record_a_line_on_stdout(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         """Strict JSON, and nothing else there."""
         assert _records(self._run(capfd, *self.arguments(tmp_path), "--json"))
+
+    def test_it_ends_without_a_word_when_nobody_reads_its_results(
+        self, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """``cryoplug ... | head -1``: with 141, as other programs do, and no error on stderr."""
+        arguments = self.arguments(tmp_path)
+        read, write = os.pipe()
+        os.close(read)
+        with os.fdopen(write, "w", encoding="utf-8") as unread, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", unread)
+            done = self._run(capfd, *arguments, "--json")
+        assert done.code == 141, f"exit code {done.code}; it must be 141 ({done.stderr})"
+        assert "Traceback" not in done.stderr and "rror" not in done.stderr, done.stderr
 
     def test_a_missing_input_is_named(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         """With its exit code, in a sentence, without a traceback."""

@@ -14,7 +14,8 @@ FIRST_STEPS = 5
 MEASURED_STEPS = 40
 """Steps that are measured, unless they take more than `MEASURED_PART` of the time."""
 MEASURED_PART = 0.1
-"""Part of the time after which the speed is looked at, again and again."""
+"""Part of the time after which the speed is looked at, again and again; and also when half of the steps that were left at
+the last look are done. A plan that would end too early grows, therefore, before it ends, however fast the steps become."""
 FOR_STEPS = 0.93
 """Part of the time left that is planned for steps; the rest is for validation and saving."""
 SPARE_PART = 0.1
@@ -52,6 +53,7 @@ class Pace:
         self._planned = planned
         self._first_step: int | None = None
         self._since: tuple[int, float] | None = None
+        self._next_look: int | None = None
 
     @property
     def spent_s(self) -> float:
@@ -75,15 +77,21 @@ class Pace:
             early = now - self._begun < MEASURED_PART * self._seconds
             if step - self._first_step < FIRST_STEPS and early and now < self._end:
                 return None
-            self._since = step, now
+            self._begin_to_measure(step, now)
             return self._said(step, 0.0, now) if now >= self._end else None
         first, since = self._since
         measured, took = step - first, now - since
         enough = took >= MEASURED_PART * self._seconds or (self._planned is None and measured >= MEASURED_STEPS)
-        if measured < 1 or not (enough or now >= self._end):
+        half_done = self._next_look is not None and step >= self._next_look
+        if measured < 1 or not (enough or half_done or now >= self._end):
             return None
+        news = self._said(step, measured / took if took > 0 else 0.0, now)
+        self._begin_to_measure(step, now)
+        return news
+
+    def _begin_to_measure(self, step: int, now: float) -> None:
         self._since = step, now
-        return self._said(step, measured / took if took > 0 else 0.0, now)
+        self._next_look = None if self._planned is None else step + max(1, (self._planned - step) // 2)
 
     def _said(self, step: int, per_second: float, now: float) -> int | None:
         if self._planned is not None and per_second > 0:

@@ -134,7 +134,7 @@ def test_a_closed_pipe_is_silent() -> None:
         [sys.executable, "-m", "cryoplug", "--help"], stdout=write, stderr=subprocess.PIPE, check=False
     )
     os.close(write)
-    assert run.stderr == b""
+    assert (run.stderr, run.returncode) == (b"", 141)
 
 
 def test_a_file_name_cannot_forge_a_line() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from cryoplug.training.pace import FOR_STEPS, Pace
@@ -112,3 +113,32 @@ def test_a_run_whose_time_is_over_ends(seconds_of_later_steps: float) -> None:
         planned = planned if said is None else said
         assert step < 10_000
     assert clock.now - 100.0 < 60.0 + 2 * seconds_of_later_steps
+
+
+@pytest.mark.parametrize("busy_until", [0.02, 0.1, 0.3, 0.6, 0.8, 0.9])
+@pytest.mark.parametrize("speedup", [1.5, 3.0, 10.0, 100.0])
+def test_a_plan_that_was_made_on_a_busy_machine_grows_when_the_machine_is_free(
+    busy_until: float, speedup: float
+) -> None:
+    clock, planned, step = Clock(), None, 0
+    pace = Pace(8.0, clock=clock)
+    while planned is None or step < planned:
+        step += 1
+        clock.now += 0.3 if clock.now < 100 + busy_until * 480 else 0.3 / speedup
+        planned = pace.news(step) or planned
+    assert 0.9 * 480 - 1 < clock.now - 100 < 1.02 * 480
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_run_keeps_its_time_whatever_the_machine_does(seed: int) -> None:
+    """Other programs come and go; steps are then ten times slower, or not."""
+    random, clock, planned, step = np.random.default_rng(seed), Clock(), None, 0
+    pace = Pace(8.0, clock=clock)
+    slow, changes_at = False, 0.0
+    while planned is None or step < planned:
+        if clock.now >= changes_at:
+            slow, changes_at = not slow, clock.now + random.exponential(60)
+        step += 1
+        clock.now += random.uniform(0.05, 0.15) * (10 if slow else 1)
+        planned = pace.news(step) or planned
+    assert 0.9 * 480 - 2 < clock.now - 100 < 480 + 2
