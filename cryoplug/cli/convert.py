@@ -24,7 +24,7 @@ from cryoplug.cli.options import (
 )
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.progress import file_progress
-from cryoplug.core.results import BatchResult, FileResult
+from cryoplug.core.results import BatchResult
 
 _WORTH_TELLING = 0.01
 
@@ -189,16 +189,12 @@ def convert(
         seed=seed,
         overwrite=overwrite,
     )
-    with file_progress("convert") as show:
-
-        def report(item: FileResult) -> None:
-            echo_result(item, as_json=as_json)
-            show(item)
-
-        result = run(request, report, lambda text: say(f"convert: {text}"))
+    with file_progress("convert", as_json=as_json) as show:
+        result = run(request, show, lambda text: say(f"convert: {text}"), expect=show.expect)
     echo_result(
         {"store": request.target, **result.details, "failed": len(result.failed)},
         as_json=as_json,
+        type="summary",
         text=_summary(request.target, result, test_split=test_split),
     )
     context.exit(result.exit_code)

@@ -24,7 +24,7 @@ from cryoplug.cli.options import (
 )
 from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.progress import file_progress
-from cryoplug.core.results import BatchResult, FileResult
+from cryoplug.core.results import BatchResult
 
 
 class Numbers(click.ParamType):
@@ -164,14 +164,8 @@ def denoise(output: Path, poll: float, settle: float, idle_exit: float | None, a
 
     fields["shard"] = chosen_shard(fields["shard"], watch=fields["watch"], note=lambda text: say(f"denoise: {text}"))
     request = DenoiseRequest(output=output, poll_s=poll, settle_s=settle, idle_exit_s=idle_exit, **fields)
-    with file_progress("denoise") as show:
-
-        def report(result: FileResult) -> None:
-            show(result)
-            if as_json:
-                echo_result(result, as_json=True)
-
-        batch = run(request, report, lambda text: say(f"denoise: {text}"))
+    with file_progress("denoise", as_json=as_json) as show:
+        batch = run(request, show, lambda text: say(f"denoise: {text}"), expect=show.expect)
     summarize(batch, output, as_json=as_json)
     return batch.exit_code
 
@@ -187,7 +181,7 @@ def summarize(batch: BatchResult, output: Path, *, as_json: bool) -> None:
         kind = "dataset" if star.suffix.lower() == ".cs" else "star"
         record = {kind: star, "left_out": left_out}
         words = "STAR" if kind == "star" else "cryoSPARC dataset"
-        echo_result(record, as_json=as_json, text=f"{words} -> {printable_name(star)}")
+        echo_result(record, as_json=as_json, type="list", text=f"{words} -> {printable_name(star)}")
         if left_out:
             say(f"denoise: {len(left_out)} failed micrographs are not in {printable_name(star)}")
     if (page := batch.details.get("report")) is not None:

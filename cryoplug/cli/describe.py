@@ -32,7 +32,7 @@ def describe(words: tuple[str, ...], as_json: bool) -> None:
     for one in [words] if words else [(name,) for name in sorted(COMMANDS)]:
         for called, command in _leaves(_named(cli, one, context), one, context):
             record = asdict(read(command, *called))
-            echo_result(record, as_json=as_json, text=json.dumps(record, indent=2))
+            echo_result(record, as_json=as_json, type="command", text=json.dumps(record, indent=2))
 
 
 def _named(command: click.Command, words: tuple[str, ...], context: click.Context) -> click.Command:

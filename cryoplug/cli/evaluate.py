@@ -86,18 +86,20 @@ def evaluate(output: Path, as_json: bool, **fields: Any) -> int:
     from cryoplug.workflows.evaluate import evaluate as run
 
     request = EvaluateRequest(output=output, **fields)
-    with file_progress("evaluate") as show:
+    # What was measured has a record of its own.
+    with file_progress("evaluate", as_json=as_json, recorded=("failed",)) as show:
         result = run(
             request,
             show,
             lambda text: say(f"evaluate: {text}"),
-            lambda record: echo_result(record, as_json=as_json),
+            lambda record: echo_result({**record, **show.totals}, as_json=as_json, type="micrograph"),
+            expect=show.expect,
         )
     if result.summary is not None:
         words = verdict_words(result.summary.verdict, trained=request.checkpoint is not None)
         record = {"output": output, **result.details, "words": words, "summary": result.summary}
         text = "\n".join([*words, "", table(result.summary)])
-        echo_result({**record, "failed": len(result.failed)}, as_json=as_json, text=text)
+        echo_result({**record, "failed": len(result.failed)}, as_json=as_json, type="summary", text=text)
         say(f"evaluate: {', '.join(path.name for path in result.outputs)} -> {printable_name(output)}")
         say(f"evaluate: open in a browser: {printable_name(result.page)}")
     return result.exit_code

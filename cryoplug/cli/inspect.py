@@ -76,7 +76,7 @@ def inspect(
         table.add(item)
         if as_json:
             if item.wrong or not problems:
-                echo_result(item, as_json=True)
+                echo_result(item, as_json=True, type="inspection")
         elif problems:
             for line in problem_lines(item):
                 echo_result(item, as_json=False, text=line)

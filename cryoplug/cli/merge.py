@@ -8,8 +8,8 @@ import click
 
 from cryoplug.cli.denoise import summarize
 from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option, star_option
-from cryoplug.cli.output import echo_result, say
-from cryoplug.core.results import FileResult
+from cryoplug.cli.output import say
+from cryoplug.cli.progress import file_progress
 
 
 @click.command(cls=CryoplugCommand)
@@ -29,10 +29,14 @@ def merge(output: Path, star: Path | None, overwrite: bool, as_json: bool) -> in
     """
     from cryoplug.workflows.denoise import merge as run
 
-    def report(result: FileResult) -> None:
-        if as_json:
-            echo_result(result, as_json=True)
-
-    batch = run(output, star=star, overwrite=overwrite, progress=report, note=lambda text: say(f"merge: {text}"))
+    with file_progress("merge", as_json=as_json) as show:
+        batch = run(
+            output,
+            star=star,
+            overwrite=overwrite,
+            progress=show,
+            note=lambda text: say(f"merge: {text}"),
+            expect=show.expect,
+        )
     summarize(batch, output, as_json=as_json)
     return batch.exit_code

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from cryoplug.cli.output import quietly
 from cryoplug.errors import UsageError
 from cryoplug.inference.target import DEFAULT_TARGET, TARGETS
 from cryoplug.metrics.baseline_names import BASELINES
@@ -31,11 +32,39 @@ class Size(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+_QUIET = "cryoplug.quiet"
+
+
+def _keep_quiet(ctx: click.Context, _parameter: click.Parameter, quiet: bool) -> None:
+    ctx.meta[_QUIET] = quiet
+
+
+UNIVERSAL_OPTIONS: tuple[click.Parameter, ...] = (
+    click.Option(
+        ["-q", "--quiet"],
+        is_flag=True,
+        expose_value=False,
+        callback=_keep_quiet,
+        help="Print only results and errors.",
+    ),
+)
+"""What every command has, those of plugins included; `CryoplugCommand` adds it, and no command declares it."""
+
+
 class CryoplugCommand(click.Command):
-    """A command that accepts ``--val_split`` for ``--val-split``, and ``CRYOPLUG_COMMAND_FLAG`` for every flag.
+    """A command that accepts ``--quiet``, ``--val_split`` for ``--val-split``, and ``CRYOPLUG_COMMAND_FLAG`` for every flag.
 
     The founding program spelled its flags with underscores, and RELION builds them so too.
     """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.params += map(copy.copy, UNIVERSAL_OPTIONS)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, without talk where ``--quiet`` says so."""
+        with quietly(bool(ctx.meta.get(_QUIET))):
+            return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Spell option names with hyphens, then parse; values and everything after ``--`` stay as they are."""
@@ -70,7 +99,8 @@ def options_of(command: click.Command, *, without: Collection[str]) -> list[clic
         Names of those that the other command decides by itself.
     """
     # Copies: click writes into an option what it is called in the environment of its command.
-    return [copy.copy(item) for item in command.params if item.name not in without]
+    its_own = {item.name for item in UNIVERSAL_OPTIONS}
+    return [copy.copy(item) for item in command.params if item.name not in {*without, *its_own}]
 
 
 def json_option(command: F) -> F:

@@ -36,7 +36,7 @@ def list_plugins(as_json: bool) -> None:
     for extension in found:
         line = "  ".join(cell.ljust(width) for cell, width in zip(_cells(extension), widths, strict=True)).rstrip()
         reason = f"\n    {printable_name(extension.error)}" if extension.error else ""
-        echo_result(extension, as_json=as_json, text=line + reason)
+        echo_result(extension, as_json=as_json, type="plugin", text=line + reason)
 
 
 def loaded() -> list[extensions.Extension]:

@@ -1,51 +1,154 @@
-"""Progress of a list of files on stderr: a bar for a terminal, plain flushed lines for a log file."""
+"""Progress on stderr, with totals and the time left: a bar for a terminal, plain flushed lines for a log file."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any
 
-from cryoplug.cli.output import printable_name, say
+from cryoplug.cli.output import echo_result, is_quiet, printable_name, say
+from cryoplug.core.outlook import Outlook
 from cryoplug.core.remarks import on_one_line
-from cryoplug.core.results import FileResult
+from cryoplug.core.results import FileResult, plain
+from cryoplug.core.time_left import TimeLeft
+
+if TYPE_CHECKING:
+    from cryoplug.training.progress import Event
 
 
-@contextlib.contextmanager
-def file_progress(verb: str) -> Iterator[Callable[[FileResult], None]]:
-    """Show each finished file; failures and warnings are always spelled out.
+_STEPS = 10_000
+"""Steps of training that its speed is taken from."""
+
+
+_HEARTBEAT_S = 600.0
+"""A log of a run that watches says so often what is waited for: it lives."""
+
+
+class FileProgress:
+    """Shows each finished file, and prints its record for ``--json``; failures are always spelled out.
 
     Parameters
     ----------
     verb
         What is being done, as in ``denoise``; begins each line.
+    recorded
+        What must have become of a file so that stdout gets its record.
+    bar
+        The bar of a terminal, if there is one.
+    """
+
+    def __init__(self, verb: str, *, recorded: Collection[str], bar: _Bar | None) -> None:
+        self._verb, self._recorded, self._bar = verb, recorded, bar
+        self._left = TimeLeft()
+        self._finished = 0
+        self._waiting_told_at = -_HEARTBEAT_S
+
+    def expect(self, outlook: Outlook) -> None:
+        """Take in how many files there are, and what is waited for."""
+        if outlook.total != self._left.total:
+            self._left.expect(outlook.total)
+        waiting = f"waiting: {outlook.waiting[0]}" if outlook.waiting else ""
+        if self._bar is not None:
+            self._bar.show(self._left, waiting)
+        elif waiting and time.monotonic() >= self._waiting_told_at + _HEARTBEAT_S:
+            self._waiting_told_at = time.monotonic()
+            say(f"{self._verb}: {self._left.count_text}: {waiting}")
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """What a record says of all files: how many are finished, and how many there are; nothing while that is not known."""
+        return {} if self._left.total is None else {"finished": self._left.done, "total": self._left.total}
+
+    def __call__(self, result: FileResult) -> None:
+        """Take in what became of a file."""
+        self._finished += 1
+        total = self._left.total
+        # A watcher may do a file twice, when it was written anew.
+        self._left.reach(
+            self._finished if total is None else min(self._finished, total), free=result.status == "skipped"
+        )
+        if result.status in self._recorded:
+            echo_result({**plain(result), **self.totals}, as_json=True, type="file")
+        line = f"{self._verb}: {describe(result)}"
+        if self._bar is None:
+            counted = self._left.count_text
+            line = f"{self._verb}: {counted}: {describe(result)}" if counted else line
+            say(line, urgent=result.status == "failed")
+            return
+        self._bar.show(self._left, printable_name(result.input.name))
+        if result.status == "failed" or result.message:
+            self._bar.say(line)
+
+
+class TrainProgress:
+    """Shows how far training is, with each line of it.
+
+    Parameters
+    ----------
+    bar
+        The bar of a terminal, if there is one.
+    """
+
+    def __init__(self, bar: _Bar | None) -> None:
+        self._bar = bar
+        self._left: TimeLeft | None = None
+        self._text = ""
+
+    def advance(self, step: int, total: int | None) -> None:
+        """Take in how many steps of the whole run are done, those of earlier parts included."""
+        # The first step chooses algorithms: its time says nothing. Validation between epochs is counted in, on the other hand.
+        first = self._left is None
+        self._left = self._left or TimeLeft(last=_STEPS)
+        self._left.expect(total)
+        self._left.reach(step, free=first)
+        if self._bar is not None:
+            self._bar.show(self._left, self._text)
+
+    def say(self, event: Event) -> None:
+        """Print the line of an event; a terminal shows the progress within an epoch in its bar alone."""
+        from cryoplug.training.progress import BatchReport, EpochReport, Note
+
+        percent = "" if self._left is None or isinstance(event, Note) else self._left.percent_text
+        if self._bar is None:
+            say(f"train: {percent}: {event.text}" if percent else f"train: {event.text}")
+        elif isinstance(event, BatchReport):
+            self._text = event.text
+        else:
+            self._text = f"epoch {event.epoch + 1}" if isinstance(event, EpochReport) else self._text
+            self._bar.say(f"train: {event.text}")
+
+
+@contextlib.contextmanager
+def file_progress(
+    verb: str, *, as_json: bool = False, recorded: Collection[str] = ("done", "skipped", "failed")
+) -> Iterator[FileProgress]:
+    """Show a list of files.
+
+    Parameters
+    ----------
+    verb
+        What is being done, as in ``denoise``; begins each line.
+    as_json
+        Whether stdout gets a record of each file.
+    recorded
+        What must have become of a file for that.
 
     Yields
     ------
-    Callable
+    FileProgress
         Call it with each `FileResult` as it comes.
     """
-    if not sys.stderr.isatty():
-        yield lambda result: say(f"{verb}: {describe(result)}")
-        return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    with _bar_of_terminal(verb, percent=False) as bar:
+        yield FileProgress(verb, recorded=recorded if as_json else (), bar=bar)
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(verb, total=None)
 
-        def show(result: FileResult) -> None:
-            bar.update(task, advance=1, description=f"{verb} {printable_name(result.input.name)}")
-            if result.status == "failed" or result.message:
-                bar.console.print(f"{verb}: {describe(result)}", markup=False, highlight=False)
-
-        yield show
+@contextlib.contextmanager
+def train_progress() -> Iterator[TrainProgress]:
+    """Show a run of training."""
+    with _bar_of_terminal("train", percent=True) as bar:
+        yield TrainProgress(bar)
 
 
 def describe(result: FileResult) -> str:
@@ -57,3 +160,44 @@ def describe(result: FileResult) -> str:
     if result.status == "done":
         message = on_one_line(message)
     return line + (f": {printable_name(message)}" if message else "")
+
+
+class _Bar:
+    """A bar of rich's that shows a `TimeLeft`, whose seconds go on counting between two files."""
+
+    def __init__(self, bar: Any, task: Any, *, percent: bool) -> None:
+        self._bar, self._task, self._percent = bar, task, percent
+
+    def show(self, left: TimeLeft, text: str) -> None:
+        self._bar.update(self._task, completed=left.done, total=left.total, left=left, text=text)
+
+    def say(self, line: str) -> None:
+        self._bar.console.print(line, markup=False, highlight=False)
+
+
+@contextlib.contextmanager
+def _bar_of_terminal(verb: str, *, percent: bool) -> Iterator[_Bar | None]:
+    if is_quiet() or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+    from rich.table import Column
+    from rich.text import Text
+
+    class LeftColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            left: TimeLeft | None = task.fields.get("left")
+            return Text("" if left is None else left.percent_text if percent else left.count_text)
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=16),
+        LeftColumn(table_column=Column(no_wrap=True)),
+        TextColumn(
+            "{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        ),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
+        yield _Bar(bar, bar.add_task(verb, total=None, text="", left=None), percent=percent)

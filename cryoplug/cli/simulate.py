@@ -126,21 +126,15 @@ def simulate(output: Path, as_json: bool, **fields: Any) -> int:
 
     Example: cryoplug simulate -o simulated --count 6 --size 2048 --pixel-size 2.6 --dose 40 --defocus 0.8 2.5
     """
-    from cryoplug.core.results import FileResult
     from cryoplug.workflows import simulate as workflow
 
     request = workflow.simulate_request(output=output, **fields)
-    with file_progress("simulate") as show:
-
-        def report(result: FileResult) -> None:
-            echo_result(result, as_json=as_json)
-            show(result)
-
-        batch = workflow.simulate(request, report)
+    with file_progress("simulate", as_json=as_json) as show:
+        batch = workflow.simulate(request, show, expect=show.expect)
     star = batch.outputs[0]
     summary = {"output": output, "star": star, **batch.details}
     text = (
         f"{printable_name(star)}: {request.count} micrographs, {request.settings.counts_per_pixel:.1f} counts per pixel"
     )
-    echo_result(summary, as_json=as_json, text=text)
+    echo_result(summary, as_json=as_json, type="summary", text=text)
     return batch.exit_code

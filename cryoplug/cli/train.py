@@ -20,12 +20,13 @@ from cryoplug.cli.options import (
     seed_option,
     threads_option,
 )
-from cryoplug.cli.output import echo_result, printable_name, say
+from cryoplug.cli.output import echo_result, printable_name
+from cryoplug.cli.progress import train_progress
 from cryoplug.errors import UsageError
 from cryoplug.training.presets import RECIPES
 
 if TYPE_CHECKING:
-    from cryoplug.training.progress import Event
+    from cryoplug.training.progress import EpochReport, Event
     from cryoplug.workflows.train import TrainResult
 
 
@@ -241,10 +242,20 @@ def train(
         given=given,
         require_better_than=require_better_than,
     )
-    result = run(request, lambda event: _show(event, as_json=as_json))
+    epochs = None if request.config.minutes is not None else request.config.epochs
+    with train_progress() as show:
+
+        def report(event: Event) -> None:
+            from cryoplug.training.progress import EpochReport
+
+            show.say(event)
+            if as_json and isinstance(event, EpochReport):
+                _echo_epoch(event, epochs)
+
+        result = run(request, report, advance=show.advance)
     if result.already_finished and as_json:
         for epoch in result.epochs:
-            echo_result(epoch.record(), as_json=True)
+            _echo_epoch(epoch, epochs)
     words = _verdict(result)
     if not as_json:
         kept = f"; kept in {printable_name(result.checkpoint)}" if result.checkpoint else "; not saved"
@@ -258,7 +269,7 @@ def train(
         echo_result(result, as_json=False, text="\n".join([*words, text]))
     elif result.evaluation is not None or result.verdict is not None:
         record = {"evaluation": result.evaluation, "checkpoint": result.checkpoint}
-        echo_result({**record, "verdict": result.verdict, "words": words}, as_json=True)
+        echo_result({**record, "verdict": result.verdict, "words": words}, as_json=True, type="summary")
     context.exit(result.exit_code)
 
 
@@ -272,9 +283,6 @@ def _verdict(result: TrainResult) -> list[str]:
     return asked if silent else [*verdict_words(result.verdict, pairs=result.pairs), *asked]
 
 
-def _show(event: Event, *, as_json: bool) -> None:
-    from cryoplug.training.progress import EpochReport
-
-    say(f"train: {event.text}")
-    if as_json and isinstance(event, EpochReport):
-        echo_result(event.record(), as_json=True)
+def _echo_epoch(report: EpochReport, epochs: int | None) -> None:
+    total = {} if epochs is None else {"epochs": epochs}
+    echo_result({**report.record(), **total}, as_json=True, type="epoch")

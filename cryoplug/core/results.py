@@ -72,18 +72,19 @@ class Finding:
 
 def to_json(record: Any) -> str:
     """Write a record (dataclass, dict, list, path, number) as one line of strict JSON; NaN becomes null."""
-    return json.dumps(_plain(record), ensure_ascii=False, allow_nan=False)
+    return json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Give what JSON can hold for a record (dataclass, dict, list, path, number): ``None`` for NaN."""
     if value is None or type(value) in (str, int, bool):  # most are: a line of a journal has 30 of them
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Path):
         return str(value).encode("utf-8", "replace").decode()
     if isinstance(value, float) or hasattr(value, "item"):

@@ -193,6 +193,13 @@ class CommandContract:
         assert done.code == 141, f"exit code {done.code}; it must be 141 ({done.stderr})"
         assert "Traceback" not in done.stderr and "rror" not in done.stderr, done.stderr
 
+    def test_quiet_leaves_nothing_but_the_results(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        """``--quiet``, which every command has from its class: no talk on stderr."""
+        done = self._run(capfd, *self.arguments(tmp_path), "--quiet")
+        assert done.code == 0, f"exit code {done.code}: {done.stderr}"
+        assert not done.stderr, f"--quiet says: {done.stderr}"
+        assert done.stdout.strip(), "there is no result on stdout"
+
     def test_a_missing_input_is_named(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         """With its exit code, in a sentence, without a traceback."""
         arguments = self.missing_input(tmp_path)

@@ -31,7 +31,15 @@ from cryoplug.training.data.split import Split
 from cryoplug.training.distributed import ALONE, Processes
 from cryoplug.training.engine import Engine
 from cryoplug.training.pace import Pace
-from cryoplug.training.progress import BATCHES_PER_REPORT, BatchReport, Comparison, EpochReport, Note, Progress
+from cryoplug.training.progress import (
+    BATCHES_PER_REPORT,
+    Advance,
+    BatchReport,
+    Comparison,
+    EpochReport,
+    Note,
+    Progress,
+)
 from cryoplug.training.run_folder import RunFolder
 from cryoplug.training.saver import Saver
 from cryoplug.training.schedule import gave_up, is_done, learning_rate
@@ -76,6 +84,8 @@ class Training:
     """Makes mixtures of halves, or of single exposures and drawn noise; None: pairs are trained on as they are."""
     processes: Processes = ALONE
     """Who train together; this one is one of them."""
+    advance: Advance = field(default=lambda step, total: None, repr=False)
+    """Told how many steps of the whole run are done, and how many there will be."""
     _steps: Steps = field(init=False, repr=False)
     _pace: Pace | None = field(default=None, init=False, repr=False)
 
@@ -183,6 +193,8 @@ class Training:
                         position.advance(step.loss, step.patches)
                         report.add(step.loss, step.patches, position.batch)
                     self._plan(progress)
+                    total = self._total_steps(count)
+                    self.advance(position.step, None if total == sys.maxsize else total)
                     saver.after_batch()
         except StepFailed as failure:
             raise self._diverged("training", position.batch + 1, failure.batch, failure.loss) from None

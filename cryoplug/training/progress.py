@@ -142,3 +142,5 @@ class EpochReport:
 
 Event = Note | BatchReport | EpochReport
 Progress = Callable[[Event], None]
+Advance = Callable[[int, int | None], None]
+"""Called with the steps of the whole run that are done, and with all of them, or None while their number is not known."""

@@ -21,7 +21,7 @@ def every_error_class() -> list[type[CryoplugError]]:
     while todo:
         found.append(todo.pop())
         todo += found[-1].__subclasses__()
-    return [item for item in found if item is not Stopped]
+    return [item for item in found if not issubclass(item, Stopped)]
 
 
 @pytest.fixture

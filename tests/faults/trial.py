@@ -198,5 +198,7 @@ class Trial:
         """Take out what differs from machine to machine and from day to day."""
         text = text.replace(f"{self.folder}/", "").replace(str(self.folder), ".")
         text = text.replace(f"{self.bench.root}/", "").replace(str(self.bench.root), ".")
+        text = re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", "", text)
+        text = re.sub(r"(?<=: )\d+ (of \d+|%)(, [\d:]+ left)?: ", "", text)
         text = re.sub(r"process \d+ on [\w.-]+", "process N on HOST", text)
         return re.sub(r"\b\d+\.\d+ (s\b|samples/s|patches/s)", r"N \1", text)

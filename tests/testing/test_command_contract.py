@@ -15,7 +15,7 @@ from cryoplug import extensions
 from cryoplug.cli.main import LazyGroup
 from cryoplug.cli.options import CryoplugCommand, json_option
 from cryoplug.cli.output import echo_result
-from cryoplug.errors import MissingInputError
+from cryoplug.errors import MissingInputError, ReaderGone, StorageError
 from cryoplug.testing import CommandContract
 
 IN_A_PROCESS_OF_ITS_OWN = "test_help_imports_nothing_heavy"
@@ -92,6 +92,18 @@ def goes_on(paths: tuple[Path, ...], *, as_json: bool) -> None:
     count(tuple(path for path in paths if path.is_file()), as_json=as_json)
 
 
+def talks(paths: tuple[Path, ...], *, as_json: bool) -> None:
+    click.echo("counting...", err=True)
+    count(paths, as_json=as_json)
+
+
+def complains(paths: tuple[Path, ...], *, as_json: bool) -> None:
+    try:
+        count(paths, as_json=as_json)
+    except ReaderGone:
+        raise StorageError("the output cannot be written; free some space") from None
+
+
 def json_without_its_flag(command: Callable) -> Callable:
     return click.option("--json", "as_json", is_flag=True, help="JSON.", allow_from_autoenv=False, envvar="OTHER")(
         command
@@ -104,6 +116,7 @@ VARIABLES, FROM_VARIABLE = "test_environment_variables_set_every_option", "test_
 FROM_FILE = "test_it_takes_json_from_a_configuration_file"
 RUN, JSON = "test_a_run_ends_with_0_and_asks_nothing", "test_json_is_one_record_a_line_on_stdout"
 MISSING, PURPOSE = "test_a_missing_input_is_named", "test_help_says_purpose_and_an_example"
+QUIET, UNREAD = "test_quiet_leaves_nothing_but_the_results", "test_it_ends_without_a_word_when_nobody_reads_its_results"
 ENVIRONMENT, FILE = ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP
 DOUBLES = {
     "no example": (toy(help="Count the bytes of files."), {PURPOSE}),
@@ -112,15 +125,17 @@ DOUBLES = {
     "option without help": (toy(option={"help": None}), {"test_every_option_is_explained"}),
     "any flag is taken": (toy(context_settings={"ignore_unknown_options": True}), {USAGE}),
     "needs nothing": (toy(cls=NeedsNothing), {REQUIRED}),
-    "plain command": (toy(cls=click.Command), {SPELLED, VARIABLES, FROM_VARIABLE}),
+    "plain command": (toy(cls=click.Command), {SPELLED, VARIABLES, FROM_VARIABLE, QUIET}),
     "deaf option": (toy(option={"allow_from_autoenv": False}), {VARIABLES}),
     "deaf json": (toy(given=json_without_its_flag), {VARIABLES, FROM_VARIABLE}),
     "ignores variables": (toy(not_from(ENVIRONMENT)), {FROM_VARIABLE}),
     "ignores the file": (toy(not_from(FILE)), {FROM_FILE}),
-    "fails": (toy(fails), {RUN}),
-    "asks": (toy(asks), {RUN}),
+    "fails": (toy(fails), {RUN, QUIET}),
+    "asks": (toy(asks), {RUN, QUIET}),
     "talks between records": (toy(talks_between), {JSON}),
     "gives NaN": (toy(gives_nan), {JSON, FROM_VARIABLE, FROM_FILE}),
+    "talks": (toy(talks), {QUIET}),
+    "complains": (toy(complains), {UNREAD}),
     "stumbles": (toy(stumbles), {MISSING}),
     "goes on": (toy(goes_on), {MISSING}),
 }

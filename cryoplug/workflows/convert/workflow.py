@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from cryoplug.core.outlook import Expect, Outlook, unwatched
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.errors import FormatError, UsageError
 from cryoplug.inputs.movies.gain_of_run import RunGain
@@ -27,7 +28,11 @@ __all__ = ["ConvertRequest", "convert", "list_inputs", "pick_test_micrographs"]
 
 
 def convert(
-    request: ConvertRequest, progress: Progress = lambda _: None, note: Callable[[str], None] = lambda _: None
+    request: ConvertRequest,
+    progress: Progress = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
+    *,
+    expect: Expect = unwatched,
 ) -> BatchResult:
     """Write the store that the request asks for, or find it complete.
 
@@ -43,6 +48,8 @@ def convert(
         Called with each micrograph's result, in the order of the inputs.
     note
         Called with a sentence that is worth telling and belongs to no single micrograph.
+    expect
+        Told how many micrographs there are.
 
     Returns
     -------
@@ -63,14 +70,19 @@ def convert(
         By a signal; what was acknowledged stays for the next run.
     """
     with Interrupts() as interrupts:
-        return _convert(request, progress, note, interrupts)
+        return _convert(request, progress, note, expect, interrupts)
 
 
 def _convert(
-    request: ConvertRequest, progress: Progress, note: Callable[[str], None], interrupts: Interrupts
+    request: ConvertRequest,
+    progress: Progress,
+    note: Callable[[str], None],
+    expect: Expect,
+    interrupts: Interrupts,
 ) -> BatchResult:
     inputs = list_inputs(request)
     pairs = inputs.pairs
+    expect(Outlook(len(pairs)))
     for text in inputs.notes:
         note(text)
     if request.pairs == "single" and not is_there():

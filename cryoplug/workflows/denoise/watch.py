@@ -99,6 +99,14 @@ class Watch:
         """All micrographs that were ever seen, in the order in which they came."""
         return [known.item for known in self._known.values()]
 
+    def waiting_for(self) -> tuple[str, ...]:
+        """Say what is waited for, the most important first: nothing while there is work."""
+        if self._work.in_work:
+            return ()
+        limit = self._request.idle_exit_s
+        end = "" if limit is None else f" (ends when none comes for {limit:g} s)"
+        return (*self.waiting, f"new micrographs may come{end}")
+
     def jobs(self, should_stop: Callable[[], bool]) -> Iterator[DenoiseJob]:
         """Give out micrographs until nothing has happened for so long as the request says, or a stop is asked for."""
         while not should_stop():

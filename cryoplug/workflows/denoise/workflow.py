@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cryoplug.core.outlook import Expect, Outlook, unwatched
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.core.shard import Shard
 from cryoplug.disk.claims import Claims
@@ -41,6 +42,7 @@ def denoise(
     note: Note = lambda text: None,
     *,
     before: RecordsBefore | None = None,
+    expect: Expect = unwatched,
 ) -> BatchResult:
     """Denoise every micrograph that is not finished yet; with ``watch``, also those that are still to come.
 
@@ -56,6 +58,8 @@ def denoise(
         Called with a sentence that is worth telling and belongs to no single file; from any thread.
     before
         For processes of one run; see `cryoplug.workflows.denoise.work.RecordsBefore`.
+    expect
+        Told how many micrographs there are, and what a run that watches waits for.
 
     Returns
     -------
@@ -86,7 +90,7 @@ def denoise(
         introduction = (request.introduction(checkpoint), checkpoint.namesake_note) if before is None else ()
         for text in filter(None, introduction):
             note(text)
-        run = _Run(request, checkpoint, star, interrupts, claims, progress, note, before)
+        run = _Run(request, checkpoint, star, interrupts, claims, progress, note, before, expect)
         if request.shard is not None and before is None:
             return run.shard(request.shard)
         return run.watch() if request.watch else run.batch()
@@ -99,6 +103,7 @@ def merge(
     overwrite: bool = False,
     progress: Progress = lambda result: None,
     note: Note = lambda text: None,
+    expect: Expect = unwatched,
 ) -> BatchResult:
     """Join the shards of a denoise run: one STAR file, one journal, one page; nothing is computed.
 
@@ -110,7 +115,7 @@ def merge(
         STAR file to write; None: the one that the shards were asked for, if any.
     overwrite
         Replace a STAR file that no earlier run wrote.
-    progress, note
+    progress, note, expect
         As for `denoise`.
 
     Returns
@@ -135,7 +140,16 @@ def merge(
                 f"{request.checkpoint}: other weights than the shards had; put those back, or denoise again"
             )
         run = _Run(
-            request, checkpoint, _output_star(request, note), interrupts, claims, progress, note, None, merges=True
+            request,
+            checkpoint,
+            _output_star(request, note),
+            interrupts,
+            claims,
+            progress,
+            note,
+            None,
+            expect,
+            merges=True,
         )
         batch = run.batch({item.input: item for record in records for item in record.failed})
         merge_journals(output, [record.shard for record in records])
@@ -168,6 +182,7 @@ class _Run:
     progress: Progress
     note: Note
     before: RecordsBefore | None
+    expect: Expect
     merges: bool = False
     """Whether this joins what shards did."""
 
@@ -243,6 +258,7 @@ class _Run:
         if request.shard is not None:
             # By the name below the output folder, which is the same on every machine and in every longer list.
             planned = [item for item in planned if request.shard.has(str(item.target.relative_to(request.output)))]
+        self.expect(Outlook(len(planned)))
         alone = self.before is None and request.shard is None
         source = source_dataset(micrographs) if alone else None
         dataset = OutputDataset(request.output, source, overwrite=request.overwrite) if source is not None else None
@@ -306,6 +322,7 @@ class _Run:
             self.note(left_out_note(companions))
 
     def _after_look(self, watch: Watch) -> None:
+        self.expect(Outlook(len(watch.planned), watch.waiting_for()))
         self._write_star(watch.planned, last=False)
         if self.page is not None:
             self.page.show_live(watch.waiting)

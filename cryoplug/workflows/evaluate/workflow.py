@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import cryoplug
+from cryoplug.core.outlook import Expect, Outlook, unwatched
 from cryoplug.core.pixel_size import PixelSizeRemarks
 from cryoplug.core.remarks import joined
 from cryoplug.core.results import BatchResult, FileResult, to_json
@@ -63,6 +64,8 @@ def evaluate(
     progress: Callable[[FileResult], None] = lambda result: None,
     note: Note = lambda text: None,
     show: Callable[[dict[str, Any]], None] = lambda record: None,
+    *,
+    expect: Expect = unwatched,
 ) -> EvaluationResult:
     """Measure every micrograph and write the means, the records and the figures.
 
@@ -75,7 +78,9 @@ def evaluate(
     note
         Called with a sentence that is worth telling and belongs to no single micrograph.
     show
-        Called with the record of each micrograph that was measured.
+        Called with the record of each micrograph that was measured, after `progress`.
+    expect
+        Told how many micrographs there are.
 
     Returns
     -------
@@ -100,6 +105,7 @@ def evaluate(
     if (request.output / JSON_NAME).exists() and not request.overwrite:
         raise UsageError(f"{request.output / JSON_NAME}: is there already; choose another folder, or use --overwrite")
     subjects = list_subjects(request, note)
+    expect(Outlook(len(subjects)))
     about: dict[str, Any] = {"software": f"cryoplug {cryoplug.__version__}", "direction": request.direction}
     measurer = _measurer(request, about, note)
     files: list[FileResult] = []
@@ -109,7 +115,7 @@ def evaluate(
         for subject in subjects:
             if interrupts.stop_signal is not None:
                 raise Stopped(interrupts.stop_signal, "nothing was written; the same command begins again")
-            started = time.perf_counter()
+            started, record = time.perf_counter(), None
             try:
                 found = measurer.measure(subject)
             except InputError as error:
@@ -121,9 +127,11 @@ def evaluate(
                     found.panels.clear()  # Only those of the first micrograph are drawn.
                 measured.append(found)
                 sizes.add(found.pixel_size)
-                show(found.record())
+                record = found.record()
             files.append(result)
             progress(result)
+            if record is not None:
+                show(record)
     for text in sizes.sentences():
         note(text)
     if not measured:

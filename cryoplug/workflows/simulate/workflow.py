@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cryoplug.core.outlook import Expect, Outlook, unwatched
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.disk.atomic import write_text
 from cryoplug.errors import CryoplugError, FormatError, UsageError, not_allowed
@@ -63,7 +64,12 @@ class SimulateRequest:
             raise UsageError("; ".join(problems))
 
 
-def simulate(request: SimulateRequest, progress: Callable[[FileResult], None] = lambda result: None) -> BatchResult:
+def simulate(
+    request: SimulateRequest,
+    progress: Callable[[FileResult], None] = lambda result: None,
+    *,
+    expect: Expect = unwatched,
+) -> BatchResult:
     """Make the micrographs one by one and list them in a STAR.
 
     A micrograph whose files are all there and carry the label of the same settings is skipped, so a call that was
@@ -75,6 +81,8 @@ def simulate(request: SimulateRequest, progress: Callable[[FileResult], None] = 
         What to make.
     progress
         Called with the result of each micrograph.
+    expect
+        Told how many micrographs there are.
 
     Returns
     -------
@@ -94,6 +102,7 @@ def simulate(request: SimulateRequest, progress: Callable[[FileResult], None] = 
     if not request.overwrite:
         _refuse_foreign(request, finished)
     results = []
+    expect(Outlook(request.count))
     for index in range(request.count):
         started = time.perf_counter()
         noisy = _path(request, "noisy", index)

@@ -29,11 +29,16 @@ from cryoplug.workflows.train.result import TrainResult
 
 if TYPE_CHECKING:
     from cryoplug.reports.training_page import Example
-    from cryoplug.training.progress import Event
+    from cryoplug.training.progress import Advance, Event
     from cryoplug.training.run_folder import RunFolder
 
 
-def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResult:
+def train(
+    request: TrainRequest,
+    progress: Callable[[Event], None],
+    *,
+    advance: Advance = lambda step, total: None,
+) -> TrainResult:
     """Train, or go on with training.
 
     Parameters
@@ -42,6 +47,8 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         What to do.
     progress
         Called with notes, with a report every 100 batches, and with one after each epoch.
+    advance
+        Called with the number of steps that are done, and of those of the whole run.
 
     Raises
     ------
@@ -60,17 +67,17 @@ def train(request: TrainRequest, progress: Callable[[Event], None]) -> TrainResu
         interrupts = stack.enter_context(Interrupts())
         processes, device = stack.enter_context(open_processes(request.config.device))
         if not processes.first:
-            request, progress = following(request), say_nothing
+            request, progress, advance = following(request), say_nothing, lambda step, total: None
         with processes.agreeing():
             opened = open_run(request, processes, device, stack, progress)
         with processes.agreeing():
             check_all_see_the_same(opened.identity, processes)
         if note := processes_note(processes, opened.request.config):
             progress(Note(note))
-        return _train(opened, progress, interrupts)
+        return _train(opened, progress, advance, interrupts)
 
 
-def _train(opened: Opened, progress: Callable[[Event], None], interrupts: Interrupts) -> TrainResult:
+def _train(opened: Opened, progress: Callable[[Event], None], advance: Advance, interrupts: Interrupts) -> TrainResult:
     from cryoplug.training.average import WeightAverage
     from cryoplug.training.data.split import write_indices
     from cryoplug.training.distributed import cores_of_each
@@ -129,6 +136,7 @@ def _train(opened: Opened, progress: Callable[[Event], None], interrupts: Interr
             average=average,
             mixer=mixer,
             processes=processes,
+            advance=advance,
         )
         already_finished = is_done(position, config)
         if folder is not None and already_finished:

@@ -69,7 +69,7 @@ def test_the_command_names_the_page_last_and_leaves_stdout_to_results(
     words = ["denoise", "mics/a.mrc", "--checkpoint", str(checkpoint), "-o", "out", "--device", "cpu", "--json"]
     assert command_line(words) == 0
     out, err = capsys.readouterr()
-    assert err.splitlines()[-1] == "denoise: open in a browser: out/report.html"
+    assert err.endswith(" denoise: open in a browser: out/report.html\n")
     assert [json.loads(line)["status"] for line in out.splitlines()] == ["done"]
     assert "thumbnails" not in out
 

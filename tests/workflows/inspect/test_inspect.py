@@ -226,7 +226,7 @@ def test_json_is_one_strict_record_a_line(tmp_path: Path, capsys: pytest.Capture
 
     records = [json.loads(line, parse_constant=refuse) for line in capsys.readouterr().out.splitlines()]
     assert [record["kind"] for record in records] == ["micrograph", "micrograph", "missing"]
-    assert all(set(record) == {"path", "kind", "summary", "findings"} for record in records)
+    assert all(set(record) == {"type", "time", "path", "kind", "summary", "findings"} for record in records)
 
 
 def test_file_name_cannot_forge_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
