@@ -8,6 +8,8 @@ from dataclasses import asdict
 
 import click
 
+from cryoplug.cli.description import CommandDescription
+from cryoplug.cli.description import describe as read
 from cryoplug.cli.options import CryoplugCommand, json_option
 from cryoplug.cli.output import echo_result
 from cryoplug.errors import UsageError
@@ -25,14 +27,32 @@ def describe(words: tuple[str, ...], as_json: bool) -> None:
 
     Example: cryoplug describe denoise --json
     """
-    from cryoplug.cli.description import describe as read
-    from cryoplug.cli.main import COMMANDS, cli
+    from cryoplug.cli.main import COMMANDS
+
+    for one in [words] if words else [(name,) for name in sorted(COMMANDS)]:
+        for description in described(*one):
+            record = asdict(description)
+            echo_result(record, as_json=as_json, type="command", text=json.dumps(record, indent=2))
+
+
+def described(*words: str) -> Iterator[CommandDescription]:
+    """Describe a command, or, for a group, every command below it.
+
+    Parameters
+    ----------
+    words
+        What follows ``cryoplug``.
+
+    Raises
+    ------
+    UsageError
+        There is no such command.
+    """
+    from cryoplug.cli.main import cli
 
     context = click.Context(cli, info_name="cryoplug", **cli.context_settings)
-    for one in [words] if words else [(name,) for name in sorted(COMMANDS)]:
-        for called, command in _leaves(_named(cli, one, context), one, context):
-            record = asdict(read(command, *called))
-            echo_result(record, as_json=as_json, type="command", text=json.dumps(record, indent=2))
+    for called, command in _leaves(_named(cli, words, context), words, context):
+        yield read(command, *called)
 
 
 def _named(command: click.Command, words: tuple[str, ...], context: click.Context) -> click.Command:

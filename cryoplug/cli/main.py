@@ -14,10 +14,14 @@ from typing import Any
 
 import click
 
+from cryoplug.cli.options import json_switch
 from cryoplug.cli.output import printable
+from cryoplug.cli.version import remember_json, show_version
 from cryoplug.errors import CryoplugError, OtherProcessError, ReaderGone, StorageError, UsageError
 
 COMMANDS = {
+    "cite": "Say how to cite cryoplug in a paper.",
+    "config": "Write an example of a file for cryoplug --config.",
     "convert": "Pack micrographs into a store of noisy/clean training patches.",
     "denoise": "Denoise micrographs.",
     "describe": "Write the options of a command as JSON, for other programs.",
@@ -156,7 +160,15 @@ def _checked_table(path: Path, command: click.Command, name: str, table: dict[st
         "max_content_width": 110,
     },
 )
-@click.version_option(package_name="cryoplug", message="%(prog)s %(version)s (cryo-EM micrograph denoiser)")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    allow_from_autoenv=False,
+    callback=show_version,
+    help="Show the version; with --json also those of Python, torch, CUDA and the general model.",
+)
+@json_switch("With --version: as JSON.", is_eager=True, allow_from_autoenv=False, callback=remember_json)
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option(
     "--config",
@@ -166,7 +178,7 @@ def _checked_table(path: Path, command: click.Command, name: str, table: dict[st
     callback=_load_config,
     help="TOML file with defaults, one table a command. Flags and CRYOPLUG_COMMAND_FLAG variables beat it.",
 )
-def cli(debug: bool) -> None:
+def cli(debug: bool, as_json: bool) -> None:
     """Denoise cryo-EM micrographs.
 
     Start with cryoplug denoise: the general model needs no training. To train on your own micrographs, run convert, then
@@ -175,6 +187,10 @@ def cli(debug: bool) -> None:
     Exit codes: 0 done; 1 unexpected failure; 2 usage; 3 finished, but some inputs failed; 4 no usable input;
     5 storage; 6 training diverged; 7 memory or device; 8 the output is in use; 128+n stopped by signal n.
     """
+    if as_json:
+        raise UsageError(
+            "--json stands behind the command, as in: cryoplug inspect --json FILE; alone it goes with --version"
+        )
 
 
 def main(arguments: list[str] | None = None) -> None:

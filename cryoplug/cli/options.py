@@ -105,7 +105,12 @@ def options_of(command: click.Command, *, without: Collection[str]) -> list[clic
 
 def json_option(command: F) -> F:
     """Add ``--json``, passed on as ``as_json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Write stdout as JSON lines, one record each.")(command)
+    return json_switch("Write stdout as JSON lines, one record each.")(command)
+
+
+def json_switch(help: str, **settings: Any) -> Callable[[F], F]:
+    """Make ``--json``; the settings are click's."""
+    return click.option("--json", "as_json", is_flag=True, help=help, **settings)
 
 
 def overwrite_option(command: F) -> F:
@@ -170,9 +175,9 @@ def seed_option(help: str) -> Callable[[F], F]:
     return click.option("--seed", type=int, default=0, show_default=True, help=help)
 
 
-def output_option(help: str) -> Callable[[F], F]:
+def output_option(help: str, *, required: bool = True) -> Callable[[F], F]:
     """Make ``--output``."""
-    return click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help=help)
+    return click.option("-o", "--output", type=click.Path(path_type=Path), required=required, help=help)
 
 
 def star_option(help: str) -> Callable[[F], F]:

@@ -103,6 +103,27 @@ class TestDescribe(CommandContract):
         return ("no_such_file",)
 
 
+class TestCite(CommandContract):
+    command = "cite"
+
+    def arguments(self, folder: Path) -> Sequence[object]:
+        return ()
+
+    def missing_input(self, folder: Path) -> None:
+        return None
+
+
+class TestConfig(CommandContract):
+    command = "config"
+    missing_input_code = 2
+
+    def arguments(self, folder: Path) -> Sequence[object]:
+        return ("denoise",)
+
+    def missing_input(self, folder: Path) -> Sequence[object]:
+        return ("no_such_file",)
+
+
 class TestPluginsList(CommandContract):
     command = "plugins list"
 

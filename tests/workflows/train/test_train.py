@@ -247,7 +247,7 @@ def test_a_network_of_two_outputs_is_refused_because_a_store_has_one_target(data
 def test_a_training_opens_its_store_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cryoplug.store import pairs as pairs_module
 
-    real, opened = pairs_module._find_layout, []
-    monkeypatch.setattr(pairs_module, "_find_layout", lambda *named: opened.append(named) or real(*named))
+    real, opened = pairs_module.find_layout, []
+    monkeypatch.setattr(pairs_module, "find_layout", lambda *named: opened.append(named) or real(*named))
     run(data, tmp_path / "out")
     assert len(opened) == 1
