@@ -99,7 +99,6 @@ def test_every_default_of_the_example_is_accepted_where_its_comment_is_removed(
         "denoise": ["a.mrc"],
         "convert": ["a.mrc"],
         "train": ["data"],
-        "evaluate": ["a.mrc"],
     }.items():
         more = [] if command == "train" else ["-o", "out"]
         capsys.readouterr()
