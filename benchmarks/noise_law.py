@@ -161,7 +161,7 @@ def measured(
     network = ArrayMicrograph(resample_image(image, (side, side)).astype(np.float32), Path("simulated"))
     normalization = fit_normalization(network, "zscore")
     spectrum = describe_noise(law, network, normalization, part=part)
-    places, remark = probe.settled(spectrum, network, normalization, pixel_size_angstrom=ANGPIX)
+    places, remark = probe.checked_in_ice(spectrum, network, normalization, pixel_size_angstrom=ANGPIX)
     angles = np.linspace(0, np.pi / 2, 45)[:, None]
     frequency = np.arange(POINTS) * STEP * part
     colour = power(frequency * np.sin(angles), frequency * np.cos(angles)).mean(axis=0)

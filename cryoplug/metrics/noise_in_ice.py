@@ -124,7 +124,7 @@ class IceSpectrum:
         return IceNoise(most[: low.size], least[: low.size], most[low.size :], part, _decibel(1.0 / math.sqrt(terms)))
 
 
-def settled(
+def checked_in_ice(
     noise: MicrographNoise, ice: IceNoise | None, *, scale: float, pixel_size_angstrom: float
 ) -> tuple[MicrographNoise, str]:
     """Compare the law of a micrograph with its places without particles; correct it where it is too high.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cryoplug.metrics.micrograph_noise import MicrographNoise
-from cryoplug.metrics.noise_in_ice import DISTANCES_ANGSTROM, IceNoise, IceSpectrum, settled
+from cryoplug.metrics.noise_in_ice import DISTANCES_ANGSTROM, IceNoise, IceSpectrum, checked_in_ice
 from cryoplug.metrics.noise_power import POINTS, STEP, unsure
 from cryoplug.metrics.noise_shape import NoiseShape
 
@@ -63,7 +63,7 @@ def at_distances(noise: MicrographNoise) -> np.ndarray:
 
 
 def settle(noise: MicrographNoise, found: IceNoise | None) -> tuple[MicrographNoise, str]:
-    return settled(noise, found, scale=1.0, pixel_size_angstrom=PIXEL)
+    return checked_in_ice(noise, found, scale=1.0, pixel_size_angstrom=PIXEL)
 
 
 def test_places_without_particles_have_the_power_of_the_noise() -> None:
@@ -137,7 +137,7 @@ def test_units_of_the_windows_count() -> None:
     found = ice()
     assert found is not None
     noise = law(0.0, power=(9.0,) * POINTS)
-    assert settled(noise, found, scale=3.0, pixel_size_angstrom=PIXEL) == (noise, "")
+    assert checked_in_ice(noise, found, scale=3.0, pixel_size_angstrom=PIXEL) == (noise, "")
 
 
 def test_a_doubtful_law_is_trusted_where_the_places_confirm_it() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from cryoplug.core.micrograph import ArrayMicrograph, MicrographSource
 from cryoplug.core.normalization import Normalization, fit_normalization
 from cryoplug.metrics.micrograph_noise import MicrographNoise
-from cryoplug.metrics.noise_in_ice import WINDOW_PX, IceSpectrum, settled
+from cryoplug.metrics.noise_in_ice import WINDOW_PX, IceSpectrum, checked_in_ice
 from cryoplug.models.shipped import GENERAL, is_there
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class IceProbe:
 
         return cls(EveryOutput(load_checkpoint(GENERAL)))
 
-    def settled(
+    def checked_in_ice(
         self,
         noise: MicrographNoise,
         network: MicrographSource,
@@ -56,7 +56,7 @@ class IceProbe:
         *,
         pixel_size_angstrom: float | None,
     ) -> tuple[MicrographNoise, str]:
-        """Compare a law with the places without particles; see `cryoplug.metrics.noise_in_ice.settled`.
+        """Compare a law with the places without particles; see `cryoplug.metrics.noise_in_ice.checked_in_ice`.
 
         Nothing is changed where the general model does not know the pixel size, or the micrograph is too small.
 
@@ -85,7 +85,7 @@ class IceProbe:
             outputs = self._network(pixels)
             spectrum.add(pixels, *(outputs[channel] for channel in self._channels))
         scale = own.scale / normalization.scale
-        return settled(noise, spectrum.found(), scale=scale, pixel_size_angstrom=pixel_size_angstrom)
+        return checked_in_ice(noise, spectrum.found(), scale=scale, pixel_size_angstrom=pixel_size_angstrom)
 
 
 def _window(source: MicrographSource, y: int, x: int, side: int) -> np.ndarray:

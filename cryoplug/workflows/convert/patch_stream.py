@@ -177,7 +177,7 @@ def open_pair(
             part = float(np.sqrt(np.prod(sources[0].shape) / np.prod(native)))
             noise = single_noise.describe_noise(law, sources[0], normalizations[0], part=part)
             if probe is not None:
-                noise, remark = probe.settled(noise, sources[0], normalizations[0], pixel_size_angstrom=size)
+                noise, remark = probe.checked_in_ice(noise, sources[0], normalizations[0], pixel_size_angstrom=size)
                 notes += [remark] if remark else []
             notes += single_noise.check_trust(noise, sources[0], accept_unproven=request.accept_unproven)
         stack.pop_all()
