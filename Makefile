@@ -95,7 +95,7 @@ faults: $(STAMP)
 # The documentation as a site in build/site, in an environment without PyTorch: the names are read from the sources.
 docs: $(DOCS_VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --quiet --strict
-	@echo "open in a browser: build/site/index.html"
+	@echo "open in a browser: build/site/index.html; to search in it: $(PYTHON) -m http.server --directory build/site"
 
 $(DOCS_VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DOCS_VENV)

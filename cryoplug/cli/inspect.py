@@ -70,7 +70,7 @@ def inspect(
     table, named = ProblemTable(), set(paths)
 
     def in_folder(item: Inspection) -> bool:
-        return item.path not in named
+        return item.kind != "system" and item.path not in named
 
     def show(item: Inspection) -> None:
         table.add(item)

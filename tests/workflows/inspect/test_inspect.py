@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cryoplug.cli.main import run
 from cryoplug.formats.mrc import write_mrc
@@ -214,6 +215,12 @@ def test_command_exits_0_when_sound_and_1_when_anything_is_wrong(
     assert "ERROR path: no such file" in capsys.readouterr().out
     assert run(["inspect", "--patch_size", "16", good]) == 0
     assert run(["inspect"]) == 2
+
+
+def test_what_this_machine_offers_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", "--system"]) == 0
+    said = capsys.readouterr().out
+    assert "kernels" in said and "cpu  plain" in said and f"torch   {torch.__version__}" in said
 
 
 def test_json_is_one_strict_record_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
