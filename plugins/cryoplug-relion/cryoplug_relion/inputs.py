@@ -14,6 +14,8 @@ LIST_NAME = "training_list.star"
 """In the folder of a convert or train job: the STAR file as it was when the pairs were made."""
 STORE_NAME = "store"
 """In the folder of a convert or train job: the training pairs."""
+MODEL_NAME = "model.json"
+"""In the folder of a train job: which checkpoint is the best one, and how good."""
 
 
 def only_micrographs(in_mics: str | None, in_movies: str | None) -> str:

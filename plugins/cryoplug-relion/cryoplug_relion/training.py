@@ -19,6 +19,7 @@ from cryoplug.workflows.train import TrainRequest, TrainResult, train
 from cryoplug.workflows.train.start import started
 
 from cryoplug_relion import nodes
+from cryoplug_relion.inputs import MODEL_NAME
 from cryoplug_relion.logfile import FILE_NAME as LOGFILE
 from cryoplug_relion.logfile import Logfile, check_logfile
 from cryoplug_relion.packing import pack, sample_pairs
@@ -26,9 +27,6 @@ from cryoplug_relion.pictures import Image
 from cryoplug_relion.release import release_of_job
 from cryoplug_relion.supervisor import outputs_are_complete
 from cryoplug_relion.talk import Talk
-
-MODEL_NAME = "model.json"
-"""In the folder of the job: which checkpoint is the best one, and how good."""
 
 
 def train_job(
