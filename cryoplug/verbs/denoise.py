@@ -219,9 +219,13 @@ def denoise(inputs: Any, output: Any = None, **options: Any) -> Any:
     return denoise_files(inputs, output, **options)
 
 
-# What help() and editors that look at the running function show: the longer of the two forms.
 _FOR_AN_ARRAY, _FOR_FILES = map(inspect.signature, get_overloads(denoise))
-denoise.__signature__ = _FOR_FILES  # type: ignore[attr-defined]
+# What help() and editors that look at the running function show: the longer of the two forms, whose output an array has not.
+denoise.__signature__ = _FOR_FILES.replace(  # type: ignore[attr-defined]
+    parameters=[
+        item.replace(default=None) if item.name == "output" else item for item in _FOR_FILES.parameters.values()
+    ]
+)
 
 
 def _refuse_for_an_array(also: tuple[str, ...], options: dict[str, Any]) -> None:

@@ -84,8 +84,7 @@ def test_the_wheel_works_in_a_clean_environment(wheel: Path, environment: CleanE
     try_it(environment, tmp_path)
 
 
-def test_the_source_archive_works_in_a_clean_environment(
-    tree: Path, environment: CleanEnvironment, tmp_path: Path
-) -> None:
+def test_the_source_archive_can_be_installed(tree: Path, environment: CleanEnvironment, tmp_path: Path) -> None:
+    # It builds the same wheel, which is tried above.
     environment.install(build(tree, "sdist", tmp_path))
-    try_it(environment, tmp_path)
+    assert cryoplug.__version__ in environment.run("cryoplug", "--version", cwd=tmp_path).stdout
