@@ -291,6 +291,17 @@ def test_a_sentence_of_the_readme_or_a_help_text_is_read_once() -> None:
 @pytest.mark.parametrize(
     "page",
     [
+        "docs/alternatives.md",
+        "docs/cryosparc.md",
+        "docs/no-gpu.md",
+        "docs/no-halves.md",
+        "docs/noise2noise.md",
+        "docs/picking.md",
+        "docs/python.md",
+        "docs/reproducibility.md",
+        "docs/small-gpu.md",
+        "docs/troubleshooting.md",
+        "docs/tutorial.md",
         "docs/benchmarks.md",
         "docs/distributed.md",
         "docs/facility.md",
