@@ -23,7 +23,7 @@ from cryoplug.models.registry import model_spec
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
 from cryoplug.workflows.convert import ConvertRequest, convert
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
-from cryoplug.workflows.denoise import workflow as denoise_module
+from cryoplug.workflows.denoise import run as denoise_module
 from cryoplug.workflows.evaluate import EvaluateRequest, evaluate
 from cryoplug.workflows.inspect import inspect_path
 

@@ -13,7 +13,7 @@ from cryoplug.disk import retry
 from cryoplug.errors import StorageError
 from cryoplug.formats.mrc import MrcRowWriter
 from cryoplug.inference.denoiser import Denoiser
-from cryoplug.workflows.denoise import workflow as denoise_module
+from cryoplug.workflows.denoise import run as denoise_module
 from workflows.denoise.denoising import go, micrographs, partials, statuses
 
 

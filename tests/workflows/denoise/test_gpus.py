@@ -25,7 +25,7 @@ from cryoplug.inference.denoiser import Denoiser
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
-from cryoplug.workflows.denoise import workflow as denoise_module
+from cryoplug.workflows.denoise import run as denoise_module
 from warm_start import WarmStart
 
 COUNT = 12
@@ -34,8 +34,8 @@ COMMAND = """
 import sys
 from dataclasses import replace
 from cryoplug.cli.main import run
-from cryoplug.workflows.denoise import workflow as denoise
-denoise.requests_for = lambda request: [replace(request, gpu=(), device="cpu", threads=1, star=None)] * 2
+from cryoplug.workflows.denoise import run as denoise_module
+denoise_module.requests_for = lambda request: [replace(request, gpu=(), device="cpu", threads=1, star=None)] * 2
 if __name__ == "__main__":
     sys.exit(run(sys.argv[1:]))
 """

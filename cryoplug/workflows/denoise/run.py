@@ -1,0 +1,324 @@
+"""One run of denoise: what is to be done, done here or by a process a GPU, and what is written at the end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cryoplug.core.outlook import Expect, Outlook
+from cryoplug.core.results import BatchResult, FileResult
+from cryoplug.core.shard import Shard
+from cryoplug.disk.claims import Claims
+from cryoplug.errors import InputError, Stopped, StorageError, UsageError
+from cryoplug.inference.delivery import Delivery
+from cryoplug.inference.messages import DenoiseJob
+from cryoplug.inference.pipeline import run_pipeline
+from cryoplug.inputs.companions import left_out_note
+from cryoplug.machine.interrupts import Interrupts
+from cryoplug.models.checkpoint import Checkpoint
+from cryoplug.outputs.cs_file import OutputDataset, source_dataset
+from cryoplug.outputs.journal import JOURNAL_NAME, Journal
+from cryoplug.outputs.planning import OutputPlanner, PlannedOutput, check_writable
+from cryoplug.outputs.star_file import OutputStar
+from cryoplug.workflows.denoise.finding import find_micrographs
+from cryoplug.workflows.denoise.gpus import Denoise, denoise_in_processes, requests_for
+from cryoplug.workflows.denoise.halves import pair_prover
+from cryoplug.workflows.denoise.page import RunPage
+from cryoplug.workflows.denoise.previews import Previews
+from cryoplug.workflows.denoise.request import DenoiseRequest
+from cryoplug.workflows.denoise.shards import ShardRecord, ShardResult, journal_name
+from cryoplug.workflows.denoise.watch import Watch, WatchResult
+from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore, Work, shared_jobs
+
+
+def output_star(request: DenoiseRequest, note: Note) -> OutputStar | None:
+    """Begin the STAR file that was asked for; None if there is none."""
+    if request.star is None:
+        return None
+    return OutputStar(
+        request.star,
+        folder=request.output,
+        inputs=request.inputs,
+        overwrite=request.overwrite,
+        voltage_kv=request.voltage_kv,
+        spherical_aberration_mm=request.spherical_aberration_mm,
+        pixel_size_angstrom=request.pixel_size,
+        resampled=request.output_angpix is not None,
+        note=note,
+    )
+
+
+@dataclass
+class DenoiseRun:
+    """A run that has its checkpoint, and begins: ask it for a `batch`, a `shard` or a `watch`.
+
+    `progress`, `note`, `before` and `expect` are those of `cryoplug.workflows.denoise.workflow.denoise`.
+    """
+
+    request: DenoiseRequest
+    checkpoint: Checkpoint
+    star: OutputStar | None
+    interrupts: Interrupts
+    claims: Claims
+    progress: Progress
+    note: Note
+    before: RecordsBefore | None
+    expect: Expect
+    denoise: Denoise
+    """The workflow: with several GPUs, a process for each calls it."""
+    merges: bool = False
+    """Whether this joins what shards did."""
+
+    def __post_init__(self) -> None:
+        request, checkpoint = self.request, self.checkpoint
+        self._gave_up = False
+        self.regrid = request.regrid(checkpoint)
+        self.settings = request.identity(checkpoint)
+        self.details: dict[str, Any] = {
+            "model": checkpoint.model_id,
+            "checkpoint_sha256": checkpoint.sha256,
+            "normalize": self.settings["normalize"],
+            "target": self.settings["target"],
+            "dtype": request.dtype,
+        }
+        if not self.regrid.does_nothing:
+            self.details |= {
+                "angpix": self.regrid.angpix,
+                "strength": self.regrid.strength,
+                "merge_highres": self.regrid.merge_highres_angstrom,
+                "highpass": self.regrid.highpass_angstrom,
+                "lowpass": self.regrid.lowpass_angstrom,
+                "output_angpix": self.regrid.output_angstrom,
+            }
+        journal = request.output / JOURNAL_NAME
+        reserved = [path for path in (journal, request.star, request.page) if path is not None]
+        self.previews = Previews(
+            request.output, wanted=request.previews, halves=request.halves, stated_angstrom=request.pixel_size
+        )
+        # Of several processes, the one that began them writes the page of all.
+        page = request.page if self.before is None and request.shard is None else None
+        self.page = None if page is None else RunPage(page, request.output, self.previews, self.details)
+        if request.star is not None and request.star.absolute() == journal.absolute():
+            raise UsageError(f"--star {request.star}: this is the name of the journal; choose another name")
+        self.planner = OutputPlanner(request.output, reserved=reserved)
+        self.journal = Journal(request.output / journal_name(request.shard), self.details)
+        self.work = Work(
+            self.settings,
+            overwrite=request.overwrite and not self.merges,
+            claims=self.claims,
+            journal=self.journal,
+            progress=self.progress,
+            before=self.before,
+            stated_angstrom=request.pixel_size,
+            previews=self.previews,
+            taken=self.page.take if self.page is not None and request.watch else lambda target, result: None,
+        )
+
+    def shard(self, shard: Shard) -> BatchResult:
+        """Denoise the part of a list that is a shard, and leave a record of it for `merge`."""
+        check_writable(self.request.output)
+        record = ShardRecord(shard, self.request, str(Path.cwd()), self.checkpoint.sha256, finished=False)
+        record.write()
+        batch = self.batch()
+        replace(record, finished=True, failed=batch.failed).write()
+        self.note(
+            f"shard {shard}: {len(batch.files)} micrographs; when all are done: cryoplug merge {self.request.output}"
+        )
+        return ShardResult(batch.files, batch.outputs, batch.details)
+
+    def batch(self, failed: Mapping[Path, FileResult] | None = None) -> BatchResult:
+        """Denoise what is there; in a merge only look, where `failed` holds what could not be denoised."""
+        request = self.request
+        micrographs, companions = find_micrographs(request)
+        self._leave_out(companions)
+        if not micrographs:
+            raise InputError(
+                f"{request.output}: everything that was found is a result of an earlier run; name raw files"
+            )
+        planned = self.planner.add(micrographs)
+        if self.star is not None:
+            self.star.check(planned)
+        if request.shard is not None:
+            # By the name below the output folder, which is the same on every machine and in every longer list.
+            planned = [item for item in planned if request.shard.has(str(item.target.relative_to(request.output)))]
+        self.expect(Outlook(len(planned)))
+        alone = self.before is None and request.shard is None
+        source = source_dataset(micrographs) if alone else None
+        dataset = OutputDataset(request.output, source, overwrite=request.overwrite) if source is not None else None
+        todo = [item for item in planned if not self.should_stop() and self.work.is_to_do(item)]
+        if failed is not None:
+            todo = self._not_failed(todo, failed)
+        if todo or self.should_stop():
+            check_writable(request.output)
+            if len(request.gpu) > 1:
+                complete = self._compute_on_gpus(todo)
+            else:
+                complete = self._compute(shared_jobs(self.work, todo, self.should_stop, self.note))
+            if not complete:
+                raise self._stopped(len(planned))
+        self._remark_on_pixel_sizes()
+        files = tuple(self.work.results[item.target] for item in planned)
+        self._write_pictures(planned)
+        outputs = self._write_star(planned, last=True)
+        if dataset is not None and dataset.write(self._done(planned)):
+            outputs += (dataset.path,)
+        return BatchResult(files, outputs, self.details)
+
+    def _not_failed(self, todo: Sequence[PlannedOutput], failed: Mapping[Path, FileResult]) -> list[PlannedOutput]:
+        """Take over what shards say of those that failed; nothing may be left to do then."""
+        left = [item for item in todo if item.shown not in failed]
+        if left:
+            raise InputError(
+                f"{self.request.output}: {len(left)} of {len(self.work.results) + len(todo)} micrographs are not denoised, first "
+                f"{left[0].shown}: they came later, or changed; run all shards again, then merge"
+            )
+        for item in todo:
+            self.work.take_over(item, failed[item.shown])
+        return []
+
+    def watch(self) -> WatchResult:
+        """Denoise what is there and what comes."""
+        check_writable(self.request.output)
+        watch = Watch(
+            self.request,
+            self.work,
+            self.planner,
+            self.note,
+            after_look=lambda: self._after_look(watch),
+        )
+        complete = self._compute(watch.jobs(self.should_stop))
+        if complete:
+            watch.give_up_waiting()
+        self._leave_out(watch.companions)
+        self._remark_on_pixel_sizes()
+        if complete:
+            self._write_pictures(watch.planned)
+        outputs = self._write_star(watch.planned, last=True)
+        if not complete:
+            raise self._stopped(len(watch.planned))
+        return WatchResult(tuple(self.work.results.values()), outputs, self.details)
+
+    def _leave_out(self, companions: Sequence[Path]) -> None:
+        """Count files that only accompany micrographs, and say that they are left out."""
+        self.details["companions"] = len(companions)
+        if companions and self.before is None:  # of several processes, the one that waits for them has said it
+            self.note(left_out_note(companions))
+
+    def _after_look(self, watch: Watch) -> None:
+        self.expect(Outlook(len(watch.planned), watch.waiting_for()))
+        self._write_star(watch.planned, last=False)
+        if self.page is not None:
+            self.page.show_live(watch.waiting)
+
+    def _write_pictures(self, planned: Sequence[PlannedOutput]) -> None:
+        """Make the previews that earlier runs left out, and write the page."""
+        if self.before is not None:
+            return
+        if self.request.previews:
+            skipped = [item for item in self._done(planned) if self.work.results[item.target].status == "skipped"]
+            missing = [item for item in skipped if not self.previews.is_there(item)]
+            if missing:
+                self.note(f"previews of {len(missing)} micrographs that were finished before are missing; making them")
+            for item in missing:
+                if self.should_stop():
+                    return
+                if remark := self.previews.make(item):
+                    self.note(f"{item.shown}: {remark}")
+        if self.page is not None:
+            self.details["report"] = self.page.finish(planned, self.work.results)
+
+    def should_stop(self) -> bool:
+        """Tell whether a signal asked for an end, or an error is one; SIGUSR1 gets an answer and ends nothing."""
+        if self.interrupts.save_requested:
+            self.interrupts.save_requested = False
+            self.note(f"SIGUSR1: {self._finished()} finished micrographs are on the disk already; going on")
+        return self._gave_up or self.interrupts.stop_signal is not None
+
+    def _compute(self, jobs: Iterable[DenoiseJob]) -> bool:
+        from cryoplug.inference.denoiser import Denoiser
+
+        request = self.request
+        denoiser = Denoiser(self.checkpoint, request.settings, note=self.note)
+        how = {"device": str(denoiser.device), "precision": denoiser.network.precision, "tta": denoiser.tta}
+        self.details |= how
+        self.journal.add_fields(**how)
+        label = request.label(
+            self.checkpoint,
+            precision=denoiser.network.precision,
+            tta=denoiser.tta,
+            dtype=request.dtype,
+            halves=request.halves,
+        )
+        if request.max_memory_bytes is not None and (not self.regrid.does_nothing or request.float16):
+            self.note(
+                "--max-memory does not count micrographs that are held in memory for --angpix, --strength, --merge-highres, "
+                "--highpass, --lowpass, --output-angpix and --float16"
+            )
+        delivery = Delivery(
+            finish=self.work.finish,
+            label=label,
+            dtype=request.dtype,
+            begin=self.work.begin,
+            look=self.work.look if request.previews else None,
+            should_stop=self.should_stop,
+            gave_up=self._give_up,
+        )
+        if request.halves:
+            from cryoplug.inference.halves import run_halves
+
+            return run_halves(jobs, denoiser, delivery, prove=pair_prover())
+        return run_pipeline(jobs, denoiser, delivery)
+
+    def _remark_on_pixel_sizes(self) -> None:
+        # Of several processes, the one that waits for them says it for all.
+        for text in self.work.pixel_sizes.sentences() if self.before is None else ():
+            self.note(text)
+
+    def _give_up(self) -> None:
+        self._gave_up = True
+
+    def _compute_on_gpus(self, todo: Sequence[PlannedOutput]) -> bool:
+        by_name = {item.shown: item for item in todo}
+
+        def report(result: FileResult) -> None:
+            # What was finished before is no news from them.
+            if result.input in by_name:
+                self.work.take_over(by_name[result.input], result)
+
+        self.details["device"] = ", ".join(f"cuda:{number}" for number in self.request.gpu)
+        return denoise_in_processes(
+            self.denoise,
+            requests_for(self.request),
+            self.work.before,
+            report=report,
+            note=self.note,
+            should_stop=self.should_stop,
+        )
+
+    def _write_star(self, planned: Sequence[PlannedOutput], *, last: bool) -> tuple[Any, ...]:
+        """Write the STAR file with what is done; a source that cannot be read now is tried again, but not for ever."""
+        if self.star is None or self.request.shard is not None:
+            return ()
+        results, done = self.work.results, self._done(planned)
+        self.details["left_out"] = [str(item.input) for item in results.values() if item.status == "failed"]
+        with contextlib.nullcontext() if last else contextlib.suppress(InputError, StorageError):
+            self.star.write(done)
+        return (self.star.path,) if done else ()
+
+    def _done(self, planned: Sequence[PlannedOutput]) -> list[PlannedOutput]:
+        results = self.work.results
+        return [item for item in planned if item.target in results and results[item.target].status != "failed"]
+
+    def _finished(self) -> int:
+        return sum(result.status != "failed" for result in list(self.work.results.values()))
+
+    def _stopped(self, count: int) -> Stopped:
+        number = self.interrupts.stop_signal
+        assert number is not None
+        return Stopped(
+            number,
+            f"{self._finished()} of {count} micrographs are finished in {self.request.output}; the same command goes on",
+        )
