@@ -33,7 +33,10 @@ ONLY_IN_PYTHON = {
     "note": "the same",
     "pixel_size_angstrom": "of an array, whose pixel size nothing else tells; another name of pixel_size",
 }
-ONLY_ON_THE_COMMAND_LINE = {"json": "Python has the records themselves"}
+ONLY_ON_THE_COMMAND_LINE = {
+    "json": "Python has the records themselves",
+    "quiet": "Python says nothing unless it is asked to",
+}
 OF_A_TYPE_OF_ITS_OWN = {
     "gpu": ("0,1", (0, 1)),
     "shard": ("1/4", "1/4"),
