@@ -1,0 +1,71 @@
+"""What cryoSPARC, or the way to it, did not do; each becomes one sentence and an exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cryoplug.errors import CryoplugError, UsageError
+
+Kind = Literal["login", "right", "missing", "refused", "failed", "silent", "strange"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What went wrong between cryosparc-tools and the server."""
+
+    kind: Kind
+    """``login``: not, or no longer, logged in. ``right``: this account may not. ``missing``: no such project or job.
+    ``refused``: the server says no. ``failed``: an error within the server. ``silent``: no answer. ``strange``: an answer
+    that cryosparc-tools does not understand."""
+    detail: str
+    """What the server or the system said, on one line."""
+
+
+class ServerError(CryoplugError):
+    """cryoSPARC did not answer, failed, or refused."""
+
+
+class JobGoneError(ServerError):
+    """The External job was deleted in cryoSPARC."""
+
+
+class EndedThereError(CryoplugError):
+    """Somebody ended the External job in cryoSPARC; what is finished is safe, as after SIGTERM."""
+
+    exit_code = 143
+
+
+def as_error(problem: Problem, *, doing: str, url: str, log_in: str, tools: str) -> CryoplugError:
+    """Make the error of a problem.
+
+    Parameters
+    ----------
+    problem
+        What went wrong.
+    doing
+        What was asked for, as in ``job J43: saving the output``.
+    url
+        Of cryoSPARC.
+    log_in
+        The command or the variables by which one logs in.
+    tools
+        Name and version of the installed cryosparc-tools.
+    """
+    said = f" ({problem.detail})" if problem.detail else ""
+    where = f"cryoSPARC at {url}"
+    if problem.kind == "login":
+        return UsageError(f"{doing}: {where} does not accept the login, it may have expired{said}; {log_in}")
+    if problem.kind == "right":
+        return UsageError(f"{doing}: this account has no right to do it on {where}{said}; ask its administrator")
+    if problem.kind == "missing":
+        return UsageError(f"{doing}: {where} does not know it{said}; correct the project, workspace or job")
+    if problem.kind == "silent":
+        return ServerError(f"{doing}: {where} does not answer{said}; look at cryosparcm status, then run again")
+    if problem.kind == "failed":
+        return ServerError(f"{doing}: {where} failed{said}; look at its logs (cryosparcm log), then run again")
+    if problem.kind == "refused":
+        return ServerError(f"{doing}: {where} refused{said}; correct what it names, then run again")
+    return ServerError(
+        f"{doing}: {tools} does not understand {where}{said}; install the cryosparc-tools that has its version"
+    )
