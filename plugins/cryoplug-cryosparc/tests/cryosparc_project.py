@@ -24,7 +24,7 @@ else:
     from wire5 import Wire
 
 PIXEL_SIZE = 2.6
-SIDE = 160
+SIDE = 96
 COMMAND = ("cryosparc", "denoise", "--project", "P1", "--workspace", "W1", "--exposures", "J1")
 
 
@@ -87,8 +87,8 @@ def micrograph(random: np.random.Generator) -> np.ndarray:
     """Make an image with dark discs in noise."""
     y, x = np.mgrid[:SIDE, :SIDE]
     image = random.normal(100, 10, (SIDE, SIDE))
-    for cy, cx in random.integers(20, SIDE - 20, (6, 2)):
-        image -= 8 * (((y - cy) ** 2 + (x - cx) ** 2) < 12**2)
+    for cy, cx in random.integers(15, SIDE - 15, (3, 2)):
+        image -= 8 * (((y - cy) ** 2 + (x - cx) ** 2) < 9**2)
     return image.astype(np.float32)
 
 

@@ -232,11 +232,11 @@ def test_a_full_disk_in_the_project_fails_the_job(project: CryosparcProject) -> 
 
     def fill_up() -> None:
         place = project.folder / "J2" / "denoised"
-        command = ["mount", "-t", "tmpfs", "-o", "size=160k", "full", str(place)]
+        command = ["mount", "-t", "tmpfs", "-o", "size=64k", "full", str(place)]
         if os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0:
             mounted.append(place)
         else:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (64_000, before[1]))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
 
     project.server.before("start", fill_up)
     try:
