@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,6 +24,7 @@ from cryoplug_pipeliner.job import (
     CryoplugJob,
     Metadata,
     checkpoint_words,
+    fields_of,
     micrographs_field,
     trained_model_field,
     two_checkpoints,
@@ -69,10 +69,8 @@ class Denoise(CryoplugJob):
 
     def check(self, parsed: dict[str, Any]) -> None:
         """Check what the command asks of its options."""
-        known = {item.name for item in fields(DenoiseRequest)}
-        request = {name: value for name, value in parsed.items() if name in known}
-        folder = parsed["folder"]
-        DenoiseRequest(inputs=(str(parsed["in_mics"]),), output=folder, star=folder / STAR_NAME, **request)
+        star, folder = str(parsed["in_mics"]), parsed["folder"]
+        DenoiseRequest(inputs=(star,), output=folder, star=folder / STAR_NAME, **fields_of(DenoiseRequest, parsed))
 
     def additional_joboption_validation(self) -> list[JobOptionValidationResult]:
         """Let cryoplug judge, and let one field name the network."""

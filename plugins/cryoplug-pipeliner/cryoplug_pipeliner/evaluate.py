@@ -25,6 +25,7 @@ from cryoplug_pipeliner.job import (
     CryoplugJob,
     Metadata,
     checkpoint_words,
+    fields_of,
     micrographs_field,
     trained_model_field,
     two_checkpoints,
@@ -72,8 +73,7 @@ class Evaluate(CryoplugJob):
 
     def check(self, parsed: dict[str, Any]) -> None:
         """Check what the command asks of its options."""
-        del parsed["as_json"]
-        EvaluateRequest(**parsed)
+        EvaluateRequest(**fields_of(EvaluateRequest, parsed))
 
     def additional_joboption_validation(self) -> list[JobOptionValidationResult]:
         """Let cryoplug judge, and let one field name the network."""

@@ -6,6 +6,7 @@ import shutil
 import sysconfig
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -188,19 +189,25 @@ def trained_model_field() -> JobOption:
     )
 
 
-def checkpoint_words(fields: Mapping[str, JobOption]) -> list[str]:
+def checkpoint_words(job_options: Mapping[str, JobOption]) -> list[str]:
     """Give ``--checkpoint`` for the network of a train job, which ``model.json`` stands for; without one, nothing."""
-    model = fields["trained_model"].value
+    model = job_options["trained_model"].value
     return ["--checkpoint", f"{Path(model).parent}/"] if model else []
 
 
-def two_checkpoints(fields: Mapping[str, JobOption]) -> list[JobOptionValidationResult]:
+def two_checkpoints(job_options: Mapping[str, JobOption]) -> list[JobOptionValidationResult]:
     """Say that a network is chosen in two fields, if it is."""
-    both = [fields["trained_model"], fields["checkpoint"]]
+    both = [job_options["trained_model"], job_options["checkpoint"]]
     if not both[0].value or both[1].value == both[1].default_value:
         return []
     message = f"two networks: {both[0].value} and {both[1].value}; leave one of the fields as it was"
     return [JobOptionValidationResult("error", both, message)]
+
+
+def fields_of(record: type, parsed: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick those of the options that a record of cryoplug has as fields."""
+    known = {item.name for item in fields(record)}
+    return {name: value for name, value in parsed.items() if name in known}
 
 
 def _in_paragraphs(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from pipeliner.nodes import NODE_LOGFILE, NODE_MICROGRAPHMOVIEGROUPMETADATA, NOD
 from pipeliner.results_display_objects import ResultsDisplayObject
 
 from cryoplug_pipeliner import displays
-from cryoplug_pipeliner.job import LOGFILE, CryoplugJob, Metadata, micrographs_field
+from cryoplug_pipeliner.job import LOGFILE, CryoplugJob, Metadata, fields_of, micrographs_field
 
 _NEVER_JUDGED = "Not judged: the job ran with --no-evaluation."
 
@@ -87,10 +86,10 @@ class Train(CryoplugJob):
     def check(self, parsed: dict[str, Any]) -> None:
         """Check what the two commands, convert and train, ask of their options."""
         star = parsed["in_mics"] or parsed["in_movies"] or "micrographs.star"
-        pairs = {**_fields_of(ConvertRequest, parsed), "patch_size": parsed["patch_size"] or None}
+        pairs = {**fields_of(ConvertRequest, parsed), "patch_size": parsed["patch_size"] or None}
         ConvertRequest(inputs=(star,), output=parsed["folder"] / STORE_NAME, **pairs)
         config = {
-            **_fields_of(TrainConfig, parsed),
+            **fields_of(TrainConfig, parsed),
             "max_batches": parsed["max_batches"] or None,
             "model_options": parse_model_options(parsed["model_options"]),
         }
@@ -150,8 +149,3 @@ class Train(CryoplugJob):
     def _words(self) -> list[str]:
         verdict = recorded_verdict(self._checkpoint())
         return [_NEVER_JUDGED] if verdict is None else verdict_words(verdict, pairs=self._checkpoint().get("pairs"))
-
-
-def _fields_of(record: type, parsed: dict[str, Any]) -> dict[str, Any]:
-    known = {item.name for item in fields(record)}
-    return {name: value for name, value in parsed.items() if name in known}

@@ -85,9 +85,9 @@ def check_metadata(project: Project, job: PipelinerJob, *, failed: str) -> None:
 
 
 def long_job(project: Project) -> PipelinerJob:
-    """Start a job whose first micrograph is done at once; the others take some seconds, because their tiles are tiny."""
-    project.list(project.micrographs(1) + project.micrographs(2, 3, side=1024))
-    return project.denoise(tile=16)
+    """Start a job whose first micrograph is done at once; the other one keeps the general model busy for minutes."""
+    project.list(project.micrographs(1) + project.micrographs(2, side=4096))
+    return project.denoise(checkpoint="general")
 
 
 def test_abort_then_kill_then_go_on(project: Project) -> None:
@@ -103,9 +103,10 @@ def test_abort_then_kill_then_go_on(project: Project) -> None:
     assert project.end(job) == "Failed"
     wait_for(lambda: not project.is_alive(job), "the end of the worker, which dies with the process that watches it")
 
-    job = project.go_on(job, tile=0)
+    project.list(["MotionCorr/job001/Movies/mic 1.mrc", *project.micrographs(3)])
+    job = project.go_on(job)
     assert project.end(job) == "Succeeded", project.said(job)
-    assert len(project.denoised(job)) == 3
+    assert len(project.denoised(job)) == 2
     assert (project / project.denoised(job)[0]).stat() == first, "what is finished is never done twice"
 
 
