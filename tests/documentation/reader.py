@@ -68,6 +68,7 @@ class Reader:
 
     def __init__(self, warm_start: WarmStart, general_model: Path, place: Path) -> None:
         self._warm_start = warm_start
+        self._starting = threading.Lock()
         self._program = _PROGRAM.format(folder=str(general_model))
         self._commands = place / "bin"
         self._commands.mkdir()
@@ -110,9 +111,10 @@ class Reader:
         self._server.server_close()
 
     def _run(self, words: list[str], folder: str, environment: dict[str, str]) -> dict[str, object]:
-        child = self._warm_start.start(
-            *smaller(words), program=self._program, folder=Path(folder), environment=environment
-        )
+        with self._starting:  # two commands of a pipe ask at once
+            child = self._warm_start.start(
+                *smaller(words), program=self._program, folder=Path(folder), environment=environment
+            )
         stdout, stderr = child.communicate(MOST_SECONDS)
         return {"code": child.wait() % 256, "stdout": stdout, "stderr": stderr}
 
