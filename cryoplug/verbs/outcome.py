@@ -12,7 +12,7 @@ from cryoplug.core.results import EXIT_PARTIAL, BatchResult, FileResult
 from cryoplug.errors import CryoplugError, DeviceError, InputError, StorageError, UsageError
 
 _MOST_SHOWN = 5
-"""Failures that the message of an error names."""
+"""Failures, and remarks, that a text for people has; the records have all."""
 Progress: TypeAlias = Callable[[FileResult], object]
 """Called with what became of each file, as it comes."""
 Note: TypeAlias = Callable[[str], object]
@@ -55,14 +55,19 @@ class Outcome:
 
     def __str__(self) -> str:
         lines = [_counts(self.files)]
-        lines += [f"failed: {_why(item)}" for item in self.failures]
+        lines += _first([f"failed: {_why(item)}" for item in self.failures])
         lines += [f"wrote: {path}" for path in (*self.lists, *filter(None, [self.page]))]
-        return "\n".join([*lines, *(f"remark: {text}" for text in self.remarks)])
+        return "\n".join([*lines, *_first([f"remark: {text}" for text in self.remarks])])
 
 
 def _why(failure: FileResult) -> str:
     name = f"{failure.input}: "
     return name + failure.message.removeprefix(name)
+
+
+def _first(lines: list[str]) -> list[str]:
+    more = len(lines) - _MOST_SHOWN
+    return [*lines[:_MOST_SHOWN], f"and {more} more"] if more > 0 else lines
 
 
 def _counts(files: Sequence[FileResult]) -> str:
@@ -97,12 +102,10 @@ def check_usable(batch: BatchResult) -> None:
         All failed for that reason.
     """
     failed = batch.failed
-    if not failed or batch.exit_code in (0, EXIT_PARTIAL):
+    # Who watches is content with what failed so far, and exits with 3: more may come.
+    if not failed or len(failed) < len(batch.files) or batch.exit_code == EXIT_PARTIAL:
         return
-    reasons = [_why(item) for item in failed[:_MOST_SHOWN]]
-    if len(failed) > _MOST_SHOWN:
-        reasons.append(f"and {len(failed) - _MOST_SHOWN} more")
-    raise _ERRORS.get(batch.exit_code, InputError)("\n".join(reasons))
+    raise _ERRORS.get(batch.exit_code, InputError)("\n".join(_first([_why(item) for item in failed])))
 
 
 class Notes:

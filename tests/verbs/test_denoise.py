@@ -78,6 +78,7 @@ def test_files_leave_what_the_command_leaves_and_a_record_of_it() -> None:
     assert done.lists == (Path("out/all.star"),) and done.page == Path("out/report.html") and done.exit_code == 3
     assert [item.input for item in done.failures] == [Path("m/c.mrc")] and "general model" in done.remarks[0]
     assert str(done).splitlines()[0] == "2 done, 1 failed" and "failed: m/c.mrc: " in str(done)
+    assert "more" not in str(done)
     assert repr(done) == "<Outcome: 2 done, 1 failed>"
     with pytest.raises(InputError, match=r"^m/c\.mrc: "):
         done.raise_for_failures()

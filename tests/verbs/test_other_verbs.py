@@ -49,9 +49,11 @@ def test_evaluate_says_in_words_and_numbers_what_the_command_says() -> None:
     assert cryoplug.evaluate(**what, output="out", overwrite=True).met is None
     with pytest.raises(UsageError, match="--overwrite"):
         cryoplug.evaluate(**what, output="out")
-    Path("bad.mrc").write_bytes(b"no micrograph")
-    with pytest.raises(InputError, match=r"bad\.mrc"):
-        cryoplug.evaluate("bad.mrc", "other", clean="sim/clean/mic_0001.mrc")
+    Path("sim/noisy/mic_0002.mrc").write_bytes(b"no micrograph")
+    some = cryoplug.evaluate(**what, output="some", require_better_than="gaussian")
+    assert [item.status for item in some.files] == ["done", "failed"] and (some.met, some.exit_code) == (False, 1)
+    with pytest.raises(InputError, match=r"mic_0002\.mrc"):
+        cryoplug.evaluate("sim/noisy/mic_0002.mrc", "other", clean="sim/clean/mic_0002.mrc")
 
 
 def test_a_store_gives_its_pairs_as_arrays() -> None:
