@@ -88,7 +88,7 @@ def _in_project(instance: Instance, folder: Path, asked: Asked, request: Denoise
         if choice.is_done:
             _tell(asked, choice, as_json=as_json)
             return 0
-        with failing(choice.job, _note):
+        with failing(choice.job, _urgent):
             code = _in_job(choice.job, asked, rows, request, total=len(dataset), as_json=as_json)
             choice.record.with_output().write(folder)
             choice.job.complete()
@@ -119,7 +119,7 @@ def _in_job(job: ExternalJob, asked: Asked, rows: bytes, request: DenoiseRequest
     if unknown:
         job.log(f"cryoplug does not know these columns, and left them empty: {', '.join(unknown)}", "warning")
     larger = {path: folder / item.path("2x") for path, item in small.items()}
-    show_pictures(job, denoised, larger, stated_angstrom=request.pixel_size, note=_note)
+    show_pictures(job, denoised, larger, stated_angstrom=request.pixel_size, note=_urgent)
     job.save(output)
     return batch.exit_code
 
@@ -128,7 +128,7 @@ def _denoised(
     job: ExternalJob, request: DenoiseRequest, thumbnails: Thumbnails | None, *, total: int, as_json: bool
 ) -> BatchResult:
     """Denoise, and say what happens on stderr, on stdout and in the job's log."""
-    log = JobLog(job, total, _note)
+    log = JobLog(job, total, _urgent)
     problems: list[CryoplugError] = []
 
     def note(text: str) -> None:
@@ -183,3 +183,8 @@ def _tell(asked: Asked, choice: Choice, *, as_json: bool) -> None:
 
 def _note(text: str) -> None:
     say(f"cryosparc: {text}")
+
+
+def _urgent(text: str) -> None:
+    """Say what somebody should know even with ``--quiet``."""
+    say(f"cryosparc: {text}", urgent=True)
