@@ -81,7 +81,6 @@ def evaluate(output: Path, as_json: bool, **fields: Any) -> int:
     --require-better-than gaussian
     """
     from cryoplug.reports.evaluation import table
-    from cryoplug.reports.words import verdict_words
     from cryoplug.workflows.evaluate import EvaluateRequest
     from cryoplug.workflows.evaluate import evaluate as run
 
@@ -96,9 +95,8 @@ def evaluate(output: Path, as_json: bool, **fields: Any) -> int:
             expect=show.expect,
         )
     if result.summary is not None:
-        words = verdict_words(result.summary.verdict, trained=request.checkpoint is not None)
-        record = {"output": output, **result.details, "words": words, "summary": result.summary}
-        text = "\n".join([*words, "", table(result.summary)])
+        record = {"output": output, **result.details, "words": result.words, "summary": result.summary}
+        text = "\n".join([*result.words, "", table(result.summary)])
         echo_result({**record, "failed": len(result.failed)}, as_json=as_json, type="summary", text=text)
         say(f"evaluate: {', '.join(path.name for path in result.outputs)} -> {printable_name(output)}")
         say(f"evaluate: open in a browser: {printable_name(result.page)}")

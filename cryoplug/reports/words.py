@@ -17,17 +17,33 @@ _ADVICE = {
     ALIKE: f"A Gaussian is as good. Train longer (--minutes) or on more micrographs, or use {GENERAL}.",
     BETTER: "Denoise with it, and look at a few micrographs before you pick.",
 }
-_ADVICE_ON_OTHERS = {
-    **_ADVICE,
-    WORSE: f"Do not use this denoiser on these micrographs. Try {GENERAL}.",
-    ALIKE: f"A Gaussian is as good. Try {GENERAL}.",
+_FURTHER = "train it further on their halves (convert --pairs halves, then train --init general)"
+_ADVICE_ON = {
+    "trained": _ADVICE,
+    "general": {
+        **_ADVICE,
+        WORSE: f"Do not use the general model as it is on these micrographs. Take a Gaussian, or {_FURTHER}.",
+        ALIKE: f"A Gaussian is as good on these micrographs. For more than that, {_FURTHER}.",
+    },
+    "other": {
+        **_ADVICE,
+        WORSE: f"Do not use this denoiser on these micrographs. Try {GENERAL}.",
+        ALIKE: f"A Gaussian is as good. Try {GENERAL}.",
+    },
 }
+DENOISERS = tuple(_ADVICE_ON)
+"""What was judged: a network that its user trained, the general model, or another program."""
+_ICE_IN_HALVES = (
+    "This does not tell how good the particles are: --target particles leaves the ice out, and the halves hold it."
+)
 _BETTER_SOURCES = (
     f"Train on halves (convert --pairs halves) or on single exposures (convert --pairs single), or use {GENERAL}."
 )
 
 
-def verdict_words(verdict: Verdict | None, *, pairs: str | None = None, trained: bool = True) -> list[str]:
+def verdict_words(
+    verdict: Verdict | None, *, pairs: str | None = None, denoiser: str = "trained", target: str | None = None
+) -> list[str]:
     """Say a verdict in short sentences, the most important first.
 
     Parameters
@@ -36,8 +52,10 @@ def verdict_words(verdict: Verdict | None, *, pairs: str | None = None, trained:
         From `cryoplug.metrics.verdict.judge`; None: nothing was measured.
     pairs
         Where the training pairs come from, as in ``convert --pairs``; None where it does not matter.
-    trained
-        Whether a network of this program was judged, which can be trained further.
+    denoiser
+        What was judged, one of `DENOISERS`: it decides what to do next.
+    target
+        Which output of the network was judged; None: its only one.
 
     Returns
     -------
@@ -53,6 +71,12 @@ def verdict_words(verdict: Verdict | None, *, pairs: str | None = None, trained:
     lines.append(_judged(verdict, pairs))
     if pairs == "noise":
         return [*lines, NOISE_RECIPE, f"Next: {_BETTER_SOURCES}"]
+    if target == "particles" and verdict.judge == "halves":
+        return [
+            *lines,
+            _ICE_IN_HALVES,
+            "Next: Evaluate --target image, and judge the particles by what a picker finds.",
+        ]
     worst = (
         WORSE
         if WORSE in (identity.answer, gaussian.answer)
@@ -60,7 +84,7 @@ def verdict_words(verdict: Verdict | None, *, pairs: str | None = None, trained:
         if ALIKE in (identity.answer, gaussian.answer)
         else BETTER
     )
-    return [*lines, f"Next: {(_ADVICE if trained else _ADVICE_ON_OTHERS)[worst]}"]
+    return [*lines, f"Next: {_ADVICE_ON[denoiser][worst]}"]
 
 
 def required_words(verdict: Verdict | None, than: str) -> str:

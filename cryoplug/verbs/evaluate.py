@@ -135,7 +135,6 @@ def evaluate(
     ['evaluation.json', 'evaluation.txt']
     """
     from cryoplug.reports.evaluation import table
-    from cryoplug.reports.words import verdict_words
     from cryoplug.workflows.evaluate import EvaluateRequest
     from cryoplug.workflows.evaluate import evaluate as run
 
@@ -179,7 +178,7 @@ def evaluate(
         remarks=remarks_of(result, notes.kept),
         exit_code=result.exit_code,
         details=result.details,
-        words=() if summary is None else tuple(verdict_words(summary.verdict, trained=checkpoint is not None)),
+        words=result.words,
         table="" if summary is None else table(summary),
         summary=summary,
     )

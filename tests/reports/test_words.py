@@ -7,7 +7,7 @@ import math
 import pytest
 
 from cryoplug.metrics.verdict import ALIKE, BETTER, WORSE, Comparison, Verdict
-from cryoplug.reports.words import required_words, verdict_words
+from cryoplug.reports.words import DENOISERS, required_words, verdict_words
 
 
 def verdict(identity: tuple[str, float], gaussian: tuple[str, float], judge: str = "truth") -> Verdict:
@@ -63,7 +63,24 @@ def test_what_was_judged_without_truth_says_so() -> None:
     halves = verdict((BETTER, 1.0), (BETTER, 1.0), "halves")
     assert "other half" in verdict_words(halves)[1]
     assert "as good as that spectrum" in verdict_words(halves, pairs="single")[1]
-    assert "Do not use this denoiser" in verdict_words(verdict((WORSE, -1), (WORSE, -1)), trained=False)[-1]
+    assert "Do not use this denoiser" in verdict_words(verdict((WORSE, -1), (WORSE, -1)), denoiser="other")[-1]
+
+
+@pytest.mark.parametrize("denoiser", DENOISERS)
+@pytest.mark.parametrize("answer", [WORSE, ALIKE])
+def test_nobody_is_advised_to_take_what_was_just_judged(denoiser: str, answer: str) -> None:
+    advice = verdict_words(verdict((BETTER, 1), (answer, -1)), denoiser=denoiser)[-1]
+    assert ("cryoplug denoise without --checkpoint" in advice) is (denoiser != "general")
+    assert ("--init general" in advice) is (denoiser == "general")
+
+
+def test_particles_are_not_condemned_for_the_ice_that_they_leave_out() -> None:
+    lost = ((WORSE, -3.0), (WORSE, -3.0))
+    lines = verdict_words(verdict(*lost, "halves"), denoiser="general", target="particles")
+    assert lines[0].startswith("WORSE")  # the number stands, with what it means behind it
+    assert "leaves the ice out" in lines[-2] and "picker" in lines[-1]
+    assert "picker" not in verdict_words(verdict(*lost), target="particles")[-1]  # a truth may be without ice
+    assert "picker" not in verdict_words(verdict(*lost, "halves"), target="image")[-1]
 
 
 def test_decibels_that_do_not_exist_are_not_printed() -> None:

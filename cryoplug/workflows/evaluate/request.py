@@ -10,7 +10,7 @@ from cryoplug.core.pixel_size import pixel_size_problems
 from cryoplug.inference.settings import ApplySettings
 from cryoplug.metrics.baseline_names import BASELINES
 from cryoplug.metrics.evaluation import DIRECTIONS
-from cryoplug.models.shipped import GENERAL
+from cryoplug.models.shipped import GENERAL, is_general
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,13 @@ class EvaluateRequest(ApplySettings):
     def applied(self) -> Path | None:
         """The checkpoint to apply; None: files that were denoised elsewhere are judged."""
         return None if self.denoised else self.checkpoint or Path(GENERAL)
+
+    @property
+    def denoiser(self) -> str:
+        """What is judged, as `cryoplug.reports.words.DENOISERS` calls it."""
+        if self.applied is None:
+            return "other"
+        return "general" if is_general(self.applied) else "trained"
 
     @property
     def denoised_is_of_inputs(self) -> bool:

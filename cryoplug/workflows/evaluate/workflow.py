@@ -50,6 +50,8 @@ class EvaluationResult(BatchResult):
     """None when no micrograph could be measured."""
     page: Path | None = None
     """The page to open in a browser; it shows what `outputs` hold."""
+    words: tuple[str, ...] = ()
+    """The verdict in short sentences, the most important first; empty when no micrograph could be measured."""
 
     @property
     def exit_code(self) -> int:
@@ -137,8 +139,9 @@ def evaluate(
     if not measured:
         return EvaluationResult(tuple(files), details=about)
     summary = _summary(request, measured)
-    outputs = _write(request, about, files, measured, summary, note)
-    return EvaluationResult(tuple(files), outputs, about, summary, request.output / PAGE_NAME)
+    words = tuple(verdict_words(summary.verdict, denoiser=request.denoiser, target=request.target))
+    outputs = _write(request, about, files, measured, summary, words, note)
+    return EvaluationResult(tuple(files), outputs, about, summary, request.output / PAGE_NAME, words)
 
 
 def _measurer(request: EvaluateRequest, about: dict[str, Any], note: Note) -> Measurer:
@@ -184,11 +187,11 @@ def _write(
     files: Sequence[FileResult],
     measured: Sequence[MeasuredMicrograph],
     summary: Summary,
+    words: tuple[str, ...],
     note: Note,
 ) -> tuple[Path, ...]:
     folder = request.output
     records = [{**item.record(), "curves": _curves(item)} for item in measured]
-    words = verdict_words(summary.verdict, trained=request.checkpoint is not None)
     text = "\n".join([*words, "", table(summary)])
     outputs = [folder / TEXT_NAME]
     write_text(outputs[0], text + "\n")
