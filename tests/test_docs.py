@@ -25,6 +25,15 @@ def test_the_command_reference_is_what_the_commands_say() -> None:
     assert run.stdout.decode() == written, "run: python -m cryoplug.cli.reference > docs/commands.md"
 
 
+def test_the_packaged_descriptions_of_scipions_forms_are_what_the_commands_say() -> None:
+    folder = Path("plugins/scipion-em-cryoplug/cryoplug_scipion/described")
+    for kept in sorted((ROOT / folder).iterdir()):
+        said = subprocess.run(
+            [sys.executable, "-m", "cryoplug", "describe", kept.stem], capture_output=True, check=True
+        )
+        assert said.stdout == kept.read_bytes(), f"run: cryoplug describe {kept.stem} > {folder / kept.name}"
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_the_readme_names_every_command(name: str) -> None:
     assert f"cryoplug {name}" in (ROOT / "README.md").read_text()

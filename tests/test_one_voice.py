@@ -313,6 +313,7 @@ def test_a_sentence_of_the_readme_or_a_help_text_is_read_once() -> None:
         "docs/security.md",
         "plugins/cryoplug-relion/README.md",
         "plugins/cryoplug-slurm/README.md",
+        "plugins/scipion-em-cryoplug/README.md",
     ],
 )
 def test_a_page_says_who_does_what(page: str) -> None:

@@ -1,0 +1,12 @@
+"""Names that Scipion and its users know: variables of the configuration, and the version of cryoplug."""
+
+CRYOPLUG_HOME = "CRYOPLUG_HOME"
+"""Folder of the environment that cryoplug is installed in."""
+CRYOPLUG_BIN = "CRYOPLUG_BIN"
+"""The program itself, where it is not CRYOPLUG_HOME/bin/cryoplug."""
+CRYOPLUG_ENV_ACTIVATION = "CRYOPLUG_ENV_ACTIVATION"
+"""Shell command that activates the environment of cryoplug, such as ``conda activate cryoplug``."""
+CRYOPLUG_PACKAGE = "CRYOPLUG_PACKAGE"
+"""What pip installs as cryoplug in ``scipion3 installb``: a folder, a wheel or an address."""
+VERSION = "0.1.0"
+"""Of cryoplug, that this plugin is written for."""
