@@ -26,6 +26,10 @@ class ServerError(CryoplugError):
     """cryoSPARC did not answer, failed, or refused."""
 
 
+class NotThereError(UsageError):
+    """cryoSPARC does not know the project, workspace or job."""
+
+
 class JobGoneError(ServerError):
     """The External job was deleted in cryoSPARC."""
 
@@ -59,7 +63,7 @@ def as_error(problem: Problem, *, doing: str, url: str, log_in: str, tools: str)
     if problem.kind == "right":
         return UsageError(f"{doing}: this account has no right to do it on {where}{said}; ask its administrator")
     if problem.kind == "missing":
-        return UsageError(f"{doing}: {where} does not know it{said}; correct the project, workspace or job")
+        return NotThereError(f"{doing}: {where} does not know it{said}; correct the project, workspace or job")
     if problem.kind == "silent":
         return ServerError(f"{doing}: {where} does not answer{said}; look at cryosparcm status, then run again")
     if problem.kind == "failed":

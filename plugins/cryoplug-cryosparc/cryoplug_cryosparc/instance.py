@@ -13,7 +13,7 @@ from typing import Any
 
 from cryoplug.errors import CryoplugError, InputError, StorageError, UsageError
 
-from cryoplug_cryosparc.errors import JobGoneError, as_error
+from cryoplug_cryosparc.errors import JobGoneError, NotThereError, as_error
 from cryoplug_cryosparc.tools import JobOutput, Tools, installed
 
 EXPOSURES = "exposures"
@@ -153,7 +153,7 @@ class Instance:
             with self.asking(f"job {uid}"):
                 job = ExternalJob(self, self._cs.find_external_job(project, uid))
             return None if job.status() == "deleted" else job
-        except (UsageError, JobGoneError):
+        except (NotThereError, JobGoneError):
             return None
 
 
@@ -245,12 +245,10 @@ class ExternalJob:
         try:
             with self._instance.asking(f"job {self.uid}: {doing}"):
                 yield
-        except UsageError as error:
-            if "does not know it" in str(error):
-                raise JobGoneError(
-                    f"job {self.uid}: {doing}: it is not in cryoSPARC any more; run again to make a new job"
-                ) from error
-            raise
+        except NotThereError as error:
+            raise JobGoneError(
+                f"job {self.uid}: {doing}: it is not in cryoSPARC any more; run again to make a new job"
+            ) from error
 
 
 def _chosen(source: Source, outputs: list[JobOutput], status: str) -> str:

@@ -122,6 +122,8 @@ class Tools4(Tools):
             broken = next((item for item in chain if isinstance(item, OSError)), None)
             if broken is not None:
                 return Problem("silent", short(str(broken)))
+            if isinstance(error, (TypeError, ValueError)):  # such as an output without results
+                return Problem("refused", short(str(error)))
             return Problem("strange", short(f"{type(error).__name__}: {error}"))
         text = str(found)
         # It gives every failure the code 500; only the text tells that nobody answered.

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from cryosparc_project import CryosparcProject, exposures
+from fake_cryosparc import Refusal
 
 
 def test_a_live_run_is_left_alone_and_after_kill_9_the_next_run_goes_on_in_its_job(project: CryosparcProject) -> None:
@@ -66,6 +67,22 @@ def test_what_is_done_is_not_done_again(project: CryosparcProject) -> None:
     assert "J2 has done this already" in again.stderr and json.loads(again.stdout)["job"] == "J2"
     assert project.run("--overwrite").code == 0
     assert [job.uid for job in project.server.external] == ["J2", "J3"]
+
+
+def test_a_login_that_ends_while_earlier_jobs_are_looked_up_makes_no_new_job(project: CryosparcProject) -> None:
+    project.server.refuse("save", 500)
+    assert project.run().code == 1
+    asked = []
+
+    def end_at_the_earlier_job() -> None:
+        asked.append(1)
+        if len(asked) > 2:  # the first two are for the job with the exposures
+            raise Refusal(401, "expired")
+
+    project.server.before("job", end_at_the_earlier_job)
+    outcome = project.run()
+    assert outcome.code == 2 and "job J2: " in outcome.error and "does not accept the login" in outcome.error
+    assert len(project.server.external) == 1
 
 
 def test_other_options_and_a_grown_set_get_a_new_job(project: CryosparcProject) -> None:

@@ -180,6 +180,13 @@ def test_what_cannot_be_denoised_is_said_before_a_job_is_made(
     assert says in outcome.error
 
 
+def test_a_job_that_has_no_results_yet_is_said(project: CryosparcProject) -> None:
+    project.server.jobs["J1"].outputs["micrographs"].dataset = None
+    outcome = project.run()
+    assert (outcome.code, project.server.external) == (1, [])
+    assert "loading J1.micrographs: " in outcome.error and "refused" in outcome.error
+
+
 def test_a_project_that_is_not_on_this_machine_is_said(project: CryosparcProject) -> None:
     project.server.folder = Path("/nowhere/CS-elsewhere")
     outcome = project.run()
