@@ -162,7 +162,7 @@ class RepairedMicrograph(MicrographSource):
         self.path: Path = source.path
         self.shape, self.dtype = source.shape, source.dtype
         self.pixel_size_angstrom, self.warnings = source.pixel_size_angstrom, source.warnings
-        limits = grey_limits(_sample(source))
+        limits = grey_limits(read_sampled_rows(source))
         self.hot = find_hot_pixels(source.read_rows, source.shape, _bands(source.read_rows, source.shape), limits)
         """What was found."""
 
@@ -177,7 +177,8 @@ class RepairedMicrograph(MicrographSource):
         self._source.close()
 
 
-def _sample(source: MicrographSource) -> ImageF32:
+def read_sampled_rows(source: MicrographSource) -> ImageF32:
+    """Read the rows that `grey_limits` is to be told."""
     rows = sampled_rows(source.shape[0])
     if source.shape[0] * source.shape[1] <= _READ_AT_ONCE:
         return source.read_rows(0, source.shape[0])[rows]

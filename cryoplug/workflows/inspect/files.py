@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cryoplug.core.grey_scale import measure_grey_scale
-from cryoplug.core.hot_pixels import RepairedMicrograph, sampled_rows
+from cryoplug.core.hot_pixels import RepairedMicrograph, read_sampled_rows
 from cryoplug.core.micrograph import MicrographSource
 from cryoplug.core.results import Finding
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
@@ -107,8 +105,7 @@ def _grey_values(source: MicrographSource, stats: PixelStatistics) -> dict[str, 
     """Say which normalization suits the micrograph, and how many of its pixels are hot."""
     if stats.nonfinite_count or stats.is_constant:
         return {}
-    rows = np.concatenate([source.read_rows(int(y), int(y) + 1) for y in sampled_rows(source.shape[0])])
-    found = measure_grey_scale(rows)
+    found = measure_grey_scale(read_sampled_rows(source))
     if found is None:
         return {}
     return {"grey_scale": found.words, "hot_pixels": len(RepairedMicrograph(source).hot)}
