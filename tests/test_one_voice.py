@@ -26,7 +26,8 @@ from cryoplug.models.registry import model_spec
 from cryoplug.simulation.settings import SimulationSettings
 from cryoplug.training.config import TrainConfig
 from cryoplug.workflows.convert import ConvertRequest
-from cryoplug.workflows.denoise import DenoiseRequest, denoise, workflow
+from cryoplug.workflows.denoise import DenoiseRequest, denoise
+from cryoplug.workflows.denoise import run as denoise_run
 from cryoplug.workflows.evaluate import EvaluateRequest
 from cryoplug.workflows.inspect import InspectRequest
 from cryoplug.workflows.simulate import SimulateRequest
@@ -86,7 +87,7 @@ def test_the_three_roads_of_denoise_remark_alike(
         return without_numbers(result.message)
 
     in_bands, by_halves = remarks("bands"), remarks("halves", halves=True)
-    monkeypatch.setattr(workflow, "run_pipeline", functools.partial(run_pipeline, whole=True))
+    monkeypatch.setattr(denoise_run, "run_pipeline", functools.partial(run_pipeline, whole=True))
     assert remarks("whole") == in_bands == by_halves
     assert any("trained at" in remark for remark in in_bands), "the pixel size is told"
     assert any("moved the mean" in remark for remark in in_bands), "and the mean"
