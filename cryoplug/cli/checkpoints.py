@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from cryoplug.cli.completion import complete_checkpoints, complete_paths
 from cryoplug.cli.options import F
 
 
@@ -21,6 +23,12 @@ class CheckpointPath(click.ParamType):
         from cryoplug.models.shipped import named_checkpoint
 
         return named_checkpoint(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer ``general`` and folders; where files are taken, too, what the shell finds."""
+        if isinstance(param, click.Argument):
+            return complete_paths(ctx, param, incomplete)
+        return complete_checkpoints(ctx, param, incomplete)
 
 
 def checkpoint_option(help: str, *, default: str | None = None) -> Callable[[F], F]:

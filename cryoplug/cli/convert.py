@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from cryoplug.cli.completion import complete_paths
 from cryoplug.cli.options import (
     CryoplugCommand,
     accept_unproven_option,
     angpix_option,
     clean_option,
+    dry_run_option,
     even_option,
     json_option,
     normalize_option,
@@ -23,14 +26,18 @@ from cryoplug.cli.options import (
     seed_option,
 )
 from cryoplug.cli.output import echo_result, printable_name, say
-from cryoplug.cli.progress import file_progress
+from cryoplug.cli.planned import echo_plan
+from cryoplug.cli.progress import FileProgress, file_progress
 from cryoplug.core.results import BatchResult
+
+if TYPE_CHECKING:
+    from cryoplug.core.plan import Plan
 
 _WORTH_TELLING = 0.01
 
 
 @click.command("convert", cls=CryoplugCommand)
-@click.argument("inputs", metavar="INPUT...", nargs=-1)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, shell_complete=complete_paths)
 @output_option("Folder of the store (or a .h5 file).")
 @click.option(
     "--pairs",
@@ -98,6 +105,7 @@ _WORTH_TELLING = 0.01
 )
 @seed_option("Random seed of split and noise.")
 @overwrite_option
+@dry_run_option
 @json_option
 @click.pass_context
 def convert(
@@ -122,6 +130,7 @@ def convert(
     test_split: float,
     seed: int,
     overwrite: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Pack micrographs into a store of noisy/clean training patches.
@@ -189,12 +198,19 @@ def convert(
         seed=seed,
         overwrite=overwrite,
     )
+    if dry_run:
+        from cryoplug.workflows.convert import rehearse
+
+        def rehearsed(show: FileProgress, note: Callable[[str], None]) -> Plan:
+            return rehearse(request, show, note, expect=show.expect)
+
+        context.exit(echo_plan("convert", rehearsed, as_json=as_json))
     with file_progress("convert", as_json=as_json) as show:
         result = run(request, show, lambda text: say(f"convert: {text}"), expect=show.expect)
     echo_result(
         {"store": request.target, **result.details, "failed": len(result.failed)},
         as_json=as_json,
-        type="summary",
+        type="store",
         text=_summary(request.target, result, test_split=test_split),
     )
     context.exit(result.exit_code)

@@ -8,9 +8,11 @@ from typing import Any
 import click
 
 from cryoplug.cli.checkpoints import checkpoint_option
+from cryoplug.cli.completion import complete_paths
 from cryoplug.cli.options import (
     CryoplugCommand,
     apply_options,
+    dry_run_option,
     even_option,
     json_option,
     odd_option,
@@ -23,6 +25,7 @@ from cryoplug.cli.options import (
     voltage_option,
 )
 from cryoplug.cli.output import echo_result, printable_name, say
+from cryoplug.cli.planned import echo_plan
 from cryoplug.cli.progress import file_progress
 from cryoplug.core.results import BatchResult
 
@@ -55,7 +58,7 @@ class ShardType(click.ParamType):
 
 
 @click.command(cls=CryoplugCommand)
-@click.argument("inputs", metavar="INPUT...", nargs=-1)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, shell_complete=complete_paths)
 @checkpoint_option(
     "What denoises: general (the model that comes with cryoplug), a run folder (its best epoch), an epoch_NNNN folder, or a "
     "folder of .bin files of the founding program.",
@@ -116,8 +119,11 @@ class ShardType(click.ParamType):
     "with --no-previews]"
 )
 @overwrite_option
+@dry_run_option
 @json_option
-def denoise(output: Path, poll: float, settle: float, idle_exit: float | None, as_json: bool, **fields: Any) -> int:
+def denoise(
+    output: Path, dry_run: bool, poll: float, settle: float, idle_exit: float | None, as_json: bool, **fields: Any
+) -> int:
     """Denoise micrographs: files, folders, patterns, a RELION STAR file or a cryoSPARC dataset.
 
     Output is float32 MRC in the grey values of the input. Use it for looking and picking; extract particles from the raw
@@ -164,6 +170,12 @@ def denoise(output: Path, poll: float, settle: float, idle_exit: float | None, a
 
     fields["shard"] = chosen_shard(fields["shard"], watch=fields["watch"], note=lambda text: say(f"denoise: {text}"))
     request = DenoiseRequest(output=output, poll_s=poll, settle_s=settle, idle_exit_s=idle_exit, **fields)
+    if dry_run:
+        from cryoplug.workflows.denoise import rehearse
+
+        return echo_plan(
+            "denoise", lambda show, note: rehearse(request, show, note, expect=show.expect), as_json=as_json
+        )
     with file_progress("denoise", as_json=as_json) as show:
         batch = run(request, show, lambda text: say(f"denoise: {text}"), expect=show.expect)
     summarize(batch, output, as_json=as_json)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cryoplug.cli.checkpoints import checkpoint_option
+from cryoplug.cli.completion import complete_paths
 from cryoplug.cli.options import (
     CryoplugCommand,
     accept_unproven_option,
@@ -26,7 +27,7 @@ from cryoplug.cli.progress import file_progress
 
 
 @click.command(cls=CryoplugCommand)
-@click.argument("inputs", metavar="[INPUT]...", nargs=-1)
+@click.argument("inputs", metavar="[INPUT]...", nargs=-1, shell_complete=complete_paths)
 @checkpoint_option(
     "What denoises: general, or a run folder, an epoch_NNNN folder or a founding folder.  [default: general, without --denoised]"
 )
@@ -34,10 +35,15 @@ from cryoplug.cli.progress import file_progress
     "--denoised",
     multiple=True,
     metavar="PATH",
+    shell_complete=complete_paths,
     help="Judge these denoised files, of any program: of INPUT with --clean, else of the even halves. May be repeated.",
 )
 @click.option(
-    "--denoised-odd", multiple=True, metavar="PATH", help="Denoised odd halves; with them B and N are known apart."
+    "--denoised-odd",
+    multiple=True,
+    metavar="PATH",
+    shell_complete=complete_paths,
+    help="Denoised odd halves; with them B and N are known apart.",
 )
 @clean_option("The truth of each INPUT; may be repeated.")
 @even_option("Even halves, instead of those beside INPUT.")
@@ -97,7 +103,7 @@ def evaluate(output: Path, as_json: bool, **fields: Any) -> int:
     if result.summary is not None:
         record = {"output": output, **result.details, "words": result.words, "summary": result.summary}
         text = "\n".join([*result.words, "", table(result.summary)])
-        echo_result({**record, "failed": len(result.failed)}, as_json=as_json, type="summary", text=text)
+        echo_result({**record, "failed": len(result.failed)}, as_json=as_json, type="evaluation", text=text)
         say(f"evaluate: {', '.join(path.name for path in result.outputs)} -> {printable_name(output)}")
         say(f"evaluate: open in a browser: {printable_name(result.page)}")
     return result.exit_code

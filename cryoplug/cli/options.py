@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from cryoplug.cli.completion import complete_devices, complete_paths
 from cryoplug.cli.output import quietly
 from cryoplug.errors import UsageError
 from cryoplug.inference.target import DEFAULT_TARGET, TARGETS
@@ -113,6 +114,15 @@ def json_switch(help: str, **settings: Any) -> Callable[[F], F]:
     return click.option("--json", "as_json", is_flag=True, help=help, **settings)
 
 
+def dry_run_option(command: F) -> F:
+    """Add ``--dry-run``."""
+    return click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Check inputs, outputs and space, say what the run would do, and write nothing. The exit code is that of the run.",
+    )(command)
+
+
 def overwrite_option(command: F) -> F:
     """Add ``--overwrite``."""
     return click.option("--overwrite", is_flag=True, help="Redo and replace what an earlier run left.")(command)
@@ -121,7 +131,12 @@ def overwrite_option(command: F) -> F:
 def device_option(default: str = "auto") -> Callable[[F], F]:
     """Make ``--device``."""
     return click.option(
-        "--device", default=default, show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."
+        "--device",
+        default=default,
+        show_default=True,
+        metavar="auto|cpu|cuda[:N]",
+        shell_complete=complete_devices,
+        help="Where to compute.",
     )
 
 
@@ -192,7 +207,7 @@ def report_option(help: str) -> Callable[[F], F]:
 
 def paths_option(flag: str, help: str) -> Callable[[F], F]:
     """Make an option that names files, and may be repeated."""
-    return click.option(flag, multiple=True, metavar="PATH", help=help)
+    return click.option(flag, multiple=True, metavar="PATH", shell_complete=complete_paths, help=help)
 
 
 def clean_option(help: str) -> Callable[[F], F]:

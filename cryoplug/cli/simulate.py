@@ -136,5 +136,5 @@ def simulate(output: Path, as_json: bool, **fields: Any) -> int:
     text = (
         f"{printable_name(star)}: {request.count} micrographs, {request.settings.counts_per_pixel:.1f} counts per pixel"
     )
-    echo_result(summary, as_json=as_json, type="summary", text=text)
+    echo_result(summary, as_json=as_json, type="simulation", text=text)
     return batch.exit_code

@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from cryoplug.cli.checkpoints import CheckpointPath
+from cryoplug.cli.completion import complete_models
 from cryoplug.cli.options import (
     CryoplugCommand,
     device_option,
@@ -37,7 +38,11 @@ if TYPE_CHECKING:
     "--stream", is_flag=True, help="Does nothing: training always streams. Scripts of the founding program give it."
 )
 @click.option(
-    "--model", default="cryo_cnn", show_default=True, help="cryo_cnn, residual_cnn, unet, or one of a plugin."
+    "--model",
+    default="cryo_cnn",
+    show_default=True,
+    shell_complete=complete_models,
+    help="cryo_cnn, residual_cnn, unet, or one of a plugin.",
 )
 @click.option(
     "--model-option",
@@ -269,7 +274,7 @@ def train(
         echo_result(result, as_json=False, text="\n".join([*words, text]))
     elif result.evaluation is not None or result.verdict is not None:
         record = {"evaluation": result.evaluation, "checkpoint": result.checkpoint}
-        echo_result({**record, "verdict": result.verdict, "words": words}, as_json=True, type="summary")
+        echo_result({**record, "verdict": result.verdict, "words": words}, as_json=True, type="training")
     context.exit(result.exit_code)
 
 

@@ -67,6 +67,7 @@ class OutputStar:
         spherical_aberration_mm: float | None = None,
         pixel_size_angstrom: float | None = None,
         resampled: bool = False,
+        only_look: bool = False,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.path = path
@@ -80,7 +81,7 @@ class OutputStar:
         self._written: tuple[tuple[Path, ...], FileState | None] = ((), None)
         check_no_input([path], [Path(text) for text in inputs if "\0" not in text])
         check_star_is_ours(path, self._record, overwrite=overwrite)
-        for written in (path, self._record):
+        for written in () if only_look else (path, self._record):
             remove_leftovers(written)
 
     def check(self, planned: Sequence[PlannedOutput]) -> None:

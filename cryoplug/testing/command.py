@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 from click.core import ParameterSource
 
 from cryoplug.cli.main import cli, run
+from cryoplug.schemas import record_schema
 
 HEAVY = (
     "h5py",
@@ -177,7 +179,7 @@ class CommandContract:
         assert "Traceback" not in done.stderr and "\r" not in done.stdout + done.stderr
 
     def test_json_is_one_record_a_line_on_stdout(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        """Strict JSON, and nothing else there."""
+        """Strict JSON, and nothing else there; each has a type and a time, and what the schema of its type says."""
         assert _records(self._run(capfd, *self.arguments(tmp_path), "--json"))
 
     def test_it_ends_without_a_word_when_nobody_reads_its_results(
@@ -271,7 +273,24 @@ def _records(done: Finished) -> list[dict[str, Any]]:
             raise AssertionError(f"with --json, stdout has a line that is not JSON ({error}): {line!r}") from error
     assert records, "with --json, there is no record on stdout"
     assert all(isinstance(record, dict) for record in records), "each line is one record: a JSON object"
+    for record in records:
+        assert {"type", "time"} <= record.keys(), f"a record has a type and a time: use echo_result ({record})"
+        _check_against_schema(record)
     return records
+
+
+def _check_against_schema(record: dict[str, Any]) -> None:
+    # A plugin's tests may do without jsonschema: its own types of records are free but for type and time.
+    if importlib.util.find_spec("jsonschema") is None:
+        return
+    import jsonschema
+
+    definitions = record_schema()["$defs"]
+    try:
+        jsonschema.validate(record, definitions.get(record["type"], definitions["other"]))
+    except jsonschema.ValidationError as error:
+        where = ".".join(map(str, error.absolute_path)) or "the record"
+        raise AssertionError(f"{record['type']}: {where}: {error.message} (cryoplug/schemas)") from None
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -2,10 +2,11 @@
 
 from cryoplug.workflows.convert.inputs import list_inputs
 from cryoplug.workflows.convert.request import ConvertRequest
-from cryoplug.workflows.convert.workflow import convert
+from cryoplug.workflows.convert.workflow import convert, rehearse
 
 __all__ = [
     "ConvertRequest",
     "convert",
     "list_inputs",
+    "rehearse",
 ]

@@ -1,5 +1,6 @@
 """Micrographs and a checkpoint in, denoised micrographs out."""
 
+from cryoplug.workflows.denoise.rehearsal import rehearse
 from cryoplug.workflows.denoise.request import DenoiseRequest
 from cryoplug.workflows.denoise.workflow import denoise, merge
 
@@ -7,4 +8,5 @@ __all__ = [
     "DenoiseRequest",
     "denoise",
     "merge",
+    "rehearse",
 ]

@@ -34,7 +34,7 @@ from cryoplug.workflows.denoise.watch import Watch, WatchResult
 from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore, Work, shared_jobs
 
 
-def output_star(request: DenoiseRequest, note: Note) -> OutputStar | None:
+def output_star(request: DenoiseRequest, note: Note, *, only_look: bool = False) -> OutputStar | None:
     """Begin the STAR file that was asked for; None if there is none."""
     if request.star is None:
         return None
@@ -47,6 +47,7 @@ def output_star(request: DenoiseRequest, note: Note) -> OutputStar | None:
         spherical_aberration_mm=request.spherical_aberration_mm,
         pixel_size_angstrom=request.pixel_size,
         resampled=request.output_angpix is not None,
+        only_look=only_look,
         note=note,
     )
 

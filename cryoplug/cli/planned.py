@@ -1,0 +1,30 @@
+"""What ``--dry-run`` prints, in every command that has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cryoplug.cli.output import echo_result, say
+from cryoplug.cli.progress import FileProgress, file_progress
+
+if TYPE_CHECKING:
+    from cryoplug.core.plan import Plan
+
+
+def echo_plan(command: str, rehearse: Callable[[FileProgress, Callable[[str], None]], Plan], *, as_json: bool) -> int:
+    """Print what a run would do, and give its exit code as far as it is known.
+
+    Parameters
+    ----------
+    command
+        Its name.
+    rehearse
+        Makes the plan, given what shows files and what says sentences.
+    as_json
+        Whether stdout is JSON lines.
+    """
+    with file_progress(command, as_json=as_json) as show:
+        plan = rehearse(show, lambda text: say(f"{command}: {text}"))
+    echo_result(plan.record(command), as_json=as_json, type="plan", text=plan.text)
+    return plan.exit_code

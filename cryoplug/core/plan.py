@@ -1,0 +1,99 @@
+"""What a run would do: the result of ``--dry-run``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryoplug.core.results import BatchResult
+from cryoplug.errors import StorageError
+
+
+@dataclass(frozen=True)
+class Plan(BatchResult):
+    """What a run would do; `files` holds those that would be skipped or would fail, as the run itself would report them."""
+
+    output: Path | None = None
+    """Where the run would write."""
+    to_do: tuple[Path, ...] = ()
+    """Files that it would work on."""
+    needed_bytes: int | None = None
+    """Space that its results take, about; None: unknown."""
+    free_bytes: int | None = None
+    """Space that is free there; None: unknown."""
+
+    @property
+    def total(self) -> int:
+        """All files."""
+        return len(self.files) + len(self.to_do)
+
+    @property
+    def exit_code(self) -> int:
+        """That of the run, as far as it is known before."""
+        if self.needed_bytes is not None and self.free_bytes is not None and self.needed_bytes > self.free_bytes:
+            return StorageError.exit_code
+        if self.failed and len(self.failed) < self.total:
+            return 3
+        return 0 if self.to_do else super().exit_code
+
+    def record(self, command: str) -> dict[str, Any]:
+        """Return the line of ``--json``."""
+        return {
+            "command": command,
+            "output": self.output,
+            "to_do": len(self.to_do),
+            "skipped": len(self.files) - len(self.failed),
+            "failed": len(self.failed),
+            "total": self.total,
+            "needed_bytes": self.needed_bytes,
+            "free_bytes": self.free_bytes,
+        }
+
+    @property
+    def text(self) -> str:
+        """The line for people."""
+        record = self.record("")
+        counts = ", ".join(
+            f"{record[name]} {words}"
+            for name, words in (("to_do", "to do"), ("skipped", "finished before"), ("failed", "would fail"))
+            if record[name]
+        )
+        where = "" if self.output is None else f" -> {self.output}"
+        space = ""
+        if self.free_bytes is not None:
+            needed = "" if self.needed_bytes is None else f"about {_size_text(self.needed_bytes)} of "
+            space = f"; {needed}{_size_text(self.free_bytes)} free"
+        if self.exit_code == StorageError.exit_code:
+            space += ": not enough; free some, or choose another output"
+        return f"nothing was written: {counts or 'nothing to do'}{where}{space}"
+
+
+def free_space(output: Path) -> int:
+    """Say how much space is free where an output would be written, and write nothing.
+
+    Raises
+    ------
+    StorageError
+        Nothing can be written there: no permission, or a file is in the way.
+    """
+    place = output.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    folder = place if place.is_dir() else place.parent
+    if place.is_file() and place != output.absolute():
+        raise StorageError(f"{output}: cannot be written: {place} is a file; choose another output")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StorageError(f"{output}: cannot be written: no permission in {folder}; choose another output")
+    return shutil.disk_usage(folder).free
+
+
+def _size_text(size_bytes: int) -> str:
+    size, unit = float(size_bytes), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.0f} {unit}" if unit == "bytes" or size >= 10 else f"{size:.1f} {unit}"

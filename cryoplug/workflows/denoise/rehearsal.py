@@ -1,0 +1,127 @@
+"""``denoise --dry-run``: find, open and check everything that a run needs, and write nothing."""
+
+from __future__ import annotations
+
+from cryoplug.core.outlook import Expect, Outlook, unwatched
+from cryoplug.core.plan import Plan, free_space
+from cryoplug.core.results import FileResult
+from cryoplug.errors import CryoplugError, InputError, SeveralImagesError, StorageError, UsageError
+from cryoplug.formats.registry import open_micrograph, open_movie
+from cryoplug.inference.bands.reading import open_source
+from cryoplug.inference.bands.sections import refuse_movies_and_volumes
+from cryoplug.inference.messages import DenoiseJob
+from cryoplug.inference.regrid import Regrid
+from cryoplug.inputs.companions import left_out_note
+from cryoplug.models.checkpoint import load_checkpoint
+from cryoplug.outputs.journal import JOURNAL_NAME
+from cryoplug.outputs.planning import OutputPlanner, PlannedOutput
+from cryoplug.outputs.records import is_finished
+from cryoplug.workflows.denoise.finding import find_micrographs
+from cryoplug.workflows.denoise.request import DenoiseRequest, unsaid
+from cryoplug.workflows.denoise.run import output_star
+from cryoplug.workflows.denoise.work import Note, Progress
+
+_HEADER_BYTES = 1024
+
+
+def rehearse(
+    request: DenoiseRequest,
+    progress: Progress = lambda result: None,
+    note: Note = lambda text: None,
+    *,
+    expect: Expect = unwatched,
+) -> Plan:
+    """Say what `cryoplug.workflows.denoise.denoise` would do now.
+
+    The checkpoint is loaded, the device looked for, every micrograph opened and its header read; pixels are not.
+
+    Parameters
+    ----------
+    request
+        What would be done; one with ``watch`` is planned for what is there now.
+    progress
+        Called with what would be skipped or would fail.
+    note, expect
+        As for `denoise`.
+
+    Raises
+    ------
+    CryoplugError
+        What the run itself would end with before its first micrograph.
+    """
+    checkpoint = load_checkpoint(request.checkpoint)
+    if request.output.exists() and not request.output.is_dir():
+        raise UsageError(f"{request.output}: this is a file; -o names the folder for the denoised micrographs")
+    if request.star is not None and request.star.absolute() == (request.output / JOURNAL_NAME).absolute():
+        raise UsageError(f"--star {request.star}: this is the name of the journal; choose another name")
+    star = output_star(request, note, only_look=True)
+    for text in filter(None, (request.introduction(checkpoint), checkpoint.namesake_note)):
+        note(text)
+    _find_device(request)
+    micrographs, companions = find_micrographs(request)
+    if companions:
+        note(left_out_note(companions))
+    if not micrographs:
+        raise InputError(f"{request.output}: everything that was found is a result of an earlier run; name raw files")
+    reserved = [path for path in (request.output / JOURNAL_NAME, request.star, request.page) if path is not None]
+    planned = OutputPlanner(request.output, reserved=reserved).add(micrographs)
+    if star is not None:
+        star.check(planned)
+    if request.shard is not None:
+        planned = [item for item in planned if request.shard.has(str(item.target.relative_to(request.output)))]
+    free = free_space(request.output)
+    expect(Outlook(len(planned)))
+    settings, regrid = request.identity(checkpoint), request.regrid(checkpoint)
+    to_do, files, needed = [], [], 0
+    for item in planned:
+        try:
+            if not request.overwrite and is_finished(item, settings, unsaid=unsaid()):
+                files.append(FileResult(item.shown, "skipped", item.target, "finished by an earlier run"))
+                progress(files[-1])
+                continue
+            needed += _bytes_of(item, request, regrid)
+        except (InputError, StorageError, UsageError) as error:
+            files.append(_failed(item, error))
+            progress(files[-1])
+            continue
+        to_do.append(item.shown)
+        note(f"would denoise {item.shown} -> {item.target}")
+    return Plan(tuple(files), output=request.output, to_do=tuple(to_do), needed_bytes=needed, free_bytes=free)
+
+
+def _find_device(request: DenoiseRequest) -> None:
+    from cryoplug.machine.devices import resolve_device
+
+    resolve_device(request.device_name)
+
+
+def _bytes_of(item: PlannedOutput, request: DenoiseRequest, regrid: Regrid) -> int:
+    """Open the micrograph and its halves as the run does, and say how large the result will be."""
+    micrograph = item.micrograph
+    job = DenoiseJob(
+        micrograph.path,
+        item.target,
+        micrograph.pixel_size_angstrom,
+        micrograph.section,
+        is_stack=micrograph.is_stack,
+        stated_angstrom=request.pixel_size,
+    )
+    sections = 1
+    try:
+        with open_source(job) as source:
+            shape, in_header = source.shape, source.pixel_size_angstrom
+    except SeveralImagesError:
+        if not micrograph.is_stack:
+            refuse_movies_and_volumes(micrograph.path)
+        with open_movie(micrograph.path) as stack:
+            shape, in_header, sections = stack.frame_shape, stack.pixel_size_angstrom, stack.frame_count
+    for half in (micrograph.even, micrograph.odd) if request.halves else ():
+        if half is not None:
+            open_micrograph(half).close()
+    plan = regrid.plan(shape, job.known_pixel_size(in_header).angstrom, path=micrograph.path)
+    rows, columns = plan.written_shape
+    return _HEADER_BYTES + sections * rows * columns * (2 if request.float16 else 4)
+
+
+def _failed(item: PlannedOutput, error: CryoplugError) -> FileResult:
+    return FileResult(item.shown, "failed", None, str(error), 0.0, error.exit_code)
