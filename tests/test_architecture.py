@@ -21,7 +21,7 @@ PACKAGE = ROOT / "cryoplug"
 
 LAYERS = (
     {"errors", "__init__"},
-    {"core", "disk", "extensions"},
+    {"core", "disk", "extensions", "schemas"},
     {"formats", "store", "metrics", "kernels", "machine", "simulation"},
     {"models", "inputs"},
     {"outputs", "training", "inference"},

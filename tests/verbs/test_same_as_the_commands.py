@@ -35,6 +35,7 @@ ONLY_IN_PYTHON = {
 }
 ONLY_ON_THE_COMMAND_LINE = {
     "json": "Python has the records themselves",
+    "dry_run": "it is a function of the workflow, rehearse",
     "quiet": "Python says nothing unless it is asked to",
 }
 OF_A_TYPE_OF_ITS_OWN = {

@@ -35,7 +35,7 @@ from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore, Work,
 
 
 def output_star(request: DenoiseRequest, note: Note, *, only_look: bool = False) -> OutputStar | None:
-    """Begin the STAR file that was asked for; None if there is none."""
+    """Begin the STAR file that was asked for; None if there is none. `only_look`: leave what an interrupted run left of it."""
     if request.star is None:
         return None
     return OutputStar(
