@@ -100,7 +100,8 @@ def options_of(command: click.Command, *, without: Collection[str]) -> list[clic
         Names of those that the other command decides by itself.
     """
     # Copies: click writes into an option what it is called in the environment of its command.
-    its_own = {item.name for item in UNIVERSAL_OPTIONS}
+    # A rehearsal is of the command that has it; the other one would not know how.
+    its_own = {"dry_run", *(item.name for item in UNIVERSAL_OPTIONS)}
     return [copy.copy(item) for item in command.params if item.name not in {*without, *its_own}]
 
 

@@ -22,7 +22,7 @@ from cryoplug_pipeliner.job import CryoplugJob
 from cryoplug_pipeliner.train import Train
 
 JOBS: dict[str, type[CryoplugJob]] = {DENOISE: Denoise, TRAIN: Train, EVALUATE: Evaluate}
-BY_THE_JOB = {"output", "in_mics", "in_movies", "j", "threads", "json", "quiet"}
+BY_THE_JOB = {"output", "in_mics", "in_movies", "j", "threads", "json", "quiet", "dry-run"}
 """What the job says itself, and how it talks."""
 WITHOUT_FIELD = {
     # Halves that lie elsewhere, and files that another program has denoised, are in no STAR file.
