@@ -25,7 +25,7 @@ from cryoplug.cli.options import (
     pixel_size_option,
     seed_option,
 )
-from cryoplug.cli.output import echo_result, printable_name, say
+from cryoplug.cli.output import echo_result, printable_name, say, say_next
 from cryoplug.cli.planned import echo_plan
 from cryoplug.cli.progress import FileProgress, file_progress
 from cryoplug.core.results import BatchResult
@@ -213,6 +213,9 @@ def convert(
         type="store",
         text=_summary(request.target, result, test_split=test_split),
     )
+    if result.outputs:
+        begun = ("--init", "general") if pairs == "single" else ()
+        say_next("convert", "train", request.target, *begun, "--save")
     context.exit(result.exit_code)
 
 

@@ -7,6 +7,7 @@ into a file has the time before each line. ``--quiet`` leaves results and errors
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -18,7 +19,7 @@ from cryoplug.core.printable import printable, printable_name
 from cryoplug.core.results import FileResult, plain, to_json
 from cryoplug.errors import ReaderGone
 
-__all__ = ["echo_result", "is_quiet", "printable", "printable_name", "quietly", "say"]
+__all__ = ["echo_result", "is_quiet", "printable", "printable_name", "quietly", "say", "say_next"]
 
 # Not of a context of click's: pipelines talk from threads of their own.
 _quiet = False
@@ -59,6 +60,19 @@ def say(text: str, *, urgent: bool = False) -> None:
     if not _quiet or urgent:
         clock = "" if sys.stderr.isatty() else f"{datetime.now():%Y-%m-%d %H:%M:%S} "
         _print(clock + printable(text), err=True)
+
+
+def say_next(command: str, *words: object) -> None:
+    """End a summary with the command that usually comes next, quoted so that a shell takes it as it is.
+
+    Parameters
+    ----------
+    command
+        The one that says it.
+    words
+        What follows ``cryoplug``; paths as the user gave them.
+    """
+    say(f"{command}: next: {shlex.join(['cryoplug', *map(str, words)])}")
 
 
 @contextlib.contextmanager

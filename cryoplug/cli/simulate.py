@@ -18,7 +18,7 @@ from cryoplug.cli.options import (
     spherical_aberration_option,
     voltage_option,
 )
-from cryoplug.cli.output import echo_result, printable_name
+from cryoplug.cli.output import echo_result, printable_name, say_next
 from cryoplug.cli.progress import file_progress
 
 
@@ -137,4 +137,6 @@ def simulate(output: Path, as_json: bool, **fields: Any) -> int:
         f"{printable_name(star)}: {request.count} micrographs, {request.settings.counts_per_pixel:.1f} counts per pixel"
     )
     echo_result(summary, as_json=as_json, type="simulation", text=text)
+    halves = ("--even", output / "even", "--odd", output / "odd")
+    say_next("simulate", "convert", "--pairs", "halves", *halves, "-o", output / "store")
     return batch.exit_code

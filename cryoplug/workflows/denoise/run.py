@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,7 +127,8 @@ class DenoiseRun:
         batch = self.batch()
         replace(record, finished=True, failed=batch.failed).write()
         self.note(
-            f"shard {shard}: {len(batch.files)} micrographs; when all are done: cryoplug merge {self.request.output}"
+            f"shard {shard}: {len(batch.files)} micrographs; when all are done: "
+            f"{shlex.join(['cryoplug', 'merge', str(self.request.output)])}"
         )
         return ShardResult(batch.files, batch.outputs, batch.details)
 
