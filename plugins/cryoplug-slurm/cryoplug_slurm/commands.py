@@ -12,13 +12,16 @@ from typing import Any
 import click
 from cryoplug.cli.options import CryoplugCommand, json_option
 from cryoplug.cli.output import echo_result, say
-from cryoplug.errors import Stopped, UsageError
+from cryoplug.errors import CryoplugError, Stopped, UsageError
 
 from cryoplug_slurm.passing import PassingCommand, configuration, understood
 
 EXIT_FAILED_TASKS = 3
 _WATCHING = ("--watch", "--poll", "--settle", "--idle-exit")
-_NOT_FOR_MERGE = ("--array", "-a", "--dependency", "-d", "--gres", "--gpus", "-G")
+_NOT_FOR_MERGE = (
+    *("--array", "-a", "--dependency", "-d", "--gres", "--gpus", "-G"),
+    *("--mem-per-gpu", "--cpus-per-gpu", "--ntasks-per-gpu", "--tres-per"),
+)
 """What sbatch is told for an array alone: what joins its parts needs no GPU, and has its own place in the queue."""
 
 
@@ -91,7 +94,11 @@ def submit_denoise(
     how["template"] = None
     how["sbatch"] = [option for option in how["sbatch"] if not option.startswith(_NOT_FOR_MERGE)]
     merging = {"AFTER": array, "COMMAND": _command(here, "merge", str(asked["output"]))}
-    merge = jobs.submit(_script("merge", merging, **how)) if tasks > 1 else None
+    try:
+        merge = jobs.submit(_script("merge", merging, **how)) if tasks > 1 else None
+    except CryoplugError as error:
+        say(f"slurm: job {array} denoises; when it has ended, run: cryoplug merge {shlex.quote(str(asked['output']))}")
+        raise type(error)(f"the job that merges was refused: {error}") from error
     numbers = [array] if merge is None else [array, merge]
     text = f"job {array}: {tasks} tasks" + ("" if count is None else f" for {count} micrographs")
     text += "" if merge is None else f"; job {merge} merges them"

@@ -103,12 +103,18 @@ class Cluster:
         self._hurrying.start()
 
     def _hurry(self) -> None:
-        """Let what goes back into the queue start at once; Slurm would let it wait for two minutes."""
-        while not self._closing.wait(1.0):
-            for line in self._says("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i %r").splitlines():
-                job, _, reason = line.partition(" ")
-                if reason.strip() == "BeginTime":
-                    self._says("scontrol", "update", f"jobid={job}", "starttime=now")
+        """Let what goes back into the queue start after some seconds; Slurm would let it wait for two minutes.
+
+        Not at once: a node refuses a credential of the second in which it revoked the one before.
+        """
+        since: dict[str, float] = {}
+        while not self._closing.wait(0.5):
+            lines = self._says("squeue", "-h", "-r", "-o", "%i %T %r").splitlines()
+            waiting = {line.split()[0] for line in lines if line.endswith(" PENDING BeginTime")}
+            now = time.monotonic()
+            since = {job: since.get(job, now) for job in waiting}
+            for job in [job for job, begin in since.items() if now - begin > 3]:
+                self._says("scontrol", "update", f"jobid={job}", "starttime=now")
 
     def wait_until_idle(self) -> None:
         """End what an earlier test left, start nodes that it killed, and wait until both have nothing to do."""

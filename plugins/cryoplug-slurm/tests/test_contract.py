@@ -90,6 +90,10 @@ def options(command: click.Command) -> dict[str, click.Option]:
     return {name: item for item in found for name in (*item.opts, *item.secondary_opts)}
 
 
+EVERYWHERE = {"--json", "--quiet", "-q", "--help", "-h"}
+"""Options of every command: submit has its own."""
+
+
 def core(name: str) -> click.Command:
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
@@ -98,7 +102,7 @@ def core(name: str) -> click.Command:
 
 @pytest.mark.parametrize("name", ["denoise", "train"])
 def test_no_option_that_is_meant_for_the_command_is_taken_on_the_way(name: str) -> None:
-    assert options(submit.commands[name]).keys() & options(core(name)).keys() <= {"--json"}
+    assert options(submit.commands[name]).keys() & options(core(name)).keys() <= EVERYWHERE
 
 
 @pytest.mark.parametrize(
@@ -112,7 +116,7 @@ def test_the_help_lists_what_is_passed_on_as_the_command_declares_it(
     assert heading and "--sbatch" in own
     listed = {word.strip(",;.()") for line in passed_on.splitlines() for word in line.split() if word.startswith("-")}
     wanted = {max(item.opts, key=len) for item in core(name).params if isinstance(item, click.Option)}
-    assert not wanted - refused - {"--json"} - listed, "as in its own help"
+    assert not wanted - refused - EVERYWHERE - listed, "as in its own help"
     assert "--json" not in passed_on and not [flag for flag in refused if f"  {flag} " in passed_on]
     default = "[default: general]" if name == "denoise" else "[default: cryo_cnn]"
     assert default in " ".join(passed_on.split())

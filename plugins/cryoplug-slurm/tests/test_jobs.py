@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryoplug.errors import CryoplugError, UsageError
-from made_project import call
+from made_project import WORDS, call, make
 
 from cryoplug_slurm import jobs
 from cryoplug_slurm.jobs import FORGOTTEN, Task
@@ -169,3 +169,19 @@ def test_what_sbatch_complains_of_is_said_once(slurm: Slurm) -> None:
     slurm.answers("sbatch", "echo 'sbatch: error: Batch job submission failed: Invalid partition name' >&2; exit 1")
     with pytest.raises(UsageError, match=r"^sbatch: Batch job submission failed: Invalid partition name; correct"):
         jobs.submit("#!/bin/sh\n")
+
+
+def test_parts_go_on_when_the_job_that_merges_is_refused(slurm: Slurm, capfd: pytest.CaptureFixture[str]) -> None:
+    make(Path.cwd())
+    refused = "echo 'sbatch: error: Batch job submission failed: Access/permission denied' >&2; exit 1"
+    slurm.answers("sbatch", "cat > array.sbatch; echo 12", f"cat > merge.sbatch; {refused}")
+    words = ["--sbatch=--gres=gpu:1", "--sbatch=--mem-per-gpu=8G", "--sbatch=--partition=gpu", "--sbatch=-d afterok:7"]
+    assert call("submit", "denoise", *words, *WORDS) == 1
+    said = capfd.readouterr().err
+    assert "job 12 denoises; when it has ended, run: cryoplug merge out" in said
+    assert "the job that merges was refused: sbatch: Batch job submission failed: Access/permission denied" in said
+    script = Path("merge.sbatch").read_text()
+    assert "--partition=gpu" in script and "gpu:1" not in script and "per-gpu" not in script
+    assert [line for line in script.splitlines() if "afterok:7" in line or "afterany" in line] == [
+        "#SBATCH --dependency=afterany:12"
+    ]
