@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,9 @@ def test_continue_with_more_epochs_goes_on(trained: Any, session: Session) -> No
     trained.epochs.set(2)
     session.go_on(trained)
     assert trained.isFinished(), trained.getErrorMessage()
-    log = Path(trained.getStdoutLog()).read_text()
-    assert "train: epoch 2:" in log
-    assert log.count("cryoplug convert ") <= 1, "the store was packed twice"
+    metrics = (Path(trained.outputModel.getPath()) / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in metrics] == [1, 2]
+    assert Path(trained.getStdoutLog()).read_text().count("cryoplug convert ") <= 1, "the store was packed twice"
 
 
 def test_the_model_denoises(trained: Any, imported: Any, session: Session) -> None:
