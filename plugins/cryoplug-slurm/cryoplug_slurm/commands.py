@@ -58,7 +58,7 @@ def _job_options(command: Any) -> Any:
     return command
 
 
-@submit.command("denoise", cls=PassingCommand, without=("--shard", *_WATCHING))
+@submit.command("denoise", cls=PassingCommand, without=("--shard", "--dry-run", *_WATCHING))
 @click.option("--tasks", type=click.IntRange(min=1), default=4, show_default=True, help="Into how many parts.")
 @_job_options
 @click.pass_context
@@ -82,6 +82,8 @@ def submit_denoise(
     for name in ("shard", "watch"):
         if asked[name]:
             raise UsageError(f"--{name}: the tasks of the array share the micrographs; leave it out")
+    if asked["dry_run"]:
+        raise UsageError("--dry-run: nothing is submitted with --print; or run cryoplug denoise --dry-run here")
     count, remark = (None, "") if looking.comes_later(how["sbatch"]) else looking.micrographs_of(asked)
     if remark:
         say(f"slurm: {remark}")

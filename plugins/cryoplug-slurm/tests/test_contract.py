@@ -106,7 +106,8 @@ def test_no_option_that_is_meant_for_the_command_is_taken_on_the_way(name: str) 
 
 
 @pytest.mark.parametrize(
-    ("name", "refused"), [("denoise", {"--shard", "--watch", "--poll", "--settle", "--idle-exit"}), ("train", set())]
+    ("name", "refused"),
+    [("denoise", {"--shard", "--dry-run", "--watch", "--poll", "--settle", "--idle-exit"}), ("train", set())],
 )
 def test_the_help_lists_what_is_passed_on_as_the_command_declares_it(
     name: str, refused: set[str], capfd: pytest.CaptureFixture[str]
@@ -141,6 +142,7 @@ def test_a_configuration_file_reaches_the_job(here: Path, capfd: pytest.CaptureF
         (("denoise", *WORDS, "--strength", "2"), 2, "--strength"),
         (("denoise", *WORDS, "--watch"), 2, "--watch"),
         (("denoise", *WORDS, "--shard", "0/2"), 2, "--shard"),
+        (("denoise", *WORDS, "--dry-run"), 2, "--dry-run"),
         (("denoise", *WORDS, "--template", "nowhere.sbatch"), 4, "nowhere.sbatch"),
         (("denoise", "mics", "-o", "out", "--checkpoint", "nowhere"), 4, "nowhere"),
         (("denoise", "empty", "-o", "out"), 4, "empty"),
