@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -13,28 +14,12 @@ from cryoplug.metrics.hallucination import Hallucination
 from cryoplug.metrics.summary import Mean, Requirement, mean_of, require_better
 from cryoplug.metrics.truth import TruthScore
 from cryoplug.metrics.verdict import Verdict, judge
+from cryoplug.reports.evaluation_columns import HALVES_COLUMNS, HINTS, TRUTH_COLUMNS
 
 METHODS = (DENOISED, *BASELINES)
-TRUTH_COLUMNS = (
-    ("snr_db", "SNR dB", "{:.2f}"),
-    ("correlation", "correlation", "{:.4f}"),
-    ("mse", "MSE", "{:.4g}"),
-    ("psnr_db", "PSNR dB", "{:.2f}"),
-    ("ssim", "SSIM", "{:.4f}"),
-    ("frc_05", "FRC 0.5", "{:.4f}"),
-    ("frc_0143", "FRC 0.143", "{:.4f}"),
-)
-HALVES_COLUMNS = (
-    ("error", "error B+N", "{:.4g}"),
-    ("bias", "bias B", "{:.4g}"),
-    ("noise_left", "noise N", "{:.4g}"),
-    ("snr_fitted_db", "SNR dB", "{:.2f}"),
-    ("psnr_db", "PSNR dB", "{:.2f}"),
-    ("correlation", "corr(De, Ro)", "{:.5f}"),
-    ("correlation_multiple", "x raw", "{:.3f}"),
-    ("residual_correlation", "corr(Re-De, Ro)", "{:.5f}"),
-)
 _BRIEF = ("snr_db", "mse", "psnr_db", "ssim", "frc_05", "error", "snr_fitted_db", "correlation", "residual_correlation")
+WIDTH = 100
+"""Columns of a terminal that a table fits into."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +110,12 @@ def table(summary: Summary, *, brief: bool = False) -> str:
     summary
         The means.
     brief
-        Leave out the columns that a log does not need.
+        Leave out the columns that a log does not need, and what the columns mean.
+
+    Returns
+    -------
+    str
+        No line is longer than `WIDTH`; a table that is wider goes on below.
     """
     truth_columns, halves_columns = (
         [column for column in columns if not brief or column[0] in _BRIEF]
@@ -141,11 +131,11 @@ def table(summary: Summary, *, brief: bool = False) -> str:
     parts = []
     if summary.truth:
         parts.append(f"{count}, judged by the truth; SNR after the best a*x+b, FRC in cycles per pixel")
-        parts += _rows(summary.truth, truth_columns)
+        parts += _rows(summary.truth, truth_columns, legend=not brief)
         parts.append(f"PSNR range: the truth's maximum less its minimum, {_range(summary.truth)} in the mean\n")
     if summary.halves:
         parts.append(f"{count}, judged by halves, without truth: of half the dose; SNR after the best a*x+b")
-        parts += _rows(summary.halves, halves_columns)
+        parts += _rows(summary.halves, halves_columns, legend=not brief)
         if not brief:
             parts.append(f"PSNR range: 6 standard deviations of the signal, {_range(summary.halves)} in the mean")
         parts.append(_sides(summary) + "\n")
@@ -163,7 +153,7 @@ def table(summary: Summary, *, brief: bool = False) -> str:
         parts.append(f"steps across tile borders over steps beside them: {mean_text(summary.seam, '{:.3f}')}")
     if summary.requirement is not None:
         parts.append(verdict(summary.requirement))
-    return "\n".join(parts)
+    return "\n".join(_wrapped(line) for part in parts for line in part.split("\n"))
 
 
 def verdict(requirement: Requirement) -> str:
@@ -208,11 +198,33 @@ def _range(means: Mapping[str, Mapping[str, Mean]]) -> str:
     return f"{means[DENOISED]['psnr_range'].mean:.4g}"
 
 
-def _rows(means: Mapping[str, Mapping[str, Mean]], columns: Sequence[tuple[str, str, str]]) -> list[str]:
-    lines = [["method", *(title for _, title, _ in columns)]]
-    lines += [[method, *(mean_text(means[method][name], form) for name, _, form in columns)] for method in METHODS]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return ["  ".join([line[0].ljust(widths[0]), *(map(str.rjust, line[1:], widths[1:]))]) for line in lines]
+def _rows(
+    means: Mapping[str, Mapping[str, Mean]], columns: Sequence[tuple[str, str, str]], *, legend: bool
+) -> list[str]:
+    """Write a row a method; columns that do not fit go on below, each with the methods in front; then what they mean."""
+    measured = [column for column in columns if any(means[method][column[0]].count for method in METHODS)]
+    names = ["method", *METHODS]
+    blocks = [_padded(names, left=True)]
+    for figure, title, form in measured:
+        cells = _padded([title, *(mean_text(means[method][figure], form) for method in METHODS)])
+        if len(blocks[-1][0]) + 2 + len(cells[0]) > WIDTH:
+            blocks.append(_padded(names, left=True))
+        blocks[-1] = [f"{line}  {cell}" for line, cell in zip(blocks[-1], cells, strict=True)]
+    lines = [line for block in blocks for line in (*block, "")][:-1]
+    if not legend:
+        return lines
+    meanings = [f"  {title}: {HINTS[figure]}" for figure, title, _ in measured]
+    return [*lines, "", *meanings]
+
+
+def _padded(cells: Sequence[str], *, left: bool = False) -> list[str]:
+    width = max(map(len, cells))
+    return [cell.ljust(width) if left else cell.rjust(width) for cell in cells]
+
+
+def _wrapped(line: str) -> str:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return line if len(line) <= WIDTH else textwrap.fill(line, WIDTH, subsequent_indent=indent)
 
 
 def mean_text(value: Mean, form: str) -> str:

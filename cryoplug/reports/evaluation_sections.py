@@ -9,7 +9,8 @@ import numpy as np
 from cryoplug.metrics.evaluation import DENOISED, HalvesReport, TruthReport
 from cryoplug.metrics.summary import Mean
 from cryoplug.reports.big_table import Column
-from cryoplug.reports.evaluation import HALVES_COLUMNS, METHODS, TRUTH_COLUMNS, Summary, mean_text
+from cryoplug.reports.evaluation import METHODS, Summary, mean_text
+from cryoplug.reports.evaluation_columns import HALVES_COLUMNS, HINTS, TRUTH_COLUMNS
 from cryoplug.reports.evaluation_curves import halves_curves, truth_curves
 from cryoplug.reports.sections import Chart, Grid
 from cryoplug.reports.svg import Axis, Series, line_chart
@@ -21,23 +22,6 @@ METHOD_WORDS = {
     "affine": "affine: the raw micrograph after the best a*x + b",
     "gaussian": "gaussian: the raw micrograph after the best Gaussian blur",
     "wiener": "wiener: the best gain for each frequency, chosen with knowledge of the answer",
-}
-HINTS = {
-    "snr_db": "Signal-to-noise ratio in decibels, after the best a*x + b. Higher is better; 3 dB more is half the error.",
-    "correlation": "Correlation with the judge; with a truth 1 is perfect, with the other half its noise keeps it lower. "
-    "Higher is better.",
-    "mse": "Mean squared difference to the truth. Lower is better.",
-    "psnr_db": "Range of the signal over the error, in decibels. Higher is better; compare it only within one table.",
-    "ssim": "Structural similarity with the truth, 1 is equal. Higher is better.",
-    "frc_05": "Frequency in cycles per pixel up to which the Fourier ring correlation stays above 0.5. Higher is finer detail.",
-    "frc_0143": "The same for 0.143.",
-    "error": "Estimated squared error to the unknown truth: bias and noise together. Lower is better.",
-    "bias": "The part of it that comes from signal that was changed or removed.",
-    "noise_left": "The part of it that is noise which was left in.",
-    "snr_fitted_db": "Signal-to-noise ratio in decibels, after the best a*x + b, estimated without truth. Higher is better.",
-    "correlation_multiple": "That correlation as a multiple of the raw micrograph's. Above 1 is better than raw.",
-    "residual_correlation": "Correlation of what was removed with the other half. At 0 noise alone was removed; above 0 "
-    "signal was, too.",
 }
 
 

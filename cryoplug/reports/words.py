@@ -17,13 +17,13 @@ _ADVICE = {
     ALIKE: f"A Gaussian is as good. Train longer (--minutes) or on more micrographs, or use {GENERAL}.",
     BETTER: "Denoise with it, and look at a few micrographs before you pick.",
 }
-_FURTHER = "train it further on their halves (convert --pairs halves, then train --init general)"
+_FURTHER = "train the general model further on their halves (convert --pairs halves, then train --init general)"
 _ADVICE_ON = {
     "trained": _ADVICE,
     "general": {
         **_ADVICE,
         WORSE: f"Do not use the general model as it is on these micrographs. Take a Gaussian, or {_FURTHER}.",
-        ALIKE: f"A Gaussian is as good on these micrographs. For more than that, {_FURTHER}.",
+        ALIKE: f"A Gaussian is as good on these micrographs. For more, {_FURTHER}.",
     },
     "other": {
         **_ADVICE,

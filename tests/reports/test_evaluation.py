@@ -9,7 +9,8 @@ from cryoplug.errors import ShapeError
 from cryoplug.metrics.baselines import gaussian_blur
 from cryoplug.metrics.evaluation import Agreement, score_against_truth, score_halves
 from cryoplug.metrics.hallucination import Hallucination
-from cryoplug.reports.evaluation import summarize, table
+from cryoplug.reports.evaluation import WIDTH, summarize, table
+from cryoplug.reports.evaluation_columns import HALVES_COLUMNS, TRUTH_COLUMNS
 from cryoplug.reports.evaluation_figures import evaluation_curves, evaluation_panels
 
 RNG = np.random.default_rng(2)
@@ -58,9 +59,21 @@ def test_the_table_shows_every_method_with_its_error_and_no_lonely_nan(reports):
         summarize(truth, halves, hallucination=seen, seams=[1.0, 1.2], micrographs=3, require_better_than="wiener")
     )
     for method in ("denoised", "identity", "affine", "gaussian", "wiener"):
-        assert sum(line.startswith(method) and " +- " in line for line in text.splitlines()) == 2
+        assert sum(line.startswith(method) and " +- " in line for line in text.splitlines()) == 4  # two blocks each
     assert "nan" not in text
     assert "2 -> 0.5, 25.0 %" in text and "1.100 +- 0.100" in text and "NOT better than wiener" in text
+
+
+def test_no_line_is_longer_than_a_terminal_and_every_column_is_explained(reports):
+    truth, halves = reports
+    seen = [{"denoised": Hallucination(2.0, 0.5, 0.25, 0.01, 0.1)}]
+    summary = summarize(truth, halves, hallucination=seen, seams=[1.0], micrographs=3, require_better_than="wiener")
+    lines = table(summary).splitlines()
+    assert max(map(len, lines)) <= WIDTH == 100
+    for _, title, _ in (*TRUTH_COLUMNS, *HALVES_COLUMNS):
+        shown = [line for line in lines if line.startswith("method") and title in line]
+        assert bool(shown) == any(line.startswith(f"  {title}: ") for line in lines), title
+    assert not any(": " in line and line.startswith("  ") for line in table(summary, brief=True).splitlines())
 
 
 def test_one_micrograph_has_no_standard_error(reports):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from cryoplug.metrics.response import FrequencyResponse
-from cryoplug.reports.evaluation import HALVES_COLUMNS, METHODS, TRUTH_COLUMNS
-from cryoplug.reports.evaluation_sections import HINTS
+from cryoplug.reports.evaluation import METHODS
+from cryoplug.reports.evaluation_columns import HALVES_COLUMNS, HINTS, TRUTH_COLUMNS
 from cryoplug.reports.grey_panels import panels
 from cryoplug.reports.store_page import MOST_PICTURES, StoreEntry, choose_pictures, outliers
 from cryoplug.reports.training_page import training_page
