@@ -21,7 +21,7 @@ from cryoplug.cli.options import (
     seed_option,
     threads_option,
 )
-from cryoplug.cli.output import echo_result, printable_name
+from cryoplug.cli.output import echo_result, printable_name, say_next
 from cryoplug.cli.progress import train_progress
 from cryoplug.errors import UsageError
 from cryoplug.training.presets import RECIPES
@@ -275,7 +275,17 @@ def train(
     elif result.evaluation is not None or result.verdict is not None:
         record = {"evaluation": result.evaluation, "checkpoint": result.checkpoint}
         echo_result({**record, "verdict": result.verdict, "words": words}, as_json=True, type="training")
+    if result.checkpoint is not None and not _is_worse(result):
+        say_next("train", "denoise", "MICROGRAPHS", "--checkpoint", result.checkpoint, "-o", "denoised")
     context.exit(result.exit_code)
+
+
+def _is_worse(result: TrainResult) -> bool:
+    """Tell whether the network was found worse than doing nothing, or than a Gaussian: then nothing is to be denoised with it."""
+    from cryoplug.metrics.verdict import WORSE
+
+    found = {} if result.verdict is None else result.verdict.comparisons
+    return any(found[than].answer == WORSE for than in ("identity", "gaussian") if than in found)
 
 
 def _verdict(result: TrainResult) -> list[str]:
