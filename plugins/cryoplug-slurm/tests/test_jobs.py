@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,15 @@ def test_without_slurm_a_sentence_says_what_to_do(
         assert "scontrol: not found; log in to a machine of the cluster" in capfd.readouterr().err
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, also where what runs the tests ignores it, as a shell does in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_waiting_and_not_the_jobs(slurm: Slurm, capfd: pytest.CaptureFixture[str]) -> None:
     slurm.answers("scontrol", record("12", "RUNNING"), f"kill -INT $PPID; {record('12', 'RUNNING')}")
     slurm.answers("scancel", "exit 0")
