@@ -350,6 +350,7 @@ main(sys.argv[3:])
 """A program whose second process ends with -9 in the third epoch, once."""
 
 
+@pytest.mark.slow
 def test_torchrun_starts_a_killed_process_again_and_the_run_goes_on_to_the_same_weights(
     data: Path, tmp_path: Path
 ) -> None:

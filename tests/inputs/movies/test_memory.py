@@ -35,6 +35,7 @@ with ThreadPoolExecutor(2) as pool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own count of memory")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path):
     shape = (2000, 2500)
     write_mrc(tmp_path / "gain.mrc", np.ones(shape, np.float32), pixel_size_angstrom=1)
