@@ -135,7 +135,7 @@ def test_the_options_are_those_of_denoise_and_no_secret_is_one() -> None:
     own = {"project", "workspace", "exposures", "url", "title", "thumbnails"}
     theirs = {item.name: item for item in core_denoise.params}
     absent = {"inputs", "output", "star", "voltage_kv", "spherical_aberration_mm", "halves", "even", "odd"}
-    absent |= {"shard", "watch", "poll", "settle", "idle_exit"}
+    absent |= {"shard", "watch", "poll", "settle", "idle_exit", "dry_run"}
     assert set(ours) == own | (set(theirs) - absent)
     for name in set(ours) - own:
         assert {**vars(ours[name]), "envvar": None} == {**vars(theirs[name]), "envvar": None}
