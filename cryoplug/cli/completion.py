@@ -29,10 +29,11 @@ def complete_devices(_ctx: click.Context, _param: click.Parameter, incomplete: s
 
 
 def complete_models(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer cryoplug's networks and those that plugins name."""
+    """Offer cryoplug's networks and those that plugins name; no plugin is imported."""
     from cryoplug import extensions
+    from cryoplug.models.registry import BUILT_IN
 
-    names = {"cryo_cnn", "residual_cnn", "unet", *(item.name for item in extensions.discover("models"))}
+    names = {*(spec.id for spec in BUILT_IN), *(item.name for item in extensions.discover("models"))}
     return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 

@@ -223,6 +223,7 @@ def train(
 
     Example: torchrun --standalone --nproc-per-node 2 --no-python cryoplug train ...
     """
+    from cryoplug.metrics.verdict import WORSE
     from cryoplug.reports.evaluation import table
     from cryoplug.training.config import TrainConfig, parse_model_options
     from cryoplug.workflows.train import TrainRequest
@@ -275,17 +276,10 @@ def train(
     elif result.evaluation is not None or result.verdict is not None:
         record = {"evaluation": result.evaluation, "checkpoint": result.checkpoint}
         echo_result({**record, "verdict": result.verdict, "words": words}, as_json=True, type="training")
-    if result.checkpoint is not None and not _is_worse(result):
+    worse = result.verdict is not None and result.verdict.worst == WORSE
+    if result.checkpoint is not None and not worse:
         say_next("train", "denoise", "MICROGRAPHS", "--checkpoint", result.checkpoint, "-o", "denoised")
     context.exit(result.exit_code)
-
-
-def _is_worse(result: TrainResult) -> bool:
-    """Tell whether the network was found worse than doing nothing, or than a Gaussian: then nothing is to be denoised with it."""
-    from cryoplug.metrics.verdict import WORSE
-
-    found = {} if result.verdict is None else result.verdict.comparisons
-    return any(found[than].answer == WORSE for than in ("identity", "gaussian") if than in found)
 
 
 def _verdict(result: TrainResult) -> list[str]:

@@ -42,6 +42,12 @@ class Verdict:
     comparisons: dict[str, Comparison]
     """By baseline."""
 
+    @property
+    def worst(self) -> str:
+        """The worse of the answers beside the raw micrograph and the best Gaussian: what decides whether to use a denoiser."""
+        answers = {self.comparisons[than].answer for than in ("identity", "gaussian")}
+        return next(answer for answer in (WORSE, ALIKE, BETTER) if answer in answers)
+
 
 def judge(truth: Sequence[TruthReport], halves: Sequence[HalvesReport]) -> Verdict | None:
     """Compare a denoiser with every baseline, by the truth where there is one; None where nothing was measured."""

@@ -151,6 +151,8 @@ UNET = ModelSpec(
     configurator="cryoplug.models.unet_geometry:configure",
 )
 """Its numbers depend on its options: ask `ModelSpec.configured`."""
+BUILT_IN = (*FOUNDING_MODELS, UNET)
+"""Every network of this package."""
 
 
 def models() -> dict[str, ModelSpec]:
@@ -160,7 +162,7 @@ def models() -> dict[str, ModelSpec]:
     """
     from cryoplug.extensions import load_all
 
-    found = {spec.id: spec for spec in (*FOUNDING_MODELS, UNET)}
+    found = {spec.id: spec for spec in BUILT_IN}
     for spec in load_all("models", expected=ModelSpec).values():
         assert isinstance(spec, ModelSpec)
         found.setdefault(spec.id, spec)
@@ -175,7 +177,7 @@ def model_spec(model_id: str) -> ModelSpec:
     UsageError
         There is none; the message lists those that are.
     """
-    for spec in (*FOUNDING_MODELS, UNET):
+    for spec in BUILT_IN:
         if spec.id == model_id:
             return spec
     known = models()

@@ -77,14 +77,7 @@ def verdict_words(
             _ICE_IN_HALVES,
             "Next: Evaluate --target image, and judge the particles by what a picker finds.",
         ]
-    worst = (
-        WORSE
-        if WORSE in (identity.answer, gaussian.answer)
-        else ALIKE
-        if ALIKE in (identity.answer, gaussian.answer)
-        else BETTER
-    )
-    return [*lines, f"Next: {_ADVICE_ON[denoiser][worst]}"]
+    return [*lines, f"Next: {_ADVICE_ON[denoiser][verdict.worst]}"]
 
 
 def required_words(verdict: Verdict | None, than: str) -> str:

@@ -62,9 +62,8 @@ class Cron:
                 name, _, value = line.partition("=")
                 variables[name] = value
         assert "%" not in self.line, "cron makes newlines of them"
-        self.line = self.line.replace("/var/tmp/", f"{folder}/")
         path = f"{folder / 'bin'}{os.pathsep}{variables['PATH']}"
-        self.environment = {"PATH": path, "LOG": str(folder / "cron.log"), "HOME": str(folder)}
+        self.environment = {"PATH": path, "LOG": variables["LOG"], "HOME": str(folder)}
 
     def cryoplug_does(self, script: str) -> None:
         path = self.folder / "bin" / "cryoplug"
@@ -93,7 +92,7 @@ def test_cron_mails_only_when_something_is_wrong(cron: Cron) -> None:
     cron.cryoplug_does("echo all is well; echo really >&2; exit 0")
     done = cron.run()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert (cron.folder / "cron.log").read_text() == "all is well\nreally\n"
+    assert (cron.folder / "cryoplug-session.log").read_text() == "all is well\nreally\n"
     cron.cryoplug_does("echo mic.mrc: failed >&2; exit 3")
     done = cron.run()
     assert done.stdout == "cryoplug ended with 3\nmic.mrc: failed\n" and not done.stderr
@@ -103,7 +102,7 @@ def test_cron_never_runs_two_at_once(cron: Cron) -> None:
     cron.cryoplug_does("exit 0")
     lock = re.search(r"\S+\.lock", cron.line)
     assert lock is not None
-    with open(lock[0], "w") as held:
+    with open(cron.folder / lock[0], "w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         done = cron.run()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "") and not (cron.folder / "called").exists()

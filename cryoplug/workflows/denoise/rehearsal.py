@@ -13,12 +13,12 @@ from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.regrid import Regrid
 from cryoplug.inputs.companions import left_out_note
 from cryoplug.models.checkpoint import load_checkpoint
-from cryoplug.outputs.journal import JOURNAL_NAME
-from cryoplug.outputs.planning import OutputPlanner, PlannedOutput
+from cryoplug.outputs.planning import PlannedOutput
 from cryoplug.outputs.records import is_finished
 from cryoplug.workflows.denoise.finding import find_micrographs
 from cryoplug.workflows.denoise.request import DenoiseRequest, unsaid
 from cryoplug.workflows.denoise.run import output_star
+from cryoplug.workflows.denoise.targets import check_names, plan_part, planner_of
 from cryoplug.workflows.denoise.work import Note, Progress
 
 _HEADER_BYTES = 1024
@@ -50,10 +50,7 @@ def rehearse(
         What the run itself would end with before its first micrograph.
     """
     checkpoint = load_checkpoint(request.checkpoint)
-    if request.output.exists() and not request.output.is_dir():
-        raise UsageError(f"{request.output}: this is a file; -o names the folder for the denoised micrographs")
-    if request.star is not None and request.star.absolute() == (request.output / JOURNAL_NAME).absolute():
-        raise UsageError(f"--star {request.star}: this is the name of the journal; choose another name")
+    check_names(request)
     star = output_star(request, note, only_look=True)
     for text in filter(None, (request.introduction(checkpoint), checkpoint.namesake_note)):
         note(text)
@@ -61,14 +58,7 @@ def rehearse(
     micrographs, companions = find_micrographs(request)
     if companions:
         note(left_out_note(companions))
-    if not micrographs:
-        raise InputError(f"{request.output}: everything that was found is a result of an earlier run; name raw files")
-    reserved = [path for path in (request.output / JOURNAL_NAME, request.star, request.page) if path is not None]
-    planned = OutputPlanner(request.output, reserved=reserved).add(micrographs)
-    if star is not None:
-        star.check(planned)
-    if request.shard is not None:
-        planned = [item for item in planned if request.shard.has(str(item.target.relative_to(request.output)))]
+    planned = plan_part(request, micrographs, planner_of(request), star)
     free = free_space(request.output)
     expect(Outlook(len(planned)))
     settings, regrid = request.identity(checkpoint), request.regrid(checkpoint)

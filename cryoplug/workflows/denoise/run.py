@@ -13,7 +13,7 @@ from cryoplug.core.outlook import Expect, Outlook
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.core.shard import Shard
 from cryoplug.disk.claims import Claims
-from cryoplug.errors import InputError, Stopped, StorageError, UsageError
+from cryoplug.errors import InputError, Stopped, StorageError
 from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.pipeline import run_pipeline
@@ -21,8 +21,8 @@ from cryoplug.inputs.companions import left_out_note
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.outputs.cs_file import OutputDataset, source_dataset
-from cryoplug.outputs.journal import JOURNAL_NAME, Journal
-from cryoplug.outputs.planning import OutputPlanner, PlannedOutput, check_writable
+from cryoplug.outputs.journal import Journal
+from cryoplug.outputs.planning import PlannedOutput, check_writable
 from cryoplug.outputs.star_file import OutputStar
 from cryoplug.workflows.denoise.finding import find_micrographs
 from cryoplug.workflows.denoise.gpus import Denoise, denoise_in_processes, requests_for
@@ -31,6 +31,7 @@ from cryoplug.workflows.denoise.page import RunPage
 from cryoplug.workflows.denoise.previews import Previews
 from cryoplug.workflows.denoise.request import DenoiseRequest
 from cryoplug.workflows.denoise.shards import ShardRecord, ShardResult, journal_name
+from cryoplug.workflows.denoise.targets import plan_part, planner_of
 from cryoplug.workflows.denoise.watch import Watch, WatchResult
 from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore, Work, shared_jobs
 
@@ -95,17 +96,13 @@ class DenoiseRun:
                 "lowpass": self.regrid.lowpass_angstrom,
                 "output_angpix": self.regrid.output_angstrom,
             }
-        journal = request.output / JOURNAL_NAME
-        reserved = [path for path in (journal, request.star, request.page) if path is not None]
         self.previews = Previews(
             request.output, wanted=request.previews, halves=request.halves, stated_angstrom=request.pixel_size
         )
         # Of several processes, the one that began them writes the page of all.
         page = request.page if self.before is None and request.shard is None else None
         self.page = None if page is None else RunPage(page, request.output, self.previews, self.details)
-        if request.star is not None and request.star.absolute() == journal.absolute():
-            raise UsageError(f"--star {request.star}: this is the name of the journal; choose another name")
-        self.planner = OutputPlanner(request.output, reserved=reserved)
+        self.planner = planner_of(request)
         self.journal = Journal(request.output / journal_name(request.shard), self.details)
         self.work = Work(
             self.settings,
@@ -137,16 +134,7 @@ class DenoiseRun:
         request = self.request
         micrographs, companions = find_micrographs(request)
         self._leave_out(companions)
-        if not micrographs:
-            raise InputError(
-                f"{request.output}: everything that was found is a result of an earlier run; name raw files"
-            )
-        planned = self.planner.add(micrographs)
-        if self.star is not None:
-            self.star.check(planned)
-        if request.shard is not None:
-            # By the name below the output folder, which is the same on every machine and in every longer list.
-            planned = [item for item in planned if request.shard.has(str(item.target.relative_to(request.output)))]
+        planned = plan_part(request, micrographs, self.planner, self.star)
         self.expect(Outlook(len(planned)))
         alone = self.before is None and request.shard is None
         source = source_dataset(micrographs) if alone else None

@@ -14,6 +14,7 @@ from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.workflows.denoise.request import DenoiseRequest
 from cryoplug.workflows.denoise.run import DenoiseRun, output_star
 from cryoplug.workflows.denoise.shards import merge_journals, read_shards
+from cryoplug.workflows.denoise.targets import check_names
 from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore
 
 __all__ = ["DenoiseRequest", "denoise", "merge"]
@@ -66,8 +67,7 @@ def denoise(
     """
     with Interrupts() as interrupts, Claims() as claims:
         checkpoint = load_checkpoint(request.checkpoint)
-        if request.output.exists() and not request.output.is_dir():
-            raise UsageError(f"{request.output}: this is a file; -o names the folder for the denoised micrographs")
+        check_names(request)
         star = output_star(request, note)
         # Processes of one run: the one that began them has said it.
         introduction = (request.introduction(checkpoint), checkpoint.namesake_note) if before is None else ()
@@ -122,6 +122,7 @@ def merge(
             raise InputError(
                 f"{request.checkpoint}: other weights than the shards had; put those back, or denoise again"
             )
+        check_names(request)
         run = DenoiseRun(
             request,
             checkpoint,

@@ -90,9 +90,9 @@ def _verdict(details: dict[str, Any], findings: list[Finding]) -> list[str]:
         return []
     pairs = details.get("pairs")
     words = verdict_words(verdict, pairs=pairs if isinstance(pairs, str) else None)
-    answers = {than: verdict.comparisons[than].answer for than in ("identity", "gaussian")}
-    if WORSE in answers.values():
-        severity: Literal["warning", "note"] = "warning" if answers["identity"] == WORSE else "note"
+    if verdict.worst == WORSE:
+        below_raw = verdict.comparisons["identity"].answer == WORSE
+        severity: Literal["warning", "note"] = "warning" if below_raw else "note"
         findings.append(Finding(severity, "evaluation", f"{words[0]} {words[-1]}"))
     return words
 

@@ -1,0 +1,52 @@
+"""Where a run writes: what its output and its lists may be called, and which file each micrograph of its part becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cryoplug.errors import InputError, UsageError
+from cryoplug.inputs.discovery import DiscoveredMicrograph
+from cryoplug.outputs.journal import JOURNAL_NAME
+from cryoplug.outputs.planning import OutputPlanner, PlannedOutput
+from cryoplug.outputs.star_file import OutputStar
+from cryoplug.workflows.denoise.request import DenoiseRequest
+
+
+def check_names(request: DenoiseRequest) -> None:
+    """Refuse an output folder that is a file, and a STAR file that has the journal's name."""
+    if request.output.exists() and not request.output.is_dir():
+        raise UsageError(f"{request.output}: this is a file; -o names the folder for the denoised micrographs")
+    if request.star is not None and request.star.absolute() == (request.output / JOURNAL_NAME).absolute():
+        raise UsageError(f"--star {request.star}: this is the name of the journal; choose another name")
+
+
+def planner_of(request: DenoiseRequest) -> OutputPlanner:
+    """Make what gives each micrograph its target, never that of the journal, the STAR file or the page."""
+    reserved = (request.output / JOURNAL_NAME, request.star, request.page)
+    return OutputPlanner(request.output, reserved=[path for path in reserved if path is not None])
+
+
+def plan_part(
+    request: DenoiseRequest,
+    micrographs: Sequence[DiscoveredMicrograph],
+    planner: OutputPlanner,
+    star: OutputStar | None,
+) -> list[PlannedOutput]:
+    """Give the target of each micrograph that belongs to the request's part of the list.
+
+    Raises
+    ------
+    InputError
+        There is no micrograph.
+    UsageError
+        A target would overwrite an input, or the STAR file cannot list them.
+    """
+    if not micrographs:
+        raise InputError(f"{request.output}: everything that was found is a result of an earlier run; name raw files")
+    planned = planner.add(micrographs)
+    if star is not None:
+        star.check(planned)
+    if request.shard is None:
+        return planned
+    # By the name below the output folder, which is the same on every machine and in every longer list.
+    return [item for item in planned if request.shard.has(str(item.target.relative_to(request.output)))]
