@@ -99,7 +99,7 @@ def pooling_checkpoint(monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
             return Pooling()
 
     spec = ModelSpec("pooling", "for this test", build, receptive_field_px=6, size_multiple=4)
-    monkeypatch.setattr(registry, "FOUNDING_MODELS", (*registry.FOUNDING_MODELS, spec))
+    monkeypatch.setattr(registry, "BUILT_IN", (*registry.BUILT_IN, spec))
     return checkpoint_of("pooling")
 
 
