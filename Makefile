@@ -19,7 +19,7 @@ FUZZ_SECONDS ?= 300
 FAULTS ?=
 FAULTS_ARGS ?= -q
 
-.PHONY: demo test test-slow plugins plugins-environment lint fuzz faults test-pages test-facility docs pictures clean
+.PHONY: demo test test-slow plugins plugins-environment lint fuzz faults test-pages test-facility derived docs pictures clean
 
 # Python compiles what it loads when it loads it: a tenth of what pip would compile beforehand.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
@@ -91,6 +91,13 @@ fuzz: $(STAMP)
 
 faults: $(STAMP)
 	$(BIN)/python -m pytest tests/faults/matrix.py -n $(WORKERS) -k "$(FAULTS)" $(FAULTS_ARGS)
+
+# What is written from the code, and kept equal by tests: the page of commands, the map, the forms of Scipion.
+DESCRIBED := $(wildcard plugins/scipion-em-cryoplug/cryoplug_scipion/described/*.json)
+derived: $(STAMP)
+	$(BIN)/python -m cryoplug.cli.reference > docs/commands.md
+	$(BIN)/python docs/draw_map.py
+	$(foreach file,$(DESCRIBED),$(BIN)/python -m cryoplug describe $(basename $(notdir $(file))) > $(file) && ) true
 
 # The documentation as a site in build/site, in an environment without PyTorch: the names are read from the sources.
 docs: $(DOCS_VENV)/.installed

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
     from cryoplug.models.checkpoint import load_checkpoint
     from cryoplug.store.pairs import open_store
+    from cryoplug.verbs.applied import Applied
     from cryoplug.verbs.denoise import denoise
     from cryoplug.verbs.evaluate import Evaluation, evaluate
     from cryoplug.verbs.outcome import Outcome
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Applied": "cryoplug.verbs.applied",
     "CryoplugError": "cryoplug.errors",
     "Denoiser": "cryoplug.inference.denoiser",
     "Evaluation": "cryoplug.verbs.evaluate",
@@ -46,6 +48,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Applied",
     "CryoplugError",
     "Denoiser",
     "Evaluation",

@@ -14,6 +14,7 @@ import pytest
 
 from cryoplug.cli.main import COMMANDS
 from cryoplug.errors import CryoplugError
+from faults import table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,6 +33,13 @@ def test_the_packaged_descriptions_of_scipions_forms_are_what_the_commands_say()
             [sys.executable, "-m", "cryoplug", "describe", kept.stem], capture_output=True, check=True
         )
         assert said.stdout == kept.read_bytes(), f"run: cryoplug describe {kept.stem} > {folder / kept.name}"
+
+
+def test_the_page_of_faults_has_every_row_of_the_matrix() -> None:
+    text = (ROOT / "docs" / "faults.md").read_text()
+    assert table.page([], text) == text and text.count(" | ok |\n") == len(table.faults()), (
+        'run: make faults FAULTS_ARGS="--page docs/faults.md"; with FAULTS=disk-, only these rows are written anew'
+    )
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

@@ -33,8 +33,8 @@ WITHOUT_EFFECT = frozenset({"device", "tile", "threads", "max_memory_bytes"})
 class ApplySettings:
     """How a checkpoint is applied; the requests of `denoise` and `evaluate` have these fields, too.
 
-    A new option costs four places: its field and its check here, its help line in `cryoplug.cli.options`, the argument of
-    the functions in `cryoplug.verbs`, and its use.
+    A new option costs three places and its use: its field and its check here, its help line in `cryoplug.cli.options`, and
+    its argument in Python in `cryoplug.verbs.applied`.
     Unless it is named in `WITHOUT_EFFECT`, a field is part of what the records of finished outputs compare.
 
     Raises

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from typing import Any, get_overloads, overload
+from typing import Any, Unpack, get_overloads, overload
 
 import numpy.typing as npt
 
@@ -12,8 +11,8 @@ from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.shard import Shard
 from cryoplug.errors import UsageError
 from cryoplug.models.shipped import GENERAL
+from cryoplug.verbs.applied import Applied, explains_applied, full_signature, refuse_unknown
 from cryoplug.verbs.arguments import AnyPath, AnyPaths
-from cryoplug.verbs.choices import Normalize, Precision, Target, Tta
 from cryoplug.verbs.denoise_files import denoise_files
 from cryoplug.verbs.denoise_image import as_image, denoise_image
 from cryoplug.verbs.outcome import Note, Outcome, Progress
@@ -26,21 +25,8 @@ def denoise(
     pixel_size_angstrom: float | None = None,
     pixel_size: float | None = None,
     checkpoint: AnyPath = GENERAL,
-    normalize: Normalize | None = None,
-    angpix: float | None = None,
-    target: Target | None = None,
-    strength: float = 1.0,
-    merge_highres: float | None = None,
-    highpass: float | None = None,
-    lowpass: float | None = None,
-    output_angpix: float | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-    tta: Tta | bool = "auto",
-    tile: int = 0,
-    threads: int = 0,
-    max_memory: int | str | None = None,
     note: Note | None = None,
+    **applied: Unpack[Applied],
 ) -> ImageF32: ...
 
 
@@ -58,20 +44,6 @@ def denoise(
     odd: AnyPaths = (),
     pixel_size: float | None = None,
     pixel_size_angstrom: float | None = None,
-    normalize: Normalize | None = None,
-    angpix: float | None = None,
-    target: Target | None = None,
-    strength: float = 1.0,
-    merge_highres: float | None = None,
-    highpass: float | None = None,
-    lowpass: float | None = None,
-    output_angpix: float | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-    tta: Tta | bool = "auto",
-    tile: int = 0,
-    threads: int = 0,
-    max_memory: int | str | None = None,
     gpu: int | Sequence[int] = (),
     shard: Shard | str | None = None,
     float16: bool = False,
@@ -84,9 +56,11 @@ def denoise(
     overwrite: bool = False,
     progress: Progress | None = None,
     note: Note | None = None,
+    **applied: Unpack[Applied],
 ) -> Outcome: ...
 
 
+@explains_applied
 def denoise(inputs: Any, output: Any = None, **options: Any) -> Any:
     """Denoise an image in memory, or micrographs in files.
 
@@ -109,32 +83,6 @@ def denoise(inputs: Any, output: Any = None, **options: Any) -> Any:
     pixel_size, pixel_size_angstrom
         Sampling in angstrom; two names of the same, give one. Of an array it is needed by networks that work at a pixel
         size of their own, such as the general model. Of files it beats what list and header say.
-    normalize
-        ``percentile``, ``zscore``, ``robust`` or ``none`` (the bare network); None: as the checkpoint says.
-    angpix
-        Pixel size in angstrom that the network sees; 0: the image's own; None: as the checkpoint says.
-    target
-        ``image`` (the micrograph with its ice) or ``particles`` (what is not ice); None: ``image``.
-    strength
-        Part of the denoised image in the result, 0 (raw) to 1 (denoised).
-    merge_highres
-        Take what is finer than so many angstrom from the raw image; above 0.
-    highpass, lowpass
-        Remove what is larger, or finer, than so many angstrom; above 0, such as 1000 and 20.
-    output_angpix
-        Pixel size in angstrom of a coarser grid for the result; None: the image's own grid.
-    device
-        ``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
-    precision
-        Numbers inside the network on a GPU: ``auto``, ``float32``, ``float16`` or ``bf16``.
-    tta
-        Average 8 orientations, in 8 times the time: ``auto``, ``on`` or ``off``; True and False work, too.
-    tile
-        Side of a tile in pixels; 0: automatic. The result does not depend on it.
-    threads
-        CPU threads; 0: all cores.
-    max_memory
-        Most memory on the CPU, such as ``"2GB"``, or in bytes; an estimate.
     star
         STAR file to write at the end, without the micrographs that failed.
     voltage, cs
@@ -160,6 +108,8 @@ def denoise(inputs: Any, output: Any = None, **options: Any) -> Any:
         Called with the `FileResult` of each file, as it comes; ``print`` will do. Only with files.
     note
         Called with each sentence that is worth telling; ``print`` will do.
+    **applied
+        See `Applied`.
 
     Returns
     -------
@@ -205,8 +155,7 @@ def denoise(inputs: Any, output: Any = None, **options: Any) -> Any:
     >>> done.failures
     ()
     """
-    for name in options.keys() - _FOR_FILES.parameters.keys():
-        raise TypeError(f"denoise() got an unexpected keyword argument {name!r}; see help(cryoplug.denoise)")
+    refuse_unknown("denoise", options, _FOR_FILES.parameters)
     stated = [options.pop(name) for name in ("pixel_size", "pixel_size_angstrom") if options.get(name) is not None]
     if len(stated) > 1:
         raise UsageError("pixel_size and pixel_size_angstrom are two names of the same; give one of them")
@@ -219,7 +168,7 @@ def denoise(inputs: Any, output: Any = None, **options: Any) -> Any:
     return denoise_files(inputs, output, **options)
 
 
-_FOR_AN_ARRAY, _FOR_FILES = map(inspect.signature, get_overloads(denoise))
+_FOR_AN_ARRAY, _FOR_FILES = map(full_signature, get_overloads(denoise))
 # What help() and editors that look at the running function show: the longer of the two forms, whose output an array has not.
 denoise.__signature__ = _FOR_FILES.replace(  # type: ignore[attr-defined]
     parameters=[

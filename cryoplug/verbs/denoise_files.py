@@ -9,12 +9,12 @@ from cryoplug.core.shard import Shard
 from cryoplug.errors import UsageError
 from cryoplug.machine.launch import chosen_shard
 from cryoplug.models.shipped import GENERAL
-from cryoplug.verbs.arguments import AnyPath, AnyPaths, bytes_of, checkpoint_of, names_of, path_of
+from cryoplug.verbs.applied import applied_fields
+from cryoplug.verbs.arguments import AnyPath, AnyPaths, checkpoint_of, names_of, path_of
 from cryoplug.verbs.outcome import Note, Notes, Outcome, Progress, check_usable, outputs_of, remarks_of, told
 from cryoplug.workflows.denoise import DenoiseRequest
 
 _FIELDS = {
-    "max_memory": "max_memory_bytes",
     "voltage": "voltage_kv",
     "cs": "spherical_aberration_mm",
     "poll": "poll_s",
@@ -56,12 +56,11 @@ def denoise_files(
 
 
 def _request(inputs: tuple[str, ...], output: AnyPath, options: dict[str, Any], note: Notes) -> DenoiseRequest:
-    fields = {_FIELDS.get(name, name): value for name, value in options.items()}
+    fields = {_FIELDS.get(name, name): value for name, value in applied_fields(options).items()}
     for name in ("even", "odd"):
         fields[name] = names_of(fields.get(name, ()), name)
     for name in ("star", "report"):
         fields[name] = None if fields.get(name) is None else path_of(fields[name], name)
-    fields["max_memory_bytes"] = bytes_of(fields.get("max_memory_bytes"))
     fields["gpu"] = _numbers(fields.get("gpu", ()))
     shard = fields.get("shard")
     asked = Shard.parse(shard) if isinstance(shard, str) else shard

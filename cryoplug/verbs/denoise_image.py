@@ -11,7 +11,8 @@ from cryoplug.core.micrograph import ImageF32
 from cryoplug.inference.settings import ApplySettings
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.models.shipped import GENERAL
-from cryoplug.verbs.arguments import AnyPath, bytes_of, checkpoint_of
+from cryoplug.verbs.applied import applied_fields
+from cryoplug.verbs.arguments import AnyPath, checkpoint_of
 from cryoplug.verbs.outcome import Note
 
 
@@ -28,9 +29,8 @@ def denoise_image(
     *,
     checkpoint: AnyPath = GENERAL,
     pixel_size: float | None = None,
-    max_memory: int | str | None = None,
     note: Note | None = None,
-    **options: Any,
+    **applied: Any,
 ) -> ImageF32:
     """Denoise one image in memory; see `cryoplug.verbs.denoise.denoise`, which has looked at the options."""
     from cryoplug.inference.denoiser import Denoiser
@@ -39,7 +39,7 @@ def denoise_image(
         if note is not None:
             note(text)
 
-    settings = ApplySettings(max_memory_bytes=bytes_of(max_memory), **options)
+    settings = ApplySettings(**applied_fields(applied))
     loaded = load_checkpoint(checkpoint_of(checkpoint))
     for text in filter(None, (settings.introduction(loaded), loaded.namesake_note)):
         say(text)

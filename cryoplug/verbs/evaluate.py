@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
-from cryoplug.verbs.arguments import AnyPath, AnyPaths, bytes_of, checkpoint_of, names_of, path_of
-from cryoplug.verbs.choices import Baseline, Direction, Normalize, Precision, Target, Tta
+from cryoplug.verbs.applied import Applied, applied_fields, explains_applied, refuse_unknown
+from cryoplug.verbs.arguments import AnyPath, AnyPaths, checkpoint_of, names_of, path_of
+from cryoplug.verbs.choices import Baseline, Direction
 from cryoplug.verbs.outcome import Note, Notes, Outcome, Progress, check_usable, remarks_of, told
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Evaluation(Outcome):
         return "\n".join([*self.words, super().__str__()])
 
 
+@explains_applied
 def evaluate(
     inputs: AnyPaths,
     output: AnyPath,
@@ -47,29 +49,19 @@ def evaluate(
     require_better_than: Baseline | None = None,
     direction: Direction = "auto",
     pixel_size: float | None = None,
-    normalize: Normalize | None = None,
-    angpix: float | None = None,
-    target: Target | None = None,
-    strength: float = 1.0,
-    merge_highres: float | None = None,
-    highpass: float | None = None,
-    lowpass: float | None = None,
-    output_angpix: float | None = None,
-    device: str = "auto",
-    precision: Precision = "auto",
-    tta: Tta | bool = "auto",
-    tile: int = 0,
-    threads: int = 0,
-    max_memory: int | str | None = None,
     accept_unproven: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
     note: Note | None = None,
+    **applied: Unpack[Applied],
 ) -> Evaluation:
     """Say how good a denoiser is, with the best simple filters beside it on the same data.
 
     It does what the command ``cryoplug evaluate`` does: same options, same defaults, same files, same errors. With `clean`
     it compares with the truth; without, it uses the halves of each exposure, because their noise is independent.
+
+    With `denoised`, `tile` says where the other program had its tile borders. `output_angpix` must be None: what is compared
+    has one grid.
 
     Parameters
     ----------
@@ -94,12 +86,6 @@ def evaluate(
         Half to denoise, the other one judges it: ``auto``, ``even``, ``odd`` or ``both``.
     pixel_size
         Sampling of the micrographs in angstrom; it beats what list and header say.
-    normalize, angpix, target, strength, merge_highres, highpass, lowpass, device, precision, tta, threads, max_memory
-        How the checkpoint is applied, as for `denoise`.
-    tile
-        Side of a tile in pixels, 0: automatic; with `denoised`, where the other program had its tile borders.
-    output_angpix
-        Must be None: what is compared has one grid.
     accept_unproven
         Take halves without common signal, too.
     overwrite
@@ -108,6 +94,8 @@ def evaluate(
         Called with the `FileResult` of each micrograph; ``print`` will do.
     note
         Called with each sentence that is worth telling; ``print`` will do.
+    **applied
+        See `Applied`.
 
     Returns
     -------
@@ -138,6 +126,7 @@ def evaluate(
     from cryoplug.workflows.evaluate import EvaluateRequest
     from cryoplug.workflows.evaluate import evaluate as run
 
+    refuse_unknown("evaluate", applied, Applied.__annotations__)
     request = EvaluateRequest(
         inputs=names_of(inputs, "inputs"),
         output=path_of(output, "output"),
@@ -150,22 +139,9 @@ def evaluate(
         require_better_than=require_better_than,
         direction=direction,
         pixel_size=pixel_size,
-        normalize=normalize,
-        angpix=angpix,
-        target=target,
-        strength=strength,
-        merge_highres=merge_highres,
-        highpass=highpass,
-        lowpass=lowpass,
-        output_angpix=output_angpix,
-        device=device,
-        precision=precision,
-        tta=tta,
-        tile=tile,
-        threads=threads,
-        max_memory_bytes=bytes_of(max_memory),
         accept_unproven=accept_unproven,
         overwrite=overwrite,
+        **applied_fields(applied),
     )
     notes = Notes(note)
     result = run(request, told(progress), notes.take)

@@ -16,7 +16,7 @@ from warm_start import WarmStart
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults")
-    group.addoption("--page", type=Path, help="Write the table of the fault matrix to this file.")
+    group.addoption("--page", type=Path, help="Write the rows that are tried into this page; others stay.")
     group.addoption("--cold", action="store_true", help="Start each process like a user's; without it most are forks.")
     group.addoption("--keep", type=Path, help="Work in this new folder and leave it.")
 
@@ -59,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _Page:
-    """Gathers outcomes, those of other processes too, and writes them in the order of the matrix."""
+    """Gathers outcomes, those of other processes too, and writes them into the page."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.target: Path | None = config.getoption("--page", None)
@@ -72,4 +72,5 @@ class _Page:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self.target and not hasattr(session.config, "workerinput"):
-            self.target.write_text(page(self.outcomes), encoding="utf-8")
+            before = self.target.read_text(encoding="utf-8") if self.target.exists() else ""
+            self.target.write_text(page(self.outcomes, before), encoding="utf-8")

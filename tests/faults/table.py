@@ -114,29 +114,48 @@ def summary(outcome: Outcome) -> str:
     )
 
 
-def page(outcomes: Iterable[Outcome]) -> str:
-    """Give the page with all rows that were tried, in the order of the matrix, one section a group."""
-    places = {(row.group, row.name): place for place, row in enumerate(faults())}
-    rows = sorted(outcomes, key=lambda outcome: places[outcome.group, outcome.name])
-    failed = sum(bool(outcome.problems) for outcome in rows)
+def page(outcomes: Iterable[Outcome], before: str = "") -> str:
+    """Give the page with one section a group, in the order of the matrix.
+
+    Parameters
+    ----------
+    outcomes
+        Rows that were tried.
+    before
+        The page as it was: what it says of rows that were not tried now stays.
+    """
+    lines = dict(map(_cells_of, _ROW.findall(before)))
+    lines |= {_cell(outcome.title): _cells(outcome) for outcome in outcomes}
+    rows = [(row.group, _cell(row.title)) for row in faults() if _cell(row.title) in lines]
+    failed = sum(lines[title].endswith("| FAIL |") for _, title in rows)
     parts = [_HEAD, f"{len(rows)} faults tried, {failed} of them with a loss."]
-    group = ""
-    for number, outcome in enumerate(rows, start=1):
-        if outcome.group != group:
-            group = outcome.group
+    for number, (group, title) in enumerate(rows, start=1):
+        if number == 1 or group != rows[number - 2][0]:
             parts += ["", f"## {group}", "", "| # | fault | command | the user sees | exit | lost | |"]
             parts.append("|---|---|---|---|---|---|---|")
-        cells = (
-            str(number),
-            _cell(outcome.title),
-            f"`{_short(outcome.command, 110).replace('`', '')}`".replace("|", "\\|"),
-            _cell(_short(outcome.seen)),
-            str(outcome.exit_code),
-            _cell(outcome.lost),
-            outcome.verdict,
-        )
-        parts.append("| " + " | ".join(cells) + " |")
+        parts.append(f"| {number} | {title} | {lines[title]}")
     return "\n".join(parts) + "\n"
+
+
+_ROW = re.compile(r"^\| \d+ \| (.*)$", re.MULTILINE)
+
+
+def _cells_of(row: str) -> tuple[str, str]:
+    """Give the title of a row of the page, and the cells behind it."""
+    title, _, cells = row.partition(" | ")
+    return title, cells
+
+
+def _cells(outcome: Outcome) -> str:
+    """Give the cells behind the title."""
+    cells = (
+        f"`{_short(outcome.command, 110).replace('`', '')}`".replace("|", "\\|"),
+        _cell(_short(outcome.seen)),
+        str(outcome.exit_code),
+        _cell(outcome.lost),
+        outcome.verdict,
+    )
+    return " | ".join(cells) + " |"
 
 
 def _short(text: str, length: int = _SHOWN_CHARACTERS) -> str:
