@@ -14,6 +14,7 @@ from cryoplug.cli.options import (
     accept_unproven_option,
     apply_options,
     clean_option,
+    dry_run_option,
     even_option,
     json_option,
     odd_option,
@@ -23,6 +24,7 @@ from cryoplug.cli.options import (
     require_better_than_option,
 )
 from cryoplug.cli.output import echo_result, printable_name, say
+from cryoplug.cli.planned import echo_plan
 from cryoplug.cli.progress import file_progress
 
 
@@ -63,8 +65,9 @@ from cryoplug.cli.progress import file_progress
 @apply_options
 @accept_unproven_option("Take halves without common signal, too; else they are refused.")
 @overwrite_option
+@dry_run_option
 @json_option
-def evaluate(output: Path, as_json: bool, **fields: Any) -> int:
+def evaluate(output: Path, dry_run: bool, as_json: bool, **fields: Any) -> int:
     """Say how good a denoiser is, with the best simple filters beside it on the same data.
 
     The first line says whether it is better than the raw micrograph and than the best Gaussian blur, and by how many
@@ -91,6 +94,12 @@ def evaluate(output: Path, as_json: bool, **fields: Any) -> int:
     from cryoplug.workflows.evaluate import evaluate as run
 
     request = EvaluateRequest(output=output, **fields)
+    if dry_run:
+        from cryoplug.workflows.evaluate import rehearse
+
+        return echo_plan(
+            "evaluate", lambda show, note: rehearse(request, show, note, expect=show.expect), as_json=as_json
+        )
     # What was measured has a record of its own.
     with file_progress("evaluate", as_json=as_json, recorded=("failed",)) as show:
         result = run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cryoplug.cli.output import echo_result, say
+from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.progress import FileProgress, file_progress
 
 if TYPE_CHECKING:
@@ -26,5 +26,9 @@ def echo_plan(command: str, rehearse: Callable[[FileProgress, Callable[[str], No
     """
     with file_progress(command, as_json=as_json) as show:
         plan = rehearse(show, lambda text: say(f"{command}: {text}"))
+    if plan.network is not None:
+        say(f"{command}: network: {plan.network.text}")
+    if plan.writes and plan.to_do:
+        say(f"{command}: would write {', '.join(plan.writes)} into {printable_name(plan.output or '')}")
     echo_result(plan.record(command), as_json=as_json, type="plan", text=plan.text)
     return plan.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from cryoplug.cli.completion import complete_models
 from cryoplug.cli.options import (
     CryoplugCommand,
     device_option,
+    dry_run_option,
     json_option,
     overwrite_option,
     patch_size_option,
@@ -22,11 +24,13 @@ from cryoplug.cli.options import (
     threads_option,
 )
 from cryoplug.cli.output import echo_result, printable_name, say_next
-from cryoplug.cli.progress import train_progress
+from cryoplug.cli.planned import echo_plan
+from cryoplug.cli.progress import FileProgress, train_progress
 from cryoplug.errors import UsageError
 from cryoplug.training.presets import RECIPES
 
 if TYPE_CHECKING:
+    from cryoplug.core.plan import Plan
     from cryoplug.training.progress import EpochReport, Event
     from cryoplug.workflows.train import TrainResult
 
@@ -124,7 +128,11 @@ if TYPE_CHECKING:
     help="Start from this checkpoint, or from general, with its network and options; --lr is then 0.0001.",
 )
 @click.option("--resume", is_flag=True, help="Go on with a saved run, also for more --epochs.")
-@click.option("--crop-size", type=int, help="Side of crops of whole micrographs.  [default: convert's --patch-size]")
+@click.option(
+    "--crop-size",
+    type=int,
+    help="Side of crops of whole micrographs.  [default: 256 of halves and single exposures; else convert's --patch-size]",
+)
 @click.option(
     "--crops-per-epoch",
     type=int,
@@ -167,6 +175,7 @@ if TYPE_CHECKING:
     help="Minutes between saves of the state to go on from.",
 )
 @overwrite_option
+@dry_run_option
 @json_option
 @click.pass_context
 def train(
@@ -184,6 +193,7 @@ def train(
     val_indices: Path | None,
     resume: bool,
     overwrite: bool,
+    dry_run: bool,
     as_json: bool,
     recipe: str,
     **fields: Any,
@@ -248,6 +258,13 @@ def train(
         given=given,
         require_better_than=require_better_than,
     )
+    if dry_run:
+        from cryoplug.workflows.train import rehearse
+
+        def rehearsed(show: FileProgress, note: Callable[[str], None]) -> Plan:
+            return rehearse(request, show, note, expect=show.expect)
+
+        context.exit(echo_plan("train", rehearsed, as_json=as_json))
     epochs = None if request.config.minutes is not None else request.config.epochs
     with train_progress() as show:
 

@@ -13,11 +13,36 @@ from cryoplug.errors import StorageError
 
 
 @dataclass(frozen=True)
+class PlannedNetwork:
+    """The network that a run would apply or train."""
+
+    model: str
+    """Its id in `cryoplug.models.registry`."""
+    parameters: int | None
+    """How many numbers it learns; None for a plugin's network that does not say."""
+    device: str
+    """Where it would compute: ``cpu`` or ``cuda:N``."""
+
+    @property
+    def text(self) -> str:
+        """The words for people."""
+        size = "" if self.parameters is None else f" ({self.parameters:,} parameters)"
+        return f"{self.model}{size} on {self.device}"
+
+
+@dataclass(frozen=True)
 class Plan(BatchResult):
-    """What a run would do; `files` holds those that would be skipped or would fail, as the run itself would report them."""
+    """What a run would do; `files` holds those that would be skipped or would fail, as the run itself would report them.
+
+    `details` holds what belongs to one command alone.
+    """
 
     output: Path | None = None
-    """Where the run would write."""
+    """Where the run would write; None: it would keep nothing."""
+    writes: tuple[str, ...] = ()
+    """Names in `output` that belong to the whole run."""
+    network: PlannedNetwork | None = None
+    """What would be applied or trained."""
     to_do: tuple[Path, ...] = ()
     """Files that it would work on."""
     needed_bytes: int | None = None
@@ -50,6 +75,9 @@ class Plan(BatchResult):
             "total": self.total,
             "needed_bytes": self.needed_bytes,
             "free_bytes": self.free_bytes,
+            "writes": self.writes,
+            **({} if self.network is None else vars(self.network)),
+            **self.details,
         }
 
     @property
@@ -64,8 +92,8 @@ class Plan(BatchResult):
         where = "" if self.output is None else f" -> {self.output}"
         space = ""
         if self.free_bytes is not None:
-            needed = "" if self.needed_bytes is None else f"about {_size_text(self.needed_bytes)} of "
-            space = f"; {needed}{_size_text(self.free_bytes)} free"
+            needed = "" if self.needed_bytes is None else f"about {size_text(self.needed_bytes)} of "
+            space = f"; {needed}{size_text(self.free_bytes)} free"
         if self.exit_code == StorageError.exit_code:
             space += ": not enough; free some, or choose another output"
         return f"nothing was written: {counts or 'nothing to do'}{where}{space}"
@@ -90,7 +118,8 @@ def free_space(output: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _size_text(size_bytes: int) -> str:
+def size_text(size_bytes: int) -> str:
+    """Say a number of bytes in two or three digits: ``38 kB``, ``1.2 GB``."""
     size, unit = float(size_bytes), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if size < 1000:

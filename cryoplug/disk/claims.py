@@ -133,7 +133,7 @@ class Claims:
         while owner is not None:
             seen = self._seen.get(path)
             if first is None or seen is None or seen[0] != first[0]:
-                raise OutputBusyError(f"{what}: in use by {owner}; wait for its end or choose another output")
+                raise _busy(what, owner)
             time.sleep(min(self._beat_s, _POLL_S))
             owner = self.take(path)
 
@@ -224,6 +224,20 @@ class Claims:
         return now - seen[1] >= self._stale_after_s
 
 
+def refuse_held(path: Path, what: str) -> None:
+    """Refuse what a live process of this machine has claimed, and claim nothing; of other machines it says nothing.
+
+    Raises
+    ------
+    OutputBusyError
+        As `Claims.take_or_fail`.
+    """
+    found = _read(path)
+    owner = None if found is None else _parse(found)
+    if owner and owner.started and owner.machine == _machine() and process_started(owner.pid) == owner.started:
+        raise _busy(what, owner)
+
+
 def process_started(pid: int) -> str:
     """Give the start of a live process in the kernel's clock ticks; empty when there is none, or no ``/proc``."""
     try:
@@ -244,6 +258,10 @@ def _machine() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 -- no path, a name of the kernel
     except OSError:
         return ""
+
+
+def _busy(what: str, owner: Owner) -> OutputBusyError:
+    return OutputBusyError(f"{what}: in use by {owner}; wait for its end or choose another output")
 
 
 def _read(path: Path) -> bytes | None:

@@ -88,6 +88,11 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
+def resolved_name(name: str) -> str:
+    """Name the device that `resolve_device` gives; torch, whose import takes seconds, is asked only where it may be a GPU."""
+    return name if name == "cpu" else str(resolve_device(name))
+
+
 def hidden_gpu_note(device: torch.device) -> str:
     """Say that ``auto`` fell back to the CPU although the environment names a GPU; empty when it did not."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()

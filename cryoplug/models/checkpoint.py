@@ -75,6 +75,11 @@ class Checkpoint:
         return digest.hexdigest()
 
     @property
+    def parameters(self) -> int:
+        """How many numbers the network has learnt."""
+        return sum(array.size for array in self.weights.values())
+
+    @property
     def is_general(self) -> bool:
         """Whether it is the model that comes with the package."""
         return self.path == shipped.FOLDER

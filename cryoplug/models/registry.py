@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,12 @@ class ModelSpec:
             shapes[f"{name}.weight"] = (channels_out, channels_in, KERNEL_SIDE, KERNEL_SIDE)
             shapes[f"{name}.bias"] = (channels_out,)
         return shapes
+
+    @property
+    def parameters(self) -> int | None:
+        """How many numbers the network learns; None when the shapes of its weights are not known."""
+        shapes = self.weight_shapes()
+        return sum(map(math.prod, shapes.values())) if shapes else None
 
 
 def _imported(target: str | Callable[..., Any]) -> Callable[..., Any]:

@@ -32,33 +32,22 @@ MAX_RUN_JSON_BYTES = 16 << 20
 _LOCK_NAME = ".cryoplug-lock"
 
 
-class RunFolder:
-    """An exclusively held run folder; use it as a context manager.
+class RunFiles:
+    """What a run folder holds, for reading; nothing is made or held.
 
     Parameters
     ----------
     path
-        Made when missing.
-
-    Raises
-    ------
-    OutputBusyError
-        Another live run holds it.
+        May be missing.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with storage_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
-        self._lock = OutputLock(path / _LOCK_NAME)
 
-    def __enter__(self) -> RunFolder:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()
+    @property
+    def lock_path(self) -> Path:
+        """The file that stands for the claim of a live run."""
+        return self.path / _LOCK_NAME
 
     @property
     def state_path(self) -> Path:
@@ -72,6 +61,8 @@ class RunFolder:
 
     def epochs(self) -> list[Path]:
         """Return the ``epoch_NNNN`` folders."""
+        if not self.path.is_dir():
+            return []
         return sorted(item for item in self.path.iterdir() if item.is_dir() and EPOCH_FOLDER.fullmatch(item.name))
 
     def epoch_folder(self, epoch: int) -> Path:
@@ -93,16 +84,45 @@ class RunFolder:
             raise FormatError(f"{path}: no config in it; give --overwrite to start again")
         return record
 
-    def write_request(self, record: dict[str, Any]) -> None:
-        """Write ``run.json``."""
-        write_text(self.path / "run.json", _pretty(record))
-
     def read_state(self) -> bytes | None:
         """Return the saved state, or None when there is none."""
         if not self.state_path.is_file():
             return None
         with storage_errors(self.state_path):
             return self.state_path.read_bytes()
+
+
+class RunFolder(RunFiles):
+    """An exclusively held run folder; use it as a context manager.
+
+    Parameters
+    ----------
+    path
+        Made when missing.
+
+    Raises
+    ------
+    OutputBusyError
+        Another live run holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        self._lock = OutputLock(self.lock_path)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def write_request(self, record: dict[str, Any]) -> None:
+        """Write ``run.json``."""
+        write_text(self.path / "run.json", _pretty(record))
 
     def write_state(self, payload: bytes) -> None:
         """Replace the saved state."""

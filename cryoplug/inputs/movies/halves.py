@@ -104,12 +104,7 @@ class MovieSummer:
         with contextlib.ExitStack() as stack:
             movie = stack.enter_context(registry.open_movie(path))
             stack.enter_context(read_errors(path))
-            if movie.frame_count < 2:
-                raise InputError(f"{path}: one frame; the halves of a movie need two or more; leave it out")
-            layout = MovieFormat(path, movie.frame_shape)
-            motion = _read_motion(item, movie)
-            listed = item.motion_star is not None
-            grid = halves_grid(movie.frame_shape, motion, is_eer=layout.is_eer, as_fine_as_micrograph=listed)
+            layout, motion, grid = _layout(item, movie)
             if grid.upsampling > 1:
                 layout = MovieFormat(path, grid.summed)
                 movie = stack.enter_context(_finer(path, grid))
@@ -225,6 +220,37 @@ class MovieSummer:
 
 def _stem(name: str) -> str:
     return split_ending(PurePosixPath(name).name, known_endings())[0]
+
+
+def size_of_halves(item: MovieInput) -> tuple[tuple[int, int], float | None, float | None]:
+    """Look at a movie without reading a frame.
+
+    Returns
+    -------
+    tuple
+        ``(y, x)`` of its halves, and their pixel size in angstrom by the lists and by the file; None where they do not say.
+
+    Raises
+    ------
+    InputError, StorageError
+        It cannot be opened, has one frame, or its motion does not fit it.
+    """
+    if item.problem is not None:
+        raise item.problem
+    with registry.open_movie(item.noisy.path) as movie:
+        _, motion, grid = _layout(item, movie)
+        in_file = grid.pixel_size(said(movie.pixel_size_angstrom), movie.frame_shape)
+        return grid.halves, _listed_pixel_size(item, motion, grid)[0], in_file
+
+
+def _layout(item: MovieInput, movie: MovieSource) -> tuple[MovieFormat, Motion | None, HalvesGrid]:
+    path = item.noisy.path
+    if movie.frame_count < 2:
+        raise InputError(f"{path}: one frame; the halves of a movie need two or more; leave it out")
+    layout = MovieFormat(path, movie.frame_shape)
+    motion = _read_motion(item, movie)
+    listed = item.motion_star is not None
+    return layout, motion, halves_grid(movie.frame_shape, motion, is_eer=layout.is_eer, as_fine_as_micrograph=listed)
 
 
 def _read_motion(item: MovieInput, movie: MovieSource) -> Motion | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cryoplug.core.fourier_crop import SAME_PIXEL_SIZE, cropped_shape, resample_source
 from cryoplug.core.micrograph import ArrayMicrograph, MicrographSource
 from cryoplug.core.normalization import check_usable
@@ -22,14 +24,9 @@ def cropped_source(
     PixelError
         Pixels are NaN or infinite, or all equal.
     """
-    if pixel_size_angstrom is None:
-        raise unknown_pixel_size(source.path, f"--angpix {target_angstrom:g} needs it", "leave --angpix out")
-    if pixel_size_angstrom > target_angstrom * (1 + SAME_PIXEL_SIZE):
-        raise InputError(
-            f"{source.path}: pixel size {pixel_size_angstrom:g} angstrom, coarser than --angpix {target_angstrom:g}; "
-            f"give --angpix {pixel_size_angstrom:g} or more"
-        )
-    shape = cropped_shape(source.shape, pixel_size_angstrom=pixel_size_angstrom, target_angstrom=target_angstrom)
+    shape = cropped_grid(
+        source.path, source.shape, pixel_size_angstrom=pixel_size_angstrom, target_angstrom=target_angstrom
+    )
     if shape == source.shape:
         return source
     check_usable(source, scan_pixels(source))
@@ -37,3 +34,23 @@ def cropped_source(
     cropped.warnings = source.warnings
     source.close()
     return cropped
+
+
+def cropped_grid(
+    path: Path, shape: tuple[int, int], *, pixel_size_angstrom: float | None, target_angstrom: float
+) -> tuple[int, int]:
+    """Return the grid at the target pixel size.
+
+    Raises
+    ------
+    InputError
+        The pixel size of `path` is not known, or coarser than the target: there is nothing to crop.
+    """
+    if pixel_size_angstrom is None:
+        raise unknown_pixel_size(path, f"--angpix {target_angstrom:g} needs it", "leave --angpix out")
+    if pixel_size_angstrom > target_angstrom * (1 + SAME_PIXEL_SIZE):
+        raise InputError(
+            f"{path}: pixel size {pixel_size_angstrom:g} angstrom, coarser than --angpix {target_angstrom:g}; "
+            f"give --angpix {pixel_size_angstrom:g} or more"
+        )
+    return cropped_shape(shape, pixel_size_angstrom=pixel_size_angstrom, target_angstrom=target_angstrom)

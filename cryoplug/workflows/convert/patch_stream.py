@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -120,7 +121,7 @@ def open_pair(
         else:
             if pair.problem is not None:
                 raise pair.problem
-            sources = tuple(stack.enter_context(_open(item)) for item in pair.files)
+            sources = tuple(stack.enter_context(open_item(item)) for item in pair.files)
             listed = tuple(item.pixel_size_angstrom for item in pair.files)
             headers = tuple(source.pixel_size_angstrom for source in sources)
         known, sizes = pixel_size_of_exposure(request.pixel_size, listed, headers)
@@ -152,12 +153,7 @@ def open_pair(
             )
             size = request.angpix
         for source in sources:
-            if min(source.shape) < request.patch_px:
-                at = "" if request.angpix is None else f" at {request.angpix:g} angstrom"
-                raise ShapeError(
-                    f"{source.path}: {source.shape[0]}x{source.shape[1]} pixels (y, x){at}, smaller than one patch of "
-                    f"{request.patch_px}x{request.patch_px}; give --patch-size {min(source.shape)} or less"
-                )
+            check_holds_a_patch(source.path, source.shape, request)
         fitted = [fit_to(MeasuredSource(source), request.kind) for source in sources]
         normalizations = tuple(normalization for normalization, _ in fitted)
         grey = [
@@ -249,7 +245,33 @@ def row_pairs(
             future.cancel()
 
 
-def _open(item: DiscoveredMicrograph) -> MicrographSource:
+def check_holds_a_patch(path: Path, shape: tuple[int, int], request: ConvertRequest) -> None:
+    """Refuse a micrograph that is smaller than one patch.
+
+    Parameters
+    ----------
+    path
+        Named in the message.
+    shape
+        ``(y, x)`` of what patches would be cut from.
+    request
+        Says the size of a patch.
+
+    Raises
+    ------
+    ShapeError
+        It is smaller.
+    """
+    if min(shape) < request.patch_px:
+        at = "" if request.angpix is None else f" at {request.angpix:g} angstrom"
+        raise ShapeError(
+            f"{path}: {shape[0]}x{shape[1]} pixels (y, x){at}, smaller than one patch of "
+            f"{request.patch_px}x{request.patch_px}; give --patch-size {min(shape)} or less"
+        )
+
+
+def open_item(item: DiscoveredMicrograph) -> MicrographSource:
+    """Open a micrograph, or the section of a stack that is meant."""
     if item.section is None:
         return registry.open_micrograph(item.path)
     return registry.open_micrograph(item.path, section=item.section)

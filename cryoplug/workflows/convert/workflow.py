@@ -5,15 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from cryoplug.core.outlook import Expect, Outlook, unwatched
-from cryoplug.core.plan import Plan, free_space
 from cryoplug.core.results import BatchResult, FileResult
-from cryoplug.errors import FormatError, InputError, StorageError, UsageError
-from cryoplug.formats.registry import open_movie
+from cryoplug.errors import FormatError, UsageError
 from cryoplug.inputs.movies.gain_of_run import RunGain
 from cryoplug.inputs.pairing import PairedInput
 from cryoplug.machine.interrupts import Interrupts
@@ -27,7 +24,7 @@ from cryoplug.workflows.convert.patch_fit import with_fitting_patches
 from cryoplug.workflows.convert.request import ConvertRequest
 from cryoplug.workflows.convert.run import ConvertRun, Progress, pick_test_micrographs, store_details, store_outputs
 
-__all__ = ["ConvertRequest", "convert", "list_inputs", "pick_test_micrographs", "rehearse"]
+__all__ = ["ConvertRequest", "convert", "list_inputs", "pick_test_micrographs"]
 
 
 def convert(
@@ -83,9 +80,9 @@ def _convert(
     expect: Expect,
     interrupts: Interrupts,
 ) -> BatchResult:
-    request, inputs, head = _prepared(request, note, expect)
+    request, inputs, head = prepared(request, note, expect)
     if not request.overwrite:
-        complete = _complete_already(request, head, inputs, progress)
+        complete = complete_already(request, head, inputs, progress)
         if complete is not None:
             return complete
     elif request.format == "bin":
@@ -99,55 +96,7 @@ def _convert(
     return result
 
 
-def rehearse(
-    request: ConvertRequest,
-    progress: Progress = lambda _: None,
-    note: Callable[[str], None] = lambda _: None,
-    *,
-    expect: Expect = unwatched,
-) -> Plan:
-    """Say what `convert` would do now, and write nothing: every file is opened and its header read.
-
-    Parameters
-    ----------
-    request
-        What would be done.
-    progress
-        Called with what would be skipped or would fail.
-    note, expect
-        As for `convert`.
-
-    Raises
-    ------
-    CryoplugError
-        What `convert` itself would end with before its first micrograph.
-    """
-    request, inputs, head = _prepared(request, note, expect)
-    complete = None if request.overwrite else _complete_already(request, head, inputs, progress)
-    free = free_space(request.target)
-    if complete is not None:
-        return Plan(complete.files, output=request.target, free_bytes=free)
-    RunGain(request.gain, request.defects)
-    to_do: list[Path] = []
-    failed: list[FileResult] = []
-    for pair in inputs.pairs:
-        shown = pair.noisy.shown
-        try:
-            if pair.problem is not None:
-                raise pair.problem
-            for item in pair.files:
-                with open_movie(item.path):
-                    pass
-        except (InputError, StorageError) as error:
-            failed.append(FileResult(shown, "failed", message=str(error), exit_code=error.exit_code))
-            progress(failed[-1])
-            continue
-        to_do.append(shown)
-        note(f"would convert {shown}")
-    return Plan(tuple(failed), output=request.target, to_do=tuple(to_do), free_bytes=free)
-
-
-def _prepared(
+def prepared(
     request: ConvertRequest, note: Callable[[str], None], expect: Expect
 ) -> tuple[ConvertRequest, ConvertInputs, Manifest]:
     """Find the inputs, settle what the request leaves open, and give the head of the store's manifest."""
@@ -178,9 +127,10 @@ def _prepared(
     return request, inputs, head
 
 
-def _complete_already(
+def complete_already(
     request: ConvertRequest, head: Manifest, inputs: ConvertInputs, progress: Progress
 ) -> BatchResult | None:
+    """Give what a finished run of the same request left; None when there is none. Refuse another store in its place."""
     try:
         manifest = finished_manifest(request.target, request.format)
     except FormatError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cryoplug.core.outlook import Expect, Outlook, unwatched
-from cryoplug.core.plan import Plan, free_space
+from cryoplug.core.plan import Plan, PlannedNetwork, free_space
 from cryoplug.core.results import FileResult
 from cryoplug.errors import CryoplugError, InputError, SeveralImagesError, StorageError, UsageError
 from cryoplug.formats.registry import open_micrograph, open_movie
@@ -12,6 +12,7 @@ from cryoplug.inference.bands.sections import refuse_movies_and_volumes
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.regrid import Regrid
 from cryoplug.inputs.companions import left_out_note
+from cryoplug.machine.devices import resolved_name
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.outputs.planning import PlannedOutput
 from cryoplug.outputs.records import is_finished
@@ -54,7 +55,7 @@ def rehearse(
     star = output_star(request, note, only_look=True)
     for text in filter(None, (request.introduction(checkpoint), checkpoint.namesake_note)):
         note(text)
-    _find_device(request)
+    network = PlannedNetwork(checkpoint.model_id, checkpoint.parameters, resolved_name(request.device_name))
     micrographs, companions = find_micrographs(request)
     if companions:
         note(left_out_note(companions))
@@ -76,13 +77,14 @@ def rehearse(
             continue
         to_do.append(item.shown)
         note(f"would denoise {item.shown} -> {item.target}")
-    return Plan(tuple(files), output=request.output, to_do=tuple(to_do), needed_bytes=needed, free_bytes=free)
-
-
-def _find_device(request: DenoiseRequest) -> None:
-    from cryoplug.machine.devices import resolve_device
-
-    resolve_device(request.device_name)
+    return Plan(
+        tuple(files),
+        output=request.output,
+        network=network,
+        to_do=tuple(to_do),
+        needed_bytes=needed,
+        free_bytes=free,
+    )
 
 
 def _bytes_of(item: PlannedOutput, request: DenoiseRequest, regrid: Regrid) -> int:

@@ -45,7 +45,7 @@ class Subject:
     """Why it cannot be measured: raised when its turn comes, so that it fails alone."""
 
 
-_FILES = ("noisy", "clean", "even", "odd", "denoised", "denoised_even", "denoised_odd")
+FILES = ("noisy", "clean", "even", "odd", "denoised", "denoised_even", "denoised_odd")
 """Fields of a subject that hold files."""
 
 
@@ -118,7 +118,7 @@ def list_subjects(request: EvaluateRequest, note: Callable[[str], None] = lambda
 
 def _by_section(subject: Subject, looks: StackLooks, endings: frozenset[str]) -> Iterator[Subject]:
     """Give a subject for each section where the files of one are stacks."""
-    files = {name: item for name in _FILES if (item := getattr(subject, name)) is not None}
+    files = {name: item for name in FILES if (item := getattr(subject, name)) is not None}
     count, problem = common_sections(list(files.values()), looks)
     if not count:
         yield replace(subject, problem=problem)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cryoplug.core.micrograph import ImageF32
-from cryoplug.core.pixel_size import PixelSize, pixel_size_of_exposure
-from cryoplug.errors import PixelError, ShapeError
-from cryoplug.formats.registry import open_micrograph
+from cryoplug.core.pixel_size import PixelSize
+from cryoplug.errors import PixelError
 from cryoplug.inference.in_memory import in_memory
 from cryoplug.inputs.discovered import DiscoveredMicrograph
 from cryoplug.inputs.pair_proof import PairProof, doubt_of_truth
 from cryoplug.metrics.baselines import gaussian_blur
-from cryoplug.metrics.judging import LEAST_SIDE_PX, Images, Judgement, judge
+from cryoplug.metrics.judging import Images, Judgement, judge
 from cryoplug.metrics.seams import seam_ratio
+from cryoplug.workflows.evaluate.headers import Headers, open_halves
 from cryoplug.workflows.evaluate.inputs import Subject
 from cryoplug.workflows.evaluate.request import EvaluateRequest
 
@@ -137,11 +137,7 @@ class Measurer:
 
     def _prove(self, subject: Subject) -> list[str]:
         assert subject.even is not None and subject.odd is not None
-        with _open(subject.even) as even, _open(subject.odd) as odd:
-            headers = even.pixel_size_angstrom, odd.pixel_size_angstrom
-            listed = subject.even.pixel_size_angstrom, subject.odd.pixel_size_angstrom
-            known, sizes = pixel_size_of_exposure(self._request.pixel_size, listed, headers)
-            self._proof.check_files(even, odd, sizes)
+        with open_halves(subject, self._proof, self._request.pixel_size) as (even, odd, known):
             if subject.even.section is not None and subject.odd.section is not None:
                 self._proof.look_through(subject.even.path, subject.odd.path)
             return self._proof.check_pixels(even, odd, pixel_size_angstrom=known.angstrom)
@@ -188,10 +184,7 @@ class _Files:
     """The pixels of one micrograph's files, all of one shape and finite."""
 
     def __init__(self, subject: Subject, stated_angstrom: float | None) -> None:
-        self.shape: tuple[int, int] = (0, 0)
-        self._listed: list[float | None] = []
-        self._headers: list[float | None] = []
-        self.first: Path | None = None
+        self._headers = Headers(stated_angstrom)
         self.images = Images(
             noisy=self._read(subject.noisy),
             even=self._read(subject.even),
@@ -201,28 +194,19 @@ class _Files:
             denoised_even=self._read(subject.denoised_even, may_be_constant=True),
             denoised_odd=self._read(subject.denoised_odd, may_be_constant=True),
         )
+        self.first, self.shape = self._headers.first, self._headers.shape
         noisy, clean = self.images.noisy, self.images.clean
         if noisy is not None and clean is not None and np.array_equal(noisy, clean):
             raise PixelError(
                 f"{self.first}: has the same pixels as its truth; name the image without noise with --clean"
             )
-        self.pixel_size = pixel_size_of_exposure(stated_angstrom, self._listed, self._headers)[0]
+        self.pixel_size = self._headers.pixel_size
         self.pixel_size_angstrom = self.pixel_size.angstrom
 
     def _read(self, item: DiscoveredMicrograph | None, *, may_be_constant: bool = False) -> ImageF32 | None:
         if item is None:
             return None
-        with _open(item) as source:
-            if self.first is None:
-                self.first, self.shape = item.path, source.shape
-                if min(source.shape) < LEAST_SIDE_PX:
-                    raise ShapeError(f"{item.path}: shape {source.shape}; at least {LEAST_SIDE_PX} pixels a side count")
-            if source.shape != self.shape:
-                raise ShapeError(
-                    f"{item.path}: shape {source.shape} but {self.first} has {self.shape}; both must be equal"
-                )
-            self._listed.append(item.pixel_size_angstrom)
-            self._headers.append(source.pixel_size_angstrom)
+        with self._headers.opened(item) as source:
             pixels = source.read_rows(0, source.shape[0])
         bad = int(np.count_nonzero(~np.isfinite(pixels)))
         if bad:
@@ -230,10 +214,6 @@ class _Files:
         if not may_be_constant and float(pixels.min()) == float(pixels.max()):
             raise PixelError(f"{item.path}: all pixels are {pixels.flat[0]:g}; leave it out or re-export it")
         return pixels
-
-
-def _open(item: DiscoveredMicrograph) -> Any:
-    return open_micrograph(item.path) if item.section is None else open_micrograph(item.path, section=item.section)
 
 
 def _check_output(image: ImageF32 | None, shape: tuple[int, int]) -> None:

@@ -102,10 +102,7 @@ def evaluate(
     Stopped
         A signal came; nothing was written.
     """
-    if request.output.exists() and not request.output.is_dir():
-        raise UsageError(f"{request.output}: this is a file; -o names the folder for the evaluation")
-    if (request.output / JSON_NAME).exists() and not request.overwrite:
-        raise UsageError(f"{request.output / JSON_NAME}: is there already; choose another folder, or use --overwrite")
+    check_output(request)
     subjects = list_subjects(request, note)
     expect(Outlook(len(subjects)))
     about: dict[str, Any] = {"software": f"cryoplug {cryoplug.__version__}", "direction": request.direction}
@@ -142,6 +139,14 @@ def evaluate(
     words = tuple(verdict_words(summary.verdict, denoiser=request.denoiser, target=request.target))
     outputs = _write(request, about, files, measured, summary, words, note)
     return EvaluationResult(tuple(files), outputs, about, summary, request.output / PAGE_NAME, words)
+
+
+def check_output(request: EvaluateRequest) -> None:
+    """Refuse a folder that is a file, or holds an evaluation that is not to be replaced."""
+    if request.output.exists() and not request.output.is_dir():
+        raise UsageError(f"{request.output}: this is a file; -o names the folder for the evaluation")
+    if (request.output / JSON_NAME).exists() and not request.overwrite:
+        raise UsageError(f"{request.output / JSON_NAME}: is there already; choose another folder, or use --overwrite")
 
 
 def _measurer(request: EvaluateRequest, about: dict[str, Any], note: Note) -> Measurer:

@@ -69,7 +69,7 @@ def inspect_checkpoint(path: Path) -> Inspection:
         "config": checkpoint.config,
         "outputs": list(checkpoint.spec.outputs),
         "stored_in": f"{stored}, equal bit for bit" if bins and tensors else stored,
-        "parameters": sum(array.size for array in checkpoint.weights.values()),
+        "parameters": checkpoint.parameters,
         "layers": {
             name: list(array.shape) for name, array in sorted(checkpoint.weights.items()) if not name.endswith(".bias")
         },

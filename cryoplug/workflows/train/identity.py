@@ -17,7 +17,7 @@ from cryoplug.store.pairs import PairStore
 if TYPE_CHECKING:
     from cryoplug.training.data.split import Split
     from cryoplug.training.progress import Event
-    from cryoplug.training.run_folder import RunFolder
+    from cryoplug.training.run_folder import RunFiles
     from cryoplug.workflows.train.request import TrainRequest
 
 _SAMPLED_PATCHES = 8
@@ -26,14 +26,14 @@ PROCESSES, PATCHES_A_STEP = "processes", "patches_a_step"
 
 
 def compare_with_earlier_run(
-    folder: RunFolder,
+    folder: RunFiles,
     request: TrainRequest,
     identity: dict[str, Any],
     progress: Callable[[Event], None],
     *,
     processes: int = 1,
-) -> None:
-    """Refuse to go on with a run that was asked for something else; forget it when that was asked for.
+) -> bool:
+    """Refuse to go on with a run that was asked for something else, and say whether what is there must be forgotten.
 
     Half the processes with twice the ``--batch-size`` take the same steps: `processes` is how many there are now.
     """
@@ -41,8 +41,7 @@ def compare_with_earlier_run(
     from cryoplug.training.progress import Note
 
     if request.overwrite:
-        folder.forget()
-        return
+        return True
     earlier = folder.read_request()
     if earlier is None:
         if folder.epochs():
@@ -50,11 +49,9 @@ def compare_with_earlier_run(
                 f"{folder.path}: holds {folder.epochs()[0].name} but no run.json, so it is not known what made it; "
                 "give --overwrite to replace it, or another --checkpoint-dir"
             )
-        if folder.read_state() is not None:
-            folder.forget()
         if request.resume:
             progress(Note(f"{folder.path}: no run to go on with yet; starting at the beginning"))
-        return
+        return folder.read_state() is not None
     before = TrainConfig.completed(earlier["config"])
     if _patches_a_step(before, earlier.get("environment")) == request.config.batch_size * processes:
         before["batch_size"] = request.config.batch_size
@@ -71,6 +68,7 @@ def compare_with_earlier_run(
             f"{folder.state_path}: missing, so this finished run cannot be checked or gone on with; restore it, "
             "give --overwrite to start again, or another --checkpoint-dir"
         )
+    return False
 
 
 def _patches_a_step(config: dict[str, Any], environment: Any) -> int | None:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """What a run works on, checked."""
+class Prepared:
+    """What a run works on, checked; nothing is written yet."""
 
     request: TrainRequest
     """Completed by the recipe."""
@@ -40,6 +40,12 @@ class Opened:
     """The checkpoint that training starts from."""
     identity: dict[str, Any]
     """From `run_identity`."""
+
+
+@dataclass(frozen=True)
+class Opened(Prepared):
+    """What a run works on, where it computes and what it holds."""
+
     folder: RunFolder | None
     """Held by this run; None when nothing is saved, or by another process of the run."""
     device: torch.device
@@ -56,16 +62,45 @@ def open_run(
     progress: Callable[[Event], None],
 ) -> Opened:
     """Open the store and the run folder, and refuse what cannot be done; they close with the stack."""
+    prepared = prepare(request, str(device), stack, progress)
+    request, folder = prepared.request, None
+    if request.save:
+        from cryoplug.training.run_folder import RunFolder
+
+        folder = stack.enter_context(RunFolder(request.run_folder))
+        if compare_with_earlier_run(folder, request, prepared.identity, progress, processes=processes.world):
+            folder.forget()
+    say_what_is_odd(prepared, progress)
+    return Opened(**vars(prepared), folder=folder, device=device, processes=processes)
+
+
+def prepare(
+    request: TrainRequest, device: str, stack: contextlib.ExitStack, progress: Callable[[Event], None]
+) -> Prepared:
+    """Open the store, complete the request and split the pairs, and refuse what cannot be done.
+
+    Parameters
+    ----------
+    request
+        As the user gave it.
+    device
+        ``cpu`` or ``cuda:N``.
+    stack
+        The store closes with it.
+    progress
+        Called with notes.
+    """
     from cryoplug.training.data.split import split_patches
     from cryoplug.training.progress import Note
 
     request, start = started(request)
     _one_output(request.config)
-    if request.config.cache == "gpu" and device.type != "cuda":
+    on_gpu = device.startswith("cuda")
+    if request.config.cache == "gpu" and not on_gpu:
         raise UsageError(f"--cache gpu, but training runs on {device}; give --cache auto, or --device cuda")
     asked = request.config
     store = stack.enter_context(open_store(request.data, patch_size=asked.patch_size, crop_size=asked.crop_size))
-    config = _completed(request, store, on_gpu=device.type == "cuda", goes_on=start is not None)
+    config = _completed(request, store, on_gpu=on_gpu, goes_on=start is not None)
     if config.crop_size is not None and config.crop_size != asked.crop_size:
         store.cut_anew(config.crop_size)
     request = dataclasses.replace(request, config=config)
@@ -80,19 +115,18 @@ def open_run(
     if start is not None:
         check_store(start, store.manifest)
         progress(Note(start.note))
-    identity = run_identity(request, store, split, None if start is None else start.sha256)
-    folder = None
-    if request.save:
-        from cryoplug.training.run_folder import RunFolder
+    return Prepared(
+        request, store, split, start, run_identity(request, store, split, None if start is None else start.sha256)
+    )
 
-        folder = stack.enter_context(RunFolder(request.checkpoint_dir / config.model))
-        compare_with_earlier_run(folder, request, identity, progress, processes=processes.world)
-    else:
-        progress(Note("nothing will be saved; give --save to keep the best checkpoint"))
-    for text in (split.note, remark_on_store(store)):
-        if text:
-            progress(Note(text))
-    return Opened(request, store, split, start, identity, folder, device, processes)
+
+def say_what_is_odd(prepared: Prepared, progress: Callable[[Event], None]) -> None:
+    """Say what people should know about the run: where it keeps nothing, how its pairs are split, what they hold."""
+    from cryoplug.training.progress import Note
+
+    unsaved = "" if prepared.request.save else "nothing will be saved; give --save to keep the best checkpoint"
+    for text in filter(None, (unsaved, prepared.split.note, remark_on_store(prepared.store))):
+        progress(Note(text))
 
 
 def _completed(request: TrainRequest, store: PairStore, *, on_gpu: bool, goes_on: bool) -> TrainConfig:

@@ -43,6 +43,11 @@ class TrainRequest:
     require_better_than: str | None = None
     """A baseline that the evaluation at the end must show to be beaten."""
 
+    @property
+    def run_folder(self) -> Path:
+        """Where the run is kept."""
+        return self.checkpoint_dir / self.config.model
+
     def __post_init__(self) -> None:
         """Refuse combinations that contradict each other."""
         problems = [] if self.recipe in RECIPES else [not_allowed("--recipe", self.recipe, ", ".join(RECIPES))]

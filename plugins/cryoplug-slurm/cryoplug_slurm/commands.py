@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,11 @@ def _job_options(command: Any) -> Any:
     return command
 
 
+def _refuse_dry_run(command: str, asked: Mapping[str, Any]) -> None:
+    if asked["dry_run"]:
+        raise UsageError(f"--dry-run: nothing is submitted with --print; or run cryoplug {command} --dry-run here")
+
+
 @submit.command("denoise", cls=PassingCommand, without=("--shard", "--dry-run", *_WATCHING))
 @click.option("--tasks", type=click.IntRange(min=1), default=4, show_default=True, help="Into how many parts.")
 @_job_options
@@ -82,8 +87,7 @@ def submit_denoise(
     for name in ("shard", "watch"):
         if asked[name]:
             raise UsageError(f"--{name}: the tasks of the array share the micrographs; leave it out")
-    if asked["dry_run"]:
-        raise UsageError("--dry-run: nothing is submitted with --print; or run cryoplug denoise --dry-run here")
+    _refuse_dry_run("denoise", asked)
     count, remark = (None, "") if looking.comes_later(how["sbatch"]) else looking.micrographs_of(asked)
     if remark:
         say(f"slurm: {remark}")
@@ -108,7 +112,7 @@ def submit_denoise(
     echo_result(record, as_json=as_json, text=f"{text}; cryoplug slurm follow {' '.join(numbers)}")
 
 
-@submit.command("train", cls=PassingCommand)
+@submit.command("train", cls=PassingCommand, without=("--dry-run",))
 @click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Machines.")
 @click.option("--processes", default="gpu", show_default=True, help="On each: gpu for one a GPU, or a number.")
 @_job_options
@@ -135,6 +139,7 @@ def submit_train(
     from cryoplug_slurm import jobs, looking
 
     asked = understood("train", words, here)
+    _refuse_dry_run("train", asked)
     if not asked["save"]:
         raise UsageError("a job that saves nothing cannot go on after it was stopped; give --save")
     if not looking.comes_later(how["sbatch"]):

@@ -107,7 +107,7 @@ def test_no_option_that_is_meant_for_the_command_is_taken_on_the_way(name: str) 
 
 @pytest.mark.parametrize(
     ("name", "refused"),
-    [("denoise", {"--shard", "--dry-run", "--watch", "--poll", "--settle", "--idle-exit"}), ("train", set())],
+    [("denoise", {"--shard", "--dry-run", "--watch", "--poll", "--settle", "--idle-exit"}), ("train", {"--dry-run"})],
 )
 def test_the_help_lists_what_is_passed_on_as_the_command_declares_it(
     name: str, refused: set[str], capfd: pytest.CaptureFixture[str]
@@ -147,6 +147,7 @@ def test_a_configuration_file_reaches_the_job(here: Path, capfd: pytest.CaptureF
         (("denoise", "mics", "-o", "out", "--checkpoint", "nowhere"), 4, "nowhere"),
         (("denoise", "empty", "-o", "out"), 4, "empty"),
         (("train", "store"), 2, "give --save"),
+        (("train", "store", "--save", "--dry-run"), 2, "cryoplug train --dry-run"),
         (("train", "--save"), 2, "give the training data once"),
         (("train", "empty", "--save"), 4, "empty"),
         (("train", "store", "--save", "--epochs", "many"), 2, "many"),
