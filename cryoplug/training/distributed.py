@@ -11,6 +11,7 @@ docs/decisions/0032-several-processes.md.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import time
 import uuid
@@ -255,6 +256,7 @@ def open_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
         distributed.init_process_group(
             backend, store=store, rank=launch.rank, world_size=launch.world, timeout=PATIENCE
         )
+    in_peace = False
     try:
         processes = TorchProcesses(launch)
         with processes.agreeing():
@@ -265,9 +267,14 @@ def open_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
                     "or start processes on machines with GPUs alone"
                 )
         yield processes, chosen
+        in_peace = True
     finally:
-        with contextlib.suppress(RuntimeError):
-            distributed.destroy_process_group()
+        # NCCL waits for the end of every recorded step that it has a part in. After an error its frames still hold one: then
+        # the end of the process is the end of all; else at most a circle of references does.
+        if in_peace or chosen.type != "cuda":
+            gc.collect()
+            with contextlib.suppress(RuntimeError):
+                distributed.destroy_process_group()
 
 
 def cores_of_each(launch: Launch) -> int:
