@@ -18,7 +18,7 @@ import pytest
 from click.core import ParameterSource
 
 from cryoplug.cli.main import cli, run
-from cryoplug.schemas import record_schema
+from cryoplug.schemas import schema_of
 
 HEAVY = (
     "h5py",
@@ -285,9 +285,8 @@ def _check_against_schema(record: dict[str, Any]) -> None:
         return
     import jsonschema
 
-    definitions = record_schema()["$defs"]
     try:
-        jsonschema.validate(record, definitions.get(record["type"], definitions["other"]))
+        jsonschema.validate(record, schema_of(record["type"]))
     except jsonschema.ValidationError as error:
         where = ".".join(map(str, error.absolute_path)) or "the record"
         raise AssertionError(f"{record['type']}: {where}: {error.message} (cryoplug/schemas)") from None

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from cryoplug.cli.main import run
 from cryoplug.core import plan
 from cryoplug.core.normalization import Normalization
 from cryoplug.formats.mrc import write_mrc
+from cryoplug.schemas import schema_of
 from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import create_store
 from cryoplug.training.run_folder import RunFolder
@@ -137,6 +139,7 @@ def test_a_run_that_is_finished_has_nothing_to_do(here: Path, capsys: pytest.Cap
     for words, name in (([*DENOISE, "a.mrc"], "out"), ([*CONVERT, "a.mrc", "b.mrc"], "store")):
         assert run([*words, "--dry-run", "--json"]) == 0
         first = json.loads(capsys.readouterr().out.splitlines()[-1])
+        jsonschema.validate(first, schema_of("plan"))
         assert run(words) == 0
         capsys.readouterr()
         assert run([*words, "--dry-run", "--json"]) == 0
@@ -151,7 +154,10 @@ def test_a_plan_of_training_says_what_a_finished_and_another_run_mean(
     def planned(*words: str) -> tuple[int, dict[str, Any], str]:
         code = run([*TRAIN, "pairs", *words, "--dry-run", "--json"])
         said = capsys.readouterr()
-        return code, json.loads(said.out.splitlines()[-1]) if said.out else {}, said.err
+        plan = json.loads(said.out.splitlines()[-1]) if said.out else {}
+        if plan:
+            jsonschema.validate(plan, schema_of("plan"))
+        return code, plan, said.err
 
     code, plan, said = planned()
     assert (code, plan["to_do"], plan["output"]) == (0, 1, "saved_models/cryo_cnn")
@@ -213,6 +219,7 @@ def test_a_plan_of_an_evaluation_names_what_is_judged_and_by_what(
     assert run([*EVALUATE, "x_EVN.mrc", "--dry-run", "--json"]) == 0
     said = capsys.readouterr()
     plan = json.loads(said.out)
+    jsonschema.validate(plan, schema_of("plan"))
     assert "would judge x_EVN.mrc with its odd half" in said.err and "evaluation.json" in plan["writes"]
     assert plan["parameters"] > 0 and plan["device"] == "cpu" and plan["output"] == "judged"
     assert run([*EVALUATE, "a.mrc", "--clean", "b.mrc", "--denoised", "smaller.mrc", "--dry-run", "--json"]) == 4
