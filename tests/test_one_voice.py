@@ -97,6 +97,7 @@ def test_the_three_roads_of_denoise_remark_alike(
 # One flag misused: the same sentence and the same exit code in every command that has it.
 
 COMMANDS = {
+    "merge": ["out"],
     "convert": ["a.mrc", "-o", "out"],
     "train": ["data"],
     "denoise": ["a.mrc", "-o", "out"],
@@ -106,12 +107,13 @@ COMMANDS = {
 }
 MISUSED = {
     "--device": ("foo", "cuda:x", "gpu", "cpu:0", "cuda:", ""),
-    "--threads": ("-1", "many"),
+    "--threads": ("-1", "many", "100000"),
     "--seed": ("-1", "x"),
     "--patch-size": ("0", "-3", "x"),
     "--pixel-size": ("x",),
     "--angpix": ("x",),
     "--require-better-than": ("nothing",),
+    "--report": ("page.txt",),
     "--voltage": ("x",),
     "--cs": ("x",),
 }
@@ -149,6 +151,17 @@ def test_a_flag_misused_is_refused_alike_by_every_command(
     assert code == 2 and flag in sentence and not list(here.iterdir())
 
 
+def test_an_output_folder_that_is_a_file_is_refused_alike(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exposure(here, level=50.0, hot=False)
+    before = Path("mic.mrc").read_bytes()
+    commands = [name for name, words in COMMANDS.items() if "-o" in words]
+    found = {name: said_by(name, "-o", "mic.mrc", capsys=capsys) for name in commands}
+    assert len(commands) == 4 and set(found.values()) == {
+        (2, "cryoplug: error: mic.mrc: this is a file; -o names the folder to write into")
+    }
+    assert Path("mic.mrc").read_bytes() == before
+
+
 def test_no_shared_flag_is_forgotten() -> None:
     flags = [flag for name in COMMANDS for flag in options_of(name)]
     valued = {
@@ -158,7 +171,7 @@ def test_no_shared_flag_is_forgotten() -> None:
         if not option.is_flag and not option.multiple
     }
     same_record = {item.opts[0] for item in _applied()}
-    files = {"--output", "--checkpoint", "--report"}
+    files = {"--output", "--checkpoint", "--star"}
     assert valued <= {*MISUSED, *OTHER_RANGES, *HOMONYMS, *same_record, *files}
 
 
@@ -269,7 +282,7 @@ def sentences(text: str) -> list[str]:
 def help_texts() -> dict[str, str]:
     context = click.Context(cli)
     texts = {"cryoplug": cli.help or ""}
-    for name in COMMANDS | {"merge": []}:
+    for name in COMMANDS:
         command = cli.get_command(context, name)
         assert command is not None
         texts[name] = command.help or ""

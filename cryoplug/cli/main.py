@@ -260,8 +260,17 @@ def guarded(work: Callable[[], object], arguments: list[str], *, debug: bool = F
     except OSError as error:
         return _failure(arguments, f"{error.filename or 'storage'}: {error.strerror or error}", 5, debug)
     except Exception as error:  # noqa: BLE001 -- the last resort: a bug becomes a sentence and exit code 1
+        if any(sign in str(error) for sign in _LIMITED):
+            message = (
+                f"no more memory or threads ({error}); give fewer --threads, or raise the limits that ulimit -a shows"
+            )
+            return _failure(arguments, message, 7, debug)
         message = f"unexpected {type(error).__name__}: {error}; this is a bug, --debug shows where"
         return _failure(arguments, message, 1, debug)
+
+
+_LIMITED = ("can't start new thread", "failed to map segment from shared object")
+"""What Python says where memory or the number of processes is limited: a thread or a library needs a piece of address space."""
 
 
 def _forget_what_nobody_reads() -> None:

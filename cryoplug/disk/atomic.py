@@ -121,7 +121,13 @@ _WRITING = threading.Lock()
 
 
 def write_bytes(target: Path, payload: bytes, *, durable: bool = True) -> None:
-    """Write a whole small file atomically; also from several threads at once, which share the hidden name."""
+    """Write a whole small file atomically; also from several threads at once, which share the hidden name.
+
+    What killed processes left of it goes, too. Of files that are made anew (not `durable`) there may be many in a folder, and
+    looking for leftovers would read it each time: whoever writes them knows which process was killed.
+    """
+    if durable:
+        remove_leftovers(target)
     with _WRITING, atomic_file(target, durable=durable) as stream, storage_errors(target):
         stream.write(payload)
 

@@ -16,7 +16,7 @@ from cryoplug.inference.network.orientations import ASKED as TTA
 from cryoplug.inference.network.precision import PRECISIONS
 from cryoplug.inference.regrid import Regrid
 from cryoplug.inference.target import ONLY_TARGET, TARGETS, choose_target
-from cryoplug.machine.devices import THREADS, device_problems
+from cryoplug.machine.devices import device_problems, thread_problems
 
 if TYPE_CHECKING:
     from cryoplug.models.checkpoint import Checkpoint
@@ -112,8 +112,7 @@ class ApplySettings:
             yield not_allowed("--tta", self.tta, ", ".join(TTA))
         if self.tile < 0:
             yield not_allowed("--tile", self.tile, "0 for automatic, or a side in pixels")
-        if self.threads < 0:
-            yield not_allowed("--threads", self.threads, THREADS)
+        yield from thread_problems(self.threads)
         if self.max_memory_bytes is not None and self.max_memory_bytes < 1:
             yield not_allowed("--max-memory", self.max_memory_bytes, "above 0")
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 DEVICES = "auto, cpu, cuda, cuda:N"
 """What ``--device`` may be."""
-THREADS = "0 for all cores, or a number"
-"""What ``--threads`` may be."""
+_MOST_THREADS = 1024
+"""More than a machine has cores; with 100,000 the system gives no thread to any program."""
 _NO_ROOM = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED", "CUFFT_INTERNAL_ERROR")
 """What CUDA's libraries say without a workspace; the last one is what cuFFT says when it finds no room for a plan."""
 
@@ -58,6 +58,12 @@ def device_problems(name: str) -> Iterator[str]:
     numbered = kind == "cuda" and number.isascii() and number.isdigit()
     if name not in ("auto", "cpu", "cuda") and not (colon and numbered):
         yield not_allowed("--device", name, DEVICES)
+
+
+def thread_problems(threads: int) -> Iterator[str]:
+    """Say what is wrong with a number of threads, in the words of the command line."""
+    if not 0 <= threads <= _MOST_THREADS:
+        yield not_allowed("--threads", threads, f"0 for all cores, or up to {_MOST_THREADS}")
 
 
 def resolve_device(name: str) -> torch.device:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -72,16 +72,17 @@ def new_record(item: PlannedOutput, settings: Settings) -> OutputRecord:
     )
 
 
-def begin_output(item: PlannedOutput, record: OutputRecord) -> None:
-    """Note that an output is being written, and remove what a killed run left of it.
+def begin_output(item: PlannedOutput, record: OutputRecord, *, beside: Sequence[Path] = ()) -> None:
+    """Note that an output is being written, and remove what a killed run left of it and of the files `beside` it.
 
     Whoever calls this has the claim of the output, so that no other live process is writing it.
     """
     old = read_record(item.record)
     if old is not None and not old.finished and (old.host, old.pid) != (record.host, record.pid):
-        rest = partial_path_of(item.target, old.host, old.pid)
-        with storage_errors(rest):
-            rest.unlink(missing_ok=True)
+        for path in (item.target, *beside):
+            leftover = partial_path_of(path, old.host, old.pid)
+            with storage_errors(leftover):
+                leftover.unlink(missing_ok=True)
     write_record(item.record, record)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.disk.atomic import storage_errors
+from cryoplug.disk.output_folder import refuse_file
 from cryoplug.errors import FormatError, ShapeError, UsageError
 from cryoplug.store import raw
 from cryoplug.store.finding import HDF5_NAME, find_layout
@@ -345,8 +346,8 @@ def store_target(path: str | Path, format: str) -> Path:
     is_file_name = path.suffix.lower() in HDF5_SUFFIXES and not path.is_dir()
     if format == "bin" and is_file_name:
         raise UsageError(f"{path}: a file name with --format bin; give a folder, or --format hdf5")
-    if not is_file_name and path.exists() and not path.is_dir():
-        raise UsageError(f"{path}: is a file; the output must be a folder")
+    if not is_file_name:
+        refuse_file(path)
     return path / HDF5_NAME if format == "hdf5" and not is_file_name else path
 
 

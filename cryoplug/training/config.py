@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cryoplug.errors import UsageError, not_allowed
-from cryoplug.machine.devices import THREADS, device_problems
+from cryoplug.machine.devices import device_problems, thread_problems
 
 AUGMENTATIONS = ("none", "dihedral", "halves")
 LOSSES = ("mse", "l1", "charbonnier")
@@ -114,8 +114,8 @@ class TrainConfig:
         check(0.1 <= self.mix <= 1, "mix", "0.1 to 1")
         check(self.precision in PRECISIONS, "precision", ", ".join(PRECISIONS))
         check(self.cache in CACHES, "cache", ", ".join(CACHES))
-        check(self.threads >= 0, "threads", THREADS)
         check(self.checkpoint_minutes >= 0, "checkpoint_minutes", "0 or more")
+        problems += thread_problems(self.threads)
         problems += device_problems(self.device)
         if problems:
             raise UsageError("; ".join(problems))

@@ -54,6 +54,12 @@ def test_a_stop_by_signal_exits_with_128_plus_its_number(failing_command, capsys
     assert "the same command goes on" in capsys.readouterr().err
 
 
+def test_no_more_threads_is_a_lack_of_memory_and_no_bug(failing_command, capsys) -> None:
+    failing_command.append(RuntimeError("can't start new thread"))
+    assert cli_main.run(["train"]) == 7
+    assert "memory or threads" in capsys.readouterr().err
+
+
 def test_a_bug_shows_its_traceback_only_with_debug(failing_command, capsys) -> None:
     failing_command.append(ZeroDivisionError("division by zero"))
     assert cli_main.run(["train"]) == 1

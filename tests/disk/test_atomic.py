@@ -50,6 +50,9 @@ def test_rests_of_processes_that_are_gone_are_removed_and_no_others(tmp_path: Pa
         path.write_text("")
     atomic.remove_leftovers(target)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+    rest.write_text("")
+    atomic.write_text(target, "whole")
+    assert not rest.exists() and target.read_text() == "whole"
     atomic.remove_leftovers(tmp_path / "no such folder" / "a.star")
 
 

@@ -18,7 +18,7 @@ def stdout_closed_early(trial: Trial) -> None:
     words = denoise_words(trial, "--json")
     reader, writer = os.pipe()
     os.close(reader)
-    done = trial.fault(*words, code=1, how=Surroundings(stdout=Path(f"/proc/self/fd/{writer}")))
+    done = trial.fault(*words, code=141, how=Surroundings(stdout=Path(f"/proc/self/fd/{writer}")))
     os.close(writer)
     trial.check("Exception ignored" not in done.stderr, "no noise on stderr", done.line())
     trial.run(*words)

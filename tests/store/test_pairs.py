@@ -441,7 +441,7 @@ def test_output_paths_that_do_not_suit_the_format_are_refused(tmp_path):
     with pytest.raises(UsageError, match="give a folder, or --format hdf5"):
         create_store(tmp_path / "x.h5", head(), "bin")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="is a file; the output must be a folder"):
+    with pytest.raises(UsageError, match="this is a file; -o names the folder to write into"):
         create_store(tmp_path / "file", head())
     with pytest.raises(UsageError, match="format 'zarr'; allowed: bin, hdf5"):
         create_store(tmp_path / "s", head(), "zarr")

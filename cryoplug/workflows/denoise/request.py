@@ -13,6 +13,7 @@ from cryoplug.errors import UsageError
 from cryoplug.inference.settings import ApplySettings, unsaid_identity
 from cryoplug.machine.devices import device_name
 from cryoplug.models.checkpoint import Checkpoint
+from cryoplug.reports.page_name import page_name_problems
 
 MAX_VOLTAGE_KV = 5000
 PAGE_NAME = "report.html"
@@ -91,8 +92,7 @@ class DenoiseRequest(ApplySettings):
             yield "--even and --odd belong together; give both"
         if self.halves and self.watch:
             yield "--halves with --watch: halves may come later than their micrograph; give one of the two"
-        if self.report is not None and self.report.suffix.lower() not in (".html", ".htm"):
-            yield f"--report {self.report} (allowed: a name that ends in .html)"
+        yield from page_name_problems(self.report)
         if self.shard is not None and self.watch:
             yield "--shard with --watch: commands that watch share a folder by themselves; leave --shard out"
         if self.idle_exit_s is not None and not self.watch:

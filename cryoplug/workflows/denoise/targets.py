@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cryoplug.disk.output_folder import refuse_file
 from cryoplug.errors import InputError, UsageError
 from cryoplug.inputs.discovery import DiscoveredMicrograph
 from cryoplug.outputs.journal import JOURNAL_NAME
@@ -14,8 +15,7 @@ from cryoplug.workflows.denoise.request import DenoiseRequest
 
 def check_names(request: DenoiseRequest) -> None:
     """Refuse an output folder that is a file, and a STAR file that has the journal's name."""
-    if request.output.exists() and not request.output.is_dir():
-        raise UsageError(f"{request.output}: this is a file; -o names the folder for the denoised micrographs")
+    refuse_file(request.output)
     if request.star is not None and request.star.absolute() == (request.output / JOURNAL_NAME).absolute():
         raise UsageError(f"--star {request.star}: this is the name of the journal; choose another name")
 

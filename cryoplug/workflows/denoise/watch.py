@@ -89,6 +89,7 @@ class Watch:
         self._turn = 0
         self._changed: set[_Key] = set()
         self._last_event = time.monotonic()
+        self._is_settling = False
         self.waiting: list[str] = []
         """Sentences about what the last look found and could not be taken yet."""
         self.companions: tuple[Path, ...] = ()
@@ -173,6 +174,7 @@ class Watch:
             else:
                 unsettled.append(known.item.micrograph.path)
                 self._last_event = time.monotonic()
+        self._is_settling = bool(unsettled)
         self.waiting = self._waiting_for(unsettled, len(ready))
         return ready
 
@@ -255,7 +257,8 @@ class Watch:
         limit = self._request.idle_exit_s
         if self._work.in_work:
             self._last_event = time.monotonic()
-        return limit is not None and time.monotonic() - self._last_event >= limit
+        # However long a look and what follows it take on a busy machine: a file that must stand still first will be taken.
+        return limit is not None and not self._is_settling and time.monotonic() - self._last_event >= limit
 
     def _pause_s(self) -> float:
         limit = self._request.idle_exit_s

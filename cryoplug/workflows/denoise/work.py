@@ -149,7 +149,8 @@ class Work:
 
     def begin(self, job: DenoiseJob) -> None:
         """Note on the disk that an output is being written."""
-        begin_output(*self._items[job.target])
+        beside = [] if self._previews is None else [self._previews.path_of(job.target)]
+        begin_output(*self._items[job.target], beside=beside)
 
     def look(self, job: DenoiseJob, both: BeforeAfter, pixel_size_angstrom: float | None) -> None:
         """Keep thumbnails of a micrograph until it is finished."""

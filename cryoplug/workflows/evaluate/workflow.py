@@ -16,6 +16,7 @@ from cryoplug.core.pixel_size import PixelSizeRemarks
 from cryoplug.core.remarks import joined
 from cryoplug.core.results import BatchResult, FileResult, to_json
 from cryoplug.disk.atomic import write_text
+from cryoplug.disk.output_folder import refuse_file
 from cryoplug.errors import FormatError, InputError, Stopped, UsageError
 from cryoplug.formats.star import write_star
 from cryoplug.machine.interrupts import Interrupts
@@ -143,8 +144,7 @@ def evaluate(
 
 def check_output(request: EvaluateRequest) -> None:
     """Refuse a folder that is a file, or holds an evaluation that is not to be replaced."""
-    if request.output.exists() and not request.output.is_dir():
-        raise UsageError(f"{request.output}: this is a file; -o names the folder for the evaluation")
+    refuse_file(request.output)
     if (request.output / JSON_NAME).exists() and not request.overwrite:
         raise UsageError(f"{request.output / JSON_NAME}: is there already; choose another folder, or use --overwrite")
 

@@ -12,6 +12,7 @@ from cryoplug.core.results import Finding
 from cryoplug.errors import InputError, StorageError, UsageError, not_allowed
 from cryoplug.inputs.companions import companions
 from cryoplug.models.shipped import is_general
+from cryoplug.reports.page_name import page_name_problems
 from cryoplug.store.pairs import HDF5_SUFFIXES
 from cryoplug.store.raw import MANIFEST_NAME, partial_name
 from cryoplug.workflows.inspect.files import inspect_cs, inspect_micrograph, inspect_star
@@ -47,8 +48,8 @@ class InspectRequest:
         """Refuse patches without pixels."""
         if self.patch_size < 1:
             raise UsageError(not_allowed("--patch-size", self.patch_size, "1 or more"))
-        if self.report is not None and self.report.suffix.lower() not in (".html", ".htm"):
-            raise UsageError(not_allowed("--report", self.report, "a name that ends in .html"))
+        for problem in page_name_problems(self.report):
+            raise UsageError(problem)
 
 
 @dataclass(frozen=True)

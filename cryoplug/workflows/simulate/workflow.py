@@ -15,6 +15,7 @@ import numpy.typing as npt
 from cryoplug.core.outlook import Expect, Outlook, unwatched
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.disk.atomic import write_text
+from cryoplug.disk.output_folder import refuse_file
 from cryoplug.errors import CryoplugError, FormatError, UsageError, not_allowed
 from cryoplug.formats.mrc import MrcMovie, read_header, write_mrc
 from cryoplug.formats.star import write_star
@@ -92,10 +93,11 @@ def simulate(
     Raises
     ------
     UsageError
-        The output holds micrographs of other settings and `overwrite` is not set; nothing was written.
+        The output is a file, or holds micrographs of other settings and `overwrite` is not set; nothing was written.
     StorageError
         The system refused to write.
     """
+    refuse_file(request.output)
     device = resolve_device(request.device)
     request = dataclasses.replace(request, device=device.type)
     finished = [_is_finished(request, index) for index in range(request.count)]

@@ -93,6 +93,7 @@ def test_what_a_killed_run_left_of_a_file_goes_when_the_file_is_done_again(here,
     record.write_text(json.dumps(values))
     target = Path("out/a.mrc")
     target.rename(partial_path_of(target, values["host"], dead.pid))
+    partial_path_of(Path("out/previews/a.jpg"), values["host"], dead.pid).write_bytes(b"half a picture")
     living = here / partial_path_of(target, values["host"], os.getppid())
     living.write_bytes(b"another run")
     assert statuses(go(checkpoints[0], "a.mrc")) == ["done"]

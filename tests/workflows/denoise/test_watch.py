@@ -249,6 +249,20 @@ def test_nothing_at_all_is_no_failure(here, checkpoint):
     assert result.exit_code == 0 and result.files == ()
 
 
+def test_a_file_that_must_stand_still_is_waited_for_however_slow_the_machine_is(here, checkpoint, monkeypatch):
+    real = watch.Watch._look
+
+    def slow(self):
+        found = real(self)
+        time.sleep(0.4)  # longer than --idle-exit
+        return found
+
+    monkeypatch.setattr(watch.Watch, "_look", slow)
+    Path("in").mkdir()
+    come("in/a.mrc")
+    assert [item.status for item in Watcher(checkpoint, "in", idle_exit_s=0.3, settle_s=0.5).result().files] == ["done"]
+
+
 def test_a_growing_star_file_is_followed_and_the_output_star_grows_with_it(here, checkpoint):
     watcher = Watcher(checkpoint, "in.star", star=Path("out.star"), idle_exit_s=2)
     time.sleep(0.2)
@@ -360,7 +374,7 @@ def test_the_command_watches_until_sigterm_and_lives_through_sigusr1(here, check
             if name == "in/a.mrc":
                 child.send_signal(signal.SIGUSR1)
         child.send_signal(signal.SIGTERM)
-        _, talk = child.communicate(timeout=10)
+        _, talk = child.communicate(timeout=60)
     finally:
         child.kill()
     assert child.returncode == 143, talk

@@ -1,0 +1,14 @@
+"""What a page may be called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cryoplug.errors import not_allowed
+
+
+def page_name_problems(report: Path | None) -> Iterator[str]:
+    """Say what is wrong with the name of a page, in the words of the command line; None: there is none."""
+    if report is not None and report.suffix.lower() not in (".html", ".htm"):
+        yield not_allowed("--report", str(report), "a name that ends in .html")
