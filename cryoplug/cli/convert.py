@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cryoplug.cli.completion import complete_paths
+from cryoplug.cli.next_step import say_how_to_train
 from cryoplug.cli.options import (
     CryoplugCommand,
     accept_unproven_option,
@@ -25,7 +26,7 @@ from cryoplug.cli.options import (
     pixel_size_option,
     seed_option,
 )
-from cryoplug.cli.output import echo_result, printable_name, say, say_next
+from cryoplug.cli.output import echo_result, printable_name, say
 from cryoplug.cli.planned import echo_plan
 from cryoplug.cli.progress import FileProgress, file_progress
 from cryoplug.core.results import BatchResult
@@ -214,8 +215,7 @@ def convert(
         text=_summary(request.target, result, test_split=test_split),
     )
     if result.outputs:
-        begun = ("--init", "general") if pairs == "single" else ()
-        say_next("convert", "train", request.target, *begun, "--save")
+        say_how_to_train(request.target, pairs)
     context.exit(result.exit_code)
 
 

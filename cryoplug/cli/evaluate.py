@@ -9,7 +9,9 @@ import click
 
 from cryoplug.cli.checkpoints import checkpoint_option
 from cryoplug.cli.completion import complete_paths
+from cryoplug.cli.next_step import given_options, say_how_to_denoise
 from cryoplug.cli.options import (
+    APPLIED,
     CryoplugCommand,
     accept_unproven_option,
     apply_options,
@@ -89,6 +91,7 @@ def evaluate(output: Path, dry_run: bool, as_json: bool, **fields: Any) -> int:
     Example: cryoplug evaluate --checkpoint saved_models/cryo_cnn Micrographs/*_EVN.mrc -o evaluation
     --require-better-than gaussian
     """
+    from cryoplug.metrics.verdict import BETTER
     from cryoplug.reports.evaluation import table
     from cryoplug.workflows.evaluate import EvaluateRequest
     from cryoplug.workflows.evaluate import evaluate as run
@@ -115,4 +118,8 @@ def evaluate(output: Path, dry_run: bool, as_json: bool, **fields: Any) -> int:
         echo_result({**record, "failed": len(result.failed)}, as_json=as_json, type="evaluation", text=text)
         say(f"evaluate: {', '.join(path.name for path in result.outputs)} -> {printable_name(output)}")
         say(f"evaluate: open in a browser: {printable_name(result.page)}")
+        verdict = result.summary.verdict
+        if request.applied is not None and verdict is not None and verdict.worst == BETTER and result.to_denoise:
+            options = given_options(click.get_current_context(), APPLIED)
+            say_how_to_denoise("evaluate", result.to_denoise, request.applied, options=options)
     return result.exit_code

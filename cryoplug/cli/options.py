@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ import click
 from cryoplug.cli.completion import complete_devices, complete_paths
 from cryoplug.cli.output import quietly
 from cryoplug.errors import UsageError
+from cryoplug.inference.settings import ApplySettings
 from cryoplug.inference.target import DEFAULT_TARGET, TARGETS
 from cryoplug.metrics.baseline_names import BASELINES
 
@@ -320,6 +322,9 @@ APPLY_OPTIONS = (
     ),
 )
 """One for each field of `cryoplug.inference.settings.ApplySettings`, in its order."""
+
+APPLIED = frozenset({"pixel_size", *(item.name for item in dataclasses.fields(ApplySettings))})
+"""Names of the options that say how a checkpoint is applied to which pixels; `denoise` and `evaluate` have them alike."""
 
 
 def apply_options(command: F) -> F:

@@ -137,6 +137,5 @@ def simulate(output: Path, as_json: bool, **fields: Any) -> int:
         f"{printable_name(star)}: {request.count} micrographs, {request.settings.counts_per_pixel:.1f} counts per pixel"
     )
     echo_result(summary, as_json=as_json, type="simulation", text=text)
-    halves = ("--even", output / "even", "--odd", output / "odd")
-    say_next("simulate", "convert", "--pairs", "halves", *halves, "-o", output / "store")
+    say_next("simulate", "convert", "--pairs", "halves", star, "-o", output / "store")
     return batch.exit_code

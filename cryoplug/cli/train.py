@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from cryoplug.cli.checkpoints import CheckpointPath
 from cryoplug.cli.completion import complete_models
+from cryoplug.cli.next_step import say_how_to_denoise
 from cryoplug.cli.options import (
     CryoplugCommand,
     device_option,
@@ -23,7 +24,7 @@ from cryoplug.cli.options import (
     seed_option,
     threads_option,
 )
-from cryoplug.cli.output import echo_result, printable_name, say_next
+from cryoplug.cli.output import echo_result, printable_name
 from cryoplug.cli.planned import echo_plan
 from cryoplug.cli.progress import FileProgress, train_progress
 from cryoplug.errors import UsageError
@@ -294,8 +295,9 @@ def train(
         record = {"evaluation": result.evaluation, "checkpoint": result.checkpoint}
         echo_result({**record, "verdict": result.verdict, "words": words}, as_json=True, type="training")
     worse = result.verdict is not None and result.verdict.worst == WORSE
-    if result.checkpoint is not None and not worse:
-        say_next("train", "denoise", "MICROGRAPHS", "--checkpoint", result.checkpoint, "-o", "denoised")
+    if result.checkpoint is not None and not worse and result.pairs != "noise":
+        stated = () if result.stated_angstrom is None else ("--pixel-size", f"{result.stated_angstrom:g}")
+        say_how_to_denoise("train", result.inputs, result.checkpoint, options=stated)
     context.exit(result.exit_code)
 
 

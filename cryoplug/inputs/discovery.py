@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -23,12 +23,23 @@ from cryoplug.inputs.discovered import (
 from cryoplug.inputs.half_names import SiblingHalves, side_of
 from cryoplug.inputs.lists import from_cs, from_star, from_text
 
-__all__ = ["CS_SUFFIX", "KINDS", "STAR_SUFFIX", "DiscoveredMicrograph", "Discovery", "discover", "find"]
+__all__ = [
+    "CS_SUFFIX",
+    "KINDS",
+    "STAR_SUFFIX",
+    "DiscoveredMicrograph",
+    "Discovery",
+    "discover",
+    "find",
+    "words_for_whole",
+]
 
 STAR_SUFFIX = ".star"
 CS_SUFFIX = ".cs"
 TEXT_SUFFIXES = (".txt", ".lst", ".list")
 KINDS = ("micrographs", "movies", "either")
+MOST_WORDS = 8
+"""More of them would make a command that nobody reads."""
 _PATTERN = re.compile(r"[*?\[]")
 
 
@@ -52,6 +63,24 @@ def discover(
 ) -> list[DiscoveredMicrograph]:
     """List the micrographs that the user named; see `find`, which also tells what was left out."""
     return list(find(inputs, kind=kind, side=side).micrographs)
+
+
+def words_for_whole(
+    inputs: Sequence[str], micrographs: Sequence[DiscoveredMicrograph], halves: Collection[Path]
+) -> tuple[str, ...]:
+    """Give the words with which `denoise` finds the same micrographs; none where halves were named, or more than `MOST_WORDS`.
+
+    Parameters
+    ----------
+    inputs
+        What the user named.
+    micrographs
+        What was found there.
+    halves
+        Absolute paths of the files that were used as halves.
+    """
+    named_halves = any(item.path.absolute() in halves for item in micrographs)
+    return () if named_halves or len(inputs) > MOST_WORDS else tuple(inputs)
 
 
 def find(inputs: Sequence[str], *, kind: str = "micrographs", side: str | None = None) -> Discovery:

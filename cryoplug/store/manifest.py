@@ -117,12 +117,16 @@ class Manifest:
     """Version of this record."""
     whole: bool = False
     """Whether the stored images are whole micrographs instead of patches."""
+    inputs: tuple[str, ...] = ()
+    """Where `denoise` finds these micrographs: files, folders, patterns and lists as the user named them, from the folder
+    that he was in. Empty: halves or movies were named, or too many files."""
 
     def __post_init__(self) -> None:
         """Freeze the lists."""
         object.__setattr__(self, "patch_shape", tuple(self.patch_shape))
         object.__setattr__(self, "micrographs", tuple(self.micrographs))
         object.__setattr__(self, "failures", tuple(self.failures))
+        object.__setattr__(self, "inputs", tuple(self.inputs))
         windows = {split: tuple(map(tuple, self.windows.get(split, ()))) for split in SPLITS}
         object.__setattr__(self, "windows", windows)
         object.__setattr__(self, "version", WHOLE_VERSION if self.whole else VERSION)
@@ -172,11 +176,12 @@ class Manifest:
     def fingerprint(self) -> str:
         """Return the sha256 of what defines the training data, pixels included through their CRC-32.
 
-        The software, the request and the failed inputs do not count: the same pairs have the same fingerprint.
+        The software, the request, what was named and the failed inputs do not count: the same pairs have the same
+        fingerprint.
         """
         record = self._record()
-        for name in ("software", "request", "failures"):
-            del record[name]
+        for name in ("software", "request", "failures", "inputs"):
+            record.pop(name, None)
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
@@ -198,6 +203,8 @@ class Manifest:
         record = dataclasses.asdict(self)
         if not self.whole:  # as in the files of the first version
             del record["whole"]
+        if not self.inputs:
+            del record["inputs"]
         for entry in record["micrographs"]:
             if entry["noise"] is None:
                 del entry["noise"]
@@ -294,6 +301,7 @@ class _Reader:
                 if problem:
                     _refuse(self.path, f"windows.{split}[{i}] {problem}")
         failures = self.sequence(record.get("failures", []), "failures")
+        inputs = self.sequence(record.get("inputs", []), "inputs")
         return Manifest(
             patch_shape=patch_shape,
             dtype=self.choice(record.get("dtype"), "dtype", DTYPES),
@@ -308,6 +316,7 @@ class _Reader:
             request=self.mapping(record.get("request", {}), "request"),
             failures=tuple(self.failure(item, f"failures[{i}]") for i, item in enumerate(failures)),
             whole=whole,
+            inputs=tuple(self.text(item, f"inputs[{i}]") for i, item in enumerate(inputs)),
         )
 
     def entry(self, record: object, where: str) -> MicrographEntry:

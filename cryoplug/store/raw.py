@@ -343,7 +343,8 @@ def _lock_path(folder: Path) -> Path:
 
 
 def _head_record(head: Manifest) -> Any:
-    return json.loads(head.to_json())
+    """Give what must be the same in a convert that goes on; what its micrographs were called by may differ."""
+    return json.loads(dataclasses.replace(head, inputs=()).to_json())
 
 
 def _complete_lines(folder: Path) -> list[bytes]:

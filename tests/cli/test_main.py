@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -159,19 +158,3 @@ def test_a_file_name_cannot_forge_a_line() -> None:
 )
 def test_an_error_begins_with_the_command_that_was_called(arguments: list[str], called: str) -> None:
     assert cli_main._called(arguments) == called
-
-
-def test_a_summary_ends_with_the_next_command_which_a_shell_takes_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    def next_words() -> list[str]:
-        line = capsys.readouterr().err.splitlines()[-1]
-        return shlex.split(line.partition(" next: ")[2])
-
-    assert cli_main.run(["simulate", "-o", "my mics; all", "--count", "2", "--size", "256", "--pixel-size", "5"]) == 0
-    words = next_words()
-    assert words[:4] == ["cryoplug", "convert", "--pairs", "halves"] and "my mics; all/even" in words
-    assert cli_main.run(words[1:]) == 0
-    assert next_words() == ["cryoplug", "train", "my mics; all/store", "--save"]

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cryoplug.cli.main import run
-from cryoplug.formats.mrc import write_mrc
 
 
 @pytest.fixture
@@ -42,18 +40,6 @@ def test_json_is_one_record_an_epoch_on_stdout_and_talk_is_on_stderr(
     assert train(*words) == 0
     again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [record["epoch"] for record in again] == [1, 2, 3]
-
-
-def test_what_was_saved_is_what_the_next_command_denoises_with(
-    data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert train(data, "--epochs", 1, "--val-split", 0.25, "--save", "--checkpoint-dir", tmp_path / "my models") == 0
-    last = capsys.readouterr().err.splitlines()[-1]
-    words = shlex.split(last.partition("next: cryoplug ")[2])
-    assert words[:2] == ["denoise", "MICROGRAPHS"]
-    write_mrc(tmp_path / "a.mrc", np.random.default_rng(1).random((48, 48), np.float32), pixel_size_angstrom=2.0)
-    words[1], words[-1] = str(tmp_path / "a.mrc"), str(tmp_path / "denoised")
-    assert run(words) == 0
 
 
 def test_people_get_the_best_epoch_on_stdout(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

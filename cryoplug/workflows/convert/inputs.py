@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryoplug.inputs.companions import left_out_note, name_of
 from cryoplug.inputs.discovered import below_job, known_endings
-from cryoplug.inputs.discovery import find
+from cryoplug.inputs.discovery import find, words_for_whole
 from cryoplug.inputs.movies.exposures import halves_or_movies
 from cryoplug.inputs.movies.halves import MovieInput
 from cryoplug.inputs.pairing import PairedInput, pair_files
@@ -27,6 +27,8 @@ class ConvertInputs:
     """Files that were left out, because they only accompany others."""
     notes: tuple[str, ...] = ()
     """What to tell the user."""
+    to_denoise: tuple[str, ...] = ()
+    """What the user named, where `denoise` takes the same words for the same micrographs: not movies, nor halves."""
 
     @property
     def exposures_repeat(self) -> bool:
@@ -66,6 +68,7 @@ def list_inputs(request: ConvertRequest) -> ConvertInputs:
         notes.insert(0, left_out_note(companions))
     if any(isinstance(pair, MovieInput) for pair in pairs):
         return ConvertInputs(pairs, tuple(range(len(pairs))), companions, tuple(notes))
+    to_denoise = words_for_whole(request.inputs, found[0].micrographs, used if request.pairs == "halves" else ())
     pairs = with_sections(pairs, looks)
     exposures = _exposures(pairs)
     if len(pairs) > 1 and len(set(exposures)) == 1 and all(pair.noisy.section or pair.noisy.series for pair in pairs):
@@ -74,7 +77,7 @@ def list_inputs(request: ConvertRequest) -> ConvertInputs:
             f"{pairs[0].noisy.series or pairs[0].noisy.path}: one series or stack of {len(pairs)} sections alone: these are "
             "split into training and test, and neighbouring views of one area are alike; give several for an honest test"
         )
-    return ConvertInputs(pairs, exposures, companions, tuple(notes))
+    return ConvertInputs(pairs, exposures, companions, tuple(notes), to_denoise)
 
 
 def _exposures(pairs: tuple[PairedInput, ...]) -> tuple[int, ...]:

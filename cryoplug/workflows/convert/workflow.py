@@ -123,6 +123,7 @@ def prepared(
         software=_software(),
         request=request.identity(pairs, inputs.exposures if inputs.exposures_repeat else ()),
         whole=request.store == "whole",
+        inputs=inputs.to_denoise,
     )
     return request, inputs, head
 

@@ -11,7 +11,7 @@ from typing import Any
 from cryoplug.errors import InputError, PairingError, UsageError
 from cryoplug.inputs.companions import left_out_note
 from cryoplug.inputs.discovered import DiscoveredMicrograph, known_endings
-from cryoplug.inputs.discovery import discover, find
+from cryoplug.inputs.discovery import discover, find, words_for_whole
 from cryoplug.inputs.pairing import halves_of, pair_files
 from cryoplug.inputs.stack_sections import StackLooks, common_sections, one_section
 from cryoplug.workflows.evaluate.request import EvaluateRequest
@@ -114,6 +114,14 @@ def list_subjects(request: EvaluateRequest, note: Callable[[str], None] = lambda
         files: dict[str, Any] = {name: items[i] for name, items in columns.items()}
         found_subjects += _by_section(Subject(item.shown, remarks=tuple(remarks[i]), **files), looks, endings)
     return tuple(found_subjects)
+
+
+def words_to_denoise(request: EvaluateRequest, subjects: Sequence[Subject]) -> tuple[str, ...]:
+    """Give the inputs as the user named them, where `denoise` takes the same words for the same micrographs; else none."""
+    if not request.inputs:
+        return ()
+    halves = {item.path.absolute() for subject in subjects for item in (subject.even, subject.odd) if item is not None}
+    return words_for_whole(request.inputs, find(request.inputs).micrographs, halves)
 
 
 def _by_section(subject: Subject, looks: StackLooks, endings: frozenset[str]) -> Iterator[Subject]:

@@ -25,7 +25,7 @@ from cryoplug.reports.evaluation import Summary, summarize, table
 from cryoplug.reports.evaluation_page import JudgedRow, evaluation_page
 from cryoplug.reports.html import write_page
 from cryoplug.reports.words import verdict_words
-from cryoplug.workflows.evaluate.inputs import list_subjects
+from cryoplug.workflows.evaluate.inputs import list_subjects, words_to_denoise
 from cryoplug.workflows.evaluate.measure import MeasuredMicrograph, Measurer
 from cryoplug.workflows.evaluate.request import EvaluateRequest
 from cryoplug.workflows.evaluate.star import evaluation_star
@@ -53,6 +53,8 @@ class EvaluationResult(BatchResult):
     """The page to open in a browser; it shows what `outputs` hold."""
     words: tuple[str, ...] = ()
     """The verdict in short sentences, the most important first; empty when no micrograph could be measured."""
+    to_denoise: tuple[str, ...] = ()
+    """What the user named, where `denoise` takes the same words for the same micrographs: not halves."""
 
     @property
     def exit_code(self) -> int:
@@ -139,7 +141,9 @@ def evaluate(
     summary = _summary(request, measured)
     words = tuple(verdict_words(summary.verdict, denoiser=request.denoiser, target=request.target))
     outputs = _write(request, about, files, measured, summary, words, note)
-    return EvaluationResult(tuple(files), outputs, about, summary, request.output / PAGE_NAME, words)
+    return EvaluationResult(
+        tuple(files), outputs, about, summary, request.output / PAGE_NAME, words, words_to_denoise(request, subjects)
+    )
 
 
 def check_output(request: EvaluateRequest) -> None:

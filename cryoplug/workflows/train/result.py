@@ -38,6 +38,10 @@ class TrainResult:
     """Of the kept checkpoint, whichever call measured it; None when none did."""
     pairs: str | None = None
     """Where the training pairs came from; None for bare bins."""
+    inputs: tuple[str, ...] = ()
+    """Where `denoise` finds the micrographs of the store; see `cryoplug.store.manifest.Manifest.inputs`."""
+    stated_angstrom: float | None = None
+    """The pixel size that the user stated of them."""
     required: str | None = None
     """The baseline that had to be beaten."""
 

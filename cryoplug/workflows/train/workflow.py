@@ -184,6 +184,8 @@ def _train(opened: Opened, progress: Callable[[Event], None], advance: Advance, 
         evaluation=evaluation,
         verdict=verdict,
         pairs=None if store.manifest is None else store.manifest.pairs,
+        inputs=() if store.manifest is None else store.manifest.inputs,
+        stated_angstrom=None if store.manifest is None else store.manifest.request.get("pixel_size"),
         required=request.require_better_than,
     )
 

@@ -1,0 +1,90 @@
+"""The command that a summary ends with: only one that makes sense for sure, and that runs as it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from cryoplug.cli.output import printable_name, say, say_next
+from cryoplug.errors import CryoplugError
+
+_FROM_GENERAL = ("--init", "general", "--minutes", "5")
+"""How training begins where the general model knows such micrographs: better, and sooner."""
+
+
+def say_how_to_train(store: Path, pairs: str) -> None:
+    """End ``convert`` with the command that trains on its store; say nothing where no training takes it.
+
+    Parameters
+    ----------
+    store
+        What was written.
+    pairs
+        ``--pairs``.
+    """
+    for words in (_FROM_GENERAL, ()) if pairs in ("halves", "single") else ((),):
+        if _training_takes(store, init=Path(words[1]) if words else None):
+            say_next("convert", "train", store, *words, "--save")
+            return
+
+
+def say_how_to_denoise(
+    command: str, inputs: Sequence[str], checkpoint: Path, *, options: Sequence[object] = ()
+) -> None:
+    """End a command with the one that denoises with a checkpoint.
+
+    Parameters
+    ----------
+    command
+        The one that ends.
+    inputs
+        Its micrographs, as the user named them; none where they are not known: words then say what to do.
+    checkpoint
+        ``general`` or a path.
+    options
+        Further words of the command.
+    """
+    words = ("--checkpoint", checkpoint, *options)
+    if _are_there(inputs):
+        say_next(command, "denoise", *inputs, *words, "-o", _unused("denoised"))
+    else:
+        say(f"{command}: next: cryoplug denoise, with your micrographs and --checkpoint {printable_name(checkpoint)}")
+
+
+def given_options(context: click.Context, names: Collection[str]) -> list[str]:
+    """Give the words of the options that the user set, by flag, variable or file, for another command that has them, too."""
+    words = []
+    for item in context.command.params:
+        if item.name in names and context.get_parameter_source(item.name) is not ParameterSource.DEFAULT:
+            words += [max(item.opts, key=len), str(context.params[item.name])]
+    return words
+
+
+def _training_takes(store: Path, *, init: Path | None) -> bool:
+    from cryoplug.training.config import TrainConfig
+    from cryoplug.workflows.train import TrainRequest, rehearse
+
+    try:
+        # On the CPU, so that torch is not asked for a GPU.
+        rehearse(TrainRequest(store, TrainConfig(device="cpu"), init=init, recipe="auto"))
+    except CryoplugError:
+        return False
+    return True
+
+
+def _are_there(inputs: Sequence[str]) -> bool:
+    from cryoplug.inputs.discovery import discover
+
+    try:
+        return bool(inputs and discover(inputs))
+    except CryoplugError:
+        return False
+
+
+def _unused(name: str) -> str:
+    """Give a name for an output folder that nothing has."""
+    names = (name, *(f"{name}_{number}" for number in range(2, 1000)))
+    return next((text for text in names if not Path(text).exists()), name)
