@@ -157,7 +157,7 @@ def draw_preview(preview: Preview) -> npt.NDArray[np.uint8]:
         panel[:height] = grey_bytes(image, low, high)
         paste_text(panel, caption, y=height + (STRIP_PX - CAPTION_PX) // 2, x=4, grey=_INK)
         if preview.pixel_size_angstrom is not None:
-            _draw_bar(panel[:height], preview.pixel_size_angstrom)
+            draw_bar(panel[:height], preview.pixel_size_angstrom)
     return canvas
 
 
@@ -238,7 +238,8 @@ def _is_finer(pixel_size_angstrom: float) -> bool:
     return 2 * pixel_size_angstrom < LOWPASS_ANGSTROM
 
 
-def _draw_bar(panel: npt.NDArray[np.uint8], pixel_size_angstrom: float) -> None:
+def draw_bar(panel: npt.NDArray[np.uint8], pixel_size_angstrom: float) -> None:
+    """Draw a scale bar with its length into the lower left of a picture ``(y, x)``; a very small one is left as it is."""
     height, width = panel.shape
     length = bar_length(width, pixel_size_angstrom)
     bar = max(1, round(length / pixel_size_angstrom))

@@ -19,6 +19,8 @@ class Column:
     """``name``: what the row is called. ``phrase``: texts that many rows share, kept once in the page."""
     narrow: bool = False
     """Whether it is shown on a phone, too."""
+    long: bool = False
+    """Whether it may hold sentences, which are spelled out where a row is chosen."""
     tone: Mapping[str, str] = field(default_factory=dict)
     """Class of the style sheet for some values."""
 
@@ -59,12 +61,25 @@ def packed(
             "kind": {"phrase": "text", "number": "number"}.get(column.kind, "string"),
             "narrow": column.narrow,
             "name": column.kind == "name",
+            "long": column.long,
             "tone": dict(column.tone),
             "digits": 4,
         }
         for column in columns
     ]
-    return {"columns": heads, "rows": cells, "texts": list(phrases), "bad": list(bad), "first": first}
+    names = next((place for place, column in enumerate(columns) if column.kind == "name"), None)
+    folder = "" if names is None else common_folder([str(row[names]) for row in cells])
+    packed_rows = {"columns": heads, "rows": cells, "texts": list(phrases), "bad": list(bad), "first": first}
+    return {**packed_rows, "folder": folder}
+
+
+def common_folder(names: Sequence[str]) -> str:
+    """Give the folder that several names begin with, as in ``/data/job002/``, so that not each has to say it; empty: none."""
+    if len(names) < 2:
+        return ""
+    low, high = min(names), max(names)
+    alike = next((place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+    return low[: low.rfind("/", 0, alike) + 1]
 
 
 def legend(columns: Iterable[Column]) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from cryoplug.reports.evaluation import Summary
 from cryoplug.reports.evaluation_sections import halves_charts, summary_grids, truth_charts
 from cryoplug.reports.grey_panels import detail, panels, small
 from cryoplug.reports.html import counted, shown_number
-from cryoplug.reports.sections import BigTable, Facts, Page, Remarks, Section, sections_page
+from cryoplug.reports.sections import BigTable, Facts, Page, Section, sections_page
 
 PANEL_PX = 420
 _TONES = {BETTER: "good", ALIKE: "warn", WORSE: "bad"}
@@ -34,7 +34,7 @@ COLUMNS = (
     Column("SNR dB", "Of the denoised micrograph, after the best a*x + b."),
     Column("over Gaussian dB", "The same less that of the best Gaussian blur. Above 0 it is worth more than a blur."),
     Column("Å/px", "Pixel size."),
-    Column("remark", "Why it failed, or what to keep in mind.", "phrase"),
+    Column("remark", "Why it failed, or what to keep in mind.", "phrase", long=True),
 )
 
 
@@ -130,8 +130,20 @@ def evaluation_page(
             Section(
                 "Look",
                 [
-                    panels(whole, clean=clean, noisy=["raw"], caption="The whole micrograph."),
-                    panels(cut, clean=clean, noisy=["raw"], caption="Its middle, pixel by pixel."),
+                    panels(
+                        whole,
+                        clean=clean,
+                        noisy=["raw"],
+                        caption="The whole micrograph.",
+                        pixel_size_angstrom=None if size is None else size * _times_smaller(pictures, whole),
+                    ),
+                    panels(
+                        cut,
+                        clean=clean,
+                        noisy=["raw"],
+                        caption=f"Its middle, pixel by pixel.{_hallucination(summary)}",
+                        pixel_size_angstrom=size,
+                    ),
                 ],
                 lead,
             )
@@ -139,7 +151,7 @@ def evaluation_page(
     bad = [index for index, row in enumerate(rows) if row.message]
     table = packed(COLUMNS, (row.cells() for row in rows), bad=bad)
     sections.append(Section("Every micrograph", [BigTable("micrographs", "micrographs", COLUMNS, table)]))
-    sections.append(Section("How it was judged", [Facts(about), *_hallucination(summary)]))
+    sections.append(Section("How it was judged", [Facts(about)]))
     done, failed = (sum(row.status == status for row in rows) for status in ("done", "failed"))
     tiles = [("micrographs judged", f"{done:,}", ""), ("failed", f"{failed:,}", "bad" if failed else "")]
     if summary.verdict is not None:
@@ -151,13 +163,18 @@ def evaluation_page(
     return sections_page(Page("evaluate", headline, str(folder), sections, words, tiles))
 
 
-def _hallucination(summary: Summary) -> list[Remarks]:
+def _times_smaller(before: Mapping[str, ImageF32], after: Mapping[str, ImageF32]) -> float:
+    """Say how many pixels became one, along a row."""
+    name = next(iter(before))
+    return before[name].shape[1] / after[name].shape[1]
+
+
+def _hallucination(summary: Summary) -> str:
     found = (summary.hallucination or {}).get(DENOISED)
     if not found:
-        return []
+        return ""
     share = shown_number(100 * found["share"].mean, 3)
-    text = (
-        f"Pure noise through the denoiser leaves {share} % of the variance of a denoised micrograph. That is what it may invent; "
-        "the last panel above shows it."
+    return (
+        f" Pure noise through the denoiser leaves {share} % of the variance of a denoised micrograph. That is what it may "
+        "invent; the last panel shows it."
     )
-    return [Remarks([("", text)])]

@@ -9,6 +9,7 @@ import numpy as np
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.thumbnail import Thumbnail, thumbnail_step
 from cryoplug.outputs.pictures import grey_bytes, jpeg
+from cryoplug.outputs.previews import draw_bar
 from cryoplug.reports.sections import Panels
 
 _SIGMAS = 3.0
@@ -31,7 +32,14 @@ def detail(image: ImageF32) -> ImageF32:
     return image[y : y + DETAIL_PX, x : x + DETAIL_PX]
 
 
-def panels(images: Mapping[str, ImageF32], *, clean: Sequence[str], noisy: Sequence[str], caption: str = "") -> Panels:
+def panels(
+    images: Mapping[str, ImageF32],
+    *,
+    clean: Sequence[str],
+    noisy: Sequence[str],
+    caption: str = "",
+    pixel_size_angstrom: float | None = None,
+) -> Panels:
     """Draw images so that a step of grey means as much in each: one span of grey values, around the median of each.
 
     Parameters
@@ -44,16 +52,20 @@ def panels(images: Mapping[str, ImageF32], *, clean: Sequence[str], noisy: Seque
         Those that make the span wider where they would else be black and white alone.
     caption
         Below all.
+    pixel_size_angstrom
+        Of these images: the first one gets a scale bar. None: unknown.
     """
     sigmas = {name: _middle_and_sigma(image) for name, image in images.items()}
     half = _SIGMAS * max(
         [sigmas[name][1] for name in clean] + [_NOISY_SHARE * sigmas[name][1] for name in noisy], default=1.0
     )
     half = half or 0.5
-    pictures = [
-        (jpeg(grey_bytes(image, sigmas[name][0] - half, sigmas[name][0] + half)), name)
-        for name, image in images.items()
-    ]
+    pictures = []
+    for place, (name, image) in enumerate(images.items()):
+        grey = grey_bytes(image, sigmas[name][0] - half, sigmas[name][0] + half)
+        if place == 0 and pixel_size_angstrom is not None:
+            draw_bar(grey, pixel_size_angstrom)
+        pictures.append((jpeg(grey), name))
     return Panels(pictures, caption)
 
 

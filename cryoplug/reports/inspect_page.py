@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from cryoplug.core.printable import printable_name
 from cryoplug.core.results import Finding
-from cryoplug.reports.big_table import Column, packed
+from cryoplug.reports.big_table import Column, common_folder, packed
 from cryoplug.reports.html import counted
-from cryoplug.reports.sections import BigTable, Page, Remarks, Section, sections_page
+from cryoplug.reports.sections import BigTable, Findings, Page, Section, sections_page
 
 COLUMNS = (
     Column("path", "What was looked at.", "name", narrow=True),
@@ -26,11 +26,11 @@ COLUMNS = (
     Column("Å/px", "Pixel size, as the file says it."),
     Column("mean", "Of all pixels, in the file's grey values. Empty with --quick."),
     Column("sigma", "Their standard deviation."),
-    Column("remarks", "Everything that was found, the worst first.", "phrase"),
+    Column("remarks", "Everything that was found, the worst first.", "phrase", long=True),
 )
 _ORDER = ("error", "warning", "note")
 _CLASS = {"error": "bad", "warning": "warn", "note": ""}
-_MOST_SPELLED = 40
+_MOST_SPELLED = 30
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,7 @@ def inspect_page(rows: Sequence[InspectedRow], sections: Sequence[Section] = ())
     ]
     parts = []
     if bad:
-        lines = [
-            (_CLASS[item.severity], f"{rows[index].path}: {item.field}: {item.message}")
-            for index in bad
-            for item in rows[index].findings
-            if item.severity != "note"
-        ]
-        more = len(lines) - _MOST_SPELLED
-        if more > 0:
-            lines = [*lines[:_MOST_SPELLED], ("", f"and {more:,} more: tick “problems only” in the table below")]
-        parts.append(Section("What is wrong", [Remarks(lines)]))
+        parts.append(_what_is_wrong([rows[index] for index in bad]))
     parts += sections
     table = packed(COLUMNS, (row.cells() for row in rows), bad=bad)
     parts.append(Section("Everything that was looked at", [BigTable("paths", "paths", COLUMNS, table)]))
@@ -116,3 +107,23 @@ def inspect_page(rows: Sequence[InspectedRow], sections: Sequence[Section] = ())
     ]
     where = rows[0].path if len(rows) == 1 else f"{rows[0].path} and {len(rows) - 1:,} more" if rows else ""
     return sections_page(Page("inspect", f"{counted(len(rows), 'path')} inspected", where, parts, words, tiles))
+
+
+def _what_is_wrong(rows: Sequence[InspectedRow]) -> Section:
+    """Spell out errors and warnings, file by file, those with errors first."""
+    folder = common_folder([row.path for row in rows])
+    ranked = sorted(rows, key=lambda row: _ORDER.index(row.worst))
+    items = [
+        (
+            row.path.removeprefix(folder),
+            [
+                (_CLASS[item.severity], item.severity, f"{item.field}: {item.message}")
+                for item in row.findings
+                if item.severity != "note"
+            ],
+        )
+        for row in ranked[:_MOST_SPELLED]
+    ]
+    more = len(rows) - len(items)
+    said = f"And {more:,} more: tick “problems only” in the table below." if more > 0 else ""
+    return Section("What is wrong", [Findings(items, said)], f"All are in {printable_name(folder)}." if folder else "")

@@ -75,7 +75,7 @@ class BigTable:
     """Headings."""
     table: Mapping[str, Any]
     """From `cryoplug.reports.big_table.packed`."""
-    hint: str = "A click on a column sorts by it. The arrow keys go through the rows."
+    hint: str = "Choose a row to read all of it. A click on a column sorts by it. The arrow keys go through the rows."
     """How to use it."""
     block = "table"
 
@@ -95,12 +95,14 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Remarks:
-    """Sentences, one a line, each with a class of the style sheet."""
+class Findings:
+    """What was found of several files, file by file."""
 
-    items: Sequence[tuple[str, str]]
-    """``bad``, ``warn`` or nothing; and the sentence."""
-    block = "remarks"
+    items: Sequence[tuple[str, Sequence[tuple[str, str, str]]]]
+    """Name of the file; and of each finding its class of the style sheet, how bad it is in a word, and the sentence."""
+    more: str = ""
+    """What is said below, where not all are shown."""
+    block = "findings"
 
 
 @dataclass(frozen=True)

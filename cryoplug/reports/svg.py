@@ -46,6 +46,8 @@ class Axis:
     """None: what the values need."""
     resolution: bool = False
     """Values are 1/A, shown as A: 0.1 is written 10."""
+    whole: bool = False
+    """Only whole numbers mean something, as of epochs."""
 
 
 def line_chart(series: Sequence[Series], x: Axis, y: Axis, *, title: str) -> str:
@@ -90,7 +92,7 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, *, title: str) -> str
         height = place_y(value)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{label}</text>')
-    for value, label in _ticks_x(x_range, resolution=x.resolution):
+    for value, label in _ticks_x(x_range, x):
         across = place_x(value)
         parts.append(f'<line class="tick" x1="{across:.1f}" x2="{across:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
         parts.append(f'<text x="{across:.1f}" y="{bottom + 17}" text-anchor="middle">{label}</text>')
@@ -150,9 +152,10 @@ def _ticks_y(limits: tuple[float, float], *, logarithmic: bool) -> list[tuple[fl
     return [(math.log10(value), _plain(value)) for value in _round_values(10 ** limits[0], 10 ** limits[1])]
 
 
-def _ticks_x(limits: tuple[float, float], *, resolution: bool) -> list[tuple[float, str]]:
-    if not resolution:
-        return [(value, _plain(value)) for value in _round_values(*limits)]
+def _ticks_x(limits: tuple[float, float], axis: Axis) -> list[tuple[float, str]]:
+    if not axis.resolution:
+        values = _round_values(*limits)
+        return [(value, _plain(value)) for value in values if not axis.whole or abs(value - round(value)) < 1e-9]
     return [(1 / size, f"{size:g}") for size in resolutions(limits[1], apart=0.11) if 1 / size >= limits[0]]
 
 

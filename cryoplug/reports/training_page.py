@@ -70,7 +70,7 @@ def training_page(
     sections = [training_section(records, best_epoch)]
     sections += evaluation_sections(details, pixel_size_angstrom)
     if examples:
-        sections.append(_examples(examples, details.get("pairs")))
+        sections.append(_examples(examples, details.get("pairs"), pixel_size_angstrom))
     sections.append(Section("What was trained", [Facts(about)]))
     seconds = sum(float(record.get("seconds") or 0) for record in records)
     last = records[-1] if records else {}
@@ -103,7 +103,7 @@ def training_section(records: Sequence[Mapping[str, Any]], best_epoch: int | Non
             losses.append(Series("kept", [epochs[at[0]]], [float(curve[at[0]])], 3, points=True))
     label = "mean squared error" if name == "mse" else f"loss ({name})"
     whole = len(records) < 8
-    x = Axis("epoch", limits=(min(epochs) - 0.3, max(epochs) + 0.3) if whole and epochs else None)
+    x = Axis("epoch", limits=(min(epochs) - 0.3, max(epochs) + 0.3) if whole and epochs else None, whole=True)
     pace = [
         Series(
             "patches a second",
@@ -204,7 +204,7 @@ def _response(curves: Mapping[str, Any], pixel_size_angstrom: float | None) -> l
     ]
 
 
-def _examples(examples: Sequence[Example], pairs: Any) -> Section:
+def _examples(examples: Sequence[Example], pairs: Any, pixel_size_angstrom: float | None) -> Section:
     other = (
         "the other half" if pairs == "halves" else "the exposure with other noise" if pairs == "single" else "target"
     )
@@ -218,6 +218,7 @@ def _examples(examples: Sequence[Example], pairs: Any) -> Section:
             },
             clean=["denoised"],
             noisy=["input"],
+            pixel_size_angstrom=pixel_size_angstrom,
         )
         for item in examples
     ]

@@ -54,3 +54,34 @@ def test_the_tables_of_an_inspection_search(browser: Any, pages: dict[str, Path]
     box = browser.find_element("css selector", "[data-table=paths]")
     box.find_element("css selector", "input[type=search]").send_keys("error")
     assert [item.text for item in box.find_elements("css selector", "td.name")] == ["<b>\"x'.mrc"]
+
+
+def test_a_folder_of_all_files_is_said_once_and_a_chosen_row_is_spelled_out(
+    browser: Any, pages: dict[str, Path]
+) -> None:
+    browser.get(pages["nested"].as_uri())
+    browser.execute_script("sessionStorage.clear()")
+    browser.get(pages["nested"].as_uri())
+    width = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    assert width[0] <= width[1]
+    box = browser.find_element("css selector", "[data-table=paths]")
+    names = [item.text for item in box.find_elements("css selector", "td.name")]
+    assert names == [f"grid1/{'long_' * 30}name.mrc", "grid2/<b>\"x'.mrc"]
+    folder = "/data/facility/2026-11-29/session_of_a_long_night/MotionCorr/job002/"
+    assert box.find_element("css selector", ".folder").text == f"All are in {folder}."
+    search = box.find_element("css selector", "input[type=search]")
+    search.send_keys("job002 grid2")
+    box.find_element("css selector", "tr[data-row] td.name").click()
+    spelled = box.find_element("css selector", ".whole").text
+    assert spelled == f"{folder}grid2/<b>\"x'.mrc: cella: {'very ' * 40}odd"
+
+
+def test_a_name_that_is_too_long_shows_its_end(wide: Any, pages: dict[str, Path]) -> None:
+    wide.get(pages["nested"].as_uri())
+    end = wide.execute_script(
+        "const cell = document.querySelector('td.name .cell'), text = cell.firstChild.firstChild, range = document.createRange();"
+        "range.setStart(text, text.length - 8); range.setEnd(text, text.length);"
+        "const [part, box] = [range, cell].map((item) => item.getBoundingClientRect());"
+        "return [cell.scrollWidth > cell.clientWidth, part.left - box.left, box.right - part.right, part.width]"
+    )
+    assert end[0] and end[1] > 50 and -1 <= end[2] < 3 and end[3] > 30

@@ -16,6 +16,7 @@ from cryoplug.reports.store_page import StoreEntry, store_sections
 from cryoplug.reports.training_page import RESPONSE_FIELD, Example, training_page
 from cryoplug.reports.words import verdict_words
 
+FOLDER = "/data/facility/2026-11-29/session_of_a_long_night/MotionCorr/job002/"
 NAME = "<b>\"x'.mrc"
 RNG = np.random.default_rng(4)
 TRUTH = np.cumsum(np.cumsum(RNG.normal(size=(96, 96)), 0), 1)
@@ -72,7 +73,12 @@ def made_pages() -> dict[str, str]:
         InspectedRow("good.mrc", "micrograph", (), (96, 96), 1.5, 10.0, 2.0),
         InspectedRow(NAME, "micrograph", (Finding("error", "mode", f"3 in {NAME}"), Finding("note", "cella", "odd"))),
     ]
+    nested = [
+        InspectedRow(f"{FOLDER}{name}", "micrograph", (Finding("warning", "cella", f"{'very ' * 40}odd"),))
+        for name in (f"grid1/{'long_' * 30}name.mrc", f"grid2/{NAME}")
+    ]
     return {
+        "nested": inspect_page(nested),
         "evaluation": evaluation_page(Path(NAME), words, found, rows, pictures, about=[("model", NAME)]),
         "training": training_page(
             Path(NAME),

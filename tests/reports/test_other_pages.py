@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cryoplug.metrics.response import FrequencyResponse
+from cryoplug.reports.big_table import common_folder
 from cryoplug.reports.evaluation import METHODS
 from cryoplug.reports.evaluation_columns import HALVES_COLUMNS, HINTS, TRUTH_COLUMNS
 from cryoplug.reports.grey_panels import panels
@@ -23,6 +24,7 @@ assert _spec and _spec.loader
 made = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(made)
 PAGES = made.made_pages()
+FOLDER, NAME = made.FOLDER, made.NAME
 
 
 class Text(HTMLParser):
@@ -128,3 +130,26 @@ def test_the_response_of_a_filter_is_its_gain(gain: float) -> None:
     np.testing.assert_allclose(found, gain, atol=1e-5)
     assert 0 < frequency[0] < frequency[-1] <= 0.5 + 1e-9
     assert all(len(part) == 0 for part in FrequencyResponse().curve())
+
+
+def test_what_is_wrong_is_said_file_by_file_below_a_folder_that_is_said_once() -> None:
+    text, _ = parsed(PAGES["nested"])
+    assert text.count(f"All are in {FOLDER}.") == 1
+    spelled = text.partition("What is wrong")[2].partition("Everything that was looked at")[0]
+    assert f"grid2/{NAME}" in spelled and f"{FOLDER}grid2" not in spelled and spelled.count("warning") == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "folder"),
+    [
+        (["a/b/c.mrc", "a/b/d.mrc"], "a/b/"),
+        (["a/b.mrc", "a/b.mrc"], "a/"),
+        (["a.mrc", "b.mrc"], ""),
+        (["/data/x/a.mrc", "/data/xy/a.mrc"], "/data/"),
+        (["/a.mrc", "b.mrc"], ""),
+        (["a/b.mrc"], ""),
+        ([], ""),
+    ],
+)
+def test_a_common_folder_ends_with_a_whole_name(names: list[str], folder: str) -> None:
+    assert common_folder(names) == folder

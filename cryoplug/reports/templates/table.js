@@ -9,7 +9,9 @@ function makeTable(box, data, chosen) {
   const search = box.querySelector("input[type=search]"), only = box.querySelector(".problems"), count = box.querySelector(".count");
   const shown = (row, place) => (columns[place].kind === "text" ? texts[row[place]] : row[place]);
   let order = rows.map((_, index) => index), view = order, hay = null, sort = null, down = false, selected = -1, drawn = "";
+  const folder = data.folder || "", below = box.querySelector(".folder"), whole = box.querySelector(".whole");
   only.parentElement.hidden = !data.bad;
+  if (folder) below.textContent = `All are in ${folder}. `;
 
   const titles = document.createElement("tr");
   columns.forEach((column, place) => {
@@ -110,12 +112,17 @@ function makeTable(box, data, chosen) {
     row.setAttribute("aria-selected", index === selected);
     columns.forEach((column, place) => {
       const cell = document.createElement("td"), inner = document.createElement("span");
-      const value = text(shown(rows[index], place), column);
+      const whole = text(shown(rows[index], place), column), value = column.name ? whole.slice(folder.length) : whole;
       cell.className = classOf(column);
       inner.className = "cell";
-      inner.textContent = value;
+      if (column.name) {
+        // What does not fit is left out at the left, where names are alike; the isolated text keeps its own direction.
+        const isolated = document.createElement("bdi");
+        isolated.textContent = value;
+        inner.append(isolated);
+      } else inner.textContent = value;
       if (column.tone && column.tone[value]) inner.classList.add(column.tone[value]);
-      if (value.length > 20) cell.title = value;
+      if (whole.length > 20) cell.title = whole;
       cell.append(inner);
       row.append(cell);
     });
@@ -133,6 +140,14 @@ function makeTable(box, data, chosen) {
     draw(true);
     remember();
     if (chosen) chosen(index);
+    else spell(rows[index]);
+  }
+
+  // A table without a viewer spells out below what its cells cut off.
+  function spell(row) {
+    const said = columns.map((column, place) => (column.kind === "number" || !(column.name || column.long) ? "" : shown(row, place)));
+    whole.textContent = said.filter(Boolean).join(": ");
+    whole.hidden = !whole.textContent;
   }
 
   function step(by) {

@@ -219,7 +219,7 @@ def _write(
         outputs += [folder / CURVES_NAME, folder / PANELS_NAME]
     except UsageError as error:
         note(str(error))
-    facts = [(name.replace("_", " "), str(value)) for name, value in about.items() if value is not None]
+    facts = [(_LABELS.get(name, name), _shown(value)) for name, value in about.items() if value is not None]
     page = evaluation_page(folder, words, summary, _rows(files, measured), measured[0].panels, about=facts)
     write_page(folder / PAGE_NAME, page)
     # Last, since its presence says that the evaluation is complete.
@@ -229,6 +229,22 @@ def _write(
         to_json({**about, "words": words, "summary": summary, "micrographs": records}) + "\n",
     )
     return tuple(outputs)
+
+
+_LABELS = {
+    "direction": "half that was denoised",
+    "model": "network",
+    "checkpoint_sha256": "checkpoint (SHA-256)",
+    "normalize": "normalization",
+    "angpix": "pixel size that the network sees (Å)",
+    "tta": "mean of eight orientations",
+}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _rows(files: Sequence[FileResult], measured: Sequence[MeasuredMicrograph]) -> list[JudgedRow]:

@@ -69,13 +69,39 @@ def page_parts(checkpoint: Checkpoint) -> dict[str, Any]:
         ),
     ]
     if isinstance(training, dict):
-        about += [(str(name).replace("_", " "), str(value)) for name, value in training.items() if _is_plain(value)]
+        left_out = {"model", *(["epochs"] if training.get("minutes") is not None else [])}
+        about += [
+            (_label(name), _value(value))
+            for name, value in training.items()
+            if _is_plain(value) and name not in left_out
+        ]
     return {
         "details": details,
         "words": verdict_words(recorded_verdict(details), pairs=pairs),
         "about": about,
         "pixel_size_angstrom": checkpoint.pixel_size_angstrom,
     }
+
+
+_LABELS = {
+    "lr": "learning rate",
+    "ema": "moving average of the weights",
+    "init": "started from (SHA-256)",
+    "data": "training set (fingerprint)",
+    "validation": "held-out pairs (SHA-256)",
+    "val_split": "part held out",
+    "patch_size": "patch size of bare bins",
+}
+
+
+def _label(name: object) -> str:
+    return _LABELS.get(str(name), str(name).replace("_", " "))
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _is_plain(value: Any) -> bool:
