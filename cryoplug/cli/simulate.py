@@ -38,11 +38,11 @@ from cryoplug.cli.progress import file_progress
     metavar="LOW HIGH",
     help="Range of underfocus in micrometres.",
 )
-@click.option("--particles", type=int, default=None, help="Particles on each micrograph [default: by its area].")
+@click.option("--particles", type=int, default=None, help="Particles on each micrograph.  [default: by its area]")
 @click.option(
     "--specimen",
     type=click.Choice(["shapes", "random"]),
-    help="What to invent without --map and --model: five simple shapes, or random molecules [default: shapes].",
+    help="What to invent without --map and --model: five simple shapes, or random molecules.  [default: shapes]",
 )
 @click.option(
     "--kinds", type=int, default=5, show_default=True, help="Number of random molecules, mixed on each micrograph."
@@ -59,7 +59,7 @@ from cryoplug.cli.progress import file_progress
     "thresholds",
     type=float,
     multiple=True,
-    help="Density that belongs to the molecule, once for each --map [default: above mean plus one sigma].",
+    help="Density that belongs to the molecule, once for each --map.  [default: above mean plus one sigma]",
 )
 @click.option(
     "--model",

@@ -232,7 +232,8 @@ def train(
 
     Example: cryoplug train dataset/ --init general --minutes 5 --save
 
-    Example: torchrun --standalone --nproc-per-node 2 --no-python cryoplug train ...
+    Example: torchrun --standalone --nproc-per-node 2 --no-python cryoplug train dataset/ --model unet
+    --save
     """
     from cryoplug.metrics.verdict import WORSE
     from cryoplug.reports.evaluation import table

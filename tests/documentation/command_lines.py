@@ -117,16 +117,26 @@ def options_of(command: click.Command) -> set[str]:
 
 def all_options() -> set[str]:
     """Give every option of every command, those of the plugins in this repository too."""
+    return {option for _, command in all_commands() for option in options_of(command)}
+
+
+def all_commands() -> Iterator[tuple[str, click.Command]]:
+    """Give every command with the words that call it, ``cryoplug`` itself and those of the plugins in this repository too."""
     context = click.Context(cli, info_name="cryoplug")
-    todo: list[click.Command] = [cli, *(_plugin(name) for name in _plugin_commands())]
-    found: set[str] = set()
+    plugins = [(f"cryoplug {name}", _plugin(name)) for name in _plugin_commands()]
+    todo: list[tuple[str, click.Command]] = [("cryoplug", cli), *plugins]
     while todo:
-        command = todo.pop()
-        found |= options_of(command)
+        called, command = todo.pop()
+        yield called, command
         if isinstance(command, click.Group):
-            children = [command.get_command(context, name) for name in command.list_commands(context)]
-            todo += [child for child in children if child is not None]
-    return found
+            children = [(name, command.get_command(context, name)) for name in command.list_commands(context)]
+            todo += [(f"{called} {name}", child) for name, child in children if child is not None]
+
+
+def examples_of(command: click.Command) -> list[str]:
+    """Give the examples in the help of a command, a line each."""
+    found = re.findall(r"(?ms)^\s*Example: (.*?)(?:\n\s*\n|\Z)", command.help or "")
+    return [" ".join(text.split()) for text in found]
 
 
 def _child(group: click.Group, context: click.Context, name: str) -> click.Command | None:

@@ -5,10 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from documentation.blocks import PAGES, REASONS, ROOT, SHELL, Block, blocks, name
-from documentation.command_lines import all_options, command_lines, complaint, unknown_options
+from documentation.command_lines import (
+    all_commands,
+    all_options,
+    command_lines,
+    complaint,
+    examples_of,
+    unknown_options,
+)
 
 MADE = ROOT / "docs" / "commands.md"
 """Written from the commands themselves: its blocks are usages, not commands."""
@@ -69,11 +77,17 @@ def test_options_that_stand_alone_are_options_of_some_command(page: Path) -> Non
     assert alone - all_options() - FOREIGN == set()
 
 
-def test_examples_of_the_help_texts_are_taken() -> None:
-    examples = re.findall(r"(?ms)^Example: ((?:cryoplug|torchrun) .*?)(?:\n\n|\Z)", MADE.read_text(encoding="utf-8"))
-    assert len(examples) > 10
-    lines = [words for text in examples if "..." not in text for words in command_lines(text.replace("\n", " "))]
-    assert [reason for words in lines if (reason := complaint(words))] == []
+COMMANDS = {called: command for called, command in all_commands() if not isinstance(command, click.Group)}
+
+
+@pytest.mark.parametrize("called", sorted(COMMANDS))
+def test_every_command_has_examples_of_itself_and_takes_them(called: str) -> None:
+    examples = examples_of(COMMANDS[called])
+    assert examples and "..." not in " ".join(examples)
+    for text in examples:
+        lines = command_lines(text)
+        assert [" ".join(["cryoplug", *words]).startswith(called) for words in lines] == [True], text
+        assert not [reason for words in lines if (reason := complaint(words))]
 
 
 @pytest.mark.parametrize("block", SCRIPTS, ids=str)
