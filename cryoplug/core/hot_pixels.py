@@ -6,6 +6,7 @@ beyond them too, but as a whole: their pixels have neighbours of their kind, and
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,8 +73,9 @@ class HotPixels:
         rows[self.y[first:last] - start, self.x[first:last]] = self.values[first:last]
 
 
+@functools.lru_cache(maxsize=16)
 def sampled_rows(height: int) -> np.ndarray:
-    """Give the rows that `grey_limits` is to be told, ascending."""
+    """Give the rows that `grey_limits` is to be told, ascending; not to be written to."""
     return np.unique(np.linspace(0, height - 1, min(SAMPLED_ROWS, height)).astype(int))
 
 

@@ -8,6 +8,8 @@ def printable(text: str) -> str:
 
     Newlines that cryoplug itself writes are kept: pass file names through `printable_name` first.
     """
+    if text.isprintable():
+        return text
     return "".join(char if char in "\n\t" or char.isprintable() else _escaped(char) for char in text)
 
 

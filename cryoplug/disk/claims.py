@@ -196,7 +196,7 @@ class Claims:
         values = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "started": process_started(os.getpid()),
+            "started": _own_start(os.getpid()),
             "machine": _machine(),
             "beat": f"{self._count:012d}",  # equal lengths, so that it can be written over
         }
@@ -249,6 +249,12 @@ def process_started(pid: int) -> str:
     if len(fields) < 20 or fields[0] in ("Z", "X"):
         return ""
     return fields[19]
+
+
+@functools.cache
+def _own_start(pid: int) -> str:
+    """Give the start of this process, which does not change; a process that it forks has another number."""
+    return process_started(pid)
 
 
 @functools.cache

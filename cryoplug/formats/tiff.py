@@ -9,6 +9,7 @@ LZW, deflate with a predictor, and EER need imagecodecs, which ``pip install 'cr
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import inspect
 import logging
@@ -17,11 +18,10 @@ import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource, only_frame
 from cryoplug.core.results import Finding
@@ -29,6 +29,9 @@ from cryoplug.disk.opening import read_errors
 from cryoplug.errors import FormatError
 from cryoplug.formats.mrc_header import MAX_SIDE_PX
 from cryoplug.formats.validation import validate_by_reading
+
+if TYPE_CHECKING:
+    import tifffile
 
 MAX_GROWTH = 200
 """Largest size of an image over that of its compressed bytes; frames of counted electrons reach about a hundred."""
@@ -70,13 +73,8 @@ _DECODING_ERRORS = (
     TypeError,
     ValueError,
     struct.error,
-    tifffile.TiffFileError,
 )
-"""What tifffile and its decoders raise on damaged files; there is no common class."""
-
-# tifffile tells of damage through logging; it is told to users as an error or a warning of the file instead.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
-logging.getLogger("tifffile").propagate = False
+"""What the decoders raise on damaged files, beside tifffile's own error; there is no common class."""
 
 
 def sniff_tiff(head: bytes) -> bool:
@@ -125,7 +123,7 @@ class TiffMovie(MovieSource):
         self._file: tifffile.TiffFile | None = None
         with self._decoding():
             finer: dict[str, Any] = {} if upsampling == 1 else {"superres": _superres(path, upsampling)}
-            self._file = tifffile.TiffFile(path, **finer)
+            self._file = _library().TiffFile(path, **finer)
         try:
             with self._decoding():
                 self._pages, self.warnings = self._frames(self._file)
@@ -229,18 +227,29 @@ class TiffMovie(MovieSource):
                 yield
             except FormatError:
                 raise
-            except _DECODING_ERRORS as error:
+            except (*_DECODING_ERRORS, _library().TiffFileError) as error:
                 what = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise FormatError(
                     f"{self.path}: a TIFF file that cannot be decoded ({what}); export it again"
                 ) from error
 
 
+@functools.cache
+def _library() -> Any:
+    """Import tifffile: not before there is a file for it, because it takes a tenth of a second."""
+    import tifffile
+
+    # It tells of damage through logging; it is told to users as an error or a warning of the file instead.
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    logging.getLogger("tifffile").propagate = False
+    return tifffile
+
+
 def _superres(path: Path, upsampling: int) -> int:
     """Give tifffile's word for an upsampling."""
-    if "superres" not in inspect.signature(tifffile.TiffFile.__init__).parameters:
+    if "superres" not in inspect.signature(_library().TiffFile.__init__).parameters:
         raise FormatError(
-            f"{path}: tifffile {tifffile.__version__} does not tell the places of electrons within a pixel; "
+            f"{path}: tifffile {_library().__version__} does not tell the places of electrons within a pixel; "
             "pip install 'tifffile>=2025.10.16'"
         )
     return _UPSAMPLINGS.index(upsampling)
@@ -273,7 +282,7 @@ def _pixel_size(file: tifffile.TiffFile, page: Any) -> float | None:
 
 def _eer_pixel_size(file: tifffile.TiffFile) -> float | None:
     for page in file.pages[:2]:
-        tag = page.tags.get(65001) if isinstance(page, tifffile.TiffPage) else None
+        tag = page.tags.get(65001) if isinstance(page, _library().TiffPage) else None
         if tag is not None and isinstance(tag.value, bytes):
             found = _EER_PIXEL.search(tag.value)
             if found:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from cryoplug.core.pixel_size import pixel_size_problems
 from cryoplug.core.shard import Shard
@@ -149,6 +151,8 @@ class DenoiseRequest(ApplySettings):
                 yield str(error)
 
 
-def unsaid() -> dict[str, str]:
+@functools.cache
+def unsaid() -> Mapping[str, str]:
     """Give what a record stands for that was written before there was a choice."""
-    return {**unsaid_identity(), "dtype": "float32", "halves": "no", "pixel_size": "none"}
+    defaults = {**unsaid_identity(), "dtype": "float32", "halves": "no", "pixel_size": "none"}
+    return MappingProxyType(defaults)
