@@ -149,13 +149,16 @@ class TorchProcesses(Processes):
 
     def average(self, loss: torch.Tensor, gradients: Sequence[torch.Tensor], weight: float | torch.Tensor) -> Any:
         """Average the gradients over the whole batch, in place, and give its mean loss."""
-        flat = torch.cat([loss.detach().float().reshape(1), *(gradient.reshape(-1) for gradient in gradients)])
+        numbers = [_in_memory_order(gradient) for gradient in gradients]
+        flat = torch.cat([loss.detach().float().reshape(1), *numbers])
         flat.mul_(weight)
         with _peers():
             distributed.all_reduce(flat)
-        whole, *parts = flat.split([1, *(gradient.numel() for gradient in gradients)])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view(gradient.shape))
+        whole, *parts = flat.split([1, *(part.numel() for part in numbers)])
+        torch._foreach_copy_(numbers, parts)
+        for gradient, part in zip(gradients, numbers, strict=True):
+            if part.data_ptr() != gradient.data_ptr():
+                gradient.copy_(part.view(gradient.shape))
         return whole.reshape(())
 
     def total(self, values: np.ndarray) -> np.ndarray:
@@ -336,6 +339,15 @@ def _meet(launch: Launch) -> distributed.Store:
     while not (common := met()):
         time.sleep(0.02)
     return distributed.PrefixStore(common, store)
+
+
+def _in_memory_order(gradient: torch.Tensor) -> torch.Tensor:
+    """Give the numbers of a gradient in a row, as they lie in memory, which is the same in all processes.
+
+    Copies in another order would take a kernel for each gradient, before and after.
+    """
+    dense = gradient.is_contiguous() or gradient.is_contiguous(memory_format=torch.channels_last)
+    return gradient.as_strided((gradient.numel(),), (1,)) if dense else gradient.reshape(-1)
 
 
 def _odd_one(kinds: Sequence[str]) -> int:

@@ -27,7 +27,7 @@ from cryoplug.store.pairs import open_store
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.data.loader import BatchLoader
 from cryoplug.training.data.node_cache import SHARED_MEMORY, NodeCache
-from cryoplug.training.distributed import Processes, open_processes
+from cryoplug.training.distributed import Processes, TorchProcesses, open_processes
 from cryoplug.training.progress import EpochReport, Event
 from cryoplug.training.state import Position, moved
 from cryoplug.workflows.convert import ConvertRequest, convert
@@ -387,3 +387,15 @@ def test_torchrun_starts_a_killed_process_again_and_the_run_goes_on_to_the_same_
     as_processes(2, lambda rank: words_of(data, tmp_path / "straight", epochs=5, lr=0.001, val_split=0.1))
     ends = [next((folder / "cryo_cnn").glob("epoch_*")) for folder in (out, tmp_path / "straight")]
     assert load_checkpoint(ends[0]).sha256 == load_checkpoint(ends[1]).sha256
+
+
+def test_gradients_are_averaged_in_whatever_order_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda flat: flat.mul_(3.0))
+    shapes = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last), torch.randn(6, 4).T
+    cut = torch.randn(4, 6)[:, ::2]
+    gradients = [*shapes, cut, torch.randn(())]
+    wanted = [1.5 * gradient for gradient in gradients]
+    loss = TorchProcesses(Launch(rank=0, world=2)).average(torch.tensor(4.0), gradients, 0.5)
+    assert loss.item() == 6.0
+    for gradient, right in zip(gradients, wanted, strict=True):
+        assert torch.allclose(gradient, right)
