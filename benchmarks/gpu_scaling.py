@@ -12,8 +12,8 @@ denoise   All files from a RAM disk to a RAM disk, by the general model and by `
 train     The `unet` of the recipe for halves. N processes take N times the patches a step; the rate is beside that of one
           process with the same --batch-size.
 recipe    The general model's recipe with a pool of fields for each process, likewise.
-losses    Both again by one process with N times the patches, or N pools, one beside the other: the losses must be those of
-          N processes.
+losses    Fewer steps of both, by N processes, then by one process with N times the patches, or N pools: the losses must be
+          the same. Nothing is timed, so both networks train at the same time.
 kill      The general model denoises; one process is killed with -9 after a quarter of the files. All must be done.
 reduce    `Processes.average` alone, of as many gradients as the two networks have: what a step pays for company.
 
@@ -24,19 +24,16 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,6 +43,7 @@ import torch
 
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.workflows.convert import ConvertRequest, convert
+from denoise_run import Denoising, make_linked_files
 from gpu_denoise import make_checkpoint
 from programs import ROOT, Deadline, Program, torchrun
 from rows import append_rows
@@ -56,14 +54,12 @@ COLUMNS = (
 )
 LIMITS = {"denoise": 125.0, "train": 75.0, "recipe": 85.0, "losses": 75.0, "kill": 40.0, "reduce": 30.0}
 """The parts, the most important first, and how many seconds each may take at most."""
+SLOW = 8
+"""So much longer may a dry run take."""
 SAME_LOSS = 1e-3
 """Relative; in bf16. In float32 it is 1e-5, which tests/training/test_distributed.py keeps."""
 SAME_DECIBELS = 0.01
 """What 1e-3 of a loss of about 10 dB is."""
-PIXEL_SIZE_ANGSTROM = 1.1
-"""Of the files to denoise; 1 would mean that nobody knows it."""
-DIFFERENT = 8
-"""So many of the files to denoise have pixels of their own."""
 REDUCE = """
 import sys, time, torch
 from cryoplug.training.distributed import open_processes
@@ -95,7 +91,10 @@ class Sizes:
     train: tuple[str, ...]
     batch: int
     steps: int
+    compared: int
+    """Steps, where only losses are compared."""
     recipe: tuple[str, ...]
+    recipe_steps: int
     reduce: tuple[int, ...]
 
 
@@ -108,7 +107,9 @@ FULL = Sizes(
     train=("--model", "unet", "--recipe", "halves", "--crop-size", "256"),
     batch=16,
     steps=600,
-    recipe=("--steps", "1000", "--cool-down", "500", "--molecules", "400"),
+    compared=200,
+    recipe=("--molecules", "64", "--fields", "64", "--warm-up", "100"),
+    recipe_steps=400,
     reduce=(1_948_292, 7_653_768),
 )
 DRY = Sizes(
@@ -120,11 +121,13 @@ DRY = Sizes(
     train=("--model", "unet", "--model-option", "depth=1", "--model-option", "width=4", "--crop-size", "32"),
     batch=2,
     steps=8,
+    compared=8,
     recipe=(
-        *("--steps", "4", "--cool-down", "1", "--batch", "1", "--side-px", "64", "--field-px", "128", "--fields", "2"),
+        *("--batch", "1", "--side-px", "64", "--field-px", "128", "--fields", "2"),
         *("--molecules", "6", "--warm-up", "1", "--config"),
         '{"depth": 1, "width": 8, "most": 8, "stem": 2, "skip": "none", "outputs": 2, "clip": 8.0}',
     ),
+    recipe_steps=4,
     reduce=(2_000,),
 )
 
@@ -139,8 +142,6 @@ class Bench:
     counts: Sequence[int]
     """Of processes; 1 is the first."""
     sizes: Sizes
-    losses: dict[tuple[str, int], list[float]] = field(default_factory=dict)
-    """By program and number of processes: what `losses` compares with."""
     deadline: Deadline = field(default_factory=lambda: Deadline.after(0))
     """Of the part that runs."""
 
@@ -189,7 +190,7 @@ def main() -> int:
         bench = Bench(Path(name), arguments.device, counts, sizes)
         for part in arguments.parts.split(","):
             start = time.monotonic()
-            bench.deadline = deadline.or_after(LIMITS[part])
+            bench.deadline = deadline.or_after(LIMITS[part] * (SLOW if bench.device == "cpu" else 1))
             try:
                 append_rows(arguments.csv, (shown(part, bench.device, row) for row in measures[part](bench)), COLUMNS)
             except Exception:  # noqa: BLE001 - the other parts are to be measured all the same
@@ -207,7 +208,7 @@ def denoise(bench: Bench) -> Iterator[dict[str, object]]:
     for model in bench.sizes.models:
         one, pixels = 0.0, ""
         for count in bench.counts:
-            run = Denoising(bench, model, count)
+            run = denoising(bench, model, count)
             run.wait(bench.deadline)
             found = run.digest()
             if count == 1:
@@ -241,7 +242,7 @@ def kill(bench: Bench) -> Iterator[dict[str, object]]:
     """Kill one of several processes in the middle; the others must do all."""
     sizes = bench.sizes
     for count in bench.counts[1:]:
-        run = Denoising(bench, sizes.models[0], count)
+        run = denoising(bench, sizes.models[0], count)
         while len(run.times) < sizes.files // 4 and bench.deadline.left() > 1:
             time.sleep(0.01)
         run.kill_one()
@@ -260,9 +261,8 @@ def train(bench: Bench) -> Iterator[dict[str, object]]:
     sizes, one = bench.sizes, 0.0
     for count in bench.counts:
         start = time.perf_counter()
-        command = training(bench, count, sizes.batch, sizes.steps * sizes.batch * count, f"models-{count}")
-        records = epochs_of(Program(command).output(bench.deadline))
-        bench.losses["unet, halves", count] = losses_of(records)
+        program = training(bench, count, sizes.batch, epochs=2, steps=sizes.steps)
+        records = epochs_of(program.output(bench.deadline))
         rate = records[-1]["samples_per_s"]
         one = rate if count == 1 else one
         yield {
@@ -277,7 +277,7 @@ def recipe(bench: Bench) -> Iterator[dict[str, object]]:
     for count in bench.counts:
         start = time.perf_counter()
         text = general(bench, count, pools=count).output(bench.deadline)
-        bench.losses["general model", count], pace = said_by_recipe(text)
+        _, pace = said_by_recipe(text)
         one = pace if count == 1 else one
         yield {
             **{"program": "general model", "processes": count, "shape": "a pool a process"},
@@ -288,34 +288,34 @@ def recipe(bench: Bench) -> Iterator[dict[str, object]]:
 
 def losses(bench: Bench) -> Iterator[dict[str, object]]:
     """Compare the losses of several processes with those of one that takes as much a step."""
-    sizes = bench.sizes
+    batch = bench.sizes.batch
     for count in bench.counts[1:]:
-        crops = sizes.steps * sizes.batch * count
         start = time.perf_counter()
-        unet = Program(training(bench, 1, sizes.batch * count, crops, f"models-1-{count}"), card(bench, 0))
-        model = general(bench, 1, pools=count, beside=1)
-        with ThreadPoolExecutor(2) as waiting:
-            texts = [waiting.submit(program.output, bench.deadline) for program in (unet, model)]
-        for name, text in zip(("unet, halves", "general model"), texts, strict=True):
+        together = (
+            training(bench, count, batch, epochs=1, steps=bench.sizes.compared),
+            general(bench, count, pools=count),
+        )
+        several = outputs(together, bench.deadline)
+        alone = (
+            training(bench, 1, count * batch, epochs=1, steps=bench.sizes.compared, on=0),
+            general(bench, 1, pools=count, on=1),
+        )
+        one = outputs(alone, bench.deadline)
+        for name, most, unit in (("unet, halves", SAME_LOSS, "relative"), ("general model", SAME_DECIBELS, "dB")):
             try:
-                together = bench.losses[name, count]
                 if name == "general model":
-                    alone, _ = said_by_recipe(text.result())
-                    apart, most, unit = (
-                        max(abs(a - b) for a, b in zip(together, alone, strict=True)),
-                        SAME_DECIBELS,
-                        "dB",
-                    )
+                    a, b = (said_by_recipe(said[1]())[0] for said in (several, one))
+                    apart = max(abs(x - y) for x, y in zip(a, b, strict=True))
                 else:
-                    alone = losses_of(epochs_of(text.result()))
-                    apart, most, unit = max(abs(a / b - 1) for a, b in zip(together, alone, strict=True)), SAME_LOSS, ""
-            except (KeyError, RuntimeError):
+                    a, b = (losses_of(epochs_of(said[0]())) for said in (several, one))
+                    apart = max(abs(x / y - 1) for x, y in zip(a, b, strict=True))
+            except RuntimeError:
                 traceback.print_exc()
                 continue
             yield {
-                **{"program": name, "processes": count, "shape": "", "rate": apart, "unit": f"{unit} apart".strip()},
+                **{"program": name, "processes": count, "shape": "", "rate": apart, "unit": f"{unit}, apart"},
                 **{"same_as_one": apart <= most, "wall_s": time.perf_counter() - start},
-                "note": f"together {' '.join(f'{x:.6g}' for x in together)}; alone {' '.join(f'{x:.6g}' for x in alone)}",
+                "note": f"together {' '.join(f'{x:.6g}' for x in a)}; alone {' '.join(f'{x:.6g}' for x in b)}",
             }
 
 
@@ -335,91 +335,9 @@ def reduce(bench: Bench) -> Iterator[dict[str, object]]:
                 }
 
 
-class Denoising:
-    """A denoise run under way: one command with several GPUs, or on a CPU several commands in one folder."""
-
-    def __init__(self, bench: Bench, model: str, count: int) -> None:
-        self.out = bench.folder / "out"
-        self.times: list[float] = []
-        """When a file was done, seconds since the start."""
-        self.wall_s = 0.0
-        """Of the whole run."""
-        self._device = bench.device
-        gpus = ",".join(map(str, range(count)))
-        where = ["--gpu", gpus] if bench.device == "cuda" else ["--device", "cpu", "--threads", "1"]
-        words = ["denoise", str(bench.mics), "-o", str(self.out), "--checkpoint", checkpoint_of(bench.folder, model)]
-        command = [sys.executable, "-m", "cryoplug", *words, "--no-previews", "--json", *where]
-        self._start = time.perf_counter()
-        self._programs = [Program(command) for _ in range(1 if bench.device == "cuda" else count)]
-        self._said: list[str] = []
-        self._readers = [
-            threading.Thread(target=read, args=(program,), daemon=True)
-            for program in self._programs
-            for read in (self._read, self._listen)
-        ]
-        for reader in self._readers:
-            reader.start()
-
-    def _read(self, program: Program) -> None:
-        assert program.process.stdout is not None
-        for line in program.process.stdout:
-            if json.loads(line).get("status") == "done":
-                self.times.append(time.perf_counter() - self._start)
-
-    def _listen(self, program: Program) -> None:
-        assert program.process.stderr is not None
-        self._said.extend(program.process.stderr)
-
-    def kill_one(self) -> None:
-        """Kill a process that computes."""
-        first = self._programs[0].process.pid
-        os.kill(first if self._device == "cpu" else children(first)[0], signal.SIGKILL)
-
-    def wait(self, deadline: Deadline) -> list[int]:
-        """Wait for the end; give the exit codes."""
-        try:
-            codes = [program.process.wait(deadline.left()) for program in self._programs]
-        finally:
-            for program in self._programs:
-                program.kill()
-        self.wall_s = time.perf_counter() - self._start
-        for reader in self._readers:
-            reader.join()
-        if any(code not in (0, -signal.SIGKILL) for code in codes) or not self.times:
-            raise RuntimeError(f"denoise: exit codes {codes}\n{''.join(self._said[-30:])}")
-        return codes
-
-    def rate(self) -> float:
-        """Give files a second after the first tenth."""
-        times = sorted(self.times)
-        first = len(times) // 10
-        return (len(times) - 1 - first) / (times[-1] - times[first])
-
-    def digest(self) -> str:
-        """Give a hash of all pixels; headers name time and process."""
-        with ThreadPoolExecutor(8) as pool:
-            each = pool.map(
-                lambda path: hashlib.sha256(path.read_bytes()[1024:]).digest(), sorted(self.out.glob("*.mrc"))
-            )
-        return hashlib.sha256(b"".join(each)).hexdigest()
-
-    def remove(self) -> None:
-        """Delete the results."""
-        shutil.rmtree(self.out)
-
-
-def children(parent: int) -> list[int]:
-    """Give the processes that a command with several GPUs began, without multiprocessing's own."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            above = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            words = (folder / "cmdline").read_text()
-        except (OSError, ValueError, IndexError):
-            continue
-        if above == parent and "spawn_main" in words:
-            found.append(int(folder.name))
-    return sorted(found)
+def denoising(bench: Bench, model: str, count: int) -> Denoising:
+    """Start to denoise the files."""
+    return Denoising(bench.mics, bench.folder / "out", checkpoint_of(bench.folder, model), bench.device, count)
 
 
 def checkpoint_of(folder: Path, model: str) -> str:
@@ -434,20 +352,6 @@ def checkpoint_of(folder: Path, model: str) -> str:
 def shape_of(bench: Bench) -> str:
     """Give what is denoised, in words."""
     return f"{bench.sizes.files} x {bench.sizes.side}x{bench.sizes.side}"
-
-
-def make_linked_files(folder: Path, count: int, side: int) -> None:
-    """Write a few different micrographs, and links to them."""
-    folder.mkdir()
-
-    def write(number: int) -> None:
-        pixels = np.random.default_rng(number).standard_normal((side, side), np.float32) * 3 + 20
-        write_mrc(folder / f"m{number:03d}.mrc", pixels, pixel_size_angstrom=PIXEL_SIZE_ANGSTROM)
-
-    with ThreadPoolExecutor(DIFFERENT) as pool:
-        list(pool.map(write, range(min(DIFFERENT, count))))
-    for number in range(DIFFERENT, count):
-        (folder / f"m{number:03d}.mrc").hardlink_to(folder / f"m{number % DIFFERENT:03d}.mrc")
 
 
 def make_halves_store(folder: Path, count: int, side: int) -> None:
@@ -470,12 +374,19 @@ def make_halves_store(folder: Path, count: int, side: int) -> None:
     shutil.rmtree(raw)
 
 
-def training(bench: Bench, count: int, batch: int, crops: int, name: str) -> list[str]:
-    """Give the command that trains for two epochs, of which the second one is not slowed by reading the set."""
-    words = ["train", str(bench.store), *bench.sizes.train, "--epochs", "2", "--crops-per-epoch", str(crops)]
+def training(bench: Bench, count: int, batch: int, *, epochs: int, steps: int, on: int | None = None) -> Program:
+    """Start training of the `unet` on halves; in a second epoch nothing is read. `on` is the card that it alone sees."""
+    crops = steps * batch * count
+    words = ["train", str(bench.store), *bench.sizes.train, "--epochs", str(epochs), "--crops-per-epoch", str(crops)]
     words += ["--batch-size", str(batch), "--device", bench.device, "--save", "--no-evaluation", "--json"]
-    words += ["--checkpoint-dir", str(bench.folder / name), "--val-split", "0.25"]
-    return torchrun(count, ["-m", "cryoplug", *words])
+    words += ["--checkpoint-dir", tempfile.mkdtemp(dir=bench.folder, prefix="models-"), "--val-split", "0.25"]
+    return Program(torchrun(count, ["-m", "cryoplug", *words]), card(bench, on))
+
+
+def outputs(programs: Sequence[Program], deadline: Deadline) -> list[Callable[[], str]]:
+    """Wait for programs that run at the same time; each result gives a stdout, or raises why there is none."""
+    with ThreadPoolExecutor(len(programs)) as waiting:
+        return [waiting.submit(program.output, deadline).result for program in programs]
 
 
 def epochs_of(text: str) -> list[dict[str, float]]:
@@ -489,12 +400,12 @@ def losses_of(records: Sequence[dict[str, float]]) -> list[float]:
     return [record[name] for record in records for name in ("train_loss", "val_loss")]
 
 
-def general(bench: Bench, count: int, *, pools: int, beside: int | None = None) -> Program:
-    """Start training by the recipe; `beside` is the card that it alone sees."""
-    state = bench.folder / f"state-{count}-{pools}"
-    words = [str(ROOT / "examples/train_general/train.py"), "--state", str(state), "--pools", str(pools)]
-    variables = {"CUDA_VISIBLE_DEVICES": ""} if bench.device == "cpu" else card(bench, beside)
-    return Program(torchrun(count, [*words, *bench.sizes.recipe]), variables)
+def general(bench: Bench, count: int, *, pools: int, on: int | None = None) -> Program:
+    """Start training by the recipe; `on` is the card that it alone sees."""
+    state, steps = tempfile.mkdtemp(dir=bench.folder, prefix="state-"), bench.sizes.recipe_steps
+    words = [str(ROOT / "examples/train_general/train.py"), "--state", state, "--pools", str(pools)]
+    words += ["--steps", str(steps), "--cool-down", str(steps // 2), *bench.sizes.recipe]
+    return Program(torchrun(count, words), card(bench, on))
 
 
 def said_by_recipe(text: str) -> tuple[list[float], float]:
@@ -508,7 +419,9 @@ def said_by_recipe(text: str) -> tuple[list[float], float]:
 
 def card(bench: Bench, number: int | None) -> dict[str, str]:
     """Give the variable that shows a program one of the GPUs alone; None: all of them."""
-    if number is None or bench.device == "cpu":
+    if bench.device == "cpu":
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    if number is None:
         return {}
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     return {"CUDA_VISIBLE_DEVICES": seen[number] if len(seen) > number else str(number)}

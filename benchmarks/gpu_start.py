@@ -1,0 +1,168 @@
+"""What a command pays before its first micrograph, and what a small one costs, on a GPU.
+
+    python benchmarks/gpu_start.py [--before other/checkout] [--repeats 3] [--small 1000] [--csv gpu_start.csv]
+
+start   One micrograph of 4096 x 4096 by the general model, from the start of Python until the file has its name, and until the
+        end of the command. Beside it, what no program that uses torch can do without: Python with `import torch`, and that
+        with a first tensor on the GPU. `--before` is another checkout, whose command runs in turn with this one's.
+small   So many micrographs of 512 x 512, RAM disk to RAM disk, without previews, by the general model and by `cryo_cnn`. The
+        rate counts from the first tenth of the files on. `cp` of the same files is beside it. Most of them are links.
+
+Each row is a median, with its range; `cpu_s` is the processor time of all threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from denoise_run import make_linked_files
+from gpu_denoise import make_checkpoint
+from programs import ROOT
+from rows import append_rows
+
+COLUMNS = ("date", "gpu", "torch", "part", "program", "files", "shape", "median", "unit", "range", "cpu_s")
+BYTECODE = "/dev/shm/gpu_start.bytecode"
+"""Python keeps compiled modules here, as it does beside them where a package was installed with them."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A program that came to its end."""
+
+    wall_s: float
+    """From its start to its end."""
+    cpu_s: float
+    """Processor time of all its threads."""
+    began: float
+    """When, by `time.time`."""
+    out: str
+    """Its stdout."""
+
+
+def main() -> int:
+    """Measure both parts and append the rows."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--before", type=Path, help="another checkout to compare with")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--side", type=int, default=4096, help="of the one micrograph, pixels")
+    parser.add_argument("--small", type=int, default=1000, help="small micrographs")
+    parser.add_argument("--parts", default="start,small")
+    parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="a RAM disk")
+    parser.add_argument("--csv", type=Path, default=Path("gpu_start.csv"))
+    arguments = parser.parse_args()
+    parts = {"start": start_rows, "small": small_rows}
+    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="gpu_start.") as name:
+        for part in arguments.parts.split(","):
+            rows = parts[part](Path(name), arguments)
+            append_rows(arguments.csv, (shown(part, arguments.device, row) for row in rows), COLUMNS)
+    return 0
+
+
+def start_rows(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """Measure the start."""
+    make_linked_files(folder / "one", 1, arguments.side)
+    tensor = f"import torch; torch.zeros(1, device={arguments.device!r}).cpu()"
+    command = ["-m", "cryoplug", "denoise", str(folder / "one/m00000.mrc"), "--checkpoint", "general"]
+    command += ["--device", arguments.device, "-o", str(folder / "out")]
+    programs = {
+        "python -c 'import torch'": (["-c", "import torch"], ROOT),
+        "the same with a first tensor on the device": (["-c", tensor], ROOT),
+        "cryoplug denoise": (command, ROOT),
+    }
+    if arguments.before:
+        programs["cryoplug denoise, before"] = command, arguments.before
+    found: dict[str, list[Ran]] = {name: [] for name in programs}
+    written: dict[str, list[float]] = {}
+    for turn in range(arguments.repeats + 1):
+        for name, (words, where) in programs.items():
+            ran = run(words, where)
+            results = list((folder / "out").glob("*.mrc")) if "denoise" in name else []
+            for result in results:
+                written.setdefault(name, []).append(result.stat().st_mtime - ran.began)
+                shutil.rmtree(folder / "out")
+            if turn:  # the first round reads everything from the disk and compiles kernels
+                found[name].append(ran)
+    shape = f"{arguments.side}x{arguments.side}"
+    for name, runs in found.items():
+        cpu = statistics.median(item.cpu_s for item in runs)
+        yield {"program": name, "shape": shape, **of([item.wall_s for item in runs], "s"), "cpu_s": cpu}
+    for name, times in written.items():
+        yield {"program": f"{name}: until the file is written", "shape": shape, **of(times[1:], "s")}
+
+
+def small_rows(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """Measure small files."""
+    side, count = 512, arguments.small
+    source = folder / "small"
+    make_linked_files(source, count, side)
+    common = {"files": count, "shape": f"{side}x{side}"}
+    begin = time.perf_counter()
+    subprocess.run(["cp", "-rL", source, folder / "copy"], check=True)
+    yield {"program": "cp", **common, **of([count / (time.perf_counter() - begin)], "files/s")}
+    make_checkpoint(folder / "cryo_cnn", "cryo_cnn")
+    for name, checkpoint in (("general", "general"), ("cryo_cnn", str(folder / "cryo_cnn"))):
+        words = ["-m", "cryoplug", "denoise", str(source), "--checkpoint", checkpoint, "--device", arguments.device]
+        ran = run([*words, "-o", str(folder / "out"), "--no-previews"], ROOT)
+        times = sorted(item.stat().st_mtime for item in (folder / "out").glob("*.mrc"))
+        first = len(times) // 10
+        rate = (len(times) - 1 - first) / (times[-1] - times[first])
+        yield {"program": name, **common, **of([rate], "files/s"), "cpu_s": ran.cpu_s}
+        yield {"program": f"{name}: the whole command", **common, **of([ran.wall_s], "s"), "cpu_s": ran.cpu_s}
+        shutil.rmtree(folder / "out")
+
+
+def run(words: Sequence[str], checkout: Path) -> Ran:
+    """Run Python with the package of a checkout."""
+    path = os.pathsep.join(filter(None, (str(checkout), os.environ.get("PYTHONPATH", ""))))
+    before, began, start = os.times(), time.time(), time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": BYTECODE},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wall, after = time.perf_counter() - start, os.times()
+    if done.returncode:
+        raise RuntimeError(f"exit {done.returncode}: {' '.join(words)}\n{done.stderr[-2000:]}")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return Ran(wall, cpu, began, done.stdout)
+
+
+def of(values: Sequence[float], unit: str) -> dict[str, object]:
+    """Give median and range."""
+    return {
+        "median": f"{statistics.median(values):.4g}",
+        "unit": unit,
+        "range": f"{min(values):.4g}-{max(values):.4g}",
+    }
+
+
+def shown(part: str, device: str, row: dict[str, object]) -> dict[str, object]:
+    """Complete a row, and print it."""
+    name = torch.cuda.get_device_name(0) if device.startswith("cuda") else "cpu, a dry run"
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    short = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in row.items()}
+    complete = {"date": now, "gpu": name, "torch": torch.__version__, "part": part, **short}
+    print(json.dumps({key: value for key, value in complete.items() if key not in ("date", "torch")}), flush=True)
+    return complete
+
+
+if __name__ == "__main__":
+    sys.exit(main())
