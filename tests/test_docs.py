@@ -61,8 +61,27 @@ def test_the_readme_lists_every_exit_code() -> None:
     "page", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/**/*.md")], ids=str
 )
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        assert link.startswith("https://") or (page.parent / link).exists(), f"{page.name}: {link}"
+    for path, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", _without_blocks(page)):
+        if path.startswith("https://"):
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name}: {path}"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), f"{page.name}: {path}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Give what links may name behind ``#``: the headings, as GitHub and the site spell them."""
+    titles = re.findall(r"^#+ (.*?)\s*$", _without_blocks(page), re.MULTILINE)
+    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title.lower())) for title in titles}
+
+
+def _without_blocks(page: Path) -> str:
+    return re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def test_an_anchor_is_spelled_as_the_site_spells_it() -> None:
+    assert "which-row-is-first" in anchors(ROOT / "docs" / "files.md")
 
 
 def drawing() -> ModuleType:

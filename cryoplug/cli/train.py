@@ -235,7 +235,7 @@ def train(
     Example: torchrun --standalone --nproc-per-node 2 --no-python cryoplug train dataset/ --model unet
     --save
     """
-    from cryoplug.metrics.verdict import WORSE
+    from cryoplug.metrics.verdict import BETTER
     from cryoplug.reports.evaluation import table
     from cryoplug.training.config import TrainConfig, parse_model_options
     from cryoplug.workflows.train import TrainRequest
@@ -295,8 +295,8 @@ def train(
     elif result.evaluation is not None or result.verdict is not None:
         record = {"evaluation": result.evaluation, "checkpoint": result.checkpoint}
         echo_result({**record, "verdict": result.verdict, "words": words}, as_json=True, type="training")
-    worse = result.verdict is not None and result.verdict.worst == WORSE
-    if result.checkpoint is not None and not worse and result.pairs != "noise":
+    good = result.verdict is None or result.verdict.worst == BETTER
+    if result.checkpoint is not None and good and result.pairs != "noise":
         stated = () if result.stated_angstrom is None else ("--pixel-size", f"{result.stated_angstrom:g}")
         say_how_to_denoise("train", result.inputs, result.checkpoint, options=stated)
     context.exit(result.exit_code)
