@@ -1,7 +1,7 @@
 """Optimizer steps: one at a time, each checked before the weights are touched; or queued on a GPU, checked there.
 
 A step whose loss or gradient is not finite changes nothing, in either way. On the GPU a flag sees to that, which every
-later step heeds too: however late the host looks, weights, moments and average are those before the step that failed.
+later step obeys too: however late the host looks, weights, moments and average are those before the step that failed.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def validate(
     check
         Called with each batch, its number from 1 and the loss of some of its rows; refuses a loss that is not finite.
     after_batch
-        Called after each batch; heeds signals.
+        Called after each batch; answers signals.
     processes
         Who share the patches.
     """

@@ -11,7 +11,7 @@ from cryoplug.machine.launch import chosen_shard
 from cryoplug.models.shipped import GENERAL
 from cryoplug.verbs.applied import applied_fields
 from cryoplug.verbs.arguments import AnyPath, AnyPaths, checkpoint_of, names_of, path_of
-from cryoplug.verbs.outcome import Note, Notes, Outcome, Progress, check_usable, outputs_of, remarks_of, told
+from cryoplug.verbs.outcome import Note, Notes, Outcome, Progress, check_usable, outputs_of, remarks_of, reporting
 from cryoplug.workflows.denoise import DenoiseRequest
 
 _FIELDS = {
@@ -42,7 +42,7 @@ def denoise_files(
         )
     notes = Notes(note)
     request = _request(names, output, options, notes)
-    batch = run(request, told(progress), notes.take)
+    batch = run(request, reporting(progress), notes.take)
     check_usable(batch)
     return Outcome(
         files=batch.files,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 from cryoplug.verbs.applied import Applied, applied_fields, explains_applied, refuse_unknown
 from cryoplug.verbs.arguments import AnyPath, AnyPaths, checkpoint_of, names_of, path_of
 from cryoplug.verbs.choices import Baseline, Direction
-from cryoplug.verbs.outcome import Note, Notes, Outcome, Progress, check_usable, remarks_of, told
+from cryoplug.verbs.outcome import Note, Notes, Outcome, Progress, check_usable, remarks_of, reporting
 
 if TYPE_CHECKING:
     from cryoplug.reports.evaluation import Summary
@@ -144,7 +144,7 @@ def evaluate(
         **applied_fields(applied),
     )
     notes = Notes(note)
-    result = run(request, told(progress), notes.take)
+    result = run(request, reporting(progress), notes.take)
     check_usable(result)
     summary = result.summary
     return Evaluation(

@@ -128,11 +128,11 @@ class Notes:
             self._further(text)
 
 
-def told(progress: Progress | None) -> Callable[[FileResult], None]:
+def reporting(progress: Progress | None) -> Callable[[FileResult], None]:
     """Give what a workflow calls with each record: the caller's own function, or nothing, for the outcome has them all."""
 
-    def tell(result: FileResult) -> None:
+    def report(result: FileResult) -> None:
         if progress is not None:
             progress(result)
 
-    return tell
+    return report

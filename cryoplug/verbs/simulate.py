@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cryoplug.verbs.arguments import AnyPath, AnyPaths, path_of, paths_of
 from cryoplug.verbs.choices import Detector, Specimen
-from cryoplug.verbs.outcome import Outcome, Progress, outputs_of, remarks_of, told
+from cryoplug.verbs.outcome import Outcome, Progress, outputs_of, remarks_of, reporting
 
 
 def simulate(
@@ -151,7 +151,7 @@ def simulate(
         seed=seed,
         overwrite=overwrite,
     )
-    batch = run(request, told(progress))
+    batch = run(request, reporting(progress))
     return Outcome(
         files=batch.files,
         outputs=outputs_of(batch),

@@ -33,7 +33,7 @@ def test_the_file_is_synced_before_it_gets_its_name(tmp_path: Path, monkeypatch:
     assert order == ["fsync", "replace", "fsync"]
 
 
-def test_rests_of_processes_that_are_gone_are_removed_and_no_others(tmp_path: Path) -> None:
+def test_leftovers_of_processes_that_are_gone_are_removed_and_no_others(tmp_path: Path) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     target = tmp_path / "a.star"

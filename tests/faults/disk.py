@@ -49,12 +49,12 @@ def _full(trial: Trial, words: list[str], size_kb: int, check: Callable[[], None
     trial.fault(*words, code=5, says=("out", says), how=how)
     broken = unsound(trial.out)
     trial.check(not broken, "nothing incomplete under a final name", f"under its final name: {broken}")
-    trial.no_rests() if words[0] == "denoise" else None
+    trial.no_leftovers() if words[0] == "denoise" else None
     if mounted:
         _grow(trial)
     trial.run(*words)
     check()
-    trial.no_rests()
+    trial.no_leftovers()
 
 
 @fault
@@ -96,7 +96,7 @@ def file_size_limit(trial: Trial) -> None:
     words = denoise_words(trial)
     trial.fault(*words, code=5, says="File too large", how=Surroundings(before=_file_limit))
     trial.only_results([])
-    trial.no_rests()
+    trial.no_leftovers()
     trial.run(*words)
     trial.same_results(RESULTS)
 

@@ -61,7 +61,7 @@ def _for_each(
         facts = len(trial.facts)
         trial.run(*words)
         check()
-        trial.no_rests()
+        trial.no_leftovers()
         del trial.facts[facts:]
         if len(trial.problems) > problems:
             trial.problems.append(f"(at call {number} of {call})")
@@ -144,6 +144,6 @@ def bad_disk(trial: Trial) -> None:
         *words, code=5, says=("mic_0006.mrc", "Input/output error"), how=_injected(trial, "preadv", "EIO", "1+")
     )
     trial.only_results([])
-    trial.no_rests()
+    trial.no_leftovers()
     trial.run(*words)
     trial.same_results(RESULTS)

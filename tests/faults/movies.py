@@ -102,7 +102,7 @@ def movie_killed(trial: Trial) -> None:
     words[words.index("out")] = "undisturbed"
     trial.run(*words)
     trial.same_files(trial.out, trial.folder / "undisturbed", "*.bin", "the store's bins")
-    trial.no_rests()
+    trial.no_leftovers()
 
 
 def _good_ser(trial: Trial) -> Finished:

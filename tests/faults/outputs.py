@@ -178,4 +178,4 @@ def killed_overwrite(trial: Trial) -> None:
     trial.check(not wrong, "each the old one or the new one", f"neither old nor new: {wrong}")
     trial.run(*words)
     trial.same_results(RESULTS)
-    trial.no_rests()
+    trial.no_leftovers()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -21,6 +22,10 @@ NOBODY = 65534
 """User and group without any rights."""
 LIMIT_S = 180.0
 """A process that takes longer hangs."""
+
+
+_IS_ADVICE = re.compile(r"\w: (open in a browser|next): ")
+"""A line that says what to do when all is done."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,8 @@ class Finished:
     """The most memory it held."""
 
     def line(self, wanted: str = "") -> str:
-        """Give the last line of stderr that has `wanted` in it, else the last of all."""
-        lines = [line for line in self.stderr.splitlines() if line.strip()]
+        """Give the last line of stderr that has `wanted` in it, else the last that says what happened."""
+        lines = [line for line in self.stderr.splitlines() if line.strip() and not _IS_ADVICE.search(line)]
         return next((line for line in reversed(lines) if wanted in line), lines[-1] if lines else "")
 
 

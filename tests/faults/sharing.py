@@ -35,7 +35,7 @@ def two_denoise(trial: Trial) -> None:
     worked = sorted(line["input"] for line in lines if line["status"] == "done")
     trial.check(len(worked) == len(RESULTS) == len(set(worked)), "each done by one of them", f"done: {worked}")
     trial.same_results(RESULTS)
-    trial.no_rests()
+    trial.no_leftovers()
 
 
 @fault
@@ -96,7 +96,7 @@ def dead_lock(trial: Trial) -> None:
     done = trial.fault(*convert_words(), code=0)
     trial.check(done.seconds < 30, "taken over without waiting", f"waited {done.seconds:.0f} s")
     trial.same_files(trial.out, trial.bench.store, "*.bin", "the store's bins")
-    trial.no_rests()
+    trial.no_leftovers()
 
 
 @fault
@@ -175,4 +175,4 @@ def second_denoise_waits(trial: Trial) -> None:
     trial.judge(second.finish(), code=0, says="works on this output folder too")
     trial.check(first.finish().code == 0, "the first ended well", "the first failed")
     trial.same_results(RESULTS[:2])
-    trial.no_rests()
+    trial.no_leftovers()

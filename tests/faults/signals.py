@@ -75,7 +75,7 @@ def kill_convert(trial: Trial) -> None:
     trial.check(not (trial.out / "dataset.json").exists(), "no store before it is complete", "a manifest too early")
     trial.run(*convert_words())
     trial.same_files(trial.out, trial.bench.store, "*.bin", "the store's bins")
-    trial.no_rests()
+    trial.no_leftovers()
 
 
 def _lines(out: Path) -> list[str]:
@@ -94,7 +94,7 @@ def kill_train(trial: Trial) -> None:
     trial.check(loads, "the best checkpoint so far still loads", "no checkpoint, or one that does not load")
     trial.run(*words)
     weights_as_undisturbed(trial)
-    trial.no_rests()
+    trial.no_leftovers()
 
 
 @fault
@@ -106,7 +106,7 @@ def kill_denoise(trial: Trial) -> None:
     interrupted(trial, words, signal.SIGKILL, a_result_is_there(trial))
     trial.run(*words)
     trial.same_results(RESULTS)
-    trial.no_rests()
+    trial.no_leftovers()
 
 
 def _stopped_denoise(trial: Trial, number: int, code: int) -> None:
@@ -115,7 +115,7 @@ def _stopped_denoise(trial: Trial, number: int, code: int) -> None:
     begin = time.monotonic()
     trial.judge(interrupted(trial, words, number, a_result_is_there(trial)), code=code, says="the same command goes on")
     trial.check(time.monotonic() - begin < 20, "ends within seconds", "took too long to end")
-    trial.no_rests()
+    trial.no_leftovers()
     trial.run(*words)
     trial.same_results(RESULTS)
 
@@ -160,7 +160,7 @@ def _stopped_convert(trial: Trial, number: int, code: int) -> None:
     trial.judge(interrupted(trial, convert_words(), number, first), code=code, says="stopped by")
     trial.run(*convert_words())
     trial.same_files(trial.out, trial.bench.store, "*.bin", "the store's bins")
-    trial.no_rests()
+    trial.no_leftovers()
 
 
 @fault
@@ -209,4 +209,4 @@ def terminal_gone(trial: Trial) -> None:
     trial.judge(interrupted(trial, words, signal.SIGHUP, a_result_is_there(trial)), code=(-1, 0, 129, 143))
     trial.run(*words)
     trial.same_results(RESULTS)
-    trial.no_rests()
+    trial.no_leftovers()

@@ -237,7 +237,7 @@ def hdf5_killed(trial: Trial) -> None:
     trial.run(*words)
     trial.run("inspect", "out", "--verify")
     trial.check((trial.out / "dataset.h5").exists() or any(trial.out.glob("*.h5")), "store complete", "no store")
-    trial.no_rests()
+    trial.no_leftovers()
 
 
 def _bytes(trial: Trial) -> int:

@@ -23,7 +23,7 @@ def stdout_closed_early(trial: Trial) -> None:
     trial.check("Exception ignored" not in done.stderr, "no noise on stderr", done.line())
     trial.run(*words)
     trial.same_results(RESULTS)
-    trial.no_rests()
+    trial.no_leftovers()
 
 
 @fault

@@ -103,9 +103,8 @@ class Trial:
     def judge(self, done: Finished, *, code: int | tuple[int, ...], says: str | tuple[str, ...] = ()) -> Finished:
         """Show this command in the table; check its exit code and what it says (in one line, all of `says`)."""
         wanted = (says,) if isinstance(says, str) else says
-        lines = [
-            line for line in done.stderr.splitlines()[::-1] if line.strip() and all(word in line for word in wanted)
-        ]
+        said = done.stderr.splitlines()[::-1] if wanted else []
+        lines = [line for line in said if line.strip() and all(word in line for word in wanted)]
         if wanted and not lines:
             self.problems.append(f"does not say {' and '.join(map(repr, wanted))}")
         seen = lines[0] if lines else done.line() or "(nothing)"
@@ -151,7 +150,7 @@ class Trial:
             bool(wanted) and not differing, f"{what} bit-equal to an undisturbed run", f"{what} differ: {differing}"
         )
 
-    def no_rests(self, folder: Path | None = None) -> None:
+    def no_leftovers(self, folder: Path | None = None) -> None:
         """Check that nothing half-finished is left, hidden or not."""
         left = leftovers(folder or self.out)
         self.check(not left, "nothing half-finished left", f"left behind: {', '.join(left)}")

@@ -64,7 +64,7 @@ def watch_full_length_first(trial: Trial) -> None:
     trial.remember_inputs()
     trial.judge(running.finish(), code=0, says="mic_0002.mrc: done")
     trial.same_results(RESULTS[:2])
-    trial.no_rests()
+    trial.no_leftovers()
 
 
 @fault
@@ -106,7 +106,7 @@ def watch_vanishing(trial: Trial) -> None:
     trial.remember_inputs()
     trial.judge(running.finish(), code=(0, 3))
     trial.same_results(["mic_0001.mrc", "mic_0003.mrc", "mic_0004.mrc"])
-    trial.no_rests()
+    trial.no_leftovers()
 
 
 @fault
@@ -152,7 +152,7 @@ def watch_sigterm(trial: Trial) -> None:
     trial.judge(running.finish(), code=143, says="the same command goes on")
     trial.run(*words, "--idle-exit", "1")
     trial.same_results(RESULTS)
-    trial.no_rests()
+    trial.no_leftovers()
 
 
 @fault
@@ -166,7 +166,7 @@ def watch_kill(trial: Trial) -> None:
     trial.judge(running.finish(), code=-9)
     trial.run(*words, "--idle-exit", "1")
     trial.same_results(RESULTS)
-    trial.no_rests()
+    trial.no_leftovers()
 
 
 @fault

@@ -96,7 +96,7 @@ def one_stream(kind: str, size_bytes: int, head: bytes) -> bytes:
 @pytest.mark.parametrize("head", [b"", b"\x93NUMPY", mrc_header(HUGE, HUGE), mrc_header(8192, 8192)])
 def test_bombs_of_xz_and_zstd_are_refused(tmp_path: Path, refused, kind: str, head: bytes) -> None:
     path = tmp_path / f"a.mrc.{kind}"
-    path.write_bytes(one_stream(kind, 256 << 20, head))
+    path.write_bytes(one_stream(kind, 128 << 20, head))
     refused("image", path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ def smooth(image: np.ndarray, sigma_px: float) -> np.ndarray:
     return np.fft.irfft2(np.fft.rfft2(image) * np.exp(-2 * (np.pi * sigma_px) ** 2 * (y**2 + x**2)), s=image.shape)
 
 
+@functools.cache
 def ice(
     count: int = 40,
     grain: float = 0.0,
@@ -62,7 +64,7 @@ def at_distances(noise: MicrographNoise) -> np.ndarray:
     return np.asarray(10 * np.log10(power))
 
 
-def settle(noise: MicrographNoise, found: IceNoise | None) -> tuple[MicrographNoise, str]:
+def checked(noise: MicrographNoise, found: IceNoise | None) -> tuple[MicrographNoise, str]:
     return checked_in_ice(noise, found, scale=1.0, pixel_size_angstrom=PIXEL)
 
 
@@ -76,12 +78,12 @@ def test_places_without_particles_have_the_power_of_the_noise() -> None:
 
 
 def test_a_right_law_stays_as_it_is() -> None:
-    assert settle(law(0.0), ice()) == (law(0.0), "")
-    assert settle(law(0.0), None) == (law(0.0), "")
+    assert checked(law(0.0), ice()) == (law(0.0), "")
+    assert checked(law(0.0), None) == (law(0.0), "")
 
 
 def test_a_law_that_is_too_high_is_corrected_where_particles_are_and_stays_where_it_was_fitted() -> None:
-    noise, remark = settle(law(1.0), ice())
+    noise, remark = checked(law(1.0), ice())
     assert np.abs(at_distances(noise)).max() < 0.35
     assert "52 to 87 angstrom" in remark
     assert "weaker" in remark
@@ -95,13 +97,13 @@ def test_a_law_that_is_too_high_is_corrected_where_particles_are_and_stays_where
 def test_a_law_that_may_be_too_low_is_told_and_stays() -> None:
     """A long tail of the noise and particles that nobody saw look alike."""
     for found in (ice(), ice(count=30, unseen=60)):
-        noise, remark = settle(law(-1.0), found)
+        noise, remark = checked(law(-1.0), found)
         assert noise == law(-1.0)
         assert "stronger than taken" in remark
 
 
 def test_grain_that_the_denoiser_knows_of_is_not_taken_for_noise() -> None:
-    assert settle(law(0.0), ice(grain=0.5)) == (law(0.0), "")
+    assert checked(law(0.0), ice(grain=0.5)) == (law(0.0), "")
 
 
 def test_noise_is_never_more_than_the_power_of_the_places() -> None:
@@ -109,7 +111,7 @@ def test_noise_is_never_more_than_the_power_of_the_places() -> None:
     found = ice()
     assert found is not None
     poor = dataclasses.replace(found, least=found.least / 2)
-    noise, _ = settle(law(1.0), poor)
+    noise, _ = checked(law(1.0), poor)
     assert at_distances(noise).max() < 0.3
 
 
@@ -117,8 +119,8 @@ def test_where_hardly_a_particle_was_seen_nobody_is_warned_of_more_noise() -> No
     found = ice(count=0, unseen=60)
     assert found is not None
     assert found.part > 0.95
-    assert settle(law(0.0), found) == (law(0.0), "")
-    assert settle(law(0.0), dataclasses.replace(found, part=0.8))[1]
+    assert checked(law(0.0), found) == (law(0.0), "")
+    assert checked(law(0.0), dataclasses.replace(found, part=0.8))[1]
 
 
 def test_a_crowded_micrograph_says_nothing() -> None:
@@ -129,8 +131,8 @@ def test_a_crowded_micrograph_says_nothing() -> None:
 def test_thick_ice_between_particles_and_a_gold_edge_say_nothing_of_the_law(level: float, gold_px: int) -> None:
     """All noise is weaker or stronger there, not that at low frequencies."""
     found = ice(level=level, gold_px=gold_px)
-    assert settle(law(0.0), found) == (law(0.0), "")
-    assert settle(law(1.0), found)[0].source == "ice"
+    assert checked(law(0.0), found) == (law(0.0), "")
+    assert checked(law(1.0), found)[0].source == "ice"
 
 
 def test_units_of_the_windows_count() -> None:
@@ -142,7 +144,7 @@ def test_units_of_the_windows_count() -> None:
 
 def test_a_doubtful_law_is_trusted_where_the_places_confirm_it() -> None:
     doubtful = law(0.0, uncertainty_db=0.9, problem=unsure(0.9))
-    noise, remark = settle(doubtful, ice())
+    noise, remark = checked(doubtful, ice())
     assert noise.trusted
     assert noise.uncertainty_db is not None
     assert noise.uncertainty_db <= 0.5
@@ -151,7 +153,7 @@ def test_a_doubtful_law_is_trusted_where_the_places_confirm_it() -> None:
 
 
 def test_a_doubtful_law_is_trusted_where_the_places_correct_it() -> None:
-    noise, remark = settle(law(1.0, uncertainty_db=0.9, problem=unsure(0.9)), ice())
+    noise, remark = checked(law(1.0, uncertainty_db=0.9, problem=unsure(0.9)), ice())
     assert noise.trusted
     assert remark
     assert np.abs(at_distances(noise)).max() < 0.35
@@ -160,15 +162,15 @@ def test_a_doubtful_law_is_trusted_where_the_places_correct_it() -> None:
 def test_what_has_another_fault_stays_refused() -> None:
     problem = "its spectrum is 2 dB above the noise where hardly any signal can be"
     for wrong in (0.0, 1.0):
-        assert settle(law(wrong, problem=problem), ice())[0].problem == problem
-        assert settle(law(wrong, problem=problem, uncertainty_db=0.9), ice())[0].problem == problem
+        assert checked(law(wrong, problem=problem), ice())[0].problem == problem
+        assert checked(law(wrong, problem=problem, uncertainty_db=0.9), ice())[0].problem == problem
     nowhere = law(0.0, uncertainty_db=None, problem="nowhere the noise alone")
-    assert settle(nowhere, ice()) == (nowhere, "")
+    assert checked(nowhere, ice()) == (nowhere, "")
 
 
 def test_a_correction_that_is_known_badly_is_not_trusted() -> None:
     found = ice()
     assert found is not None
     wide = dataclasses.replace(found, least=found.least / 2, most=found.most)
-    noise, _ = settle(law(2.0), wide)
+    noise, _ = checked(law(2.0), wide)
     assert "places without particles contradict" in noise.problem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from typing import Any
@@ -20,6 +21,7 @@ from cryoplug.metrics.verdict import ALIKE, BETTER, WORSE, Verdict, judge, requi
 SIDE = 256
 
 
+@functools.cache
 def exposure(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     truth = gaussian_blur(rng.standard_normal((SIDE, SIDE)), 3) * 12
@@ -104,9 +106,10 @@ def test_a_record_is_read_back() -> None:
     ],
 )
 def test_a_damaged_record_is_none(change: dict[str, Any]) -> None:
-    record = json.loads(to_json(by_truth(lambda noisy, truth: noisy, range(1))))
+    verdict = by_truth(lambda noisy, truth: noisy, range(1))
+    record = json.loads(to_json(verdict))
     assert verdict_of_record({**record, **change}) is None
     assert verdict_of_record(None) is None
-    wrong = dataclasses.replace(by_truth(lambda noisy, truth: noisy, range(1)))
+    wrong = dataclasses.replace(verdict, comparisons=dict(verdict.comparisons))
     wrong.comparisons["identity"] = dataclasses.replace(wrong.comparisons["identity"], answer="rm -rf")
     assert verdict_of_record(json.loads(to_json(wrong))) is None

@@ -86,9 +86,9 @@ def test_a_step_that_fails_and_all_after_it_change_nothing(side: int, value: flo
         if number == 4:
             pair[side][1, 0, 2, 3] = value
         queued.take(*pair, lr=0.01 / number, number=number)
-    settled = queued.outcome()
-    assert list(settled.losses) == expected
-    assert settled.failed is not None and not np.isfinite(settled.failed)
+    outcome = queued.outcome()
+    assert list(outcome.losses) == expected
+    assert outcome.failed is not None and not np.isfinite(outcome.failed)
     assert all(np.array_equal(a, b) for a, b in zip(state(), wanted, strict=True))
     assert queued.outcome().losses == ()
 

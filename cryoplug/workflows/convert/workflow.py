@@ -99,7 +99,7 @@ def _convert(
 def prepared(
     request: ConvertRequest, note: Callable[[str], None], expect: Expect
 ) -> tuple[ConvertRequest, ConvertInputs, Manifest]:
-    """Find the inputs, settle what the request leaves open, and give the head of the store's manifest."""
+    """Find the inputs, decide what the request leaves open, and give the head of the store's manifest."""
     inputs = list_inputs(request)
     pairs = inputs.pairs
     expect(Outlook(len(pairs)))

@@ -103,7 +103,7 @@ class Watcher:
         return [(item.input.name, item.status) for item in self.seen]
 
 
-def assert_no_rest_is_left() -> None:
+def assert_nothing_is_left_over() -> None:
     assert [path for path in Path("out").rglob("*") if "partial" in path.name or path.suffix == ".claim"] == []
 
 
@@ -127,7 +127,7 @@ def test_what_comes_is_denoised_by_one_warm_network(here, checkpoint, monkeypatc
     assert [note for note in watcher.notes if "more/*.mrc" in note] == [watcher.notes[0]], (
         "said once, not at every look"
     )
-    assert_no_rest_is_left()
+    assert_nothing_is_left_over()
 
 
 def test_a_file_is_not_taken_before_it_has_stood_still_and_is_as_long_as_its_header_says(here, checkpoint):
@@ -219,7 +219,7 @@ def test_a_micrograph_that_is_written_anew_after_it_was_done_is_done_again(here,
     wanted = Denoiser.from_checkpoint(checkpoint, device="cpu", threads=1).denoise(pixels(77))
     assert np.allclose(mrcfile.read("out/a.mrc"), wanted, rtol=0, atol=1e-4)
     assert len(image_table(read_star("out.star")).block.rows) == 2
-    assert_no_rest_is_left()
+    assert_nothing_is_left_over()
 
 
 def test_of_many_finished_ones_a_few_are_looked_at_again_at_a_time(here, checkpoint, monkeypatch):
@@ -357,7 +357,7 @@ def test_a_signal_ends_the_watch_with_everything_written(here, checkpoint):
         denoise(request, progress)
     assert caught.value.exit_code == 143 and time.monotonic() - began < 5
     assert len(image_table(read_star("out.star")).block.rows) == 1
-    assert_no_rest_is_left()
+    assert_nothing_is_left_over()
 
 
 def test_the_command_watches_until_sigterm_and_lives_through_sigusr1(here, checkpoint, warm_start):
@@ -380,7 +380,7 @@ def test_the_command_watches_until_sigterm_and_lives_through_sigusr1(here, check
     assert child.returncode == 143, talk
     assert "finished micrographs are on the disk already; going on" in talk
     assert "stopped by SIGTERM: " in talk and "Traceback" not in talk
-    assert_no_rest_is_left()
+    assert_nothing_is_left_over()
 
 
 @pytest.mark.parametrize(
