@@ -19,7 +19,7 @@ FUZZ_SECONDS ?= 300
 FAULTS ?=
 FAULTS_ARGS ?= -q
 
-.PHONY: demo test test-slow plugins plugins-environment lint fuzz faults test-pages test-facility derived docs pictures clean
+.PHONY: demo test tests test-slow rules types plugins plugins-environment lint fuzz faults test-pages test-facility derived docs pictures clean
 
 # Python compiles what it loads when it loads it: a tenth of what pip would compile beforehand.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
@@ -32,7 +32,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py demo_output
 
-test: lint
+# The rules first, which take a second; then mypy beside the tests, for it fills what they leave of the last core.
+test: rules
+	+$(MAKE) --no-print-directory --jobs=2 types tests
+
+tests: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "$(TESTS)" $(PYTEST_ARGS)
 
 # The HTML pages in a real browser, which is installed where it is missing. PAGES=folder keeps pictures of them.
@@ -81,9 +85,13 @@ $(PLUGINS_VENV)/.installed: plugins/install_all.sh pyproject.toml constraints.tx
 	PYTHON=$(PYTHON) plugins/$*/install.sh .venv-plugin-$*
 	touch $@
 
-lint: $(STAMP)
+lint: rules types
+
+rules: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+
+types: $(STAMP)
 	$(BIN)/python -m mypy
 
 fuzz: $(STAMP)

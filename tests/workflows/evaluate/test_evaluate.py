@@ -32,6 +32,17 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def pair(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of them, for what does not depend on how many they are."""
+    folder = tmp_path_factory.mktemp("pair")
+    for side in ("noisy", "even", "odd", "clean"):
+        (folder / side).mkdir()
+        for name in ("mic_0001.mrc", "mic_0002.mrc"):
+            shutil.copy(simulated / side / name, folder / side / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def blurring(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that blurs like three 3x3 binomials: linear, so that its scores are known to be ordinary."""
     kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16
@@ -105,10 +116,10 @@ def test_a_checkpoint_is_judged_by_truth_and_halves_at_once_and_both_agree(simul
     assert summary.seam is None or summary.seam.mean == pytest.approx(1, abs=0.2)
 
 
-def test_the_outputs_are_complete_strict_json_and_pictures(simulated, blurring, tmp_path, monkeypatch):
+def test_the_outputs_are_complete_strict_json_and_pictures(pair, blurring, tmp_path, monkeypatch):
     monkeypatch.undo()  # with pictures
     result = evaluate(
-        request(tmp_path / "out", checkpoint=blurring, even=simulated / "even", odd=simulated / "odd", tile=64)
+        request(tmp_path / "out", checkpoint=blurring, even=pair / "even", odd=pair / "odd", tile=64)
     )
     assert [path.name for path in result.outputs] == [
         "evaluation.json",
@@ -119,7 +130,7 @@ def test_the_outputs_are_complete_strict_json_and_pictures(simulated, blurring, 
     ]
     record = json.loads((tmp_path / "out" / "evaluation.json").read_text(), parse_constant=pytest.fail)
     assert record["model"] == "cryo_cnn" and record["normalize"] == "zscore"
-    assert record["summary"]["truth"] is None and record["summary"]["micrographs"] == 4
+    assert record["summary"]["truth"] is None and record["summary"]["micrographs"] == 2
     curves = record["micrographs"][0]["curves"]["halves"]
     assert len(curves["frequency"]) == len(curves["denoised"]["error"]) == len(curves["wiener"]["snr"]) == 192
     assert curves["frequency"][-1] == 0.5
@@ -130,7 +141,7 @@ def test_the_outputs_are_complete_strict_json_and_pictures(simulated, blurring, 
     assert list(table["rlnMicrographName"]) == [str(item["micrograph"]) for item in record["micrographs"]]
     for item, error in zip(record["micrographs"], table["cryoplugHalvesDenoisedError"], strict=True):
         assert error == pytest.approx(item["halves"]["denoised"]["error"], rel=1e-5)
-    assert table["rlnMicrographPixelSize"].tolist() == [5.2] * 4
+    assert table["rlnMicrographPixelSize"].tolist() == [5.2] * 2
 
 
 def test_denoised_files_score_as_the_same_pixels_do(simulated, tmp_path):
@@ -158,10 +169,10 @@ def test_denoised_files_score_as_the_same_pixels_do(simulated, tmp_path):
     assert gaussian - 0.5 < denoised <= gaussian + 0.02
 
 
-def test_denoised_files_of_the_inputs_are_judged_by_the_truth(simulated, tmp_path):
-    made = blurred_files(simulated / "noisy", tmp_path / "made")
+def test_denoised_files_of_the_inputs_are_judged_by_the_truth(pair, tmp_path):
+    made = blurred_files(pair / "noisy", tmp_path / "made")
     summary = evaluate(
-        request(tmp_path / "out", denoised=made, inputs=simulated / "noisy", clean=simulated / "clean", tile=128)
+        request(tmp_path / "out", denoised=made, inputs=pair / "noisy", clean=pair / "clean", tile=128)
     ).summary
     assert summary is not None and summary.truth and summary.halves is None
     assert summary.truth["denoised"]["snr_db"].mean > summary.truth["identity"]["snr_db"].mean
@@ -179,14 +190,14 @@ def test_halves_beside_the_inputs_are_found(simulated, blurring, tmp_path):
 
 
 @pytest.mark.parametrize(("sigma", "code"), [(8.0, 1), (1.0, 0)])
-def test_the_exit_code_tells_whether_the_requirement_is_met(simulated, tmp_path, sigma, code):
-    made = blurred_files(simulated / "noisy", tmp_path / "made", sigma)
+def test_the_exit_code_tells_whether_the_requirement_is_met(pair, tmp_path, sigma, code):
+    made = blurred_files(pair / "noisy", tmp_path / "made", sigma)
     result = evaluate(
         request(
             tmp_path / "out",
             denoised=made,
-            inputs=simulated / "noisy",
-            clean=simulated / "clean",
+            inputs=pair / "noisy",
+            clean=pair / "clean",
             require_better_than="identity",
         )
     )
@@ -195,13 +206,13 @@ def test_the_exit_code_tells_whether_the_requirement_is_met(simulated, tmp_path,
     assert ("NOT better than identity" in (tmp_path / "out" / "evaluation.txt").read_text()) is (code == 1)
 
 
-def test_no_denoiser_is_better_than_itself(simulated, tmp_path):
+def test_no_denoiser_is_better_than_itself(pair, tmp_path):
     result = evaluate(
         request(
             tmp_path / "out",
-            denoised=blurred_files(simulated / "even", tmp_path / "copies", sigma=0),
-            even=simulated / "even",
-            odd=simulated / "odd",
+            denoised=blurred_files(pair / "even", tmp_path / "copies", sigma=0),
+            even=pair / "even",
+            odd=pair / "odd",
             require_better_than="identity",
         )
     )
@@ -259,8 +270,8 @@ def test_a_micrograph_given_as_its_own_truth_fails_and_says_so(simulated, blurri
     assert "has the same pixels as its truth" in result.files[0].message
 
 
-def test_raw_files_given_as_denoised_are_refused(simulated, tmp_path):
-    even, odd = simulated / "even", simulated / "odd"
+def test_raw_files_given_as_denoised_are_refused(pair, tmp_path):
+    even, odd = pair / "even", pair / "odd"
     with pytest.raises(PairingError, match="as raw and as denoised"):
         evaluate(request(tmp_path / "out", denoised=even, even=even, odd=odd))
 
@@ -312,21 +323,21 @@ def test_without_matplotlib_the_figures_alone_are_missing(simulated, tmp_path, m
     assert notes == ["figures need matplotlib"]
 
 
-def test_the_command_prints_one_record_a_micrograph_and_the_means(simulated, blurring, tmp_path, capsys):
-    even, odd = simulated / "even", simulated / "odd"
+def test_the_command_prints_one_record_a_micrograph_and_the_means(pair, blurring, tmp_path, capsys):
+    even, odd = pair / "even", pair / "odd"
     arguments = ["--checkpoint", blurring, "--even", even, "--odd", odd, "--device", "cpu"]
     code = command_line(list(map(str, ["evaluate", *arguments, "-o", tmp_path / "out", "--json"])))
     out = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert code == 0 and len(out) == 5
-    assert [Path(record["micrograph"]).name for record in out[:4]] == [f"mic_000{n}.mrc" for n in range(1, 5)]
+    assert code == 0 and len(out) == 3
+    assert [Path(record["micrograph"]).name for record in out[:2]] == [f"mic_000{n}.mrc" for n in range(1, 3)]
     assert set(METHODS) <= set(out[0]["halves"]) and out[0]["truth"] is None
-    error = out[4]["summary"]["halves"]["gaussian"]["error"]
-    assert error["mean"] == pytest.approx(np.mean([record["halves"]["gaussian"]["error"] for record in out[:4]]))
-    assert error["count"] == 4 and error["standard_error"] > 0
+    error = out[2]["summary"]["halves"]["gaussian"]["error"]
+    assert error["mean"] == pytest.approx(np.mean([record["halves"]["gaussian"]["error"] for record in out[:2]]))
+    assert error["count"] == 2 and error["standard_error"] > 0
 
 
-def test_the_command_prints_a_table_and_exits_with_one_when_it_is_not_better(simulated, tmp_path, capsys):
-    even, odd = simulated / "even", simulated / "odd"
+def test_the_command_prints_a_table_and_exits_with_one_when_it_is_not_better(pair, tmp_path, capsys):
+    even, odd = pair / "even", pair / "odd"
     made = blurred_files(even, tmp_path / "made", sigma=0)
     arguments = ["evaluate", "--denoised", made, "--even", even, "--odd", odd, "-o", tmp_path / "out"]
     assert command_line([*map(str, arguments), "--require-better-than", "gaussian"]) == 1
