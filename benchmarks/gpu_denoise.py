@@ -4,10 +4,10 @@
 
 Parts, in turn within each round: `cp` of all files, `cryo_cnn`, `unet` at full resolution (depth 3, width 32), and
 `unet_angpix` (depth 3, width 32, stem 2, skip none) at twice the pixel size of the files, as the command does it by itself
-(on a GPU in eight orientations) and with `--tta off`. Each command runs in a process of its own, which first denoises two
-other files: what is timed is the whole command, from finding the files to the last record, but neither the start of Python,
-torch and CUDA nor the compilation of kernels; the time of the process from its start to its end is printed beside it. Then:
-the stages of one micrograph one after another (the network in one orientation), what the bookkeeping of a file takes,
+(on a GPU in eight orientations) and with `--tta off`, and the general model at two pixel sizes. Each command runs in a process
+of its own, which first denoises two other files: what is timed is the whole command, from finding the files to the last record,
+but neither the start of Python, torch and CUDA nor the compilation of kernels; the time of the process from its start to its
+end is printed beside it. Then: the stages of one micrograph one after another, what the bookkeeping of a file takes,
 differences from the CPU, and micrographs of a quarter and of four times the area.
 """
 
@@ -55,8 +55,16 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "unet": ("unet",),
     "unet_angpix": ("unet_angpix",),
     "unet_angpix, --tta off": ("unet_angpix", "--tta", "off"),
+    "general model, 0.8 A/px": ("general", "--pixel-size", "0.8"),
+    "general model, 1.3 A/px": ("general", "--pixel-size", "1.3"),
 }
-"""What is timed: a network, and options of its command."""
+"""What is timed: a network, and options of its command. The general model is the one that cryoplug brings."""
+STAGED = {
+    **{model: (model, PIXEL_SIZE_ANGSTROM) for model in MODELS},
+    "general model, 0.8 A/px": ("general", 0.8),
+    "general model, 1.3 A/px": ("general", 1.3),
+}
+"""What is timed stage by stage: a network, and the pixel size that the files are said to have."""
 
 COMMAND = """
 import json, sys, threading, time
@@ -102,8 +110,7 @@ from cryoplug.formats.mrc import MrcMicrograph
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.whole.pixels import DevicePixels, decode, normalised, restored, written_numbers
 from cryoplug.inference.whole.regrid import finish, resample_image
-from cryoplug.inference.regrid import Regrid
-path, checkpoint, device, target = sys.argv[1:]
+path, checkpoint, device, target, pixel_size = sys.argv[1:]
 denoiser = Denoiser.from_checkpoint(checkpoint, device=device)
 gpu = denoiser.device.type == "cuda"
 found = {}
@@ -116,7 +123,7 @@ def stage(name, work):
     return result
 with MrcMicrograph(Path(path)) as source, torch.inference_mode():
     size = source.shape[0] * source.shape[1] * 4
-    plan = Regrid(denoiser.checkpoint.angpix).plan(source.shape, source.pixel_size_angstrom, path=Path(path))
+    plan = denoiser.regrid.plan(source.shape, float(pixel_size), path=Path(path))
     host, back = (torch.empty(size, dtype=torch.uint8, pin_memory=gpu) for _ in range(2))
     for _ in range(8):
         stage("read", lambda: source.read_stored(0, source.shape[0], host.numpy().data))
@@ -147,6 +154,8 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=4096, help="side in pixels (default 4096)")
     parser.add_argument("--rounds", type=int, default=3, help="default 3")
     parser.add_argument("--device", default="cuda", help="default cuda")
+    parser.add_argument("--parts", nargs="+", choices=[part.__name__ for part in PARTS], help="default: all")
+    parser.add_argument("--programs", nargs="+", choices=list(PROGRAMS), help="networks that are timed (default: all)")
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="the RAM disk (default /dev/shm)")
     parser.add_argument("--csv", type=Path, default=Path("gpu_denoise.csv"), help="rows are appended to it")
     arguments = parser.parse_args()
@@ -164,7 +173,7 @@ def main() -> int:
         folder = Path(name)
         for model in MODELS:
             make_checkpoint(folder / model, model)
-        parts = (rates, differences, grid_differences, areas)
+        parts = [part for part in PARTS if not arguments.parts or part.__name__ in arguments.parts]
         rows = ({**common, **row} for part in parts for row in part(folder, arguments))
         append_rows(arguments.csv, rows, [*common, *names])
     return 0
@@ -174,7 +183,8 @@ def rates(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
     """Time `cp` and all networks in turn."""
     source = make_files(folder / "in", arguments.files, arguments.size)
     warm = make_files(folder / "warm", 2, arguments.size)
-    seconds: dict[str, list[float]] = {"cp": [], **{program: [] for program in PROGRAMS}}
+    programs = {name: words for name, words in PROGRAMS.items() if not arguments.programs or name in arguments.programs}
+    seconds: dict[str, list[float]] = {"cp": [], **{program: [] for program in programs}}
     peaks: dict[str, float] = {}
     for _ in range(arguments.rounds):
         copy = folder / "copy"
@@ -183,8 +193,8 @@ def rates(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
         subprocess.run(["cp", *map(str, sorted(source.glob("*.mrc"))), str(copy)], check=True)
         seconds["cp"].append(time.perf_counter() - start)
         shutil.rmtree(copy)
-        for program, (model, *options) in PROGRAMS.items():
-            done = command(folder, folder / model, source, warm, arguments.device, *options)
+        for program, (model, *options) in programs.items():
+            done = command(folder, where(folder, model), source, warm, arguments.device, *options)
             seconds[program].append(done["seconds"])
             peaks[program] = done["peak_mib"]
             each = {name: f"{1000 * value / arguments.files:.2f}" for name, value in done["spent"].items()}
@@ -197,14 +207,14 @@ def rates(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
         yield show(
             {"part": part, "program": program, "files": arguments.files, "shape": shape, **summary, "peak_mib": peak}
         )
-    for program in PROGRAMS:
+    for program in programs:
         ratio = statistics.median(seconds["cp"]) / statistics.median(seconds[program])
         print(f"{program}: {100 * ratio:.0f} % of the rate of cp", flush=True)
-    for model in MODELS:
-        first = next(source.glob("*.mrc"))
-        stages = child(STAGES, first, folder / model, arguments.device, folder / "stage.mrc")
+    first = next(source.glob("*.mrc"))
+    for program, (model, pixel_size) in STAGED.items():
+        stages = child(STAGES, first, where(folder, model), arguments.device, folder / "stage.mrc", pixel_size)
         for stage, value in stages.items():
-            yield show({"part": f"stage: {stage}", "program": model, "shape": shape, **of([value], "ms")})
+            yield show({"part": f"stage: {stage}", "program": program, "shape": shape, **of([value], "ms")})
     shutil.rmtree(source)
 
 
@@ -212,17 +222,19 @@ def differences(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[st
     """Compare with the plain float32 layers on the CPU, on a smaller image."""
     size = min(1024, arguments.size)
     image = np.random.default_rng(2).gamma(3.0, 2.0, (size, size)).astype(np.float32)
-    for model in MODELS:
-        checkpoint = folder / model
-        reference = Denoiser.from_checkpoint(checkpoint, device="cpu").denoise(image).astype(np.float64)
+    for program, (model, pixel_size) in STAGED.items():
+        options: dict[str, Any] = {"tta": "on"} if model == "general" else {"tta": "off"}
+        whole = Denoiser.from_checkpoint(where(folder, model), device="cpu", **options)
+        reference = whole.denoise(image, pixel_size_angstrom=pixel_size).astype(np.float64)
         for precision in ("auto", "float32", "float16", "bf16") if arguments.device != "cpu" else ("auto",):
-            denoiser = Denoiser.from_checkpoint(checkpoint, device=arguments.device, precision=precision)
-            error = np.abs(denoiser.denoise(image) - reference)
+            options["precision"] = precision
+            denoiser = Denoiser.from_checkpoint(where(folder, model), device=arguments.device, **options)
+            error = np.abs(denoiser.denoise(image, pixel_size_angstrom=pixel_size) - reference)
             spread = float(np.ptp(reference))
             yield show(
                 {
                     "part": "difference from the CPU, of the output's range: largest, root mean square",
-                    "program": model,
+                    "program": program,
                     "shape": f"{size}x{size}",
                     "dtype": f"{precision}: {denoiser.network.precision}, kernels {denoiser.network.kernels.kernels}",
                     "median": f"{error.max() / spread:.2e}",
@@ -262,7 +274,7 @@ def areas(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
         size, files = int(arguments.size * factor), max(1, int(arguments.files / factor**2))
         source, warm = make_files(folder / "area", files, size), make_files(folder / "area-warm", 2, size)
         done = [command(folder, folder / "cryo_cnn", source, warm, arguments.device)]
-        stages = child(STAGES, source / "m000.mrc", folder / "cryo_cnn", arguments.device, folder / "stage.mrc")
+        stages = child(STAGES, source / "m000.mrc", folder / "cryo_cnn", arguments.device, folder / "stage.mrc", 1)
         on_device = sum(value for name, value in stages.items() if name not in ("read", "write"))
         yield show(
             {
@@ -285,6 +297,11 @@ def areas(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
                 "peak_mib": round(done[0]["peak_mib"]),
             }
         )
+
+
+def where(folder: Path, model: str) -> Path:
+    """Give the checkpoint of a network; the general model goes by its name."""
+    return Path(model) if model == "general" else folder / model
 
 
 def make_files(folder: Path, count: int, size: int) -> Path:
@@ -352,6 +369,8 @@ def show(row: dict[str, object]) -> dict[str, object]:
     print(json.dumps(row), flush=True)
     return row
 
+
+PARTS = (rates, differences, grid_differences, areas)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -42,6 +42,7 @@ TORCH_AT_THE_TOP = (
     "kernels/",
     "machine/copy_stream.py",
     "machine/core_workers.py",
+    "machine/lanes.py",
     "machine/pinned.py",
     "training/",
     "inference/prepared.py",

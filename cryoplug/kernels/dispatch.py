@@ -26,7 +26,7 @@ class KernelChoice:
     """How a network runs on a device."""
 
     kernels: str
-    """``plain`` (the layers of torch) or ``fused``."""
+    """``plain`` (the layers of torch), ``fused`` (those of `cryo_cnn`) or ``blocks`` (those of a U-Net)."""
     reason: str
     """Why, for people."""
 
@@ -41,6 +41,18 @@ def choose_kernels(module: nn.Module, device: torch.device) -> KernelChoice:
     if any(parameter.dtype != torch.float32 for parameter in module.parameters()):
         return KernelChoice("plain", "the weights are not float32")
     return choose_for_device(device)
+
+
+def choose_blocks(module: nn.Module, device: torch.device) -> KernelChoice:
+    """Choose for a network in half precision on a device: ``blocks`` for a U-Net that `cryoplug.kernels.block_unet` knows."""
+    from cryoplug.kernels.block_unet import why_not
+
+    if reason := why_not(module):
+        return KernelChoice("plain", f"the kernels on blocks of pixels are not for it: {reason}")
+    choice = choose_for_device(device)
+    if choice.kernels == "plain":
+        return choice
+    return KernelChoice("blocks", "a U-Net on a tested GPU; half precision inside, float32 sums")
 
 
 def choose_for_device(device: torch.device) -> KernelChoice:

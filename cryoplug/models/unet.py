@@ -43,6 +43,8 @@ class UNet(nn.Module):
 
     weights_may_be_half = True
     """Its weights may be of half precision while the images are float32: only what is added to them is rounded then."""
+    runs_in_blocks = True
+    """`cryoplug.kernels.block_unet` knows its layers."""
 
     def __init__(
         self,

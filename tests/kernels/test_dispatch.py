@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cryoplug.kernels.dispatch import choose_for_device, choose_kernels
+from cryoplug.kernels.dispatch import choose_blocks, choose_for_device, choose_kernels
 from cryoplug.models.cryo_cnn import build
 from cryoplug.models.residual_cnn import build as build_residual
+from cryoplug.models.unet import build as build_unet
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -54,3 +55,13 @@ def test_without_triton_the_plain_layers_run(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_plain_layers_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRYOPLUG_KERNELS", "plain")
     assert choose_for_device(GPU).reason == "CRYOPLUG_KERNELS=plain"
+
+
+@pytest.mark.usefixtures("hopper")
+def test_a_unet_goes_in_blocks_on_a_tested_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_blocks(build_unet(), GPU).kernels == "blocks"
+    assert choose_blocks(build_unet(), CPU).reason == "the fused kernels need an NVIDIA GPU"
+    assert choose_blocks(build_residual(), GPU).reason.endswith("it is no unet")
+    assert choose_blocks(build_unet(norm="group"), GPU).reason.endswith("it has a norm")
+    monkeypatch.setenv("CRYOPLUG_KERNELS", "plain")
+    assert choose_blocks(build_unet(), GPU).reason == "CRYOPLUG_KERNELS=plain"

@@ -113,7 +113,6 @@ class DeviceImage:
             self._most_pixels = (1 << 32) // values
             if self._device.type == "cuda":
                 free = torch.cuda.mem_get_info(self._device)[0]
-                self._most_pixels = min(
-                    self._most_pixels, free // 2 // (values * self._tile_network.network.bytes_per_value)
-                )
+                each = self._tile_network.network.bytes_per_pixel(values)
+                self._most_pixels = min(self._most_pixels, free // 2 // each)
         return self._most_pixels

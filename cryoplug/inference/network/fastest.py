@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from cryoplug.errors import FormatError
+from cryoplug.inference.network.orientations import COUNT, mean_over_orientations
 from cryoplug.inference.network.precision import choose_precision
 from cryoplug.inference.target import ONLY_TARGET, output_index
-from cryoplug.kernels.dispatch import KernelChoice, choose_kernels, fused_network
+from cryoplug.kernels.block_unet import BlockUNet, bytes_per_pixel
+from cryoplug.kernels.dispatch import KernelChoice, choose_blocks, choose_kernels, fused_network
 from cryoplug.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -67,17 +69,21 @@ class Network:
         self.module = with_weights(checkpoint).to(device)
         self._half = _DTYPES.get(self.precision)
         self._half_module: nn.Module | None = None
+        self.kernels = choose_kernels(self.module, device)
+        """Which kernels compute; all but ``plain`` keep hidden values in float16."""
+        if self.kernels.kernels == "fused" and self.precision != "float16":
+            self.kernels = KernelChoice("plain", f"the fused kernels compute in float16, not in {self.precision}")
+        elif self.kernels.kernels == "plain" and self.precision == "float16" and not spec.uses_whole_image:
+            self.kernels = choose_blocks(self.module, device)
         if self._half is not None:
             self.layout = torch.channels_last
-            if getattr(self.module, "weights_may_be_half", False) and not spec.uses_whole_image:
+            whole = spec.uses_whole_image or self.kernels.kernels == "blocks"
+            if getattr(self.module, "weights_may_be_half", False) and not whole:
                 low = copy.deepcopy(self.module).to(self._half)
                 self._half_module = low.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.module.to(memory_format=self.layout)  # type: ignore[call-overload]
-        self.kernels = choose_kernels(self.module, device)
-        """Whether the fused kernels of `cryo_cnn`, which keep hidden values in float16, are used."""
-        if self.kernels.kernels == "fused" and self.precision != "float16":
-            self.kernels = KernelChoice("plain", f"the fused kernels compute in float16, not in {self.precision}")
         self._fused: dict[torch.Size, FusedCryoCNN] = {}
+        self._blocks: dict[int, BlockUNet] = {}
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Apply the network; what does not fit into half precision is computed once more in float32."""
@@ -87,6 +93,17 @@ class Network:
         # Half precision ends at 65504, and one value beyond spoils all that see it.
         return denoised if bool(denoised.isfinite().all()) else self._plain(pixels)
 
+    def averaged(self, images: torch.Tensor) -> torch.Tensor:
+        """Give the mean of what the network makes of the eight orientations of images; their sides fit its pooling grid."""
+        if self.kernels.kernels != "blocks":
+            return mean_over_orientations(lambda turned: self(turned.contiguous(memory_format=self.layout)), images)
+        denoised = self._blocks_for(COUNT)(images)
+        return denoised if bool(denoised.isfinite().all()) else mean_over_orientations(self._plain, images)
+
+    def bytes_per_pixel(self, values: int) -> int:
+        """Give what a pixel of a tile takes at least, of a network whose widest layer has so many values for it."""
+        return bytes_per_pixel(self.module) if self.kernels.kernels == "blocks" else values * self.bytes_per_value
+
     @property
     def bytes_per_value(self) -> int:
         """Size of a hidden value."""
@@ -95,6 +112,8 @@ class Network:
     def forget_buffers(self) -> None:
         """Give back the memory that is kept between two calls."""
         self._fused.clear()
+        for network in self._blocks.values():
+            network.forget_buffers()
 
     def _plain(self, pixels: torch.Tensor) -> torch.Tensor:
         if pixels.device.type == "cpu":
@@ -106,6 +125,8 @@ class Network:
     def _in_half(self, pixels: torch.Tensor) -> torch.Tensor:
         if self.kernels.kernels == "fused":
             return self._fused_for(pixels.shape).forward(pixels)
+        if self.kernels.kernels == "blocks":
+            return self._blocks_for(1)(pixels)
         if self._half_module is not None:
             return self._chosen(self._half_module(pixels)).float()
         with torch.autocast(pixels.device.type, dtype=self._half):
@@ -113,6 +134,11 @@ class Network:
 
     def _chosen(self, outputs: torch.Tensor) -> torch.Tensor:
         return outputs[:, self._channel]
+
+    def _blocks_for(self, orientations: int) -> BlockUNet:
+        if orientations not in self._blocks:
+            self._blocks[orientations] = BlockUNet(self.module, output=self.output, orientations=orientations)
+        return self._blocks[orientations]
 
     def _fused_for(self, shape: torch.Size) -> FusedCryoCNN:
         network = self._fused.get(shape)

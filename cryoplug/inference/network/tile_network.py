@@ -6,7 +6,6 @@ import torch
 from torch.nn import functional
 
 from cryoplug.inference.network.fastest import Network
-from cryoplug.inference.network.orientations import mean_over_orientations
 
 
 class TileNetwork:
@@ -38,10 +37,9 @@ class TileNetwork:
         # inference_mode belongs to a thread, so every worker enters it.
         with torch.inference_mode():
             padded = filled_up(images[:, None], self.multiple)
-            return (mean_over_orientations(self._ask, padded) if self._tta else self._ask(padded))[:, 0]
-
-    def _ask(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network(images.contiguous(memory_format=self.network.layout))
+            if self._tta:
+                return self.network.averaged(padded)[:, 0]
+            return self.network(padded.contiguous(memory_format=self.network.layout))[:, 0]
 
 
 def filled_up(images: torch.Tensor, multiple: int) -> torch.Tensor:

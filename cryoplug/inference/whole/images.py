@@ -34,6 +34,7 @@ from cryoplug.inference.whole.pixels import (
 )
 from cryoplug.inference.whole.regrid import finish, resample_image
 from cryoplug.machine.devices import device_errors, only
+from cryoplug.machine.lanes import Lane, Lanes
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
@@ -87,6 +88,8 @@ class Prepared:
     """The micrograph, where it is needed once more."""
     small: torch.Tensor | None = None
     """Its thumbnail, where that is wanted."""
+    lane: Lane = field(default_factory=Lane)
+    """After this the tensors are what they are said to be."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,7 @@ class WholeImages:
         self._denoiser = denoiser
         self.device = denoiser.device
         self._on_gpu = denoiser.device.type == "cuda"
+        self._lanes = Lanes(denoiser.device)
         self.stored = np.dtype(dtype).newbyteorder("<")
         """Type of a pixel that is written."""
         self._torch_dtype = {"float32": torch.float32, "float16": torch.float16}[dtype]
@@ -202,7 +206,7 @@ class WholeImages:
         DeviceError
             The device failed.
         """
-        with torch.inference_mode(), device_errors(), only(self.device):
+        with torch.inference_mode(), device_errors(), only(self.device), self._lanes.own():
             # A copy on the CPU, too: the buffer is lent to the next micrograph while this one's raw pixels are still needed.
             raw = decode(stored.to(self.device, non_blocking=True, copy=True), dtype, source.shape)
             hot = HotPixels() if self._denoiser.bare else repair(raw)
@@ -229,7 +233,8 @@ class WholeImages:
                 seen=None if self._denoiser.bare else statistics,
                 hot=hot,
             )
-            return Prepared(measured, normalised(pixels, normalization), raw if plan.regrid.needs_raw else None, small)
+            seen = normalised(pixels, normalization)
+            return Prepared(measured, seen, raw if plan.regrid.needs_raw else None, small, self._lanes.reached())
 
     def compute(self, prepared: Prepared, target: torch.Tensor, should_stop: Callable[[], bool]) -> Computed:
         """Denoise a micrograph; from one thread.
@@ -253,19 +258,22 @@ class WholeImages:
             `should_stop` said yes.
         """
         with torch.inference_mode(), device_errors(), only(self.device):
+            prepared.lane.hand_over(prepared.pixels, prepared.raw, prepared.small)
             denoised = restored(
                 self._denoiser.forward_on_device(prepared.pixels, should_stop), prepared.measured.to_grey_values
             )
             shift = _keep_mean(denoised, prepared.measured.seen)
             denoised = finish(denoised, prepared.raw, prepared.measured.plan)
             written = denoised.to(self._torch_dtype)
-            numbers = self._to_host(torch.cat([written_numbers(denoised, written), shift]))
-            small = None
-            if prepared.small is not None:
-                small = self._to_host(prepared.small), self._to_host(_thumbnail(denoised))
+            numbers = torch.cat([written_numbers(denoised, written), shift])
+            small = () if prepared.small is None else (prepared.small, _thumbnail(denoised))
             size = self.written_bytes(prepared.measured.plan.written_shape)
-            target[:size].copy_(written.flatten().view(torch.uint8), non_blocking=True)
-            return Computed(prepared.measured, target, numbers, self._waiter(), small)
+            with self._lanes.back(written, numbers, *small):
+                target[:size].copy_(written.flatten().view(torch.uint8), non_blocking=True)
+                on_host = [self._to_host(tensor) for tensor in (numbers, *small)]
+                lane = self._lanes.reached()
+            thumbnails = (on_host[1], on_host[2]) if small else None
+            return Computed(prepared.measured, target, on_host[0], lane.wait, thumbnails)
 
     def _usable_statistics(self, raw: torch.Tensor, source: MicrographSource) -> PixelStatistics:
         on_device = DevicePixels(raw, source.path)
@@ -277,13 +285,6 @@ class WholeImages:
         host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=self._on_gpu)
         host.copy_(numbers, non_blocking=True)
         return host
-
-    def _waiter(self) -> Callable[[], None]:
-        if not self._on_gpu:
-            return lambda: None
-        event = torch.cuda.Event()
-        event.record()
-        return event.synchronize
 
 
 def _thumbnail(image: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch
 from cryoplug.core.hot_pixels import HotPixels, find_hot_pixels, grey_limits, sampled_rows
 from cryoplug.core.normalization import Normalization
 from cryoplug.core.statistics import PixelStatistics, interpolate_ranks, wanted_ranks
+from cryoplug.kernels.measuring import measure
 
 _TORCH_TYPES = {
     "int8": torch.int8,
@@ -65,17 +66,12 @@ class DevicePixels:
     def statistics(self) -> PixelStatistics:
         """Look at all pixels once."""
         pixels = self._pixels
-        finite = pixels.isfinite()
-        counts = torch.stack([finite.sum(), (pixels > 0).sum()])
-        finite_count, positive, *numbers = torch.cat([counts.double(), moments(pixels)]).tolist()
+        finite, positive, *numbers = measure(pixels).tolist()
         first = None
-        if finite_count < pixels.numel():
-            first = divmod(int((~finite).flatten().to(torch.uint8).argmax()), pixels.shape[1])
-            kept = pixels[finite]
-            positive = int((kept > 0).sum())
-            numbers = moments(kept).tolist() if kept.numel() else [math.nan] * 4
+        if finite < pixels.numel():
+            first = divmod(int((~pixels.isfinite()).flatten().to(torch.uint8).argmax()), pixels.shape[1])
+        minimum, maximum, mean, std = numbers if finite else [math.nan] * 4
         self._positive_count = int(positive)
-        minimum, maximum, mean, std = numbers
         return PixelStatistics(
             minimum,
             maximum,
@@ -83,7 +79,7 @@ class DevicePixels:
             std,
             count=pixels.numel(),
             positive_count=self._positive_count,
-            nonfinite_count=pixels.numel() - int(finite_count),
+            nonfinite_count=pixels.numel() - int(finite),
             first_nonfinite=first,
         )
 
@@ -99,7 +95,7 @@ class DevicePixels:
 
     def clipped_moments(self, low: float, high: float) -> tuple[float, float]:
         """Give mean and standard deviation of the pixels clipped to a range."""
-        _, _, mean, std = moments(self._pixels.clamp(low, high)).tolist()
+        *_, mean, std = measure(self._pixels, low, high).tolist()
         return mean, std
 
 
@@ -124,15 +120,6 @@ def repair(pixels: torch.Tensor) -> HotPixels:
         y, x, values = (torch.from_numpy(part).to(pixels.device) for part in (hot.y, hot.x, hot.values))
         pixels[y, x] = values
     return hot
-
-
-def moments(pixels: torch.Tensor) -> torch.Tensor:
-    """Give minimum, maximum, mean and standard deviation (division by n) as float64, on the device."""
-    low, high = pixels.aminmax()
-    exact = pixels.double()
-    mean = exact.mean()
-    std = exact.sub_(mean).square_().mean().sqrt()
-    return torch.stack([low.double(), high.double(), mean, std])
 
 
 def normalised(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
@@ -174,9 +161,15 @@ def written_numbers(denoised: torch.Tensor, stored: torch.Tensor) -> torch.Tenso
     Returns
     -------
     torch.Tensor
-        `moments` of `stored`, not finite where a pixel is not; the largest finite size of `denoised`; and the mean square
-        of the rounding. float64.
+        Minimum, maximum, mean and standard deviation of `stored`, not finite where a pixel is not; the largest finite size
+        of `denoised`; and the mean square of the rounding. float64.
     """
-    largest = denoised.abs().nan_to_num_(nan=0.0, posinf=0.0).amax()
-    rounding = (stored.float() - denoised).double().square_().mean()
-    return torch.cat([moments(stored.float()), torch.stack([largest.double(), rounding])])
+    finite, _, low, high, mean, std = measure(denoised)
+    largest = torch.maximum(low.abs(), high.abs())
+    if stored.dtype == denoised.dtype:
+        rounding = torch.zeros_like(mean)
+    else:
+        rounding = (stored.float() - denoised).double().square_().mean()
+        finite, _, low, high, mean, std = measure(stored.float())
+    mean = torch.where(finite == denoised.numel(), mean, math.nan)
+    return torch.stack([low, high, mean, std, torch.where(largest.isfinite(), largest, 0.0), rounding])
