@@ -95,20 +95,22 @@ def grey_limits(rows: np.ndarray) -> GreyLimits | None:
     pixels = rows[np.isfinite(rows)]
     if not pixels.size:
         return None
-    ranks = _ranks(pixels.size)
-    return _limits(*np.partition(pixels, sorted(set(ranks)))[ranks])
+    ranks = ranks_of_limits(pixels.size)
+    return limits_between(*np.partition(pixels, sorted(set(ranks)))[ranks])
 
 
 def limits_of_sorted(ascending: np.ndarray) -> GreyLimits | None:
     """Measure what `grey_limits` does by finite pixels that are sorted already."""
-    return _limits(*ascending[_ranks(ascending.size)])
+    return limits_between(*ascending[ranks_of_limits(ascending.size)])
 
 
-def _ranks(count: int) -> list[int]:
+def ranks_of_limits(count: int) -> list[int]:
+    """Give which of so many finite pixels, in ascending order, `limits_between` is to be told."""
     return [round(part * (count - 1)) for part in _QUANTILES]
 
 
-def _limits(below: float, median: float, above: float) -> GreyLimits | None:
+def limits_between(below: float, median: float, above: float) -> GreyLimits | None:
+    """Give the limits by three pixels; see `ranks_of_limits`, and `grey_limits` for when there are none."""
     sigma = (float(above) - float(below)) / 2
     if not sigma > 0:
         return None

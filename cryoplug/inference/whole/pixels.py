@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cryoplug.core.hot_pixels import HotPixels, find_hot_pixels, grey_limits, sampled_rows
+from cryoplug.core.hot_pixels import (
+    REACH_PX,
+    GreyLimits,
+    HotPixels,
+    find_hot_pixels,
+    limits_between,
+    ranks_of_limits,
+    sampled_rows,
+)
 from cryoplug.core.normalization import Normalization
 from cryoplug.core.statistics import PixelStatistics, interpolate_ranks, wanted_ranks
 from cryoplug.kernels.measuring import measure
@@ -102,24 +110,40 @@ class DevicePixels:
 def repair(pixels: torch.Tensor) -> HotPixels:
     """Replace hot pixels by the median of their neighbours, in place, as `RepairedMicrograph` does; give what they were."""
     shape = int(pixels.shape[0]), int(pixels.shape[1])
-
-    def read(start: int, stop: int) -> np.ndarray:
-        return pixels[start:stop].cpu().numpy()
-
-    limits = grey_limits(pixels[torch.from_numpy(sampled_rows(shape[0])).to(pixels.device)].cpu().numpy())
+    limits = _grey_limits(pixels[torch.from_numpy(sampled_rows(shape[0])).to(pixels.device)])
     if limits is None:
         return HotPixels()
-    # Only rows that hold a candidate are copied to the host, in runs.
     low, high = (float(np.float32(limit)) for limit in (limits.low, limits.high))
-    beyond = ((pixels > high) | (pixels < low)).any(dim=1)
-    rows = beyond.nonzero()[:, 0].cpu().numpy()
-    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if rows.size else []
+    candidates = ((pixels > high) | (pixels < low)).any(dim=1).nonzero()[:, 0].cpu().numpy()
+    if not candidates.size:
+        return HotPixels()
+    # Only rows that hold a candidate are copied to the host, with those around, all of them at once.
+    around = candidates[:, None] + np.arange(-REACH_PX, REACH_PX + 1)
+    rows = np.unique(around.clip(0, shape[0] - 1))
+    copied = pixels[torch.from_numpy(rows).to(pixels.device)].cpu().numpy()
+
+    def read(start: int, stop: int) -> np.ndarray:
+        first = int(np.searchsorted(rows, start))
+        return copied[first : first + stop - start]
+
+    runs = np.split(candidates, np.flatnonzero(np.diff(candidates) > 1) + 1)
     bands = ((int(run[0]), read(int(run[0]), int(run[-1]) + 1)) for run in runs)
     hot = find_hot_pixels(read, shape, bands, limits)
     if len(hot):
         y, x, values = (torch.from_numpy(part).to(pixels.device) for part in (hot.y, hot.x, hot.values))
         pixels[y, x] = values
     return hot
+
+
+def _grey_limits(rows: torch.Tensor) -> GreyLimits | None:
+    """Do what `cryoplug.core.hot_pixels.grey_limits` does, where the rows are."""
+    finite = rows.isfinite()
+    count = int(finite.sum())
+    if not count:
+        return None
+    ascending = torch.where(finite, rows, math.inf).flatten().sort().values
+    ranks = torch.tensor(ranks_of_limits(count), device=rows.device)
+    return limits_between(*ascending[ranks].tolist())
 
 
 def normalised(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
