@@ -71,7 +71,9 @@ import json, sys, threading, time
 import torch
 from cryoplug.cli.main import run
 from cryoplug.workflows.denoise.work import Work
-checkpoint, source, target, warm, device, *options = sys.argv[1:]
+checkpoint, source, target, warm, device, memory, *options = sys.argv[1:]
+if float(memory):
+    torch.cuda.set_per_process_memory_fraction(float(memory) * 2**30 / torch.cuda.get_device_properties(0).total_memory)
 spent, lock = {"claim": 0.0, "begin": 0.0, "finish": 0.0}, threading.Lock()
 def watch(name):
     real = getattr(Work, name)
@@ -156,6 +158,8 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", help="default cuda")
     parser.add_argument("--parts", nargs="+", choices=[part.__name__ for part in PARTS], help="default: all")
     parser.add_argument("--programs", nargs="+", choices=list(PROGRAMS), help="networks that are timed (default: all)")
+    parser.add_argument("--memory-gib", type=float, default=0.0, help="device memory a command may take (default: all)")
+    parser.add_argument("--no-stages", action="store_true", help="leave the stages of one micrograph out")
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="the RAM disk (default /dev/shm)")
     parser.add_argument("--csv", type=Path, default=Path("gpu_denoise.csv"), help="rows are appended to it")
     arguments = parser.parse_args()
@@ -194,13 +198,16 @@ def rates(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
         seconds["cp"].append(time.perf_counter() - start)
         shutil.rmtree(copy)
         for program, (model, *options) in programs.items():
-            done = command(folder, where(folder, model), source, warm, arguments.device, *options)
+            memory = arguments.memory_gib
+            done = command(folder, where(folder, model), source, warm, arguments.device, *options, memory_gib=memory)
             seconds[program].append(done["seconds"])
             peaks[program] = done["peak_mib"]
             each = {name: f"{1000 * value / arguments.files:.2f}" for name, value in done["spent"].items()}
             print(f"{program}: {done['seconds']:.2f} s, process {done['process']:.2f} s; ms a file: {each}", flush=True)
     shape = f"{arguments.size}x{arguments.size}"
     part = "files/s, RAM disk to RAM disk"
+    if arguments.memory_gib:
+        part += f", {arguments.memory_gib:g} GiB of device memory"
     for program, times in seconds.items():
         summary = of([arguments.files / item for item in times], "files/s")
         peak = round(peaks.get(program, 0))
@@ -211,7 +218,7 @@ def rates(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
         ratio = statistics.median(seconds["cp"]) / statistics.median(seconds[program])
         print(f"{program}: {100 * ratio:.0f} % of the rate of cp", flush=True)
     first = next(source.glob("*.mrc"))
-    for program, (model, pixel_size) in STAGED.items():
+    for program, (model, pixel_size) in () if arguments.no_stages else STAGED.items():
         stages = child(STAGES, first, where(folder, model), arguments.device, folder / "stage.mrc", pixel_size)
         for stage, value in stages.items():
             yield show({"part": f"stage: {stage}", "program": program, "shape": shape, **of([value], "ms")})
@@ -328,11 +335,13 @@ def make_checkpoint(folder: Path, name: str) -> None:
     save_checkpoint(folder / "epoch_0001", Checkpoint(model, weights, config, "zscore", angpix, details), 0.0)
 
 
-def command(folder: Path, checkpoint: Path, source: Path, warm: Path, device: str, *options: str) -> dict[str, Any]:
-    """Denoise a folder in a fresh process and remove the results."""
+def command(
+    folder: Path, checkpoint: Path, source: Path, warm: Path, device: str, *options: str, memory_gib: float = 0.0
+) -> dict[str, Any]:
+    """Denoise a folder in a fresh process and remove the results; 0 GiB are all that the device has."""
     target = folder / "out"
     start = time.perf_counter()
-    done = child(COMMAND, checkpoint, source, target, warm, device, *options)
+    done = child(COMMAND, checkpoint, source, target, warm, device, memory_gib, *options)
     done["process"] = time.perf_counter() - start
     for path in (target, Path(f"{target}-warm")):
         shutil.rmtree(path)
