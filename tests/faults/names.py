@@ -135,7 +135,7 @@ def pipe_input(trial: Trial) -> None:
 def dash_input(trial: Trial) -> None:
     """A lone dash for stdin as an input."""
     words = ["denoise", "-", "--checkpoint", str(trial.bench.checkpoint), "-o", "out"]
-    trial.fault(*words, code=(2, 4), says="-")
+    trial.fault(*words, code=4, says="-: failed: there is no such file")
     trial.only_results([])
 
 
