@@ -51,6 +51,10 @@ class PackedConvolution:
         pointwise = torch.ops.mkldnn._convolution_pointwise
         if addend is None:
             return pointwise(features, *where, after, [], "")
+        if self.outputs == 1 or addend.shape[2:] == (1, 1):
+            # Where channels or pixels are one, their order in memory is not unique, and the library of torch 2.11 refuses.
+            made = pointwise(features, *where, "none", [], "").add_(addend)
+            return made.relu_() if relu else made
         return pointwise.binary(features, addend, *where, "add", 1.0, after if relu else None, [], "")
 
 
