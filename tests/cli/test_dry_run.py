@@ -207,9 +207,12 @@ def test_a_store_takes_the_space_that_its_plan_names(
     here: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run([*words, "--dry-run", "--json"]) == 0
-    plan = json.loads(capsys.readouterr().out.splitlines()[-1])
+    said = capsys.readouterr()
+    plan = json.loads(said.out.splitlines()[-1])
     assert run(words) == 0
     capsys.readouterr()
+    counted = json.loads((here / "store" / "dataset.json").read_text())["counts"]
+    assert plan["pairs"] == counted["train"] + counted["test"] and f"would pack {plan['pairs']} " in said.err
     assert plan["needed_bytes"] == sum(path.stat().st_size for path in (here / "store").glob("*.bin")) > 0
 
 

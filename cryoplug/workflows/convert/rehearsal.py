@@ -69,6 +69,9 @@ def rehearse(
         images += count
         needed += head.sides * count * pixels * storage_dtype(head.dtype).itemsize
         note(f"would convert {shown}")
+    if images:
+        what = "micrographs, whole" if head.whole else f"pairs of {head.patch_shape[0]} px"
+        note(f"would pack {images} {what}, normalised by {head.normalize}")
     return Plan(
         tuple(failed),
         output=request.target,
