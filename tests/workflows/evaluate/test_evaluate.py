@@ -118,9 +118,7 @@ def test_a_checkpoint_is_judged_by_truth_and_halves_at_once_and_both_agree(simul
 
 def test_the_outputs_are_complete_strict_json_and_pictures(pair, blurring, tmp_path, monkeypatch):
     monkeypatch.undo()  # with pictures
-    result = evaluate(
-        request(tmp_path / "out", checkpoint=blurring, even=pair / "even", odd=pair / "odd", tile=64)
-    )
+    result = evaluate(request(tmp_path / "out", checkpoint=blurring, even=pair / "even", odd=pair / "odd", tile=64))
     assert [path.name for path in result.outputs] == [
         "evaluation.json",
         "evaluation.txt",
