@@ -16,6 +16,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+import cryoplug
+from cryoplug.cli.main import COMMANDS
+
+PUBLIC = {*cryoplug.__all__} - {"__version__"}
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cryoplug"
 
@@ -199,6 +203,34 @@ def test_no_command_s_workflow_imports_another() -> None:
         if source[0] == "workflows" and target[:2] == ["cryoplug", "workflows"] and target[2:3] != source[1:2]:
             wrong.append(str(item))
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_command_imports_another() -> None:
+    wrong = []
+    for item in all_imports():
+        source, target = item.source.split("/"), item.target.split(".")
+        ours = source[0] == "cli" and source[1].removesuffix(".py") in COMMANDS
+        if ours and target[:2] == ["cryoplug", "cli"] and target[2] in {*COMMANDS} - {source[1].removesuffix(".py")}:
+            wrong.append(str(item))
+    assert not wrong, "\n".join(wrong)
+
+
+LOADED_BY_NAME = {"__init__.py", "cli/main.py", "models/registry.py"}
+"""The lazy public names, the commands, the networks of plugins."""
+
+
+def test_nothing_is_imported_in_a_way_that_these_laws_do_not_see() -> None:
+    wrong = []
+    for path in modules():
+        source = path.relative_to(PACKAGE).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            by_name = called in ("__import__", "importlib.import_module", "import_module")
+            # A public name of the package is looked up when it is asked for: cryoplug.denoise from below would be a circle.
+            is_public = isinstance(node, ast.Attribute) and ast.unparse(node) in {f"cryoplug.{name}" for name in PUBLIC}
+            if (by_name and source not in LOADED_BY_NAME) or is_public:
+                wrong.append(f"cryoplug/{source}:{node.lineno}: {ast.unparse(node)}")
+    assert not [text for text in wrong if not text.startswith("cryoplug/testing/")], "\n".join(wrong)
 
 
 def test_inference_never_imports_training() -> None:

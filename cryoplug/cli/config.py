@@ -28,7 +28,7 @@ def config(words: tuple[str, ...], output: Path | None, overwrite: bool, as_json
 
     Example: cryoplug config denoise convert -o cryoplug.toml
     """
-    from cryoplug.cli.describe import described
+    from cryoplug.cli.described import described
     from cryoplug.cli.example_config import example_config
     from cryoplug.cli.main import COMMANDS
 

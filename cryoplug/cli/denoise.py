@@ -9,6 +9,7 @@ import click
 
 from cryoplug.cli.checkpoints import checkpoint_option
 from cryoplug.cli.completion import complete_paths
+from cryoplug.cli.denoised import summarize
 from cryoplug.cli.options import (
     CryoplugCommand,
     apply_options,
@@ -24,10 +25,9 @@ from cryoplug.cli.options import (
     star_option,
     voltage_option,
 )
-from cryoplug.cli.output import echo_result, printable_name, say
+from cryoplug.cli.output import say
 from cryoplug.cli.planned import echo_plan
 from cryoplug.cli.progress import file_progress
-from cryoplug.core.results import BatchResult
 
 
 class Numbers(click.ParamType):
@@ -180,21 +180,3 @@ def denoise(
         batch = run(request, show, lambda text: say(f"denoise: {text}"), expect=show.expect)
     summarize(batch, output, as_json=as_json)
     return batch.exit_code
-
-
-def summarize(batch: BatchResult, output: Path, *, as_json: bool) -> None:
-    """Print what became of a run: counts, and the files that belong to all micrographs."""
-    counts = {status: sum(item.status == status for item in batch.files) for status in ("done", "skipped", "failed")}
-    text = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing to do"
-    if not as_json:
-        echo_result(batch, as_json=False, text=f"{text} -> {printable_name(output)}")
-    for star in batch.outputs:
-        left_out = batch.details.get("left_out", [])
-        kind = "dataset" if star.suffix.lower() == ".cs" else "star"
-        record = {kind: star, "left_out": left_out}
-        words = "STAR" if kind == "star" else "cryoSPARC dataset"
-        echo_result(record, as_json=as_json, type="list", text=f"{words} -> {printable_name(star)}")
-        if left_out:
-            say(f"denoise: {len(left_out)} failed micrographs are not in {printable_name(star)}")
-    if (page := batch.details.get("report")) is not None:
-        say(f"denoise: open in a browser: {printable_name(page)}")

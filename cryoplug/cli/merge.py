@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cryoplug.cli.denoise import summarize
+from cryoplug.cli.denoised import summarize
 from cryoplug.cli.options import CryoplugCommand, json_option, overwrite_option, star_option
 from cryoplug.cli.output import say
 from cryoplug.cli.progress import file_progress
@@ -38,5 +38,5 @@ def merge(output: Path, star: Path | None, overwrite: bool, as_json: bool) -> in
             note=lambda text: say(f"merge: {text}"),
             expect=show.expect,
         )
-    summarize(batch, output, as_json=as_json)
+    summarize(batch, output, as_json=as_json, command="merge")
     return batch.exit_code

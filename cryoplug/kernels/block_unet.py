@@ -6,7 +6,6 @@ the shape of the image. The mean over them is part of the last layer's sum.
 
 from __future__ import annotations
 
-import importlib
 import threading
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -53,7 +52,11 @@ class BlockUNet:
         arithmetic: ModuleType | None = None,
         launches: Mapping[str, Launch] | None = None,
     ) -> None:
-        self._arithmetic = arithmetic or importlib.import_module("cryoplug.kernels.block_launch")
+        if arithmetic is None:
+            from cryoplug.kernels import block_launch
+
+            arithmetic = block_launch
+        self._arithmetic = arithmetic
         self._launches = launches or {}
         self._dtype, self._orientations = dtype, orientations
         self.depth, self.stem = int(network.depth), int(network.stem)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cryoplug.cli.denoise import summarize
+from cryoplug.cli.denoised import summarize
 from cryoplug.cli.output import echo_result, say
 from cryoplug.cli.progress import file_progress
 from cryoplug.core.results import EXIT_PARTIAL, BatchResult, FileResult
