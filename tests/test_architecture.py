@@ -338,6 +338,17 @@ def test_light_commands_do_not_import_heavy_libraries(code: str, tmp_path: Path)
     assert heavy_after(code, tmp_path) == set()
 
 
+def test_help_of_every_command_does_not_wait_for_numpy() -> None:
+    code = """
+import sys
+from cryoplug.cli.main import COMMANDS, run
+for words in ([], *([name] for name in COMMANDS)):
+    assert run([*words, "--help"]) == 0
+    assert "numpy" not in sys.modules, words
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
 def test_converting_and_inspecting_a_micrograph_does_not_import_torch(tmp_path: Path) -> None:
     code = """
 import numpy as np

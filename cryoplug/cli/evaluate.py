@@ -11,9 +11,9 @@ from cryoplug.cli.checkpoints import checkpoint_option
 from cryoplug.cli.completion import complete_paths
 from cryoplug.cli.next_step import given_options, say_how_to_denoise
 from cryoplug.cli.options import (
-    APPLIED,
     CryoplugCommand,
     accept_unproven_option,
+    applied_names,
     apply_options,
     clean_option,
     dry_run_option,
@@ -120,6 +120,6 @@ def evaluate(output: Path, dry_run: bool, as_json: bool, **fields: Any) -> int:
         say(f"evaluate: open in a browser: {printable_name(result.page)}")
         verdict = result.summary.verdict
         if request.applied is not None and verdict is not None and verdict.worst == BETTER and result.to_denoise:
-            options = given_options(click.get_current_context(), APPLIED)
+            options = given_options(click.get_current_context(), applied_names())
             say_how_to_denoise("evaluate", result.to_denoise, request.applied, options=options)
     return result.exit_code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +12,6 @@ import click
 from cryoplug.cli.completion import complete_devices, complete_paths
 from cryoplug.cli.output import quietly
 from cryoplug.errors import UsageError
-from cryoplug.inference.settings import ApplySettings
 from cryoplug.inference.target import DEFAULT_TARGET, TARGETS
 from cryoplug.metrics.baseline_names import BASELINES
 
@@ -323,12 +321,15 @@ APPLY_OPTIONS = (
 )
 """One for each field of `cryoplug.inference.settings.ApplySettings`, in its order."""
 
-APPLIED = frozenset({"pixel_size", *(item.name for item in dataclasses.fields(ApplySettings))})
-"""Names of the options that say how a checkpoint is applied to which pixels; `denoise` and `evaluate` have them alike."""
-
 
 def apply_options(command: F) -> F:
     """Add the options that say how a checkpoint is applied."""
     for option in reversed(APPLY_OPTIONS):
         command = option(command)
     return command
+
+
+def applied_names() -> frozenset[str]:
+    """Name the options that say how a checkpoint is applied to which pixels; `denoise` and `evaluate` have them alike."""
+    command = click.command()(apply_options(pixel_size_option()(lambda: None)))
+    return frozenset(str(item.name) for item in command.params)
