@@ -58,7 +58,7 @@ plan = denoiser.regrid.plan(source.shape, raw.pixel_size_angstrom, path=path)
 small = resample_source(source, plan.network_shape)
 lap("Fourier crop, with reading")
 pixels = ArrayMicrograph(small, path)
-normalization, _ = fit_to(MeasuredSource(pixels), denoiser.normalize)
+normalization = fit_to(MeasuredSource(pixels), denoiser.normalize)
 lap("quantiles on the network's grid")
 made = np.empty(small.shape, np.float32)
 for band in denoiser.bands(small.shape):

@@ -135,7 +135,7 @@ with MrcMicrograph(Path(path)) as source, torch.inference_mode():
             raw = pixels
             stage("measure before the crop", lambda: DevicePixels(raw, Path(path)).statistics())
             pixels = stage("Fourier crop", lambda: resample_image(raw, plan.network_shape))
-        fitted, _ = stage("measure", lambda: fit_to(DevicePixels(pixels, Path(path)), denoiser.normalize))
+        fitted = stage("measure", lambda: fit_to(DevicePixels(pixels, Path(path)), denoiser.normalize))
         seen = stage("normalise", lambda: normalised(pixels, fitted))
         denoised = stage("network", lambda: denoiser.forward_on_device(seen))
         grey = stage("grey values", lambda: restored(denoised, fitted))

@@ -6,7 +6,6 @@ beyond them too, but as a whole: their pixels have neighbours of their kind, and
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cryoplug.core.micrograph import ImageF32, MicrographSource
+from cryoplug.core.sampled_rows import read_sampled_rows, sampled_rows
 
 SIGMAS = 10.0
 """Robust standard deviations from the median, of the micrograph and of the neighbourhood, beyond which a pixel is hot."""
@@ -21,12 +21,8 @@ REACH_PX = 3
 """A neighbourhood goes so far in each direction: 7 x 7 pixels."""
 MOST_IN_CLUMP = 9
 """Pixels beyond the limits in a neighbourhood: up to 3 x 3 of them are a hot clump, more are a thing in the ice."""
-SAMPLED_ROWS = 64
-"""Rows, spread over the micrograph, that tell its median and deviation: 260,000 pixels of 4096 columns."""
 _QUANTILES = (0.1587, 0.5, 0.8413)
 """Of a normal distribution: a standard deviation below the mean, the mean, and as much above."""
-_READ_AT_ONCE = 1 << 20
-"""Pixels of a micrograph that is read as a whole for the sampled rows: 64 calls take longer."""
 _MOST_EXAMINED = 1 << 15
 """Neighbourhoods that are looked at at a time: 6 MB."""
 
@@ -73,12 +69,6 @@ class HotPixels:
         rows[self.y[first:last] - start, self.x[first:last]] = self.values[first:last]
 
 
-@functools.lru_cache(maxsize=16)
-def sampled_rows(height: int) -> np.ndarray:
-    """Give the rows that `grey_limits` is to be told, ascending; not to be written to."""
-    return np.unique(np.linspace(0, height - 1, min(SAMPLED_ROWS, height)).astype(int))
-
-
 def grey_limits(rows: np.ndarray) -> GreyLimits | None:
     """Measure median and deviation of a micrograph by some of its rows.
 
@@ -101,6 +91,8 @@ def grey_limits(rows: np.ndarray) -> GreyLimits | None:
 
 def limits_of_sorted(ascending: np.ndarray) -> GreyLimits | None:
     """Measure what `grey_limits` does by finite pixels that are sorted already."""
+    if not ascending.size:
+        return None
     return limits_between(*ascending[ranks_of_limits(ascending.size)])
 
 
@@ -133,41 +125,70 @@ def find_hot_pixels(
     limits
         From `grey_limits`; None: there are none.
     """
-    if limits is None:
-        return HotPixels()
-    found = []
+    finder = HotPixelFinder(read_rows, shape, limits)
     for start, rows in bands:
-        beyond = _beyond(rows, limits)
-        candidates = np.flatnonzero(beyond.any(axis=1))
+        finder.add(start, rows)
+    return finder.hot()
+
+
+class HotPixelFinder:
+    """Finds hot pixels while the rows of a micrograph pass by; parameters as for `find_hot_pixels`."""
+
+    def __init__(self, read_rows: ReadRows, shape: tuple[int, int], limits: GreyLimits | None) -> None:
+        self._read_rows, self._height, self._limits = read_rows, shape[0], limits
+        self._found: list[HotPixels] = []
+
+    def add(self, start: int, rows: ImageF32) -> HotPixels:
+        """Give the hot pixels of rows, of which the first has the number `start`; they are not changed."""
+        found = self._look(start, rows) or HotPixels()
+        if len(found):
+            self._found.append(found)
+        return found
+
+    def _look(self, start: int, rows: ImageF32) -> HotPixels | None:
+        limits = self._limits
+        if limits is None:
+            return None
+        with np.errstate(invalid="ignore"):
+            if rows.max() <= np.float32(limits.high) and rows.min() >= np.float32(limits.low):
+                return None
+        candidates = np.flatnonzero(_beyond(rows, limits).any(axis=1))
         if not candidates.size:
-            continue
+            return None
         first, last = start + int(candidates[0]), start + int(candidates[-1]) + 1
-        above, below = max(0, first - REACH_PX), min(shape[0], last + REACH_PX)
+        above, below = max(0, first - REACH_PX), min(self._height, last + REACH_PX)
         inside = start <= above and below <= start + len(rows)
-        around = rows[above - start : below - start] if inside else read_rows(above, below)
-        found.append(_examined(around, first - above, last - above, limits, at=above))
-    if not found:
-        return HotPixels()
-    y, x, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return HotPixels(y, x, values)
+        around = rows[above - start : below - start] if inside else self._read_rows(above, below)
+        return HotPixels(*_examined(around, first - above, last - above, limits, at=above))
+
+    def hot(self) -> HotPixels:
+        """Give all that were found."""
+        if not self._found:
+            return HotPixels()
+        y, x, values = zip(*((part.y, part.x, part.values) for part in self._found), strict=True)
+        return HotPixels(np.concatenate(y), np.concatenate(x), np.concatenate(values))
 
 
 class RepairedMicrograph(MicrographSource):
-    """A micrograph without its hot pixels; found when it is made, which reads it once.
+    """A micrograph without its hot pixels; found when it is made, which reads it once, unless they are known.
 
     Parameters
     ----------
     source
         The opened micrograph; closed together with this one.
+    hot
+        Its hot pixels; None: not known.
     """
 
-    def __init__(self, source: MicrographSource) -> None:
+    def __init__(self, source: MicrographSource, hot: HotPixels | None = None) -> None:
         self._source = source
         self.path: Path = source.path
         self.shape, self.dtype = source.shape, source.dtype
         self.pixel_size_angstrom, self.warnings = source.pixel_size_angstrom, source.warnings
-        limits = grey_limits(read_sampled_rows(source))
-        self.hot = find_hot_pixels(source.read_rows, source.shape, _bands(source.read_rows, source.shape), limits)
+        if hot is None:
+            limits = grey_limits(read_sampled_rows(source))
+            hot = find_hot_pixels(source.read_rows, source.shape, _bands(source.read_rows, source.shape), limits)
+        self.hot = hot
         """What was found."""
 
     def read_rows(self, start: int, stop: int) -> ImageF32:
@@ -179,14 +200,6 @@ class RepairedMicrograph(MicrographSource):
     def close(self) -> None:
         """Close the micrograph."""
         self._source.close()
-
-
-def read_sampled_rows(source: MicrographSource) -> ImageF32:
-    """Read the rows that `grey_limits` is to be told."""
-    rows = sampled_rows(source.shape[0])
-    if source.shape[0] * source.shape[1] <= _READ_AT_ONCE:
-        return source.read_rows(0, source.shape[0])[rows]
-    return np.concatenate([source.read_rows(int(y), int(y) + 1) for y in rows])
 
 
 def repaired_image(pixels: np.ndarray) -> tuple[ImageF32, HotPixels]:

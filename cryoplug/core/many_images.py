@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cryoplug.core.hot_pixels import GreyLimits, limits_of_sorted, sampled_rows
+from cryoplug.core.hot_pixels import GreyLimits, limits_of_sorted
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.normalization import Normalization
-from cryoplug.core.statistics import PixelStatistics, interpolate_ranks, wanted_ranks
+from cryoplug.core.quantiles import interpolate_ranks, wanted_ranks
+from cryoplug.core.sampled_rows import sampled_rows
+from cryoplug.core.statistics import PixelExtremes, PixelStatistics
 from cryoplug.errors import PixelError
 
 _AT_ONCE_PIXELS = 1 << 17
@@ -42,6 +44,10 @@ class MeasuredImage:
         """Whether a pixel may be hot."""
         limits = self.limits
         return limits is not None and (self.moments.minimum < limits.low or self.moments.maximum > limits.high)
+
+    def extremes(self) -> PixelExtremes:
+        """Give what was found when it was looked at."""
+        return self.moments
 
     def statistics(self) -> PixelStatistics:
         """Give what was found when it was looked at."""
@@ -135,7 +141,16 @@ def statistics_of(pixels: ImageF32) -> PixelStatistics:
         first = y, x
     good = pixels[finite] if bad else pixels
     if not good.size:
-        return PixelStatistics(math.nan, math.nan, math.nan, math.nan, pixels.size, 0, bad, first)
+        return PixelStatistics(
+            minimum=math.nan,
+            maximum=math.nan,
+            mean=math.nan,
+            std=math.nan,
+            count=pixels.size,
+            positive_count=0,
+            nonfinite_count=bad,
+            first_nonfinite=first,
+        )
     exact = good.astype(np.float64)
     return PixelStatistics(
         minimum=float(good.min()),

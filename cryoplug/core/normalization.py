@@ -10,8 +10,9 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from cryoplug.core.micrograph import ImageF32, MicrographSource, row_bands
-from cryoplug.core.statistics import PixelStatistics, RunningMoments, scan_pixels, stream_quantiles
+from cryoplug.core.micrograph import BAND_PIXELS, ImageF32, MicrographSource, row_bands
+from cryoplug.core.quantiles import stream_quantiles
+from cryoplug.core.statistics import PixelExtremes, PixelStatistics, RunningMoments, scan_pixels
 from cryoplug.errors import FormatError, PixelError, UsageError
 
 NormalizationKind = Literal["percentile", "zscore", "robust", "none"]
@@ -29,6 +30,24 @@ ROBUST_FRACTIONS = (0.1587, 0.5, 0.8413)
 ROBUST_LIMIT = 6e4
 """Deviations beyond this are clipped, so that nothing becomes infinite, in a store of float16 neither; a network that wants
 less clips by itself."""
+
+
+@dataclass(frozen=True)
+class QuantileQuestion:
+    """Which quantiles are asked for."""
+
+    fractions: tuple[float, ...]
+    """Each in [0, 1]."""
+    positive_only: bool = False
+    """Whether only pixels above zero count."""
+
+
+QUANTILES = {
+    "percentile": QuantileQuestion((PERCENTILE_FRACTION,), positive_only=True),
+    "zscore": QuantileQuestion(WINSOR_FRACTIONS),
+    "robust": QuantileQuestion(ROBUST_FRACTIONS),
+}
+"""What `fit_to` asks first, so that who reads the pixels can look for it from the start."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +96,24 @@ class Normalization:
             New array of the same shape.
         """
         result = np.array(pixels, dtype=np.float32, order="C")
+        self.apply_to(result)
+        return result
+
+    def apply_to(self, pixels: ImageF32) -> None:
+        """Do what `apply` does, in place, to a C-contiguous array."""
+        flat = pixels.reshape(-1)
+        for start in range(0, flat.size, BAND_PIXELS):
+            self._apply_to(flat[start : start + BAND_PIXELS])
+
+    def _apply_to(self, pixels: ImageF32) -> None:
         # A hot pixel over a tiny scale may overflow to infinity; the clip that follows brings it back.
         with np.errstate(over="ignore"):
             if self.offset != 0.0:
-                result -= np.float32(self.offset)
+                pixels -= np.float32(self.offset)
             if self.scale != 1.0:
-                result /= np.float32(self.scale)
+                pixels /= np.float32(self.scale)
         if self.clip_low is not None or self.clip_high is not None:
-            np.clip(result, self.clip_low, self.clip_high, out=result)
-        return result
+            np.clip(pixels, self.clip_low, self.clip_high, out=pixels)
 
     def invert(self, pixels: np.ndarray) -> ImageF32:
         """Bring a network's output back to the micrograph's grey values; clipped pixels stay clipped.
@@ -147,14 +175,17 @@ class Measured(Protocol):
     def path(self) -> Path:
         """Named in messages."""
 
-    def statistics(self) -> PixelStatistics:
-        """Look at all pixels once."""
+    def extremes(self) -> PixelExtremes:
+        """Look at all pixels once; what is known is not looked for again."""
 
     def quantiles(self, fractions: Sequence[float], *, positive_only: bool = False) -> tuple[float, ...]:
-        """Give exact quantiles of finite pixels; see `cryoplug.core.statistics.stream_quantiles`."""
+        """Give exact quantiles of finite pixels; see `cryoplug.core.quantiles.stream_quantiles`."""
 
     def clipped_moments(self, low: float, high: float) -> tuple[float, float]:
         """Give mean and standard deviation (division by n) of the pixels clipped to a range."""
+
+    def statistics(self) -> PixelStatistics:
+        """Look at all pixels once; what is known is not looked for again."""
 
 
 class MeasuredSource:
@@ -163,16 +194,23 @@ class MeasuredSource:
     Parameters
     ----------
     source
-        The opened micrograph; each question reads it once or twice.
+        The opened micrograph; each question reads it once.
     """
 
     def __init__(self, source: MicrographSource) -> None:
         self._source = source
+        self._statistics: PixelStatistics | None = None
         self.path = source.path
+
+    def extremes(self) -> PixelExtremes:
+        """Look at all pixels once."""
+        return self.statistics()
 
     def statistics(self) -> PixelStatistics:
         """Look at all pixels once."""
-        return scan_pixels(self._source)
+        if self._statistics is None:
+            self._statistics = scan_pixels(self._source)
+        return self._statistics
 
     def quantiles(self, fractions: Sequence[float], *, positive_only: bool = False) -> tuple[float, ...]:
         """Give exact quantiles of finite pixels."""
@@ -182,16 +220,16 @@ class MeasuredSource:
         """Give mean and standard deviation of the pixels clipped to a range."""
         moments = RunningMoments()
         for _, rows in row_bands(self._source):
-            moments.add(np.clip(rows, low, high))
+            moments.add(np.clip(rows, low, high, out=rows))
         return moments.mean, moments.std
 
 
 def fit_normalization(source: MicrographSource, kind: str) -> Normalization:
     """Measure a micrograph and say how to normalise it; see `fit_to`, which this calls."""
-    return fit_to(MeasuredSource(source), kind)[0]
+    return fit_to(MeasuredSource(source), kind)
 
 
-def fit_to(measured: Measured, kind: str) -> tuple[Normalization, PixelStatistics]:
+def fit_to(measured: Measured, kind: str) -> Normalization:
     """Measure pixels and say how to normalise them.
 
     ``percentile`` divides by the 95th percentile of the positive pixels and clips to [0, 1], as the founding program
@@ -208,11 +246,6 @@ def fit_to(measured: Measured, kind: str) -> tuple[Normalization, PixelStatistic
     kind
         One of `KINDS`.
 
-    Returns
-    -------
-    tuple
-        The normalization, and the statistics of the pixels before it.
-
     Raises
     ------
     PixelError
@@ -220,54 +253,60 @@ def fit_to(measured: Measured, kind: str) -> tuple[Normalization, PixelStatistic
     """
     if kind not in KINDS:
         raise UsageError(f"normalization {kind!r}; allowed: {', '.join(KINDS)}")
-    statistics = measured.statistics()
-    check_usable(measured, statistics)
+    extremes = measured.extremes()
+    check_usable(measured, extremes)
     if kind == "none":
-        return Normalization("none"), statistics
+        return Normalization("none")
     if kind == "percentile":
-        if statistics.positive_count == 0:
+        if extremes.positive_count == 0:
             raise PixelError(
-                f"{measured.path}: no pixel is above zero (maximum {statistics.maximum:g}), but percentile divides by "
+                f"{measured.path}: no pixel is above zero (maximum {extremes.maximum:g}), but percentile divides by "
                 "the 95th percentile of the positive pixels; use --normalize zscore"
             )
-        (scale,) = measured.quantiles((PERCENTILE_FRACTION,), positive_only=True)
-        return Normalization("percentile", scale=scale, clip_low=0.0, clip_high=1.0), statistics
+        (scale,) = _quantiles(measured, kind)
+        return Normalization("percentile", scale=scale, clip_low=0.0, clip_high=1.0)
     if kind == "robust":
-        centre, scale = _by_quantiles(measured, statistics)
-        return Normalization("robust", centre, scale, -ROBUST_LIMIT, ROBUST_LIMIT), statistics
-    mean, std = _winsorized(measured, statistics)
-    return Normalization("zscore", mean, std, -ZSCORE_LIMIT, ZSCORE_LIMIT), statistics
+        centre, scale = _by_quantiles(measured)
+        return Normalization("robust", centre, scale, -ROBUST_LIMIT, ROBUST_LIMIT)
+    mean, std = _winsorized(measured)
+    return Normalization("zscore", mean, std, -ZSCORE_LIMIT, ZSCORE_LIMIT)
 
 
-def _by_quantiles(measured: Measured, statistics: PixelStatistics) -> tuple[float, float]:
+def _quantiles(measured: Measured, kind: str) -> tuple[float, ...]:
+    question = QUANTILES[kind]
+    return measured.quantiles(question.fractions, positive_only=question.positive_only)
+
+
+def _by_quantiles(measured: Measured) -> tuple[float, float]:
     """Give centre and scale of `robust`."""
-    low, centre, high = measured.quantiles(ROBUST_FRACTIONS)
+    low, centre, high = _quantiles(measured, "robust")
     if high > low:
         return centre, (high - low) / 2
     # More than two thirds of the pixels are equal: only the rest tells a scale.
-    return _winsorized(measured, statistics)
+    return _winsorized(measured)
 
 
-def _winsorized(measured: Measured, statistics: PixelStatistics) -> tuple[float, float]:
+def _winsorized(measured: Measured) -> tuple[float, float]:
     """Give mean and deviation without the farthest 0.2 % of the pixels."""
-    low, high = measured.quantiles(WINSOR_FRACTIONS)
+    low, high = _quantiles(measured, "zscore")
     mean, std = measured.clipped_moments(low, high)
     if not std > 0:
         # More than 99.8 % of the pixels are equal: only the rest carries anything, so it must count.
+        statistics = measured.statistics()
         return statistics.mean, statistics.std
     return mean, std
 
 
-def check_usable(source: MicrographSource | Measured, statistics: PixelStatistics) -> None:
+def check_usable(source: MicrographSource | Measured, extremes: PixelExtremes) -> None:
     """Raise `PixelError` when the pixels are not finite or all equal."""
-    if statistics.nonfinite_count:
+    if extremes.nonfinite_count:
         raise PixelError(
-            f"{source.path}: {statistics.nonfinite_count} of {statistics.count} pixels are NaN or infinite, the first "
-            f"at (y, x) = {statistics.first_nonfinite}; only finite pixels are allowed; repair or re-export it"
+            f"{source.path}: {extremes.nonfinite_count} of {extremes.count} pixels are NaN or infinite, the first "
+            f"at (y, x) = {extremes.first_nonfinite}; only finite pixels are allowed; repair or re-export it"
         )
-    if statistics.is_constant:
+    if extremes.is_constant:
         raise PixelError(
-            f"{source.path}: all {statistics.count} pixels are {statistics.minimum:g}; a micrograph needs contrast; "
+            f"{source.path}: all {extremes.count} pixels are {extremes.minimum:g}; a micrograph needs contrast; "
             "leave it out or re-export it"
         )
 

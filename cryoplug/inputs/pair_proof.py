@@ -146,15 +146,31 @@ class PairProof:
         PairingError
             The two do not show the same exposure, or are copies of each other.
         """
-        sampled = sample_image(one), sample_image(two)
+        return self.check_samples(
+            (one.path, two.path),
+            (sample_image(one), sample_image(two)),
+            summed_here=summed_here,
+            pixel_size_angstrom=pixel_size_angstrom,
+        )
+
+    def check_samples(
+        self,
+        paths: tuple[Path, Path],
+        sampled: tuple[ImageSample, ImageSample],
+        *,
+        summed_here: bool = False,
+        pixel_size_angstrom: float | None = None,
+    ) -> list[str]:
+        """Compare what was sampled of two images; parameters and errors as for `check_pixels`."""
+        one, two = paths
         first, second = without_blank_areas(*sampled)
         remarks = []
         if first is not sampled[0]:
             part = float((sampled[0].blank | sampled[1].blank).mean())
             remarks.append(f"{100 * part:.0f} % of the area is one value (a mask); the halves are compared in the rest")
-        problem = self._unproven(first, second, two.path)
-        accepted = self._stacks.get((one.path, two.path))
-        self._before = two.path, dataclasses.replace(sampled[1], strips=())
+        problem = self._unproven(first, second, two)
+        accepted = self._stacks.get((one, two))
+        self._before = two, dataclasses.replace(sampled[1], strips=())
         if problem and summed_here:
             remarks.append(f"even and odd frames share little: {problem}")
         elif problem and accepted:
@@ -162,20 +178,17 @@ class PairProof:
         elif problem and self._accept:
             remarks.append(f"accepted without proof: {problem}")
         elif problem:
-            if accepted is not None and (one.path, two.path) in self._refused:
-                raise PairingError(
-                    f"{one.path} and {two.path} do not belong together; another section of theirs says why"
-                )
-            self._refused.add((one.path, two.path))
+            if accepted is not None and (one, two) in self._refused:
+                raise PairingError(f"{one} and {two} do not belong together; another section of theirs says why")
+            self._refused.add((one, two))
             raise PairingError(
-                f"{one.path} and {two.path} do not belong together: {problem}; correct the pairing, leave the two out, "
+                f"{one} and {two} do not belong together: {problem}; correct the pairing, leave the two out, "
                 "or give --accept-unproven if you know that they are a pair without contrast"
             )
         high = high_correlation(first, second) if self._halves else None
         if high is not None and high.value > SAME_IMAGE and not summed_here:
             raise PairingError(
-                f"{one.path} and {two.path} are one image: {_near_nyquist(high)}, where halves share nothing; "
-                "give the other half"
+                f"{one} and {two} are one image: {_near_nyquist(high)}, where halves share nothing; give the other half"
             )
         coarse = (pixel_size_angstrom or 0.0) > FINE_PIXEL_ANGSTROM
         if high is not None and not coarse and high.value > FIXED_PATTERN and high.significance > BEYOND_CHANCE:

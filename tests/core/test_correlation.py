@@ -28,7 +28,7 @@ def best(one: ImageSample, two: ImageSample) -> Correlation:
     return max(low_correlations(one, two), key=lambda item: item.significance)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (5, 300), (97, 131), (300, 400), (1025, 1100)])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 300), (97, 131), (300, 400), (900, 2000), (1025, 1100)])
 def test_a_sample_holds_box_means_and_rows_of_the_image(shape):
     pixels = noise(1, shape).astype(np.float32)
     found, box = sample(pixels), binning(shape)

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cryoplug.core.hot_pixels import RepairedMicrograph, find_hot_pixels, grey_limits, repaired_image, sampled_rows
+from cryoplug.core.hot_pixels import RepairedMicrograph, find_hot_pixels, grey_limits, repaired_image
 from cryoplug.core.micrograph import ArrayMicrograph
+from cryoplug.core.sampled_rows import sampled_rows
 
 
 def micrograph(mean: float = 6800.0, sigma: float = 9.0, shape: tuple[int, int] = (300, 330)) -> np.ndarray:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cryoplug.core.hot_pixels import grey_limits, sampled_rows
+from cryoplug.core.hot_pixels import grey_limits
 from cryoplug.core.many_images import MeasuredImage, apply_many, invert_many, measure_many
 from cryoplug.core.micrograph import ArrayMicrograph
 from cryoplug.core.normalization import KINDS, Normalization, clipped_fraction, fit_normalization, fit_to
+from cryoplug.core.sampled_rows import sampled_rows
 from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import PixelError
 
@@ -37,7 +38,7 @@ def _measured(pixels: np.ndarray) -> MeasuredImage:
 def test_the_normalization_is_that_of_a_file(kind: str, name: str) -> None:
     pixels = IMAGES[name].astype(np.float32)
     measured = _measured(pixels)
-    one, _ = fit_to(measured, kind)
+    one = fit_to(measured, kind)
     other = fit_normalization(ArrayMicrograph(pixels), kind)
     assert one.kind == other.kind
     assert (one.offset, one.scale) == pytest.approx((other.offset, other.scale), rel=1e-5, abs=1e-7)
@@ -73,7 +74,7 @@ def test_nothing_above_zero_is_an_error() -> None:
 def test_many_are_normalised_to_the_bits_of_one(kind: str) -> None:
     images = np.random.default_rng(5).gamma(2, 3, (5, 8, 9)).astype(np.float32)
     images[1] *= 1e30  # far beyond what is clipped
-    each: list[Normalization] = [fit_to(item, kind)[0] for item in measure_many(images, Path("m"))]
+    each: list[Normalization] = [fit_to(item, kind) for item in measure_many(images, Path("m"))]
     each[2] = dataclasses.replace(each[2], offset=0.0, scale=1.0) if kind in ("zscore", "robust") else each[2]
     applied = [one.apply(image) for one, image in zip(each, images, strict=True)]
     assert np.array_equal(apply_many(each, images), applied)

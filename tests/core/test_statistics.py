@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cryoplug.core.micrograph import ArrayMicrograph
-from cryoplug.core.statistics import scan_pixels, stream_quantiles
-from cryoplug.errors import PixelError, UsageError
+from cryoplug.core.statistics import scan_pixels
 
 IMAGES = hnp.arrays(
     np.float32,
@@ -51,39 +50,3 @@ def test_an_image_of_nan_has_no_moments() -> None:
     found = scan_pixels(ArrayMicrograph(np.full((3, 3), np.nan)))
     assert found.is_constant
     assert np.isnan([found.minimum, found.maximum, found.mean, found.std]).all()
-
-
-@given(IMAGES, st.lists(st.floats(0, 1), min_size=1, max_size=4), st.integers(1, 4))
-def test_quantiles_are_those_of_numpy(pixels: np.ndarray, fractions: list[float], band_rows: int) -> None:
-    found = stream_quantiles(ArrayMicrograph(pixels), fractions, band_rows=band_rows)
-    exact = np.quantile(pixels.astype(np.float64), fractions)
-    assert np.allclose(found, exact, rtol=1e-6, atol=1e-30)
-
-
-@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.5, 0.95, 1.0])
-def test_quantiles_of_the_positive_pixels_are_the_founding_percentile(fraction: float) -> None:
-    pixels = np.random.default_rng(1).normal(0.2, 3, (211, 307)).astype(np.float32)
-    (found,) = stream_quantiles(ArrayMicrograph(pixels), [fraction], positive_only=True, band_rows=13)
-    assert np.float32(found) == pytest.approx(np.percentile(pixels[pixels > 0], 100 * fraction), rel=1e-6)
-
-
-def test_quantiles_span_the_whole_range_of_float32() -> None:
-    pixels = np.array([[-3.4e38, -1e-45, -0.0], [0.0, 1e-45, 3.4e38]], np.float32)
-    found = stream_quantiles(ArrayMicrograph(pixels), [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert np.array_equal(np.float32(found), np.sort(pixels.ravel()))
-
-
-@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
-def test_quantiles_refuse_what_has_no_rank(bad: float) -> None:
-    with pytest.raises(PixelError, match="NaN or infinite"):
-        stream_quantiles(ArrayMicrograph(np.array([[1.0, bad]])), [0.5])
-
-
-def test_quantiles_of_no_positive_pixel_are_refused() -> None:
-    with pytest.raises(PixelError, match="no pixel is above zero"):
-        stream_quantiles(ArrayMicrograph(-np.ones((2, 2))), [0.5], positive_only=True)
-
-
-def test_fractions_outside_of_0_to_1_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"\[95\]; allowed: 0 to 1"):
-        stream_quantiles(ArrayMicrograph(np.ones((2, 2))), [95])

@@ -57,7 +57,8 @@ def test_particles_keep_the_scale_and_lie_on_the_mean_of_the_micrograph(mean: fl
     rng = np.random.default_rng(0)
     pixels = rng.normal(mean, 9, (64, 64)).astype(np.float32)
     pixels[:8] -= 400  # of gold: its median and its mean are far apart
-    normalization, statistics = fit_to(MeasuredSource(ArrayMicrograph(pixels)), "robust")
+    measured = MeasuredSource(ArrayMicrograph(pixels))
+    normalization, statistics = fit_to(measured, "robust"), measured.statistics()
     network_output = np.zeros((64, 64), np.float32)
     network_output[3, 3] = -1.5
     image, particles = (

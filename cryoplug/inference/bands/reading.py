@@ -106,7 +106,8 @@ def _read_one(job: DenoiseJob, source: _Guarded, denoiser: Denoiser, out: Channe
     seen = source if denoiser.bare else RepairedMicrograph(source)
     pixels, raw, of_whole = _on_the_networks_grid(seen, plan)
     bands = denoiser.bands(pixels.shape)
-    normalization, statistics = fit_to(MeasuredSource(pixels), denoiser.normalize)
+    measured = MeasuredSource(pixels)
+    normalization, statistics = fit_to(measured, denoiser.normalize), measured.statistics()
     normalization, unlike_training = look(pixels, normalization, denoiser.checkpoint)
     out.put(
         Begin(

@@ -150,7 +150,7 @@ def _fit(
     normalizations: dict[int, Normalization] = {}
     for index, item in enumerate(measured):
         try:
-            normalizations[index] = fit_to(item, denoiser.normalize)[0]
+            normalizations[index] = fit_to(item, denoiser.normalize)
         except PixelError as error:
             keep(usable[index], error)
     chosen = list(normalizations)

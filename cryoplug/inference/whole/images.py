@@ -217,7 +217,7 @@ class WholeImages:
                 pixels = resample_image(raw, plan.network_shape)
             # It waits for the statistics, and with them for the copy before them.
             on_device = DevicePixels(pixels, source.path)
-            normalization, statistics = fit_to(on_device, self._denoiser.normalize)
+            normalization, statistics = fit_to(on_device, self._denoiser.normalize), on_device.statistics()
             normalization, unlike = look(on_device, normalization, self._denoiser.checkpoint)
             clipped = int(clipped_count(pixels, normalization)) if normalization.kind == "percentile" else 0
             measured = MeasuredOnDevice(

@@ -16,10 +16,11 @@ from cryoplug.core.hot_pixels import (
     find_hot_pixels,
     limits_between,
     ranks_of_limits,
-    sampled_rows,
 )
 from cryoplug.core.normalization import Normalization
-from cryoplug.core.statistics import PixelStatistics, interpolate_ranks, wanted_ranks
+from cryoplug.core.quantiles import interpolate_ranks, wanted_ranks
+from cryoplug.core.sampled_rows import sampled_rows
+from cryoplug.core.statistics import PixelExtremes, PixelStatistics
 from cryoplug.kernels.measuring import measure
 
 _TORCH_TYPES = {
@@ -65,37 +66,45 @@ class DevicePixels:
         self._pixels = pixels
         self.path = path
         self.shape = (int(pixels.shape[0]), int(pixels.shape[1]))
-        self._positive_count = 0
+        self._statistics: PixelStatistics | None = None
 
     def read_rows(self, start: int, stop: int) -> np.ndarray:
         """Copy rows to the host."""
         return self._pixels[start:stop].cpu().numpy()
 
+    def extremes(self) -> PixelExtremes:
+        """Look at all pixels once."""
+        return self.statistics()
+
     def statistics(self) -> PixelStatistics:
         """Look at all pixels once."""
+        if self._statistics is None:
+            self._statistics = self._look()
+        return self._statistics
+
+    def _look(self) -> PixelStatistics:
         pixels = self._pixels
         finite, positive, *numbers = measure(pixels).tolist()
         first = None
         if finite < pixels.numel():
             first = divmod(int((~pixels.isfinite()).flatten().to(torch.uint8).argmax()), pixels.shape[1])
         minimum, maximum, mean, std = numbers if finite else [math.nan] * 4
-        self._positive_count = int(positive)
         return PixelStatistics(
-            minimum,
-            maximum,
-            mean,
-            std,
+            minimum=minimum,
+            maximum=maximum,
+            mean=mean,
+            std=std,
             count=pixels.numel(),
-            positive_count=self._positive_count,
+            positive_count=int(positive),
             nonfinite_count=pixels.numel() - int(finite),
             first_nonfinite=first,
         )
 
     def quantiles(self, fractions: Sequence[float], *, positive_only: bool = False) -> tuple[float, ...]:
-        """Give exact quantiles of finite pixels; after `statistics`."""
+        """Give exact quantiles of finite pixels."""
         # 0.95 ms for 4096x4096 on an H100, less than selection by histograms.
         ascending = self._pixels.flatten().sort().values
-        count = self._positive_count if positive_only else ascending.numel()
+        count = self.statistics().positive_count if positive_only else ascending.numel()
         positions, ranks = wanted_ranks(fractions, count)
         places = torch.tensor(ranks, device=ascending.device) + (ascending.numel() - count)
         values = dict(zip(ranks, ascending[places].tolist(), strict=True))

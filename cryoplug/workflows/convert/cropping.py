@@ -6,30 +6,25 @@ from pathlib import Path
 
 from cryoplug.core.fourier_crop import SAME_PIXEL_SIZE, cropped_shape, resample_source
 from cryoplug.core.micrograph import ArrayMicrograph, MicrographSource
-from cryoplug.core.normalization import check_usable
 from cryoplug.core.pixel_size import unknown_pixel_size
-from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import InputError
 
 
 def cropped_source(
     source: MicrographSource, *, pixel_size_angstrom: float | None, target_angstrom: float
 ) -> MicrographSource:
-    """Return a micrograph at the target pixel size, in memory; the one given is closed unless it is returned.
+    """Return a usable micrograph at the target pixel size, in memory; the one given is closed unless it is returned.
 
     Raises
     ------
     InputError
         Its pixel size is not known, or coarser than the target: there is nothing to crop.
-    PixelError
-        Pixels are NaN or infinite, or all equal.
     """
     shape = cropped_grid(
         source.path, source.shape, pixel_size_angstrom=pixel_size_angstrom, target_angstrom=target_angstrom
     )
     if shape == source.shape:
         return source
-    check_usable(source, scan_pixels(source))
     cropped = ArrayMicrograph(resample_source(source, shape), source.path, pixel_size_angstrom=target_angstrom)
     cropped.warnings = source.warnings
     source.close()

@@ -5,21 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count, repeat
 from pathlib import Path
 
 import numpy as np
 
 from cryoplug.core.grey_scale import normalization_remark
-from cryoplug.core.hot_pixels import RepairedMicrograph
-from cryoplug.core.micrograph import ImageF32, MicrographSource
+from cryoplug.core.look import LookedAt, look_at
+from cryoplug.core.micrograph import BAND_PIXELS, ImageF32, MicrographSource
 from cryoplug.core.noise import founding_noise, patch_rng
 from cryoplug.core.normalization import MeasuredSource, Normalization, check_usable, clipped_fraction, fit_to
 from cryoplug.core.pixel_size import PixelSize, pixel_size_of_exposure, unknown_pixel_size
 from cryoplug.core.remarks import joined
-from cryoplug.core.statistics import scan_pixels
 from cryoplug.errors import ShapeError
 from cryoplug.formats import registry
 from cryoplug.inputs.discovered import DiscoveredMicrograph
@@ -88,6 +88,7 @@ def open_pair(
     proof: PairProof,
     summer: MovieSummer | None,
     probe: IceProbe | None = None,
+    pool: ThreadPoolExecutor | None = None,
 ) -> OpenedPair:
     """Open and measure the files of one pair; a movie is summed.
 
@@ -103,6 +104,8 @@ def open_pair(
         Sums movies; None where there are none.
     probe
         Looks at the places without particles of single exposures; None: they are not looked at.
+    pool
+        Looks at both sides of a pair at once, and measures them while they are compared; None: one after the other.
 
     Raises
     ------
@@ -132,42 +135,46 @@ def open_pair(
             proof.check_files(sources[0], sources[1], sizes)
             if pair.clean is not None and pair.noisy.section is not None and pair.clean.section is not None:
                 proof.look_through(pair.noisy.path, pair.clean.path)
-        sources = tuple(_repaired(source, side, request) for side, source in enumerate(sources))
+        looked = list((pool.map if pool else map)(_look, count(), sources, repeat(request)))
+        sources = tuple(each.source for each in looked)
         notes: list[str] = []
         native, law = sources[0].shape, None
-        summed_here = isinstance(pair, MovieInput)
         if request.pairs == "single":
             part = 1.0 if request.angpix is None or size is None else min(1.0, size / request.angpix)
             law = single_noise.measure_law(sources[0], pixel_size_angstrom=size, part=part)
+        measured: list[MeasuredSource] = list(looked)
         if request.angpix is not None:
-            if len(sources) == 2:
-                # Before the crop: it is near Nyquist that two halves must share nothing.
-                for source in sources:
-                    check_usable(source, scan_pixels(source))
-                notes = proof.check_pixels(
-                    sources[0], sources[1], summed_here=summed_here, pixel_size_angstrom=known.angstrom
-                )
+            # Before the crop: it is near Nyquist that two halves must share nothing.
+            for source, each in zip(sources, looked, strict=True):
+                check_usable(source, each.extremes())
+            notes = _compared(looked, proof, pair, known)
             sources = tuple(
                 stack.enter_context(cropped_source(source, pixel_size_angstrom=size, target_angstrom=request.angpix))
                 for source in sources
             )
             size = request.angpix
+            measured = [MeasuredSource(source) for source in sources]
         for source in sources:
             check_holds_a_patch(source.path, source.shape, request)
-        fitted = [fit_to(MeasuredSource(source), request.kind) for source in sources]
-        normalizations = tuple(normalization for normalization, _ in fitted)
+        fits = [pool.submit(fit_to, each, request.kind) for each in measured] if pool else []
+        try:
+            if request.angpix is None and len(looked) == 2:
+                for each in looked:
+                    check_usable(each, each.extremes())
+                notes = _compared(looked, proof, pair, known)
+        finally:
+            wait(fits)  # nothing reads a file that was closed
+        normalizations = tuple(fit.result() for fit in fits) or tuple(fit_to(each, request.kind) for each in measured)
         grey = [
-            normalization_remark(normalization, clipped=clipped_fraction(source, normalization), sigma=statistics.std)
-            for source, (normalization, statistics) in zip(sources, fitted, strict=True)
+            normalization_remark(
+                normalization, clipped=clipped_fraction(source, normalization), sigma=each.statistics().std
+            )
+            for source, each, normalization in zip(sources, measured, normalizations, strict=True)
             if normalization.kind == "percentile"
         ]
         if request.pairs == "noise" and request.kind != "percentile":
             limit = ZSCORE_NOISE_RANGE
             normalizations = (dataclasses.replace(normalizations[0], clip_low=-limit, clip_high=limit),)
-        if len(sources) == 2 and request.angpix is None:
-            notes = proof.check_pixels(
-                sources[0], sources[1], summed_here=summed_here, pixel_size_angstrom=known.angstrom
-            )
         noise = None
         if law is not None:
             part = float(np.sqrt(np.prod(sources[0].shape) / np.prod(native)))
@@ -230,12 +237,12 @@ def row_pairs(
     waiting: deque[Future[PatchPair]] = deque()
     height = opened.sources[0].shape[0]
     try:
-        for y in range(0, height, _BAND_ROWS):
-            cut = [
-                normalization.apply(source.read_rows(y, min(y + _BAND_ROWS, height)))
-                for source, normalization in zip(opened.sources, opened.normalizations, strict=True)
-            ]
-            waiting.append(pool.submit(_make_pair, cut, (y, 0), opened.pair.index, request))
+        # What is drawn depends on the bands; without noise they are as small as a core's own cache.
+        small = max(1, BAND_PIXELS // opened.sources[0].shape[1])
+        step = _BAND_ROWS if request.pairs == "noise" else min(_BAND_ROWS, small)
+        for y in range(0, height, step):
+            rows = [source.read_rows(y, min(y + step, height)) for source in opened.sources]
+            waiting.append(pool.submit(_make_rows, rows, y, opened, request))
             if len(waiting) >= ahead:
                 yield waiting.popleft().result()
         while waiting:
@@ -277,15 +284,24 @@ def open_item(item: DiscoveredMicrograph) -> MicrographSource:
     return registry.open_micrograph(item.path, section=item.section)
 
 
-def _repaired(source: MicrographSource, side: int, request: ConvertRequest) -> MicrographSource:
-    """Give a micrograph as `denoise` will show it to the network; the founding recipe and clean partners stay as they are."""
-    if (request.pairs == "noise" and request.kind == "percentile") or (request.pairs == "clean" and side == 1):
-        return source
-    found = RepairedMicrograph(source)
-    if not len(found.hot):
-        return source
-    found.warnings = (*source.warnings, found.hot.remark)
-    return found
+def _look(side: int, source: MicrographSource, request: ConvertRequest) -> LookedAt:
+    """Look at a micrograph as `denoise` will show it to the network; the founding recipe and clean partners stay as they are."""
+    bare = (request.pairs == "noise" and request.kind == "percentile") or (request.pairs == "clean" and side == 1)
+    kind = request.kind if request.angpix is None else "none"
+    return look_at(source, kind, repair=not bare, sample=request.pairs in ("clean", "halves"))
+
+
+def _compared(looked: list[LookedAt], proof: PairProof, pair: PairedInput, known: PixelSize) -> list[str]:
+    """Prove that two files show one exposure, and give remarks on them; nothing where there is only one."""
+    samples = [each.sample for each in looked if each.sample is not None]
+    if len(samples) < 2:
+        return []
+    return proof.check_samples(
+        (looked[0].path, looked[1].path),
+        (samples[0], samples[1]),
+        summed_here=isinstance(pair, MovieInput),
+        pixel_size_angstrom=known.angstrom,
+    )
 
 
 def _bands(
@@ -316,6 +332,12 @@ def _make_pair(cut: list[ImageF32], window: tuple[int, int], index: int, request
     else:
         noisy, clean = cut
     return PatchPair(window, noisy.astype(dtype, copy=False), clean.astype(dtype, copy=False))
+
+
+def _make_rows(rows: list[ImageF32], y: int, opened: OpenedPair, request: ConvertRequest) -> PatchPair:
+    for each, normalization in zip(rows, opened.normalizations, strict=True):
+        normalization.apply_to(each)
+    return _make_pair(rows, (y, 0), opened.pair.index, request)
 
 
 def _degrade(clean: ImageF32, rng: np.random.Generator, kind: str) -> ImageF32:

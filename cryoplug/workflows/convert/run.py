@@ -110,7 +110,9 @@ class ConvertRun:
             movies = any(isinstance(pair, MovieInput) for pair in self.pairs)
             summer = MovieSummer(gain, transforms, self._stop_if_asked) if movies else None
             probe = IceProbe.if_there() if self.request.pairs == "single" and fresh else None
-            opened = self._opened_ahead(fresh, lambda pair: open_pair(pair, self.request, proof, summer, probe))
+            opened = self._opened_ahead(
+                fresh, lambda pair: open_pair(pair, self.request, proof, summer, probe, transforms)
+            )
             try:
                 self._look_at_signals()
                 for pair in self.pairs:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from cryoplug.core.grey_scale import measure_grey_scale
-from cryoplug.core.hot_pixels import RepairedMicrograph, read_sampled_rows
+from cryoplug.core.hot_pixels import RepairedMicrograph
 from cryoplug.core.micrograph import MicrographSource
 from cryoplug.core.results import Finding
+from cryoplug.core.sampled_rows import read_sampled_rows
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.disk.opening import open_for_reading
 from cryoplug.errors import FormatError, InputError

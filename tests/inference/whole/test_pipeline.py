@@ -114,7 +114,8 @@ def test_normalization_measured_on_a_device_is_that_of_the_stream(tmp_path, kind
         write_mrc(tmp_path / "m.mrc", pixels)
         with MrcMicrograph(tmp_path / "m.mrc") as source:
             wanted = fit_normalization(source, kind)
-        found, statistics = fit_to(DevicePixels(torch.from_numpy(pixels), Path("m.mrc")), kind)
+        measured = DevicePixels(torch.from_numpy(pixels), Path("m.mrc"))
+        found, statistics = fit_to(measured, kind), measured.statistics()
         assert (found.kind, found.clip_low, found.clip_high) == (wanted.kind, wanted.clip_low, wanted.clip_high)
         assert (found.offset, found.scale) == pytest.approx((wanted.offset, wanted.scale), rel=1e-12)
         assert statistics.std == pytest.approx(pixels.std(dtype=np.float64), rel=1e-9)
