@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -19,10 +19,12 @@ from cryoplug.core.printable import printable, printable_name
 from cryoplug.core.results import FileResult, plain, to_json
 from cryoplug.errors import ReaderGone
 
-__all__ = ["echo_result", "is_quiet", "printable", "printable_name", "quietly", "say", "say_next"]
+__all__ = ["echo_result", "is_quiet", "printable", "printable_name", "quietly", "say", "say_next", "talking_above"]
 
 # Not of a context of click's: pipelines talk from threads of their own.
 _quiet = False
+_above_the_bar: Callable[[str], None] | None = None
+"""Prints a line of talk above the bar of a terminal, while there is one."""
 
 
 def echo_result(record: Any, *, as_json: bool, text: str | None = None, type: str | None = None) -> None:
@@ -86,12 +88,26 @@ def quietly(quiet: bool) -> Iterator[None]:
         _quiet = before
 
 
+@contextlib.contextmanager
+def talking_above(bar: Callable[[str], None]) -> Iterator[None]:
+    """Hand every line of talk to the bar of a terminal, while it lasts: written past it, a line would tear the bar apart."""
+    global _above_the_bar
+    before, _above_the_bar = _above_the_bar, bar
+    try:
+        yield
+    finally:
+        _above_the_bar = before
+
+
 def is_quiet() -> bool:
     """Tell whether only what is urgent is said."""
     return _quiet
 
 
 def _print(line: str, *, err: bool = False) -> None:
+    if err and _above_the_bar is not None:
+        _above_the_bar(line)
+        return
     try:
         click.echo(line, err=err)
     except BrokenPipeError:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
-from cryoplug.cli.output import echo_result, is_quiet, printable_name, say
+from cryoplug.cli.output import echo_result, is_quiet, printable_name, say, talking_above
 from cryoplug.core.outlook import Outlook
 from cryoplug.core.remarks import on_one_line
 from cryoplug.core.results import FileResult, plain
@@ -200,4 +200,6 @@ def _bar_of_terminal(verb: str, *, percent: bool) -> Iterator[_Bar | None]:
         ),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
-        yield _Bar(bar, bar.add_task(verb, total=None, text="", left=None), percent=percent)
+        shown = _Bar(bar, bar.add_task(verb, total=None, text="", left=None), percent=percent)
+        with talking_above(shown.say):
+            yield shown

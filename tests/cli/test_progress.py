@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cryoplug.cli.output import say
 from cryoplug.cli.progress import file_progress, train_progress
 from cryoplug.core.outlook import Outlook
 from cryoplug.core.results import FileResult
@@ -159,3 +160,18 @@ def test_a_terminal_has_a_bar_with_totals_and_lines_without_the_time_of_day(monk
     assert "0 of 2 waiting: a.mrc must stand still" in shown
     assert re.search(r"[\r\n]denoise: a.mrc: failed: broken *\r?\n", shown)
     assert re.search(r"1 of 2, \d\d:\d\d left a.mrc", shown)
+
+
+def test_talk_stands_on_a_line_of_its_own_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with file_progress("denoise") as show:
+        show.expect(Outlook(2))
+        show._bar._bar.refresh()
+        say("denoise: a remark")
+        show._bar._bar.refresh()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.text)
+    assert re.search(r"[\r\n]denoise: a remark *\r?\n", shown), shown
+    say("afterwards")
+    assert terminal.text.endswith("afterwards\n")
