@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -124,6 +124,19 @@ def test_bands_give_the_result_and_the_gradients_of_the_whole_image() -> None:
     assert loss == pytest.approx(whole.item(), rel=1e-5)
     for mine, theirs in zip(gradients, torch.autograd.grad(whole, list(network.parameters())), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "beyond"), [((37, 50), "reflect"), ((1, 50), "edge")])
+def test_a_size_off_the_grid_is_continued_by_the_mirror_image_where_there_is_one(
+    shape: tuple[int, int], beyond: Literal["reflect", "edge"]
+) -> None:
+    module = awake({"depth": 2, "width": 3})
+    image = noise(*shape)
+    filled = np.pad(image, [(0, -side % 4) for side in shape], mode=beyond)
+    height, width = shape
+    with torch.inference_mode():
+        found, wanted = (module(torch.from_numpy(one)[None, None])[..., :height, :width] for one in (image, filled))
+    assert torch.equal(found, wanted)
 
 
 def test_a_checkpoint_keeps_the_options_and_is_checked_against_them(tmp_path: Path) -> None:

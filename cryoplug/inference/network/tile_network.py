@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional
 
 from cryoplug.inference.network.fastest import Network
+from cryoplug.models.unet import mirrored_beyond
 
 
 class TileNetwork:
@@ -43,6 +43,6 @@ class TileNetwork:
 
 
 def filled_up(images: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Repeat the last row and column up to a network's pooling grid; it only happens at the image's own border."""
+    """Mirror images at the bottom and on the right up to a network's pooling grid; only the image's own border gets it."""
     bottom, right = (-side % multiple for side in images.shape[-2:])
-    return functional.pad(images, (0, right, 0, bottom), mode="replicate") if bottom or right else images
+    return mirrored_beyond(images, bottom, right)
