@@ -16,7 +16,7 @@ from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
 
-SHAPE = (121, 180)
+SHAPE = (81, 120)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,11 @@ def pixels(mean: float = 1000.0) -> np.ndarray:
 
 def by_command(path: Path, image: np.ndarray, size: float, **options: Any) -> np.ndarray:
     write_mrc(Path("m.mrc"), image, pixel_size_angstrom=size)
-    result = denoise(DenoiseRequest(("m.mrc",), path, Path("out"), device="cpu", threads=2, overwrite=True, **options))
+    result = denoise(
+        DenoiseRequest(
+            ("m.mrc",), path, Path("out"), device="cpu", threads=2, overwrite=True, previews=False, **options
+        )
+    )
     assert [item.status for item in result.files] == ["done"], result.files
     return mrcfile.read("out/m.mrc")
 

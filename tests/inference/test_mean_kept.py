@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.models.registry import model_spec
 
 
+@functools.cache
 def checkpoint_of(model: str, normalize: str, offset: float) -> Checkpoint:
     config = {"depth": 1, "width": 2} if model == "unet" else {}
     network = model_spec(model).build(seed=4, config=config)
@@ -28,9 +30,15 @@ def checkpoint_of(model: str, normalize: str, offset: float) -> Checkpoint:
     return Checkpoint(model, weights, config, normalize)
 
 
+@functools.cache
+def denoiser_of(model: str, normalize: str, offset: float, **options: float) -> Denoiser:
+    return Denoiser(checkpoint_of(model, normalize, offset), device="cpu", threads=1, **options)
+
+
+@functools.cache
 def grey_scales() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    signal = np.add.outer(np.sin(np.arange(96) / 9), np.cos(np.arange(130) / 11))
+    signal = np.add.outer(np.sin(np.arange(64) / 9), np.cos(np.arange(90) / 11))
     image = signal + rng.normal(0, 2, signal.shape)
     return {
         "counts": rng.poisson(np.clip(30 + 2 * signal, 1, None)).astype(np.float32),
@@ -54,11 +62,9 @@ def grey_scales() -> dict[str, np.ndarray]:
 def test_the_mean_of_a_result_is_that_of_the_micrograph(name: str, normalize: str, model: str, offset: float) -> None:
     image = grey_scales()[name]
     raw = image.astype(np.float64)
-    checkpoint = checkpoint_of(model, normalize, offset)
-    made = Denoiser(checkpoint, device="cpu", threads=1).denoise(image)
+    made = denoiser_of(model, normalize, offset).denoise(image)
     assert abs(made.mean(dtype=np.float64) - raw.mean()) <= 0.1 * raw.std()
-    denoiser = Denoiser(checkpoint, device="cpu", threads=1, angpix=3.0, strength=0.7)
-    mixed = denoiser.denoise(image, pixel_size_angstrom=1.5)
+    mixed = denoiser_of(model, normalize, offset, angpix=3.0, strength=0.7).denoise(image, pixel_size_angstrom=1.5)
     assert abs(mixed.mean(dtype=np.float64) - raw.mean()) <= 0.1 * raw.std()
 
 

@@ -133,11 +133,11 @@ def test_the_same_command_gives_the_same_bits_whatever_the_threads(data: Path, t
 
 def test_every_hundredth_batch_is_reported(data: Path) -> None:
     events: list[Event] = []
-    run(data, events=events, epochs=1, val_split=0.0, batch_size=1, patch_size=2)
+    run(data, events=events, epochs=1, val_split=0.0, batch_size=1, patch_size=4)
     reports = [event for event in events if isinstance(event, BatchReport)]
-    assert [report.batch for report in reports] == list(range(100, 13 * 144 + 1, 100))
-    assert all(report.batches == 13 * 144 and report.samples_per_s > 0 for report in reports)
-    assert reports[0].text.startswith("epoch 1 batch 100/1872: loss 0.")
+    assert [report.batch for report in reports] == list(range(100, 13 * 36 + 1, 100))
+    assert all(report.batches == 13 * 36 and report.samples_per_s > 0 for report in reports)
+    assert reports[0].text.startswith("epoch 1 batch 100/468: loss 0.")
 
 
 def test_max_batches_limits_training_and_validation(data: Path) -> None:
