@@ -33,7 +33,7 @@ _HANN_SPREAD = 35 / 18
 """The Hann window makes neighbouring Fourier terms alike: errors grow by 1 + 2 (4/9 + 1/36) in two dimensions."""
 _NO_POWER = 1e-6
 BLOCK_PX = 16
-"""Of an image of counts with one electron on ten pixels, no block of this side is empty by chance."""
+"""Side in pixels: with one electron on ten pixels, no such block is empty by chance."""
 _WORTH_FILLING = 0.005
 """Part of the blocks that must be blank; a few are dead pixels or overlays."""
 

@@ -1,8 +1,8 @@
 """Which normalization suits the grey values of a micrograph, and what to say where ``percentile`` does not.
 
-``percentile`` divides by the 95th percentile of the positive pixels and clips to [0, 1], as the founding program does. That suits
-counts from zero up. Of pixels around zero it clips half; where a large number was added to all of them it leaves hardly any
-contrast, and the noise that ``convert --pairs noise`` adds hides the rest.
+``percentile`` divides by the 95th percentile of the positive pixels and clips to [0, 1], as the founding program does. That
+suits counts from zero up. It clips half of the pixels where they lie around zero. Where a large number was added to all pixels,
+hardly any contrast is left, and the noise that ``convert --pairs noise`` adds hides the rest.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Thumbnail:
         Of the image, ``(y, x)``.
     step
         Side of a block in pixels; None: what `thumbnail_step` says. What is left over below and on the right is left out.
-        Of a side that is shorter than a block, blocks are as long as the side.
+        Where a side is shorter than a block, blocks are as long as the side.
     """
 
     def __init__(self, shape: tuple[int, int], step: int | None = None) -> None:

@@ -123,8 +123,8 @@ _WRITING = threading.Lock()
 def write_bytes(target: Path, payload: bytes, *, durable: bool = True) -> None:
     """Write a whole small file atomically; also from several threads at once, which share the hidden name.
 
-    What killed processes left of it goes, too. Of files that are made anew (not `durable`) there may be many in a folder, and
-    looking for leftovers would read it each time: whoever writes them knows which process was killed.
+    What killed processes left of it goes, too. Files that can be made anew (not `durable`) may be many in a folder, and looking
+    for leftovers would list it each time. Whoever writes them knows which process was killed.
     """
     if durable:
         remove_leftovers(target)

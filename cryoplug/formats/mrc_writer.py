@@ -98,7 +98,7 @@ def write_mrc(
 class MrcRowWriter:
     """Write an image whose rows arrive one band after another, from top to bottom.
 
-    The file is mode 2 or 12, little-endian. Of the template everything is kept that stays true: cell, origins, labels, vendor
+    The file is mode 2 or 12, little-endian. What stays true of the template is kept: cell, origins, labels, vendor
     fields, and the extended header byte for byte. Statistics are recomputed from what is stored, one label is added.
 
     Parameters

@@ -19,7 +19,7 @@ def with_pixel_size(star: StarFile, angstrom: float) -> StarFile:
     star
         Lists micrographs, or particles as sections of stacks.
     angstrom
-        The pixel size. Of particles that were cut from micrographs, their own sampling stays as it is.
+        The pixel size. Particles that were cut from micrographs keep their own sampling.
     """
     listed = image_table(star)
     column = _COLUMN.get(listed.column, _MICROGRAPHS)

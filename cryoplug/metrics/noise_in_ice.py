@@ -28,7 +28,7 @@ DISTANCES_ANGSTROM = (87.0, 65.0, 52.0)
 LEVEL_CYCLES = (0.37, 0.41, 0.45)
 """Cycles per pixel of fine detail, where there is next to nothing but noise."""
 LEAST_PART = 0.1
-"""Of the pixels must hold no particle, or there is nothing to be measured."""
+"""If a smaller part of the pixels is free of particles, nothing is measured."""
 MOST_PART = 0.95
 """Where hardly a particle is found there may be many that were not seen: then nobody is told that the noise may be more."""
 WINDOW_PX = 512

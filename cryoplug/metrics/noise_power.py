@@ -112,8 +112,8 @@ def fit_noise_law(
 ) -> NoiseLaw:
     """Fit a law beyond the signal.
 
-    Of the laws that fit, the one is taken that changes least where it is needed when it gets one more term, or less of the
-    spectrum to be fitted to.
+    Several laws fit. This takes the one that changes least, where it is needed, when it gets one more term or is fitted to less
+    of the spectrum.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ class _Candidate:
 
 
 def _best(spectrum: BlockSpectrum, kind: _Kind, starts: list[float], low: Curve) -> _Candidate | None:
-    """Of the laws that fit, take the one that changes least with one more term, or fitted to less of the spectrum."""
+    """Take the law that fits, and changes least with one more term or fitted to less of the spectrum."""
     fitting = []
     for place in range(len(starts)):
         for count in range(1, kind.most + 1):

@@ -25,7 +25,7 @@ from cryoplug.outputs.pictures import CAPTION_PX, grey_bytes, jpeg, paste_text, 
 PREVIEW_FOLDER = "previews"
 """Below the output folder."""
 LOWPASS_ANGSTROM = 20.0
-"""Of the raw micrograph, half the amplitude there: what people look at before they pick."""
+"""The raw micrograph has half its amplitude there: so people look at it before they pick."""
 GAP_PX = 6
 """Between two panels."""
 STRIP_PX = 26
@@ -120,7 +120,7 @@ def preview_of_files(
     raw
         The micrograph; or both halves, whose sum it is.
     denoised
-        What was written. Of a stack, the first section is shown.
+        What was written; of a stack, the first section is shown.
     stated_angstrom, listed_angstrom
         Pixel size as the user states it, and as the list says; see `cryoplug.core.pixel_size`.
     section

@@ -96,7 +96,7 @@ class Population:
     ripple: float = 0.15
     """Standard deviation of each deviation of the noise's logarithmic power from its law."""
     skew: Range = (-0.4, 1.6)
-    """Of the noise, evenly: particles, dark on bright, are skewed too, and one must not be taken for the other."""
+    """Skewness of the noise, drawn evenly: particles, dark on bright, are skewed, too, and must not be taken for noise."""
     drift_angstrom: Range = (0.2, 6.0)
     """Rms, in half of the fields."""
     highpass: float = 0.2

@@ -68,8 +68,8 @@ class TrainConfig:
     augment: str = "none"
     """``none``; ``dihedral``: each pair turned and mirrored at random; ``halves``: also its sides exchanged at random."""
     mix: float = 1.0
-    """With ``halves``: train on mixtures of the halves; see `cryoplug.training.data.mixing`. 1: the halves themselves. Of single
-    exposures: the share of drawn noise in the input; see `cryoplug.training.data.recorruption`."""
+    """With ``halves``: train on mixtures of the halves; see `cryoplug.training.data.mixing`. 1: the halves themselves. With
+    single exposures: the share of drawn noise in the input; see `cryoplug.training.data.recorruption`."""
     device: str = "auto"
     """``auto`` (a GPU when there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: str = "auto"

@@ -1,8 +1,8 @@
 """Several processes that train one network together: who does what, and what they tell one another.
 
-torchrun starts one process a GPU, or one for a part of the CPU's cores. All hold the same weights. Of every batch each
-computes its own rows; the gradients of all are averaged before the step, so that all weights stay the same, bit for bit.
-The first process alone speaks and writes. Why gradients are averaged here and not by torch's DDP:
+torchrun starts one process a GPU, or one for a part of the CPU's cores. All hold the same weights. Each
+computes its own rows of every batch. The gradients of all are averaged before the step, so all weights stay the same, bit
+for bit. The first process alone speaks and writes. Why gradients are averaged here and not by torch's DDP:
 docs/decisions/0032-several-processes.md.
 
 `ALONE` is a run of one process. It has the same methods, which then do nothing; so the training loop asks nowhere.

@@ -51,7 +51,7 @@ from cryoplug.training.weights import weights_of
 
 _PATCHES_NAMED = 8
 FEW_STEPS = 100
-"""Of a run by ``--minutes``: with fewer the user is told; the warm-up of the recipe for halves alone has 200."""
+"""A run by ``--minutes`` with fewer steps warns: the warm-up of the recipe for halves alone has 200."""
 
 
 @dataclass

@@ -76,8 +76,8 @@ class Saver:
     def look_at_signals(self) -> None:
         """Save when asked, and end when told to, within a batch: weights are those of the batch before.
 
-        Of several processes none leaves the others within a batch: they end together after it. But the state is saved at
-        once, because who asked for an end may not wait for that.
+        Several processes end together, after the batch: none leaves the others within it. But the state is saved at once,
+        because who asked for an end may not wait for that.
         """
         with self._lock:  # the pieces of a batch are computed in several threads
             if self._processes.world == 1:

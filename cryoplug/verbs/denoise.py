@@ -81,8 +81,8 @@ def denoise(inputs: Any, output: Any = None, **options: Any) -> Any:
         What denoises: ``"general"`` (the model that comes with cryoplug), a run folder (its best epoch), an ``epoch_NNNN``
         folder, or a folder of ``.bin`` files of the founding program.
     pixel_size, pixel_size_angstrom
-        Sampling in angstrom; two names of the same, give one. Of an array it is needed by networks that work at a pixel
-        size of their own, such as the general model. Of files it beats what list and header say.
+        Sampling in angstrom; two names of the same, give one. An array needs it for networks that work at a pixel size
+        of their own, such as the general model. For files, it beats what list and header say.
     star
         STAR file to write at the end, without the micrographs that failed.
     voltage, cs
@@ -114,8 +114,8 @@ def denoise(inputs: Any, output: Any = None, **options: Any) -> Any:
     Returns
     -------
     ImageF32 or Outcome
-        Of an array: float32 ``(y, x)`` in the grey values of the image, of the same shape unless `output_angpix` is given.
-        Of files: what was written, what failed, and what is worth knowing; see `Outcome`.
+        For an array: float32 ``(y, x)`` in the grey values of the image, of the same shape unless `output_angpix` is given.
+        For files: what was written, what failed, and what is worth knowing; see `Outcome`.
 
     Raises
     ------

@@ -10,8 +10,8 @@ from cryoplug.kernels.packed import PackedConvolution
 class Doubled:
     """What a 3x3 convolution gives of an image each of whose points is repeated 2x2 times; without a bias.
 
-    Four coarse points that meet have four fine ones around the place where they meet. All 3x3 taps of such a fine point fall
-    on these four, so the weights that fall on one are added up.
+    Take the corner where four coarse points meet. The four fine points around it see these four coarse points and no others,
+    for all nine taps fall on them. So the weights that fall on one coarse point are added up, and four are left.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Doubled:
         coarse
             Coarse rows ``(1, c, y, x)`` in ``torch.channels_last``.
         start, stop
-            The first and one past the last, counted from the lower half of the first coarse row.
+            The first fine row and one past the last. Row 0 is the lower one of the two that the first coarse row has.
 
         Returns
         -------

@@ -1,8 +1,8 @@
 """A `unet` on the CPU, row by row: each layer keeps the rows that it still needs, and nothing is computed twice.
 
-Cut into tiles, a network that looks 224 pixels far computes more overlap than image. Here the image passes in steps of
-some hundred rows through all layers, and memory is a few hundred rows of each layer, however high the image is. All cores
-share a step: the rows of a layer are cut into pieces, and whoever is done takes the next one. See
+A network that looks 224 pixels far computes more overlap than image when the image is cut into tiles. Here the image passes
+through all layers in steps of some hundred rows. The memory is that of a few hundred rows of each layer, however high the
+image is. All cores share a step: the rows of a layer are cut into pieces, and whoever is done takes the next one. See
 docs/decisions/0034-rolling-rows.md.
 """
 
@@ -27,9 +27,9 @@ from cryoplug.machine.devices import Interrupted
 from cryoplug.models.unet import Block, UNet
 
 PIECE_POINTS = 8192
-"""Of a layer's grid, in one piece: with 40 channels 1.3 MB."""
+"""Points of a layer's grid in one piece; with 40 channels they take 1.3 MB."""
 LEAST_ROWS = 4
-"""Of the coarsest level, in one step: 8 are no faster and take 90 MB more, 2 are 3 % slower (1312 x 1312, general model)."""
+"""Rows of the coarsest level in one step. 8 are no faster and take 90 MB more; 2 are 3 % slower (1312 x 1312, general model)."""
 
 
 class RollingNetwork:

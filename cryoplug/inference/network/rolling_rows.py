@@ -99,7 +99,8 @@ class _RollingJoin:
         self._kept = _last_rows(seen, 1)
 
         def addend(start: int, stop: int) -> torch.Tensor:
-            # Between two coarse rows are two fine ones: a half of either. Above the first one only the lower half counts.
+            # Row 0 is the lower one of the two that the first coarse row has. At first that coarse row is the zeros above the
+            # image, so one fine row is passed over.
             return self._doubled.rows(seen, start + begins, stop + begins)
 
         return self._conv2.push(self._conv1.push(fine, last=last, addend=addend), last=last, around=True)

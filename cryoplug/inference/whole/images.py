@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 MOST_PIXELS = 1 << 28
 """Larger micrographs than 16384x16384 go in bands; so do those that are larger on the network's grid."""
 DEVICE_BYTES_PER_PIXEL = 48
-"""Of the network's grid: stored, normalised and denoised pixels, and the sorting of them with 8-byte places."""
+"""On the network's grid: stored, normalised and denoised pixels, and the sorting of them with 8-byte places."""
 REGRID_BYTES_PER_PIXEL = 40
 """More, of the larger side of both grids in each direction, when they differ or the raw pixels are kept: pixels, Fourier
 terms twice, cuFFT's workspace, and frequencies in float64."""

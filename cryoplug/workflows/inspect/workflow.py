@@ -36,7 +36,7 @@ class InspectRequest:
     verify: bool = False
     """Read every patch of a store, however large it is, and compare it with its checksum."""
     quick: bool = False
-    """Of micrographs, stacks and movies look at the headers alone."""
+    """Read only the headers of micrographs, stacks and movies."""
     system: bool = False
     """Look at this machine first: devices, versions and kernels."""
     report: Path | None = None
@@ -144,7 +144,7 @@ def inspect_path(path: Path, *, patch_size: int = 1024, verify: bool = False, qu
     verify
         Compare every patch of a store with its checksum.
     quick
-        Of micrographs, stacks and movies look at the headers alone.
+        Read only the headers of micrographs, stacks and movies.
     """
     try:
         return _inspection(path, functools.partial(inspect_store, patch_size=patch_size, verify=verify), quick)

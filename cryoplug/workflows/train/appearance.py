@@ -13,15 +13,15 @@ FIELD = "seen"
 """Of ``checkpoint.json``."""
 MOST_MICROGRAPHS = 16
 MOST_PATCHES = 4
-"""Of one micrograph."""
+"""Patches that are measured of one micrograph."""
 MOST_SIDE_PX = 512
-"""Of a larger patch, the middle is measured."""
+"""A larger patch is measured in its middle."""
 
 
 def appearance_of_store(store: PairStore, indices: np.ndarray) -> dict[str, Any] | None:
     """Measure what the micrographs of a store look like to a network.
 
-    Of pairs whose noise was added, the side without it is measured: that is the micrograph as denoise will see it.
+    Where noise was added to one side, the other side is measured: that is the micrograph as denoise will see it.
 
     Parameters
     ----------

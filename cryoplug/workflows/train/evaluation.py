@@ -32,7 +32,7 @@ MOST_PATCHES = 16
 MOST_EXAMPLES = 3
 """Pairs that the page of the run shows."""
 MOST_SIDE_PX = 512
-"""Of a larger patch, the middle is evaluated."""
+"""A larger patch is evaluated in its middle."""
 MOST_SECONDS = 10.0
 """When so much time is spent, no further patch is begun; two are evaluated in any case."""
 

@@ -38,7 +38,7 @@ def rehearse(
 ) -> Plan:
     """Say what `cryoplug.workflows.train.train` would do now.
 
-    Of the store, the manifest and the sizes of its files are read; pixels are not.
+    It reads the manifest of the store and the sizes of its files, and no pixels.
 
     Parameters
     ----------
