@@ -156,7 +156,7 @@ if TYPE_CHECKING:
     help="Train on mixtures of halves (--augment halves) or of single exposures; at 0.5 nearly as clean as the sum.",
 )
 @precision_option(
-    "Type of numbers in the layers on a GPU; weights and loss stay float32. auto: bf16 for unet and residual_cnn.",
+    "Type of numbers in the layers; weights and loss stay float32. auto: bf16 for unet and residual_cnn, where the device can.",
     choices=["auto", "float32", "bf16"],
 )
 @click.option(

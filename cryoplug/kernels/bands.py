@@ -107,13 +107,14 @@ def mean_loss(
     size_multiple: int = 1,
     pool: ThreadPoolExecutor | None = None,
     loss: str = "mse",
+    bf16: bool = False,
 ) -> float:
     """Return the mean loss of ``module(noisy)`` against `clean`, both ``(b, 1, y, x)``, without gradients."""
     units = _units(noisy, receptive_field_px=receptive_field_px, band_rows=band_rows, size_multiple=size_multiple)
 
     def compute(unit: tuple[int, Band]) -> float:
         with torch.inference_mode():
-            return loss_sum(_difference(module, noisy, clean, unit)[1], loss)
+            return loss_sum(_difference(module, noisy, clean, unit, bf16)[1], loss)
 
     return sum(_in_order(pool, compute, units)) / clean.numel()
 
@@ -128,6 +129,7 @@ def loss_and_gradients(
     size_multiple: int = 1,
     pool: ThreadPoolExecutor | None = None,
     loss: str = "mse",
+    bf16: bool = False,
 ) -> tuple[float, list[torch.Tensor]]:
     """Return the mean loss and its gradient by every parameter, computed band by band.
 
@@ -140,6 +142,8 @@ def loss_and_gradients(
         ``(b, 1, y, x)``, equal shapes.
     loss
         ``mse``, ``l1`` or ``charbonnier``; see `cryoplug.kernels.losses`.
+    bf16
+        Layers compute in bfloat16 where torch's autocast says so; weights, loss and gradients stay float32.
 
     Returns
     -------
@@ -153,7 +157,7 @@ def loss_and_gradients(
 
     def compute(unit: tuple[int, Band]) -> tuple[float, Sequence[torch.Tensor]]:
         with torch.enable_grad():
-            output, difference = _difference(module, noisy, clean, unit)
+            output, difference = _difference(module, noisy, clean, unit, bf16)
         part, band = loss_sum(difference, loss), unit[1]
         slope = torch.zeros_like(output)
         slope[:, :, band.start - band.read_start : band.stop - band.read_start] = loss_slope(
@@ -174,10 +178,12 @@ def loss_and_gradients(
 
 
 def _difference(
-    module: nn.Module, noisy: torch.Tensor, clean: torch.Tensor, unit: tuple[int, Band]
+    module: nn.Module, noisy: torch.Tensor, clean: torch.Tensor, unit: tuple[int, Band], bf16: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     index, band = unit
-    output = module(_rows(noisy[index : index + 1], band))
+    # Said in each thread, and without a cache of rounded weights, which must not outlive the step.
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16, cache_enabled=False):
+        output = module(_rows(noisy[index : index + 1], band)).float()
     kept = output.detach()[:, :, band.start - band.read_start : band.stop - band.read_start]
     return output, kept - clean[index : index + 1, :, band.start : band.stop]
 

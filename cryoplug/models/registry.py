@@ -49,7 +49,7 @@ class ModelSpec:
     outputs: tuple[str, ...] = ("image",)
     """Names of the channels that come out, the denoised ``image`` first."""
     mixed_precision: bool = False
-    """Whether training with layers in bfloat16 was tried: then ``--precision auto`` does so on a GPU."""
+    """Whether training with layers in bfloat16 was tried: then ``--precision auto`` does so where the device can."""
     configurator: str | Callable[..., ModelSpec] | None = None
     """Where the numbers above depend on the config: ``"package.module:function"`` or the function, called as
     ``configurator(spec, **config)``; returns the completed entry. It must not import torch."""

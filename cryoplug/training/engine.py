@@ -59,10 +59,13 @@ class Engine(abc.ABC):
 
 
 class BandEngine(Engine):
-    """The CPU: bands of rows, one a thread."""
+    """The CPU: bands of rows, one a thread; `precision` as for `WholeBatchEngine`."""
 
-    def __init__(self, module: nn.Module, spec: ModelSpec, pool: ThreadPoolExecutor, *, loss: str) -> None:
+    def __init__(
+        self, module: nn.Module, spec: ModelSpec, pool: ThreadPoolExecutor, *, loss: str, precision: str = "float32"
+    ) -> None:
         super().__init__(module, loss=loss)
+        self.precision = precision
         self._spec = spec
         self._pool = pool
 
@@ -84,6 +87,7 @@ class BandEngine(Engine):
             "band_rows": default_band_rows(self.module, noisy.shape, receptive_field_px=radius),
             "pool": self._pool,
             "loss": self.loss_name,
+            "bf16": self.precision == "bf16",
         }
 
 
@@ -245,12 +249,12 @@ def open_engine(
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            yield WholeBatchEngine(module, loss=loss)
+            yield WholeBatchEngine(module, loss=loss, precision=precision)
         finally:
             torch.set_num_threads(before)
         return
     with band_workers(threads) as pool:
-        yield BandEngine(module, spec, pool, loss=loss)
+        yield BandEngine(module, spec, pool, loss=loss, precision=precision)
 
 
 def bands_are_exact(module: nn.Module) -> bool:
@@ -262,17 +266,27 @@ def bands_are_exact(module: nn.Module) -> bool:
 def choose_precision(asked: str, spec: ModelSpec, device: torch.device) -> str:
     """Return ``float32`` or ``bf16`` for ``--precision``.
 
-    ``auto`` is bf16 for the networks that were tried with it, on NVIDIA cards that compute in it.
+    ``auto`` is bf16 for the networks that were tried with it, on devices that compute in it.
 
     Raises
     ------
     DeviceError
         bf16 was asked for on another device: a CPU that has to emulate it is ten times slower.
     """
-    able = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    able = computes_in_bf16(device)
     if asked == "bf16" and not able:
-        raise DeviceError("--precision bf16 needs an NVIDIA GPU of capability 8.0 (Ampere) or later; give float32")
+        raise DeviceError(
+            "--precision bf16 needs an NVIDIA GPU of capability 8.0 (Ampere) or later, or a processor with AMX; give float32"
+        )
     return "bf16" if asked == "bf16" or (asked == "auto" and able and spec.mixed_precision) else "float32"
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Say whether a device multiplies matrices in bfloat16 faster than in float32: recent NVIDIA GPUs, processors with AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    asked = getattr(torch.cpu, "_is_amx_tile_supported", None)  # no public name yet
+    return device.type == "cpu" and asked is not None and bool(asked())
 
 
 def fingerprint(device: torch.device, *, threads: int | None) -> dict[str, Any]:

@@ -166,6 +166,7 @@ def test_mixtures_are_the_same_however_many_processes_make_them(pairs: str, tmp_
         "ema": 0.9,
         "clip_norm": 0.5,
         "val_split": 0.4,
+        "precision": "float32",  # bfloat16 makes of a last bit a whole one
         "seed": 3,
     }
     given = frozenset({*options, "batch_size"} - {"recipe"})

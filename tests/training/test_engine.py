@@ -107,11 +107,39 @@ def test_bf16_rounds_layers_but_neither_weights_nor_loss(model: str) -> None:
     assert exact.loss(noisy, clean) == pytest.approx(wanted, rel=1e-6)
 
 
-def test_bf16_is_refused_where_it_would_be_emulated() -> None:
+def test_bf16_is_refused_where_it_would_be_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     with pytest.raises(DeviceError, match="--precision bf16 needs an NVIDIA GPU"):
         choose_precision("bf16", model_spec("unet"), cpu)
     assert choose_precision("auto", model_spec("unet"), cpu) == "float32"
+
+
+def test_a_processor_with_amx_trains_the_tried_networks_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    found = {name: choose_precision("auto", model_spec(name), torch.device("cpu")) for name in ("cryo_cnn", "unet")}
+    assert found == {"cryo_cnn": "float32", "unet": "bf16"}
+
+
+def test_bands_in_bf16_give_rounded_gradients_of_float32_weights_whatever_the_threads() -> None:
+    config = {"depth": 1, "width": 16, "stem": 2, "skip": "none"}
+    spec = model_spec("unet").configured(config)
+    module = spec.build(seed=1, config=config)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(module.output.weight, std=0.1)  # type: ignore[arg-type, union-attr]  (a fresh one is 0)
+    noisy, clean = torch.rand(2, 3, 1, 64, 48)
+    found = []
+    for threads, precision in ((1, "float32"), (1, "bf16"), (3, "bf16")):
+        with open_engine(module, spec, device=torch.device("cpu"), threads=threads, precision=precision) as engine:
+            loss, gradients = engine.loss_and_gradients(noisy, clean)
+            assert engine.loss(noisy, clean) == pytest.approx(loss, rel=1e-3)
+        assert all(gradient.dtype == torch.float32 for gradient in gradients)
+        found.append((loss, torch.cat([gradient.flatten() for gradient in gradients])))
+    exact, rounded, other = found
+    assert rounded[0] == other[0] != exact[0]
+    assert torch.equal(rounded[1], other[1])
+    assert rounded[0] == pytest.approx(exact[0], rel=0.02)
+    assert 0 < float((rounded[1] - exact[1]).norm() / exact[1].norm()) < 0.05
 
 
 def test_bf16_is_chosen_for_the_networks_that_were_tried_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,7 @@ def _train(opened: Opened, progress: Callable[[Event], None], advance: Advance, 
         environment = fingerprint(device, threads=None if exact else threads) | of_a_step(processes, config)
         if device.type == "cuda":
             environment["kernels"] = engine.kernels
+        if device.type == "cuda" or precision != "float32":
             environment["precision"] = precision
         position, before = state_of_all(folder, processes, module, optimizer, average, environment)
         if before is not None and folder is not None and not is_done(position, config):
