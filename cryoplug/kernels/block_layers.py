@@ -71,6 +71,8 @@ class Layer:
 
     def of(self, orientations: slice) -> Layer:
         """Keep some of the orientations."""
+        if orientations == slice(0, len(self.weight)):
+            return self
         return replace(self, weight=self.weight[orientations])
 
 
@@ -93,6 +95,8 @@ class LastLayer:
 
     def of(self, orientations: slice) -> LastLayer:
         """Keep some of the orientations, and their part of the bias."""
+        if orientations == slice(0, len(self.weight)):
+            return self
         weight = self.weight[orientations]
         return replace(self, weight=weight, bias=self.bias * (len(weight) / len(self.weight)))
 

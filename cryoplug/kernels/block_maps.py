@@ -11,6 +11,9 @@ VECTOR = 8
 _MORE = 128
 """Values behind the last ones that may be read, though they count for nothing: no kernel reads more at a time."""
 
+_MOST_VALUES = (1 << 31) - 1
+"""Of an image: the kernels count in 32 bits."""
+
 
 class Map:
     """Feature maps ``(n, y + 2, x + 2, channels)``, zero at first; what computes writes inside the border alone.
@@ -21,6 +24,11 @@ class Map:
         Its size without the border.
     like
         Of the type and on the device that it is to have.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        There is no room, or an image has more values than the kernels can count.
     """
 
     def __init__(self, count: int, height: int, width: int, channels: int, like: torch.Tensor) -> None:
@@ -29,6 +37,8 @@ class Map:
         """Values from one row to the next."""
         self.image = (height + 2) * self.row
         """Values from one image to the next."""
+        if self.image + 2 * self.row + _MORE > _MOST_VALUES:
+            raise torch.OutOfMemoryError(f"an image of {height}x{width} points and {channels} channels is too large")
         self.values = like.new_zeros(count * self.image + 2 * self.row + _MORE)
         """All of them, and two rows that may be read, though they count for nothing."""
 

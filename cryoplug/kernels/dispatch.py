@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -71,6 +72,8 @@ def choose_for_device(device: torch.device) -> KernelChoice:
         return KernelChoice("plain", f"compute capability {found} (tested with the fused kernels: {tested})")
     if importlib.util.find_spec("triton") is None:
         return KernelChoice("plain", "the package triton is not installed")
+    if not os.environ.get("CC") and not any(map(shutil.which, ("gcc", "clang"))):
+        return KernelChoice("plain", "triton finds no C compiler (gcc or clang, or what CC names)")
     return KernelChoice("fused", "cryo_cnn on a tested GPU; half precision inside, float32 sums and weights")
 
 

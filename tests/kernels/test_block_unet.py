@@ -15,6 +15,7 @@ import torch
 
 from cryoplug.inference.network.orientations import mean_over_orientations
 from cryoplug.kernels import block_plain
+from cryoplug.kernels.block_maps import Map
 from cryoplug.kernels.block_matrices import Block, choose_block, split_outputs
 from cryoplug.kernels.block_unet import BlockUNet, bytes_per_pixel, why_not
 from cryoplug.models.unet import UNet, build
@@ -144,6 +145,11 @@ def test_blocks_fill_a_matrix() -> None:
         *[Block(1, 2)] * 2,
         Block(1, 1),
     ]
+
+
+def test_a_map_that_the_kernels_cannot_count_is_refused() -> None:
+    with pytest.raises(torch.OutOfMemoryError, match="16384x16384 points and 32 channels is too large"):
+        Map(1, 16384, 16384, 32, torch.empty(0))
 
 
 def test_its_memory_is_counted() -> None:

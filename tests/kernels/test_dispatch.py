@@ -17,6 +17,8 @@ def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.version.cuda", "13.0")
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
 
 
 @pytest.mark.usefixtures("hopper")
@@ -65,3 +67,12 @@ def test_a_unet_goes_in_blocks_on_a_tested_gpu(monkeypatch: pytest.MonkeyPatch) 
     assert choose_blocks(build_unet(norm="group"), GPU).reason.endswith("it has a norm")
     monkeypatch.setenv("CRYOPLUG_KERNELS", "plain")
     assert choose_blocks(build_unet(), GPU).reason == "CRYOPLUG_KERNELS=plain"
+
+
+@pytest.mark.usefixtures("hopper")
+def test_without_a_compiler_the_plain_layers_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert "no C compiler" in choose_for_device(GPU).reason
+    assert "no C compiler" in choose_blocks(build_unet(), GPU).reason
+    monkeypatch.setenv("CC", "/opt/cc")
+    assert choose_for_device(GPU).kernels == "fused"

@@ -106,13 +106,11 @@ class DeviceImage:
         return side, side
 
     def _pixels_that_fit(self) -> int:
-        """Give how many pixels of a tile fit into the GPU's memory, and into what cuDNN can count."""
+        """Give how many pixels of a tile fit into the GPU's memory, and into what its kernels can count."""
         if not self._most_pixels:
-            values = widest_layer(self._checkpoint)
-            # The largest tensor is at most half of what a pixel takes, and may have 2^31 values.
-            self._most_pixels = (1 << 32) // values
+            values, network = widest_layer(self._checkpoint), self._tile_network.network
+            self._most_pixels = network.most_values // values
             if self._device.type == "cuda":
                 free = torch.cuda.mem_get_info(self._device)[0]
-                each = self._tile_network.network.bytes_per_pixel(values)
-                self._most_pixels = min(self._most_pixels, free // 2 // each)
+                self._most_pixels = min(self._most_pixels, free // 2 // network.bytes_per_pixel(values))
         return self._most_pixels

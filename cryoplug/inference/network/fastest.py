@@ -77,10 +77,9 @@ class Network:
             self.kernels = choose_blocks(self.module, device)
         if self._half is not None:
             self.layout = torch.channels_last
-            whole = spec.uses_whole_image or self.kernels.kernels == "blocks"
-            if getattr(self.module, "weights_may_be_half", False) and not whole:
-                low = copy.deepcopy(self.module).to(self._half)
-                self._half_module = low.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._whole = spec.uses_whole_image
+        if self.kernels.kernels != "blocks":
+            self._make_half_module()
         self.module.to(memory_format=self.layout)  # type: ignore[call-overload]
         self._fused: dict[torch.Size, FusedCryoCNN] = {}
         self._blocks: dict[int, BlockUNet] = {}
@@ -95,14 +94,21 @@ class Network:
 
     def averaged(self, images: torch.Tensor) -> torch.Tensor:
         """Give the mean of what the network makes of the eight orientations of images; their sides fit its pooling grid."""
-        if self.kernels.kernels != "blocks":
+        denoised = self._in_blocks(images, COUNT)
+        if denoised is None:
             return mean_over_orientations(lambda turned: self(turned.contiguous(memory_format=self.layout)), images)
-        denoised = self._blocks_for(COUNT)(images)
         return denoised if bool(denoised.isfinite().all()) else mean_over_orientations(self._plain, images)
 
     def bytes_per_pixel(self, values: int) -> int:
         """Give what a pixel of a tile takes at least, of a network whose widest layer has so many values for it."""
         return bytes_per_pixel(self.module) if self.kernels.kernels == "blocks" else values * self.bytes_per_value
+
+    @property
+    def most_values(self) -> int:
+        """How many values of the widest layer, in and out, a tile may have at most."""
+        # The largest tensor of cuDNN is at most half of them, and may have 2^31 values. On blocks of pixels it is an
+        # eighth; that leaves a factor of two.
+        return 1 << (33 if self.kernels.kernels == "blocks" else 32)
 
     @property
     def bytes_per_value(self) -> int:
@@ -125,8 +131,9 @@ class Network:
     def _in_half(self, pixels: torch.Tensor) -> torch.Tensor:
         if self.kernels.kernels == "fused":
             return self._fused_for(pixels.shape).forward(pixels)
-        if self.kernels.kernels == "blocks":
-            return self._blocks_for(1)(pixels)
+        denoised = self._in_blocks(pixels, 1)
+        if denoised is not None:
+            return denoised
         if self._half_module is not None:
             return self._chosen(self._half_module(pixels)).float()
         with torch.autocast(pixels.device.type, dtype=self._half):
@@ -135,10 +142,34 @@ class Network:
     def _chosen(self, outputs: torch.Tensor) -> torch.Tensor:
         return outputs[:, self._channel]
 
-    def _blocks_for(self, orientations: int) -> BlockUNet:
-        if orientations not in self._blocks:
-            self._blocks[orientations] = BlockUNet(self.module, output=self.output, orientations=orientations)
-        return self._blocks[orientations]
+    def _in_blocks(self, images: torch.Tensor, orientations: int) -> torch.Tensor | None:
+        """Compute on blocks of pixels; None where they are not used, or their kernels cannot be built here."""
+        if self.kernels.kernels != "blocks":
+            return None
+        network = self._blocks.get(orientations)
+        if network is not None:
+            return network(images)
+        network = BlockUNet(self.module, output=self.output, orientations=orientations)
+        try:
+            denoised = network(images)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if "CUDA" in str(error):
+                raise
+            # An older triton, a compiler that fails: the layers compute the same, to the rounding of float16.
+            reason = " ".join(str(error).split())[:200]
+            self.kernels = KernelChoice("plain", f"the kernels could not be built ({reason})")
+            self._blocks.clear()
+            self._make_half_module()
+            return None
+        self._blocks[orientations] = network
+        return denoised
+
+    def _make_half_module(self) -> None:
+        if self._half is not None and getattr(self.module, "weights_may_be_half", False) and not self._whole:
+            low = copy.deepcopy(self.module).to(self._half)
+            self._half_module = low.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _fused_for(self, shape: torch.Size) -> FusedCryoCNN:
         network = self._fused.get(shape)

@@ -78,6 +78,19 @@ def test_what_does_not_fit_into_half_precision_is_computed_in_float32(
     torch.testing.assert_close(found, wanted)
 
 
+def test_without_a_compiler_the_layers_compute(monkeypatch: pytest.MonkeyPatch, images: torch.Tensor) -> None:
+    wanted = TileNetwork(network_of(checkpoint_of()), multiple=8, tta=False).many(images)
+    blocks = in_blocks(monkeypatch, network_of(checkpoint_of()))
+    error = RuntimeError("CUDA error: device-side assert")
+    monkeypatch.setattr(BlockUNet, "__call__", lambda *anything: (_ for _ in ()).throw(error))
+    with pytest.raises(RuntimeError, match="device-side"):
+        TileNetwork(blocks, multiple=8, tta=False).many(images)
+    error = RuntimeError("Failed to find C compiler")
+    found = TileNetwork(blocks, multiple=8, tta=False).many(images)
+    assert blocks.kernels == KernelChoice("plain", "the kernels could not be built (Failed to find C compiler)")
+    assert (found - wanted).abs().max() <= 2e-3 * (wanted.max() - wanted.min())
+
+
 def test_the_memory_of_their_maps_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = network_of(checkpoint_of())
     assert plain.bytes_per_pixel(64) == 256
