@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,7 +106,9 @@ def moments_of(image: np.ndarray) -> RunningMoments:
     return moments
 
 
-def scan_pixels(source: MicrographSource, *, band_rows: int | None = None) -> PixelStatistics:
+def scan_pixels(
+    source: MicrographSource, *, band_rows: int | None = None, also: Callable[[int, ImageF32], object] | None = None
+) -> PixelStatistics:
     """Look at every pixel once.
 
     Parameters
@@ -114,10 +117,14 @@ def scan_pixels(source: MicrographSource, *, band_rows: int | None = None) -> Pi
         The opened micrograph.
     band_rows
         Rows held in memory at a time; None chooses.
+    also
+        Called with the number of the first row and the rows, to look at them meanwhile.
     """
     scan, moments = ExtremesScan(source.shape), RunningMoments()
     for start, rows in row_bands(source, band_rows=band_rows):
         moments.add(scan.add(start, rows))
+        if also is not None:
+            also(start, rows)
     return PixelStatistics(**dataclasses.asdict(scan.extremes()), mean=moments.mean, std=moments.std)
 
 

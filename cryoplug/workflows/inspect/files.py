@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cryoplug.core.grey_scale import measure_grey_scale
-from cryoplug.core.hot_pixels import RepairedMicrograph
-from cryoplug.core.micrograph import MicrographSource
+from cryoplug.core.hot_pixels import HotPixelFinder, grey_limits
+from cryoplug.core.micrograph import ImageF32, MicrographSource
 from cryoplug.core.results import Finding
 from cryoplug.core.sampled_rows import read_sampled_rows
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
@@ -84,7 +84,10 @@ def inspect_micrograph(path: Path, *, quick: bool = False) -> Inspection:
 
 
 def _statistics(source: MicrographSource, findings: list[Finding]) -> dict[str, Any]:
-    stats = scan_pixels(source)
+    # One reading for the statistics and the hot pixels, which are found but not repaired.
+    sampled = read_sampled_rows(source)
+    finder = HotPixelFinder(source.read_rows, source.shape, grey_limits(sampled))
+    stats = scan_pixels(source, also=finder.add)
     known = any(item.severity == "error" and item.field == "pixels" for item in findings)
     if stats.nonfinite_count and not known:
         message = f"{stats.nonfinite_count} NaN or infinite, first at (y, x) = {stats.first_nonfinite}; repair it"
@@ -98,18 +101,18 @@ def _statistics(source: MicrographSource, findings: list[Finding]) -> dict[str, 
         "std": stats.std,
         "positive_pixels": stats.positive_count,
         "nonfinite_pixels": stats.nonfinite_count,
-        **_grey_values(source, stats),
+        **_grey_values(sampled, finder, stats),
     }
 
 
-def _grey_values(source: MicrographSource, stats: PixelStatistics) -> dict[str, Any]:
+def _grey_values(sampled: ImageF32, finder: HotPixelFinder, stats: PixelStatistics) -> dict[str, Any]:
     """Say which normalization suits the micrograph, and how many of its pixels are hot."""
     if stats.nonfinite_count or stats.is_constant:
         return {}
-    found = measure_grey_scale(read_sampled_rows(source))
+    found = measure_grey_scale(sampled)
     if found is None:
         return {}
-    return {"grey_scale": found.words, "hot_pixels": len(RepairedMicrograph(source).hot)}
+    return {"grey_scale": found.words, "hot_pixels": len(finder.hot())}
 
 
 def _examined(path: Path) -> Examination:
