@@ -61,6 +61,7 @@ TORCH_AT_THE_TOP = (
     "inference/network/tile_network.py",
     "inference/whole/images.py",
     "simulation/camera.py",
+    "simulation/poisson.py",
     "simulation/dirt.py",
     "simulation/field.py",
     "simulation/ice.py",

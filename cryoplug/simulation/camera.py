@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from cryoplug.simulation.planes import FrequencyPlane
+from cryoplug.simulation.poisson import draw_poisson
 
 LEAST_SKEW = 0.02
 """Below it the noise is drawn from a Gaussian: float32 does not hold counts of so small bunches."""
@@ -81,7 +82,7 @@ class Camera:
 
 def count_electrons(expected: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Count electrons: Poisson with this expectation, 0 or more, whole numbers in float32."""
-    return torch.poisson(expected, generator=generator)
+    return draw_poisson(expected, generator)
 
 
 def skewed_electrons(expected: torch.Tensor, skew: float, generator: torch.Generator) -> torch.Tensor:
@@ -90,7 +91,7 @@ def skewed_electrons(expected: torch.Tensor, skew: float, generator: torch.Gener
     Electrons that come in bunches of g have g times the variance and, after division by its root, root g times the skewness.
     """
     bunch = skew**2
-    events = torch.poisson(expected / bunch, generator=generator)
+    events = draw_poisson(expected / bunch, generator)
     return expected + math.copysign(1, skew) * (bunch * events - expected) / abs(skew)
 
 
