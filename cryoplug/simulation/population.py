@@ -39,8 +39,8 @@ class Population:
     """Chance that the camera's own pixels are these; else they are finer, by up to `finer`."""
     finer: float = 4.0
     """Largest ratio of the image's pixel size to the camera's."""
-    dose_e_per_angstrom2: Range = (0.3, 100.0)
-    """From a single frame to a long exposure."""
+    dose_e_per_angstrom2: Range = (0.4, 30.0)
+    """A single frame and up; half of the fields that are not usual have less than 3.5."""
     usual_dose_e_per_angstrom2: Range = (10.0, 80.0)
     """Many fields have such a dose."""
     usual_dose: float = 0.4

@@ -16,12 +16,12 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from evenly import EvenLoss
+from evenly import BOUND, EvenLoss, unlikeness
 from export import export_checkpoint
 from library import invented, load
 from pool import FieldPool, robust_units
@@ -37,6 +37,10 @@ from cryoplug.training.distributed import Processes, open_processes
 CONFIG = {"depth": 4, "width": 40, "most": 320, "stem": 2, "skip": "none", "outputs": 2, "clip": 8.0}
 ASKED_EVERY = 20
 """Steps between two looks at the clock."""
+PACED_STEPS, SAFE_PART = 1000, 0.97
+"""With ``--finish-minutes`` the pace at this step plans the rest; it may become a little slower."""
+BLOCKS_PX = (64, 512)
+"""What varies more slowly does not count in the second loss: in the image, and in the particles."""
 FLOOR = 3e-5
 """Added to each crop's squared error before its logarithm is shown: below it nobody sees a difference."""
 
@@ -62,6 +66,10 @@ class Plan:
     average: float = 0.9995
     molecules: int = 2000
     seed: int = 1
+    bound: float = BOUND
+    """Of the loss: see evenly.py."""
+    likeness: float = 1.0
+    """Weight of the second loss, the correlation with the truth."""
     init: str = ""
     """Checkpoint folder to begin from; empty: fresh weights."""
     config: str = json.dumps(CONFIG)
@@ -72,6 +80,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--state", type=Path, required=True, help="folder that keeps the run and gets the checkpoint")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long and save (default: never)")
+    parser.add_argument(
+        "--finish-minutes", type=float, help="plan the steps by the pace of the first ones, to be done after so long"
+    )
     parser.add_argument("--structures", type=Path, help="particles of real structures, from structures.py")
     for name, value in vars(Plan(steps=60_000)).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
@@ -80,12 +91,21 @@ def main() -> None:
     with open_processes("auto") as (processes, device):
         if plan.pools % processes.world:
             parser.error(f"--pools {plan.pools} for {processes.world} processes; give {processes.world}, or a multiple")
-        stop_at = time.monotonic() + 60 * arguments.minutes
-        train(plan, arguments.state, arguments.structures, processes, device, stop_at=stop_at)
+        began = time.monotonic()
+        finish_at = None if arguments.finish_minutes is None else began + 60 * arguments.finish_minutes
+        stop_at = began + 60 * arguments.minutes
+        train(plan, arguments.state, arguments.structures, processes, device, stop_at=stop_at, finish_at=finish_at)
 
 
 def train(
-    plan: Plan, state: Path, structures: Path | None, processes: Processes, device: torch.device, *, stop_at: float
+    plan: Plan,
+    state: Path,
+    structures: Path | None,
+    processes: Processes,
+    device: torch.device,
+    *,
+    stop_at: float,
+    finish_at: float | None = None,
 ) -> None:
     """Train; the loop."""
     state.mkdir(parents=True, exist_ok=True)
@@ -119,7 +139,7 @@ def train(
     }
     say("the pool is full")
     losses, told, step = [], time.monotonic(), begin
-    while step < plan.steps:
+    while step < run.plan.steps:
         # Not each time: to ask is to wait for the slowest of the hosts, while GPUs have steps in their queues.
         if step % ASKED_EVERY == 0 and any(processes.largest([time.monotonic() >= stop_at])):
             break
@@ -131,17 +151,27 @@ def train(
             crops.append(pool.crops(plan.batch, plan.side_px, rng))
         losses.append(run.step(torch.cat(crops), step))
         step += 1
-        if step % 500 == 0 or step == plan.steps:
+        paced = step == begin + PACED_STEPS
+        if step % 500 == 0 or step == run.plan.steps or paced:
             image, alone = torch.stack(losses).mean(0).tolist()
             pace = len(losses) / (time.monotonic() - told)
             say(f"step {step}: image {image:+.3f} dB, particles {alone:+.3f} dB, {pace:.1f} steps/s")
             losses, told = [], time.monotonic()
+            if finish_at is not None and paced:
+                left = max(0.0, *processes.largest([finish_at - told])) * SAFE_PART
+                run.plan = planned(plan, step + int(left / max(processes.largest([1 / pace]))))
+                say(f"{run.plan.steps} steps, {run.plan.cool_down} of them to cool down")
     if processes.first:
         run.save(state, step)
     for pool in pools.values():
         pool.close()
     if processes.first:
-        export_checkpoint(state / "general", run.averaged(), plan, step)
+        export_checkpoint(state / "general", run.averaged(), run.plan, step)
+
+
+def planned(plan: Plan, steps: int) -> Plan:
+    """Give the same plan for other steps, of which as large a part cools down."""
+    return replace(plan, steps=steps, cool_down=round(steps * plan.cool_down / plan.steps))
 
 
 class Run:
@@ -169,7 +199,7 @@ class Run:
         self.losses = torch.zeros(2, device=device)
         config = json.loads(plan.config)
         self.clip = float(config["clip"])
-        self.loss = EvenLoss(config["outputs"], device)
+        self.loss = EvenLoss(config["outputs"], device, bound=plan.bound)
         if on_gpu:
             self._record()
 
@@ -196,9 +226,14 @@ class Run:
         # What is cut off is added back after the network, which therefore learns the image within the limits.
         beyond = noisy - noisy.clamp(-clip, clip)
         output = torch.cat((output[:, :1] - beyond, output[:, 1:]), dim=1)
-        errors = output - torch.cat((image.clamp(-clip, clip), alone), dim=1)
+        truths = torch.cat((image.clamp(-clip, clip), alone), dim=1)
+        errors = output - truths
         before = self.loss.usual.clone()
         loss = self.loss(output.detach(), errors)
+        if self.plan.likeness:
+            for number, block in enumerate(BLOCKS_PX):
+                unlike = unlikeness(output[:, number], truths[:, number], block_px=min(block, self.plan.side_px))
+                loss = loss + self.plan.likeness * unlike
         gradients = torch.autograd.grad(loss, self.parameters)
         shown = (errors.detach().square().mean((2, 3)) + FLOOR).log10().mean(0) * 10
         # What one process learnt of usual errors is a part of what the whole batch teaches.
