@@ -170,6 +170,7 @@ def main() -> int:
     parser.add_argument("--parts", default=",".join(LIMITS))
     parser.add_argument("--seconds", type=float, default=270, help="for all parts together (default 270)")
     parser.add_argument("--files", type=int, help="micrographs to denoise")
+    parser.add_argument("--models", help="checkpoints to denoise with, with commas")
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="a RAM disk")
     parser.add_argument("--csv", type=Path, default=Path("gpu_scaling.csv"))
     arguments = parser.parse_args()
@@ -177,6 +178,8 @@ def main() -> int:
     sizes = FULL if arguments.device == "cuda" else DRY
     if arguments.files:
         sizes = replace(sizes, files=arguments.files)
+    if arguments.models:
+        sizes = replace(sizes, models=tuple(arguments.models.split(",")))
     asked = sorted({1, *map(int, arguments.processes.split(","))})
     there = torch.cuda.device_count() if arguments.device == "cuda" else asked[-1]
     counts = [count for count in asked if count <= there]

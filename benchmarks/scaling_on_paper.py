@@ -59,7 +59,7 @@ class Denoising:
 
 
 TRAININGS = (
-    Training("`unet` of the recipe for halves, 32 crops of 256 x 256", 7.68e-3, 1_948_292, 32 * 2 * 256 * 256 * 4),
+    Training("`unet` of the recipe for halves, 32 crops of 256 x 256", 4.58e-3, 1_948_292, 32 * 2 * 256 * 256 * 4),
     Training("general model's recipe, fields made on the GPU", 1 / 80, 7_653_768, 0),
 )
 DENOISINGS = (

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from cryoplug.kernels.trained import convolve_relu_trained, trains_fused
+
 _ONE = [1, 1]
 
 
@@ -17,6 +19,8 @@ def convolve_relu(features: torch.Tensor, layer: nn.Conv2d) -> torch.Tensor:
     """Give ``relu(layer(features))`` of a 3x3 layer with padding 1; fastest in ``torch.channels_last``."""
     if _fuses(features, layer):
         return torch.ops.aten.cudnn_convolution_relu(features, layer.weight, layer.bias, _ONE, _ONE, _ONE, 1)
+    if trains_fused(features, layer):
+        return convolve_relu_trained(features, layer)
     return functional.relu(layer(features))
 
 
@@ -26,6 +30,8 @@ def convolve_add_relu(features: torch.Tensor, layer: nn.Conv2d, addend: torch.Te
         return torch.ops.aten.cudnn_convolution_add_relu(
             features, layer.weight, addend, 1.0, layer.bias, _ONE, _ONE, _ONE, 1
         )
+    if addend is features and trains_fused(features, layer):
+        return convolve_relu_trained(features, layer, shortcut=True)
     return functional.relu_(addend + layer(features))
 
 

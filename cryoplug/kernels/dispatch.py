@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -75,6 +76,25 @@ def choose_for_device(device: torch.device) -> KernelChoice:
     if not os.environ.get("CC") and not any(map(shutil.which, ("gcc", "clang"))):
         return KernelChoice("plain", "triton finds no C compiler (gcc or clang, or what CC names)")
     return KernelChoice("fused", "cryo_cnn on a tested GPU; half precision inside, float32 sums and weights")
+
+
+@functools.cache
+def kernels_were_tested(device: torch.device) -> bool:
+    """Tell whether kernels for single layers may be used on a device: it was tested with them, and they can be built here."""
+    return choose_for_device(device).kernels == "fused" and _can_be_built(device)
+
+
+def _can_be_built(device: torch.device) -> bool:
+    from cryoplug.kernels import triton_trained
+
+    pixel, four = torch.zeros(1, device=device), torch.zeros(4, device=device)
+    try:
+        triton_trained.repeat_pixels[(1,)](pixel, four, 1, 1, 1.0, CHANNELS=1, PADDED=16, ROWS=16)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - an older Triton, a compiler that fails: the layers compute the same
+        return False
+    return True
 
 
 def fused_network(parameters: Sequence[torch.Tensor], *, batch: int, height: int, width: int) -> FusedCryoCNN:

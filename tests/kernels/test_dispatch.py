@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from cryoplug.kernels.dispatch import choose_blocks, choose_for_device, choose_kernels
+from cryoplug.kernels.dispatch import choose_blocks, choose_for_device, choose_kernels, kernels_were_tested
 from cryoplug.models.cryo_cnn import build
 from cryoplug.models.residual_cnn import build as build_residual
 from cryoplug.models.unet import build as build_unet
@@ -76,3 +79,18 @@ def test_without_a_compiler_the_plain_layers_run(monkeypatch: pytest.MonkeyPatch
     assert "no C compiler" in choose_blocks(build_unet(), GPU).reason
     monkeypatch.setenv("CC", "/opt/cc")
     assert choose_for_device(GPU).kernels == "fused"
+
+
+@pytest.mark.usefixtures("hopper")
+@pytest.mark.parametrize("builds", [True, False])
+def test_kernels_of_layers_that_cannot_be_built_are_left(monkeypatch: pytest.MonkeyPatch, builds: bool) -> None:
+    def build(*arguments: object, **options: object) -> None:
+        if not builds:
+            raise RuntimeError("no C compiler")
+
+    monkeypatch.setitem(sys.modules, "cryoplug.kernels.triton_trained", SimpleNamespace(repeat_pixels={(1,): build}))
+    monkeypatch.setattr(
+        "cryoplug.kernels.triton_trained", sys.modules["cryoplug.kernels.triton_trained"], raising=False
+    )
+    monkeypatch.setattr(torch, "zeros", lambda *shape, device: None)
+    assert kernels_were_tested.__wrapped__(GPU) == builds

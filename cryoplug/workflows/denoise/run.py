@@ -17,9 +17,7 @@ from cryoplug.errors import InputError, Stopped, StorageError
 from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.pipeline import run_pipeline
-from cryoplug.inference.whole.warm_up import begin_warm_up
 from cryoplug.inputs.companions import left_out_note
-from cryoplug.machine.early_context import begin_context
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.outputs.cs_file import OutputDataset, source_dataset
@@ -231,11 +229,9 @@ class DenoiseRun:
         return self._gave_up or self.interrupts.stop_signal is not None
 
     def _compute(self, jobs: Iterable[DenoiseJob]) -> bool:
-        request = self.request
-        begin_context(request.device_name)
         from cryoplug.inference.denoiser import Denoiser
 
-        begin_warm_up(request.device_name)
+        request = self.request
         denoiser = Denoiser(self.checkpoint, request.settings, note=self.note)
         how = {"device": str(denoiser.device), "precision": denoiser.network.precision, "tta": denoiser.tta}
         self.details |= how
