@@ -183,7 +183,7 @@ def _difference(
     index, band = unit
     # Said in each thread, and without a cache of rounded weights, which must not outlive the step.
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16, cache_enabled=False):
-        output = module(_rows(noisy[index : index + 1], band)).float()
+        output = module(_rows(noisy[index : index + 1], band)).to(noisy.dtype)
     kept = output.detach()[:, :, band.start - band.read_start : band.stop - band.read_start]
     return output, kept - clean[index : index + 1, :, band.start : band.stop]
 
