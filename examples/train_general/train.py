@@ -161,7 +161,7 @@ def train(
                 left = max(0.0, *processes.largest([finish_at - told])) * SAFE_PART
                 run.plan = planned(plan, step + int(left / max(processes.largest([1 / pace]))))
                 say(f"{run.plan.steps} steps, {run.plan.cool_down} of them to cool down")
-    if processes.first:
+    if processes.first and step:
         run.save(state, step)
     for pool in pools.values():
         pool.close()

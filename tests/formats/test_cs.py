@@ -121,10 +121,10 @@ def test_damaged_and_hostile_files_are_refused_at_once(payload: bytes, message: 
     path = tmp_path / "bad.cs"
     path.write_bytes(payload)
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(FormatError) as caught:
         cs_images(path)
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert tracemalloc.get_traced_memory()[1] < 10_000_000
     tracemalloc.stop()
     assert message in str(caught.value)

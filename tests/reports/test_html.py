@@ -198,9 +198,9 @@ def test_twenty_thousand_rows_are_a_few_megabytes_in_a_few_seconds() -> None:
         DenoiseRow(f"Movies/{i:06d}.mrc", "done", "the same remark", 9.9, 1.1, 0, 0.83, 1.0, Path(f"previews/{i}.jpg"))
         for i in range(20_000)
     ]
-    started = time.perf_counter()
+    started = time.process_time()
     page = denoise_page(report(rows))
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
     assert len(page) < 4e6
     assert page.count("the same remark") == 1
 

@@ -99,7 +99,7 @@ def test_a_signal_stops_between_two_patches_and_the_same_command_goes_on(tmp_pat
     run.send_signal(number)
     began = time.monotonic()
     said = run.communicate(timeout=60)[1]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert run.returncode == 128 + number
     done = acknowledged(tmp_path / "s")
     assert 2 <= done < 6

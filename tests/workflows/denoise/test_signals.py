@@ -73,7 +73,7 @@ def test_a_stop_is_heeded_while_a_micrograph_is_measured(here, checkpoints, monk
     with pytest.raises(Stopped, match="0 of 1 micrographs"):
         go(checkpoints[0], "tall.mrc")
     assert len(reads) < 10, "235 bands are measured four times, 47 s at this pace"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert not partials(here)
 
 

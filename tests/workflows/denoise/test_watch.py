@@ -355,7 +355,7 @@ def test_a_signal_ends_the_watch_with_everything_written(here, checkpoint):
     began = time.monotonic()
     with pytest.raises(Stopped, match="1 of 1 micrographs are finished") as caught:
         denoise(request, progress)
-    assert caught.value.exit_code == 143 and time.monotonic() - began < 5
+    assert caught.value.exit_code == 143 and time.monotonic() - began < 20
     assert len(image_table(read_star("out.star")).block.rows) == 1
     assert_nothing_is_left_over()
 
