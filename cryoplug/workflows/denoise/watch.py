@@ -134,7 +134,7 @@ class Watch:
                     known.dealt_with = state
                 self._last_event = time.monotonic()
             else:
-                if self._is_over():
+                if self._is_over(looked):
                     return
                 pause(self._pause_s(), should_stop)
 
@@ -253,12 +253,16 @@ class Watch:
             return False
         return True
 
-    def _is_over(self) -> bool:
+    def _is_over(self, looked: float) -> bool:
+        """Tell whether the look that began at `looked` found nothing new for long enough.
+
+        However long a look and what follows it take on a busy machine: what came meanwhile is found by the next look, and
+        a file that must stand still first will be taken.
+        """
         limit = self._request.idle_exit_s
         if self._work.in_work:
             self._last_event = time.monotonic()
-        # However long a look and what follows it take on a busy machine: a file that must stand still first will be taken.
-        return limit is not None and not self._is_settling and time.monotonic() - self._last_event >= limit
+        return limit is not None and not self._is_settling and looked - self._last_event >= limit
 
     def _pause_s(self) -> float:
         limit = self._request.idle_exit_s
