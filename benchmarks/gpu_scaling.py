@@ -52,7 +52,7 @@ COLUMNS = (
     *("date", "gpu", "torch", "part", "program", "processes", "shape", "rate", "unit"),
     *("times_one", "same_as_one", "wall_s", "note"),
 )
-LIMITS = {"denoise": 125.0, "train": 75.0, "recipe": 85.0, "losses": 75.0, "kill": 40.0, "reduce": 30.0}
+LIMITS = {"denoise": 125.0, "train": 75.0, "recipe": 100.0, "losses": 150.0, "kill": 40.0, "reduce": 30.0}
 """The parts, the most important first, and how many seconds each may take at most."""
 SLOW = 8
 """So much longer may a dry run take."""
