@@ -13,6 +13,7 @@ the whole one shown faintly. So a second loss, `unlikeness`, asks for the correl
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -84,7 +85,13 @@ class EvenLoss:
         return losses.mean(0).sum()
 
 
-def unlikeness(output: torch.Tensor, truth: torch.Tensor, *, block_px: int) -> torch.Tensor:
+def unlikeness(
+    output: torch.Tensor,
+    truth: torch.Tensor,
+    *,
+    block_px: int,
+    average: Callable[[torch.Tensor], torch.Tensor] = lambda count: count,
+) -> torch.Tensor:
     """Give the mean over crops of log(1 - c^2), with c the correlation of output and truth.
 
     Minus that, in other units, is the signal-to-noise after the best ``a*x + b``, by which denoisers are judged. Crops in which
@@ -96,6 +103,9 @@ def unlikeness(output: torch.Tensor, truth: torch.Tensor, *, block_px: int) -> t
         One output of the network, and what it should be; ``(b, y, x)``, sides divisible by `block_px`.
     block_px
         What varies more slowly than this does not count: slopes of the ice would decide otherwise.
+    average
+        Gives the mean of a number over all processes that share a batch. Their losses then average to that of the whole
+        batch, though more crops may be empty in one process than in another.
     """
 
     def spread(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -110,4 +120,5 @@ def unlikeness(output: torch.Tensor, truth: torch.Tensor, *, block_px: int) -> t
         (spread(output, output) + FAINTEST**2) * (there + FAINTEST**2)
     )
     counts = (there > FAINTEST**2).float()
-    return (counts * torch.log1p(-squared.clamp(0, MOST_ALIKE))).sum() / counts.sum().clamp_min(1)
+    # Where no crop counts, the sum is 0.
+    return (counts * torch.log1p(-squared.clamp(0, MOST_ALIKE))).sum() / average(counts.sum()).clamp_min(1e-6)

@@ -232,7 +232,8 @@ class Run:
         loss = self.loss(output.detach(), errors)
         if self.plan.likeness:
             for number, block in enumerate(BLOCKS_PX):
-                unlike = unlikeness(output[:, number], truths[:, number], block_px=min(block, self.plan.side_px))
+                seen, there = output[:, number], truths[:, number]
+                unlike = unlikeness(seen, there, block_px=min(block, self.plan.side_px), average=self._over_processes)
                 loss = loss + self.plan.likeness * unlike
         gradients = torch.autograd.grad(loss, self.parameters)
         shown = (errors.detach().square().mean((2, 3)) + FLOOR).log10().mean(0) * 10
@@ -246,6 +247,12 @@ class Run:
         torch._foreach_mul_(self.average, self.keep)
         torch._foreach_add_(self.average, torch._foreach_mul([p.detach() for p in self.parameters], 1 - self.keep))
         self.losses.copy_(shown)
+
+    def _over_processes(self, number: torch.Tensor) -> torch.Tensor:
+        """Average a number over all processes."""
+        mean = number.detach().clone()
+        self.processes.average(mean, [mean], 1 / self.processes.world)
+        return mean
 
     def _record(self) -> None:
         """Record a step; those that warm up have a rate of 0 and leave no trace."""

@@ -91,3 +91,17 @@ def test_an_empty_crop_and_the_slope_of_the_ice_say_nothing_of_likeness(evenly: 
     assert float(evenly.unlikeness(output.detach() + steps, truth, block_px=16)) == pytest.approx(
         float(alike.detach()), rel=1e-3
     )
+
+
+def test_the_losses_of_processes_average_to_that_of_the_whole_batch(evenly: ModuleType) -> None:
+    random = torch.Generator().manual_seed(5)
+    truth = 0.1 * torch.randn((6, 64, 64), generator=random)
+    output = truth + 0.1 * torch.randn((6, 64, 64), generator=random)
+    truth[1:3] = 0  # two of the first three are empty, none of the others
+    whole = evenly.unlikeness(output, truth, block_px=16)
+    parts = [
+        evenly.unlikeness(output[rows], truth[rows], block_px=16, average=lambda count: torch.full_like(count, 2.0))
+        for rows in (slice(0, 3), slice(3, 6))
+    ]
+    assert float(sum(parts) / 2) == pytest.approx(float(whole), rel=1e-5)
+    assert float(evenly.unlikeness(output[1:3], truth[1:3], block_px=16)) == 0
