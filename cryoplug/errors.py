@@ -20,7 +20,7 @@
         └── ReaderGone                     141: nobody reads what the command prints, as in cryoplug ... | head -1
 
 Exit code 3 (finished, some inputs failed) is a result, not an error: see `cryoplug.core.results`.
-Messages say the path or field, what was found, what is allowed, and what to do next.
+A message names the path or field, what was found, what is allowed, and what to do next.
 """
 
 from __future__ import annotations
@@ -100,11 +100,11 @@ class OtherProcessError(CryoplugError, RuntimeError):
     Parameters
     ----------
     message
-        What is known of it.
+        What is known about the failure.
     exit_code
-        Of the other process.
+        Exit code of the other process.
     said
-        Whether another process says it already, so that this one ends without a word.
+        Whether another process has already printed the error, so that this one prints nothing.
     """
 
     def __init__(self, message: str, exit_code: int = 1, *, said: bool = False) -> None:
@@ -130,12 +130,12 @@ class Stopped(CryoplugError, RuntimeError):
 
 
 class ReaderGone(Stopped):
-    """Who read what the command prints has gone, as ``head -1`` does after one line; the command ends without a word."""
+    """The reader of the command's output has gone, as ``head -1`` does after one line; the command ends without a message."""
 
     def __init__(self) -> None:
         super().__init__(signal.SIGPIPE, "nobody reads the output any more")
 
 
 def not_allowed(flag: str, value: object, allowed: str) -> str:
-    """Say that an option has a value that it must not have: the same words in every command and in Python."""
+    """Write the error for a value that an option does not allow: the same words in every command and in Python."""
     return f"{flag} {value!r} (allowed: {allowed})"

@@ -107,8 +107,8 @@ def load(extension: Extension, *, expected: type | None = None) -> object:
     extension
         From `discover`.
     expected
-        The class that its object must be an instance of; None accepts any object. A function without arguments that
-        returns such an object is called once and stands for what it returns.
+        The class that its object must be an instance of; None accepts any object. The object may also be a function
+        without arguments that returns such an object; it is called once.
 
     Raises
     ------
@@ -199,7 +199,7 @@ def reject(extension: Extension, reason: str) -> None:
 
 
 def broken() -> list[Extension]:
-    """List the extensions that are known to be broken so far; load a group to learn about the rest of it."""
+    """List the extensions that are known to be broken so far; load a group to find all that are broken in it."""
     return [extension for extension in installed() if extension.state == "broken"]
 
 
@@ -233,9 +233,9 @@ def _guarded(foreign: Callable[[], object]) -> object:
 
 
 def _unsuited(distribution: metadata.Distribution | None) -> str:
-    """Say which other cryoplug a distribution wants; empty when this one suits it.
+    """Say which version of cryoplug a distribution needs; empty when this version suits it.
 
-    pip looks at that when the plugin is installed, but not any more when cryoplug is updated later.
+    pip checks this when the plugin is installed, but not when cryoplug is updated later.
     """
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name

@@ -14,18 +14,18 @@ from cryoplug.cli.options import F
 
 
 class CheckpointPath(click.ParamType):
-    """A folder of weights, or ``general``; ``./general`` is a folder here."""
+    """A folder of weights, or ``general``; ``./general`` is a folder of that name in the working directory."""
 
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Give a path that means the general model only where the word itself was written."""
+        """Give the path; it means the general model only if the user wrote exactly ``general``."""
         from cryoplug.models.shipped import named_checkpoint
 
         return named_checkpoint(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Offer ``general`` and folders; where files are taken, too, what the shell finds."""
+        """Offer ``general`` and folders; also files, where the option takes them."""
         if isinstance(param, click.Argument):
             return complete_paths(ctx, param, incomplete)
         return complete_checkpoints(ctx, param, incomplete)

@@ -16,21 +16,21 @@ class Citation:
 
     title: str
     authors: tuple[str, ...]
-    """In order; ``Family, Given`` of a person."""
+    """Authors in order; a person is written ``Family, Given``."""
     version: str
     license: str
     address: str = ""
-    """Where it is found: a DOI's address, or that of the repository."""
+    """Web address: that of the DOI, else that of the repository."""
     year: str = ""
-    """Of the release; empty before there is one."""
+    """Year of the release; empty before the first release."""
 
     def sentence(self) -> str:
-        """Write it for a list of references."""
+        """Write the citation for a list of references."""
         year = f" ({self.year})" if self.year else ""
         return f"{'; '.join(self.authors)}{year}. {self.title}. Version {self.version}.{self.address and f' {self.address}'}"
 
     def bibtex(self) -> str:
-        """Write it for BibTeX; the braces keep the authors' name and the capitals as they are."""
+        """Write the citation for BibTeX; the braces keep names and capitals unchanged."""
         fields = {
             "author": " and ".join(name if "," in name else f"{{{name}}}" for name in self.authors),
             "title": f"{{{self.title}}}",

@@ -16,7 +16,7 @@ def complete_paths(_ctx: click.Context, _param: click.Parameter, incomplete: str
 
 
 def complete_checkpoints(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer ``general``, and the folders of the shell."""
+    """Offer ``general``, and the folders that the shell finds."""
     general = [CompletionItem("general")] if "general".startswith(incomplete) else []
     return [*general, *_folders(incomplete)]
 

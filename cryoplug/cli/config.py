@@ -11,7 +11,7 @@ from cryoplug.cli.output import echo_result, printable_name
 from cryoplug.errors import UsageError
 
 _ABOUT_CRYOPLUG = ("cite", "config", "describe", "plugins")
-"""Commands that tell of cryoplug itself: their tables are written only for those who name them."""
+"""Commands about cryoplug itself: a table is written only if the user names the command."""
 
 
 @click.command(cls=CryoplugCommand)

@@ -31,12 +31,12 @@ from cryoplug.cli.progress import file_progress
 
 
 class Numbers(click.ParamType):
-    """Numbers from 0 with commas between them, as in ``0,1``."""
+    """Whole numbers from 0, separated by commas, as in ``0,1``."""
 
     name = "numbers"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Give them in order."""
+        """Give the numbers in the order in which the user wrote them."""
         if isinstance(value, tuple):
             return value
         texts = [str(item).strip() for item in (value if isinstance(value, list) else str(value).split(","))]

@@ -9,7 +9,7 @@ from cryoplug.core.results import BatchResult
 
 
 def summarize(batch: BatchResult, output: Path, *, as_json: bool, command: str = "denoise") -> None:
-    """Print what became of a run: counts, and the files that belong to all micrographs."""
+    """Print the result of a run: counts, and the files that belong to all micrographs."""
     counts = {status: sum(item.status == status for item in batch.files) for status in ("done", "skipped", "failed")}
     text = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "nothing to do"
     if not as_json:

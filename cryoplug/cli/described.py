@@ -1,4 +1,4 @@
-"""The commands that are meant by the words after ``cryoplug``, each described: one, or all of a group."""
+"""Find the commands that the words after ``cryoplug`` name, and describe each: one command, or all of a group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command's own declaration as plain data: what forms of other programs are made from."""
+"""A command's declaration as plain data, from which other programs make forms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from cryoplug.cli.options import Size
 
 _UNITS = {"A": "A", "KV": "kV", "MM": "mm", "S": "s"}
-"""Unit of an option whose value is shown as this word in the help."""
+"""The word that the help shows for a value, and the unit that it means."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class OptionDescription:
     unit: str | None
     """``A`` (angstrom), ``kV``, ``mm``, ``s``; None for a number without a unit."""
     shown_as: str
-    """What stands for the value in the help."""
+    """The word that the help shows for the value."""
     default: Any
-    """What holds when it is left out; None where the command decides, as its help says."""
+    """Value when the option is left out; None if the command decides, as its help says."""
     required: bool
     """Whether the command needs it."""
     repeated: bool
@@ -47,12 +47,12 @@ class OptionDescription:
     environment: str
     """The environment variable that sets it."""
     help: str
-    """What it does."""
+    """What the option does, in a sentence or two."""
 
 
 @dataclass(frozen=True)
 class ArgumentDescription:
-    """What is given without a flag."""
+    """A value that is given without a flag, such as INPUT."""
 
     name: str
     required: bool
@@ -68,7 +68,7 @@ class CommandDescription:
     purpose: str
     """The first line of its help."""
     help: str
-    """The whole help, its options aside."""
+    """The whole help text, without the options."""
     arguments: tuple[ArgumentDescription, ...]
     options: tuple[OptionDescription, ...]
 
@@ -79,7 +79,7 @@ def describe(command: click.Command, *words: str) -> CommandDescription:
     Parameters
     ----------
     command
-        The command; its options are read, nothing is run.
+        The command; only its declaration is read, nothing runs.
     words
         How it is called after ``cryoplug``; the command's own name when they are left out.
     """

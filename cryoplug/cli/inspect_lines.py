@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cryoplug.workflows.inspect.inspection import InspectedFolder, Inspection
 
 _MOST_KINDS = 200
-"""Kinds of problems that are told apart; beyond them only the number of files is counted."""
+"""Most kinds of problems in the table; of further kinds only the number of files is counted."""
 _EXAMPLES = 3
 _NUMBERS = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?|nan|inf", re.IGNORECASE)
 _SEVERITIES = ("error", "warning")
@@ -37,13 +37,13 @@ def line_of(inspection: Inspection) -> str:
 
 
 def problem_lines(inspection: Inspection) -> Iterator[str]:
-    """Write what is wrong with a file, a line each; nothing for a file with nothing wrong."""
+    """Write the problems of a file, one line each; no line if nothing is wrong."""
     for item in _problems(inspection):
         yield f"{printable_name(inspection.path)}: {_text(item)}"
 
 
 def folder_line(folder: InspectedFolder) -> str:
-    """Write what was found in a folder, and all that was passed over."""
+    """Write how many files a folder has, how many are wrong, and what was passed over."""
     plural = "s" * (folder.files != 1)
     text = f"{printable_name(folder.path)}: {folder.files} file{plural} looked at, {folder.wrong} wrong"
     if folder.companions:
@@ -61,7 +61,7 @@ def folder_line(folder: InspectedFolder) -> str:
 
 
 class ProblemTable:
-    """All errors and warnings of a run by their kind; messages that differ in numbers alone are of one kind."""
+    """All errors and warnings of a run, by kind; messages that differ only in numbers are one kind."""
 
     def __init__(self) -> None:
         self._kinds: dict[tuple[str, str, str], tuple[Finding, list[str]]] = {}

@@ -32,7 +32,7 @@ COMMANDS = {
     "simulate": "Make micrographs with a known truth.",
     "train": "Train a network on a store and keep the best checkpoint.",
 }
-"""Name and one line of help; kept here so that ``cryoplug --help`` loads no command."""
+"""Name and one line of help of each command; kept here so that ``cryoplug --help`` loads no command."""
 CONFIG = "cryoplug.config"
 """Where click's context keeps the path of ``--config``, for plugins that start cryoplug again."""
 
@@ -204,7 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fill_closed_streams() -> None:
-    """Point closed standard streams at nothing: else the next file that is opened gets what is meant for stderr."""
+    """Open closed standard streams on the null device; else the next file that is opened receives the text for stderr."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
@@ -225,9 +225,9 @@ def guarded(work: Callable[[], object], arguments: list[str], *, debug: bool = F
     Parameters
     ----------
     work
-        Returns the exit code; anything that is no number stands for 0.
+        Returns the exit code; anything but a number counts as 0.
     arguments
-        What followed ``cryoplug``, for the sentence.
+        The words after ``cryoplug``, for the error message.
     debug
         Show tracebacks; so does ``--debug`` among the arguments.
     """
@@ -270,11 +270,11 @@ def guarded(work: Callable[[], object], arguments: list[str], *, debug: bool = F
 
 
 _LIMITED = ("can't start new thread", "failed to map segment from shared object")
-"""What Python says where memory or the number of processes is limited: a thread or a library needs a piece of address space."""
+"""What Python says if a limit on memory or processes stops a new thread or the loading of a library."""
 
 
 def _forget_what_nobody_reads() -> None:
-    """Point streams without a reader at nothing, so that the interpreter, which flushes them at its end, stays silent."""
+    """Send streams without a reader to the null device, so that Python's flush at the end prints no error."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -283,7 +283,7 @@ def _forget_what_nobody_reads() -> None:
 
 
 def _is_follower(arguments: list[str]) -> bool:
-    """Say whether another process of the same training run meets, and says, what is wrong with the command."""
+    """Say whether another process of the same training run reports a wrong command, so that this one stays silent."""
     return "train" in arguments and {"RANK", "MASTER_ADDR"} <= os.environ.keys() and os.environ["RANK"] != "0"
 
 

@@ -1,4 +1,4 @@
-"""The command that a summary ends with: only one that makes sense for sure, and that runs as it stands."""
+"""The command that a summary suggests at its end; it surely makes sense, and runs exactly as printed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from cryoplug.cli.output import printable_name, say, say_next
 from cryoplug.errors import CryoplugError
 
 _FROM_GENERAL = ("--init", "general", "--minutes", "5")
-"""How training begins where the general model knows such micrographs: better, and sooner."""
+"""Options for training from the general model, if it knows such micrographs: the result is better, and comes sooner."""
 
 
 def say_how_to_train(store: Path, pairs: str) -> None:
-    """End ``convert`` with the command that trains on its store; say nothing where no training takes it.
+    """End ``convert`` with the command that trains on its store; say nothing if the store cannot be trained on.
 
     Parameters
     ----------
     store
-        What was written.
+        The store that was written.
     pairs
         ``--pairs``.
     """
@@ -34,14 +34,14 @@ def say_how_to_train(store: Path, pairs: str) -> None:
 def say_how_to_denoise(
     command: str, inputs: Sequence[str], checkpoint: Path, *, options: Sequence[object] = ()
 ) -> None:
-    """End a command with the one that denoises with a checkpoint.
+    """End a command by suggesting the next one, which denoises with a checkpoint.
 
     Parameters
     ----------
     command
-        The one that ends.
+        The command that ends.
     inputs
-        Its micrographs, as the user named them; none where they are not known: words then say what to do.
+        Its micrographs, as the user named them; if they are not known, a sentence says what to do.
     checkpoint
         ``general`` or a path.
     options
@@ -55,7 +55,7 @@ def say_how_to_denoise(
 
 
 def given_options(context: click.Context, names: Collection[str]) -> list[str]:
-    """Give the words of the options that the user set, by flag, variable or file, for another command that has them, too."""
+    """Give the options that the user set (by flag, variable or file), to pass on to another command that has them, too."""
     words = []
     for item in context.command.params:
         if item.name in names and context.get_parameter_source(item.name) is not ParameterSource.DEFAULT:
@@ -85,6 +85,6 @@ def _are_there(inputs: Sequence[str]) -> bool:
 
 
 def _unused(name: str) -> str:
-    """Give a name for an output folder that nothing has."""
+    """Give a name for an output folder that does not exist yet."""
     names = (name, *(f"{name}_{number}" for number in range(2, 1000)))
     return next((text for text in names if not Path(text).exists()), name)

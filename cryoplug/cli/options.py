@@ -49,7 +49,7 @@ UNIVERSAL_OPTIONS: tuple[click.Parameter, ...] = (
         help="Print only results and errors.",
     ),
 )
-"""What every command has, those of plugins included; `CryoplugCommand` adds it, and no command declares it."""
+"""Options that every command has, also those of plugins; `CryoplugCommand` adds them, so no command declares them."""
 
 
 class CryoplugCommand(click.Command):
@@ -63,7 +63,7 @@ class CryoplugCommand(click.Command):
         self.params += map(copy.copy, UNIVERSAL_OPTIONS)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, without talk where ``--quiet`` says so."""
+        """Run the command; with ``--quiet``, print only results and errors."""
         with quietly(bool(ctx.meta.get(_QUIET))):
             return super().invoke(ctx)
 
@@ -90,14 +90,14 @@ def _hyphenated(token: str, known: set[str]) -> str:
 
 
 def options_of(command: click.Command, *, without: Collection[str]) -> list[click.Parameter]:
-    """Give the options of a command for another command that passes them on, as they are there.
+    """Give the options of a command, unchanged, for another command that passes them on.
 
     Parameters
     ----------
     command
         One of cryoplug's own commands.
     without
-        Names of those that the other command decides by itself.
+        Names of the options that the other command sets itself.
     """
     # Copies: click writes into an option what it is called in the environment of its command.
     # A rehearsal is of the command that has it; the other one would not know how.
@@ -319,7 +319,7 @@ APPLY_OPTIONS = (
         help="Most memory of the process on the CPU, such as 2GB; an estimate.",
     ),
 )
-"""One for each field of `cryoplug.inference.settings.ApplySettings`, in its order."""
+"""One option for each field of `cryoplug.inference.settings.ApplySettings`, in the same order."""
 
 
 def apply_options(command: F) -> F:
@@ -330,6 +330,6 @@ def apply_options(command: F) -> F:
 
 
 def applied_names() -> frozenset[str]:
-    """Name the options that say how a checkpoint is applied to which pixels; `denoise` and `evaluate` have them alike."""
+    """Name the options that say how a checkpoint is applied; `denoise` and `evaluate` share them."""
     command = click.command()(apply_options(pixel_size_option()(lambda: None)))
     return frozenset(str(item.name) for item in command.params)

@@ -1,7 +1,7 @@
 """Results go to stdout, talk goes to stderr; nothing else prints.
 
-Every line of ``--json`` is a record with a ``type`` and a ``time``; `cryoplug.schemas` says what is in it. Talk that goes
-into a file has the time before each line. ``--quiet`` leaves results and errors.
+Every line of ``--json`` is a record with a ``type`` and a ``time``; `cryoplug.schemas` describes its fields. In a log file,
+the time stands before each line. With ``--quiet``, only results and errors are printed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["echo_result", "is_quiet", "printable", "printable_name", "quietly", 
 # Not of a context of click's: pipelines talk from threads of their own.
 _quiet = False
 _above_the_bar: Callable[[str], None] | None = None
-"""Prints a line of talk above the bar of a terminal, while there is one."""
+"""Prints a line above the progress bar of a terminal; None while there is no bar."""
 
 
 def echo_result(record: Any, *, as_json: bool, text: str | None = None, type: str | None = None) -> None:
@@ -33,11 +33,11 @@ def echo_result(record: Any, *, as_json: bool, text: str | None = None, type: st
     Parameters
     ----------
     record
-        What ``--json`` shows, on one line.
+        The record that ``--json`` writes, on one line.
     as_json
         Whether stdout is JSON lines.
     text
-        What a person sees instead; nothing is printed for None.
+        The text for people, without ``--json``; None prints nothing.
     type
         What kind of record it is; None: ``file`` for a `FileResult`, else ``result``.
     """
@@ -57,7 +57,7 @@ def say(text: str, *, urgent: bool = False) -> None:
     text
         One line.
     urgent
-        Say it with ``--quiet``, too: something failed.
+        Print it also with ``--quiet``, because something failed.
     """
     if not _quiet or urgent:
         clock = "" if sys.stderr.isatty() else f"{datetime.now():%Y-%m-%d %H:%M:%S} "
@@ -70,7 +70,7 @@ def say_next(command: str, *words: object) -> None:
     Parameters
     ----------
     command
-        The one that says it.
+        The command that ends.
     words
         What follows ``cryoplug``; paths as the user gave them.
     """
@@ -79,7 +79,7 @@ def say_next(command: str, *words: object) -> None:
 
 @contextlib.contextmanager
 def quietly(quiet: bool) -> Iterator[None]:
-    """Say only what is urgent, while it lasts."""
+    """Within this context, print only what is urgent."""
     global _quiet
     before, _quiet = _quiet, quiet or _quiet
     try:
@@ -90,7 +90,7 @@ def quietly(quiet: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def talking_above(bar: Callable[[str], None]) -> Iterator[None]:
-    """Hand every line of talk to the bar of a terminal, while it lasts: written past it, a line would tear the bar apart."""
+    """Within this context, let the progress bar print every line above itself; any other way would garble the bar."""
     global _above_the_bar
     before, _above_the_bar = _above_the_bar, bar
     try:
@@ -100,7 +100,7 @@ def talking_above(bar: Callable[[str], None]) -> Iterator[None]:
 
 
 def is_quiet() -> bool:
-    """Tell whether only what is urgent is said."""
+    """Say whether only urgent lines are printed."""
     return _quiet
 
 

@@ -18,9 +18,9 @@ def echo_plan(command: str, rehearse: Callable[[FileProgress, Callable[[str], No
     Parameters
     ----------
     command
-        Its name.
+        Name of the command.
     rehearse
-        Makes the plan, given what shows files and what says sentences.
+        Makes the plan; it is called with a function that shows a file and one that prints a sentence.
     as_json
         Whether stdout is JSON lines.
     """

@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 
 _STEPS = 10_000
-"""Steps of training that its speed is taken from."""
+"""Number of latest training steps from which the speed is computed."""
 
 
 _HEARTBEAT_S = 600.0
-"""A log of a run that watches says so often what is waited for: it lives."""
+"""Seconds between the lines in which ``--watch`` says, in a log file, what it waits for: proof that it is alive."""
 
 
 class FileProgress:
-    """Shows each finished file, and prints its record for ``--json``; failures are always spelled out.
+    """Shows each finished file, and prints its record for ``--json``; failures are always shown.
 
     Parameters
     ----------
     verb
-        What is being done, as in ``denoise``; begins each line.
+        What is being done, such as ``denoise``; each line begins with it.
     recorded
-        What must have become of a file so that stdout gets its record.
+        Statuses of files whose records go to stdout.
     bar
-        The bar of a terminal, if there is one.
+        The progress bar of a terminal, if there is one.
     """
 
     def __init__(self, verb: str, *, recorded: Collection[str], bar: _Bar | None) -> None:
@@ -46,7 +46,7 @@ class FileProgress:
         self._waiting_told_at = -_HEARTBEAT_S
 
     def expect(self, outlook: Outlook) -> None:
-        """Take in how many files there are, and what is waited for."""
+        """Note how many files there are, and what the run waits for."""
         if outlook.total != self._left.total:
             self._left.expect(outlook.total)
         waiting = f"waiting: {outlook.waiting[0]}" if outlook.waiting else ""
@@ -58,11 +58,11 @@ class FileProgress:
 
     @property
     def totals(self) -> dict[str, int]:
-        """What a record says of all files: how many are finished, and how many there are; nothing while that is not known."""
+        """Counts for a record: how many files are finished, and how many there are; empty while that is not known."""
         return {} if self._left.total is None else {"finished": self._left.done, "total": self._left.total}
 
     def __call__(self, result: FileResult) -> None:
-        """Take in what became of a file."""
+        """Count and show a file that is finished."""
         self._finished += 1
         total = self._left.total
         # A watcher may do a file twice, when it was written anew.
@@ -83,7 +83,7 @@ class FileProgress:
 
 
 class TrainProgress:
-    """Shows how far training is, with each line of it.
+    """Shows how far the training is, in front of each of its lines.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class TrainProgress:
         self._text = ""
 
     def advance(self, step: int, total: int | None) -> None:
-        """Take in how many steps of the whole run are done, those of earlier parts included."""
+        """Note how many steps of the whole run are done, also those before it was resumed."""
         # The first step chooses algorithms: its time says nothing. Validation between epochs is counted in, on the other hand.
         first = self._left is None
         self._left = self._left or TimeLeft(last=_STEPS)
@@ -107,7 +107,7 @@ class TrainProgress:
             self._bar.show(self._left, self._text)
 
     def say(self, event: Event) -> None:
-        """Print the line of an event; a terminal shows the progress within an epoch in its bar alone."""
+        """Print the line of an event; in a terminal, only the bar shows the progress within an epoch."""
         from cryoplug.training.progress import BatchReport, EpochReport, Note
 
         percent = "" if self._left is None or isinstance(event, Note) else self._left.percent_text
@@ -129,11 +129,11 @@ def file_progress(
     Parameters
     ----------
     verb
-        What is being done, as in ``denoise``; begins each line.
+        What is being done, such as ``denoise``; each line begins with it.
     as_json
         Whether stdout gets a record of each file.
     recorded
-        What must have become of a file for that.
+        Statuses of files that get a record.
 
     Yields
     ------
@@ -152,7 +152,7 @@ def train_progress() -> Iterator[TrainProgress]:
 
 
 def describe(result: FileResult) -> str:
-    """Say in one line what became of a file, with two remarks at most."""
+    """Say in one line how a file ended, with at most two remarks."""
     line = f"{printable_name(result.input)}: {result.status}"
     if result.status == "done":
         line += f" in {result.seconds:.2f} s"
@@ -163,7 +163,7 @@ def describe(result: FileResult) -> str:
 
 
 class _Bar:
-    """A bar of rich's that shows a `TimeLeft`, whose seconds go on counting between two files."""
+    """A progress bar (of the library rich) that shows a `TimeLeft`; the time goes on counting between two files."""
 
     def __init__(self, bar: Any, task: Any, *, percent: bool) -> None:
         self._bar, self._task, self._percent = bar, task, percent

@@ -303,7 +303,7 @@ def train(
 
 
 def _verdict(result: TrainResult) -> list[str]:
-    """Give the verdict in words, the first line of a summary; nothing where no evaluation was asked for."""
+    """Give the verdict in words, the first line of a summary; nothing if no evaluation was asked for."""
     from cryoplug.reports.words import required_words, verdict_words
 
     asked = [] if result.required is None else [required_words(result.verdict, result.required)]

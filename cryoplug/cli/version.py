@@ -1,4 +1,4 @@
-"""``cryoplug --version``: the version alone, or with ``--json`` all that a result depends on."""
+"""``cryoplug --version``: the version alone, or with ``--json`` everything that a result depends on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AS_JSON = "cryoplug.version_as_json"
 
 
 def show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
-    """Print the version and end; a callback of click's."""
+    """Print the version and end; click calls this."""
     if not wanted or ctx.resilient_parsing:
         return
     as_json = bool(ctx.meta.get(_AS_JSON))
@@ -24,7 +24,7 @@ def show_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) 
 
 
 def remember_json(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> bool:
-    """Keep that ``--version`` is to write JSON; a callback of click's that comes before the one above."""
+    """Remember that ``--version`` must write JSON; click calls this before `show_version`."""
     ctx.meta[_AS_JSON] = wanted
     return wanted
 

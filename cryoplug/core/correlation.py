@@ -1,7 +1,7 @@
-"""Do two images show the same exposure, and do they share a pattern of the detector? Both told by their correlation.
+"""Do two images show the same exposure? Do they share a pattern of the detector? Their correlation answers both.
 
-At low resolution the halves of an exposure share their signal: particles, ice, carbon. Near Nyquist they share nothing
-but what is not signal: gain that was not corrected, dust, hot pixels. On 4 real pairs (apoferritin, 1024 x 1024, one
+At low resolution the halves of an exposure share their signal: particles, ice, carbon. What they share near Nyquist is
+not signal: gain that was not corrected, dust, hot pixels. On 4 real pairs (apoferritin, 1024 x 1024, one
 frame against the mean of 41) the low correlation is 0.21 to 0.30, 9.3 to 13.3 standard errors above chance; the 12
 crossed pairs of these files stay within -1.5 to 2.5. Their high correlation is below 0.01.
 """
@@ -20,11 +20,11 @@ from cryoplug.core.micrograph import BAND_PIXELS, ImageF32, MicrographSource
 from cryoplug.errors import ShapeError
 
 HIGH_BAND = (0.40, 0.49)
-"""Cycles per pixel of what is called near Nyquist."""
+"""The band near Nyquist, in cycles per pixel."""
 _LOW_TOPS = (0.1, 0.2, 0.4)
 """Upper ends of the low bands in cycles per binned pixel: beyond the last one box averages alias."""
 _LOW_CYCLES = 4
-"""Fewer cycles across the image are gradients, which unrelated exposures share."""
+"""Least cycles across the image; fewer are gradients, which unrelated exposures share."""
 _MOST_BINNING = 8
 _BINNED_SIDE = 128
 _WINDOW = 256
@@ -33,7 +33,7 @@ _HANN_SPREAD = 35 / 18
 """The Hann window makes neighbouring Fourier terms alike: errors grow by 1 + 2 (4/9 + 1/36) in two dimensions."""
 _NO_POWER = 1e-6
 BLOCK_PX = 16
-"""Side in pixels: with one electron on ten pixels, no such block is empty by chance."""
+"""Side of a block in pixels: with one electron on ten pixels, no such block is empty by chance."""
 _WORTH_FILLING = 0.005
 """Part of the blocks that must be blank; a few are dead pixels or overlays."""
 
@@ -86,7 +86,7 @@ def sample_image(source: MicrographSource) -> ImageSample:
 
 
 def whole_boxes(shape: tuple[int, int]) -> int:
-    """Give how many rows of an image `ImageSampler` may see at once: whole blocks and whole boxes, about as many as elsewhere."""
+    """Give how many rows to hand to `ImageSampler` at once: whole blocks and whole boxes, about as many as in other bands."""
     unit = math.lcm(BLOCK_PX, binning(shape))
     return max(unit, BAND_PIXELS // shape[1] // unit * unit)
 
@@ -110,7 +110,7 @@ class ImageSampler:
         self._lowest, self._highest = np.empty((2, height // BLOCK_PX, width), np.float32)
 
     def add(self, start: int, rows: ImageF32) -> None:
-        """Take rows into account, of which the first has the number `start`: a multiple of `whole_boxes`."""
+        """Take rows into account; the first one is row `start` of the image, a multiple of `whole_boxes`."""
         box, width = self._box, self._shape[1]
         blocks = slice(start // BLOCK_PX, start // BLOCK_PX + len(rows) // BLOCK_PX)
         by_block = rows[: len(rows) // BLOCK_PX * BLOCK_PX].reshape(-1, BLOCK_PX, width)
@@ -132,7 +132,7 @@ class ImageSampler:
 
 
 def _means_along(rows: ImageF32, box: int) -> ImageF32:
-    """Average so many columns into one; those that are left over do not count."""
+    """Average each `box` columns into one; columns that are left over do not count."""
     columns = rows[:, : rows.shape[1] // box * box]
     if box != 8:
         return columns.reshape(len(rows), -1, box).mean(2)
@@ -142,7 +142,7 @@ def _means_along(rows: ImageF32, box: int) -> ImageF32:
 
 
 def _folded(extreme: np.ufunc, rows: ImageF32) -> ImageF32:
-    """Give the extreme of each block's columns."""
+    """Give the extreme (minimum or maximum) over the columns of each block."""
     columns = rows[:, : rows.shape[1] // BLOCK_PX * BLOCK_PX]
     while columns.shape[1] > rows.shape[1] // BLOCK_PX:
         columns = extreme(columns[:, 0::2], columns[:, 1::2])
@@ -155,7 +155,7 @@ def _strip_starts(shape: tuple[int, int]) -> list[int]:
 
 
 def without_blank_areas(one: ImageSample, two: ImageSample) -> tuple[ImageSample, ImageSample]:
-    """Even out what is blank in one of two images: there both get their own mean, so that no edge is left to agree on.
+    """Where one of two images is blank, set each to its own mean, so that the edge of the blank area cannot correlate.
 
     The same hard mask in every exposure makes all of them alike: 0.87 between two exposures whose halves have 0.89.
 
@@ -167,7 +167,7 @@ def without_blank_areas(one: ImageSample, two: ImageSample) -> tuple[ImageSample
     Returns
     -------
     tuple[ImageSample, ImageSample]
-        The samples as they are, where less than a two-hundredth is blank.
+        The samples unchanged, if less than a two-hundredth is blank.
     """
     _check_shapes(one, two)
     blank = one.blank | two.blank
@@ -204,7 +204,7 @@ def _with_mean(image: ImageF32, mask: npt.NDArray[np.bool_]) -> ImageF32:
 
 
 def binning(shape: tuple[int, int]) -> int:
-    """Give the side of the boxes that `sample_image` averages: 8 pixels from 1024 x 1024 on, fewer for small images."""
+    """Give the side of the boxes that `sample_image` averages: 8 pixels from 1024 x 1024 on, fewer in small images."""
     return max(1, min(_MOST_BINNING, min(shape) // _BINNED_SIDE))
 
 
@@ -249,18 +249,18 @@ def low_correlations(one: ImageSample, two: ImageSample) -> tuple[Correlation, .
 
 
 def power_above_white(sample: ImageSample) -> float:
-    """Tell by how much the power at low resolution exceeds that at the finest that is looked at.
+    """Measure by how much the power at low resolution exceeds the power at the finest resolution of the sample.
 
     Parameters
     ----------
     sample
-        Of an image.
+        Sample of the image.
 
     Returns
     -------
     float
-        In standard errors: about 0 for white noise, far above for anything that can be seen, and for noise that a detector
-        weakens towards Nyquist. Infinite where it cannot be told.
+        In standard errors: about 0 for white noise; far above 0 for anything visible, and for noise that the detector
+        weakens towards Nyquist. Infinite if it cannot be measured.
     """
     terms = _low_terms(sample.low.shape)
     if terms is None:

@@ -1,9 +1,9 @@
 """Change the pixel size of an image by cutting its Fourier transform, or padding it with zeros.
 
 Grey values keep their scale: the mean stays, and so does every wave that both grids can hold. On an even grid the two
-waves of the Nyquist frequency are one: cutting adds the two terms (what sampling the wave gives), padding halves the
-one. Thus padding and then cutting gives the very image back. The transform is periodic: a step between opposite borders
-rings within a few pixels of them.
+waves of the Nyquist frequency are one: cutting adds the two terms (as sampling the wave does), padding halves the
+one. So padding and then cutting gives exactly the same image back. The transform is periodic: a step between opposite
+borders rings within a few pixels of them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from cryoplug.core.micrograph import ImageF32, MicrographSource, row_bands
 from cryoplug.errors import UsageError
 
 SAME_PIXEL_SIZE = 0.01
-"""Pixel sizes that differ by less than this part are taken for the same: nothing is resampled."""
+"""Relative difference below which two pixel sizes count as equal, so that nothing is resampled."""
 _BLOCK_PIXELS = 1 << 20
-"""Pixels that are transformed at a time, in float64: 8 MB and as much for the transform."""
+"""Pixels to transform at a time, in float64: 8 MB, and as much again for the transform."""
 
 
 def cropped_shape(shape: tuple[int, int], *, pixel_size_angstrom: float, target_angstrom: float) -> tuple[int, int]:
-    """Return the grid whose pixels are nearest to a target size; `shape` itself when they are so already.
+    """Return the grid whose pixel size is nearest to a target; `shape` itself if its pixels already have that size.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ def cropped_shape(shape: tuple[int, int], *, pixel_size_angstrom: float, target_
     pixel_size_angstrom
         Sampling of the image.
     target_angstrom
-        Sampling that is wanted. Sides are whole numbers, so the sampling reached differs by up to half a pixel in the new
-        side: 0.05 % at 1000 pixels.
+        Sampling that is wanted. Sides are whole numbers, so the new side is off by up to half a pixel: 0.05 % at
+        1000 pixels.
     """
     for name, value in (("pixel size", pixel_size_angstrom), ("target", target_angstrom)):
         if not (np.isfinite(value) and value > 0):
@@ -77,7 +77,7 @@ def resample_source(
 
 
 def resampled_rows(pixels: np.ndarray, shape: tuple[int, int]) -> Iterator[ImageF32]:
-    """Give what `resample_image` gives, in bands of rows from top to bottom, without holding it all."""
+    """Give the result of `resample_image` in bands of rows, from top to bottom, without holding all of it."""
     along_y = _resample_columns(pixels, shape[0])
     for rows in _row_blocks(along_y, shape[1]):
         yield resample_axis(rows, shape[1], axis=1)
@@ -105,7 +105,7 @@ def resample_axis(pixels: np.ndarray, size: int, *, axis: int) -> ImageF32:
 def merge_high_resolution(
     denoised: np.ndarray, raw: np.ndarray, *, pixel_size_angstrom: float, resolution_angstrom: float
 ) -> ImageF32:
-    """Take the Fourier terms of `raw` beyond a resolution, and those of `denoised` up to it.
+    """Combine two images: Fourier terms finer than a resolution from `raw`, the others from `denoised`.
 
     Parameters
     ----------
@@ -114,7 +114,8 @@ def merge_high_resolution(
     pixel_size_angstrom
         Sampling of both.
     resolution_angstrom
-        The terms of `raw` have spatial frequencies above ``1 / resolution_angstrom``; sharp cut, in all directions alike.
+        Terms of `raw` are taken above the spatial frequency ``1 / resolution_angstrom``; the cut is sharp, and the same in
+        all directions.
     """
     y = np.fft.fftfreq(raw.shape[0], pixel_size_angstrom)[:, None]
     x = np.fft.rfftfreq(raw.shape[1], pixel_size_angstrom)[None, :]

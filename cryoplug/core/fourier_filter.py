@@ -1,7 +1,8 @@
-"""Low- and high-pass filters with a Gaussian edge: half of the amplitude passes at the resolution that is named.
+"""Low- and high-pass filters with a Gaussian edge: at the resolution that is given, half of the amplitude passes.
 
-A Gaussian of two dimensions is one along y times one along x, so each axis is filtered on its own, in blocks. The image is
-continued by its mirror image: a periodic one would carry the left border into the right one, as far as the filter reaches.
+A Gaussian in two dimensions is one along y times one along x, so each axis is filtered by itself, in blocks. Beyond its
+border the image is continued by its mirror image. Without that, the filter would mix opposite borders, because the
+transform is periodic.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ import numpy as np
 from cryoplug.core.micrograph import ImageF32
 
 REACH = 0.75
-"""Of the resolution: 4 standard deviations of the Gaussian in real space; so far the image is continued."""
+"""How far the image is continued, in units of the resolution: 4 standard deviations of the Gaussian in real space."""
 _BLOCK_PIXELS = 1 << 20
-"""Pixels that are transformed at a time, in float64."""
+"""Pixels to transform at a time, in float64."""
 
 
 def gaussian_transfer(size: int, resolution_px: float) -> np.ndarray:
-    """Give what a low-pass does to the waves of a real transform of `size` samples.
+    """Give the factor of a low-pass for each term of a real Fourier transform of `size` samples.
 
     Parameters
     ----------
     size
-        Samples of the axis, those beyond the border included.
+        Samples of the axis, including those beyond the border.
     resolution_px
-        Length in pixels of the wave of which half passes.
+        Wavelength in pixels at which half of the amplitude passes.
 
     Returns
     -------
@@ -37,20 +38,20 @@ def gaussian_transfer(size: int, resolution_px: float) -> np.ndarray:
 
 
 def continuation(size: int, resolution_px: float) -> tuple[np.ndarray, int]:
-    """Give the sample that stands at each place of the axis and beyond its border, and how many lie beyond it on each side."""
+    """Give the index of the sample for each place on the axis and beyond its border, and how many lie beyond each border."""
     width = math.ceil(REACH * resolution_px)
     return np.pad(np.arange(size), width, mode="reflect"), width
 
 
 def lowpass(pixels: np.ndarray, resolution_px: float) -> ImageF32:
-    """Remove from an image ``(y, x)`` what is finer than a resolution in pixels; the mean stays to the weight of the border."""
+    """Remove detail finer than a resolution (in pixels) from an image ``(y, x)``; the mean changes only by border effects."""
     return _filtered(_filtered(np.asarray(pixels, np.float32), resolution_px).T, resolution_px).T.copy()
 
 
 def filtered_image(
     pixels: np.ndarray, *, pixel_size_angstrom: float, highpass: float | None, lowpass_angstrom: float | None
 ) -> ImageF32:
-    """Keep of an image what lies between two resolutions.
+    """Keep the part of an image between two resolutions.
 
     Parameters
     ----------
@@ -59,9 +60,9 @@ def filtered_image(
     pixel_size_angstrom
         Its sampling.
     highpass
-        What is larger than this many angstrom is removed, except for the mean; None: nothing.
+        Remove everything larger than this, in angstrom, except for the mean; None removes nothing.
     lowpass_angstrom
-        What is finer than this many angstrom is removed; None: nothing.
+        Remove everything finer than this, in angstrom; None removes nothing.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""Which normalization suits the grey values of a micrograph, and what to say where ``percentile`` does not.
+"""Which normalization suits the grey values of a micrograph, and the warning if ``percentile`` does not suit them.
 
 ``percentile`` divides by the 95th percentile of the positive pixels and clips to [0, 1], as the founding program does. That
-suits counts from zero up. It clips half of the pixels where they lie around zero. Where a large number was added to all pixels,
+suits counts from zero up. If pixels lie around zero, it clips half of them. If a large number was added to all pixels,
 hardly any contrast is left, and the noise that ``convert --pairs noise`` adds hides the rest.
 """
 
@@ -15,17 +15,17 @@ import numpy as np
 from cryoplug.core.normalization import Normalization
 
 CLIPPED_WARNING = 0.2
-"""5 % of the pixels of an ordinary micrograph are clipped; beyond this a network sees little of it."""
+"""Clipped part of the pixels above which cryoplug warns. An ordinary micrograph has 0.05; beyond 0.2 little is left to see."""
 LEAST_SPREAD = 0.02
-"""Standard deviation over 95th percentile. Counts have more: 0.13 at 50 electrons a pixel, 0.03 at 1000. The noise that is
-added to clean patches has 0.07."""
+"""Least standard deviation, over the 95th percentile, of counts: they have 0.13 at 50 electrons a pixel, 0.03 at 1000. The
+noise that is added to clean patches has 0.07."""
 MOST_NEGATIVE = 0.01
-"""Part of the pixels below zero: interpolation of shifted frames makes a few of counts."""
+"""Largest part of negative pixels in counts; interpolation of shifted frames makes a few."""
 
 
 @dataclass(frozen=True)
 class GreyScale:
-    """What a few rows of a micrograph tell about its grey values."""
+    """What a few rows of a micrograph show about its grey values."""
 
     negative: float
     """Part of the pixels below zero, in [0, 1]."""
@@ -34,12 +34,12 @@ class GreyScale:
 
     @property
     def counts_from_zero(self) -> bool:
-        """Whether they are counts from zero up, for which ``percentile`` was made."""
+        """Whether the grey values are counts from zero up, for which ``percentile`` was made."""
         return self.negative <= MOST_NEGATIVE and self.spread >= LEAST_SPREAD
 
     @property
     def words(self) -> str:
-        """What they are."""
+        """The grey values in words, for messages."""
         if self.counts_from_zero:
             return "counts from zero up"
         if self.negative > MOST_NEGATIVE:
@@ -60,14 +60,14 @@ def measure_grey_scale(pixels: np.ndarray) -> GreyScale | None:
 
 
 def normalization_remark(normalization: Normalization, *, clipped: float, sigma: float) -> str:
-    """Say what a normalization does to a micrograph that it does not suit; see `percentile_remark`.
+    """Warn if a normalization does not suit a micrograph; see `percentile_remark`.
 
     Parameters
     ----------
     normalization
-        As fitted to it.
+        The normalization fitted to the micrograph.
     clipped
-        Part of the pixels that it clips, in [0, 1].
+        Part of the pixels that the normalization clips, in [0, 1].
     sigma
         Standard deviation of the micrograph.
     """
@@ -75,19 +75,19 @@ def normalization_remark(normalization: Normalization, *, clipped: float, sigma:
 
 
 def percentile_remark(clipped: float, spread: float) -> str:
-    """Say what ``percentile`` does to grey values that it does not suit; the same words in every command.
+    """Warn if ``percentile`` does not suit the grey values; the same words in every command.
 
     Parameters
     ----------
     clipped
-        Part of the pixels that it clips, in [0, 1].
+        Part of the pixels that the normalization clips, in [0, 1].
     spread
-        Standard deviation of the pixels over the number that it divides by.
+        Standard deviation of the pixels, divided by their 95th percentile.
 
     Returns
     -------
     str
-        Empty where it suits them.
+        The warning; empty if ``percentile`` suits them.
     """
     if clipped > CLIPPED_WARNING:
         found = f"clips {100 * clipped:.0f} % of the pixels, and they are lost"

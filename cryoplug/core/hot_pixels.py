@@ -1,4 +1,4 @@
-"""Find hot and dead pixels, and give what a network is to see in their place.
+"""Find hot and dead pixels, and the values that replace them for the network.
 
 A hot pixel lies far beyond the grey values of its micrograph and is unlike its neighbours. Ice balls, gold and carbon lie
 beyond them too, but as a whole: their pixels have neighbours of their kind, and are left alone.
@@ -16,29 +16,29 @@ from cryoplug.core.micrograph import ImageF32, MicrographSource
 from cryoplug.core.sampled_rows import read_sampled_rows, sampled_rows
 
 SIGMAS = 10.0
-"""Robust standard deviations from the median, of the micrograph and of the neighbourhood, beyond which a pixel is hot."""
+"""A pixel is hot if it is farther from both medians (micrograph, neighbourhood) than this many robust standard deviations."""
 REACH_PX = 3
-"""A neighbourhood goes so far in each direction: 7 x 7 pixels."""
+"""Reach of a neighbourhood in each direction, in pixels: it has 7 x 7."""
 MOST_IN_CLUMP = 9
-"""Pixels beyond the limits in a neighbourhood: up to 3 x 3 of them are a hot clump, more are a thing in the ice."""
+"""Most pixels beyond the limits in a neighbourhood: up to 3 x 3 are a hot clump, more are an object in the ice."""
 _QUANTILES = (0.1587, 0.5, 0.8413)
-"""Of a normal distribution: a standard deviation below the mean, the mean, and as much above."""
+"""Quantiles of a normal distribution one standard deviation below the mean, at the mean, and one above."""
 _MOST_EXAMINED = 1 << 15
-"""Neighbourhoods that are looked at at a time: 6 MB."""
+"""Neighbourhoods to examine at a time: 6 MB."""
 
 ReadRows = Callable[[int, int], ImageF32]
 
 
 @dataclass(frozen=True)
 class GreyLimits:
-    """Between what grey values the pixels of a micrograph lie, those of hot pixels and of things in the ice left out."""
+    """The range of grey values of a micrograph, without hot pixels and objects in the ice."""
 
     low: float
-    """Smallest."""
+    """Smallest ordinary grey value."""
     high: float
-    """Largest."""
+    """Largest ordinary grey value."""
     sigma: float
-    """Robust standard deviation."""
+    """Robust standard deviation, in grey values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,25 +46,25 @@ class HotPixels:
     """The hot pixels of one micrograph, in reading order."""
 
     y: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    """Rows."""
+    """Row of each hot pixel."""
     x: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    """Columns."""
+    """Column of each hot pixel."""
     values: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
-    """What is seen in their place: the median of the sound pixels around."""
+    """The replacement for each: the median of the sound pixels around it."""
 
     def __len__(self) -> int:
         return len(self.y)
 
     @property
     def remark(self) -> str:
-        """What the user should know; empty without any."""
+        """The remark for the user; empty if no pixel is hot."""
         if not len(self):
             return ""
         word = "hot pixel was" if len(self) == 1 else "hot pixels were"
         return f"{len(self)} {word} replaced by the median of the neighbours"
 
     def repair(self, rows: ImageF32, start: int) -> None:
-        """Put the values into rows of the micrograph, of which the first has the number `start`."""
+        """Replace the hot pixels in some rows of the micrograph; the first of these is row `start`."""
         first, last = np.searchsorted(self.y, (start, start + len(rows)))
         rows[self.y[first:last] - start, self.x[first:last]] = self.values[first:last]
 
@@ -80,7 +80,7 @@ def grey_limits(rows: np.ndarray) -> GreyLimits | None:
     Returns
     -------
     GreyLimits | None
-        None where nothing can stand out: most of the pixels are equal, as in a frame of very few counts, or none is finite.
+        None if no pixel can stand out: most pixels are equal, as in a frame of very few counts, or no pixel is finite.
     """
     pixels = rows[np.isfinite(rows)]
     if not pixels.size:
@@ -90,19 +90,19 @@ def grey_limits(rows: np.ndarray) -> GreyLimits | None:
 
 
 def limits_of_sorted(ascending: np.ndarray) -> GreyLimits | None:
-    """Measure what `grey_limits` does by finite pixels that are sorted already."""
+    """Do what `grey_limits` does, with finite pixels that are already sorted."""
     if not ascending.size:
         return None
     return limits_between(*ascending[ranks_of_limits(ascending.size)])
 
 
 def ranks_of_limits(count: int) -> list[int]:
-    """Give which of so many finite pixels, in ascending order, `limits_between` is to be told."""
+    """Give the ranks, among `count` finite pixels in ascending order, of the three pixels that `limits_between` needs."""
     return [round(part * (count - 1)) for part in _QUANTILES]
 
 
 def limits_between(below: float, median: float, above: float) -> GreyLimits | None:
-    """Give the limits by three pixels; see `ranks_of_limits`, and `grey_limits` for when there are none."""
+    """Compute the limits from three pixels (see `ranks_of_limits`); None as in `grey_limits`."""
     sigma = (float(above) - float(below)) / 2
     if not sigma > 0:
         return None
@@ -112,18 +112,18 @@ def limits_between(below: float, median: float, above: float) -> GreyLimits | No
 def find_hot_pixels(
     read_rows: ReadRows, shape: tuple[int, int], bands: Iterable[tuple[int, ImageF32]], limits: GreyLimits | None
 ) -> HotPixels:
-    """Look through a micrograph for hot pixels.
+    """Find the hot pixels of a micrograph.
 
     Parameters
     ----------
     read_rows
-        Called with the first row and one past the last, for the rows around a candidate.
+        Called with the first row and one past the last, to read the rows around a candidate.
     shape
         ``(y, x)``.
     bands
-        Number of the first row, and rows; those where no pixel can be beyond the limits may be left out.
+        Pairs of first row number and rows; bands where no pixel can be beyond the limits may be left out.
     limits
-        From `grey_limits`; None: there are none.
+        From `grey_limits`; None finds nothing.
     """
     finder = HotPixelFinder(read_rows, shape, limits)
     for start, rows in bands:
@@ -139,7 +139,7 @@ class HotPixelFinder:
         self._found: list[HotPixels] = []
 
     def add(self, start: int, rows: ImageF32) -> HotPixels:
-        """Give the hot pixels of rows, of which the first has the number `start`; they are not changed."""
+        """Give the hot pixels of some rows, the first of which is row `start`; the rows are not changed."""
         found = self._look(start, rows) or HotPixels()
         if len(found):
             self._found.append(found)
@@ -162,7 +162,7 @@ class HotPixelFinder:
         return HotPixels(*_examined(around, first - above, last - above, limits, at=above))
 
     def hot(self) -> HotPixels:
-        """Give all that were found."""
+        """Give all hot pixels found so far."""
         if not self._found:
             return HotPixels()
         y, x, values = zip(*((part.y, part.x, part.values) for part in self._found), strict=True)
@@ -170,14 +170,14 @@ class HotPixelFinder:
 
 
 class RepairedMicrograph(MicrographSource):
-    """A micrograph without its hot pixels; found when it is made, which reads it once, unless they are known.
+    """A micrograph without its hot pixels. Unless they are known, creating it reads the micrograph once to find them.
 
     Parameters
     ----------
     source
         The opened micrograph; closed together with this one.
     hot
-        Its hot pixels; None: not known.
+        Its hot pixels; None finds them.
     """
 
     def __init__(self, source: MicrographSource, hot: HotPixels | None = None) -> None:
@@ -189,10 +189,10 @@ class RepairedMicrograph(MicrographSource):
             limits = grey_limits(read_sampled_rows(source))
             hot = find_hot_pixels(source.read_rows, source.shape, _bands(source.read_rows, source.shape), limits)
         self.hot = hot
-        """What was found."""
+        """The hot pixels that are replaced."""
 
     def read_rows(self, start: int, stop: int) -> ImageF32:
-        """Read rows; hot pixels have the median of their neighbours."""
+        """Read rows; each hot pixel is replaced by the median of its neighbours."""
         rows = self._source.read_rows(start, stop)
         self.hot.repair(rows, start)
         return rows
@@ -203,7 +203,7 @@ class RepairedMicrograph(MicrographSource):
 
 
 def repaired_image(pixels: np.ndarray) -> tuple[ImageF32, HotPixels]:
-    """Give a copy of an image ``(y, x)`` without its hot pixels, and what they were."""
+    """Give a copy of an image ``(y, x)`` with its hot pixels replaced, and the hot pixels."""
     result = np.array(pixels, np.float32, order="C")
 
     def read(start: int, stop: int) -> ImageF32:
@@ -230,7 +230,7 @@ def _beyond(rows: np.ndarray, limits: GreyLimits) -> np.ndarray:
 def _examined(
     rows: ImageF32, first: int, last: int, limits: GreyLimits, *, at: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give row, column and new value of the hot pixels among rows `first` to `last` - 1; the rest are neighbours."""
+    """Give row, column and new value of the hot pixels in rows `first` to `last` - 1; the other rows are only neighbours."""
     beyond = np.pad(_beyond(rows, limits), REACH_PX)
     height, width = rows.shape
     # Things in the ice are dismissed here, as a whole: a large one has a million pixels beyond the limits.
@@ -260,20 +260,20 @@ def _examined(
 
 
 def _counts_around(marked: np.ndarray) -> np.ndarray:
-    """Count the marked pixels of each 7 x 7 neighbourhood, itself among them, of a map with so many rows and columns around."""
+    """Count the marked pixels in each 7 x 7 neighbourhood; the map has `REACH_PX` more rows and columns on each side."""
     counts = _sums_of_seven(_sums_of_seven(marked.view(np.uint8)).T)
     return counts.T
 
 
 def _sums_of_seven(rows: np.ndarray) -> np.ndarray:
-    """Add up each row and the six that follow it: 4 + 2 + 1, in four passes where there would be six."""
+    """Add up each row and the six that follow it, as 4 + 2 + 1: four passes instead of six."""
     two = rows[:-1] + rows[1:]
     four = two[:-2] + two[2:]
     return four[:-3] + two[4:-1] + rows[6:]
 
 
 def _median_of_finite(rows: np.ndarray) -> np.ndarray:
-    """Give the lower median of the finite values of each row; NaN where there is none. numpy's own takes 20 times as long."""
+    """Give the lower median of the finite values of each row, else NaN. numpy's own function takes 20 times as long."""
     ascending = np.sort(np.where(np.isfinite(rows), rows, np.float32(np.nan)), axis=1)
     count = np.isfinite(ascending).sum(axis=1)
     return ascending[np.arange(len(ascending)), np.maximum(count - 1, 0) // 2]

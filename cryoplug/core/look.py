@@ -1,4 +1,4 @@
-"""One look at a micrograph: everything that is asked about its pixels before they are used, from one reading."""
+"""One look at a micrograph: a single reading answers everything that must be known before its pixels are used."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from cryoplug.core.statistics import ExtremesScan, PixelExtremes
 
 
 class LookedAt(MeasuredSource):
-    """A micrograph whose questions were answered while it was read once; what was not asked then is read for.
+    """A micrograph that was measured while it was read once; anything not measured then needs another reading.
 
     Parameters
     ----------
     source
-        The micrograph, its hot pixels repaired if that was asked.
+        The micrograph, with hot pixels repaired if that was asked for.
     extremes
-        Of it.
+        Its extremes.
     search
-        What was kept for its quantiles; None: nothing.
+        The pixels kept for its quantiles; None if nothing was kept.
     sample
-        For comparing it with another one; None: not asked for, or not all pixels are finite.
+        Sample for comparing it with another one; None if it was not asked for, or not all pixels are finite.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class LookedAt(MeasuredSource):
         self._search = search
 
     def extremes(self) -> PixelExtremes:
-        """Give what was found."""
+        """Give the extremes, which are known already."""
         return self._extremes
 
     def quantiles(self, fractions: Sequence[float], *, positive_only: bool = False) -> tuple[float, ...]:
@@ -54,16 +54,16 @@ class LookedAt(MeasuredSource):
 
 
 def look_at(source: MicrographSource, kind: str, *, repair: bool, sample: bool) -> LookedAt:
-    """Read a micrograph once, and keep what `cryoplug.core.normalization.fit_to` and a comparison will ask.
+    """Read a micrograph once, and keep what `cryoplug.core.normalization.fit_to` and a comparison will need.
 
     Parameters
     ----------
     source
-        The opened micrograph; closed together with what is returned.
+        The opened micrograph; it is closed together with the result.
     kind
-        Of normalization: decides which quantiles are looked for.
+        Kind of normalization; decides which quantiles to look for.
     repair
-        Whether hot pixels get the median of their neighbours before anything else is seen.
+        Whether to replace hot pixels by the median of their neighbours before anything else.
     sample
         Whether it will be compared with another image.
     """

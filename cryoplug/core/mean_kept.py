@@ -1,4 +1,4 @@
-"""A denoised micrograph keeps its mean: by how much a network moved it, and when that is undone."""
+"""A denoised micrograph keeps its mean: how far a network moved it, and when cryoplug moves it back."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import math
 from typing import Protocol
 
 TOLERATED = 0.05
-"""Standard deviations of the micrograph. A result keeps its units when its mean is within 0.1 of them of the raw mean."""
+"""Shift of the mean that is left alone, in standard deviations of the micrograph. (Units count as kept up to 0.1.)"""
 WORTH_TELLING = 1.0
-"""Standard deviations by which a network that suits the data does not move the mean."""
+"""Shift of the mean, in standard deviations, from which the user is warned: a network that suits the data stays below."""
 
 
 class Moments(Protocol):
-    """What is known of the pixels of an image."""
+    """Anything that knows the mean and the standard deviation of an image."""
 
     @property
     def mean(self) -> float:
-        """Their mean."""
+        """Mean of the pixels."""
 
     @property
     def std(self) -> float:
-        """Their standard deviation."""
+        """Standard deviation of the pixels."""
 
 
 def mean_shift(seen: Moments | None, made_mean: float) -> float:
-    """Give what is to be added to the output of a network, in grey values.
+    """Give the number to add to the output of a network so that the mean is kept, in grey values.
 
     Parameters
     ----------
     seen
-        Of the pixels that the network saw; None: its output is left as it is.
+        Moments of the pixels that the network saw; None leaves its output as it is.
     made_mean
         Mean of its output, on the same grid.
 
     Returns
     -------
     float
-        0 when the network kept the mean to `TOLERATED`, or a number is not finite: then nothing is touched.
+        0 if the network kept the mean to within `TOLERATED`, or if a number is not finite.
     """
     if seen is None:
         return 0.0
@@ -47,7 +47,7 @@ def mean_shift(seen: Moments | None, made_mean: float) -> float:
 
 
 def shift_remark(shift: float, sigma: float) -> str:
-    """Say that a network moved the mean far, in grey values and beside the deviation of what it saw; empty when not."""
+    """Warn if a network moved the mean far, compared with the standard deviation of the micrograph; else empty."""
     if not abs(shift) > WORTH_TELLING * sigma > 0:
         return ""
     return (

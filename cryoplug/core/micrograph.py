@@ -1,4 +1,4 @@
-"""A micrograph that is open for reading band of rows by band of rows, and a movie, frame by frame."""
+"""An opened micrograph, read in bands of rows, and an opened movie, read frame by frame."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 ImageF32 = npt.NDArray[np.float32]
 
 BAND_PIXELS = 1 << 18
-"""Pixels of a band unless the caller chooses: 1 MB, however wide the micrograph is. What is computed from it then stays in
-the processor's cache: statistics of 4096x4096 take 30 ms, and 47 in bands of 4 MB (one core)."""
+"""Pixels of a band unless the caller chooses: 1 MB, however wide the micrograph is. Computations on it then stay in the
+processor's cache: statistics of 4096x4096 take 30 ms, and 47 ms in bands of 4 MB (one core)."""
 
 
 class MicrographSource(abc.ABC):
@@ -40,7 +40,7 @@ class MicrographSource(abc.ABC):
     pixel_size_angstrom: float | None
     """Sampling from the file's header; None when the header leaves it unset."""
     warnings: tuple[str, ...] = ()
-    """What was odd in the header, yet accepted; one sentence each."""
+    """Oddities of the header that were accepted; one sentence each."""
 
     @abc.abstractmethod
     def read_rows(self, start: int, stop: int) -> ImageF32:
@@ -70,11 +70,11 @@ class MicrographSource(abc.ABC):
 
     @property
     def stored_dtype(self) -> np.dtype | None:
-        """Type of the pixels that `read_stored` gives, with their byte order; None: there is only `read_rows`."""
+        """Type and byte order of the pixels that `read_stored` gives; None if the format has only `read_rows`."""
         return None
 
     def read_stored(self, start: int, stop: int, into: memoryview) -> None:
-        """Read the bytes of rows as they lie in the file, for who converts them better than the processor can.
+        """Read the bytes of rows as they lie in the file, so that a GPU can convert them.
 
         Parameters
         ----------
@@ -155,11 +155,11 @@ class MovieSource(abc.ABC):
     pixel_size_angstrom: float | None
     """Sampling from the file; None where it is unset."""
     warnings: tuple[str, ...] = ()
-    """What was odd, yet accepted; one sentence each."""
+    """Oddities that were accepted; one sentence each."""
     notes: tuple[str, ...] = ()
-    """What is as it should be, yet good to know; one sentence each."""
+    """Facts that are normal but good to know; one sentence each."""
     is_stream: bool = False
-    """Whether a frame is reached only through all frames before it."""
+    """Whether reading a frame needs all frames before it, as in a compressed stream."""
 
     @abc.abstractmethod
     def read_frame(self, index: int) -> ImageF32:
@@ -193,11 +193,11 @@ class MovieSource(abc.ABC):
         """Give the file back; a second call does nothing."""
 
     def check_end(self) -> list[str]:
-        """List what is wrong behind the last frame, after that was read; one sentence each."""
+        """List what is wrong after the last frame, once that was read; one sentence each."""
         return []
 
     def frame(self, index: int) -> MicrographSource:
-        """Give one frame as a micrograph, which closes the movie when it is closed."""
+        """Give one frame as a micrograph; closing it closes the movie."""
         return MovieFrame(self, index)
 
     def __enter__(self) -> Self:
@@ -222,7 +222,7 @@ class MovieSource(abc.ABC):
 
 
 class MovieFrame(MicrographSource):
-    """One frame of a movie as a micrograph; it is decoded when its first rows are read, and kept.
+    """One frame of a movie as a micrograph; it is decoded when its first rows are read, and stays in memory.
 
     Parameters
     ----------
@@ -257,7 +257,7 @@ class MovieFrame(MicrographSource):
 
 
 def only_frame(movie: MovieSource) -> MicrographSource:
-    """Give the one frame of a file that must hold a single image; else close it and raise `FormatError`."""
+    """Give the only frame of a file that must hold a single image; if it has more, close it and raise `FormatError`."""
     try:
         check_single(movie.path, movie.frame_count)
         return movie.frame(0)
@@ -267,7 +267,7 @@ def only_frame(movie: MovieSource) -> MicrographSource:
 
 
 def check_single(path: Path, sections: int) -> None:
-    """Raise `SeveralImagesError` unless a file that is opened as one micrograph has one section."""
+    """Raise `SeveralImagesError` if a file that should be one micrograph has several sections."""
     if sections != 1:
         raise SeveralImagesError(
             f"{path}: {sections} sections: a stack, movie or volume, where a single micrograph is needed; "
@@ -283,7 +283,8 @@ def row_bands(source: MicrographSource, *, band_rows: int | None = None) -> Iter
     source
         The opened micrograph.
     band_rows
-        Height of a band, the last one may be lower; None takes 4 to 256 rows, so that wide micrographs need no more memory.
+        Height of a band; the last one may have fewer rows. None takes 4 to 256 rows, so that wide micrographs need no more
+        memory.
 
     Yields
     ------

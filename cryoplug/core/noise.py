@@ -31,7 +31,7 @@ def founding_noise(clean: np.ndarray, rng: np.random.Generator) -> ImageF32:
     Raises
     ------
     PixelError
-        A value is negative or NaN: a dose cannot be.
+        A value is negative or NaN, which a dose cannot be.
     """
     if clean.size and not float(clean.min()) >= 0.0:
         raise PixelError(

@@ -23,18 +23,18 @@ PERCENTILE_FRACTION = 0.95
 WINSOR_FRACTIONS = (0.001, 0.999)
 """Pixels beyond these quantiles do not pull mean and deviation of `zscore`."""
 ZSCORE_LIMIT = 20.0
-"""Deviations beyond this are clipped: a hot pixel of 45804 at sigma 610 was seen in a real micrograph."""
+"""`zscore` clips to this many standard deviations: a real micrograph had a hot pixel of 45804 at sigma 610."""
 
 ROBUST_FRACTIONS = (0.1587, 0.5, 0.8413)
 """The middle one is the centre of `robust`; half the distance of the others is its scale: one deviation of plain noise."""
 ROBUST_LIMIT = 6e4
-"""Deviations beyond this are clipped, so that nothing becomes infinite, in a store of float16 neither; a network that wants
-less clips by itself."""
+"""`robust` clips to this many deviations, so that no value becomes infinite, even in a store of float16. A network that
+wants a smaller range clips by itself."""
 
 
 @dataclass(frozen=True)
 class QuantileQuestion:
-    """Which quantiles are asked for."""
+    """The quantiles that a normalization needs."""
 
     fractions: tuple[float, ...]
     """Each in [0, 1]."""
@@ -47,7 +47,7 @@ QUANTILES = {
     "zscore": QuantileQuestion(WINSOR_FRACTIONS),
     "robust": QuantileQuestion(ROBUST_FRACTIONS),
 }
-"""What `fit_to` asks first, so that who reads the pixels can look for it from the start."""
+"""The quantiles that `fit_to` needs first, so that the first reading of the pixels can already look for them."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Normalization:
     offset: float = 0.0
     """Subtracted first, in grey values of the micrograph."""
     scale: float = 1.0
-    """Divides then, in grey values; positive."""
+    """Divisor after that, in grey values; positive."""
     clip_low: float | None = None
-    """Lowest value after scaling; None: no limit."""
+    """Lowest value after scaling; None sets no limit."""
     clip_high: float | None = None
-    """Highest value after scaling; None: no limit."""
+    """Highest value after scaling; None sets no limit."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -83,7 +83,7 @@ class Normalization:
             raise UsageError("normalization: " + "; ".join(problems))
 
     def apply(self, pixels: np.ndarray) -> ImageF32:
-        """Give what the network sees.
+        """Normalise grey values: the result is what the network sees.
 
         Parameters
         ----------
@@ -169,14 +169,14 @@ class Normalization:
 
 
 class Measured(Protocol):
-    """Pixels that can be measured, wherever they are: in a file or on a device."""
+    """Pixels that can be measured, wherever they are: in a file, in memory or on a GPU."""
 
     @property
     def path(self) -> Path:
-        """Named in messages."""
+        """The file, named in messages."""
 
     def extremes(self) -> PixelExtremes:
-        """Look at all pixels once; what is known is not looked for again."""
+        """Find the extremes: look at all pixels once, unless they are known."""
 
     def quantiles(self, fractions: Sequence[float], *, positive_only: bool = False) -> tuple[float, ...]:
         """Give exact quantiles of finite pixels; see `cryoplug.core.quantiles.stream_quantiles`."""
@@ -185,7 +185,7 @@ class Measured(Protocol):
         """Give mean and standard deviation (division by n) of the pixels clipped to a range."""
 
     def statistics(self) -> PixelStatistics:
-        """Look at all pixels once; what is known is not looked for again."""
+        """Measure mean and deviation: look at all pixels once, unless they are known."""
 
 
 class MeasuredSource:
@@ -203,11 +203,11 @@ class MeasuredSource:
         self.path = source.path
 
     def extremes(self) -> PixelExtremes:
-        """Look at all pixels once."""
+        """Find the extremes in one reading."""
         return self.statistics()
 
     def statistics(self) -> PixelStatistics:
-        """Look at all pixels once."""
+        """Measure mean and deviation in one reading."""
         if self._statistics is None:
             self._statistics = scan_pixels(self._source)
         return self._statistics
@@ -225,7 +225,7 @@ class MeasuredSource:
 
 
 def fit_normalization(source: MicrographSource, kind: str) -> Normalization:
-    """Measure a micrograph and say how to normalise it; see `fit_to`, which this calls."""
+    """Measure a micrograph and say how to normalise it, as `fit_to` does."""
     return fit_to(MeasuredSource(source), kind)
 
 
@@ -236,8 +236,8 @@ def fit_to(measured: Measured, kind: str) -> Normalization:
     does. ``zscore`` subtracts the mean and divides by the standard deviation, and clips to [-20, 20]. For both, pixels
     are first clipped to their 0.1 % and 99.9 % quantiles, so that a hot pixel cannot ruin them. ``robust`` subtracts the
     median and divides by half the distance between the quantiles 0.1587 and 0.8413. It clips nothing that a detector can
-    count. Gold or thick ice over a tenth of the micrograph moves its median by 0.15 deviations of the rest, and its
-    scale by a quarter, however dark it is. ``none`` changes nothing.
+    count. If a tenth of the micrograph is gold or thick ice, however dark, the median moves by 0.15 deviations of the rest,
+    and the scale by a quarter. ``none`` changes nothing.
 
     Parameters
     ----------
@@ -287,7 +287,7 @@ def _by_quantiles(measured: Measured) -> tuple[float, float]:
 
 
 def _winsorized(measured: Measured) -> tuple[float, float]:
-    """Give mean and deviation without the farthest 0.2 % of the pixels."""
+    """Give mean and deviation with the farthest 0.2 % of the pixels clipped."""
     low, high = _quantiles(measured, "zscore")
     mean, std = measured.clipped_moments(low, high)
     if not std > 0:
@@ -312,7 +312,7 @@ def check_usable(source: MicrographSource | Measured, extremes: PixelExtremes) -
 
 
 def clipped_fraction(source: MicrographSource, normalization: Normalization) -> float:
-    """Tell which part of the pixels a normalization clips.
+    """Measure which part of the pixels a normalization clips.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What is still to come, as far as a workflow knows it: how many files there are, and what it waits for."""
+"""How many files a run has, and what it waits for, as far as that is known."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class Outlook:
     """How many files a run has, and what it waits for."""
 
     total: int
-    """Files that are known by now, finished and failed ones included; a run that watches learns of more."""
+    """Files known so far, including finished and failed ones; with ``--watch`` more may come."""
     waiting: tuple[str, ...] = ()
-    """What it waits for, a sentence each; nothing while there is work."""
+    """What the run waits for, a sentence each; empty while there is work."""
 
 
 Expect = Callable[[Outlook], None]
-"""Told as soon as the number of files is known, and again whenever the outlook changes; from any thread."""
+"""Called as soon as the number of files is known, and again when the outlook changes; from any thread."""
 
 
 def unwatched(_outlook: Outlook) -> None:
-    """Nobody wants to know."""
+    """Do nothing: nobody shows the outlook."""

@@ -1,8 +1,8 @@
-"""The pixel size of a micrograph: who says it, whom cryoplug believes, and what it says when they differ.
+"""The pixel size of a micrograph: who states it, whom cryoplug believes, and the remark when two sources differ.
 
-What the user states beats the list (STAR file, cryoSPARC dataset), and the list beats the header: RELION reads its STAR
-files so, and a header is what a program wrote that knew less. A header that is unset, or exactly 1 A/px, says nothing:
-programs write 1 when they do not know.
+What the user states beats the list (STAR file, cryoSPARC dataset), and the list beats the header. RELION believes its STAR
+files in the same way; the program that wrote the header often knew less. A header that is unset, or exactly 1 A/px, counts
+as unknown: programs write 1 when they do not know.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ from pathlib import Path
 from cryoplug.errors import InputError
 
 MAX_ANGSTROM = 1e6
-"""Longer lengths are no pixel sizes."""
+"""Largest length, in angstrom, that can be a pixel size."""
 SAME_PART = 0.01
-"""Pixel sizes that differ by no more than this part are the same."""
+"""Relative difference up to which two pixel sizes count as equal."""
 _EXACTLY = 1e-6
-"""A header holds the length of the cell in float32: 1 A/px may come out as 0.9999999."""
+"""Tolerance, in angstrom, of "exactly 1": a header holds the cell in float32, so 1 A/px may come out as 0.9999999."""
 
 
 def pixel_size_problems(value: float, name: str = "--pixel-size ") -> Iterator[str]:
-    """Say what is wrong with a pixel size that a user states, given as `name`."""
+    """List what is wrong with a pixel size that the user stated by the option `name`."""
     if not (math.isfinite(value) and 0 < value < MAX_ANGSTROM):
         yield f"{name}{value} (allowed: a pixel size in angstrom above 0)"
 
 
 @dataclass(frozen=True)
 class PixelSize:
-    """What is known of the sampling of one micrograph."""
+    """The pixel size of one micrograph, and where it comes from."""
 
     angstrom: float | None
-    """The pixel size to use; None: nobody says."""
+    """The pixel size to use; None if no source states it."""
     source: str = ""
-    """Who says so: ``stated`` (the user), ``list`` or ``header``; empty: nobody."""
+    """Where it comes from: ``stated`` (by the user), ``list`` or ``header``; empty if no source states it."""
     differing: tuple[tuple[str, float], ...] = ()
-    """Who says something else, and what, in angstrom."""
+    """The sources that state another pixel size, each with its value in angstrom."""
 
 
 def said(header: float | None) -> float | None:
-    """Give what a header says: None where it is unset, or exactly 1 A/px."""
+    """Give the pixel size that a header states; None if it is unset, or exactly 1 A/px."""
     return None if header is None or abs(header - 1.0) < _EXACTLY else header
 
 
 def known_pixel_size(given: float | None, listed: float | None, header: float | None) -> PixelSize:
-    """Decide on the pixel size of a micrograph; every command and every road through them asks here.
+    """Decide on the pixel size of a micrograph; every command uses this function.
 
     Parameters
     ----------
     given
-        What the user states, in angstrom; it counts whatever it is, also 1.
+        Pixel size stated by the user, in angstrom; it always counts, also if it is 1.
     listed
-        What a list says of this micrograph: optics group or row of a STAR file, ``psize_A`` of a dataset.
+        Pixel size in a list: optics group or row of a STAR file, ``psize_A`` of a dataset.
     header
-        What the file says of itself; exactly 1 says nothing.
+        Pixel size in the header of the file; exactly 1 counts as unknown.
     """
     return pixel_size_of_exposure(given, (listed,), (header,))[0]
 
@@ -63,22 +63,22 @@ def known_pixel_size(given: float | None, listed: float | None, header: float | 
 def pixel_size_of_exposure(
     given: float | None, listed: Sequence[float | None], headers: Sequence[float | None]
 ) -> tuple[PixelSize, tuple[float | None, ...]]:
-    """Decide on the pixel size of several files of one exposure: halves, a micrograph and its clean partner.
+    """Decide on the pixel size of the files of one exposure, such as halves, or a micrograph and its clean partner.
 
-    What the list says of one of them holds for all, and so does a header where the others say nothing.
+    If the list states a pixel size for one of them, it holds for all. The same goes for a header if the others state none.
 
     Parameters
     ----------
     given
         As for `known_pixel_size`.
     listed, headers
-        Of each file, the more important ones first.
+        Pixel sizes of the files, the more important files first.
 
     Returns
     -------
     tuple
-        The pixel size of the exposure, and what counts for each of `headers`: None where nobody says. They differ where
-        two files contradict each other and nobody who counts more decides.
+        The pixel size of the exposure, and one for each of `headers`; None if it is unknown. They differ if two headers
+        contradict each other and neither the user nor the list decides.
     """
     in_list = next(filter(None, listed), None)
     in_headers = [said(header) for header in headers]
@@ -95,21 +95,21 @@ def pixel_size_of_exposure(
 
 
 def same_size(one: float, two: float) -> bool:
-    """Tell whether two pixel sizes are the same to 1 %."""
+    """Say whether two pixel sizes are equal to within 1 %."""
     return abs(one - two) <= SAME_PART * min(one, two)
 
 
 def unknown_pixel_size(path: Path, why: str, otherwise: str) -> InputError:
-    """Make the error for a micrograph whose pixel size is needed, and nobody states it.
+    """Make the error for a micrograph whose pixel size is needed but unknown.
 
     Parameters
     ----------
     path
         The micrograph.
     why
-        What needs it, as half a sentence.
+        What needs it, as the second half of a sentence.
     otherwise
-        What else can be done, as in ``leave --angpix out``.
+        What the user can do instead, such as ``leave --angpix out``.
     """
     return InputError(
         f"{path}: its pixel size is not known, and {why}; state it with --pixel-size A, or give a list that has it "
@@ -118,20 +118,20 @@ def unknown_pixel_size(path: Path, why: str, otherwise: str) -> InputError:
 
 
 class PixelSizeRemarks:
-    """Counts over a run where sources differ; one sentence for each kind of difference, at its end."""
+    """Counts the micrographs of a run whose sources differ; at the end, one sentence for each kind of difference."""
 
     def __init__(self) -> None:
         self._kinds: dict[tuple[str, str], list[tuple[float, float]]] = {}
 
     def add(self, size: PixelSize | None) -> None:
-        """Take in what is known of one more micrograph."""
+        """Count one more micrograph."""
         if size is None or size.angstrom is None:
             return
         for name, other in size.differing:
             self._kinds.setdefault((size.source, name), []).append((size.angstrom, other))
 
     def sentences(self) -> list[str]:
-        """Say what differed, a sentence a kind, with the number of micrographs."""
+        """Say what differed: one sentence for each kind, with the number of micrographs."""
         return [_sentence(used, other, sizes) for (used, other), sizes in self._kinds.items()]
 
 

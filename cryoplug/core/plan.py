@@ -19,45 +19,45 @@ class PlannedNetwork:
     model: str
     """Its id in `cryoplug.models.registry`."""
     parameters: int | None
-    """How many numbers it learns; None for a plugin's network that does not say."""
+    """How many weights it has; None if a plugin does not say."""
     device: str
     """Where it would compute: ``cpu`` or ``cuda:N``."""
 
     @property
     def text(self) -> str:
-        """The words for people."""
+        """Network, size and device in words."""
         size = "" if self.parameters is None else f" ({self.parameters:,} parameters)"
         return f"{self.model}{size} on {self.device}"
 
 
 @dataclass(frozen=True)
 class Plan(BatchResult):
-    """What a run would do; `files` holds those that would be skipped or would fail, as the run itself would report them.
+    """What a run would do. `files` holds the inputs that would be skipped or would fail, as the run itself would report them.
 
-    `details` holds what belongs to one command alone.
+    `details` holds facts that only one command has.
     """
 
     output: Path | None = None
-    """Where the run would write; None: it would keep nothing."""
+    """Where the run would write; None if it would write nothing."""
     writes: tuple[str, ...] = ()
-    """Names in `output` that belong to the whole run."""
+    """Files in `output` that belong to the whole run, by name."""
     network: PlannedNetwork | None = None
-    """What would be applied or trained."""
+    """The network that would be applied or trained."""
     to_do: tuple[Path, ...] = ()
-    """Files that it would work on."""
+    """Files that the run would work on."""
     needed_bytes: int | None = None
-    """Space that its results take, about; None: unknown."""
+    """Approximate space that the results take, in bytes; None if unknown."""
     free_bytes: int | None = None
-    """Space that is free there; None: unknown."""
+    """Free space at the output, in bytes; None if unknown."""
 
     @property
     def total(self) -> int:
-        """All files."""
+        """Number of all inputs: to do, skipped and failing."""
         return len(self.files) + len(self.to_do)
 
     @property
     def exit_code(self) -> int:
-        """That of the run, as far as it is known before."""
+        """Exit code of the run, as far as it can be known before."""
         if self.needed_bytes is not None and self.free_bytes is not None and self.needed_bytes > self.free_bytes:
             return StorageError.exit_code
         if self.failed and len(self.failed) < self.total:

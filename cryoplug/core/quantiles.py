@@ -1,4 +1,4 @@
-"""Exact quantiles of a micrograph in bounded memory: looked for where a sample says that they lie, else by counting bits."""
+"""Exact quantiles of a micrograph in bounded memory: searched near those of a sample, or found by counting bits."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from cryoplug.core.sampled_rows import read_sampled_rows
 from cryoplug.errors import PixelError, UsageError
 
 _SPREADS = 12.0
-"""Standard deviations by which a quantile may differ from that of a sample, if its pixels were independent; rows are not."""
+"""Width of the search around a quantile of the sample, in standard errors for independent pixels (pixels of a row are not)."""
 _MOST_KEPT = 16
-"""At most this part of the pixels is kept around a quantile: a sixteenth."""
+"""Around a quantile, at most one pixel in this many is kept."""
 _BINS = 1 << 16
 _NEGATIVE = 0x8000
-"""Upper halves from here on belong to negative numbers, which descend."""
+"""From this value on, the upper 16 bits belong to negative numbers, which are in descending order."""
 _NOT_FINITE = np.r_[0x7F80:0x8000, 0xFF80:0x10000]
 
 
 def stream_quantiles(
     source: MicrographSource, fractions: Sequence[float], *, positive_only: bool = False, band_rows: int | None = None
 ) -> tuple[float, ...]:
-    """Compute exact quantiles in one pass and little memory; in three where they lie far from those of a sample.
+    """Compute exact quantiles in one pass and little memory; in three passes if they lie far from those of a sample.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def stream_quantiles(
     Raises
     ------
     PixelError
-        A pixel is not finite, or none is positive although only positive ones count.
+        A pixel is not finite, or no pixel is positive although only positive ones count.
     """
     sample = sorted_finite(read_sampled_rows(source))
     search = QuantileSearch(sample, source.shape, fractions, positive_only=positive_only)
@@ -61,10 +61,10 @@ def stream_quantiles(
 
 
 class QuantileSearch:
-    """Keeps the pixels around the wanted quantiles while all pixels pass by once, and counts those below.
+    """In one pass over all pixels, keeps those near the wanted quantiles, and counts those below.
 
-    Between which grey values they lie is told by a sample. The bounds are so wide that they fail only where the sampled rows
-    are unlike the others. Of 4096 x 4096 pixels this takes 16 ms, counting bits 90 (one core).
+    A sample gives the bounds of "near". They are so wide that they fail only if the sampled rows are unlike the others.
+    For 4096 x 4096 pixels this takes 16 ms; counting bits takes 90 ms (one core).
 
     Parameters
     ----------
@@ -88,18 +88,18 @@ class QuantileSearch:
         self._intervals = _intervals(known, fractions, most=max(known.size, self._count // _MOST_KEPT))
 
     def answers(self, fractions: Sequence[float], *, positive_only: bool) -> bool:
-        """Say whether these are the quantiles that are searched."""
+        """Say whether this search was set up for these quantiles."""
         return tuple(fractions) == tuple(self._fractions) and positive_only == self._positive_only
 
     def add(self, rows: ImageF32) -> None:
-        """Take rows into account, which are finite."""
+        """Take rows into account; all their pixels must be finite."""
         if self._positive_only:
             self._positive += int(np.count_nonzero(rows > 0))
         for interval in self._intervals:
             interval.add(rows)
 
     def quantiles(self) -> tuple[float, ...] | None:
-        """Give one value per fraction, when all rows were added; None where one lies outside of its bounds."""
+        """Give one value per fraction after all rows were added; None if any lies outside its bounds."""
         count = self._positive if self._positive_only else self._count
         if not count or not self._intervals:
             return None
@@ -115,7 +115,7 @@ class QuantileSearch:
 
 
 class _Interval:
-    """The pixels between two grey values, and how many lie below. A bound that many pixels share is counted, not kept."""
+    """The pixels between two grey values, and how many lie below. Pixels equal to a bound are counted, not kept."""
 
     def __init__(self, low: float, high: float, *, tied: tuple[bool, bool], most: int) -> None:
         self.low, self.high = np.float32(low), np.float32(high)
@@ -150,7 +150,7 @@ class _Interval:
         self.parts.append(part)
 
     def value_at(self, rank: int) -> float | None:
-        """Give the pixel of a rank among all; None where it lies outside."""
+        """Give the pixel that has a rank among all pixels; None if it lies outside the interval."""
         if self.kept > self.most:
             return None
         if self.ascending is None:
@@ -169,7 +169,7 @@ def sorted_finite(pixels: ImageF32) -> ImageF32:
 
 
 def _intervals(ascending: ImageF32, fractions: Sequence[float], *, most: int) -> list[_Interval]:
-    """Give for each fraction between which grey values it will be found."""
+    """Give, for each fraction, the two grey values between which its quantile is expected."""
     count = ascending.size
     if not count:
         return []
@@ -191,7 +191,7 @@ def _intervals(ascending: ImageF32, fractions: Sequence[float], *, most: int) ->
 def quantiles_by_bits(
     source: MicrographSource, fractions: Sequence[float], *, positive_only: bool = False, band_rows: int | None = None
 ) -> tuple[float, ...]:
-    """Compute what `stream_quantiles` does in two passes, whatever the grey values are like.
+    """Compute the quantiles of `stream_quantiles` in two passes; this works for any grey values.
 
     The bits of positive float32 numbers have their order, those of negative ones the reverse. The first pass counts the
     upper 16 bits, the second one the lower 16 bits within the few bins that hold a wanted rank (radix select).
@@ -217,14 +217,14 @@ def quantiles_by_bits(
 
 
 def wanted_ranks(fractions: Sequence[float], count: int) -> tuple[list[float], list[int]]:
-    """Give where quantiles of `count` pixels lie between their ranks from 0, and the ranks that are needed for them."""
+    """Give the places of quantiles among `count` ascending pixels (ranks from 0, with fractions), and the ranks they need."""
     _check_fractions(fractions)
     positions = [fraction * (count - 1) for fraction in fractions]
     return positions, sorted({rank for at in positions for rank in (math.floor(at), math.ceil(at))})
 
 
 def interpolate_ranks(values: Mapping[int, float], at: float) -> float:
-    """Give the value at a place between two ranks, from the values at `wanted_ranks`."""
+    """Interpolate between two ranks, given the values at `wanted_ranks`."""
     low, high = values[math.floor(at)], values[math.ceil(at)]
     weight = at - math.floor(at)
     # From the nearer end, as numpy does: the result is then monotonic in the fraction.

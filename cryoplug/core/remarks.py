@@ -1,4 +1,4 @@
-"""What is remarked on a file: one message of all remarks for the record, and its first two for a line of output."""
+"""Remarks on a file: all of them in one message for the record, the first two for a line of output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MOST_ON_A_LINE = 2
 
 
 def joined(remarks: Iterable[str]) -> str:
-    """Make one message of several remarks; empty ones are none."""
+    """Join several remarks into one message; empty ones are left out."""
     return _BETWEEN.join(filter(None, remarks))
 
 
@@ -19,7 +19,7 @@ def separate(message: str) -> list[str]:
 
 
 def on_one_line(message: str) -> str:
-    """Give the first two remarks of a message, and how many more its record has."""
+    """Give the first two remarks of a message, and the number of further ones, which are in the record."""
     remarks = separate(message)
     more = len(remarks) - _MOST_ON_A_LINE
     shown = joined(remarks[:_MOST_ON_A_LINE])

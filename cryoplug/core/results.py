@@ -15,16 +15,16 @@ EXIT_NO_USABLE_INPUT = 4
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one input file."""
+    """How one input file ended."""
 
     input: Path
     """The file as the user named it."""
     status: Literal["done", "skipped", "failed"]
     """``skipped`` means: finished by an earlier run and still valid."""
     output: Path | None = None
-    """What was written for it, if anything."""
+    """The file that was written for it, if any."""
     message: str = ""
-    """Why it failed or was skipped; a warning when it is done."""
+    """Why it failed or was skipped; if it is done, a warning or nothing."""
     seconds: float = 0.0
     """Wall time spent on it."""
     exit_code: int = 0
@@ -33,14 +33,14 @@ class FileResult:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What became of a list of inputs."""
+    """How a list of inputs ended."""
 
     files: tuple[FileResult, ...]
     """One record per input, in input order."""
     outputs: tuple[Path, ...] = ()
-    """Files that belong to the whole batch: a STAR, a store."""
+    """Files that belong to the whole batch, such as a STAR file or a store."""
     details: dict[str, Any] = field(default_factory=dict)
-    """Further numbers for ``--json``; plain JSON types."""
+    """Further facts for ``--json``; plain JSON types."""
 
     @property
     def failed(self) -> tuple[FileResult, ...]:
@@ -66,9 +66,9 @@ class Finding:
     severity: Literal["error", "warning", "note"]
     """``error``: cryoplug cannot use it. ``warning``: something is wrong. ``note``: merely unusual."""
     field: str
-    """Where: a header field, a column, a file in the folder."""
+    """Where it is: a header field, a column, or a file in the folder."""
     message: str
-    """What was found, what is allowed, what to do."""
+    """What was found, what is allowed, and what to do."""
 
 
 def to_json(record: Any) -> str:
@@ -77,7 +77,7 @@ def to_json(record: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Give what JSON can hold for a record (dataclass, dict, list, path, number): ``None`` for NaN."""
+    """Turn a record (dataclass, dict, list, path, number) into plain JSON types; NaN becomes ``None``."""
     # In the order of how often they come: a line of a journal has 30 texts and numbers, and a run has many lines.
     if value is None or type(value) in (str, int, bool):
         return value

@@ -1,4 +1,4 @@
-"""Some rows, spread over a micrograph, by which its grey values are known before all pixels are read."""
+"""Some rows, spread over a micrograph, that show its grey values before all pixels are read."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from cryoplug.core.micrograph import ImageF32, MicrographSource
 
 SAMPLED_ROWS = 64
-"""Of 4096 columns they are 260,000 pixels."""
+"""Number of rows in the sample: 260,000 pixels of a micrograph with 4096 columns."""
 _READ_AT_ONCE = 1 << 20
-"""Pixels of a micrograph that is read as a whole for the sampled rows: 64 calls take longer."""
+"""Micrographs up to this many pixels are read as a whole, because 64 calls would take longer."""
 
 
 @functools.lru_cache(maxsize=16)
 def sampled_rows(height: int) -> np.ndarray:
-    """Give the numbers of the rows, ascending; not to be written to."""
+    """Give the numbers of the rows, ascending; the array is shared, so do not write to it."""
     return np.unique(np.linspace(0, height - 1, min(SAMPLED_ROWS, height)).astype(int))
 
 

@@ -1,4 +1,4 @@
-"""Which part of a list a process works on, where several share the list without a word to one another."""
+"""Which part of a list a process works on, if several share the list without talking to one another."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from cryoplug.errors import UsageError
 
 @dataclass(frozen=True)
 class Shard:
-    """One part of a list in several; together they are the list, and no two have an entry in common."""
+    """One of several parts of a list. Together the parts are the whole list, and no two have an entry in common."""
 
     index: int
-    """Which, from 0."""
+    """Number of this part, from 0 to `count` - 1."""
     count: int
-    """Of how many."""
+    """Number of parts."""
 
     def __post_init__(self) -> None:
-        """Refuse a part that is none."""
+        """Refuse a part that does not exist."""
         if self.count < 1 or not 0 <= self.index < self.count:
             raise UsageError(f"--shard {self} (allowed: I/N with I from 0 to N - 1, as in 0/4 to 3/4)")
 
@@ -33,7 +33,7 @@ class Shard:
         Raises
         ------
         UsageError
-            It is nothing of that kind.
+            The text is not of this form.
         """
         index, slash, count = text.strip().partition("/")
         if not (slash and index.isascii() and index.isdigit() and count.isascii() and count.isdigit()):
@@ -41,12 +41,12 @@ class Shard:
         return Shard(int(index), int(count))
 
     def has(self, name: str) -> bool:
-        """Tell whether an entry belongs to this part: by its name alone, so that a list that grows moves none.
+        """Say whether an entry belongs to this part. Its name alone decides, so a growing list moves no entry.
 
         Parameters
         ----------
         name
-            What the entry is known by, the same in every process.
+            Name of the entry, the same in every process.
         """
         digest = hashlib.blake2b(os.fsencode(name), digest_size=8).digest()
         return int.from_bytes(digest, "big") % self.count == self.index

@@ -12,12 +12,12 @@ import numpy as np
 from cryoplug.core.micrograph import ImageF32, MicrographSource, row_bands
 
 _CHUNK_PIXELS = 1 << 17
-"""Their deviations in float64 are 1 MB and stay in cache: 25 ms instead of 87 for 4096x4096 pixels (one core)."""
+"""Pixels to sum at a time: deviations in float64 are 1 MB and stay in cache; 25 ms, not 87, for 4096x4096 (one core)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelExtremes:
-    """What must be known of a micrograph before it can be used; extremes are those of the finite pixels."""
+    """Counts and extremes of a micrograph, which decide whether it can be used; extremes are of the finite pixels."""
 
     minimum: float
     """Smallest finite pixel; NaN when there is none."""
@@ -30,17 +30,17 @@ class PixelExtremes:
     nonfinite_count: int
     """Number of NaN and infinite pixels."""
     first_nonfinite: tuple[int, int] | None
-    """``(y, x)`` of the first of them in reading order."""
+    """``(y, x)`` of the first pixel that is not finite, in reading order; None if all are finite."""
 
     @property
     def is_constant(self) -> bool:
-        """Whether all finite pixels are equal, or there is none."""
+        """Whether all finite pixels are equal, or no pixel is finite."""
         return not self.maximum > self.minimum
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelStatistics(PixelExtremes):
-    """What one look at all pixels tells; the moments count finite pixels only."""
+    """Counts, extremes, mean and deviation from one look at all pixels; only finite pixels count in mean and deviation."""
 
     mean: float
     """Mean of the finite pixels, accumulated in float64."""
@@ -118,7 +118,7 @@ def scan_pixels(
     band_rows
         Rows held in memory at a time; None chooses.
     also
-        Called with the number of the first row and the rows, to look at them meanwhile.
+        Called with the number of the first row and the rows, for measurements during the same pass.
     """
     scan, moments = ExtremesScan(source.shape), RunningMoments()
     for start, rows in row_bands(source, band_rows=band_rows):
@@ -144,7 +144,7 @@ class ExtremesScan:
         self._first: tuple[int, int] | None = None
 
     def add(self, start: int, rows: ImageF32) -> np.ndarray:
-        """Look at rows, of which the first has the number `start`; give their finite pixels: the rows themselves, as a rule."""
+        """Look at rows, the first of which is row `start`; give their finite pixels (usually the rows themselves)."""
         with np.errstate(invalid="ignore"):
             low, high = float(rows.min()), float(rows.max())
         pixels: np.ndarray = rows
@@ -168,7 +168,7 @@ class ExtremesScan:
         return self._nonfinite == 0
 
     def extremes(self) -> PixelExtremes:
-        """Give what was found, when all rows were added."""
+        """Give the extremes after all rows were added."""
         return PixelExtremes(
             minimum=self._low,
             maximum=self._high,

@@ -1,4 +1,4 @@
-"""A small copy of a large image: means of square blocks of pixels, summed while the rows pass by."""
+"""A small copy of a large image: means of square blocks of pixels, summed while its rows are read."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from cryoplug.core.micrograph import ImageF32, MicrographSource, row_bands
 from cryoplug.errors import ShapeError
 
 THUMBNAIL_PX = 720
-"""Longest side of a thumbnail: two of them stand side by side on a screen, and a particle of 150 angstrom has 20 pixels."""
+"""Longest side of a thumbnail in pixels: two fit side by side on a screen, and a particle of 150 angstrom has 20 pixels."""
 
 
 def thumbnail_step(shape: tuple[int, int], longest_px: int = THUMBNAIL_PX) -> int:
-    """Give the side in pixels of the blocks that make an image of ``(y, x)`` no longer than so many blocks."""
+    """Give the side of a block, in pixels, with which the longer side of an image ``(y, x)`` has at most `longest_px` blocks."""
     return max(1, math.ceil(max(shape) / longest_px))
 
 
@@ -25,10 +25,10 @@ class Thumbnail:
     Parameters
     ----------
     shape
-        Of the image, ``(y, x)``.
+        Shape of the image, ``(y, x)``.
     step
-        Side of a block in pixels; None: what `thumbnail_step` says. What is left over below and on the right is left out.
-        Where a side is shorter than a block, blocks are as long as the side.
+        Side of a block in pixels; None takes `thumbnail_step`. Rows and columns left over at the end are left out. If a side
+        is shorter than a block, blocks are as long as the side.
     """
 
     def __init__(self, shape: tuple[int, int], step: int | None = None) -> None:
@@ -38,11 +38,11 @@ class Thumbnail:
         self.steps = (min(step, shape[0]), min(step, shape[1]))
         """Pixels of a block, ``(y, x)``."""
         self.shape = (shape[0] // self.steps[0], shape[1] // self.steps[1])
-        """Of the thumbnail, ``(y, x)``."""
+        """Shape of the thumbnail, ``(y, x)``."""
         self._sums = np.zeros((self.shape[0], self.shape[1] * self.steps[1]), np.float32)
 
     def add(self, start: int, rows: ImageF32) -> None:
-        """Take in a band.
+        """Add a band of rows.
 
         Parameters
         ----------
@@ -67,7 +67,7 @@ class Thumbnail:
         return summed
 
     def image(self) -> ImageF32:
-        """Give the means, ``(y, x)``; blocks with a pixel that is not finite are not finite either."""
+        """Give the means, ``(y, x)``; a block with a pixel that is not finite is not finite either."""
         columns = self._sums.reshape(*self.shape, self.steps[1])
         # Strided additions are three times as fast as a sum over a short last axis.
         total = columns[:, :, 0].copy()
@@ -78,12 +78,12 @@ class Thumbnail:
 
 @dataclass(frozen=True, eq=False)
 class SmallImage:
-    """A thumbnail that knows what it is of."""
+    """A thumbnail, with the shape of the image that it shows."""
 
     pixels: ImageF32
     """``(y, x)``."""
     shape: tuple[int, int]
-    """Of the image, ``(y, x)``."""
+    """Shape of the image, ``(y, x)``."""
 
     @property
     def steps(self) -> tuple[int, int]:
@@ -93,12 +93,12 @@ class SmallImage:
 
 @dataclass(frozen=True, eq=False)
 class BeforeAfter:
-    """A micrograph before and after, small."""
+    """Thumbnails of a micrograph before and after denoising."""
 
     raw: SmallImage
-    """As it was read."""
+    """The micrograph as it was read."""
     denoised: SmallImage
-    """As it was written; maybe on another grid."""
+    """The result as it was written; it may have another pixel size."""
 
 
 def thumbnail_of(source: MicrographSource) -> SmallImage:

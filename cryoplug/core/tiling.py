@@ -36,7 +36,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Tile:
-    """One step of a tiled computation: read a window, keep its middle, paste that."""
+    """One step of a tiled computation: read a window, keep its middle, paste the middle."""
 
     read: Window
     """What to read, in the frame of the image: `paste` and its overlap, cut at the image's border."""

@@ -1,4 +1,4 @@
-"""How far a run is, and how long it will still take: counted in files or steps, as fast as the last ones were."""
+"""How far a run is, and how long it will still take, judged by the speed of the last files or steps."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from collections.abc import Callable
 
 
 class TimeLeft:
-    """Watches a count that goes up to a total.
+    """Follows a count on its way to a total.
 
     Parameters
     ----------
     last
-        How many of the last counts make up the speed: it follows a machine that becomes slower, and many files at once make
-        no waves.
+        Number of last counts from which the speed is computed: few enough to follow a machine that becomes slower, and
+        enough to smooth files that finish together.
     clock
-        Seconds; for tests.
+        Gives the time in seconds; tests replace it.
     """
 
     def __init__(self, *, last: int = 50, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._marks: deque[tuple[float, int]] = deque([(clock(), 0)], maxlen=last + 1)
         self.done = 0
-        """What is done, whoever did it."""
+        """Count done so far, also by earlier runs."""
         self.total: int | None = None
-        """What there is; None: not known."""
+        """The total; None if it is not known."""
 
     def expect(self, total: int | None) -> None:
-        """Say how many there are; where there was nothing to do before, time counts from now on."""
+        """Set the total. If there was nothing to do before, the clock starts now."""
         if self.total is None or self.done >= self.total:
             self._restart()
         self.total = total
 
     def reach(self, done: int, *, free: bool = False) -> None:
-        """Say how many are done; `free`: without work, since an earlier run did them, so they say nothing about the speed."""
+        """Set the count. `free` counts were done by an earlier run, so they do not change the speed."""
         self.done = done
         if free:
             self._restart()
@@ -43,7 +43,7 @@ class TimeLeft:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until all are done; None where nothing is known or nothing is left."""
+        """Seconds until all are done; None if that is not known or nothing is left."""
         (began, first), (ended, last) = self._marks[0], self._marks[-1]
         if self.total is None or last <= first or self.done >= self.total:
             return None
@@ -52,17 +52,17 @@ class TimeLeft:
 
     @property
     def part(self) -> float | None:
-        """What part is done, 0 to 1; None while the total is not known."""
+        """Part that is done, 0 to 1; None while the total is not known."""
         return None if not self.total else min(1.0, self.done / self.total)
 
     @property
     def count_text(self) -> str:
-        """The words for people: ``3 of 12, 00:41 left``; empty while the total is not known."""
+        """The count in words, such as ``3 of 12, 00:41 left``; empty while the total is not known."""
         return "" if self.total is None else f"{min(self.done, self.total)} of {self.total}{self._left_text}"
 
     @property
     def percent_text(self) -> str:
-        """The words for people: ``25 %, 00:41 left``; empty while the total is not known."""
+        """The part in words, such as ``25 %, 00:41 left``; empty while the total is not known."""
         return "" if self.part is None else f"{int(100 * self.part)} %{self._left_text}"
 
     @property

@@ -8,9 +8,9 @@ import json
 from typing import Any
 
 RECORDS_NAME = "records.schema.json"
-"""Of the file beside this one: every type of record is one of its ``$defs``; those with a capital are parts of records."""
+"""Name of the schema file. Every type of record is one of its ``$defs``; names with a capital letter are parts of records."""
 OTHER = "other"
-"""What stands for the records of plugins."""
+"""Name in ``$defs`` of the schema for records of plugins."""
 
 
 @functools.cache
@@ -22,12 +22,12 @@ def record_schema() -> dict[str, Any]:
 
 
 def record_types() -> tuple[str, ...]:
-    """Give the types of records that cryoplug writes, without that of plugins."""
+    """Give the types of records that cryoplug itself writes, without those of plugins."""
     named = (item["$ref"].rpartition("/")[2] for item in record_schema()["oneOf"])
     return tuple(name for name in named if name != OTHER)
 
 
 def schema_of(type: str) -> dict[str, Any]:
-    """Give the schema of one type of record, complete in itself; a type that is not known is a plugin's."""
+    """Give the complete schema of one type of record; an unknown type gets the schema for plugins."""
     name = type if type in record_types() else OTHER
     return {"$ref": f"#/$defs/{name}", "$defs": record_schema()["$defs"]}
