@@ -1,1 +1,1 @@
-"""What a disk may do to us: a half-written file, another writer, a moment of refusal, a file that lies."""
+"""Protection against what disks do: half-written files, other writers, passing errors, files with false lengths."""

@@ -1,6 +1,6 @@
-"""Write beside the target, fsync, replace: a final name always holds a complete file.
+"""Write beside the target, fsync, rename: a file under its final name is always complete.
 
-A process killed while overwriting a file in place left it unreadable in 19 of 20 tries; with this order in none of 12.
+In 19 of 20 tries, a process killed while it overwrote a file in place left it unreadable; in this order, in none of 12.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import BinaryIO
 from cryoplug.errors import StorageError
 
 PARTIAL_SUFFIX = ".cryoplug-partial"
-"""Ends the name of everything that is not finished; safe to delete when no cryoplug runs."""
+"""Ending of every unfinished file; such files are safe to delete while no cryoplug runs."""
 
 
 _ADVICE = {
@@ -36,12 +36,12 @@ _ADVICE = {
 
 
 def partial_path(target: Path) -> Path:
-    """Return the hidden name beside `target` under which it is written until it is complete."""
+    """Return the hidden name beside `target` that the file has until it is complete."""
     return partial_path_of(target, socket.gethostname(), os.getpid())
 
 
 def partial_path_of(target: Path, host: str, pid: int) -> Path:
-    """Return the name that another process, maybe on another machine, writes `target` under."""
+    """Return the hidden name under which another process, maybe on another machine, writes `target`."""
     return target.with_name(f"{_partial_prefix(target, host)}{pid}{PARTIAL_SUFFIX}")
 
 
@@ -51,7 +51,7 @@ def _partial_prefix(target: Path, host: str) -> str:
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove what killed processes of this machine left of `target` beside it; of others nobody knows whether they live."""
+    """Remove unfinished copies of `target` from killed processes of this machine; processes elsewhere may still be alive."""
     prefix = _partial_prefix(target, socket.gethostname())
     # A folder that cannot be read or written keeps its leftovers: they harm nobody.
     with contextlib.suppress(OSError):
@@ -80,9 +80,10 @@ def atomic_file(target: Path, *, partial: Path | None = None, durable: bool = Tr
     target
         Final path; its folder is made when missing. An old file stays until the new one is safe on disk.
     partial
-        Name until then, for who is sure to be the only writer; None takes one of this process.
+        Hidden name until then, for a caller that is surely the only writer; None takes a name of this process.
     durable
-        Whether to wait until it is on the disk. Not for what can be made anew: a loss of power may leave it empty then.
+        Whether to wait until the file is on the disk. Without waiting, a power cut may leave it empty; use that only for
+        files that can be made again.
 
     Yields
     ------
@@ -121,10 +122,10 @@ _WRITING = threading.Lock()
 
 
 def write_bytes(target: Path, payload: bytes, *, durable: bool = True) -> None:
-    """Write a whole small file atomically; also from several threads at once, which share the hidden name.
+    """Write a whole small file atomically; several threads may do so at once, though they share the hidden name.
 
-    What killed processes left of it goes, too. Files that can be made anew (not `durable`) may be many in a folder, and looking
-    for leftovers would list it each time. Whoever writes them knows which process was killed.
+    Leftovers of killed processes are removed, too. Not so for files that can be made again (not `durable`): a folder may
+    hold many of them, and each search for leftovers would list it. Their writer knows which process was killed.
     """
     if durable:
         remove_leftovers(target)
@@ -139,12 +140,12 @@ def write_text(target: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Fill a new folder that takes the name `target` only when the block ends without an error.
+    """Fill a new folder, which gets the name `target` only when the block ends without an error.
 
     Parameters
     ----------
     target
-        Final path; must not exist yet. Files directly and indirectly below are fsynced before the rename.
+        Final path; must not exist yet. All files below it, at any depth, are fsynced before the rename.
     """
     partial = partial_path(target)
     with storage_errors(target):
@@ -176,7 +177,7 @@ def fsync_file(path: Path) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Force a folder's names to the disk, so that a rename survives a crash."""
+    """Force a folder's list of names to the disk, so that a rename survives a crash."""
     fsync_file(folder)
 
 
@@ -192,5 +193,5 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def advice_on(error: OSError) -> str:
-    """Say what users can do when the system refuses to write."""
+    """Say what the user can do when the system refuses to write."""
     return _ADVICE.get(error.errno or 0, "check the disk or choose another output")

@@ -1,4 +1,4 @@
-"""Reading what somebody else may have written: a file of bounded length, and JSON of bounded depth.
+"""Reading files that others may have written: limits on the length of a file and on the depth of JSON.
 
 The length of a file says nothing about the memory that it takes: ``[],[],[],`` in JSON takes 24 times its bytes.
 """
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from cryoplug.errors import FormatError, MissingInputError, StorageError
 
 MAX_DEPTH = 16
-"""Deepest nesting of JSON that is read; what cryoplug writes has at most 6 levels."""
+"""Deepest nesting of JSON that is accepted; cryoplug itself writes at most 6 levels."""
 
 _BLOCK_BYTES = 512
 """Unit of ``st_blocks``, whatever the block size of the disk."""
@@ -34,7 +34,7 @@ def read_limited(path: Path, limit_bytes: int) -> bytes:
     MissingInputError
         There is no such file.
     FormatError
-        It is no regular file, or longer.
+        It is not a regular file, or it is too long.
     StorageError
         The system refused to read it.
     """
@@ -72,7 +72,7 @@ def parse_json(payload: str | bytes) -> Any:
     Raises
     ------
     ValueError
-        With what is wrong, in words.
+        The message says what is wrong.
     """
     try:
         value = json.loads(

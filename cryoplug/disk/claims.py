@@ -1,12 +1,12 @@
-"""Claims: small files by which processes, also on several machines, agree who works on what.
+"""Claims: small files by which processes, also on several machines, agree which of them works on what.
 
-A claim is made by ``open(O_CREAT | O_EXCL)``, which is atomic on local disks and on NFS from version 3; ``flock`` is not
-used, because on many network disks it reaches only the own machine, or nobody. The file says who made it, and its owner
-counts a number in it up every few seconds. A claim is given up for dead when
+A claim is made by ``open(O_CREAT | O_EXCL)``, which is atomic on local disks and on NFS from version 3. ``flock`` is not
+used: on many network disks only the same machine sees it, or nobody. The file says who made it, and its owner increases a
+number in it every few seconds. A claim counts as dead when
 
 - its process ran on this machine (same boot, same process namespace) and has ended, or its number belongs to another now;
-- else when its contents have stood still for `STALE_AFTER_S` seconds of the reader's own steady clock. Times of files and
-  clocks of other machines are not looked at.
+- else when its contents have not changed for `STALE_AFTER_S` seconds of the reader's own steady clock. Times of files and
+  clocks of other machines do not count.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from cryoplug.disk.atomic import storage_errors
 from cryoplug.errors import OutputBusyError
 
 BEAT_S = 5.0
-"""Between two signs of life of an owner."""
+"""Seconds between two signs of life of an owner."""
 STALE_AFTER_S = 60.0
-"""A claim of another machine is dead when it showed no sign of life for so long."""
+"""Seconds without a sign of life after which a claim of another machine counts as dead."""
 CLAIM_SUFFIX = ".claim"
 _MAX_BYTES = 4096
 _POLL_S = 0.5
@@ -42,11 +42,11 @@ class Owner:
     host: str
     """Name of its machine, for people."""
     pid: int
-    """Its number there; 0 when the claim could not be read."""
+    """Its process number there; 0 if the claim could not be read."""
     started: str
-    """When it started, in the kernel's own count; empty where the system does not tell."""
+    """When it started, in the kernel's clock ticks; empty if the system does not say."""
     machine: str
-    """Boot and process namespace: equal only where `pid` means the same process; empty where unknown."""
+    """Boot and process namespace: equal only if `pid` means the same process; empty if unknown."""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" if self.pid else "an unknown process"
@@ -84,18 +84,18 @@ class Claims:
             self.release(path)
 
     def take(self, path: Path) -> Owner | None:
-        """Try to claim something; never waits.
+        """Try to make a claim; never waits.
 
         Parameters
         ----------
         path
-            The file that stands for it; its folder is made when missing.
+            The file of the claim; its folder is made when missing.
 
         Returns
         -------
         Owner | None
-            None: it is ours now. Else who has it: a live process, or one on another machine that is not yet known to
-            be dead; ask again later.
+            None if this process has it now. Else the owner: a live process, or one on another machine that is not yet
+            known to be dead; ask again later.
 
         Raises
         ------
@@ -121,7 +121,7 @@ class Claims:
     def take_or_fail(self, path: Path, what: str) -> None:
         """Claim something that no other process may have at the same time.
 
-        A claim of another machine is watched until it shows a sign of life or is known to be dead.
+        For a claim of another machine, this waits until it shows a sign of life or counts as dead.
 
         Raises
         ------
@@ -138,10 +138,10 @@ class Claims:
             owner = self.take(path)
 
     def _remove_dead(self, path: Path, found: bytes) -> Owner | None:
-        """Remove a claim that was found dead, and no other that has taken its place meanwhile; or say who is at it.
+        """Remove a dead claim, but never a new one that has taken its place; or say which process is removing it.
 
-        To look and then to remove is not one step. But the contents of a dead claim stay, and nobody else has the same;
-        so the right to remove just these contents is a claim of its own, and who has it knows what it removes.
+        Looking and removing are two steps, so another process may come between them. But the contents of a dead claim
+        never change, and no other claim has the same. So the right to remove exactly these contents is a claim, too.
         """
         right = path.with_name(f"{path.name}.{hashlib.sha256(found).hexdigest()[:12]}.dead")
         remover = self.take(right)
@@ -156,7 +156,7 @@ class Claims:
         return None
 
     def release(self, path: Path) -> None:
-        """Give a claim back; one that is not ours is left alone."""
+        """Give a claim back; a claim of another process is left alone."""
         with self._lock:
             descriptor = self._held.pop(path, -1)
             if descriptor < 0:
@@ -225,7 +225,7 @@ class Claims:
 
 
 def refuse_held(path: Path, what: str) -> None:
-    """Refuse what a live process of this machine has claimed, and claim nothing; of other machines it says nothing.
+    """Raise an error if a live process of this machine has the claim; claim nothing. Other machines are not checked.
 
     Raises
     ------
@@ -239,7 +239,7 @@ def refuse_held(path: Path, what: str) -> None:
 
 
 def process_started(pid: int) -> str:
-    """Give the start of a live process in the kernel's clock ticks; empty when there is none, or no ``/proc``."""
+    """Give the start of a live process in the kernel's clock ticks; empty without such a process, or without ``/proc``."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except (OSError, ValueError):
@@ -253,7 +253,7 @@ def process_started(pid: int) -> str:
 
 @functools.cache
 def _own_start(pid: int) -> str:
-    """Give the start of this process, which does not change; a process that it forks has another number."""
+    """Give the start of this process, read once; a forked process has another number, and reads its own."""
     return process_started(pid)
 
 
@@ -271,7 +271,7 @@ def _busy(what: str, owner: Owner) -> OutputBusyError:
 
 
 def _read(path: Path) -> bytes | None:
-    """Give the contents of a claim, empty when they cannot be read; None when there is none."""
+    """Give the contents of a claim: empty if they cannot be read, None if there is no claim."""
     try:
         with path.open("rb") as stream:
             return stream.read(_MAX_BYTES)

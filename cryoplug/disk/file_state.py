@@ -1,4 +1,4 @@
-"""Has this file changed? What the file system says of it now, to compare with what it says later."""
+"""Has this file changed? Size, times and number of a file, to compare with those that it has later."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import NamedTuple
 
 
 class FileState(NamedTuple):
-    """How a file stands; compared for equality only, never with a clock."""
+    """The state of a file; compare it only for equality, never with a clock."""
 
     size_bytes: int
-    """Its length."""
+    """Length of the file."""
     mtime_ns: int
-    """When its content changed, as far as programs tell: a transfer may keep the time of the original."""
+    """When its content changed, as programs report it: a transfer may keep the time of the original."""
     ctime_ns: int
-    """When the kernel last saw it change in any way, permissions included."""
+    """When it last changed in any way, including its permissions, as the kernel saw it."""
     inode: int
-    """Its number: another one is another file of the same name."""
+    """Inode number: another number means another file of the same name."""
 
     @property
     def content(self) -> tuple[int, int]:
-        """What a record keeps: it is the same after the file was copied with its time."""
+        """Size and time, for a record: they stay the same when the file is copied together with its time."""
         return self.size_bytes, self.mtime_ns
 
     @property
     def same_file(self) -> tuple[int, int, int]:
-        """What must not change while a file is read; permissions and links may."""
+        """The part that must not change while a file is read; permissions and links may change."""
         return self.inode, self.size_bytes, self.mtime_ns
 
 
 MISSING = (-1, -1)
-"""`FileState.content` of a file that is not there: missing is a state, too, and once the file is there it has changed."""
+"""`FileState.content` of a missing file. Missing is a state, too: once the file is there, it has changed."""
 
 
 def file_state(file: Path | int) -> FileState | None:
-    """Look at a file, or an open descriptor; None when it is not there, or its name is none."""
+    """Look at a file, or an open descriptor; None if it is not there, or its name is not a valid one."""
     try:
         status = os.stat(file)
     except (OSError, ValueError):
@@ -44,6 +44,6 @@ def file_state(file: Path | int) -> FileState | None:
 
 
 def file_content(path: Path) -> tuple[int, int]:
-    """Give what a record keeps of a file; `MISSING` when it is not there."""
+    """Give size and time of a file, for a record; `MISSING` if it is not there."""
     state = file_state(path)
     return MISSING if state is None else state.content

@@ -11,12 +11,12 @@ from cryoplug.disk.claims import Claims
 class OutputLock:
     """Holds an output for this process until `release`.
 
-    A process of this machine that died is noticed at once; one of another machine after a minute without a sign of life.
+    If the holder died, that is noticed at once on the same machine, and from another machine after a minute.
 
     Parameters
     ----------
     path
-        The file that stands for the claim; its folder must exist.
+        The file of the claim; its folder must exist.
 
     Raises
     ------

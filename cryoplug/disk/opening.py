@@ -1,4 +1,4 @@
-"""Opening files, and naming the file in whatever the system says when it refuses."""
+"""Opening files; an error of the system becomes one that names the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output folder of a command: there already or not, but never a file."""
+"""The output folder of a command: it may exist or not, but it must not be a file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from cryoplug.errors import UsageError
 
 
 def refuse_file(output: Path) -> None:
-    """Raise `UsageError` where the output folder is a file."""
+    """Raise `UsageError` if the output folder is a file."""
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output}: this is a file; -o names the folder to write into")

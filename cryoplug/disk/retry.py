@@ -1,4 +1,4 @@
-"""Disks that fail for a moment: what a network disk refuses now, it often gives a second later."""
+"""Disks that fail for a moment: a network disk that refuses to read now often works a second later."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 PASSING = frozenset({errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EREMOTEIO})
 """Errors that a server's restart, a moved file or a lost packet cause, and that may be gone at the next try."""
 PAUSES_S = (0.2, 1.0, 4.0)
-"""Before each further try: a lost file must not cost minutes, and a lost packet must not cost the file."""
+"""Seconds of pause before each further try: a lost file must not cost minutes, a lost packet must not cost the file."""
 
 Result = TypeVar("Result")
 
@@ -28,7 +28,7 @@ def retried(action: Callable[[], Result], *, again: Callable[[], object] | None 
     Raises
     ------
     OSError
-        What `action` raised, when it will not pass or did not.
+        The error of `action`, if it cannot pass, or did not pass.
     """
     try:
         return action()

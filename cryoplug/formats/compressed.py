@@ -34,7 +34,7 @@ ENDINGS = tuple(f"{inner}{outer}" for inner in (".mrc", ".mrcs", ".map") for out
 
 
 def sniff_compressed(head: bytes) -> bool:
-    """Tell whether bytes are the start of a packed file."""
+    """Say whether bytes are the start of a packed file."""
     return unpacking.kind_of(head) is not None
 
 

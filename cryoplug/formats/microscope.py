@@ -43,7 +43,7 @@ _DECODING_ERRORS = (
 
 
 def sniff_dm(head: bytes) -> bool:
-    """Tell whether bytes are the start of a DM3 or DM4 file: the version, and the byte order of its tags."""
+    """Say whether bytes are the start of a DM3 or DM4 file: the version, and the byte order of its tags."""
     if len(head) < 16:
         return False
     version = int.from_bytes(head[:4], "big")
@@ -52,7 +52,7 @@ def sniff_dm(head: bytes) -> bool:
 
 
 def sniff_ser(head: bytes) -> bool:
-    """Tell whether bytes are the start of a SER file: byte order, and the number of the series format."""
+    """Say whether bytes are the start of a SER file: byte order, and the number of the series format."""
     return head.startswith(b"II\x97\x01")
 
 

@@ -78,7 +78,7 @@ _DECODING_ERRORS = (
 
 
 def sniff_tiff(head: bytes) -> bool:
-    """Tell whether bytes are the start of a TIFF or BigTIFF file."""
+    """Say whether bytes are the start of a TIFF or BigTIFF file."""
     return head.startswith(_MAGIC)
 
 
@@ -256,7 +256,7 @@ def _superres(path: Path, upsampling: int) -> int:
 
 
 def _holds_two_counts(page: Any) -> bool:
-    """Tell whether a page is a super-resolution frame in SerialEM's packing."""
+    """Say whether a page is a super-resolution frame in SerialEM's packing."""
     is_byte = np.dtype(page.dtype).itemsize == 1 and int(page.bitspersample) == 8
     return is_byte and int(page.compression) not in _EER_COMPRESSIONS and page.shape in _TWO_COUNTS_IN_A_BYTE
 

@@ -1,1 +1,1 @@
-"""What to work on: from what the user named to micrographs, halves and pairs that are proven to belong together."""
+"""The inputs: from the names that the user gave to micrographs, halves, and pairs that are proven to belong together."""

@@ -1,10 +1,10 @@
-"""Which files only accompany a micrograph and are none of their own: the one rule for every command that searches.
+"""Which files only accompany a micrograph, and are not micrographs themselves: one rule for every command that searches.
 
 A folder or a pattern may hold several files of one exposure (`cryoplug.inputs.exposure_names`). Those that are nearest to
 the micrograph count: ``X.mrc`` if it is there, else ``X_DW.mrc``, else ``X_noDW.mrc``, else both halves, else the movie
-``X_Fractions.mrc``. Where movies are asked for and no halves are there, it is the movie. A file that was named by itself, or
-in a list, counts always. But a shell gives the files that a pattern fits as if each had been named. So several exposures,
-named with every file that lies beside them, count as a pattern.
+``X_Fractions.mrc``. If movies are asked for and there are no halves, the movie counts. A file that is named by itself, or in
+a list, always counts. But a shell replaces a pattern by the names of all files that fit. So if the user names several
+exposures, each with all files that lie beside it, they count as a pattern.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from cryoplug.inputs.exposure_names import ExposureName, Role, exposure_name
 
 _SHOWN = 6
 _LEAST_EXPOSURES = 2
-"""One micrograph and its power spectrum may well have been named one by one."""
+"""Least number of exposures that look like a pattern; one micrograph and its power spectrum may be named one by one."""
 
 
 def name_of(path: Path, endings: frozenset[str]) -> ExposureName:
-    """Tell which exposure a file shows, and what it is to it."""
+    """Say which exposure a file shows, and in which role."""
     folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100 -- as text: for 100,000 names
     return exposure_name(folder, split_ending(name, endings)[0])
 
 
 def companions(paths: Iterable[Path], *, movies: bool = False) -> set[Path]:
-    """Give those of the files found by one search that only accompany another one of them.
+    """From the files of one search, give those that only accompany another one.
 
     Parameters
     ----------
     paths
         The files.
     movies
-        Whether the movie of an exposure is wanted rather than its micrograph, unless its halves are there.
+        Whether to prefer the movie of an exposure to its micrograph, unless its halves are there.
     """
     endings = known_endings()
     exposures: dict[tuple[str, str], list[tuple[int, Path]]] = defaultdict(list)
@@ -52,19 +52,19 @@ def companions(paths: Iterable[Path], *, movies: bool = False) -> set[Path]:
 
 
 def expanded_by_the_shell(named: Sequence[Path], *, movies: bool = False) -> set[Path]:
-    """Give the companions among files named one by one that look like what a shell made of a pattern.
+    """From files that were named one by one, give the companions, if the names look like a pattern that the shell replaced.
 
     Parameters
     ----------
     named
-        All files that were named by themselves.
+        All files that were named one by one.
     movies
         As for `companions`.
 
     Returns
     -------
     set[Path]
-        Empty unless two exposures at least are named with every file of theirs in the same folder.
+        Empty unless at least two exposures are named with all their files in the same folder.
     """
     left_out = companions(named, movies=movies)
     if not left_out:
@@ -85,7 +85,7 @@ def expanded_by_the_shell(named: Sequence[Path], *, movies: bool = False) -> set
 
 
 class _Beside:
-    """The files of one folder by exposure, and which of them were named."""
+    """The files of one folder, by exposure, and which of them were named."""
 
     def __init__(self, folder: str, endings: frozenset[str]) -> None:
         self._endings = endings
@@ -103,14 +103,14 @@ class _Beside:
         self._named[exposure].add(name)
 
     def all_named(self, exposure: tuple[str, str]) -> bool:
-        """Tell whether every file of an exposure was named, of the kinds (endings) that were named at all."""
+        """Say whether every file of an exposure was named; only endings count that were named at all."""
         named = self._named[exposure]
         kinds = {split_ending(name, self._endings)[1] for name in named}
         return all(name in named for name in self._files[exposure] if split_ending(name, self._endings)[1] in kinds)
 
 
 def left_out_note(left_out: Sequence[Path]) -> str:
-    """Say which files were left out because they only accompany micrographs; empty when none was."""
+    """Say which files were left out because they only accompany micrographs; empty if there are none."""
     if not left_out:
         return ""
     endings = known_endings()

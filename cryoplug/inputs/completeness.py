@@ -1,4 +1,4 @@
-"""Whether a file that another program writes is complete: it stood still, and it is as long as its header says."""
+"""Is a file that another program writes complete? It has stopped changing, and is as long as its header says."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cryoplug.formats.registry import formats
 
 
 class Settling:
-    """Remembers since when each file has stood still.
+    """Remembers since when each file has not changed.
 
     Parameters
     ----------
     settle_s
-        Seconds of this machine's steady clock for which size and time must not change.
+        Seconds, of this machine's steady clock, for which size and time must not change.
     """
 
     def __init__(self, settle_s: float) -> None:
@@ -32,7 +32,7 @@ class Settling:
         Returns
         -------
         tuple
-            Its state, None when it is not there; and whether it has stood still for long enough.
+            Its state (None if it is not there), and whether it has not changed for long enough.
         """
         state = file_state(path)
         if state is None:
@@ -47,13 +47,13 @@ class Settling:
 
 
 def missing_bytes(path: Path) -> int:
-    """Tell how many bytes a file lacks by its own header.
+    """Compute how many bytes a file lacks, according to its header.
 
     Returns
     -------
     int
-        0 when it is long enough, when its format does not tell, or when its header makes no sense: then its reader says
-        best what is wrong. For an empty file, 1.
+        0 if it is long enough, or if its format does not say. Also 0 if its header makes no sense, because then its reader
+        gives the better error. 1 for an empty file.
     """
     try:
         descriptor = open_for_reading(path)

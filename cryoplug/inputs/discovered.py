@@ -1,4 +1,4 @@
-"""One discovered micrograph, and what it is called below an output folder."""
+"""One discovered micrograph, and its name below an output folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from cryoplug.formats.registry import formats
 
 STACK_ENDINGS = (".mrcs", ".mrc", ".st", ".ali")
-"""Of files that a stack is written as; of any other format, every section that a list names becomes a file of its own."""
+"""Endings that a denoised stack keeps. In any other format, every section that a list names becomes a file of its own."""
 _RELION_JOB = re.compile(r"job\d{3,}")
 _CRYOSPARC_JOB = re.compile(r"J\d+")
 _SECTION = re.compile(r"(\d{1,9})@(.+)", re.DOTALL)
@@ -20,14 +20,14 @@ _SECTION = re.compile(r"(\d{1,9})@(.+)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredMicrograph:
-    """One micrograph to work on; whether it can be read shows when it is opened."""
+    """One micrograph to work on; only opening it shows whether it can be read."""
 
     path: Path
-    """The file; it may be missing, which is then reported for it alone."""
+    """The file; if it is missing, only this micrograph fails."""
     relative: PurePosixPath
     """Its name below an output folder: no ``..``, not absolute, different for every micrograph of a list."""
     star_row: int | None = None
-    """Row of the table that names it (the first one, when several do), from 0."""
+    """Row of the table that names it, from 0 (the first such row); None without a STAR file."""
     star_path: Path | None = None
     """The STAR file that names it."""
     pixel_size_angstrom: float | None = None
@@ -35,19 +35,19 @@ class DiscoveredMicrograph:
     section: int | None = None
     """Section of a stack, from 1, as in RELION's ``000012@stack.mrcs``; None for the whole file."""
     even: Path | None = None
-    """Half of its exposure made from the even frames: named by the STAR file, else a file beside it."""
+    """The half of its exposure from the even frames: named by the STAR file, else a file beside it."""
     odd: Path | None = None
-    """The other half."""
+    """The half from the odd frames."""
     list_path: Path | None = None
-    """The STAR file, cryoSPARC dataset or text file that names it; None for what was named or found by itself."""
+    """The STAR file, cryoSPARC dataset or text file that names it; None if the user named it, or a search found it."""
     list_row: int | None = None
-    """Row of a cryoSPARC dataset that names it (the first one), from 0."""
+    """Row of a cryoSPARC dataset that names it, from 0 (the first such row)."""
     series: Path | None = None
-    """The STAR file of the tilt series that it is a view of; views of one series show one area."""
+    """The STAR file of its tilt series; all views of one series show the same area."""
     stack_relative: PurePosixPath | None = None
-    """Name of the whole stack below an output folder, for a section of it that a list names."""
+    """If a list names a section of a stack: name of the whole stack below an output folder."""
     is_stack: bool = False
-    """Sections of it were listed, so that all of its sections are images; see `whole_stacks`."""
+    """Whether a list names sections of it, so that all its sections are images; see `whole_stacks`."""
 
     @property
     def shown(self) -> Path:
@@ -56,9 +56,9 @@ class DiscoveredMicrograph:
 
 
 def whole_stacks(micrographs: Sequence[DiscoveredMicrograph]) -> list[DiscoveredMicrograph]:
-    """Put one whole stack in the place of all its sections that lists name; a section that was named by itself stays alone.
+    """Replace all sections that a list names by their whole stack; a section that the user named stays alone.
 
-    The numbers of the sections then hold for the result as well: ``000012@stack.mrcs`` becomes ``000012@out/stack.mrcs``.
+    So sections keep their numbers in the result: ``000012@stack.mrcs`` becomes ``000012@out/stack.mrcs``.
     """
     found: dict[object, DiscoveredMicrograph] = {}
     for number, item in enumerate(micrographs):
@@ -75,7 +75,7 @@ def known_endings() -> frozenset[str]:
 
 
 def searched_endings() -> tuple[str, ...]:
-    """Give the endings that a folder is searched for."""
+    """Give the endings of files that a search in a folder finds."""
     return tuple({ending for spec in formats().values() for ending in spec.searched or spec.extensions})
 
 
@@ -109,8 +109,8 @@ def with_section(name: str, section: int | None, endings: frozenset[str]) -> str
 def name_below_job(name: str) -> str:
     """Give the output name of a micrograph that a STAR file or a dataset names: relative, without ``..``.
 
-    RELION pairs coordinates with micrographs by what follows ``X/jobNNN/``, so that is kept; the like of it in
-    cryoSPARC is ``JNNN/`` at the beginning.
+    RELION pairs coordinates with micrographs by the path after ``X/jobNNN/``, so this part is kept. In cryoSPARC the part
+    to drop is ``JNNN/`` at the beginning.
     """
     parts = safe_parts(name)
     below = _below_job(parts[:-1])
@@ -123,7 +123,7 @@ def name_below_job(name: str) -> str:
 
 
 def below_job(folder: str) -> str:
-    """Give the part of a folder's path that follows ``X/jobNNN/``; all of it where there is no job."""
+    """Give the part of a folder's path after ``X/jobNNN/``; the whole path if it has no job."""
     below = _below_job(folder.split("/"))
     return folder if below is None else "/".join(below)
 
@@ -145,7 +145,7 @@ def with_unique_names(items: Sequence[tuple[str, DiscoveredMicrograph]]) -> list
     Parameters
     ----------
     items
-        Each with its absolute path, in which a section is part of the name.
+        Each item with its absolute path; for a section, the path contains its number.
     """
     # Text and not paths while comparing: hashing 100,000 paths takes seconds.
     names = [str(item.relative) for _, item in items]

@@ -1,4 +1,4 @@
-"""From what the user named to a list of micrographs: files, folders, patterns, STAR files, datasets, lists."""
+"""Find the micrographs that the user named: by files, folders, patterns, STAR files, datasets or lists."""
 
 from __future__ import annotations
 
@@ -39,43 +39,43 @@ CS_SUFFIX = ".cs"
 TEXT_SUFFIXES = (".txt", ".lst", ".list")
 KINDS = ("micrographs", "movies", "either")
 MOST_WORDS = 8
-"""More of them would make a command that nobody reads."""
+"""Most words to suggest in a command; nobody reads a longer one."""
 _PATTERN = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
 class Discovery:
-    """What the user named, and what of it is no micrograph of its own."""
+    """The micrographs that were found, and the files that were left out."""
 
     micrographs: tuple[DiscoveredMicrograph, ...]
     """In order, each once; at least one."""
     companions: tuple[Path, ...] = ()
-    """Files that only accompany one of them; see `cryoplug.inputs.companions`."""
+    """Files that only accompany a micrograph; see `cryoplug.inputs.companions`."""
 
     @property
     def note(self) -> str:
-        """What to tell the user; empty when nothing was left out."""
+        """The sentence for the user; empty if nothing was left out."""
         return left_out_note(self.companions)
 
 
 def discover(
     inputs: Sequence[str], *, kind: str = "micrographs", side: str | None = None
 ) -> list[DiscoveredMicrograph]:
-    """List the micrographs that the user named; see `find`, which also tells what was left out."""
+    """List the micrographs that the user named; see `find`, which also lists the files that were left out."""
     return list(find(inputs, kind=kind, side=side).micrographs)
 
 
 def words_for_whole(
     inputs: Sequence[str], micrographs: Sequence[DiscoveredMicrograph], halves: Collection[Path]
 ) -> tuple[str, ...]:
-    """Give the words with which `denoise` finds the same micrographs; none where halves were named, or more than `MOST_WORDS`.
+    """Give the words that make `denoise` find the same micrographs; none if halves were named, or above `MOST_WORDS`.
 
     Parameters
     ----------
     inputs
-        What the user named.
+        Names as the user gave them.
     micrographs
-        What was found there.
+        The micrographs found there.
     halves
         Absolute paths of the files that were used as halves.
     """
@@ -94,19 +94,20 @@ def find(inputs: Sequence[str], *, kind: str = "micrographs", side: str | None =
         and text files (``.txt``, ``.lst``, ``.list``) with a path a line; paths of lists are looked up from the working
         folder, then from the folder of the list and the folders above it (the project).
     kind
-        What STAR files and datasets are asked for. ``micrographs``: for particles those that they were picked on, and
-        where those are not named, the particles as sections of their stacks. ``movies``. ``either``: micrographs where
-        there are any, else movies. Files, folders and patterns give whatever they hold; of an exposure whose movie lies
-        beside it the micrograph, or for ``movies`` and ``either`` the movie.
+        What to take from STAR files and datasets. ``micrographs``: for a list of particles, the micrographs that they were
+        picked on; if it does not name them, the particles as sections of their stacks. ``movies``: movies. ``either``:
+        micrographs if there are any, else movies. Files, folders and patterns give whatever they hold. If the movie of an
+        exposure lies beside its micrograph, they give the micrograph; for ``movies`` and ``either``, the movie.
     side
-        ``even`` or ``odd``: of a folder or pattern that holds such halves by their names, give these alone.
+        ``even`` or ``odd``: from a folder or pattern that holds halves, by their names, take only these.
 
     Returns
     -------
     Discovery
-        At least one micrograph. A path in RELION's layout ``X/jobNNN/rest`` of a STAR file keeps ``rest``; where two names
-        collide, parent folders are put before both. ``even`` and ``odd`` come from ``rlnMicrographNameEven`` and
-        ``rlnMicrographNameOdd``, else they are files beside it: see `cryoplug.inputs.half_names`.
+        At least one micrograph. From a path in RELION's layout ``X/jobNNN/rest`` in a STAR file, ``rest`` becomes the name of
+        the output; if two names collide, both get their parent folders in front. ``even`` and ``odd`` come from
+        ``rlnMicrographNameEven`` and ``rlnMicrographNameOdd``, else from files beside the micrograph: see
+        `cryoplug.inputs.half_names`.
 
     Raises
     ------
@@ -164,7 +165,7 @@ def find(inputs: Sequence[str], *, kind: str = "micrographs", side: str | None =
 
 
 def _names(text: str) -> str:
-    """Tell what a text names: ``many`` files that are searched for, ``a file``, or something ``else``."""
+    """Say what a text names: ``many`` files, which must be searched for, ``a file``, or something ``else``."""
     if os.path.lexists(text):
         if os.path.isdir(text):  # noqa: PTH112 -- Path.is_dir raises where a folder above may not be searched
             return "many"

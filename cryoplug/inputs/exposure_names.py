@@ -14,20 +14,20 @@ from typing import NamedTuple
 
 
 class Role(IntEnum):
-    """What a file is to its exposure; of the files of one exposure those with the lowest role are its micrographs."""
+    """The role of a file in its exposure. Among the files of an exposure, those with the lowest role are its micrographs."""
 
     MICROGRAPH = 0
-    """The image that its name promises."""
+    """The micrograph itself, ``X``."""
     DOSE_WEIGHTED = 1
-    """The same frames summed in another way."""
+    """The same frames, summed with dose weighting."""
     UNWEIGHTED = 2
-    """The same frames, without dose weighting."""
+    """The same frames, summed without dose weighting."""
     HALF = 3
-    """Made from the even or from the odd frames."""
+    """The sum of the even or of the odd frames."""
     MOVIE = 4
-    """The frames that it was made from: they come first where movies are asked for."""
+    """The frames that it was made from; the lowest role if movies are asked for."""
     MADE_FROM_IT = 5
-    """Power spectra, masks, previews, and what programs made of it."""
+    """Files that programs made from it: power spectra, masks, previews and the like."""
 
 
 _ENDINGS = {
@@ -50,23 +50,23 @@ _ENDING = re.compile(rf"(.+)_({'|'.join(_ENDINGS)})", re.IGNORECASE | re.DOTALL)
 
 
 class ExposureName(NamedTuple):
-    """What a path says about its exposure."""
+    """The exposure and the role of a file, from its path."""
 
     exposure: tuple[str, str]
-    """Folder and stem that all files of one exposure have in common."""
+    """Folder and stem that all files of one exposure share."""
     role: Role
-    """What the file is to it."""
+    """Role of the file in the exposure."""
     mark: str
-    """What tells it from the micrograph: ``_PS``, ``even/``; empty for the micrograph itself."""
+    """Part of the name that differs from the micrograph's, such as ``_PS`` or ``even/``; empty for the micrograph itself."""
 
 
 def exposure_name(folder: str, stem: str) -> ExposureName:
-    """Tell which exposure a file shows.
+    """Say which exposure a file shows.
 
     Parameters
     ----------
     folder
-        Where it lies, with ``/`` between the parts.
+        Folder of the file, with ``/`` between the parts.
     stem
         Its name without the ending of the format.
     """

@@ -1,4 +1,4 @@
-"""What the halves of an exposure are called, and where they lie: beside a micrograph or in folders of their own.
+"""The names of the halves of an exposure, and where they lie: beside a micrograph, or in folders of their own.
 
 RELION 5 and MotionCor write ``X_EVN.mrc`` and ``X_ODD.mrc`` beside ``X.mrc``; others ``X_even`` and ``X_odd``. Lower and
 upper case make no difference. Warp writes ``average/X``, ``average/even/X`` and ``average/odd/X``, and cryoplug's own simulation
@@ -33,7 +33,7 @@ def half_of(name: str, endings: frozenset[str]) -> tuple[str, str, str] | None:
 
 
 def side_of(path: Path, endings: frozenset[str]) -> str | None:
-    """Tell whether a file is an ``even`` or an ``odd`` half by its name or its folder; None for any other file."""
+    """Say, from its name or folder, whether a file is an ``even`` or an ``odd`` half; None for any other file."""
     named = half_of(path.name, endings)
     return named[1] if named else _SIDES.get(path.parent.name.lower())
 
@@ -54,7 +54,7 @@ def expected_names(name: str, endings: frozenset[str]) -> tuple[str, str]:
 
 
 class SiblingHalves:
-    """Finds halves of micrographs; every folder is listed once, however many micrographs it holds."""
+    """Finds the halves of micrographs; every folder is listed only once, however many micrographs it holds."""
 
     def __init__(self, endings: frozenset[str]) -> None:
         self._endings = endings
@@ -63,9 +63,9 @@ class SiblingHalves:
         self._stems: dict[str, dict[str, Path]] = {}
 
     def of(self, path: Path) -> tuple[Path | None, Path | None]:
-        """Give the even and the odd half of `path`, each None when it is not there.
+        """Give the even and the odd half of `path`, each None if it is not there.
 
-        Looked for beside it, then in folders ``even`` and ``odd`` within its own folder or beside that. A file that is a
+        This looks beside the file, then in folders ``even`` and ``odd`` within its folder or beside it. A file that is a
         half itself is one of the two.
         """
         folder, name = os.path.split(path)
@@ -107,7 +107,7 @@ class SiblingHalves:
         return found
 
     def _in_folder(self, folder: str, name: str) -> Path | None:
-        """Give the file of the same stem in a folder of halves; any known ending, with ``_EVN`` and the like or without."""
+        """Give the file of the same stem in a folder of halves: any known ending, with or without ``_EVN`` and the like."""
         if folder not in self._stems:
             stems: dict[str, Path] = {}
             for item in _names_in(folder):
@@ -129,7 +129,7 @@ class SiblingHalves:
 
 
 def _as_named(found: Path | None, path: Path) -> Path | None:
-    """Give `path` where the file found is that one, so that both have one spelling."""
+    """Give `path` itself if it is the file that was found, so that both have the same spelling."""
     return path if found is not None and os.path.abspath(found) == os.path.abspath(path) else found  # noqa: PTH100
 
 

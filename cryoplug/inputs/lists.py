@@ -34,7 +34,7 @@ _LONGEST_PATH = 4096
 
 
 def from_star(star_path: Path, kind: str, endings: frozenset[str]) -> Iterator[DiscoveredMicrograph]:
-    """List the images of a STAR file, each once, with the first row that names it; of one of tilt series, those of each.
+    """List the images of a STAR file, each once, with the first row that names it; from a list of tilt series, all views.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def _images_of(star: StarFile, kind: str, endings: frozenset[str]) -> Iterator[D
 
 
 def from_cs(path: Path, kind: str, endings: frozenset[str]) -> Iterator[DiscoveredMicrograph]:
-    """List the images of a cryoSPARC dataset, each once; raises what `cs_images` raises."""
+    """List the images of a cryoSPARC dataset, each once; errors are those of `cs_images`."""
     project = _Project(path)
     seen: set[tuple[str, int | None]] = set()
     for image in cs_images(path, kind):
@@ -108,14 +108,14 @@ def from_cs(path: Path, kind: str, endings: frozenset[str]) -> Iterator[Discover
 
 
 def from_text(path: Path, endings: frozenset[str]) -> Iterator[DiscoveredMicrograph]:
-    """List the images that a text file names, one a line, each once; empty lines and such that begin with ``# `` are passed over.
+    """List the images that a text file names, one a line, each once; empty lines and lines that begin with ``# `` do not count.
 
     Raises
     ------
     MissingInputError
         There is no such file.
     FormatError
-        It is no text, too long, names nothing, or a line is no path.
+        It is not text, it is too long, it names nothing, or a line is not a path.
     """
     with read_errors(path):
         if path.stat().st_size > _MOST_TEXT_BYTES:
@@ -155,7 +155,7 @@ class _Project:
         self._found: dict[tuple[str, bool], list[str]] = {}
 
     def path(self, name: str, *, is_exported: bool = False) -> Path:
-        """Give the first file of that name; where there is none, the name itself.
+        """Give the first file of that name; if there is none, the name itself.
 
         With `is_exported` the working folder comes last.
         """

@@ -1,4 +1,4 @@
-"""Do two files show the same exposure? Shape, pixel size and correlation prove it, and that they share no detector pattern."""
+"""Do two files show the same exposure, without a shared detector pattern? Shape, pixel size and correlation prove it."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from cryoplug.errors import PairingError, ShapeError
 from cryoplug.formats.registry import open_movie
 
 BEYOND_CHANCE = 5.0
-"""Standard errors above 0 that the low correlation of a pair must have; the real pairs at hand have 9 or more."""
+"""Standard errors by which the correlation at low resolution must exceed 0; our real pairs have 9 or more."""
 BEYOND_OTHERS = 3.0
-"""Standard errors by which it must exceed that with the exposure before: all exposures share the detector's pattern."""
+"""Standard errors by which it must exceed the correlation with the exposure before, as all share the detector's pattern."""
 FIXED_PATTERN = 0.05
-"""Correlation near Nyquist that is worth a warning."""
+"""Correlation near Nyquist from which cryoplug warns of a fixed pattern."""
 FINE_PIXEL_ANGSTROM = 3.0
-"""Coarser pixels show particles up to Nyquist, so that a correlation there is no pattern of the detector."""
+"""Largest pixel size for that warning: coarser pixels show particles up to Nyquist, so they may correlate there."""
 MOST_SECTIONS = 16
-"""Of two stacks, evenly spread, that are compared; what one view cannot prove, sixteen of them prove together."""
+"""Most sections of two stacks to compare, evenly spread: sixteen views can prove together what one cannot."""
 WHITE = 5.0
-"""Standard errors by which the power at low resolution may exceed that of white noise where there is nothing to see."""
+"""Standard errors by which the power at low resolution may exceed that of white noise if the image shows nothing."""
 SAME_IMAGE = 0.9
-"""Correlation near Nyquist that two exposures of any detector cannot have."""
+"""Correlation near Nyquist above which two files are the same image, whatever the detector."""
 _PIXEL_SIZE_TOLERANCE = 0.01
 
 
 class PairProof:
-    """Looks at the pairs of one run, one after another.
+    """Checks the pairs of one run, one after another.
 
     Parameters
     ----------
     halves
-        Whether the two are halves of an exposure, so that nothing but noise may be left near Nyquist.
+        Whether the two are halves of an exposure, so that near Nyquist only noise is left.
     accept_unproven
-        Remark on pairs without common signal instead of refusing them: thin ice without particles has none.
+        Whether to accept pairs without common signal, with a remark: thin ice without particles has none.
     """
 
     def __init__(self, *, halves: bool, accept_unproven: bool) -> None:
@@ -55,12 +55,12 @@ class PairProof:
         self._accept = accept_unproven
         self._before: tuple[Path, ImageSample] | None = None
         self._stacks: dict[tuple[Path, Path], str] = {}
-        """What was found of stacks: why they are taken for a pair; empty where nothing speaks for it."""
+        """For each pair of stacks, why they are accepted as a pair; empty if nothing shows it."""
         self._refused: set[tuple[Path, Path]] = set()
-        """Pairs that were refused with all figures."""
+        """Pairs of stacks that were already refused with a full message."""
 
     def check_files(self, one: MicrographSource, two: MicrographSource, sizes: tuple[float | None, ...]) -> None:
-        """Compare what headers and STAR files say.
+        """Compare shapes and pixel sizes, from headers and STAR files.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class PairProof:
         Raises
         ------
         PairingError, ShapeError
-            They differ; for halves always `PairingError`, which ends a conversion.
+            They differ; for halves this is always a `PairingError`.
         """
         if one.shape != two.shape:
             error = PairingError if self._halves else ShapeError
@@ -83,11 +83,11 @@ class PairProof:
             )
 
     def look_through(self, one: Path, two: Path) -> None:
-        """See whether two stacks belong together, by their sections; each pair of stacks is looked at once.
+        """Compare the sections of two stacks, once for each pair of stacks, to see whether they belong together.
 
-        The views of a tilt series have little dose, and those at high tilt little contrast: where some views prove it, alone or
-        together, the others follow. Where both stacks hold white noise and nothing else, nothing can speak for or against the
-        pair: then their names decide.
+        The views of a tilt series have little dose, and at high tilt little contrast. If some views prove that the stacks
+        are a pair, alone or together, the other views are accepted, too. If both stacks are white noise and nothing else,
+        pixels cannot decide, so their names do.
         """
         if (one, two) in self._stacks:
             return
@@ -125,21 +125,21 @@ class PairProof:
         summed_here: bool = False,
         pixel_size_angstrom: float | None = None,
     ) -> list[str]:
-        """Compare the pixels; one pass over both.
+        """Compare the pixels, in one pass over both files.
 
         Parameters
         ----------
         one, two
-            Of equal shape, all pixels finite.
+            Images of equal shape; all pixels must be finite.
         summed_here
-            Both are sums of the same movie's frames: they belong together whatever the figures say.
+            Whether cryoplug summed both from one movie; then they belong together, whatever the figures are.
         pixel_size_angstrom
-            Of both; None: not known.
+            Pixel size of both; None if unknown.
 
         Returns
         -------
         list[str]
-            What the user should know.
+            Remarks for the user.
 
         Raises
         ------
@@ -161,7 +161,7 @@ class PairProof:
         summed_here: bool = False,
         pixel_size_angstrom: float | None = None,
     ) -> list[str]:
-        """Compare what was sampled of two images; parameters and errors as for `check_pixels`."""
+        """Compare the samples of two images; parameters and errors as for `check_pixels`."""
         one, two = paths
         first, second = without_blank_areas(*sampled)
         remarks = []
@@ -214,7 +214,7 @@ class PairProof:
 
 
 def doubt_of_truth(image: ImageF32, truth: ImageF32) -> str:
-    """Say why a truth may not be that of an image; empty where the two share their low frequencies.
+    """Say why a truth may not belong to an image; empty if the two share their low frequencies.
 
     Parameters
     ----------

@@ -18,34 +18,34 @@ ROLE_WORDS = frozenset(
     {"noisy", "clean", "raw", "truth", "gt", "denoised", "input", "target"}
     | {"even", "odd", "evn", "half", "halves", "half1", "half2"}
 )
-"""Parts of a file name that say which side it is, and so do not say which micrograph."""
+"""Words in a file name that say which side of a pair it is, and not which micrograph."""
 _SHOWN = 10
 _PAIRS_OF_FOLDERS = (("a", "b"), ("half1", "half2"), ("half_1", "half_2"), ("parta", "partb"), ("evens", "odds"))
-"""Folders of halves with equal names; looked at only where halves are wanted, for so may two grids be called."""
+"""Names of folders that hold halves under equal names; they count only if halves are asked for, as grids may be named so, too."""
 WITH_MOVIES = "Add what is missing, give movies, or name the halves with --even and --odd"
-"""What to do, in commands that take movies."""
+"""Advice for missing halves, in commands that take movies."""
 WITHOUT_MOVIES = "Add what is missing, or name the halves with --even and --odd"
-"""What to do, in commands that take none."""
+"""Advice for missing halves, in commands that do not take movies."""
 
 
 @dataclass(frozen=True)
 class PairedInput:
-    """What one micrograph's patches are made of."""
+    """The files from which the patches of one micrograph are made."""
 
     index: int
     """Position in the list; seeds the noise."""
     noisy: DiscoveredMicrograph
-    """The noisy or even file; for the noise regime the only one."""
+    """The noisy or even file; with ``--pairs noise`` the only one."""
     clean: DiscoveredMicrograph | None = None
-    """The clean or odd file; None when noise is added to the noisy one."""
+    """The clean or odd file; None if noise is added to the noisy one."""
     remark: str = ""
-    """What the user should know about how the two were brought together."""
+    """A remark for the user on how the two files were paired."""
     problem: InputError | StorageError | None = None
-    """Why it cannot be used: raised when its turn comes, so that this exposure fails alone."""
+    """Why it cannot be used; raised when its turn comes, so that only this exposure fails."""
 
     @property
     def files(self) -> tuple[DiscoveredMicrograph, ...]:
-        """One file or two."""
+        """The one or two files."""
         return (self.noisy,) if self.clean is None else (self.noisy, self.clean)
 
 
@@ -54,21 +54,21 @@ def pair_files(
 ) -> tuple[PairedInput, ...]:
     """Pair two lists by name.
 
-    Names are compared as they are below their folders, then without folder and ending, then without words such as
+    Names are compared three times: as they are below their folders, without folder and ending, and without words such as
     noisy, clean, even and odd.
 
     Parameters
     ----------
     noisy, clean
-        The two lists; the result has the order of the first.
+        The two lists; the result is in the order of the first.
     sides
         What to call them in messages.
 
     Raises
     ------
     PairingError
-        Some have no partner, no names agree, or a file is its own partner. Nothing is paired then: a wrong guess would
-        train without a word. One file on each side needs no name.
+        Some files have no partner, no names agree, or a file is its own partner. Then nothing is paired, because training
+        would not notice a wrong guess. If each side has one file, names do not matter.
     """
     best: tuple[int, list[str], list[str]] = 0, [], []
     for key in _KEYS:
@@ -104,22 +104,22 @@ def halves_of(
     Parameters
     ----------
     micrographs
-        As discovered: micrographs whose halves a STAR file names or which lie beside them, or halves themselves. Halves
-        in two folders belong together when no other exposure has the same name. Another file of an exposure whose halves
-        are there (``X_PS``, ``X_noDW``, ``X_DW``) is passed over.
+        Micrographs whose halves lie beside them or are named in a STAR file; or the halves themselves. Halves in two folders
+        belong together if no other exposure has the same name. Other files of an exposure that has halves (``X_PS``,
+        ``X_noDW``, ``X_DW``) are passed over.
     advice
-        What to do where halves are missing; names options that the command has.
+        What the user can do if halves are missing; it names options of the command.
 
     Returns
     -------
     tuple[list[DiscoveredMicrograph], list[DiscoveredMicrograph]]
-        Even and odd, each pair once, in the order of the input; both of a pair carry the name of the exposure, so that
-        `pair_files` brings them together.
+        Even and odd halves, each pair once, in the order of the input. Both halves of a pair have the name of the exposure,
+        so that `pair_files` pairs them.
 
     Raises
     ------
     PairingError
-        Some have no even or no odd half, or a half belongs to two; the message names what is missing.
+        Some exposures have no even or no odd half, or a half belongs to two exposures; the message names the missing files.
     """
     endings = known_endings()
     items = _with_partners(micrographs, endings)
@@ -151,7 +151,7 @@ def halves_of(
 
 
 def _with_partners(micrographs: Sequence[DiscoveredMicrograph], endings: frozenset[str]) -> list[DiscoveredMicrograph]:
-    """Bring halves together that lie in two folders."""
+    """Pair halves that lie in two folders."""
     alone: dict[str, dict[str, list[Path]]] = defaultdict(lambda: {"even": [], "odd": []})
     for item in micrographs:
         named = half_of(item.path.name, endings)
@@ -169,7 +169,7 @@ def _with_partners(micrographs: Sequence[DiscoveredMicrograph], endings: frozens
 
 
 def _from_pairs_of_folders(micrographs: Sequence[DiscoveredMicrograph]) -> list[DiscoveredMicrograph]:
-    """Bring ``A/X.mrc`` and ``B/X.mrc`` together, and the like of them."""
+    """Pair ``A/X.mrc`` with ``B/X.mrc``, and other folders of this kind."""
     places = {
         (str(item.path.parent.parent), item.path.parent.name.lower(), item.path.name): item for item in micrographs
     }

@@ -1,4 +1,4 @@
-"""Stacks among the inputs: every section becomes an input of its own, and a movie stays a movie."""
+"""Stacks among the inputs: every section becomes an input of its own; a movie stays one input."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from cryoplug.inputs.discovered import DiscoveredMicrograph, known_endings, with
 from cryoplug.inputs.pairing import PairedInput
 
 _STACKS = ("stack", "tilt series", "volume")
-"""Kinds of files that hold several images which are not the frames of one."""
+"""Kinds of files that hold several separate images, not the frames of one image."""
 
 
 class StackLooks:
-    """What the files of a run hold, each opened as seldom as possible.
+    """Finds out what the files of a run hold, and opens as few of them as possible.
 
-    Files of one folder, ending and size as one that was found to hold a single image are taken to do so, too: a set of
-    10,000 micrographs is not opened twice for it.
+    If one file holds a single image, all files of the same folder, ending and size are taken to do so, too. So a set of
+    10,000 micrographs is not opened twice.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class StackLooks:
         self._known: dict[Path, StackLook | None] = {}
 
     def of(self, path: Path) -> StackLook | None:
-        """Look at a file; None for a single image, and for what cannot be opened (reported when its turn comes)."""
+        """Look at a file; None for a single image, and for a file that cannot be opened (reported when its turn comes)."""
         if path not in self._known:
             self._known[path] = self._look(path)
         return self._known[path]
@@ -52,7 +52,8 @@ class StackLooks:
 def with_sections(pairs: Sequence[PairedInput], looks: StackLooks) -> tuple[PairedInput, ...]:
     """Replace every pair of stacks by the pairs of their sections.
 
-    What is no pair, because one is a volume or the numbers of sections differ, stays as it is, with that as its problem.
+    Two stacks are no pair if one is a volume, or if they have different numbers of sections. They stay as they are, and the
+    reason becomes their `problem`.
     """
     found: list[PairedInput] = []
     endings = known_endings()
@@ -67,14 +68,14 @@ def with_sections(pairs: Sequence[PairedInput], looks: StackLooks) -> tuple[Pair
 
 
 def common_sections(files: Sequence[DiscoveredMicrograph], looks: StackLooks) -> tuple[int, FormatError | None]:
-    """Tell how many sections files have that belong together, or why they do not; 0 where none of them is a stack.
+    """Give the number of sections of files that belong together, or the error if it differs; 0 if none of them is a stack.
 
     Parameters
     ----------
     files
         One or more; a single image counts as one section beside a stack.
     looks
-        What the files hold.
+        Knows what the files hold.
     """
     looked = [looks.of(item.path) for item in files if item.section is None]
     if len(looked) < len(files) or not any(item is not None and item.kind in _STACKS for item in looked):

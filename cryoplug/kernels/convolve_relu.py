@@ -36,6 +36,6 @@ def convolve_add_relu(features: torch.Tensor, layer: nn.Conv2d, addend: torch.Te
 
 
 def _fuses(features: torch.Tensor, layer: nn.Conv2d) -> bool:
-    """Tell whether cuDNN's fused kernels are to be used: they have no gradient, and are no faster in float32."""
+    """Say whether cuDNN's fused kernels are to be used: they have no gradient, and are no faster in float32."""
     low_precision = features.dtype in (torch.float16, torch.bfloat16) and layer.weight.dtype == features.dtype
     return low_precision and features.is_cuda and torch.version.cuda is not None and not torch.is_grad_enabled()

@@ -80,7 +80,7 @@ def choose_for_device(device: torch.device) -> KernelChoice:
 
 @functools.cache
 def kernels_were_tested(device: torch.device) -> bool:
-    """Tell whether kernels for single layers may be used on a device: it was tested with them, and they can be built here."""
+    """Say whether kernels for single layers may be used on a device: it was tested with them, and they can be built here."""
     return choose_for_device(device).kernels == "fused" and _can_be_built(device)
 
 

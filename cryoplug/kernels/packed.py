@@ -59,5 +59,5 @@ class PackedConvolution:
 
 
 def can_pack() -> bool:
-    """Tell whether this build of torch has the library (oneDNN) and its fused convolutions."""
+    """Say whether this build of torch has the library (oneDNN) and its fused convolutions."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")

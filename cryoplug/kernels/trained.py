@@ -26,7 +26,7 @@ _PARTS = 528
 
 
 def trains_fused(features: torch.Tensor, layer: nn.Conv2d) -> bool:
-    """Tell whether `convolve_relu_trained` is to be used: training in bf16 on a card that it was tested on."""
+    """Say whether `convolve_relu_trained` is to be used: training in bf16 on a card that it was tested on."""
     return (
         features.is_cuda
         and torch.is_grad_enabled()

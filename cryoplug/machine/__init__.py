@@ -1,1 +1,1 @@
-"""What the machine gives us: devices, memory, threads, signals."""
+"""The machine: devices, memory, threads, processes, signals."""

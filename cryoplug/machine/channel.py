@@ -1,4 +1,4 @@
-"""A bounded queue between two threads that either end can shut."""
+"""A bounded queue between two threads, which either end can close."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Closed(Exception):
 
 
 class Channel(Generic[T]):
-    """A bounded queue that either end can shut without leaving the other one waiting."""
+    """A bounded queue that either end can close, without leaving the other one waiting."""
 
     def __init__(self, size: int) -> None:
         self._items: deque[T] = deque()
@@ -27,11 +27,11 @@ class Channel(Generic[T]):
 
     @property
     def aborted(self) -> bool:
-        """Whether nobody will take what is put in."""
+        """Whether the reader has gone, so that no item will be taken any more."""
         return self._aborted
 
     def put(self, item: T) -> None:
-        """Add an item, waiting for room; raise `Closed` when nobody will take it."""
+        """Add an item, and wait for room; raise `Closed` if the reader has gone."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._aborted or len(self._items) < self._size)
             if self._closed or self._aborted:
@@ -40,7 +40,7 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def messages(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[T]:
-        """Take items until the channel is closed and empty, or aborted, or `should_stop` says yes."""
+        """Take items until the channel is closed and empty, or aborted, or `should_stop` returns True."""
         while True:
             with self._changed:
                 # A signal handler runs in the main thread only when this wait ends now and then.
@@ -53,13 +53,13 @@ class Channel(Generic[T]):
             yield item
 
     def close(self) -> None:
-        """Say that nothing more comes; what is inside is still taken."""
+        """Say that nothing more will come; items inside are still delivered."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def abort(self) -> None:
-        """Drop what is inside, unless the channel was closed: then everything in it is still wanted."""
+        """Drop the items inside, unless the channel was closed: then they are still delivered."""
         with self._changed:
             if not self._closed:
                 self._aborted = True

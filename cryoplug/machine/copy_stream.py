@@ -1,4 +1,4 @@
-"""Copies to a GPU beside its arithmetic: pinned buffers that reader threads fill, and one stream that empties them."""
+"""Copies to a GPU while it computes: reader threads fill pinned buffers, and one stream copies them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in the order of the device's work; None on the CPU, where everything is done at once."""
+    """A point in the order of the device's work; None on the CPU, where everything is done at once."""
 
     event: torch.cuda.Event | None
 
@@ -30,13 +30,13 @@ class CopyStream:
     Parameters
     ----------
     device
-        The target. With the CPU, copies are done at once: so the loaders of a GPU are tested without one.
+        The target. On the CPU copies are done at once, so the loaders of a GPU can be tested without one.
     buffers
-        How many copies may be under way.
+        How many copies may be under way at a time.
     pixels
         Size of each buffer.
     dtype
-        Of the pixels.
+        Type of the pixels.
     """
 
     def __init__(self, device: torch.device, *, buffers: int, pixels: int, dtype: torch.dtype) -> None:
@@ -50,7 +50,7 @@ class CopyStream:
             self._free.put(_Buffer(torch.empty(pixels, dtype=dtype, pin_memory=self._on_gpu), self.mark()))
 
     def mark(self) -> Mark:
-        """Make a mark that stands for nothing yet."""
+        """Make a mark that is not set yet."""
         return Mark(torch.cuda.Event() if self._on_gpu else None)
 
     def carry(self, targets: Sequence[torch.Tensor], read: Callable[[np.ndarray], None], copied: Mark) -> None:
@@ -59,11 +59,11 @@ class CopyStream:
         Parameters
         ----------
         targets
-            Contiguous, on the device; together no larger than a buffer. They get one part of it after another.
+            Contiguous tensors on the device, together no larger than a buffer; each gets one part of it, in order.
         read
             Fills a flat array with the pixels of all of them.
         copied
-            Set after these copies: set by several calls, it stands for all of them.
+            Mark to set after these copies; if several calls set it, it covers the copies of all.
         """
         buffer = self._free.get()
         try:
@@ -82,16 +82,16 @@ class CopyStream:
             self._free.put(buffer)
 
     def copies_wait_for(self, mark: Mark) -> None:
-        """Let copies begun from now on wait on the device for what `mark` stands for."""
+        """Make copies that begin from now on wait, on the device, for the work before `mark`."""
         if mark.event is not None and self._stream is not None:
             self._stream.wait_event(mark.event)
 
     def arithmetic_waits_for(self, mark: Mark) -> None:
-        """Let arithmetic launched from now on wait on the device for what `mark` stands for."""
+        """Make arithmetic that is launched from now on wait, on the device, for the work before `mark`."""
         if mark.event is not None:
             torch.cuda.current_stream(self._device).wait_event(mark.event)
 
     def set_after_arithmetic(self, mark: Mark) -> None:
-        """Let `mark` stand for all arithmetic launched so far."""
+        """Set `mark` after all arithmetic launched so far."""
         if mark.event is not None:
             mark.event.record(torch.cuda.current_stream(self._device))

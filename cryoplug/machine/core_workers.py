@@ -1,4 +1,4 @@
-"""Threads that each compute on one core, for tiles that are computed side by side on a CPU."""
+"""Threads that compute on one core each, for tiles that a CPU computes side by side."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 
 def one_core_workers(count: int) -> ThreadPoolExecutor:
-    """Start so many threads.
+    """Start `count` threads.
 
-    One tile a thread, instead of one tile split over all threads. OpenMP's barriers in every layer would cost 2 to 10
-    times the computing when another program wants the cores too (2 cores, 16 channels, 128x128: 0.5 s against 2.3 s).
+    Each thread computes one tile, instead of all threads sharing one. If another program wants the cores, too, OpenMP's
+    barriers in every layer would cost 2 to 10 times the computing (2 cores, 16 channels, 128x128: 0.5 s against 2.3 s).
     """
     everybody_is_here = threading.Barrier(count + 1)
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Which device a name means, and what its failures mean: the one parser, the one recogniser of lack of memory."""
+"""Which device a name means, and what its errors mean: the only parser of devices, the only test for lack of memory."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ if TYPE_CHECKING:
     import torch
 
 DEVICES = "auto, cpu, cuda, cuda:N"
-"""What ``--device`` may be."""
+"""Allowed values of ``--device``, for messages."""
 _MOST_THREADS = 1024
-"""More than a machine has cores; with 100,000 the system gives no thread to any program."""
+"""Largest allowed number of threads: more than any machine has cores. With 100,000 no program gets a thread any more."""
 _NO_ROOM = ("CUDA error: out of memory", "STATUS_ALLOC_FAILED", "CUFFT_ALLOC_FAILED", "CUFFT_INTERNAL_ERROR")
-"""What CUDA's libraries say without a workspace; the last one is what cuFFT says when it finds no room for a plan."""
+"""Texts of CUDA's errors for lack of memory; the last one is that of cuFFT if it finds no room for a plan."""
 
 
 class OutOfDeviceMemory(Exception):
-    """The allocator of a device refused; smaller tiles may do."""
+    """The device has no memory left; smaller tiles may fit."""
 
 
 class Interrupted(Exception):
-    """Nobody wants the result of a computation any more."""
+    """A computation was ended because its result is not wanted any more."""
 
 
 def device_name(device: str, gpu: int | None) -> str:
-    """Join what ``--device`` and ``--gpu`` say into one name.
+    """Make one name of a device from ``--device`` and ``--gpu``.
 
     Parameters
     ----------
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     gpu
-        Number of a GPU among those that CUDA_VISIBLE_DEVICES shows, from 0; None: not said.
+        Number of a GPU, from 0, among those that CUDA_VISIBLE_DEVICES shows; None if the option was not given.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def device_name(device: str, gpu: int | None) -> str:
 
 
 def device_problems(name: str) -> Iterator[str]:
-    """Say what is wrong with the name of a device, in the words of the command line; whether it is there shows later."""
+    """Say what is wrong with the name of a device, in the words of the command line; not whether the device exists."""
     kind, colon, number = name.partition(":")
     numbered = kind == "cuda" and number.isascii() and number.isdigit()
     if name not in ("auto", "cpu", "cuda") and not (colon and numbered):
@@ -72,9 +72,9 @@ def resolve_device(name: str) -> torch.device:
     Raises
     ------
     DeviceError
-        It was asked for by name and is not there.
+        A device was asked for by name, and it is not there.
     UsageError
-        The name means nothing.
+        The name is not one of these.
     """
     import torch
 
@@ -95,12 +95,12 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolved_name(name: str) -> str:
-    """Name the device that `resolve_device` gives; torch, whose import takes seconds, is asked only where it may be a GPU."""
+    """Name the device that `resolve_device` gives; torch, whose import takes seconds, is used only if it may be a GPU."""
     return name if name == "cpu" else str(resolve_device(name))
 
 
 def hidden_gpu_note(device: torch.device) -> str:
-    """Say that ``auto`` fell back to the CPU although the environment names a GPU; empty when it did not."""
+    """Say that ``auto`` took the CPU although the environment names a GPU; empty otherwise."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
     if device.type == "cpu" and named not in ("", "-1", "NoDevFiles"):
         return f"CUDA_VISIBLE_DEVICES={named} names a GPU, but PyTorch finds none; computing on the CPU"
@@ -108,14 +108,14 @@ def hidden_gpu_note(device: torch.device) -> str:
 
 
 def only(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Make a GPU the current one while the block runs: some calls of torch open a context on GPU 0 else."""
+    """Make a GPU the current one while the block runs; otherwise some calls of torch open a context on GPU 0."""
     import torch
 
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def free_cached_memory(device: torch.device) -> None:
-    """Give memory that torch keeps for the next tensor back to a GPU."""
+    """Give the memory that torch keeps for later tensors back to the GPU."""
     import torch
 
     if device.type == "cuda":
@@ -125,12 +125,12 @@ def free_cached_memory(device: torch.device) -> None:
 
 @contextlib.contextmanager
 def device_errors() -> Iterator[None]:
-    """Turn what torch raises about memory and devices into errors that say so.
+    """Turn torch's errors about memory and devices into cryoplug's.
 
     Raises
     ------
     OutOfDeviceMemory
-        There is no room; the device itself is well.
+        There is no memory left; the device itself works.
     DeviceError
         The device failed.
     """

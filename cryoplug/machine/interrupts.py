@@ -19,9 +19,9 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.stop_signal: int | None = None
-        """The signal that asked for an end; None so far."""
+        """The signal that asked for an end; None if none came."""
         self.save_requested = False
-        """Whether a save was asked for; whoever saves sets it back."""
+        """Whether a save was asked for; the code that saves resets it."""
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:

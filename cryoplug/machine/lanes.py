@@ -1,7 +1,7 @@
 """Streams of a GPU: the work of each thread runs beside that of the others, and copies run beside arithmetic.
 
-On the one stream that torch begins with, a copy of 67 MB keeps a whole GPU waiting for 1.2 ms, and a thread that asks for a
-number waits for all that other threads have queued before. On the CPU nothing of this exists, and nothing is done.
+torch begins with one stream. There, a copy of 67 MB keeps the whole GPU waiting for 1.2 ms, and a thread that reads back a
+number waits for all work that other threads queued before. On the CPU there are no streams, and nothing is done.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import torch
 
 @dataclass(frozen=True)
 class Lane:
-    """What was queued on one stream up to a moment."""
+    """The work that was queued on one stream up to a certain moment."""
 
     event: torch.cuda.Event | None = None
     """None on the CPU, where everything is done at once."""
 
     def wait(self) -> None:
-        """Let the host wait for it."""
+        """Wait, on the host, until this work is done."""
         if self.event is not None:
             self.event.synchronize()
 
     def hand_over(self, *tensors: torch.Tensor | None) -> None:
-        """Let the current stream wait for it, before it uses these tensors of the other stream."""
+        """Make the current stream wait for this work before it uses the given tensors of the other stream."""
         if self.event is None:
             return
         stream = torch.cuda.current_stream()
@@ -44,7 +44,7 @@ class Lanes:
     Parameters
     ----------
     device
-        Which.
+        The device.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -54,7 +54,7 @@ class Lanes:
 
     @contextlib.contextmanager
     def own(self) -> Iterator[None]:
-        """Queue what is launched in the block on a stream of this thread's own."""
+        """Queue the work that is launched in the block on this thread's own stream."""
         if self._device.type != "cuda":
             yield
             return
@@ -65,7 +65,7 @@ class Lanes:
 
     @contextlib.contextmanager
     def back(self, *tensors: torch.Tensor) -> Iterator[None]:
-        """Queue copies to the host of these tensors, after all that was launched so far, beside all that comes."""
+        """Queue copies of these tensors to the host: after all work launched so far, and beside all later work."""
         if self._back is None:
             yield
             return
@@ -75,7 +75,7 @@ class Lanes:
             yield
 
     def reached(self) -> Lane:
-        """Mark what was launched so far on the current stream."""
+        """Mark the work launched so far on the current stream."""
         if self._device.type != "cuda":
             return Lane()
         event = torch.cuda.Event()

@@ -1,4 +1,4 @@
-"""Which of several processes this is, where a launcher such as torchrun started more than one."""
+"""Which of several processes this is, if a launcher such as torchrun started more than one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryoplug.core.shard import Shard
 from cryoplug.errors import UsageError
 
 _MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
-"""Where the processes of torchrun find one another: who sets `RANK` alone does not want them to."""
+"""Variables that tell torchrun's processes where to meet; with `RANK` but without these, processes do not work together."""
 
 
 @dataclass(frozen=True)
@@ -18,24 +18,24 @@ class Launch:
     """One process among those of a run."""
 
     rank: int = 0
-    """Its number, from 0."""
+    """Number of this process, from 0."""
     world: int = 1
-    """How many there are, on all machines."""
+    """Number of processes, on all machines together."""
     local_rank: int = 0
-    """Its number on this machine, from 0."""
+    """Number of this process on its machine, from 0."""
     local_world: int = 1
-    """How many there are on this machine."""
+    """Number of processes on this machine."""
     node: int = 0
-    """Number of the machine, from 0."""
+    """Number of this machine, from 0."""
 
 
 def torchrun_launch(environment: Mapping[str, str] | None = None) -> Launch:
-    """Return what torchrun said to this process; rank 0 of one when it did not start it.
+    """Return this process's place among those of torchrun; rank 0 of 1 if torchrun did not start it.
 
     Parameters
     ----------
     environment
-        None: that of the process.
+        Environment variables; None takes those of this process.
 
     Raises
     ------
@@ -57,14 +57,15 @@ def torchrun_launch(environment: Mapping[str, str] | None = None) -> Launch:
 
 
 def chosen_shard(asked: Shard | None, *, watch: bool, note: Callable[[str], None]) -> Shard | None:
-    """Return the part of a list to work on: what the user asked for, else what a launcher says; None: all of it.
+    """Return the part of a list to work on: what the user asked for, else what a launcher says; None for the whole list.
 
     Parameters
     ----------
     asked
-        By the user; one part of one is all of it, whatever a launcher says.
+        Part that the user asked for; 0/1 is the whole list, whatever a launcher says.
     watch
-        Whether new files are waited for: then a launcher is not asked, for commands that watch share a folder by themselves.
+        Whether the run waits for new files. Then the launcher does not count, because watching commands share a folder
+        by themselves.
     note
         Called with a sentence when a launcher decides.
     """
@@ -77,18 +78,18 @@ def chosen_shard(asked: Shard | None, *, watch: bool, note: Callable[[str], None
 def shard_of_launcher(environment: Mapping[str, str] | None = None) -> tuple[Shard, str] | None:
     """Return the part of a list that Slurm or torchrun gives this process, and the variable that says so.
 
-    None where nothing says so, or there is one process alone. In the batch script of a Slurm job, ``SLURM_PROCID`` is 0 and
-    ``SLURM_NTASKS`` what was asked for, although it runs once: there these two say nothing.
+    None if no variable says so, or there is only one process. In the batch script of a Slurm job these two mean nothing:
+    ``SLURM_PROCID`` is 0 and ``SLURM_NTASKS`` the number that was asked for, although the script runs once.
 
     Parameters
     ----------
     environment
-        None: that of the process.
+        Environment variables; None takes those of this process.
 
     Raises
     ------
     UsageError
-        The variables are no numbers, or contradict each other.
+        The variables are not numbers, or they contradict each other.
     """
     environment = os.environ if environment is None else environment
     in_batch_script = "SLURM_JOB_ID" in environment and "SLURM_STEP_ID" not in environment

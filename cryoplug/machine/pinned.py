@@ -1,4 +1,4 @@
-"""Host memory that a GPU reads and writes without a detour: few buffers, lent again and again."""
+"""Pinned host memory, which a GPU reads and writes directly: a few buffers, lent again and again."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class PinnedBuffers:
     Parameters
     ----------
     most
-        Buffers that exist at a time.
+        Most buffers that exist at a time.
     most_bytes
-        What all of them may take together; a single larger one is still made.
+        Most bytes that all of them take together; a single larger buffer is still made.
     device
-        The GPU that they are for; for the CPU they are plain memory.
+        The GPU that they are for; for the CPU they are ordinary memory.
     """
 
     def __init__(self, *, most: int, most_bytes: int, device: torch.device) -> None:
@@ -33,11 +33,11 @@ class PinnedBuffers:
 
     @property
     def size_bytes(self) -> int:
-        """What the buffers take now."""
+        """Bytes that all buffers take now."""
         return self._size_bytes
 
     def take(self, size_bytes: int) -> torch.Tensor:
-        """Lend a buffer of uint8, at least so long; raise `Closed` when nobody will need it any more."""
+        """Lend a buffer of uint8 of at least `size_bytes`; raise `Closed` if the run is ending."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._can_lend(size_bytes))
             if self._closed:
@@ -67,7 +67,7 @@ class PinnedBuffers:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Wake everybody who waits."""
+        """Wake every thread that waits for a buffer; each gets `Closed`."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -254,7 +254,7 @@ def _errors_against(found: Appearance, seen: Seen, side: int) -> float:
 
 
 def _shows_opposite(found: Appearance, seen: Seen, side: int) -> bool:
-    """Tell whether a micrograph shows the other sign in blocks of a side beyond chance, and not as noise does."""
+    """Say whether a micrograph shows the other sign in blocks of a side beyond chance, and not as noise does."""
     sign = math.copysign(1.0, found.skewness[side])
     holds = all(
         sign * found.skewness[large] > part * sign * found.skewness[small]

@@ -167,7 +167,7 @@ def noise_ratio(even: Image, odd: Image) -> float:
 
 
 def equally_noisy(ratio: float) -> bool:
-    """Tell whether a `noise_ratio` is near enough to 1 that the halves count as alike."""
+    """Say whether a `noise_ratio` is near enough to 1 that the halves count as alike."""
     return 1 / EQUALLY_NOISY <= ratio <= EQUALLY_NOISY
 
 

@@ -199,7 +199,7 @@ def _confirmed(noise: MicrographNoise, within_db: float) -> MicrographNoise:
 
 
 def _is_unsure(noise: MicrographNoise) -> bool:
-    """Tell whether its uncertainty is all that speaks against a law."""
+    """Say whether its uncertainty is all that speaks against a law."""
     return noise.uncertainty_db is not None and noise.problem == unsure(noise.uncertainty_db)
 
 

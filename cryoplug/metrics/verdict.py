@@ -67,7 +67,7 @@ def judge(truth: Sequence[TruthReport], halves: Sequence[HalvesReport]) -> Verdi
 
 
 def requirement_of(verdict: Verdict | None, than: str) -> bool:
-    """Tell whether a denoiser is better than a baseline; no when that was not measured."""
+    """Say whether a denoiser is better than a baseline; no when that was not measured."""
     return verdict is not None and than in verdict.comparisons and verdict.comparisons[than].answer == BETTER
 
 

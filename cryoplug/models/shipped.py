@@ -18,7 +18,7 @@ _MAX_CARD_BYTES = 1 << 20
 
 
 def is_general(checkpoint: Path | str) -> bool:
-    """Tell whether a name means the general model."""
+    """Say whether a name means the general model."""
     return str(checkpoint) == GENERAL
 
 
@@ -32,7 +32,7 @@ def named_checkpoint(name: str | Path) -> Path:
 
 
 def is_there() -> bool:
-    """Tell whether this build has its weights."""
+    """Say whether this build has its weights."""
     return (FOLDER / SAFETENSORS_NAME).is_file()
 
 

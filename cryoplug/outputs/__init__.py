@@ -1,1 +1,1 @@
-"""The output folder: what is written where, how each file was made, and the lists that name the new files."""
+"""The output folder: where each file goes, how it was made, and the lists that name the new files."""

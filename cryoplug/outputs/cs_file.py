@@ -1,4 +1,4 @@
-"""The cryoSPARC dataset that `denoise` leaves where a dataset was its input: written last, beside the denoised files."""
+"""The cryoSPARC dataset that `denoise` writes if its input was a dataset: written last, beside the denoised files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cryoplug.outputs.planning import RECORD_FOLDER, PlannedOutput
 from cryoplug.outputs.star_rows import check_star_is_ours
 
 NAMES = {"blob": "particles_denoised.cs"}
-"""What it is called, by the columns that named the images."""
+"""Name of the dataset, by the columns that named the images."""
 USUAL_NAME = "micrographs_denoised.cs"
 
 
@@ -32,12 +32,12 @@ class OutputDataset:
     source
         The dataset that names the inputs.
     overwrite
-        Replace a file of its name that no earlier run wrote.
+        Whether to replace a file of the same name that no earlier run wrote.
 
     Raises
     ------
     UsageError
-        The file exists and is not what an earlier run wrote.
+        The file exists, and no earlier run wrote it.
     """
 
     def __init__(self, folder: Path, source: Path, *, overwrite: bool) -> None:
@@ -50,7 +50,7 @@ class OutputDataset:
         check_star_is_ours(self.path, self._record, overwrite=overwrite)
 
     def write(self, done: Sequence[PlannedOutput]) -> bool:
-        """Write the dataset with these images; give whether there was any."""
+        """Write the dataset with these images; return whether there were any."""
         targets = {_key(item.micrograph): item.target for item in done}
         images = cs_images(self._source)
         root = _project_of(images, discover([str(self._source)]))
@@ -85,7 +85,7 @@ class OutputDataset:
 
 
 def source_dataset(micrographs: Sequence[DiscoveredMicrograph]) -> Path | None:
-    """Give the dataset that names all inputs, if there is one."""
+    """Give the dataset that names all inputs, if there is such a one."""
     lists = {item.list_path for item in micrographs}
     only = lists.pop() if len(lists) == 1 else None
     return only if only is not None and only.suffix.lower() == CS_SUFFIX else None
@@ -96,7 +96,7 @@ def _key(item: DiscoveredMicrograph) -> tuple[str, int | None]:
 
 
 def _project_of(images: Sequence[CsImage], listed: Sequence[DiscoveredMicrograph]) -> str:
-    """Give the folder from which the dataset's paths start."""
+    """Give the folder where the paths of the dataset start."""
     for item in listed:
         name, path = images[item.list_row or 0].name, os.path.abspath(item.path)  # noqa: PTH100
         if not name.startswith("/") and path.endswith(f"/{name}"):

@@ -1,4 +1,4 @@
-"""The journal of an output folder: one line of JSON for every micrograph that was worked on, by whichever process."""
+"""The journal of an output folder: one line of JSON for every micrograph that any process worked on."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from cryoplug.core.results import FileResult, to_json
 from cryoplug.disk.atomic import storage_errors
 
 JOURNAL_NAME = "denoise.jsonl"
-"""In the output folder."""
+"""Name of the journal in the output folder."""
 
 
 class Journal:
     """Appends lines to a file that several processes may append to.
 
-    Each line is one ``write`` to a file opened with ``O_APPEND``: lines of several processes of one machine never mix. A
-    network disk may lose a line when two machines append at the very same moment; what is finished is known from the
-    records, never from the journal.
+    Each line is one ``write`` to a file opened with ``O_APPEND``, so lines of several processes on one machine never mix. A
+    network disk may lose a line if two machines append at the same moment. That does no harm: the records decide what is
+    finished, never the journal.
 
     Parameters
     ----------
     path
         The file; its folder must exist.
     common
-        Fields of every line: model, hash of the checkpoint, settings.
+        Fields that every line gets: model, hash of the checkpoint, settings.
     """
 
     def __init__(self, path: Path, common: dict[str, Any]) -> None:
@@ -38,7 +38,7 @@ class Journal:
         self._common = {**common, "host": socket.gethostname(), "pid": os.getpid()}
 
     def add_fields(self, **common: Any) -> None:
-        """Put further fields into every line from now on."""
+        """Add further fields to every line from now on."""
         self._common.update(common)
 
     def append(self, result: FileResult) -> None:
@@ -47,7 +47,7 @@ class Journal:
         Raises
         ------
         StorageError
-            The system refused; a part of the line may stay, and the next line begins a new one.
+            The system refused. A part of the line may remain; the next line still begins on a new line.
         """
         own = {field.name: getattr(result, field.name) for field in fields(result)}
         time = datetime.now(UTC).isoformat(timespec="seconds")
@@ -66,20 +66,20 @@ class Journal:
 
 
 def last_lines(path: Path, wanted: Collection[PurePath]) -> dict[PurePath, dict[str, Any]]:
-    """Read what a journal says last of some outputs.
+    """Read the last line of the journal for each of some outputs.
 
     Parameters
     ----------
     path
-        The journal; when there is none, or it cannot be read, nothing is known.
+        The journal; if there is none, or it cannot be read, the result is empty.
     wanted
-        Outputs by their path below the output folder. A line names its output as its run named the folder, which may have
-        been another working directory: the longest end of that path that is wanted counts.
+        Outputs, by their paths below the output folder. A line names its output as its run saw it, maybe from another
+        working directory; so the longest end of that path that is in `wanted` counts.
 
     Returns
     -------
     dict
-        The last line of each that is there; damaged lines are passed over.
+        The last line of each output that has one; damaged lines are passed over.
     """
     found: dict[PurePath, dict[str, Any]] = {}
     try:

@@ -1,4 +1,4 @@
-"""Where the results of a batch go, and what must never be overwritten."""
+"""Where the results of a run go, and which files must never be overwritten."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from cryoplug.errors import StorageError, UsageError
 from cryoplug.inputs.discovered import STACK_ENDINGS, DiscoveredMicrograph, known_endings, split_ending
 
 RECORD_FOLDER = ".cryoplug"
-"""Below the output folder; may be deleted, then finished files are no longer known as such."""
+"""Folder of records, below the output folder. If it is deleted, finished files are not recognised any more."""
 _PROBE_BYTES = 4096
 _LONGEST_NAME_BYTES = 217
-"""A file name has 255 bytes; while a record is written, its name is that of the output and 38 more."""
+"""Longest name of an output: a file name has at most 255 bytes, and while a record is written, its name is 38 bytes longer."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class PlannedOutput:
     """One micrograph and the file that will be made from it."""
 
     micrograph: DiscoveredMicrograph
-    """What to read."""
+    """The micrograph to read."""
     target: Path
-    """What to write."""
+    """The file to write."""
     record: Path
     """The small file that says how `target` was made."""
 
     @property
     def claim(self) -> Path:
-        """The file by which a process says that it is working on it."""
+        """The file by which a process claims this micrograph while it works on it."""
         return self.record.with_suffix(CLAIM_SUFFIX)
 
     @property
@@ -43,17 +43,17 @@ class PlannedOutput:
 
 
 class OutputPlanner:
-    """Chooses names below a folder for the results of micrographs, which may become known one after another.
+    """Chooses the names of results below a folder; micrographs may be added one after another.
 
-    The name of the micrograph is kept with the ending ``.mrc``, that of a stack (``.mrcs``, ``.st``, ``.ali``) as it is. Of
-    two micrographs that differ in nothing but the ending, the one that is not MRC keeps its own ending too: ``a.tif.mrc``.
+    A result has the name of its micrograph with the ending ``.mrc``; a stack keeps its ending (``.mrcs``, ``.st``, ``.ali``).
+    If two micrographs differ only in their endings, the one that is not MRC keeps its own ending, too: ``a.tif.mrc``.
 
     Parameters
     ----------
     folder
         The output folder.
     reserved
-        Files that must not become a result: a STAR file, a journal.
+        Files that no result may replace: a STAR file, a journal.
     """
 
     def __init__(self, folder: Path, *, reserved: Iterable[Path] = ()) -> None:
@@ -73,7 +73,7 @@ class OutputPlanner:
         Raises
         ------
         UsageError
-            A result would overwrite a micrograph or another result, or lie outside of the folder.
+            A result would overwrite a micrograph or another result, or lie outside the folder.
         """
         self._relatives.update(str(item.relative) for item in micrographs)
         self._inputs.add(item.path for item in micrographs)
@@ -119,16 +119,16 @@ class OutputPlanner:
 def without_own_outputs(
     micrographs: Sequence[DiscoveredMicrograph], folder: Path, *, named: Iterable[str]
 ) -> list[DiscoveredMicrograph]:
-    """Leave out results of earlier runs that a search found because `folder` lies within a folder of inputs.
+    """Leave out results of earlier runs; a search finds them if the output folder lies within a folder of inputs.
 
     Parameters
     ----------
     micrographs
-        What was found.
+        The micrographs that were found.
     folder
         The output folder.
     named
-        Paths that the user spelled out: these are never left out.
+        Paths that the user named himself; these are never left out.
     """
     spelled = {Path(text) for text in named}
     root = folder.absolute()
@@ -147,7 +147,7 @@ def without_own_outputs(
 
 
 def check_no_input(targets: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise `UsageError` when a file to be written is one of the inputs, under whatever name or link."""
+    """Raise `UsageError` if a file to be written is one of the inputs, under any name or link."""
     known = _Inputs()
     known.add(inputs)
     for target in targets:
@@ -155,7 +155,7 @@ def check_no_input(targets: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make the output folder and write a little into it, so that hours of work do not end there.
+    """Make the output folder and write a little into it, so that hours of work do not fail at the first result.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def check_writable(folder: Path) -> None:
 
 
 class _Inputs:
-    """All inputs so far, by resolved name and by what the system knows them by."""
+    """All inputs so far, by resolved name, and by the file's number in the system."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, Path] = {}

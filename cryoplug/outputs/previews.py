@@ -1,6 +1,6 @@
-"""A picture of each denoised micrograph: raw and low-passed, denoised, and what was removed, on one grey scale.
+"""A picture of each denoised micrograph: raw (low-passed), denoised, and removed, on one grey scale.
 
-What was removed should be noise alone. Whoever sees particles in the right panel sees what denoising has taken away.
+The removed part should be noise alone. Particles in the right panel are signal that denoising has taken away.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from cryoplug.formats.registry import open_micrograph
 from cryoplug.outputs.pictures import CAPTION_PX, grey_bytes, jpeg, paste_text, resized
 
 PREVIEW_FOLDER = "previews"
-"""Below the output folder."""
+"""Folder of the previews, below the output folder."""
 LOWPASS_ANGSTROM = 20.0
-"""The raw micrograph has half its amplitude there: so people look at it before they pick."""
+"""Resolution in angstrom at which the low pass of the raw micrograph halves amplitudes, as people filter before they pick."""
 GAP_PX = 6
-"""Between two panels."""
+"""Pixels between two panels."""
 STRIP_PX = 26
-"""Height of the strip below the panels, with their captions."""
+"""Height in pixels of the strip below the panels, which has their captions."""
 _BACKGROUND, _INK = 24, 230
 _SPARSE = 4
 _SIGMAS = 3.0
 _RAW_SHARE = 0.6
 _LONGEST_BAR = 0.3
-"""Part of a panel's width."""
+"""Longest scale bar, as a part of a panel's width."""
 _HALF_AT = math.sqrt(2 * math.log(2)) / (2 * math.pi)
-"""A Gaussian of so many angstrom in real space halves amplitudes at 1 angstrom."""
+"""A Gaussian of this sigma (angstrom, real space) halves amplitudes at a resolution of 1 angstrom."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,20 +45,21 @@ class Preview:
     """Three small images of one micrograph, equal in shape, ``(y, x)``, in its grey values."""
 
     raw: ImageF32
-    """Low-passed."""
+    """The raw micrograph, low-passed."""
     denoised: ImageF32
-    """As it was written."""
+    """The result as it was written."""
     removed: ImageF32
-    """The raw micrograph, averaged as the others are but not low-passed, less the denoised one."""
+    """The raw micrograph (averaged like the others, not low-passed) minus the denoised one."""
     pixel_size_angstrom: float | None
-    """Of the small images; None when unknown."""
+    """Pixel size of the small images; None if unknown."""
 
     @functools.cached_property
     def limits(self) -> tuple[float, float]:
         """Grey values of black and white, one pair for raw and denoised, so that equal greys are equal values.
 
-        They lie 3 robust deviations beside the median of the denoised image. Where the raw one is much noisier, they lie
-        farther apart, so that it is not black and white alone. Ice and carbon, unless they cover a quarter, do not change them.
+        They lie 3 robust deviations below and above the median of the denoised image. If the raw image is much noisier,
+        they lie farther apart, so that it is not just black and white. Ice and carbon change them only if they cover more
+        than a quarter.
         """
         middle, sigma = _middle_and_sigma(self.denoised)
         half = _SIGMAS * max(sigma, _RAW_SHARE * _middle_and_sigma(self.raw)[1])
@@ -66,13 +67,13 @@ class Preview:
 
     @property
     def removed_limits(self) -> tuple[float, float]:
-        """The same span of grey values around the median of what was removed: a step of grey means as much everywhere."""
+        """The same span of grey values, around the median of the removed part: a step of grey has the same size everywhere."""
         low, high = self.limits
         middle, _ = _middle_and_sigma(self.removed)
         return middle - (high - low) / 2, middle + (high - low) / 2
 
     def captions(self) -> tuple[str, str, str]:
-        """Say what each panel shows."""
+        """Give the caption of each panel."""
         filtered = self.pixel_size_angstrom is not None and _is_finer(self.pixel_size_angstrom)
         first = f"raw, low-passed to {LOWPASS_ANGSTROM:g} A" if filtered else "raw, averaged"
         return first, "denoised", "removed (raw - denoised)"
@@ -96,7 +97,7 @@ def preview_of(both: BeforeAfter, pixel_size_angstrom: float | None) -> Preview:
     both
         Raw and denoised; the denoised one is brought to the grid of the raw one.
     pixel_size_angstrom
-        Of the raw micrograph; None when unknown.
+        Pixel size of the raw micrograph; None if unknown.
     """
     raw = both.raw.pixels
     denoised = _on_grid(both.denoised, both.raw)
@@ -113,23 +114,23 @@ def preview_of_files(
     listed_angstrom: float | None = None,
     section: int | None = None,
 ) -> Preview:
-    """Read a micrograph and what was made of it, and make their preview.
+    """Read a micrograph and its denoised file, and make their preview.
 
     Parameters
     ----------
     raw
-        The micrograph; or both halves, whose sum it is.
+        The micrograph; or both halves, which are added.
     denoised
-        What was written; of a stack, the first section is shown.
+        The file that was written; of a stack, the first section is shown.
     stated_angstrom, listed_angstrom
         Pixel size as the user states it, and as the list says; see `cryoplug.core.pixel_size`.
     section
-        Which section of `raw` `denoised` was made of, from 1; None: all that it holds.
+        Section of `raw`, from 1, from which `denoised` was made; None for the whole file.
 
     Raises
     ------
     InputError
-        One of them cannot be read any more.
+        One of the files cannot be read any more.
     """
     images, headers = [], []
     for path in raw:
@@ -146,7 +147,7 @@ def preview_of_files(
 
 
 def draw_preview(preview: Preview) -> npt.NDArray[np.uint8]:
-    """Draw the three panels side by side, each with a scale bar, captions below; grey levels ``(y, x)``."""
+    """Draw the three panels side by side, each with a scale bar, and captions below; gives grey levels ``(y, x)``."""
     height, width = preview.raw.shape
     canvas = np.full((height + STRIP_PX, 3 * width + 2 * GAP_PX), _BACKGROUND, np.uint8)
     limits = preview.limits, preview.limits, preview.removed_limits
@@ -162,7 +163,7 @@ def draw_preview(preview: Preview) -> npt.NDArray[np.uint8]:
 
 
 def write_preview(path: Path, preview: Preview) -> None:
-    """Write the picture as a JPEG, atomically, but without waiting for the disk: it can be made anew.
+    """Write the picture as a JPEG, atomically, but without waiting for the disk, because it can be made again.
 
     Raises
     ------
@@ -180,7 +181,7 @@ def bar_length(width_px: int, pixel_size_angstrom: float) -> float:
 
 
 def blurred(image: ImageF32, sigma_px: float) -> ImageF32:
-    """Convolve with a Gaussian; at the border the image goes on mirrored."""
+    """Convolve with a Gaussian; beyond the border the image is continued by its mirror image."""
     reach = min(math.ceil(3 * sigma_px), min(image.shape) - 1)
     if reach < 1:
         return image
@@ -205,7 +206,7 @@ def _weighted(image: ImageF32, weights: npt.NDArray[np.float32], axis: int) -> I
 
 
 def _middle_and_sigma(image: ImageF32) -> tuple[float, float]:
-    """Give the median and, by the quartiles, the standard deviation of what is not far from it."""
+    """Give the median, and the standard deviation (from the quartiles) of the pixels that are not far from it."""
     # Every sixteenth pixel: 29,000 of a panel, whose percentiles differ from those of all by less than a grey level.
     sparse = image[::_SPARSE, ::_SPARSE]
     sparse = sparse[np.isfinite(sparse)]
@@ -223,7 +224,7 @@ def _opened(path: Path, section: int | None) -> MicrographSource:
 
 
 def _on_grid(small: SmallImage, wanted: SmallImage) -> ImageF32:
-    """Bring a thumbnail of an image of other pixels, but of the same field, to the grid of another thumbnail."""
+    """Bring a thumbnail to the grid of another one that shows the same field in other pixels."""
     if small.shape == wanted.shape and small.pixels.shape == wanted.pixels.shape:
         return small.pixels
     rows, columns = (
@@ -234,12 +235,12 @@ def _on_grid(small: SmallImage, wanted: SmallImage) -> ImageF32:
 
 
 def _is_finer(pixel_size_angstrom: float) -> bool:
-    """Tell whether pixels can show more than what is left after the low pass."""
+    """Say whether pixels of this size can show more detail than the low pass leaves."""
     return 2 * pixel_size_angstrom < LOWPASS_ANGSTROM
 
 
 def draw_bar(panel: npt.NDArray[np.uint8], pixel_size_angstrom: float) -> None:
-    """Draw a scale bar with its length into the lower left of a picture ``(y, x)``; a very small one is left as it is."""
+    """Draw a scale bar with its length into the lower left of a picture ``(y, x)``; a very small picture gets none."""
     height, width = panel.shape
     length = bar_length(width, pixel_size_angstrom)
     bar = max(1, round(length / pixel_size_angstrom))
@@ -253,5 +254,5 @@ def draw_bar(panel: npt.NDArray[np.uint8], pixel_size_angstrom: float) -> None:
 
 
 def _shade(place: npt.NDArray[np.uint8]) -> None:
-    """Darken what lies below letters, so that they are read on white ice as well."""
+    """Darken the area behind letters, so that they can be read on white ice, too."""
     place[...] = place // 3

@@ -1,7 +1,8 @@
-"""How an output was made, and by that whether it is finished.
+"""How each output was made; this also shows whether it is finished.
 
-Beside the results lies a hidden folder with one small record per file: what it was made from, and how. The record is
-written unfinished before the result gets its name and finished after it: a killed run is told from a foreign file.
+A hidden folder beside the results holds one small record for each file: from what it was made, and how. The record is
+written as unfinished before the result gets its name, and as finished after that. So a file of a killed run differs from a
+file of another program.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ _LISTED = "listed_pixel_size"
 
 
 Settings = Mapping[str, str]
-"""Everything besides the input that the pixels of an output depend on: the request's `identity`."""
+"""Everything that the pixels of an output depend on, except for the input: the request's `identity`."""
 
 
 @dataclass(frozen=True)
 class OutputRecord:
-    """How an output was made: the contents of the small file."""
+    """How an output was made; the contents of the record file."""
 
     finished: bool
     """False while the output is being written."""
@@ -44,7 +45,7 @@ class OutputRecord:
     input_mtime_ns: int
     """Time of its last change."""
     settings: dict[str, str]
-    """See `Settings`."""
+    """Settings of the run; see `Settings`."""
     host: str
     """Machine that wrote it."""
     pid: int
@@ -58,7 +59,7 @@ class OutputRecord:
 def new_record(item: PlannedOutput, settings: Settings) -> OutputRecord:
     """Describe an output that is about to be written.
 
-    A micrograph that is missing gets a record that matches none: should it appear until it is read, it is redone next time.
+    A missing micrograph gets a record that matches no file: if it appears before it is read, the next run does it again.
     """
     size_bytes, mtime_ns = file_content(item.micrograph.path)
     return OutputRecord(
@@ -73,9 +74,9 @@ def new_record(item: PlannedOutput, settings: Settings) -> OutputRecord:
 
 
 def begin_output(item: PlannedOutput, record: OutputRecord, *, beside: Sequence[Path] = ()) -> None:
-    """Note that an output is being written, and remove what a killed run left of it and of the files `beside` it.
+    """Note that an output is being written; remove what a killed run left of it, and of the files `beside` it.
 
-    Whoever calls this has the claim of the output, so that no other live process is writing it.
+    The caller must hold the claim of the output, so that no other live process is writing it.
     """
     old = read_record(item.record)
     if old is not None and not old.finished and (old.host, old.pid) != (record.host, record.pid):
@@ -95,7 +96,7 @@ def write_record(path: Path, record: OutputRecord) -> None:
 
 
 def read_record(path: Path) -> OutputRecord | None:
-    """Read a record; None when there is none, or none that this version wrote."""
+    """Read a record; None if there is none, or if another version of this record was written."""
     try:
         if path.stat().st_size > _MAX_RECORD_BYTES:
             return None
@@ -110,26 +111,26 @@ def read_record(path: Path) -> OutputRecord | None:
 
 
 def is_finished(item: PlannedOutput, settings: Settings, *, unsaid: Settings) -> bool:
-    """Tell whether the output of an earlier run still stands for this input, checkpoint and settings.
+    """Say whether the output of an earlier run is still valid for this input, checkpoint and settings.
 
     Parameters
     ----------
     item
         The output and its micrograph.
     settings
-        Of this run.
+        Settings of this run.
     unsaid
-        What a record stands for that was written before there was a choice.
+        Settings that older records lack, with the values that were used then.
 
     Returns
     -------
     bool
-        False when there is no output, when an earlier run was interrupted, or when the input has changed since.
+        False if there is no output, if an earlier run was interrupted, or if the input has changed since.
 
     Raises
     ------
     UsageError
-        The output exists and came about in another way: replacing it needs ``--overwrite``.
+        The output exists, but was made in another way: replacing it needs ``--overwrite``.
     """
     if not os.path.lexists(item.target):
         return False
@@ -164,6 +165,6 @@ def _same(before: Any, now: str) -> bool:
 
 
 def _listed(item: PlannedOutput, settings: Settings) -> dict[str, str]:
-    """Give the pixel size that the list says, where it counts; older records do not have it, and match whatever it is."""
+    """Give the pixel size from the list, if it is used; older records lack it, and match any value."""
     size = item.micrograph.pixel_size_angstrom
     return {} if size is None or settings.get("pixel_size", "none") != "none" else {_LISTED: f"{size:.10g}"}

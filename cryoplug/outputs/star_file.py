@@ -1,4 +1,4 @@
-"""The STAR file that `denoise` writes: checked before the work, written after it, and while watching again and again."""
+"""The STAR file that `denoise` writes: checked before the work, written after it, and with ``--watch`` again and again."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ class OutputStar:
     folder
         Output folder of the run.
     inputs
-        What the user named.
+        Inputs as the user named them.
     overwrite
-        Replace a file of its name that no earlier run wrote.
+        Whether to replace a file of the same name that no earlier run wrote.
     voltage_kv, spherical_aberration_mm
-        Of the microscope, as far as the user says them.
+        Values of the microscope, if the user gives them.
     pixel_size_angstrom
-        What the user states of all micrographs; None: the list, then the files say it.
+        Pixel size that the user states for all micrographs; None takes that of the list, else that of the files.
     resampled
-        The denoised files have another pixel size than the micrographs.
+        Whether the denoised files have another pixel size than the micrographs.
     note
-        Called with what the user should know.
+        Called with remarks for the user.
 
     Raises
     ------
     UsageError
-        The file exists and is not what an earlier run wrote.
+        The file exists, and no earlier run wrote it.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class OutputStar:
             remove_leftovers(written)
 
     def check(self, planned: Sequence[PlannedOutput]) -> None:
-        """Raise `UsageError` when it cannot be made of these micrographs, or would overwrite one."""
+        """Raise `UsageError` if the STAR file cannot be made from these micrographs, or would overwrite one of them."""
         micrographs = [item.micrograph for item in planned]
         source = self._source(micrographs)
         if source is not None and (self._voltage_kv or self._cs_mm):
@@ -96,12 +96,12 @@ class OutputStar:
         check_star_can_name(self.path, [path for item in planned for path in (item.target, item.micrograph.path)])
 
     def write(self, done: Sequence[PlannedOutput]) -> bool:
-        """Write the file with these micrographs, atomically; give whether there was anything new to write.
+        """Write the file with these micrographs, atomically; return whether there was anything new to write.
 
         Raises
         ------
         FormatError
-            The STAR file that it is made from cannot be read (any more), or is changing all the time.
+            The STAR file from which it is made cannot be read (any more), or changes all the time.
         """
         source = self._source([item.micrograph for item in done])
         made_of = tuple(item.target for item in done), None if source is None else file_state(source)
@@ -152,7 +152,7 @@ class OutputStar:
         return found
 
     def _from_star(self, source: Path, done: Sequence[PlannedOutput]) -> StarFile:
-        """Point the STAR file as it is now at what is done; it may have grown, or been written in another order."""
+        """Make the list from the current STAR file, which may have grown, or changed its order since the run began."""
         targets = {_key(item.micrograph): item.target for item in done}
         for _ in range(_TRIES):
             before = file_state(source)
@@ -174,7 +174,7 @@ class OutputStar:
         raise FormatError(f"{source}: changes while it is read; let nothing write it for a moment, and run again")
 
     def _written_size(self, name: str) -> float | None:
-        """Give the pixel size of a file as the STAR file names it."""
+        """Give the pixel size of a written file, by its name in the STAR file."""
         path = Path(split_section(name)[1])
         if path not in self._pixel_sizes:
             self._pixel_sizes[path] = read_header(path).pixel_size_angstrom

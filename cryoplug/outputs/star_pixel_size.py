@@ -8,26 +8,26 @@ from dataclasses import replace
 from cryoplug.formats.star import StarBlock, StarFile, image_table
 
 SIZE_COLUMNS = ("rlnMicrographPixelSize", "rlnImagePixelSize")
-"""Pixel size of what the table names; ``rlnMicrographOriginalPixelSize`` is that of the movie and stays."""
+"""Columns with the pixel size of the files in the table; ``rlnMicrographOriginalPixelSize`` is the movie's, and stays."""
 _COORDINATES = ("rlnCoordinateX", "rlnCoordinateY")
 _GROUP, _GROUP_NAME = "rlnOpticsGroup", "rlnOpticsGroupName"
 _SAME = 1e-3
-"""Sizes of one optics group that differ by less than this part stay in one group."""
+"""Relative difference of pixel sizes below which micrographs stay in one optics group."""
 
 
 def with_written_sizes(star: StarFile, written: Callable[[str], float | None]) -> StarFile:
-    """Say the pixel sizes that were written.
+    """Put the pixel sizes of the written files into the STAR file.
 
-    RELION takes the sampling of a micrograph from its optics group, so the group gets that of the files. Micrographs of one
-    group that were written at different sizes get groups of their own, copies of theirs. Coordinates in the same table are
-    turned into pixels of the files that it names now. All else stays, the raw names too.
+    RELION takes the pixel size of a micrograph from its optics group, so the group gets the size of the files. If
+    micrographs of one group were written at different sizes, the group is copied, one for each size. Coordinates in the same
+    table are converted to pixels of the new files. Everything else stays, also the raw names.
 
     Parameters
     ----------
     star
-        It names the written files already.
+        The STAR file; it already names the written files.
     written
-        Pixel size in angstrom of the file that a row names; None where it is not known.
+        Gives the pixel size in angstrom of the file that a row names; None if unknown.
     """
     listed = image_table(star)
     table, raw = listed.block, listed.pixel_sizes
@@ -53,7 +53,7 @@ def with_written_sizes(star: StarFile, written: Callable[[str], float | None]) -
 
 
 def _regrouped(optics: StarBlock, groups: Sequence[str], sizes: Sequence[float | None]) -> tuple[StarBlock, list[str]]:
-    """Give the optics table with the written sizes, and the group of each row."""
+    """Give the optics table with the pixel sizes of the files, and the group of each row."""
     rows = [dict(zip(optics.columns, row, strict=True)) for row in optics.rows]
     by_group = {_number(row[_GROUP]): row for row in rows}
     found: dict[str, list[tuple[float, str]]] = {}

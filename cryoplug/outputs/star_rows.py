@@ -16,7 +16,7 @@ from cryoplug.formats.star_pixel_size import with_pixel_size
 from cryoplug.inputs.discovered import split_section
 
 RAW_COLUMN = "cryoplugMicrographNameRaw"
-"""Column with the name that stood in the table before."""
+"""Column for the raw name, which stood in the table before."""
 RAW_IMAGE_COLUMN = "cryoplugImageNameRaw"
 """The same for particles: sections of stacks."""
 
@@ -28,15 +28,15 @@ class DenoisedMicrograph:
     raw: Path
     """The micrograph as the user named it."""
     denoised: Path
-    """What was made from it."""
+    """The file that was made from it."""
     pixel_size_angstrom: float | None
-    """Sampling of both; None when unknown."""
+    """Pixel size of both; None if unknown."""
     voltage_kv: float | None = None
-    """Acceleration voltage; None when unknown."""
+    """Acceleration voltage; None if unknown."""
     spherical_aberration_mm: float | None = None
-    """Of the microscope; None when unknown."""
+    """Spherical aberration of the microscope; None if unknown."""
     sections: int = 1
-    """Images in the file; a stack is listed section by section."""
+    """Number of images in the file; a stack is listed section by section."""
 
 
 def star_from_star(
@@ -59,11 +59,11 @@ def star_from_star(
     star
         The STAR file that was read.
     denoised
-        For the row that names a micrograph first: the file made from it. Later rows with the same name follow it.
+        For the first row that names a micrograph, the file made from it; later rows with the same name get the same file.
     sections
-        For rows whose file is a whole stack: which section of it, from 1.
+        For rows whose file is a whole stack, the section in it, from 1.
     pixel_size_angstrom
-        What the user states of all micrographs: it replaces what the list says. None: that stays.
+        Pixel size that the user states for all micrographs; it replaces the list's. None keeps the list's.
     """
     listed = image_table(star)
     table, names = listed.block, listed.names
@@ -88,9 +88,9 @@ def _same_file(name: str) -> tuple[int | None, str]:
 
 
 def check_star_can_name(path: Path, images: Iterable[Path]) -> None:
-    """Raise `UsageError` when a file cannot be named in the STAR file `path`: to be asked before hours of work.
+    """Raise `UsageError` if the STAR file `path` cannot hold a file name; check this before hours of work.
 
-    A STAR file has one line per row, so a name with a line break, or with spaces and both kinds of quotes, has no place.
+    A STAR file has one line for each row. So it cannot hold a name with a line break, or with spaces and both kinds of quotes.
     """
     for image in images:
         format_star(StarFile([StarBlock("", True, [MICROGRAPH_COLUMN], [[shown_path(image)]])], path))
@@ -104,8 +104,8 @@ def star_from_files(path: Path, micrographs: Sequence[DenoisedMicrograph]) -> St
     path
         Where it will be written.
     micrographs
-        The rows, in order. What nobody knows of any of them has no column; where some have it, the others get ``None``.
-        Sections of stacks come in a table of their own, ``data_particles``.
+        The rows, in order. A value that no micrograph has gets no column; if only some have it, the others get ``None``.
+        Sections of stacks go into a table of their own, ``data_particles``.
     """
     groups = list(dict.fromkeys(map(_optics, micrographs)))
     number = {optics: index for index, optics in enumerate(groups, start=1)}
@@ -149,13 +149,13 @@ def _text(value: object) -> object:
 
 
 def shown_path(path: Path) -> str:
-    """Give a path as RELION wants it: from the working folder (the project) if below it, else from the root."""
+    """Give a path as RELION expects it: from the working folder (the project) if it lies below, else from the root."""
     absolute = os.path.abspath(path)  # noqa: PTH100 -- resolving links would leave the project
     return absolute.removeprefix(os.getcwd().rstrip("/") + "/")  # noqa: PTH109 -- 100,000 times
 
 
 def check_star_is_ours(path: Path, record: Path, *, overwrite: bool) -> None:
-    """Raise `UsageError` when `path` exists and is not what an earlier run wrote there."""
+    """Raise `UsageError` if `path` exists, and no earlier run wrote it."""
     if path.is_dir():
         raise UsageError(f"{path}: this is a folder; --star names the STAR file to write")
     if overwrite or not path.exists():
@@ -168,7 +168,7 @@ def check_star_is_ours(path: Path, record: Path, *, overwrite: bool) -> None:
 
 
 def write_own_star(path: Path, record: Path, star: StarFile) -> None:
-    """Write the STAR file atomically, and beside the results what is needed to know it again."""
+    """Write the STAR file atomically, and a record of it beside the results, by which a later run recognises it."""
     payload = format_star(star).encode("utf-8", "surrogateescape")
     with storage_errors(path):
         old = path.read_bytes() if path.is_file() else None

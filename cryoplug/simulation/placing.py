@@ -92,7 +92,7 @@ class _Discs:
         self._count = 0
 
     def free(self, discs: FloatArray) -> bool:
-        """Tell whether discs overlap those taken by less than a tenth."""
+        """Say whether discs overlap those taken by less than a tenth."""
         others = self._rows[: self._count]
         apart = np.hypot(discs[:, None, 0] - others[None, :, 0], discs[:, None, 1] - others[None, :, 1])
         return bool(np.all(apart >= 0.9 * (discs[:, None, 2] + others[None, :, 2])))

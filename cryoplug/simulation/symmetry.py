@@ -80,7 +80,7 @@ def touching_distance(
 
 
 def holds_together(centres: FloatArray, radii: FloatArray, rotations: FloatArray, *, gap: float = 0.15) -> bool:
-    """Tell whether the copies of a subunit form one body.
+    """Say whether the copies of a subunit form one body.
 
     Parameters
     ----------

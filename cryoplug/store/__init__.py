@@ -1,1 +1,1 @@
-"""Packed training pairs: one interface, raw bins or HDF5 behind it, one manifest."""
+"""Packed training pairs: one interface and one manifest; the pixels are in raw bins or HDF5."""

@@ -1,4 +1,4 @@
-"""What kind of store a path is, and where its patches lie: a folder of bins, an HDF5 file, or one that is not finished."""
+"""Which kind of store a path is (bins, HDF5, or unfinished), and where its patches lie."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HDF5_NAME = "dataset.h5"
 
 
 def find_layout(path: Path, patch_size: int) -> StoreLayout:
-    """Read where the patches of a store lie; see `cryoplug.store.pairs.open_store`, which has these arguments."""
+    """Find where the patches of a store lie; the arguments are those of `cryoplug.store.pairs.open_store`."""
     if patch_size < 1:
         raise UsageError(f"--patch-size is {patch_size}; allowed: 1 or more")
     if not path.exists():

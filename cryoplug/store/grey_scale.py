@@ -1,4 +1,4 @@
-"""What ``percentile`` did to the grey values of a store, read from its patches: it shows also in bins from elsewhere."""
+"""What ``percentile`` did to the grey values of a store, measured in its patches; this also works for bins from elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ClippedPixels:
 
     @property
     def remark(self) -> str:
-        """What `percentile_remark` says; empty without a pixel, or where all are equal."""
+        """The warning of `percentile_remark`; empty without pixels, or if all are equal."""
         if not self._count:
             return ""
         mean = self._sum / self._count
@@ -35,9 +35,9 @@ class ClippedPixels:
 
 
 def remark_on_store(store: PairStore) -> str:
-    """Say that ``percentile`` does not suit what a store was made of; empty where it does, or was not applied.
+    """Warn if ``percentile`` does not suit the micrographs of a store; empty if it does, or was not applied.
 
-    Bins without a manifest are the founding program's, and percentile.
+    Bins without a manifest are the founding program's, which always uses ``percentile``.
     """
     manifest, count = store.manifest, store.count("train")
     if not count or (manifest is not None and manifest.normalize != "percentile"):

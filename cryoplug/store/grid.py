@@ -1,4 +1,4 @@
-"""Where the pairs of a store lie: each a stored image of its own, or a crop of a micrograph that is kept whole."""
+"""Where the pairs of a store lie: each pair is a stored patch, or a crop of a whole micrograph."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 
 
 class Crop(NamedTuple):
-    """A window of a stored image; its size is the reader's."""
+    """A window of a stored image; the reader decides its size."""
 
     image: int
     """Number of the stored image in its split."""
     y: int
-    """First row."""
+    """First row of the window."""
     x: int
-    """First column."""
+    """First column of the window."""
 
 
 class CropGrid:
-    """Crops of whole images, side by side: numbered image by image, row by row; what is left over lies all around.
+    """Crops of whole images, side by side, numbered image by image and row by row; left-over pixels lie at all borders.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 Whole micrographs: ``noisy`` and ``clean`` are groups of contiguous datasets ``000000``, ``000001``, ... of shape (y, x).
 
-The only file that imports h5py. h5py finds the patches; they are then read by offset, past its global lock.
+Only this file imports h5py. h5py finds the patches; they are then read by offset, without its global lock.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ _SPARE_BYTES = 16 * 1024 * 1024
 
 
 def partial_name(path: Path) -> Path:
-    """Return the hidden name of a file that is not finished."""
+    """Return the hidden name of an unfinished file."""
     return path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
 
 
 @dataclass(frozen=True)
 class Hdf5Content:
-    """What an HDF5 store holds, apart from its pixels."""
+    """The contents of an HDF5 store, without its pixels."""
 
     manifest_text: str | None
-    """The manifest as JSON, not looked at yet; None when there is none."""
+    """The manifest as JSON, not checked yet; None if there is none."""
     runs: Mapping[str, tuple[PatchRun, PatchRun]]
-    """For each split that has patches: noisy, clean."""
+    """For each split that has patches: the noisy and the clean side."""
     patch_shape: tuple[int, int] | None
     """(y, x) in pixels; None without patches."""
     dtype: str | None
     """``float32`` or ``float16``; None without patches."""
     image_shapes: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
-    """(y, x) of each image of each split, where whole micrographs are stored; empty for patches."""
+    """For each split, (y, x) of each whole micrograph; empty if patches are stored."""
 
 
 def read_content(path: Path) -> Hdf5Content:
-    """Find the patches and the manifest; `cryoplug.store.hdf5_guard` calls this where libhdf5 can do no harm.
+    """Find the patches and the manifest; `cryoplug.store.hdf5_guard` calls this in a process that may crash.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def read_content(path: Path) -> Hdf5Content:
     Raises
     ------
     FormatError, PairingError
-        Not HDF5, damaged, compressed, or of another layout.
+        The file is not HDF5, or it is damaged, compressed, or laid out in another way.
     """
     with _hdf5_errors(path), h5py.File(path, "r", locking=False) as file:  # it has its name: nobody writes
         if file.userblock_size:
@@ -90,7 +90,7 @@ def read_content(path: Path) -> Hdf5Content:
 
 
 class Hdf5Writer(StoreWriter):
-    """Writes one HDF5 file. A killed one starts again: HDF5 cannot be trusted after its writer died."""
+    """Writes one HDF5 file. After a kill it starts again, because an HDF5 file cannot be trusted after its writer died."""
 
     def __init__(self, path: Path, head: Manifest) -> None:
         with storage_errors(path):
@@ -193,7 +193,7 @@ class Hdf5Writer(StoreWriter):
 
 
 def _link_sides(group: h5py.Group) -> None:
-    """Let the clean side of single exposures be another name of the noisy one."""
+    """For single exposures, make the clean side another name of the noisy one."""
     if SIDES[1] not in group:
         group[SIDES[1]] = group[SIDES[0]]
 
@@ -273,7 +273,7 @@ def _whole_run(group: h5py.Group, side: str, path: Path) -> tuple[list[int], lis
 
 
 def _refuse_indirect(dataset: h5py.Dataset, name: str, path: Path) -> None:
-    """Refuse pixels that are elsewhere, filtered, or of a type that is not read."""
+    """Raise an error if pixels are in another file, filtered, or of an unsupported type."""
     properties = dataset.id.get_create_plist()
     # Asked before the shape: that of a virtual dataset may depend on other files, which would be opened for it.
     if properties.get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED) or properties.get_external_count():
@@ -288,7 +288,7 @@ def _refuse_indirect(dataset: h5py.Dataset, name: str, path: Path) -> None:
 
 
 def _linked(parent: h5py.Group, key: str, name: str, path: Path) -> h5py.HLObject | None:
-    """Give what a hard link leads to, None when there is none; ``in`` would already open another file."""
+    """Give the object of a hard link, or None if there is no such name. Python's ``in`` would follow links to other files."""
     link = parent.get(key, getlink=True)
     if link is None:
         return None
@@ -298,7 +298,7 @@ def _linked(parent: h5py.Group, key: str, name: str, path: Path) -> h5py.HLObjec
 
 
 def _run(group: h5py.Group, side: str, path: Path) -> tuple[PatchRun, tuple[int, int], str] | None:
-    """Find the patches of one dataset; None when it is not there."""
+    """Find the patches of one dataset; None if it is not there."""
     name = f"{group.name}/{side}".lstrip("/")
     dataset = _linked(group, side, name, path)
     if dataset is None:

@@ -1,7 +1,7 @@
-"""Opening an HDF5 store: libhdf5 looks at the file in a process of its own, because a damaged file can hold or end it.
+"""Open an HDF5 store: libhdf5 reads the file in a separate process, because a damaged file can hang or crash it.
 
-Fuzzing found files of 10 kB that libhdf5 1.14 reads for ever within C, where Python can neither interrupt nor limit it.
-What comes back is plain: numbers, and the text of the manifest. The pixels are read by offset, without libhdf5.
+Fuzzing found files of 10 kB on which libhdf5 1.14 loops for ever within C, where Python can neither interrupt nor limit it.
+The process returns only numbers and the text of the manifest. Pixels are then read by offset, without libhdf5.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from cryoplug.store.layout import PatchRun, StoreLayout, check_count, storage_dt
 from cryoplug.store.manifest import SPLITS, Manifest
 
 BASE_SECONDS, BASE_BYTES = 0.4, 80_000_000
-"""Processor time and memory for any file; opening a store of 100,000 patches takes a tenth of it."""
+"""Processor time (s) and memory (bytes) allowed for any file; opening 100,000 patches takes a tenth of it."""
 SECONDS_PER_BYTE, MEMORY_PER_BYTE = 5e-8, 0.5
-"""What is added for each byte on the disk: each patch is visited once, and the manifest is copied six times."""
+"""Time and memory added for each byte of the file: each patch is visited once, and the manifest is copied six times."""
 
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from cryoplug.store import hdf5_guard as g; g.child()"
@@ -47,7 +47,7 @@ def hdf5_layout(path: Path) -> StoreLayout:
     Raises
     ------
     FormatError, PairingError
-        Not HDF5, damaged, compressed, of another layout, or too much for libhdf5.
+        The file is not HDF5, or it is damaged, compressed, laid out in another way, or too large for the limits.
     """
     head, runs, manifest = _ask(path)
     if not runs:
@@ -84,7 +84,7 @@ def _whole_layout(
 
 
 def hdf5_manifest(path: Path) -> Manifest | None:
-    """Read the manifest; None when the file has none."""
+    """Read the manifest; None if the file has none."""
     return _ask(path)[2]
 
 
@@ -139,7 +139,7 @@ def _offsets(stream: BinaryIO | Any, record: list[int], path: Path) -> Sequence[
 
 
 def child() -> None:
-    """Answer for one file; only the process that `_ask` starts calls this."""
+    """Read one file and print the answer; only the process that `_ask` starts calls this."""
     from cryoplug.store.hdf5 import read_content
 
     # A scheduler's signals are for the parent, which ends this process with itself.
@@ -169,7 +169,7 @@ def child() -> None:
 
 
 def limit_process(size_bytes: int) -> None:
-    """Let this process end when it takes more time or memory than a file of `size_bytes` bytes can need."""
+    """Limit this process to the time and memory that a file of `size_bytes` bytes can need."""
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, BASE_SECONDS + size_bytes * SECONDS_PER_BYTE)
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])

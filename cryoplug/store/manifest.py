@@ -1,7 +1,7 @@
-"""The record that belongs to a store: what its patches are, where each came from, how it was normalised.
+"""The record of a store: what its patches are, where each came from, and how it was normalised.
 
-Written last, as `dataset.json` beside the bins or as the attribute `manifest` of an HDF5 file: a store that has its
-manifest is complete.
+It is written last, as `dataset.json` beside the bins or as the attribute `manifest` of an HDF5 file. So a store that has
+its manifest is complete.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from cryoplug.disk.checked_input import allocated_bytes, parse_json, read_limite
 from cryoplug.errors import FormatError
 
 VERSION, WHOLE_VERSION = 1, 2
-"""Of a manifest of patches, and of one of whole micrographs, which older programs must not take for patches."""
+"""Version of a manifest of patches, and of whole micrographs; older programs must not take the second for patches."""
 SPLITS = ("train", "test")
 DTYPES = ("float32", "float16")
 PAIR_REGIMES = ("noise", "clean", "halves", "single")
 MAX_BYTES = 256 * 1024 * 1024
-"""A longer manifest is not read: half a million patches need about 10 MB."""
+"""Longest manifest that is read, in bytes; half a million patches need about 10 MB."""
 SMALL_BYTES, SMALL_VALUES = 8 * 1024 * 1024, 500_000
-"""What is read without asking how many pixels there are: 120,000 patches. Parsed it takes up to 100 MB."""
+"""Up to this size a manifest is read without comparing it with the pixels: 120,000 patches, up to 100 MB when parsed."""
 PIXEL_BYTES_PER_BYTE, PIXEL_BYTES_PER_VALUE = 16, 64
-"""A longer manifest needs so many bytes of pixels: a pair of 16 x 16 float16 has 1024 for 15 bytes and 4 values."""
+"""Least bytes of pixels for each byte and value of a longer manifest. (A 16 x 16 float16 pair: 1024 for 15 bytes, 4 values.)"""
 MAX_SIDE_PX = 1 << 17
 """Longest side of a micrograph or patch, as in `cryoplug.formats.mrc_header`."""
 MAX_PIXEL_SIZE = 1e7
-"""A millimetre, in angstrom."""
+"""Largest pixel size: a millimetre, in angstrom."""
 MAX_INTEGER = (1 << 63) - 1
 
 Window = tuple[int, int, int]
@@ -52,22 +52,22 @@ class MicrographEntry:
     shape: tuple[int, int]
     """(y, x) in pixels."""
     pixel_size_angstrom: float | None
-    """Sampling; None when neither the header nor the STAR file says."""
+    """Pixel size; None if neither the header nor the STAR file states it."""
     normalization: dict[str, Any]
-    """What was done to the noisy pixels, as `Normalization.to_dict` writes it."""
+    """Normalization of the noisy pixels, as `Normalization.to_dict` writes it."""
     clean_name: str | None = None
-    """The file of the clean side; None when it is the same file."""
+    """The file of the clean side; None if it is the same file."""
     clean_normalization: dict[str, Any] | None = None
-    """What was done to the clean pixels; None when the same."""
+    """Normalization of the clean pixels; None if it is the same."""
     index: int = 0
     """Position in the input list of the convert; it seeds the noise."""
     crc32: int | None = None
-    """CRC-32 of all its patches in order (noisy, clean, noisy, ...) as stored; kept whole, of its rows in that order."""
+    """CRC-32 of all its stored patches in order (noisy, clean, noisy, ...); for a whole micrograph, of its rows in that order."""
     noise: dict[str, Any] | None = None
-    """Of a single exposure: its noise, as `cryoplug.metrics.micrograph_noise.MicrographNoise` writes it."""
+    """Noise of a single exposure, as `cryoplug.metrics.micrograph_noise.MicrographNoise` writes it; None for others."""
 
     def __post_init__(self) -> None:
-        """Accept a list where JSON had one."""
+        """Turn lists from JSON into tuples."""
         object.__setattr__(self, "shape", tuple(self.shape))
 
 
@@ -80,7 +80,7 @@ class FailedInput:
     name: str
     """Path as the convert listed it."""
     message: str
-    """Why."""
+    """Why it could not be used."""
     exit_code: int
     """Exit code of the error class."""
 
@@ -90,27 +90,27 @@ class Manifest:
     """Everything about a store except its pixels. Built without micrographs it is the head of a new store."""
 
     patch_shape: tuple[int, int]
-    """(y, x) in pixels; of the crops that are cut for training, where micrographs are kept whole."""
+    """(y, x) of a patch in pixels; for whole micrographs, of the crops for training."""
     dtype: str
     """``float32`` or ``float16``, little-endian."""
     pairs: str
-    """``noise``, ``clean`` or ``halves``: where the two sides come from. ``single``: there is one side, given as both."""
+    """Where the two sides come from: ``noise``, ``clean`` or ``halves``. ``single``: one side, which is given as both."""
     normalize: str
-    """Kind of normalization; the numbers are with each micrograph."""
+    """Kind of normalization; each micrograph has its own numbers."""
     seed: int
     """Seed of the split and of the noise."""
     stride: int
     """Pixels between neighbouring patches, in y and in x."""
     counts: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
-    """Stored pairs on each side of the split: of patches, or of whole micrographs."""
+    """Number of stored pairs in each split: pairs of patches, or of whole micrographs."""
     micrographs: tuple[MicrographEntry, ...] = ()
-    """In the order in which they were written."""
+    """The micrographs, in the order in which they were written."""
     windows: Mapping[str, tuple[Window, ...]] = field(default_factory=lambda: dict.fromkeys(SPLITS, ()))
-    """For each stored pair of each split: (micrograph index, y, x); y and x are 0 where micrographs are kept whole."""
+    """For each stored pair of each split: (micrograph index, y, x); y and x are 0 for whole micrographs."""
     software: str = ""
-    """Versions that wrote it."""
+    """Versions of the software that wrote the store."""
     request: Mapping[str, Any] = field(default_factory=dict)
-    """Options and a digest of the inputs, to tell whether a second convert asks for the same."""
+    """Options and a digest of the inputs; they show whether a second convert asks for the same store."""
     failures: tuple[FailedInput, ...] = ()
     """Inputs that are missing from the store, and why."""
     version: int = VERSION
@@ -118,11 +118,11 @@ class Manifest:
     whole: bool = False
     """Whether the stored images are whole micrographs instead of patches."""
     inputs: tuple[str, ...] = ()
-    """Where `denoise` finds these micrographs: files, folders, patterns and lists as the user named them, from the folder
-    that he was in. Empty: halves or movies were named, or too many files."""
+    """Names with which `denoise` finds these micrographs: files, folders, patterns and lists as the user gave them, relative
+    to the working folder. Empty if halves, movies or too many files were named."""
 
     def __post_init__(self) -> None:
-        """Freeze the lists."""
+        """Turn lists into tuples."""
         object.__setattr__(self, "patch_shape", tuple(self.patch_shape))
         object.__setattr__(self, "micrographs", tuple(self.micrographs))
         object.__setattr__(self, "failures", tuple(self.failures))
@@ -133,7 +133,7 @@ class Manifest:
 
     @property
     def pixel_size_angstrom(self) -> float | None:
-        """The one pixel size of all micrographs, to 1 %; None when unknown or mixed."""
+        """The pixel size of all micrographs, equal to 1 %; None if unknown or mixed."""
         sizes = [entry.pixel_size_angstrom for entry in self.micrographs]
         known = [size for size in sizes if size is not None]
         if not known or len(known) < len(sizes) or max(known) > 1.01 * min(known):
@@ -142,7 +142,7 @@ class Manifest:
 
     @property
     def angpix(self) -> float | None:
-        """The pixel size that the convert cropped to; None when it took the micrographs as they are."""
+        """The pixel size to which convert cropped; None if it did not crop."""
         found = self.request.get("angpix")
         if isinstance(found, (int, float)) and not isinstance(found, bool) and 0 < found < MAX_PIXEL_SIZE:
             return float(found)
@@ -150,7 +150,7 @@ class Manifest:
 
     @property
     def exposures(self) -> np.ndarray:
-        """For each micrograph the number of its exposure or stack; all differ unless the convert noted otherwise."""
+        """For each micrograph, the number of its exposure or stack; all differ unless convert noted otherwise."""
         known = self.request.get("exposures")
         count = len(self.micrographs)
         if not isinstance(known, list) or not all(type(number) is int and 0 <= number < len(known) for number in known):
@@ -161,7 +161,7 @@ class Manifest:
 
     @property
     def halves_alike(self) -> bool:
-        """Whether even and odd have the same grey-value deviation, to 15 %, on all micrographs: equally strong noise."""
+        """Whether the halves are equally noisy: their grey-value deviations agree to 15 % on all micrographs."""
         for entry in self.micrographs:
             even, odd = ((record or {}).get("scale") for record in (entry.normalization, entry.clean_normalization))
             if not (isinstance(even, float) and isinstance(odd, float) and 1 / 1.15 < even / (odd or 1e-30) < 1.15):
@@ -170,14 +170,13 @@ class Manifest:
 
     @property
     def sides(self) -> int:
-        """How many images of each place are stored: 2, or 1 of single exposures."""
+        """How many images of each place are stored: 2; for single exposures 1."""
         return 1 if self.pairs == "single" else 2
 
     def fingerprint(self) -> str:
-        """Return the sha256 of what defines the training data, pixels included through their CRC-32.
+        """Return the sha256 of everything that defines the training data; pixels count through their CRC-32.
 
-        The software, the request, what was named and the failed inputs do not count: the same pairs have the same
-        fingerprint.
+        Software, request, names from the user and failed inputs do not count, so the same pairs have the same fingerprint.
         """
         record = self._record()
         for name in ("software", "request", "failures", "inputs"):
@@ -185,7 +184,7 @@ class Manifest:
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """Write it as JSON with one line a field and a micrograph, windows packed."""
+        """Write the manifest as JSON: one line for each field and each micrograph, windows packed."""
         lines = []
         for name, value in self._record().items():
             if name in ("micrographs", "failures") and value:
@@ -196,7 +195,7 @@ class Manifest:
         return "{\n " + ",\n ".join(lines) + "\n}\n"
 
     def image_shapes(self, split: str) -> list[tuple[int, int]]:
-        """Return (y, x) of each stored micrograph of a split, in order; empty when patches are stored."""
+        """Return (y, x) of each stored micrograph of a split, in order; empty if patches are stored."""
         return [self.micrographs[micrograph].shape for micrograph, _, _ in self.windows[split] if self.whole]
 
     def _record(self) -> dict[str, Any]:
@@ -219,14 +218,14 @@ class Manifest:
         text
             The JSON.
         path
-            Named in errors.
+            File to name in errors.
         pixel_bytes
-            Bytes of pixels on the disk, which limit how long the manifest may be; None for what this program wrote.
+            Bytes of pixels on the disk, which limit the length of the manifest; None if this program just wrote it.
 
         Raises
         ------
         FormatError
-            Not JSON, a field missing or of the wrong type, or counts that contradict the windows.
+            The text is not JSON, a field is missing or of the wrong type, or counts contradict the windows.
         """
         _refuse_bomb(text, pixel_bytes, path)
         try:
@@ -237,7 +236,7 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a `dataset.json`, refusing one that is too long for the bins beside it before it is read."""
+    """Read a `dataset.json`; one that is too long for the bins beside it is refused before it is read."""
     pixel_bytes = 0
     with storage_errors(path):
         if path.stat().st_size > SMALL_BYTES:

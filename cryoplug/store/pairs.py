@@ -1,4 +1,4 @@
-"""One interface to packed training pairs, whatever holds them: `open_store` to read, `create_store` to write."""
+"""One interface to packed training pairs, in any backend: `open_store` to read, `create_store` to write."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cryoplug.store.writer import StoreWriter
 HDF5_SUFFIXES = (".h5", ".hdf5")
 FORMATS = ("bin", "hdf5")
 _BAND_PIXELS = 1 << 18
-"""What is read at once where pixels are converted or cut: half a megabyte or one, which a core's own cache holds."""
+"""Pixels to read at once when they are converted or cut: half a megabyte or one, which fits a core's own cache."""
 
 
 class PairStore:
@@ -59,7 +59,7 @@ class PairStore:
             raise
 
     def cut_anew(self, crop_size: int) -> None:
-        """Cut whole micrographs into square crops of another side from now on; as `open_store` does, without reading anew."""
+        """From now on, cut whole micrographs into square crops of another side, like `open_store` but without a new reading."""
         self._cut_into(_with_crops(self.path, self._layout, crop_size).patch_shape)
 
     def _cut_into(self, patch_shape: tuple[int, int]) -> None:
@@ -79,7 +79,7 @@ class PairStore:
 
     @property
     def sides(self) -> int:
-        """How many images of each place are stored: 2, or 1 of single exposures, where both sides are the same bytes."""
+        """How many images of each place are stored: 2; for single exposures 1, and both sides are the same bytes."""
         return 2 if self.manifest is None else self.manifest.sides
 
     @property
@@ -89,15 +89,15 @@ class PairStore:
 
     @property
     def whole(self) -> bool:
-        """Whether micrographs are stored whole, so that a pair may be cut anywhere in them."""
+        """Whether micrographs are stored whole, so that crops may lie anywhere in them."""
         return bool(self._grids)
 
     def count(self, split: str = "train") -> int:
-        """Return the number of pairs in `split` (``train`` or ``test``): side by side, where micrographs are whole."""
+        """Return the number of pairs in `split` (``train`` or ``test``); for whole micrographs, of crops side by side."""
         return len(self._grids[split]) if split in self._grids else self.images(split)
 
     def images(self, split: str = "train") -> int:
-        """Return how many images each side of `split` is stored as."""
+        """Return the number of stored images on each side of `split`."""
         return len(self._runs[split][0].offsets) if split in self._runs else 0
 
     def image_shape(self, image: int, split: str = "train") -> tuple[int, int]:
@@ -105,13 +105,13 @@ class PairStore:
         return self._shapes[split][image] if split in self._shapes else self.patch_shape
 
     def crop_of(self, index: int, split: str = "train") -> Crop:
-        """Return where pair number `index` lies: which stored image, and where in it."""
+        """Return the stored image of pair number `index`, and the place in it."""
         if not 0 <= index < self.count(split):
             raise IndexError(f"{self.path}: patch {index} of {split}; allowed: 0 to {self.count(split) - 1}")
         return self._grids[split][index] if split in self._grids else Crop(index, 0, 0)
 
     def pair(self, index: int, *, split: str = "train") -> tuple[ImageF32, ImageF32]:
-        """Return one pair as new arrays, for looking: noisy, then clean (or the other half), float32 ``(y, x)``."""
+        """Return one pair as new arrays: noisy, then clean (or the other half), float32 ``(y, x)``. To look at a few pairs."""
         noisy, clean = (np.empty((1, *self.patch_shape), np.float32) for _ in range(2))
         self.read([index], noisy, clean, split=split)
         return noisy[0], clean[0]
@@ -119,7 +119,7 @@ class PairStore:
     def read(
         self, indices: Sequence[int] | np.ndarray, noisy: np.ndarray, clean: np.ndarray, *, split: str = "train"
     ) -> None:
-        """Fill two arrays with pairs; nothing is allocated, so reuse them.
+        """Fill two arrays with pairs; nothing is allocated, so you can reuse the arrays.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ class PairStore:
         side
             0 noisy, 1 clean.
         crop
-            Which image, and the window's first pixel.
+            Image, and first pixel of the window.
         out
             C-contiguous ``(y, x)`` of the window's size, float32 or the store's own dtype.
         split
@@ -180,7 +180,7 @@ class PairStore:
             out[first:last] = part.reshape(-1, columns)[:, crop.x : crop.x + width]
 
     def read_pixels(self, side: int, image: int, first: int, out: np.ndarray, *, split: str = "train") -> None:
-        """Fill a flat array with pixels of a stored image that follow one another, row by row, from number `first`."""
+        """Fill a flat array with consecutive pixels of a stored image, row by row, from pixel number `first`."""
         run, size = self._runs[split][side], self.dtype.itemsize
         offset = int(run.offsets[image]) + first * size
         if out.dtype == self.dtype:
@@ -206,7 +206,7 @@ class PairStore:
         return None if window is None else window[0]
 
     def describe(self, index: int, split: str = "train", *, crop: Crop | None = None) -> str:
-        """Say in words which patch this is, for messages; `crop` where it is not cut at its place on the grid."""
+        """Name a patch in words, for messages; give `crop` if it was not cut at its place on the grid."""
         window = self.window_of(index, split)
         if window is None or self.manifest is None:
             return f"patch {index} of {split}"
@@ -214,7 +214,7 @@ class PairStore:
         return f"patch {index} (micrograph {self.manifest.micrographs[micrograph].name}, y {y}, x {x})"
 
     def verify(self) -> list[str]:
-        """Read everything and return a sentence for each micrograph whose pixels changed since they were written."""
+        """Read all pixels, and return a sentence for each micrograph that changed since it was written."""
         if self.manifest is None:
             return []
         found = dict.fromkeys(range(len(self.manifest.micrographs)), 0)
@@ -279,7 +279,7 @@ def open_store(path: str | Path, *, patch_size: int = 1024, crop_size: int | Non
     patch_size
         Side in pixels of the square patches of bins without a manifest.
     crop_size
-        Side in pixels of the square crops of whole micrographs; None: as the convert was asked for.
+        Side in pixels of the square crops of whole micrographs; None takes that of convert.
 
     Returns
     -------
@@ -289,9 +289,9 @@ def open_store(path: str | Path, *, patch_size: int = 1024, crop_size: int | Non
     Raises
     ------
     MissingInputError, FormatError, PairingError
-        Nothing there, unfinished, damaged, or sides that disagree.
+        The store is missing, unfinished or damaged, or its two sides differ.
     UsageError
-        Crops of a store of patches, or larger than a micrograph.
+        Crops of a store of patches, or crops larger than a micrograph.
 
     Examples
     --------
@@ -308,7 +308,7 @@ def open_store(path: str | Path, *, patch_size: int = 1024, crop_size: int | Non
 
 
 def create_store(path: str | Path, head: Manifest, format: str = "bin", *, overwrite: bool = False) -> StoreWriter:
-    """Begin a store, or go on with one of the same head that was interrupted.
+    """Begin a store, or go on with an interrupted one that has the same head.
 
     Parameters
     ----------
@@ -319,12 +319,12 @@ def create_store(path: str | Path, head: Manifest, format: str = "bin", *, overw
     format
         ``bin`` or ``hdf5``.
     overwrite
-        Replace a finished store; it stays until the new one is complete.
+        Whether to replace a finished store; it stays until the new one is complete.
 
     Raises
     ------
     UsageError
-        A store is there already and `overwrite` is off, or the path does not suit the format.
+        A store exists and `overwrite` is off, or the path does not suit the format.
     OutputBusyError
         Another live process writes it.
     """
@@ -339,7 +339,7 @@ def create_store(path: str | Path, head: Manifest, format: str = "bin", *, overw
 
 
 def store_target(path: str | Path, format: str) -> Path:
-    """Return the folder of the bins or the HDF5 file that `create_store` writes for `path`."""
+    """Return the folder of bins, or the HDF5 file, that `create_store` writes for `path`."""
     path = Path(path)
     if format not in FORMATS:
         raise UsageError(f"format {format!r}; allowed: {', '.join(FORMATS)}")
@@ -360,7 +360,7 @@ def finished_files(target: Path, format: str) -> list[Path]:
 
 
 def finished_manifest(target: Path, format: str) -> Manifest | None:
-    """Return the manifest of the finished store at `target`; None when there is none."""
+    """Return the manifest of the finished store at `target`; None if there is none."""
     if format == "hdf5":
         from cryoplug.store.hdf5_guard import hdf5_manifest
 

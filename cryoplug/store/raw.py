@@ -1,7 +1,8 @@
-"""Raw bins: patches one after another, no header, so that np.memmap, C or Fortran read them.
+"""Raw bins: patches one after another, without a header, so that np.memmap, C or Fortran can read them.
 
-While a convert runs, the bins and a journal have hidden names that end ``.cryoplug-partial``. The journal has one JSON
-line a micrograph, written after the micrograph's pixels are on disk: the same convert goes on after its last line.
+While a convert runs, the bins and a journal have hidden names that end with ``.cryoplug-partial``. The journal gets one
+line of JSON for each micrograph, after the micrograph's pixels are on disk. If convert was killed, the same command goes on
+after the last line.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ def journal_path(folder: Path) -> Path:
 
 
 def bin_names(manifest: Manifest) -> dict[str, tuple[str, ...]]:
-    """Return the names of a store's bins by split: the noisy and the clean side, or of single exposures the noisy one alone."""
+    """Return the names of a store's bins by split: noisy and clean; for single exposures only noisy."""
     return {split: names[: manifest.sides] for split, names in BIN_NAMES.items()}
 
 
 def bare_bins(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Return the names of the bins that `folder` holds under a known spelling, for each split that has some."""
+    """Return the names of the bins in `folder`, in any known spelling, for each split that has some."""
     found: dict[str, tuple[str, ...]] = {}
     for split in SPLITS:
         for names in (BIN_NAMES[split], SISTER_NAMES[split], (INTERLEAVED_NAMES[split],)):
@@ -64,7 +65,7 @@ def raw_layout(folder: Path, *, patch_size: int) -> StoreLayout:
     Raises
     ------
     FormatError, PairingError, MissingInputError
-        Sizes that are no whole number of patches, sides that disagree, a file that is not there.
+        A size is not a whole number of patches, the two sides differ, or a file is missing.
     """
     if (folder / MANIFEST_NAME).is_file():
         manifest = read_manifest(folder / MANIFEST_NAME)
@@ -95,7 +96,7 @@ def raw_layout(folder: Path, *, patch_size: int) -> StoreLayout:
 
 
 def finish_interrupted(folder: Path) -> None:
-    """Complete a store whose writer died between its last patch and its last rename; otherwise do nothing."""
+    """Complete a store whose writer was killed between the last patch and the last rename; otherwise do nothing."""
     if not journal_path(folder).is_file():
         return
     lock = OutputLock(_lock_path(folder))
@@ -254,7 +255,7 @@ class RawWriter(StoreWriter):
 
 
 def partial_name(folder: Path, name: str) -> Path:
-    """Return the hidden name of a bin that is not finished: the same in every run, so that the next one finds it."""
+    """Return the hidden name of an unfinished bin: the same in every run, so that the next run finds it."""
     return folder / f".{name}{PARTIAL_SUFFIX}"
 
 
@@ -343,7 +344,7 @@ def _lock_path(folder: Path) -> Path:
 
 
 def _head_record(head: Manifest) -> Any:
-    """Give what must be the same in a convert that goes on; what its micrographs were called by may differ."""
+    """Give the part of the manifest that must be equal if convert is to go on; the names that the user gave may differ."""
     return json.loads(dataclasses.replace(head, inputs=()).to_json())
 
 

@@ -1,4 +1,4 @@
-"""What every store writer does, whatever the backend: count, remember windows, acknowledge, publish."""
+"""The part of a store writer that all backends share: count, remember windows, acknowledge, publish."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cryoplug.store.manifest import SPLITS, FailedInput, Manifest, MicrographEnt
 class StoreWriter(abc.ABC):
     """Writes pairs, one micrograph after another, under hidden names until `finish`.
 
-    Leaving the ``with`` block without `finish` keeps what was acknowledged for a later run where the backend can.
+    If the ``with`` block ends without `finish`, acknowledged pairs stay for a later run, if the backend can keep them.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class StoreWriter(abc.ABC):
 
     @property
     def acknowledged(self) -> tuple[MicrographEntry, ...]:
-        """The micrographs that were acknowledged, those of an earlier interrupted run included."""
+        """The micrographs that were acknowledged, also those of an earlier interrupted run."""
         return tuple(self._entries)
 
     def count(self, split: str = "train") -> int:
@@ -78,7 +78,7 @@ class StoreWriter(abc.ABC):
         self._windows[split].append((len(self._entries), int(window[0]), int(window[1])))
 
     def append_rows(self, split: str, noisy: np.ndarray, clean: np.ndarray, shape: tuple[int, int]) -> None:
-        """Add the next rows of the micrograph that the next `acknowledge` names; only where it is kept whole.
+        """Add the next rows of the micrograph that the next `acknowledge` names; only for stores of whole micrographs.
 
         Parameters
         ----------
@@ -104,7 +104,7 @@ class StoreWriter(abc.ABC):
         self._rows_written += len(noisy)
 
     def acknowledge(self, entry: MicrographEntry) -> None:
-        """Record that all pairs since the last call belong to `entry`, and begin to make them safe."""
+        """Record that all pairs since the last call belong to `entry`, and begin to write them safely to disk."""
         if self.head.whole and self._rows_written != entry.shape[0]:
             raise ShapeError(f"{self.target}: {self._rows_written} rows of {entry.name}, which has {entry.shape[0]}")
         entry = dataclasses.replace(entry, crc32=self._crc32)
@@ -115,7 +115,7 @@ class StoreWriter(abc.ABC):
         self._crc32 = self._rows_written = 0
 
     def discard(self) -> None:
-        """Forget the pairs since the last `acknowledge`: their micrograph turned out to be unreadable."""
+        """Forget the pairs since the last `acknowledge`, because their micrograph turned out to be unreadable."""
         for split in SPLITS:
             del self._windows[split][self._safe[split] :]
             self._truncate(split)
@@ -148,7 +148,7 @@ class StoreWriter(abc.ABC):
         self.close()
 
     def close(self) -> None:
-        """Let go of files and lock. A second call does nothing."""
+        """Close the files and release the lock. A second call does nothing."""
         if not self._closed:
             self._closed = True
             try:
@@ -166,7 +166,7 @@ class StoreWriter(abc.ABC):
 
     @abc.abstractmethod
     def wait_until_safe(self) -> None:
-        """Return when all that was acknowledged survives a crash, if the backend can do that before `finish`."""
+        """Wait until all acknowledged pairs would survive a crash, if the backend can do that before `finish`."""
 
     @abc.abstractmethod
     def _write(self, split: str, index: int, noisy: np.ndarray, clean: np.ndarray) -> None:
@@ -180,7 +180,7 @@ class StoreWriter(abc.ABC):
 
     @abc.abstractmethod
     def _secure(self, entry: MicrographEntry, windows: dict[str, list[Window]]) -> None:
-        """Make the fresh pairs survive a crash, if the backend can; may go on in the background until `_publish`."""
+        """Make the new pairs survive a crash, if the backend can; this may go on in the background until `_publish`."""
 
     @abc.abstractmethod
     def _truncate(self, split: str) -> None:
@@ -188,7 +188,7 @@ class StoreWriter(abc.ABC):
 
     @abc.abstractmethod
     def _publish(self, manifest: Manifest) -> None:
-        """Make everything safe and rename it to its final name."""
+        """Write everything safely to disk, and rename it to its final name."""
 
     @abc.abstractmethod
     def _erase(self) -> None:

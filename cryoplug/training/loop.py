@@ -205,7 +205,7 @@ class Training:
         return self.position.planned_steps or sys.maxsize
 
     def _all_taken(self, steps: int) -> bool:
-        """Tell whether so many steps are all that is planned."""
+        """Say whether so many steps are all that is planned."""
         planned = self.position.planned_steps
         return planned is not None and steps >= planned
 

@@ -94,7 +94,7 @@ class Saver:
             self._save()
 
     def is_due(self) -> bool:
-        """Tell whether `after_batch` would save now: then no step may be under way.
+        """Say whether `after_batch` would save now: then no step may be under way.
 
         Several processes ask one another only when none is, every few steps.
         """

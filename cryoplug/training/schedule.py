@@ -42,12 +42,12 @@ def limit_gradients(gradients: Sequence[torch.Tensor], limit: float) -> None:
 
 
 def is_done(position: Position, config: TrainConfig) -> bool:
-    """Tell whether all epochs or planned steps are done, or no epoch was better for ``patience`` epochs."""
+    """Say whether all epochs or planned steps are done, or no epoch was better for ``patience`` epochs."""
     return _is_complete(position, config) or gave_up(position, config)
 
 
 def gave_up(position: Position, config: TrainConfig) -> bool:
-    """Tell whether the run ends before its last epoch for want of improvement."""
+    """Say whether the run ends before its last epoch for want of improvement."""
     lowest = position.lowest_epoch or position.best_epoch
     if config.patience is None or lowest is None or _is_complete(position, config):
         return False

@@ -1,1 +1,1 @@
-"""From the frames of a movie to the two halves of its exposure."""
+"""Sum the frames of a movie to the two halves of its exposure."""

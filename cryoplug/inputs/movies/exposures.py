@@ -1,4 +1,4 @@
-"""What `convert --pairs halves` works on: micrographs with halves beside them, or movies."""
+"""The exposures for `convert --pairs halves`: micrographs with halves beside them, or movies."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ def halves_or_movies(
 ) -> tuple[PairedInput, ...]:
     """List the exposures, each with its two halves or as a movie.
 
-    Movies are: what a STAR file of movies lists; the movies that the motion files of a ``corrected_micrographs.star``
-    name, when not all of its micrographs have halves, or a gain reference is given; files of more than one frame.
-    Whether there are movies is told from the first file that opens. A tilt series is no movie: its views differ.
+    Movies come from three places: a STAR file of movies; the motion files of a ``corrected_micrographs.star``, if some
+    of its micrographs have no halves, or a gain reference is given; files of more than one frame. The first file that
+    opens decides whether the files are movies. A tilt series is not a movie, because its views differ.
 
     Parameters
     ----------
     found
-        What was discovered, of the kind ``either``.
+        The inputs, discovered with the kind ``either``.
     gain, defects
-        Files that belong to movies, and are no inputs themselves.
+        Gain reference and defects of movies; these files are not inputs.
     looks
-        Tells what the files hold.
+        Knows what the files hold.
     note
         Called with what the user should know.
 
     Raises
     ------
     UsageError
-        Gain or defects are given, but the inputs are no movies.
+        Gain or defects are given, but the inputs are not movies.
     FormatError
         A file of several images, without halves, is a tilt series or a volume.
     PairingError
-        Neither movies, nor halves for every exposure.
+        The inputs are not movies, and not every exposure has halves.
     """
     taken = {os.path.realpath(path) for path in (gain, defects) if path is not None}
     items = [item for item in found if os.path.realpath(item.path) not in taken]
@@ -97,7 +97,7 @@ def _movies(
 def _refuse_what_is_no_movie(
     items: Sequence[DiscoveredMicrograph], looks: StackLooks, note: Callable[[str], None]
 ) -> None:
-    """Raise `FormatError` at a tilt series; tell of what may be something else than a movie."""
+    """Raise `FormatError` for a tilt series or volume; note files that may not be movies."""
     doubtful = []
     for item in items:
         # A list of movies says what they are.
@@ -124,7 +124,7 @@ def _refuse_what_is_no_movie(
 
 
 def _movies_of_metadata(items: Sequence[DiscoveredMicrograph]) -> tuple[PairedInput, ...] | None:
-    """List the movies that the motion files of a list name; None where the list names none, or no file can be used."""
+    """List the movies that the motion files of a list name; None if the list names none, or no file can be used."""
     metadata = cache(_metadata_column)
     found: list[MovieInput] = []
     for item in items:
@@ -146,7 +146,7 @@ def _metadata_column(path: Path) -> tuple[str, ...]:
 
 
 def _movie_of(index: int, item: DiscoveredMicrograph, name: str) -> MovieInput:
-    """Give the movie of a micrograph; what is wrong with its motion file is kept for this exposure alone."""
+    """Give the movie of a micrograph; an error in its motion file fails only this exposure, later."""
     assert item.star_path is not None
     star, project = look_up(name, project_folders(item.star_path))
     try:

@@ -14,14 +14,14 @@ _BLOCK_PIXELS = 1 << 19
 class ShiftedSum:
     """Sum of frames, each moved by its own shift.
 
-    Holds one array of a frame's size in float32 (its Fourier terms); adding takes one more for the time of the call.
+    Holds the Fourier terms of the sum: one array of a frame's size in float32. `add` needs one more while it runs.
 
     Parameters
     ----------
     shape
         ``(y, x)`` of every frame.
     pool
-        Where blocks of rows and columns are transformed; numpy does that outside the interpreter's lock.
+        Threads that transform blocks of rows and columns; numpy does that outside the interpreter's lock.
     """
 
     def __init__(self, shape: tuple[int, int], pool: Executor) -> None:
@@ -37,8 +37,8 @@ class ShiftedSum:
         frame
             ``(y, x)``; not changed.
         shift
-            ``(y, x)`` in pixels, any real number; positive moves towards higher indices. What leaves at one border
-            comes in at the opposite one.
+            ``(y, x)`` in pixels, any real number; positive moves towards higher indices. Content that leaves at one
+            border comes in at the opposite one.
         """
         height, width = self._shape
         along_rows = np.empty(self._terms.shape, np.complex64)
@@ -58,7 +58,7 @@ class ShiftedSum:
         list(self._pool.map(along_y, _blocks(along_rows.shape[1], height)))
 
     def result(self) -> ImageF32:
-        """Give the sum, ``(y, x)``; call it once: the terms are used up."""
+        """Give the sum, ``(y, x)``; call it only once, because it consumes the terms."""
         height, width = self._shape
         image = np.empty(self._shape, np.float32)
         terms = self._terms

@@ -1,4 +1,4 @@
-"""The detector's own pattern and how it is taken away: gain reference, defects, and a check that the reference fits."""
+"""The detector's own pattern, and its removal: gain reference, defects, and a check that the reference fits."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cryoplug.core.micrograph import ImageF32
 from cryoplug.errors import FormatError, InputError, ShapeError
 
 MOST_DEFECTS = 0.1
-"""A larger part of bad pixels means that the file is no gain reference or no list of defects."""
+"""Largest part of bad pixels; with more, the file is surely not a gain reference or a list of defects."""
 _CHUNK = 1 << 16
 _NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
 _BEYOND_DOUBT = 10.0
 _NO_TRACE = 3.0
 _FILTER_SPREAD = 1.3
-"""`_without_neighbours` makes white noise alike next to each other, which widens the spread of a correlation so much."""
+"""`_without_neighbours` makes neighbouring pixels of white noise correlate; this widens the spread of a correlation so much."""
 _CLOCKWISE = "rotated by 90 degrees clockwise (first row on top)"
 _ANTICLOCKWISE = "rotated by 90 degrees anticlockwise (first row on top)"
 _TURNS = (
@@ -36,26 +36,26 @@ _IN_THE_FILE = {
     _CLOCKWISE: _ANTICLOCKWISE,
     _ANTICLOCKWISE: _CLOCKWISE,
 }
-"""How a file is to be turned whose rows are in the opposite order; other turns are called alike."""
+"""How to turn the file itself if its rows are in the opposite order; other turns have the same name in both."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What a raw frame is multiplied by, and which pixels carry nothing."""
+    """The factor for each pixel of a raw frame, and the pixels that are defects."""
 
     factor: ImageF32 | None
-    """``(y, x)``, 0 at defects; None: frames stay as they are."""
+    """``(y, x)``, 0 at defects; None leaves frames as they are."""
     defects: np.ndarray | None
-    """``(y, x)`` bool; None when all pixels are good."""
+    """``(y, x)`` bool, True where bad; None if all pixels are good."""
 
     def apply(self, frames: ImageF32) -> None:
-        """Multiply a frame, or a sum of frames, in place; defects are left for `DefectRepair`."""
+        """Multiply a frame, or a sum of frames, in place; `DefectRepair` repairs defects later."""
         if self.factor is not None:
             np.multiply(frames, self.factor, out=frames)
 
 
 def check_gain(pixels: ImageF32, path: Path) -> Gain:
-    """Take a gain reference to multiply by, as RELION does; its zeros and its pixels that are not finite are defects.
+    """Make a gain to multiply by, as RELION does; zeros and pixels that are not finite become defects.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def check_gain(pixels: ImageF32, path: Path) -> Gain:
 
 
 def check_defects(mask: np.ndarray, path: Path) -> None:
-    """Raise `InputError` when more than 10 % of the pixels are bad."""
+    """Raise `InputError` if more than 10 % of the pixels are bad."""
     part = float(mask.mean())
     if part > MOST_DEFECTS:
         raise InputError(
@@ -97,7 +97,7 @@ def parse_defects(text: str, path: Path, shape: tuple[int, int]) -> np.ndarray:
     Parameters
     ----------
     text
-        Lines that are empty or begin with # are passed over.
+        Text of the file; empty lines, and lines that begin with #, do not count.
     path
         For messages.
     shape
@@ -111,7 +111,7 @@ def parse_defects(text: str, path: Path, shape: tuple[int, int]) -> np.ndarray:
     Raises
     ------
     FormatError
-        A line is no rectangle.
+        A line does not give a rectangle.
     ShapeError
         A rectangle lies outside of the frame.
     """
@@ -138,8 +138,8 @@ def parse_defects(text: str, path: Path, shape: tuple[int, int]) -> np.ndarray:
 class DefectRepair:
     """Replaces bad pixels by the mean of their good neighbours (3 x 3), from the rim of a defect inwards.
 
-    Inside a wide defect the neighbours are those that were repaired just before. Linear in the pixels, so that a sum of
-    frames may be repaired once.
+    Inside a wide defect, the neighbours are pixels that were repaired just before. The repair is linear in the pixels, so a
+    sum of frames needs only one repair.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ class DefectRepair:
 
 
 def centre_window(shape: tuple[int, int], side: int = 1024) -> tuple[slice, slice]:
-    """Give a window in the exact centre, which stays where it is when the image is turned or mirrored."""
+    """Give a window in the exact centre, so that turning or mirroring the image does not move it."""
     starts = [max(0, (extent - side + 1) // 2) for extent in shape]
     return slice(starts[0], shape[0] - starts[0]), slice(starts[1], shape[1] - starts[1])
 
@@ -192,12 +192,12 @@ def centre_window(shape: tuple[int, int], side: int = 1024) -> tuple[slice, slic
 def gain_complaint(
     raw: ImageF32, gain: Gain, *, may_transpose: bool, stored_upside_down: bool = False, is_eer: bool = False
 ) -> str:
-    """Say what is wrong when a gain reference does not fit the raw frames that it is meant for; else give an empty text.
+    """Say what is wrong if a gain reference does not fit its raw frames; else give an empty text.
 
-    Raw frames carry the pattern 1 / gain. A reference that is turned, mirrored or inverted does not take it away but
-    adds a second one, and so does one that was applied before. It is said only beyond doubt. Either another way round
-    fits better by 10 standard errors; stripes along a side fit both ways to a part. Or 20 are to be expected and there
-    is no trace (3).
+    Raw frames carry the pattern 1 / gain. If the reference is turned, mirrored or inverted, or was already applied, it does
+    not remove the pattern but adds a second one. cryoplug complains only if there is no doubt, in one of two cases. First,
+    another orientation fits better by 10 standard errors (stripes along a side partly fit in two orientations). Second, a
+    fit of 20 standard errors is expected, and there is no trace of it (below 3).
 
     Parameters
     ----------
@@ -208,9 +208,9 @@ def gain_complaint(
     may_transpose
         Whether whole frames are square.
     stored_upside_down
-        Whether the first row of the gain's file is the last one here: what is said of turning is said of the file.
+        Whether the first row of the gain's file is the last one here; the message says how to turn the file.
     is_eer
-        Whether the file's name says if it is multiplied (``.gain``) or divided by.
+        Whether frames are from EER, where the file's ending decides: multiply by ``.gain``, divide by any other.
     """
     if gain.factor is None:
         return ""

@@ -1,8 +1,8 @@
-"""Gain reference and defects of a run, fitted to each movie: multiply or divide, which row is first, how large it is.
+"""Gain reference and defects of a run, fitted to each movie: multiply or divide, order of rows, size.
 
-Every reader gives rows in the order of an MRC file, as RELION reads them; gain references, maps and lists of defects,
-shifts and hot pixels are meant for frames in that order. One file is no picture but part of a movie: the ``.gain`` file
-(a TIFF) of an EER movie. Its rows have the order of that movie, which is never turned, in RELION neither.
+Every reader gives rows in the order of an MRC file, as RELION does. Gain references, maps and lists of defects, shifts and
+hot pixels are all meant for frames in that order. The exception is the ``.gain`` file (a TIFF) of an EER movie: its rows
+are in the order of that movie. Neither RELION nor cryoplug turns it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from cryoplug.inputs.movies.gain import DefectRepair, Gain, check_defects, check
 from cryoplug.inputs.movies.motion import Motion
 
 _FROM_THE_TOP = frozenset({"tiff", "dm"})
-"""Formats whose first row is the upper one; their readers turn it."""
+"""Formats that store the upper row first; their readers turn the image."""
 _EER = "eer"
 _GAIN_SUFFIX = ".gain"
 _MAX_LIST_BYTES = 16 << 20
 
 
 class MovieFormat:
-    """What a gain reference must fit.
+    """The properties of a movie that a gain reference must fit.
 
     Parameters
     ----------
@@ -40,21 +40,21 @@ class MovieFormat:
         self.path = path
         self.shape = shape
         self.is_eer = registry.format_of(path).id == _EER
-        """Whether frames are single counts, of which many make one frame of RELION's."""
+        """Whether it is an EER movie: many raw frames make one frame of RELION."""
 
     @property
     def key(self) -> tuple[tuple[int, int], bool]:
-        """Equal for movies that need the same gain."""
+        """Key that is equal for movies that need the same gain."""
         return self.shape, self.is_eer
 
 
 class RunGain:
-    """Gain and defects as the user gave them, fitted once to each kind of movie.
+    """Gain and defects that the user gave, fitted once to each kind of movie.
 
     Parameters
     ----------
     gain
-        Gain reference, any image format; for EER a ``.gain`` file is multiplied, any other one divided by.
+        Gain reference in any image format. EER frames are multiplied by a ``.gain`` file, and divided by any other file.
     defects
         List ``x y w h``, or an image that is 0 at good pixels.
 
@@ -75,14 +75,14 @@ class RunGain:
         self._fitted: tuple[tuple[object, ...], Gain, DefectRepair | None] | None = None
 
     def fit(self, movie: MovieFormat, motion: Motion | None) -> tuple[Gain, DefectRepair | None]:
-        """Give what to multiply the frames of a movie by, and how to repair them.
+        """Give the gain for the frames of a movie, and the repair of its defects.
 
         Parameters
         ----------
         movie
-            Its format.
+            Format of the movie.
         motion
-            Brings hot pixels that RELION found, if it is there.
+            Its motion file, if there is one: it lists the hot pixels that RELION found.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class RunGain:
         return Gain(gain.factor, bad), DefectRepair(bad)
 
     def is_stored_upside_down(self, movie: MovieFormat) -> bool:
-        """Tell whether the first row of the gain file is the last one of what `fit` gives."""
+        """Say whether the first row of the gain file is the last row of the gain that `fit` gives."""
         if self.gain_path is None or registry.format_of(self.gain_path).id not in _FROM_THE_TOP:
             return False
         return not self._belongs_to_eer(movie)

@@ -1,4 +1,4 @@
-"""The grid on which frames are summed, and that of the halves: the micrograph's, as RELION's motion correction made it."""
+"""The grid on which frames are summed, and the grid of the halves, which is that of RELION's micrograph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryoplug.errors import FormatError
 from cryoplug.inputs.movies.motion import Motion
 
 _EER_SCALES = (0.5, 1.0, 2.0, 4.0)
-"""Side of RELION's frames over that of an EER file: eer_upsampling -1, 1, 2 and 3."""
+"""Side of RELION's frames over that of an EER file, for eer_upsampling -1, 1, 2 and 3."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class HalvesGrid:
     """Sizes of a movie on its way to halves."""
 
     stored: tuple[int, int]
-    """``(y, x)`` of a frame as the file has it; of EER at the detector's own pixels."""
+    """``(y, x)`` of a frame in the file; for EER in the detector's own pixels."""
     upsampling: int
-    """Pixels of a summed frame along a side of a stored one: 1, and for EER 1, 2 or 4."""
+    """How many times finer a summed frame is than a stored one, along a side: 1; for EER 1, 2 or 4."""
     halves: tuple[int, int]
     """``(y, x)`` of both halves."""
     finer: float = 1.0
-    """Pixels of RELION's frames along a side of a summed one; above 1 where RELION counts electrons on a finer grid and cuts
-    the transform of their sum."""
+    """How many times finer RELION's frames are than the summed ones, along a side. Above 1 if RELION counts electrons on a
+    finer grid and then cuts the Fourier transform of their sum."""
 
     @property
     def summed(self) -> tuple[int, int]:
@@ -34,7 +34,7 @@ class HalvesGrid:
 
     @property
     def offset_px(self) -> float:
-        """How far, in summed pixels, content lies too low: the middle of a coarse pixel is not that of its first fine one."""
+        """Offset of the content in summed pixels: the middle of a coarse pixel is not the middle of its first fine pixel."""
         return (1 - 1 / self.finer) / 2
 
     def pixel_size(self, angstrom: float | None, shape: tuple[int, int]) -> float | None:
@@ -49,24 +49,25 @@ class HalvesGrid:
 def halves_grid(
     stored: tuple[int, int], motion: Motion | None, *, is_eer: bool, as_fine_as_micrograph: bool = False
 ) -> HalvesGrid:
-    """Tell the grid of the halves of a movie.
+    """Work out the grid of the halves of a movie.
 
     Parameters
     ----------
     stored
         ``(y, x)`` of a frame in the file.
     motion
-        What RELION's motion correction says; None: halves are as large as frames.
+        RELION's motion file; None makes halves as large as frames.
     is_eer
         Whether electrons have places within a pixel, so that frames can be finer than the file.
     as_fine_as_micrograph
-        Whether the halves are to be finer than the detector where the micrograph is (eer_upsampling 2 or 3); it is in the list
-        then, and halves beside it must have its pixel size. A movie that is given for itself stays at the detector's.
+        Whether to make halves finer than the detector if the micrograph is (eer_upsampling 2 or 3). That is so if the
+        micrograph is in the list, because its halves must have its pixel size. For a movie that is given by itself, the
+        halves keep the detector's pixels.
 
     Raises
     ------
     FormatError
-        The motion is that of frames of another size.
+        The motion belongs to frames of another size.
     """
     if motion is None:
         return HalvesGrid(stored, 1, stored)

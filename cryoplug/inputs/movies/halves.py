@@ -1,9 +1,10 @@
-"""The even and the odd half of a movie: frames summed with gain, defects repaired, motion undone.
+"""Make the even and the odd half of a movie: sum its frames with gain, repaired defects and undone motion.
 
 Frames are counted from 1: frames 1, 3, 5 ... make the odd half, 2, 4, 6 ... the even one. (RELION's ``_EVN`` holds
 frames 1, 3, 5 ..., because it counts from 0; which half is which makes no difference to training.)
 
-Memory, however many frames: that of ten frames in float32 at most, with gain and motion; for 5760 x 4092 about 0.9 GB.
+Memory does not depend on the number of frames: at most that of ten frames in float32, with gain and motion; about 0.9 GB
+for 5760 x 4092.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class MovieInput(PairedInput):
     """A movie whose frames become both halves; ``clean`` stays None."""
 
     motion_star: Path | None = None
-    """STAR file of its motion, where the list of micrographs names it; else one beside the movie is used."""
+    """STAR file of its motion, if the list of micrographs names one; None looks for one beside the movie."""
     micrograph_pixel_size_angstrom: float | None = None
-    """What that list says of the micrograph; the halves are on its grid."""
+    """Pixel size of the micrograph in that list; the halves are on its grid."""
 
     @property
     def motion_path(self) -> Path | None:
@@ -64,9 +65,9 @@ class Halves:
     odd: ArrayMicrograph
     """Sum of the frames 1, 3, 5 ..."""
     listed_angstrom: float | None = None
-    """Their pixel size by the lists: that of micrographs, that of the motion, that of movies."""
+    """Their pixel size from the lists: of micrographs, of the motion, or of movies."""
     header_angstrom: float | None = None
-    """Their pixel size by the file of the movie."""
+    """Their pixel size from the header of the movie."""
 
 
 class MovieSummer:
@@ -77,7 +78,7 @@ class MovieSummer:
     gain
         Gain and defects of the run.
     pool
-        Does the Fourier transforms.
+        Threads for the Fourier transforms.
     check
         Called between frames; raises to stop.
     """
@@ -96,7 +97,7 @@ class MovieSummer:
         InputError, StorageError
             It cannot be read, has one frame, or gain, defects or motion do not fit it.
         PairingError
-            The gain reference is turned, mirrored, inverted, or applied before: see `gain_complaint`.
+            The gain reference is turned, mirrored or inverted, or was already applied: see `gain_complaint`.
         """
         if item.problem is not None:
             raise item.problem
@@ -223,12 +224,12 @@ def _stem(name: str) -> str:
 
 
 def size_of_halves(item: MovieInput) -> tuple[tuple[int, int], float | None, float | None]:
-    """Look at a movie without reading a frame.
+    """Give the size of the halves of a movie without reading a frame.
 
     Returns
     -------
     tuple
-        ``(y, x)`` of its halves, and their pixel size in angstrom by the lists and by the file; None where they do not say.
+        ``(y, x)`` of its halves, and their pixel size in angstrom from the lists and from the file; None if unknown.
 
     Raises
     ------
@@ -283,7 +284,7 @@ def _finer(path: Path, grid: HalvesGrid) -> MovieSource:
 
 
 def _plan(movie: MovieSource, motion: Motion | None, offset_px: float) -> list[tuple[int, Shift | None]]:
-    """List the frames (from 0) that are summed, each with how its content is moved."""
+    """List the frames to sum (from 0), each with the shift of its content."""
     if motion is None:
         return [(index, None) for index in range(movie.frame_count)]
     first = (motion.first_frame - 1) * motion.group
@@ -299,7 +300,7 @@ def _plan(movie: MovieSource, motion: Motion | None, offset_px: float) -> list[t
 
 
 def _listed_pixel_size(item: MovieInput, motion: Motion | None, grid: HalvesGrid) -> tuple[float | None, list[str]]:
-    """Give the pixel size of the halves by the lists, and a remark where two of them differ."""
+    """Give the pixel size of the halves from the lists, and a remark if two of these differ."""
     found = None if motion is None else grid.pixel_size(motion.pixel_size_angstrom, motion.shape)
     found = found or grid.pixel_size(item.noisy.pixel_size_angstrom, grid.stored)
     listed = item.micrograph_pixel_size_angstrom

@@ -1,4 +1,4 @@
-"""The shifts of a movie's frames that RELION's motion correction found: the STAR file of each movie, and finding it.
+"""The shifts of a movie's frames from RELION's motion correction: find the STAR file of a movie, and read it.
 
 Only the shifts of whole frames (``data_global_shift``) are used; the local model is not.
 """
@@ -24,7 +24,7 @@ GAIN_FIELD = "rlnMicrographGainName"
 
 @dataclass(frozen=True)
 class Motion:
-    """What the motion STAR file of one movie says; rows as every reader gives them: row 0 is the lowest one of a TIFF."""
+    """The contents of the motion STAR file of one movie. Rows are in the order of all readers: row 0 is a TIFF's lowest."""
 
     path: Path
     """The STAR file."""
@@ -33,30 +33,30 @@ class Motion:
     shape: tuple[int, int]
     """``(y, x)`` of the frames that the shifts were measured on."""
     frames: int
-    """Number of frames in the movie; for EER of groups."""
+    """Number of frames in the movie; for EER the number of groups of raw frames."""
     first_frame: int
     """The first one that RELION summed, from 1."""
     group: int
-    """Raw frames in each of them: 1 but for EER."""
+    """Raw frames in each frame: 1, except for EER."""
     listed: int
     """Frames in the list of shifts; RELION lists every one."""
     shifts: dict[int, tuple[float, float]]
-    """``(y, x)`` in pixels by which the content of a frame (from 1) is moved; frames that RELION left out are missing. Empty
-    when RELION knew the motion of none, as behind MotionCor2 1.5 and later."""
+    """For each frame (from 1), the shift ``(y, x)`` of its content in pixels. Frames that RELION left out are missing. Empty
+    if RELION knew no motion, as after MotionCor2 1.5 and later."""
     hot_pixels: tuple[tuple[int, int], ...]
     """``(y, x)`` of pixels that RELION replaced."""
     pixel_size_angstrom: float | None
-    """Of these frames."""
+    """Pixel size of these frames."""
     binning: float
-    """Pixels of a frame along a side of one pixel of the micrograph; 1 and above."""
+    """Side of a pixel of the micrograph, in pixels of a frame; 1 or more."""
     gain_name: str
-    """The gain reference that RELION used; empty when none is named."""
+    """The gain reference that RELION used; empty if none is named."""
     has_local_model: bool
     """Whether there is also a model of local motion."""
 
 
 def motion_beside(movie: Path) -> Path | None:
-    """Give the STAR file beside a movie that has its name, if it is there."""
+    """Give the STAR file that lies beside a movie under the same name, if there is one."""
     stem, _ = split_ending(movie.name, known_endings())
     candidate = movie.with_name(f"{stem}.star")
     return candidate if os.path.isfile(candidate) else None  # noqa: PTH113 -- is_file raises without permission
