@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryoplug.core.normalization import Normalization
+from cryoplug.core.quantiles import quantiles_of_sorted, sorted_finite
 
 CLIPPED_WARNING = 0.2
 """Clipped part of the pixels above which cryoplug warns. An ordinary micrograph has 0.05; beyond 0.2 little is left to see."""
@@ -49,14 +50,20 @@ class GreyScale:
 
 def measure_grey_scale(pixels: np.ndarray) -> GreyScale | None:
     """Look at some pixels of a micrograph, any shape; None where fewer than two are finite."""
-    finite = pixels[np.isfinite(pixels)].astype(np.float64)
-    if finite.size < 2:
+    return grey_scale_of_sorted(sorted_finite(pixels))
+
+
+def grey_scale_of_sorted(ascending: np.ndarray) -> GreyScale | None:
+    """Tell what `measure_grey_scale` does by finite pixels that are sorted already."""
+    if ascending.size < 2:
         return None
-    positive = finite[finite > 0]
+    below, up_to_zero = np.searchsorted(ascending, 0.0, side="left"), np.searchsorted(ascending, 0.0, side="right")
+    positive = ascending[up_to_zero:]
     # A hot pixel must not decide what the spread is.
-    low, high = np.quantile(finite, (0.001, 0.999))
-    top = float(np.quantile(positive, 0.95)) if positive.size else math.inf
-    return GreyScale(float((finite < 0).mean()), float(np.clip(finite, low, high).std()) / top)
+    low, high = quantiles_of_sorted(ascending, (0.001, 0.999))
+    (top,) = quantiles_of_sorted(positive, (0.95,)) if positive.size else (math.inf,)
+    spread = float(np.clip(ascending.astype(np.float64), low, high).std())
+    return GreyScale(float(below / ascending.size), spread / top)
 
 
 def normalization_remark(normalization: Normalization, *, clipped: float, sigma: float) -> str:

@@ -188,6 +188,13 @@ def _intervals(ascending: ImageF32, fractions: Sequence[float], *, most: int) ->
     return found
 
 
+def quantiles_of_sorted(ascending: np.ndarray, fractions: Sequence[float]) -> tuple[float, ...]:
+    """Give what ``np.quantile`` does in float64, of pixels that are sorted already; at least one."""
+    positions, ranks = wanted_ranks(fractions, ascending.size)
+    values = {rank: float(ascending[rank]) for rank in ranks}
+    return tuple(interpolate_ranks(values, at) for at in positions)
+
+
 def quantiles_by_bits(
     source: MicrographSource, fractions: Sequence[float], *, positive_only: bool = False, band_rows: int | None = None
 ) -> tuple[float, ...]:

@@ -15,12 +15,13 @@ import numpy as np
 
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieFrame, MovieSource, only_frame
 from cryoplug.core.results import Finding
+from cryoplug.core.statistics import scan_pixels
 from cryoplug.disk.opening import read_errors
 from cryoplug.errors import FormatError
 from cryoplug.formats import unpacking
 from cryoplug.formats.mrc_extended import pixel_size_of_file
 from cryoplug.formats.mrc_header import HEADER_BYTES, MrcHeader, examine, expected_bytes, parse_head
-from cryoplug.formats.validation import validate_by_reading
+from cryoplug.formats.validation import Measure, validate_by_reading
 
 MAX_GROWTH = 100
 """Largest size inside over the size of the file; float32 images of counts shrink to about a tenth, masks more."""
@@ -43,9 +44,9 @@ def open_compressed(path: Path) -> MicrographSource:
     return only_frame(CompressedMrcMovie(path))
 
 
-def validate_compressed(path: Path) -> list[Finding]:
+def validate_compressed(path: Path, measure: Measure = scan_pixels) -> list[Finding]:
     """List everything that is wrong or unusual about a compressed MRC file."""
-    return validate_by_reading(path, CompressedMrcMovie)
+    return validate_by_reading(path, CompressedMrcMovie, measure)
 
 
 class CompressedMrcMovie(MovieSource):

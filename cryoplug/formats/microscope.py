@@ -19,10 +19,11 @@ import numpy as np
 
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource, only_frame
 from cryoplug.core.results import Finding
+from cryoplug.core.statistics import scan_pixels
 from cryoplug.disk.opening import read_errors
 from cryoplug.errors import FormatError
 from cryoplug.formats.mrc_header import MAX_SIDE_PX
-from cryoplug.formats.validation import validate_by_reading
+from cryoplug.formats.validation import Measure, validate_by_reading
 
 _ANGSTROM_PER_NAME = {"pm": 0.01, "a": 1.0, "\u00c5": 1.0, "nm": 10.0, "um": 1e4, "\u00b5m": 1e4, "\u03bcm": 1e4}
 MAX_SER_DIMENSIONS = 8
@@ -66,14 +67,14 @@ def open_ser(path: Path) -> MicrographSource:
     return only_frame(SerMovie(path))
 
 
-def validate_dm(path: Path) -> list[Finding]:
+def validate_dm(path: Path, measure: Measure = scan_pixels) -> list[Finding]:
     """List everything that is wrong or unusual about a DM3 or DM4 file."""
-    return validate_by_reading(path, DmMovie)
+    return validate_by_reading(path, DmMovie, measure)
 
 
-def validate_ser(path: Path) -> list[Finding]:
+def validate_ser(path: Path, measure: Measure = scan_pixels) -> list[Finding]:
     """List everything that is wrong or unusual about a SER file."""
-    return validate_by_reading(path, SerMovie)
+    return validate_by_reading(path, SerMovie, measure)
 
 
 class DmMovie(MovieSource):

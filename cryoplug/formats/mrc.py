@@ -19,7 +19,7 @@ from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.disk.file_state import file_state
 from cryoplug.disk.opening import open_for_reading, read_errors
 from cryoplug.disk.retry import retried
-from cryoplug.errors import CryoplugError, FormatError, PixelError, ShapeError
+from cryoplug.errors import CryoplugError, FormatError, PixelError, SeveralImagesError, ShapeError
 from cryoplug.formats.mrc_extended import pixel_size_of_file
 from cryoplug.formats.mrc_header import (
     MrcHeader,
@@ -31,7 +31,7 @@ from cryoplug.formats.mrc_header import (
     sniff_mrc,
 )
 from cryoplug.formats.mrc_writer import MrcRowWriter, StoredStatistics, check_float16_range, mrc_head, write_mrc
-from cryoplug.formats.validation import image_findings, pixel_findings
+from cryoplug.formats.validation import Measure, image_findings, pixel_findings
 
 __all__ = [
     "MrcHeader",
@@ -237,13 +237,15 @@ class _PixelBytes:
             self.close()
 
 
-def validate_mrc(path: Path) -> list[Finding]:
+def validate_mrc(path: Path, measure: Measure = scan_pixels) -> list[Finding]:
     """List everything that is wrong or unusual about an MRC file: header first, then pixels.
 
     Parameters
     ----------
     path
         The file.
+    measure
+        Called with the image of a file that holds a single one.
 
     Returns
     -------
@@ -254,16 +256,9 @@ def validate_mrc(path: Path) -> list[Finding]:
     if any(finding.severity == "error" for finding in findings):
         return findings
     try:
-        with MrcMovie(path) as movie:
-            if movie.frame_count > 1:
-                return findings + image_findings(movie)
-        with MrcMicrograph(path) as source:
-            statistics = scan_pixels(source)
-            findings += pixel_findings(statistics)
-            findings += _statistics_findings(source.header.record, statistics)
+        return findings + _pixel_findings(path, measure)
     except CryoplugError as error:
-        findings.append(Finding("error", "pixels", str(error).removeprefix(f"{path}: ")))
-    return findings
+        return [*findings, Finding("error", "pixels", str(error).removeprefix(f"{path}: "))]
 
 
 def examine_mrc(path: Path) -> list[Finding]:
@@ -276,6 +271,16 @@ def examine_mrc(path: Path) -> list[Finding]:
         return list(examine(*read_head(descriptor)).findings)
     finally:
         os.close(descriptor)
+
+
+def _pixel_findings(path: Path, measure: Measure) -> list[Finding]:
+    try:
+        with MrcMicrograph(path) as source:
+            statistics = measure(source)
+            return pixel_findings(statistics) + _statistics_findings(source.header.record, statistics)
+    except SeveralImagesError:
+        with MrcMovie(path) as movie:
+            return image_findings(movie)
 
 
 def _statistics_findings(record: Any, statistics: PixelStatistics) -> list[Finding]:

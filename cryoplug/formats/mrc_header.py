@@ -6,10 +6,11 @@ and no length is believed before it is compared with the size of the file.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -101,7 +102,7 @@ class Examination:
     """All that the first 1024 bytes and the file size tell."""
 
     record: np.void | None
-    """The fields in native byte order; None when this is no MRC header."""
+    """The fields in native byte order, not to be written to; None when this is no MRC header."""
     byte_order: ByteOrder
     """How the fields were read."""
     unsigned_bytes: bool
@@ -200,8 +201,9 @@ def describe_foreign(head: bytes) -> str:
     return "no MRC header: no 'MAP ' stamp, and the sizes make no sense in either byte order"
 
 
+@functools.lru_cache(maxsize=8)
 def examine(head: bytes, size_bytes: int) -> Examination:
-    """Look at a header from all sides.
+    """Look at a header from all sides; several readers of one file ask, one after another, and the first answer is kept.
 
     Parameters
     ----------
@@ -215,10 +217,11 @@ def examine(head: bytes, size_bytes: int) -> Examination:
     Examination
         With at least one error unless cryoplug can read the file.
     """
-    order, finding = _byte_order(head, size_bytes)
+    by_order = {order: _fields(head, order) for order in _ORDERS} if len(head) >= HEADER_BYTES else {}
+    order, finding = _byte_order(head, size_bytes, by_order)
     if order is None:
         return Examination(None, "<", False, (finding,) if finding else ())
-    record = _fields(head, order)
+    record = by_order[order]
     findings = [finding] if finding else []
     if stale := _stale_extended_header(record, size_bytes):
         findings.append(Finding("warning", "nsymbt", stale))
@@ -235,20 +238,27 @@ def examine(head: bytes, size_bytes: int) -> Examination:
             f"each byte holds two 4-bit values, as SerialEM wrote them: {int(record['nx'])} columns, not {stored_nx}"
         )
         findings.append(Finding("warning", "nx, mode", message))
-    return Examination(record, order, bool(unsigned), tuple(findings))
+    return Examination(_read_only(record), order, bool(unsigned), tuple(findings))
 
 
-def _byte_order(head: bytes, size_bytes: int) -> tuple[ByteOrder | None, Finding | None]:
-    if len(head) < HEADER_BYTES:
+def _read_only(record: np.void) -> np.void:
+    kept = np.array([record])
+    kept.flags.writeable = False
+    return kept[0]
+
+
+def _byte_order(
+    head: bytes, size_bytes: int, by_order: Mapping[ByteOrder, np.void]
+) -> tuple[ByteOrder | None, Finding | None]:
+    if not by_order:
         return None, Finding("error", "file", f"{describe_foreign(head)}; it is truncated or not an MRC file")
     stamped = _STAMPS.get(head[212:214])
     has_map = head[208:211] == b"MAP"
-    plausible = [order for order in _ORDERS if _plausible(_fields(head, order))]
+    plausible = [order for order, record in by_order.items() if _plausible(record)]
     fitting = [
         order
         for order in plausible
-        if expected_bytes(_fields(head, order)) <= size_bytes
-        or _stale_extended_header(_fields(head, order), size_bytes)
+        if expected_bytes(by_order[order]) <= size_bytes or _stale_extended_header(by_order[order], size_bytes)
     ]
     choice: ByteOrder | None
     if stamped in fitting or (stamped in plausible and not fitting):

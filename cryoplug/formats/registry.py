@@ -14,6 +14,7 @@ from cryoplug.disk.opening import read_errors
 from cryoplug.disk.retry import retried
 from cryoplug.errors import FormatError, InputError
 from cryoplug.formats import compressed, microscope, mrc, tiff
+from cryoplug.formats.validation import Measure
 
 _SNIFF_BYTES = 2048
 _FOREIGN = (
@@ -51,6 +52,8 @@ class FormatSpec:
     """Endings that a folder is searched for; None: all of `extensions`."""
     examine: Callable[[Path], list[Finding]] | None = None
     """Lists what is wrong or unusual as far as the header tells; None: what opening the file tells."""
+    validate_with: Callable[[Path, Measure], list[Finding]] | None = None
+    """`validate` that has a single image read by what it is given; None: `validate` cannot share its reading."""
 
 
 MRC = FormatSpec(
@@ -59,6 +62,7 @@ MRC = FormatSpec(
     extensions=(".mrc", ".mrcs", ".map", ".rec", ".st", ".ali"),
     open=mrc.MrcMicrograph,
     validate=mrc.validate_mrc,
+    validate_with=mrc.validate_mrc,
     sniff=mrc.sniff_mrc,
     open_movie=mrc.MrcMovie,
     examine=mrc.examine_mrc,
@@ -71,6 +75,7 @@ _OTHERS = (
         extensions=compressed.ENDINGS,
         open=compressed.open_compressed,
         validate=compressed.validate_compressed,
+        validate_with=compressed.validate_compressed,
         sniff=compressed.sniff_compressed,
         open_movie=compressed.CompressedMrcMovie,
     ),
@@ -80,6 +85,7 @@ _OTHERS = (
         extensions=(".tif", ".tiff"),
         open=tiff.open_tiff,
         validate=tiff.validate_tiff,
+        validate_with=tiff.validate_tiff,
         sniff=tiff.sniff_tiff,
         open_movie=tiff.TiffMovie,
     ),
@@ -89,6 +95,7 @@ _OTHERS = (
         extensions=(".eer",),
         open=tiff.open_tiff,
         validate=tiff.validate_tiff,
+        validate_with=tiff.validate_tiff,
         sniff=tiff.sniff_tiff,
         open_movie=tiff.TiffMovie,
     ),
@@ -98,6 +105,7 @@ _OTHERS = (
         extensions=(".dm3", ".dm4"),
         open=microscope.open_dm,
         validate=microscope.validate_dm,
+        validate_with=microscope.validate_dm,
         sniff=microscope.sniff_dm,
         open_movie=microscope.DmMovie,
     ),
@@ -107,6 +115,7 @@ _OTHERS = (
         extensions=(".ser",),
         open=microscope.open_ser,
         validate=microscope.validate_ser,
+        validate_with=microscope.validate_ser,
         sniff=microscope.sniff_ser,
         open_movie=microscope.SerMovie,
     ),

@@ -25,10 +25,11 @@ import numpy.typing as npt
 
 from cryoplug.core.micrograph import ImageF32, MicrographSource, MovieSource, only_frame
 from cryoplug.core.results import Finding
+from cryoplug.core.statistics import scan_pixels
 from cryoplug.disk.opening import read_errors
 from cryoplug.errors import FormatError
 from cryoplug.formats.mrc_header import MAX_SIDE_PX
-from cryoplug.formats.validation import validate_by_reading
+from cryoplug.formats.validation import Measure, validate_by_reading
 
 if TYPE_CHECKING:
     import tifffile
@@ -87,9 +88,9 @@ def open_tiff(path: Path) -> MicrographSource:
     return only_frame(TiffMovie(path))
 
 
-def validate_tiff(path: Path) -> list[Finding]:
+def validate_tiff(path: Path, measure: Measure = scan_pixels) -> list[Finding]:
     """List everything that is wrong or unusual about a TIFF or EER file."""
-    return validate_by_reading(path, TiffMovie)
+    return validate_by_reading(path, TiffMovie, measure)
 
 
 def two_counts(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -7,15 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from cryoplug.core.micrograph import MovieFrame, MovieSource
+from cryoplug.core.micrograph import MicrographSource, MovieFrame, MovieSource
 from cryoplug.core.results import Finding
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.errors import CryoplugError
 
 _SHOWN = 5
 
+Measure = Callable[[MicrographSource], PixelStatistics]
+"""Reads all pixels of an image; who wants to know more from the same reading gives a validator a `Measure` of its own."""
 
-def validate_by_reading(path: Path, open_movie: Callable[[Path], MovieSource]) -> list[Finding]:
+
+def validate_by_reading(
+    path: Path, open_movie: Callable[[Path], MovieSource], measure: Measure = scan_pixels
+) -> list[Finding]:
     """List what is wrong or unusual about a file by opening it and reading all of it.
 
     Parameters
@@ -24,6 +29,8 @@ def validate_by_reading(path: Path, open_movie: Callable[[Path], MovieSource]) -
         The file.
     open_movie
         Opens it.
+    measure
+        Called with the image of a file that holds a single one.
 
     Returns
     -------
@@ -32,7 +39,7 @@ def validate_by_reading(path: Path, open_movie: Callable[[Path], MovieSource]) -
     """
     try:
         with open_movie(path) as movie:
-            return header_findings(movie) + image_findings(movie)
+            return header_findings(movie) + image_findings(movie, measure)
     except CryoplugError as error:
         return [_refusal(error, path)]
 
@@ -46,10 +53,10 @@ def header_findings(movie: MovieSource) -> list[Finding]:
     return findings
 
 
-def image_findings(movie: MovieSource) -> list[Finding]:
+def image_findings(movie: MovieSource, measure: Measure = scan_pixels) -> list[Finding]:
     """List what is wrong with the images of a movie, of each kind of damage one finding; a single image raises."""
     if movie.frame_count == 1:
-        findings = pixel_findings(scan_pixels(MovieFrame(movie, 0)))
+        findings = pixel_findings(measure(MovieFrame(movie, 0)))
     else:
         findings = _many_images(movie)
     if not any(item.severity == "error" for item in findings):

@@ -8,12 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cryoplug.core.grey_scale import measure_grey_scale
-from cryoplug.core.hot_pixels import HotPixelFinder, grey_limits
-from cryoplug.core.micrograph import ImageF32, MicrographSource
+from cryoplug.core.micrograph import MovieSource
 from cryoplug.core.results import Finding
-from cryoplug.core.sampled_rows import read_sampled_rows
-from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.disk.opening import open_for_reading
 from cryoplug.errors import FormatError, InputError
 from cryoplug.formats.cs import cs_images
@@ -25,6 +21,7 @@ from cryoplug.formats.star_frames import second_opinion
 from cryoplug.formats.validation import header_findings
 from cryoplug.inputs.discovery import discover
 from cryoplug.workflows.inspect.inspection import Inspection
+from cryoplug.workflows.inspect.one_reading import OneReading
 from cryoplug.workflows.inspect.pixel_sizes import pixel_size_findings
 
 _SHOWN_MISSING = 5
@@ -53,14 +50,21 @@ def inspect_micrograph(path: Path, *, quick: bool = False) -> Inspection:
     summary["format"] = spec.id
     if quick and spec.id == "mrc":
         return _mrc_quick(path, summary)
-    if not quick:
+    read = OneReading()
+    if quick:
+        findings = [] if spec.examine is None else list(spec.examine(path))
+    elif spec.validate_with is None:
         findings = list(spec.validate(path))
     else:
-        findings = [] if spec.examine is None else list(spec.examine(path))
+        findings = list(spec.validate_with(path, read))
     kind = "micrograph"
     if spec.id == "mrc":
-        summary |= _mrc_header(_examined(path))
-        summary |= _acquisition(path)
+        seen = _examined(path)
+        summary |= _mrc_header(seen)
+        if seen.record is not None and int(seen.record["nsymbt"]) > 0:
+            summary |= _acquisition(path)
+    if read.summary:
+        return Inspection(path, kind, summary | read.summary, tuple(findings))
     wrong = any(item.severity == "error" for item in findings)
     try:
         with open_movie(path) as movie:
@@ -75,44 +79,25 @@ def inspect_micrograph(path: Path, *, quick: bool = False) -> Inspection:
                 findings += [] if spec.examine is not None else header_findings(movie)
                 summary["pixels"] = "not read"
             else:
-                with movie.frame(0) as source:
-                    summary |= _statistics(source, findings)
+                summary |= _read_first(movie, findings)
     except InputError as error:
         if not wrong:
             findings.append(Finding("error", "file", str(error).removeprefix(f"{path}: ")))
     return Inspection(path, kind, summary, tuple(findings))
 
 
-def _statistics(source: MicrographSource, findings: list[Finding]) -> dict[str, Any]:
-    # One reading for the statistics and the hot pixels, which are found but not repaired.
-    sampled = read_sampled_rows(source)
-    finder = HotPixelFinder(source.read_rows, source.shape, grey_limits(sampled))
-    stats = scan_pixels(source, also=finder.add)
+def _read_first(movie: MovieSource, findings: list[Finding]) -> dict[str, Any]:
+    """Read the first image of a file whose validator has not shared its reading, and find what it did not."""
+    read = OneReading()
+    with movie.frame(0) as source:
+        stats = read(source)
     known = any(item.severity == "error" and item.field == "pixels" for item in findings)
     if stats.nonfinite_count and not known:
         message = f"{stats.nonfinite_count} NaN or infinite, first at (y, x) = {stats.first_nonfinite}; repair it"
         findings.append(Finding("error", "pixels", message))
     if stats.is_constant and not known:
         findings.append(Finding("error", "pixels", f"all are {stats.minimum:g}; there is no image in it"))
-    return {
-        "minimum": stats.minimum,
-        "maximum": stats.maximum,
-        "mean": stats.mean,
-        "std": stats.std,
-        "positive_pixels": stats.positive_count,
-        "nonfinite_pixels": stats.nonfinite_count,
-        **_grey_values(sampled, finder, stats),
-    }
-
-
-def _grey_values(sampled: ImageF32, finder: HotPixelFinder, stats: PixelStatistics) -> dict[str, Any]:
-    """Say which normalization suits the micrograph, and how many of its pixels are hot."""
-    if stats.nonfinite_count or stats.is_constant:
-        return {}
-    found = measure_grey_scale(sampled)
-    if found is None:
-        return {}
-    return {"grey_scale": found.words, "hot_pixels": len(finder.hot())}
+    return read.summary
 
 
 def _examined(path: Path) -> Examination:

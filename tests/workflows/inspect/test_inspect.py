@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from cryoplug.cli.main import run
-from cryoplug.formats.mrc import write_mrc
+from cryoplug.formats.mrc import read_header, write_mrc
+from cryoplug.formats.mrc_header import examine
 from cryoplug.workflows.inspect import Inspection, InspectRequest, inspect, inspect_path
 
 
@@ -46,6 +47,32 @@ def test_sound_micrograph_has_its_numbers_and_nothing_wrong(tmp_path: Path) -> N
     assert summary["std"] == pytest.approx(float(pixels.std(dtype=np.float64)))
     assert summary["nonfinite_pixels"] == 0
     assert any("cryoplug" in label for label in summary["labels"])
+
+
+def test_a_micrograph_is_read_once_and_its_header_examined_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = image(shape=(1500, 1000))
+    path = micrograph(tmp_path / "a.mrc", pixels)
+    read = []
+
+    def counted(descriptor: int, places: list[memoryview], offset: int) -> int:
+        read.append(sum(place.nbytes for place in places))
+        return preadv(descriptor, places, offset)
+
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", counted)
+    examine.cache_clear()
+    assert not inspect_path(path).wrong
+    # Some rows are sampled first.
+    assert pixels.nbytes <= sum(read) < 1.1 * pixels.nbytes
+    assert examine.cache_info().misses == 1
+
+
+def test_what_a_header_says_cannot_be_changed(tmp_path: Path) -> None:
+    record = read_header(micrograph(tmp_path / "a.mrc")).record
+    with pytest.raises(ValueError, match="read-only"):
+        record["nx"] = 1
 
 
 def damage_nan(path: Path) -> None:
