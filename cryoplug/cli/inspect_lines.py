@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cryoplug.cli.output import printable_name
+from cryoplug.core.pixel_size import UNKNOWN_ADVICE, said
 
 if TYPE_CHECKING:
     from cryoplug.core.results import Finding
@@ -27,7 +28,8 @@ def line_of(inspection: Inspection) -> str:
         frames = f" x {summary['images']}" if "images" in summary else ""
         what = [f"{summary['shape'][0]} x {summary['shape'][1]}{frames} {summary['dtype']}"]
         size = summary.get("pixel_size_angstrom")
-        what.append("no pixel size" if size is None else f"{size:.4g} A")
+        unknown = " (unknown)" if size is not None and said(size) is None else ""
+        what.append("no pixel size" if size is None else f"{size:.4g} A{unknown}")
     elif "micrographs" in summary:
         what.append(f"{summary['micrographs']} files")
     problems = _problems(inspection)
@@ -46,6 +48,9 @@ def folder_line(folder: InspectedFolder) -> str:
     """Write how many files a folder has, how many are wrong, and what was passed over."""
     plural = "s" * (folder.files != 1)
     text = f"{printable_name(folder.path)}: {folder.files} file{plural} looked at, {folder.wrong} wrong"
+    if folder.without_pixel_size:
+        do_not = "does not state its" if folder.without_pixel_size == 1 else "do not state their"
+        text += f"; {folder.without_pixel_size} {do_not} pixel size: {UNKNOWN_ADVICE}"
     if folder.companions:
         text += f"; {folder.companions} of them only accompany a micrograph: convert and denoise leave them out"
     if folder.passed_over:

@@ -18,6 +18,8 @@ MAX_ANGSTROM = 1e6
 """Largest length, in angstrom, that can be a pixel size."""
 SAME_PART = 0.01
 """Relative difference up to which two pixel sizes count as equal."""
+UNKNOWN_ADVICE = "the general model and --angpix need it; give a list that has it, or --pixel-size A"
+"""Advice for a file that does not state its pixel size."""
 _EXACTLY = 1e-6
 """Tolerance, in angstrom, of "exactly 1": a header holds the cell in float32, so 1 A/px may come out as 0.9999999."""
 

@@ -54,6 +54,11 @@ class DiscoveredMicrograph:
         """Its name for people: ``000012@stack.mrcs`` for a section."""
         return self.path if self.section is None else Path(f"{self.section:06d}@{self.path}")
 
+    @property
+    def has_halves(self) -> bool:
+        """Whether both halves of its exposure were found."""
+        return self.even is not None and self.odd is not None
+
 
 def whole_stacks(micrographs: Sequence[DiscoveredMicrograph]) -> list[DiscoveredMicrograph]:
     """Replace all sections that a list names by their whole stack; a section that the user named stays alone.

@@ -49,6 +49,18 @@ class PairedInput:
         return (self.noisy,) if self.clean is None else (self.noisy, self.clean)
 
 
+@dataclass(frozen=True)
+class HalvesFound:
+    """Both halves of the exposures that have them, and the exposures that have not."""
+
+    even: list[DiscoveredMicrograph]
+    """One half of each, in the order of the input."""
+    odd: list[DiscoveredMicrograph]
+    """The other half, in the same order."""
+    alone: tuple[DiscoveredMicrograph, ...] = ()
+    """Exposures of which a half is missing; `no_halves` says which. They fail by name, and the others go on."""
+
+
 def pair_files(
     noisy: Sequence[DiscoveredMicrograph], clean: Sequence[DiscoveredMicrograph], *, sides: tuple[str, str]
 ) -> tuple[PairedInput, ...]:
@@ -96,9 +108,7 @@ def pair_files(
     )
 
 
-def halves_of(
-    micrographs: Sequence[DiscoveredMicrograph], *, advice: str = WITHOUT_MOVIES
-) -> tuple[list[DiscoveredMicrograph], list[DiscoveredMicrograph]]:
+def halves_of(micrographs: Sequence[DiscoveredMicrograph], *, advice: str = WITHOUT_MOVIES) -> HalvesFound:
     """Find the even and the odd half of every exposure.
 
     Parameters
@@ -112,14 +122,13 @@ def halves_of(
 
     Returns
     -------
-    tuple[list[DiscoveredMicrograph], list[DiscoveredMicrograph]]
-        Even and odd halves, each pair once, in the order of the input. Both halves of a pair have the name of the exposure,
-        so that `pair_files` pairs them.
+    HalvesFound
+        Each pair once. Both halves of a pair have the name of the exposure, so that `pair_files` pairs them.
 
     Raises
     ------
     PairingError
-        Some exposures have no even or no odd half, or a half belongs to two exposures; the message names the missing files.
+        No exposure has both halves, or a half belongs to two exposures; the message names the missing files.
     """
     endings = known_endings()
     items = _with_partners(micrographs, endings)
@@ -129,16 +138,11 @@ def halves_of(
         if item.even is not None and item.odd is not None:
             pairs.setdefault((item.even, item.odd), item)
             exposures.add(name_of(item.path, endings).exposure)
-    missing = [
-        _missing(item, endings)
-        for item in items
-        if (item.even is None or item.odd is None) and name_of(item.path, endings).exposure not in exposures
-    ]
-    if missing:
-        more = f"; and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-        raise PairingError(
-            f"{len(missing)} of {len(items)} have no halves: {'; '.join(missing[:_SHOWN])}{more}. {advice}"
-        )
+    alone = [item for item in items if not item.has_halves and name_of(item.path, endings).exposure not in exposures]
+    if alone and not pairs:
+        missing = [_missing(item, endings) for item in alone[:_SHOWN]]
+        more = f"; and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else ""
+        raise PairingError(f"{len(alone)} of {len(items)} have no halves: {'; '.join(missing)}{more}. {advice}")
     _refuse_shared_halves(list(pairs))
     even, odd = [], []
     for (even_path, odd_path), item in pairs.items():
@@ -147,7 +151,12 @@ def halves_of(
         exposure = replace(item, relative=relative, even=None, odd=None)
         even.append(replace(exposure, path=even_path))
         odd.append(replace(exposure, path=odd_path))
-    return even, odd
+    return HalvesFound(even, odd, tuple(alone))
+
+
+def no_halves(item: DiscoveredMicrograph, *, advice: str = WITHOUT_MOVIES) -> PairingError:
+    """Make the error for one exposure whose halves are missing where others have theirs; see `halves_of`."""
+    return PairingError(f"{_missing(item, known_endings())}. {advice}")
 
 
 def _with_partners(micrographs: Sequence[DiscoveredMicrograph], endings: frozenset[str]) -> list[DiscoveredMicrograph]:

@@ -58,7 +58,7 @@ def with_sections(pairs: Sequence[PairedInput], looks: StackLooks) -> tuple[Pair
     found: list[PairedInput] = []
     endings = known_endings()
     for pair in pairs:
-        count, problem = common_sections(pair.files, looks)
+        count, problem = (0, pair.problem) if pair.problem else common_sections(pair.files, looks)
         if not count:
             found.append(replace(pair, index=len(found), problem=problem))
         for section in range(1, count + 1):

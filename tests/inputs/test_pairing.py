@@ -9,7 +9,7 @@ import pytest
 from cryoplug.errors import PairingError
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.inputs.discovery import DiscoveredMicrograph, discover
-from cryoplug.inputs.pairing import PairedInput, halves_of, pair_files
+from cryoplug.inputs.pairing import PairedInput, halves_of, no_halves, pair_files
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +26,8 @@ def touch(*names: str) -> None:
 
 def halves(*inputs: str) -> list[tuple[str, str, str]]:
     """Name, even and odd of every exposure, after both lists went through the pairing."""
-    even, odd = halves_of(discover(inputs))
-    pairs = pair_files(even, odd, sides=("even", "odd"))
+    found = halves_of(discover(inputs))
+    pairs = pair_files(found.even, found.odd, sides=("even", "odd"))
     assert all(pair.remark == "" for pair in pairs)
     return [(str(pair.noisy.relative), *(item.path.as_posix() for item in pair.files)) for pair in pairs]  # type: ignore[misc]
 
@@ -37,7 +37,9 @@ def shown(pairs: tuple[PairedInput, ...]) -> list[tuple[str, ...]]:
 
 
 def test_real_halves_in_a_folder_make_pairs(shared_data: Path) -> None:
-    even, odd = halves_of(discover([str(shared_data / "halves_apoferritin")]))
+    found = halves_of(discover([str(shared_data / "halves_apoferritin")]))
+    even, odd = found.even, found.odd
+    assert found.alone == ()
     assert [item.path.name for item in even] == [item.path.name.replace("_ODD", "_EVN") for item in odd]
     assert [str(item.relative) for item in even] == [
         f"May08_{number}.mrc" for number in ("030502", "031502", "043227", "043657")
@@ -62,10 +64,18 @@ def test_other_files_of_an_exposure_are_passed_over_but_only_of_one_with_halves(
     touch("d/a.mrc", "d/a_EVN.mrc", "d/a_ODD.mrc", "d/a_PS.mrc", "d/a_noDW.mrc", "d/a_DW.mrc")
     assert halves("d") == [("a.mrc", "d/a_EVN.mrc", "d/a_ODD.mrc")]
     touch("d/b_PS.mrc")
-    with pytest.raises(
-        PairingError, match=r"1 of 2 have no halves: d/b_PS\.mrc: no b_PS_EVN\.mrc and no b_PS_ODD\.mrc"
-    ):
-        halves("d")
+    found = halves_of(discover(["d"]))
+    assert [item.path.name for item in found.even] == ["a_EVN.mrc"]
+    assert [item.path.name for item in found.alone] == ["b_PS.mrc"]
+    assert str(no_halves(found.alone[0])).startswith("d/b_PS.mrc: no b_PS_EVN.mrc and no b_PS_ODD.mrc beside it. Add ")
+
+
+@pytest.mark.parametrize("there", ["d/b.mrc", "d/b_EVN.mrc", "d/b_ODD.mrc", "2@d/b.mrcs"])
+def test_an_exposure_without_its_halves_is_set_aside_by_name_among_others(there: str) -> None:
+    touch("d/a_EVN.mrc", "d/a_ODD.mrc", there.rpartition("@")[2])
+    found = halves_of(discover(["d/a*.mrc", there]))
+    assert ([item.path.name for item in found.even], len(found.odd)) == (["a_EVN.mrc"], 1)
+    assert [str(item.path) for item in found.alone] == [there.rpartition("@")[2]]
 
 
 def test_halves_in_two_folders_belong_together_by_their_names() -> None:
@@ -173,7 +183,8 @@ def test_several_files_without_common_names_are_never_paired_by_their_order(nois
 def test_halves_carry_the_pixel_size_and_the_row_of_their_exposure() -> None:
     halves_at = {"even": Path("a_EVN.mrc"), "odd": Path("a_ODD.mrc")}
     item = DiscoveredMicrograph(Path("a.mrc"), PurePosixPath("a.mrc"), 4, Path("m.star"), 1.5, **halves_at)
-    even, odd = halves_of([item])
+    found = halves_of([item])
+    even, odd = found.even, found.odd
     assert [(half.pixel_size_angstrom, half.star_row) for half in (*even, *odd)] == [(1.5, 4), (1.5, 4)]
 
 

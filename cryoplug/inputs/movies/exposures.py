@@ -17,7 +17,7 @@ from cryoplug.inputs.discovered import DiscoveredMicrograph, known_endings
 from cryoplug.inputs.half_names import expected_names
 from cryoplug.inputs.movies.halves import MovieInput
 from cryoplug.inputs.movies.motion import METADATA_COLUMN, MOVIE_FIELD, look_up, project_folders, read_motion
-from cryoplug.inputs.pairing import WITH_MOVIES, PairedInput, halves_of, pair_files
+from cryoplug.inputs.pairing import WITH_MOVIES, PairedInput, halves_of, no_halves, pair_files
 from cryoplug.inputs.stack_sections import StackLooks
 
 _IN_A_JOB = re.compile(r"/job\d{3,}(/|$)")
@@ -55,13 +55,13 @@ def halves_or_movies(
     FormatError
         A file of several images, without halves, is a tilt series or a volume.
     PairingError
-        The inputs are not movies, and not every exposure has halves.
+        The inputs are not movies, and no exposure has both halves.
     """
     taken = {os.path.realpath(path) for path in (gain, defects) if path is not None}
     items = [item for item in found if os.path.realpath(item.path) not in taken]
     if not items:
         raise InputError("nothing but the gain reference and the defects was found; name the movies")
-    have_halves = all(item.even is not None and item.odd is not None for item in items)
+    have_halves = all(item.has_halves for item in items)
     if not have_halves or taken:
         movies = _movies_of_metadata(items) or _movies(items, looks, note)
         if movies is not None:
@@ -71,7 +71,10 @@ def halves_or_movies(
             f"{items[0].path}: has one frame, so --gain and --defects cannot be applied; give the movies, "
             "or leave the two out"
         )
-    return pair_files(*halves_of(items, advice=WITH_MOVIES), sides=("even", "odd"))
+    halves = halves_of(items, advice=WITH_MOVIES)
+    pairs = pair_files(halves.even, halves.odd, sides=("even", "odd"))
+    problems = ((item, no_halves(item, advice=WITH_MOVIES)) for item in halves.alone)
+    return (*pairs, *(PairedInput(i, item, problem=why) for i, (item, why) in enumerate(problems, start=len(pairs))))
 
 
 def _movies(
@@ -87,7 +90,7 @@ def _movies(
             continue  # reported for itself, when its turn comes
         if not many:
             return None
-        if any(item.even is not None and item.odd is not None for item in items):
+        if any(item.has_halves for item in items):
             return None  # stacks of which some have halves: the others are named as lacking them
         _refuse_what_is_no_movie(items, looks, note)
         return tuple(MovieInput(i, movie) for i, movie in enumerate(items))

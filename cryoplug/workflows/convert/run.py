@@ -75,6 +75,13 @@ def pick_test_exposures(exposures: Sequence[int], fraction: float, seed: int) ->
     return frozenset(index for index, number in enumerate(exposures) if number in chosen)
 
 
+def _test_pairs(inputs: ConvertInputs, request: ConvertRequest) -> frozenset[int]:
+    """Choose pairs for testing, none of which is known to fail: a test split of that alone would stay empty."""
+    usable = [place for place, pair in enumerate(inputs.pairs) if pair.problem is None]
+    chosen = pick_test_exposures([inputs.exposures[place] for place in usable], request.test_split, request.seed)
+    return frozenset(usable[place] for place in chosen)
+
+
 class ConvertRun:
     """One pass over the micrographs into one writer; raises what `cryoplug.workflows.convert.convert` raises."""
 
@@ -97,7 +104,7 @@ class ConvertRun:
         self.pixel_sizes = PixelSizeRemarks()
         """Where sources of the pixel size differ."""
         self.threads = request.threads or min(len(os.sched_getaffinity(0)), _MOST_THREADS)
-        self.test = pick_test_exposures(inputs.exposures, request.test_split, request.seed)
+        self.test = _test_pairs(inputs, request)
 
     def run(self, gain: RunGain) -> BatchResult:
         """Do it, and give what became of each micrograph."""

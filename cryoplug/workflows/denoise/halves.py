@@ -31,12 +31,13 @@ def exposures(
     Returns
     -------
     list
-        Each with ``even`` and ``odd``; ``path`` is the whole exposure where that was found, else the even half.
+        Each with ``even`` and ``odd``; ``path`` is the whole exposure where that was found, else the even half. Behind them
+        those of which a half is missing: they are to fail by name, for none is denoised in another way than the rest.
 
     Raises
     ------
     PairingError
-        Some have no halves; nothing is to be denoised in another way than the rest.
+        None has halves, or some that were named belong to no other.
     """
     if even:
         return _named(micrographs, even, odd)
@@ -46,11 +47,12 @@ def exposures(
         for item in reversed(micrographs)
         if item.even is not None and item.odd is not None and item.path not in (item.even, item.odd)
     }
-    evens, odds = halves_of(micrographs)
+    halves = halves_of(micrographs)
     found = []
-    for one, two in zip(evens, odds, strict=True):
+    for one, two in zip(halves.even, halves.odd, strict=True):
         base = whole.get((one.path, two.path))
         found.append(replace(one if base is None else base, even=one.path, odd=two.path))
+    found += [replace(item, even=None, odd=None) for item in halves.alone]
     return _with_names_of_exposures(found, endings)
 
 

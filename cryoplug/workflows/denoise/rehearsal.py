@@ -12,6 +12,7 @@ from cryoplug.inference.bands.sections import refuse_movies_and_volumes
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.regrid import Regrid
 from cryoplug.inputs.companions import left_out_note
+from cryoplug.inputs.pairing import no_halves
 from cryoplug.machine.devices import resolved_name
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.outputs.planning import PlannedOutput
@@ -66,6 +67,8 @@ def rehearse(
     to_do, files, needed = [], [], 0
     for item in planned:
         try:
+            if request.halves and not item.micrograph.has_halves:
+                raise no_halves(item.micrograph)
             if not request.overwrite and is_finished(item, settings, unsaid=unsaid()):
                 files.append(FileResult(item.shown, "skipped", item.target, "finished by an earlier run"))
                 progress(files[-1])

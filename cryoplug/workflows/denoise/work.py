@@ -17,6 +17,7 @@ from cryoplug.disk.claims import Claims, Owner
 from cryoplug.disk.file_state import FileState, file_state
 from cryoplug.errors import CryoplugError, UsageError
 from cryoplug.inference.messages import DenoiseJob, DenoiseResult
+from cryoplug.inputs.pairing import no_halves
 from cryoplug.outputs.journal import Journal
 from cryoplug.outputs.planning import PlannedOutput
 from cryoplug.outputs.records import (
@@ -120,6 +121,9 @@ class Work:
         DenoiseJob | Owner | None
             A job to do now; who else is working on it; or None when there is nothing to do any more.
         """
+        if self._settings["halves"] == "yes" and not item.micrograph.has_halves:
+            self.fail(item, no_halves(item.micrograph))
+            return None
         # Looked at before and after: claiming costs two trips to the disk, and until it is ours it may be finished.
         if self._is_done_meanwhile(item):
             return None

@@ -12,7 +12,7 @@ from cryoplug.errors import InputError, PairingError, UsageError
 from cryoplug.inputs.companions import left_out_note
 from cryoplug.inputs.discovered import DiscoveredMicrograph, known_endings
 from cryoplug.inputs.discovery import discover, find, words_for_whole
-from cryoplug.inputs.pairing import halves_of, pair_files
+from cryoplug.inputs.pairing import HalvesFound, halves_of, no_halves, pair_files
 from cryoplug.inputs.stack_sections import StackLooks, common_sections, one_section
 from cryoplug.workflows.evaluate.request import EvaluateRequest
 
@@ -73,7 +73,8 @@ def list_subjects(request: EvaluateRequest, note: Callable[[str], None] = lambda
         noisy = list(found.micrographs)
         aside = found.companions
     clean = discover(request.clean) if request.clean else []
-    even, odd = _halves(request, noisy, needed=not clean)
+    halves = _halves(request, noisy, needed=not clean)
+    even, odd = halves.even, halves.odd
     used = {item.path.absolute() for item in (*even, *odd)}
     if left_out := [path for path in aside if path.absolute() not in used]:
         note(left_out_note(left_out))
@@ -113,6 +114,7 @@ def list_subjects(request: EvaluateRequest, note: Callable[[str], None] = lambda
     for i, item in enumerate(subject_of):
         files: dict[str, Any] = {name: items[i] for name, items in columns.items()}
         found_subjects += _by_section(Subject(item.shown, remarks=tuple(remarks[i]), **files), looks, endings)
+    found_subjects += [Subject(item.shown, problem=no_halves(item)) for item in halves.alone]
     return tuple(found_subjects)
 
 
@@ -135,25 +137,26 @@ def _by_section(subject: Subject, looks: StackLooks, endings: frozenset[str]) ->
         yield replace(subject, name=Path(f"{section:06d}@{subject.name}"), **sides)
 
 
-def _halves(request: EvaluateRequest, noisy: Found, *, needed: bool) -> tuple[Found, Found]:
+def _halves(request: EvaluateRequest, noisy: Found, *, needed: bool) -> HalvesFound:
     if request.even:
-        return discover(request.even, side="even"), discover(request.odd, side="odd")
+        return HalvesFound(discover(request.even, side="even"), discover(request.odd, side="odd"))
     if needed:
         try:
             return halves_of(noisy)
         except PairingError as error:
             raise PairingError(f"nothing to judge by: there is no --clean, and {error}") from error
-    if all(item.even and item.odd for item in noisy) and not request.denoised:
-        even, odd = halves_of(noisy)
-        return (even, odd) if len(even) == len(noisy) else ([], [])
-    return [], []
+    if all(item.has_halves for item in noisy) and not request.denoised:
+        halves = halves_of(noisy)
+        return halves if len(halves.even) == len(noisy) else HalvesFound([], [])
+    return HalvesFound([], [])
 
 
 def _denoised(request: EvaluateRequest) -> tuple[Found, Found]:
     denoised = discover(request.denoised) if request.denoised else []
     odd = discover(request.denoised_odd) if request.denoised_odd else []
-    if denoised and not odd and not request.denoised_is_of_inputs and all(item.even and item.odd for item in denoised):
-        return halves_of(denoised)
+    if denoised and not odd and not request.denoised_is_of_inputs and all(item.has_halves for item in denoised):
+        halves = halves_of(denoised)
+        return halves.even, halves.odd
     return denoised, odd
 
 

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from cryoplug.core.micrograph import MovieSource
+from cryoplug.core.pixel_size import UNKNOWN_ADVICE
 from cryoplug.core.results import Finding
 from cryoplug.disk.opening import open_for_reading
 from cryoplug.errors import FormatError, InputError
 from cryoplug.formats.cs import cs_images
 from cryoplug.formats.mrc_extended import read_acquisition
 from cryoplug.formats.mrc_header import SUPPORTED_MODES, Examination, examine, pixel_size, read_head, read_header
+from cryoplug.formats.mrc_second_opinion import second_opinion as mrcfiles_opinion
 from cryoplug.formats.registry import format_of, open_movie
 from cryoplug.formats.star import IMAGE_COLUMNS, ImageTable, StarFile, image_table, read_star
-from cryoplug.formats.star_frames import second_opinion
+from cryoplug.formats.star_frames import second_opinion as starfiles_opinion
 from cryoplug.formats.validation import header_findings
 from cryoplug.inputs.discovery import discover
-from cryoplug.workflows.inspect.inspection import Inspection
+from cryoplug.workflows.inspect.inspection import Inspection, lacks_pixel_size
 from cryoplug.workflows.inspect.one_reading import OneReading
 from cryoplug.workflows.inspect.pixel_sizes import pixel_size_findings
 
@@ -59,12 +61,14 @@ def inspect_micrograph(path: Path, *, quick: bool = False) -> Inspection:
         findings = list(spec.validate_with(path, read))
     kind = "micrograph"
     if spec.id == "mrc":
-        seen = _examined(path)
+        seen, opinion = _examined(path)
+        findings += opinion
         summary |= _mrc_header(seen)
         if seen.record is not None and int(seen.record["nsymbt"]) > 0:
             summary |= _acquisition(path)
     if read.summary:
-        return Inspection(path, kind, summary | read.summary, tuple(findings))
+        summary |= read.summary
+        return Inspection(path, kind, summary, (*findings, *_without_pixel_size(summary)))
     wrong = any(item.severity == "error" for item in findings)
     try:
         with open_movie(path) as movie:
@@ -83,7 +87,14 @@ def inspect_micrograph(path: Path, *, quick: bool = False) -> Inspection:
     except InputError as error:
         if not wrong:
             findings.append(Finding("error", "file", str(error).removeprefix(f"{path}: ")))
-    return Inspection(path, kind, summary, tuple(findings))
+    return Inspection(path, kind, summary, (*findings, *_without_pixel_size(summary)))
+
+
+def _without_pixel_size(summary: dict[str, Any]) -> list[Finding]:
+    """Say that the file does not state its pixel size, before `denoise` asks for it."""
+    if not lacks_pixel_size(summary):
+        return []
+    return [Finding("note", "pixel size", f"not known: {UNKNOWN_ADVICE}")]
 
 
 def _read_first(movie: MovieSource, findings: list[Finding]) -> dict[str, Any]:
@@ -100,18 +111,21 @@ def _read_first(movie: MovieSource, findings: list[Finding]) -> dict[str, Any]:
     return read.summary
 
 
-def _examined(path: Path) -> Examination:
+def _examined(path: Path) -> tuple[Examination, list[Finding]]:
+    """Look at a header, and ask mrcfile what it makes of it."""
     # Examined, not opened: the numbers of a header that cannot be used are what shows why.
     descriptor = open_for_reading(path)
     try:
-        return examine(*read_head(descriptor))
+        head, size_bytes = read_head(descriptor)
     finally:
         os.close(descriptor)
+    seen = examine(head, size_bytes)
+    return seen, [Finding("note", "mrcfile", text) for text in mrcfiles_opinion(head, size_bytes, seen)]
 
 
 def _mrc_quick(path: Path, summary: dict[str, Any]) -> Inspection:
     """Tell all of an MRC file that its header tells: one look, for there may be thousands."""
-    seen = _examined(path)
+    seen, opinion = _examined(path)
     summary |= _mrc_header(seen)
     kind = "micrograph"
     if seen.record is not None and not any(item.severity == "error" for item in seen.findings):
@@ -128,7 +142,8 @@ def _mrc_quick(path: Path, summary: dict[str, Any]) -> Inspection:
             summary |= _acquisition(path)
             with open_movie(path) as movie:
                 summary["pixel_size_angstrom"] = movie.pixel_size_angstrom
-    return Inspection(path, kind, {**summary, "pixels": "not read"}, seen.findings)
+    findings = (*seen.findings, *opinion, *_without_pixel_size(summary))
+    return Inspection(path, kind, {**summary, "pixels": "not read"}, findings)
 
 
 def _mrc_header(seen: Examination) -> dict[str, Any]:
@@ -185,7 +200,7 @@ def inspect_star(path: Path) -> Inspection:
             summary |= _pixel_sizes(table.pixel_sizes, findings)
             summary |= _files(path, findings)
         if summary["size_bytes"] <= _SECOND_OPINION_BYTES:
-            findings += [Finding("warning", "starfile", text) for text in second_opinion(star)]
+            findings += [Finding("warning", "starfile", text) for text in starfiles_opinion(star)]
     return Inspection(path, "star", summary, tuple(findings))
 
 

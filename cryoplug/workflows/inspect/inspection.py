@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cryoplug.core.pixel_size import said
 from cryoplug.core.results import Finding
 
 
@@ -44,3 +46,10 @@ class InspectedFolder:
     """Names of folders in it that were not looked into, sorted: hidden ones, and links to one that was looked into already."""
     companions: int = 0
     """Of the files: those that only accompany a micrograph, which `convert` and `denoise` leave out of a folder."""
+    without_pixel_size: int = 0
+    """Of the files: images that do not state their pixel size."""
+
+
+def lacks_pixel_size(summary: Mapping[str, Any]) -> bool:
+    """Tell from what was found of an image that nothing in the file states its pixel size."""
+    return "shape" in summary and said(summary.get("pixel_size_angstrom")) is None

@@ -18,7 +18,7 @@ from cryoplug.store.raw import MANIFEST_NAME, partial_name
 from cryoplug.workflows.inspect.files import inspect_cs, inspect_micrograph, inspect_star
 from cryoplug.workflows.inspect.folders import look_into, runs_below
 from cryoplug.workflows.inspect.general import inspect_general
-from cryoplug.workflows.inspect.inspection import InspectedFolder, Inspection
+from cryoplug.workflows.inspect.inspection import InspectedFolder, Inspection, lacks_pixel_size
 from cryoplug.workflows.inspect.runs import inspect_checkpoint, inspect_run, inspect_runs, is_checkpoint, is_run
 from cryoplug.workflows.inspect.stores import PAIR_BINS, inspect_store, is_store
 
@@ -86,7 +86,7 @@ def inspect(
         Called behind the files that lie directly in each folder.
     """
     found: list[Inspection] = []
-    inspected = wrong = 0
+    inspected = wrong = unsized = 0
     page = None
     if request.report is not None:
         from cryoplug.workflows.inspect.page import InspectPage
@@ -94,9 +94,10 @@ def inspect(
         page = InspectPage(request.report, request.patch_size)
 
     def take(item: Inspection) -> None:
-        nonlocal inspected, wrong
+        nonlocal inspected, wrong, unsized
         inspected += 1
         wrong += item.wrong
+        unsized += lacks_pixel_size(item.summary)
         if request.keep:
             found.append(item)
         if progress is not None:
@@ -115,7 +116,7 @@ def inspect(
         if not any(part.images or part.whole for part in parts):
             take(look(path))  # says that nothing is there
         for part in parts:
-            before = wrong
+            before = wrong, unsized
             for name in part.images:
                 take(look(name))
             if part.whole:
@@ -124,7 +125,13 @@ def inspect(
                 left_out = sum(name in aside for name in part.images)
                 folder_done(
                     InspectedFolder(
-                        part.path, len(part.images), wrong - before, part.others, part.not_entered, left_out
+                        part.path,
+                        files=len(part.images),
+                        wrong=wrong - before[0],
+                        passed_over=part.others,
+                        not_entered=part.not_entered,
+                        companions=left_out,
+                        without_pixel_size=unsized - before[1],
                     )
                 )
     if page is not None:

@@ -112,8 +112,35 @@ def test_halves_beside_micrographs_are_taken_when_there_are_no_movies(tmp_path):
     with pytest.raises(UsageError, match="has one frame, so --gain and --defects cannot be applied"):
         convert(request(tmp_path / "in", tmp_path / "t", gain=tmp_path / "in" / "m0.mrc"))
     (tmp_path / "in" / "m1_ODD.mrc").unlink()
-    with pytest.raises(PairingError, match=r"no m1_ODD\.mrc"):
-        convert(request(tmp_path / "in", tmp_path / "t"))
+    result = convert(request(tmp_path / "in", tmp_path / "t"))
+    assert [found.status for found in result.files] == ["done", "failed"] and result.exit_code == 3
+    assert re.search(r"m1\.mrc: no m1_ODD\.mrc beside it\. .* give movies", result.files[1].message)
+    (tmp_path / "in" / "m0_EVN.mrc").unlink()
+    with pytest.raises(PairingError, match=r"2 of 2 have no halves: .*no m0_EVN\.mrc"):
+        convert(request(tmp_path / "in", tmp_path / "u"))
+
+
+def test_what_is_known_to_fail_is_not_chosen_for_testing(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        for side in ("", "_EVN", "_ODD")[: 3 if i < 2 else 1]:
+            noisy = specimen(i) + rng.normal(0, 0.2, SHAPE)
+            write_mrc(tmp_path / "in" / f"m{i}{side}.mrc", noisy.astype(np.float32), pixel_size_angstrom=1)
+    for seed in range(3):
+        asked = ConvertRequest((f"{tmp_path}/in",), tmp_path / f"s{seed}", pairs="halves", patch_size=64, seed=seed)
+        result = convert(asked)
+        assert result.details["test_micrographs"] == 1 and len(result.failed) == 4
+
+
+def test_stacks_beside_a_micrograph_without_halves(tmp_path):
+    for side in ("EVN", "ODD"):
+        write_stack(tmp_path / "in" / f"s_{side}.mrc", raw_frames(seed=0, sample=len(side) + ord(side[0])))
+    write_mrc(tmp_path / "in" / "m.mrc", specimen().astype(np.float32), pixel_size_angstrom=1)
+    result = convert(request(tmp_path / "in", tmp_path / "t", accept_unproven=True))
+    assert {found.input.name for found in result.failed} >= {"m.mrc"}
+    assert "no m_EVN.mrc and no m_ODD.mrc" in next(
+        found.message for found in result.failed if found.input.name == "m.mrc"
+    )
 
 
 def test_halves_of_two_exposures_fail_alone_and_by_name(tmp_path, shared_data):

@@ -18,6 +18,7 @@ from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
+from cryoplug.workflows.denoise.rehearsal import rehearse
 
 SETTINGS = SimulationSettings(size_px=192, pixel_size_angstrom=6)
 INNER = (slice(8, -8), slice(8, -8))
@@ -129,11 +130,20 @@ def test_halves_of_unequal_noise_are_refused(exposures: Path, linear: Path, tmp_
     assert "times the variance of the odd one's" in result.files[0].message and result.exit_code == 4
 
 
-def test_a_missing_half_is_named_before_anything_is_done(exposures: Path, linear: Path, tmp_path: Path) -> None:
+def test_a_missing_half_fails_its_exposure_alone(exposures: Path, linear: Path, tmp_path: Path) -> None:
     (exposures / "mic1_ODD.mrc").unlink()
-    with pytest.raises(PairingError, match=r"no mic1_ODD\.mrc beside it"):
-        run(f"{exposures}/mic?.mrc", linear, tmp_path / "out", halves=True)
-    assert not (tmp_path / "out").exists()
+    for _ in range(2):
+        result = run(f"{exposures}/mic?.mrc", linear, tmp_path / "out", halves=True, star=tmp_path / "out.star")
+        done, failed = result.files
+        assert done.status in ("done", "skipped") and failed.status == "failed" and result.exit_code == 3
+        assert failed.input.name == "mic1.mrc" and "no mic1_ODD.mrc beside it. Add what is missing" in failed.message
+    assert "mic1" not in (tmp_path / "out.star").read_text()
+    plan = rehearse(DenoiseRequest((f"{exposures}/mic?.mrc",), linear, tmp_path / "new", device="cpu", halves=True))
+    assert [item.message for item in plan.files] == [failed.message]
+    (exposures / "mic0_EVN.mrc").unlink()
+    with pytest.raises(PairingError, match=r"2 of 2 have no halves: .*no mic0_EVN\.mrc beside it; .*no mic1_ODD\.mrc"):
+        run(f"{exposures}/mic?.mrc", linear, tmp_path / "none", halves=True)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_second_run_skips_and_one_without_halves_is_another_thing(

@@ -185,6 +185,10 @@ def test_halves_beside_the_inputs_are_found(simulated, blurring, tmp_path):
     assert result.summary.micrographs == 2 and result.summary.halves is not None
     halves = evaluate(request(tmp_path / "two", checkpoint=blurring, inputs=tmp_path / "*_EVN.mrc"))
     assert halves.summary.halves["denoised"]["error"] == result.summary.halves["denoised"]["error"]
+    (tmp_path / "mic_0001_ODD.mrc").unlink()
+    partly = evaluate(request(tmp_path / "part", checkpoint=blurring, inputs=tmp_path / "mic_????.mrc"))
+    assert [item.status for item in partly.files] == ["done", "failed"] and partly.exit_code == 3
+    assert "mic_0001.mrc: no mic_0001_ODD.mrc beside it" in partly.files[1].message
 
 
 @pytest.mark.parametrize(("sigma", "code"), [(8.0, 1), (1.0, 0)])

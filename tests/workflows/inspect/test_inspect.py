@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from cryoplug.cli.main import run
@@ -73,6 +74,26 @@ def test_what_a_header_says_cannot_be_changed(tmp_path: Path) -> None:
     record = read_header(micrograph(tmp_path / "a.mrc")).record
     with pytest.raises(ValueError, match="read-only"):
         record["nx"] = 1
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize(("pixel_size", "unknown"), [(None, True), (1.0, True), (1.5, False)])
+def test_a_pixel_size_that_denoise_will_ask_for_is_told(
+    tmp_path: Path, pixel_size: float | None, unknown: bool, quick: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = micrograph(tmp_path / "in" / "a.mrc", pixel_size=pixel_size)
+    found = inspect_path(path, quick=quick)
+    assert ("--pixel-size A" in messages(found, "note")) is unknown and not found.wrong
+    assert run(["inspect", str(path.parent), *["--quick"][:quick]]) == 0
+    shown = capsys.readouterr()
+    assert ("1 does not state its pixel size: the general model" in shown.err) is unknown
+    assert ("1 A (unknown)" in shown.out) is (pixel_size == 1.0)
+
+
+def test_a_tiff_without_pixel_size_is_told_of(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", image())
+    for quick in (False, True):
+        assert "--pixel-size A" in messages(inspect_path(tmp_path / "a.tif", quick=quick), "note")
 
 
 def damage_nan(path: Path) -> None:

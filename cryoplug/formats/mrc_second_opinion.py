@@ -1,0 +1,75 @@
+"""What the library mrcfile, and so the tools that are built on it, make of an MRC file that cryoplug reads in its own way.
+
+It is given header bytes that the own examination has approved, never the file: it allocates what a header claims. Where it
+differs, nobody else tells: 4-bit counts and headers without a stamp are refused there, and IMOD's unsigned bytes become
+negative numbers. See docs/decisions/0001-own-star-reader.md.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from mrcfile.mrcinterpreter import MrcInterpreter
+from mrcfile.utils import data_dtype_from_header
+
+from cryoplug.formats.mrc_header import HEADER_BYTES, SUPPORTED_MODES, Examination, pixel_size
+
+_NSYMBT = slice(92, 96)
+_WHO = "mrcfile and the tools built on it"
+
+
+def second_opinion(head: bytes, size_bytes: int, seen: Examination) -> list[str]:
+    """Tell where mrcfile will read something else than cryoplug, or nothing.
+
+    Parameters
+    ----------
+    head
+        The first 1024 bytes of the file.
+    size_bytes
+        Size of the whole file.
+    seen
+        What the own examination of both found.
+
+    Returns
+    -------
+    list[str]
+        One sentence for each difference; empty when there is none, and for a file that cryoplug does not read either.
+    """
+    if seen.record is None or any(finding.severity == "error" for finding in seen.findings):
+        return []
+    # Not the extended header: its length is compared here, and nothing of it is asked.
+    bare = head[: _NSYMBT.start] + bytes(4) + head[_NSYMBT.stop : HEADER_BYTES]
+    try:
+        theirs = MrcInterpreter(iostream=io.BytesIO(bare), header_only=True)
+        dtype = data_dtype_from_header(theirs.header)
+    except ValueError as error:
+        return [f"{_WHO} refuse this file ({str(error).strip().rstrip('.')})"]
+    claimed = int(np.frombuffer(head[_NSYMBT], theirs.header.nsymbt.dtype)[0])
+    return list(_differences(theirs, dtype, claimed, size_bytes, seen))
+
+
+def _differences(
+    theirs: MrcInterpreter, dtype: np.dtype, claimed: int, size_bytes: int, seen: Examination
+) -> Iterator[str]:
+    record = seen.record
+    assert record is not None
+    shape, ours = ([int(fields[name]) for name in ("nx", "ny", "nz")] for fields in (theirs.header, record))
+    if HEADER_BYTES + claimed + math.prod(shape) * dtype.itemsize > size_bytes:
+        yield f"{_WHO} refuse this file (they take {claimed} bytes for an extended header, and too few are left)"
+    elif shape != ours:
+        kind = SUPPORTED_MODES[int(record["mode"])]
+        yield f"{_WHO} read {_sizes(shape)} {dtype.name}, not {_sizes(ours)} {kind}"
+    elif seen.unsigned_bytes:
+        yield f"{_WHO} read the bytes as signed, -128 to 127: other grey values and another contrast"
+    # Its voxel_size takes longer than all else here.
+    samples, length = int(theirs.header["mx"]), float(theirs.header["cella"]["x"])
+    said, known = float(np.float32(length / samples)) if samples else 0.0, pixel_size(record)
+    if said and math.isfinite(said) and (known is None or abs(said - known) > 1e-3 * known):
+        yield f"{_WHO} take {said:.4g} A for its pixel size"
+
+
+def _sizes(shape: list[int]) -> str:
+    return " x ".join(map(str, shape))
