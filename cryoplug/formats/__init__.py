@@ -1,1 +1,1 @@
-"""File formats: lenient readers, strict writers, validators that list everything."""
+"""File formats: lenient readers, strict writers, and validators that list everything that is wrong."""

@@ -1,7 +1,7 @@
-"""MRC files inside gzip, bzip2, xz or zstd: read as they are, without a copy on disk.
+"""MRC files inside gzip, bzip2, xz or zstd, read directly, without an unpacked copy on disk.
 
-How much a compressed file grows is known only at its end. So the header inside is believed only as far as the size of
-the compressed file makes it possible: noise does not shrink to a hundredth, and what claims so much is no micrograph.
+The size of the contents is known only at the end of unpacking. So the header inside is believed only if the size of the
+compressed file makes it possible: noise does not shrink to a hundredth, so a file that claims this is not a micrograph.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from cryoplug.formats.mrc_header import HEADER_BYTES, MrcHeader, examine, expect
 from cryoplug.formats.validation import Measure, validate_by_reading
 
 MAX_GROWTH = 100
-"""Largest size inside over the size of the file; float32 images of counts shrink to about a tenth, masks more."""
+"""Largest ratio of the size inside to the size of the file; float32 images of counts shrink to a tenth, masks more."""
 SMALL_BYTES = 16 << 20
-"""What may grow by any factor."""
+"""Contents up to this size may grow by any factor."""
 IDLE_BYTES = 1 << 18
-"""What may be read without anything coming out of it; a file of a million empty streams took half a minute."""
+"""Packed bytes that may yield nothing before cryoplug gives up; a file of a million empty streams took half a minute."""
 
 ENDINGS = tuple(f"{inner}{outer}" for inner in (".mrc", ".mrcs", ".map") for outer in unpacking.ENDINGS.values())
 """Endings of the names of such files."""
@@ -40,7 +40,7 @@ def sniff_compressed(head: bytes) -> bool:
 
 
 def open_compressed(path: Path) -> MicrographSource:
-    """Open a compressed MRC file with one section; raises what `CompressedMrcMovie` raises."""
+    """Open a compressed MRC file with one section; errors are those of `CompressedMrcMovie`."""
     return only_frame(CompressedMrcMovie(path))
 
 
@@ -50,7 +50,7 @@ def validate_compressed(path: Path, measure: Measure = scan_pixels) -> list[Find
 
 
 class CompressedMrcMovie(MovieSource):
-    """An opened compressed MRC file; frames are best read in their order, since going back starts again.
+    """An opened compressed MRC file. Read frames in their order, because going back unpacks from the start again.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class CompressedMrcMovie(MovieSource):
     Raises
     ------
     FormatError
-        It is damaged, holds no MRC file, or claims to grow more than any micrograph does.
+        It is damaged, it holds no MRC file, or it claims to grow more than any micrograph does.
     """
 
     def __init__(self, path: Path) -> None:
@@ -115,7 +115,7 @@ class CompressedMrcMovie(MovieSource):
         )
 
     def check_end(self) -> list[str]:
-        """Unpack what follows the last section, up to 16 MiB, so that the checksum behind it is looked at."""
+        """Unpack the bytes after the last section, up to 16 MiB, so that the checksum at the end is checked."""
         with self._damage():
             place = self.header.data_offset + self.header.nz * self.header.section_size_bytes
             self._packed.expect(place + SMALL_BYTES)
@@ -185,14 +185,14 @@ class CompressedMrcMovie(MovieSource):
 
 
 class _Packed:
-    """The bytes of the file, given out as long as something comes out of them."""
+    """The packed bytes of the file; they are given out only while they yield something."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
         self._taken = self._allowed = 0
 
     def expect(self, size: int) -> None:
-        """Allow what `size` bytes from the start of the image can need; nothing grows by being compressed."""
+        """Allow the packed bytes that `size` bytes of the image can need; compression never makes data larger."""
         self._allowed = IDLE_BYTES + 2 * size
 
     def read(self, size: int = -1) -> bytes:

@@ -1,7 +1,7 @@
-"""Datasets of cryoSPARC (``.cs``): which images they list, read without ever executing what is in the file.
+"""Datasets of cryoSPARC (``.cs``): read which images they list, without executing anything in the file.
 
-A ``.cs`` file is a numpy array of records in the NPY format (numpy.lib.format). Its header is a Python literal, so it is
-held to the few signs that a list of columns needs before anything parses it.
+A ``.cs`` file is a numpy array of records in the NPY format (numpy.lib.format). Its header is a Python literal. So before
+anything parses it, only the few characters are allowed that a list of columns needs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cryoplug.errors import FormatError, InputError, MissingInputError, StorageE
 _MAGIC = b"\x93NUMPY"
 _COMPRESSED_MAGIC = b"\x95CSDAT"
 _MAX_HEADER_BYTES = 1 << 18
-"""A particle set with everything that cryoSPARC knows has about 200 columns in 10 kB."""
+"""Longest header; a set of particles with all of cryoSPARC's columns has about 200 of them in 10 kB."""
 _MAX_ROW_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 22
 # Names, numbers and brackets: no operators, no calls, and no escapes within the names. Each number has one way to match:
@@ -38,7 +38,7 @@ _SOURCES = {
     ),
     "movies": (("movie_blob/path", None, "movie_blob/psize_A"),),
 }
-"""Columns with the path, the place in the stack (from 0) and the pixel size; the first whose path is there is taken."""
+"""Columns for path, place in the stack (from 0) and pixel size; the first entry whose path column exists is used."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class CsImage:
     """An image that a dataset names."""
 
     name: str
-    """Path as it stands there, without the ``>`` in front of it: from the project folder."""
+    """Path in the dataset, without a leading ``>``; relative to the project folder."""
     section: int | None
     """Section of a stack from 1, as RELION counts; None for a file of one image."""
     pixel_size_angstrom: float | None
     """Pixel size that the dataset gives."""
     is_exported: bool
-    """The path began with ``>``: cryoSPARC exported it, and it starts from the folder of the dataset."""
+    """Whether the path began with ``>``: cryoSPARC exported it, and it is relative to the folder of the dataset."""
     row: int = field(default=0, compare=False)
     """Row of the dataset, from 0."""
 
@@ -65,15 +65,15 @@ def cs_images(path: Path, kind: str = "micrographs") -> list[CsImage]:
     path
         The ``.cs`` file.
     kind
-        ``micrographs``: the micrographs, for particles those that they were picked on, else the particles as sections
-        of their stacks. ``movies``: the movies. ``either``: micrographs if there are any, else movies.
+        ``micrographs``: the micrographs; for a set of particles, those that they were picked on, else the particles as
+        sections of their stacks. ``movies``: the movies. ``either``: micrographs if there are any, else movies.
 
     Raises
     ------
     MissingInputError
         There is no such file.
     FormatError
-        It is no dataset, damaged, empty, holds Python objects, or names no image of that kind.
+        It is not a dataset, it is damaged or empty, it holds Python objects, or it names no image of that kind.
     StorageError
         The system refused to read it.
     """
@@ -107,7 +107,7 @@ def image_group(path: Path) -> str:
 
 
 def dataset_layout(stream: BinaryIO, path: Path) -> tuple[np.dtype[Any], int, int]:
-    """Give the type of a row, the number of rows, and the byte where they begin, of an opened dataset."""
+    """Give the type of a row, the number of rows, and the byte where the rows begin, in an opened dataset."""
     return _read_header(stream, path)
 
 

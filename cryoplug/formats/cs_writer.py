@@ -1,7 +1,7 @@
-"""Write a cryoSPARC dataset that names denoised images beside the raw ones, every column of the source kept.
+"""Write a cryoSPARC dataset that names denoised images beside the raw ones, and keeps every column of the source.
 
-cryoSPARC's own Micrograph Denoiser leaves the raw ``micrograph_blob`` as it is, adds ``micrograph_blob_denoised``, and joins the
-rest by ``uid``; so does this.
+This follows cryoSPARC's own Micrograph Denoiser: it leaves the raw ``micrograph_blob`` unchanged, adds
+``micrograph_blob_denoised``, and joins the rest by ``uid``.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class DenoisedBlob:
     """The denoised image of one row."""
 
     name: str
-    """Path as cryoSPARC is to see it."""
+    """Path as cryoSPARC must see it."""
     index: int
     """Place in the file, from 0."""
     shape: tuple[int, int]
     """``(y, x)``."""
     pixel_size_angstrom: float
-    """Sampling; 0 when unknown, as cryoSPARC has it."""
+    """Pixel size; 0 if unknown, as in cryoSPARC."""
 
 
 def write_denoised_cs(stream: BinaryIO, source: Path, blobs: Sequence[DenoisedBlob | None], *, group: str) -> None:
@@ -39,13 +39,13 @@ def write_denoised_cs(stream: BinaryIO, source: Path, blobs: Sequence[DenoisedBl
     Parameters
     ----------
     stream
-        Where to; at its start.
+        File to write to, at its start.
     source
         The dataset that was denoised.
     blobs
-        For each of its rows; rows without one are left out.
+        The denoised image of each row; rows without one are left out.
     group
-        Columns that are added, or replaced: ``micrograph_blob_denoised`` gives ``micrograph_blob_denoised/path`` and others.
+        Group of columns to add or replace: ``micrograph_blob_denoised`` gives ``micrograph_blob_denoised/path`` and so on.
 
     Raises
     ------

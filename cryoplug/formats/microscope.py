@@ -40,7 +40,7 @@ _DECODING_ERRORS = (
     ValueError,
     struct.error,
 )
-"""What ncempy raises on damaged files; there is no common class."""
+"""Errors that ncempy raises on damaged files; they have no common class."""
 
 
 def sniff_dm(head: bytes) -> bool:
@@ -202,7 +202,7 @@ class SerMovie(MovieSource):
 
 
 def _check_ser_counts(path: Path) -> None:
-    """Refuse numbers in the header of a SER file that its size cannot hold: ncempy allocates whatever they say."""
+    """Raise an error if the header of a SER file claims more than the file can hold, because ncempy allocates it unchecked."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         version, elements = struct.unpack("<4xH12xi", stream.read(22))

@@ -1,4 +1,4 @@
-"""Which micrograph formats there are, and which one a file is in."""
+"""The known formats of micrographs, and the format of a file."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ class FormatSpec:
     open: Callable[[Path], MicrographSource]
     """Opens a file, or raises `FormatError`."""
     validate: Callable[[Path], list[Finding]]
-    """Lists everything that is wrong or unusual; empty when nothing is."""
+    """Lists everything that is wrong or unusual; empty if nothing is."""
     sniff: Callable[[bytes], bool]
     """Whether a file that begins with these bytes (2048, or the whole file) may be in this format."""
     open_movie: Callable[[Path], MovieSource] | None = None
-    """Opens a file as a movie or stack, or raises `FormatError`; None when the format holds single images only."""
+    """Opens a file as a movie or stack, or raises `FormatError`; None if the format holds only single images."""
     searched: tuple[str, ...] | None = None
-    """Endings that a folder is searched for; None: all of `extensions`."""
+    """Endings that a search in a folder finds; None finds all of `extensions`."""
     examine: Callable[[Path], list[Finding]] | None = None
-    """Lists what is wrong or unusual as far as the header tells; None: what opening the file tells."""
+    """Lists what is wrong or unusual in the header; None only opens the file."""
     validate_with: Callable[[Path, Measure], list[Finding]] | None = None
-    """`validate` that has a single image read by what it is given; None: `validate` cannot share its reading."""
+    """`validate`, but it measures a single image with the given function; None if `validate` cannot share its reading."""
 
 
 MRC = FormatSpec(
@@ -124,7 +124,7 @@ _BUILT_IN = {spec.id: spec for spec in (MRC, *_OTHERS)}
 
 
 def formats() -> dict[str, FormatSpec]:
-    """List all formats by id: those of cryoplug, then those of plugins, which cannot replace them."""
+    """List all formats by id: cryoplug's, then those of plugins, which cannot replace cryoplug's."""
     found = dict(_BUILT_IN)
     for spec in extensions.load_all("formats", expected=FormatSpec).values():
         if isinstance(spec, FormatSpec):
@@ -133,7 +133,7 @@ def formats() -> dict[str, FormatSpec]:
 
 
 def format_of(path: Path) -> FormatSpec:
-    """Tell the format of a file: by its name, unless its first bytes are clearly of another one.
+    """Find the format of a file: from its name, unless its first bytes clearly belong to another format.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def format_of(path: Path) -> FormatSpec:
     InputError
         It is a folder or a device.
     FormatError
-        It is in no known format; the message says what it is, as far as known.
+        It is in no known format; the message says what it is, if that is known.
     StorageError
         The system refused to read it.
     """
@@ -167,7 +167,7 @@ def format_of(path: Path) -> FormatSpec:
 
 
 def open_micrograph(path: str | Path, *, section: int | None = None) -> MicrographSource:
-    """Open a micrograph in any known format; raises what `format_of` raises.
+    """Open a micrograph in any known format; also raises the errors of `format_of`.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""What a file of several images is: a movie, a tilt series, a stack of images such as particles, or a volume.
+"""Decide whether a file of several images is a movie, a tilt series, a stack (such as particles), or a volume.
 
-Nothing in an MRC file says it for certain. So all that can be had is put together: the ending, the tilt angles in the
-microscope's extended header, a ``.mdoc`` or ``.rawtlt`` beside it, the space group, and the type of the pixels.
+Nothing in an MRC file says it for certain. So several hints decide together: the ending, tilt angles in the microscope's
+extended header, a ``.mdoc`` or ``.rawtlt`` beside the file, the space group, and the type of the pixels.
 """
 
 from __future__ import annotations
@@ -23,47 +23,47 @@ VOLUME_ADVICE = (
     "volumes are not denoised here; for tomograms there are cryoCARE, IsoNet, DeepDeWedge and topaz denoise3d. If it is a "
     "stack of images, give it the ending .mrcs (a link will do)"
 )
-"""What to do with a volume."""
+"""Advice for a volume."""
 MOVIE_ADVICE = (
     "denoise its sum, or make halves of it with `cryoplug convert --pairs halves`. If it is a stack of images, name its "
     "sections in a STAR file (000001@...)"
 )
-"""What to do with a movie."""
+"""Advice for a movie."""
 TILT_SERIES_ENDINGS = (".st", ".ali")
-"""IMOD's names of raw and of aligned tilt series."""
+"""IMOD's endings of raw and of aligned tilt series."""
 VOLUME_ENDINGS = (".rec", ".map")
 _VOLUME_NAME = re.compile(r"(?:^|[_.-])(?:rec|vol|tomo|tomogram)(?:[_.-]|\d*$)", re.IGNORECASE)
 _BESIDE = (".mdoc", ".rawtlt", ".tlt")
 _MOST_MDOC_BYTES = 1 << 20
 _TILT_ANGLE = re.compile(rb"^\s*TiltAngle\s*=\s*(-?\d+(?:\.\d+)?)", re.MULTILINE)
 _LEAST_SPREAD_DEGREES = 1.0
-"""Of the tilt angles of a series; the frames of a movie differ by what the stage reads out."""
+"""Least range of the tilt angles of a series; those of a movie's frames differ only by the readout of the stage."""
 _MOVIE_MODES = {0: "bytes", 101: "4-bit integers"}
 _INTEGER_MODES = {1: "int16", 6: "uint16"}
 _DETECTOR_PX = 1024
-"""Integers in images at least so large are what a detector counted; particles are smaller."""
+"""Integers in images of at least this side are counts of a detector; particles are smaller."""
 
 
 @dataclass(frozen=True)
 class StackLook:
-    """What a file holds, as far as can be told without reading pixels."""
+    """The contents of a file, as far as they can be known without reading pixels."""
 
     path: Path
     """The file."""
     kind: Kind
-    """``image``: a single one. ``stack``: images of one size, each for itself."""
+    """Kind of contents. ``image``: a single image. ``stack``: separate images of one size."""
     sections: int
-    """How many images."""
+    """Number of images."""
     shape: tuple[int, int]
-    """``(y, x)`` of each."""
+    """``(y, x)`` of each image."""
     why: str
-    """How that is known, to follow ``it is a ..., for``."""
+    """How the kind is known: the end of a sentence that begins with ``it is a ... because``."""
     is_sure: bool = True
-    """Whether it cannot be anything else: a volume by its space group may be a stack that a program labelled wrongly."""
+    """False if the kind may be wrong: a program may have given a stack the space group of a volume."""
 
 
 def look_at_stack(path: Path) -> StackLook:
-    """Tell what a file holds; opens it, and raises what `cryoplug.formats.registry.open_movie` raises."""
+    """Open a file and decide what it holds; errors are those of `cryoplug.formats.registry.open_movie`."""
     with registry.open_movie(path) as movie:
         sections, shape = movie.frame_count, movie.frame_shape
         header = getattr(movie, "header", None)
@@ -96,7 +96,7 @@ def _kind_of(path: Path, header: MrcHeader) -> tuple[Kind, str, bool]:
 
 
 def _tilt_series(path: Path, header: MrcHeader) -> str:
-    """Say why a file is a tilt series; empty when nothing says so."""
+    """Say why a file is a tilt series; empty if nothing shows it."""
     angles = tilt_angles(header)
     if _spread(angles):
         return f"its extended header has tilt angles from {min(angles):g} to {max(angles):g} degrees"
@@ -119,7 +119,7 @@ def _spread(angles: list[float]) -> bool:
 
 
 def _angles_of(path: Path) -> list[float]:
-    """Read the tilt angles of an ``.mdoc``, or of a list with one a line; empty when there is no such file."""
+    """Read the tilt angles of an ``.mdoc``, or of a list with one angle a line; empty if there is no such file."""
     try:
         if not os.path.isfile(path) or path.stat().st_size > _MOST_MDOC_BYTES:  # noqa: PTH113
             return []

@@ -1,7 +1,7 @@
 """TIFF images and movies, and EER movies, through tifffile.
 
-The first row of a TIFF is the upper one, that of an MRC the lower one: RELION, IMOD, EMAN2 and MotionCor2 turn a TIFF
-when they read it, and so does this reader. The rows of an EER movie are in the order of an MRC's, and stay.
+A TIFF stores the upper row first, an MRC the lowest. RELION, IMOD, EMAN2 and MotionCor2 turn a TIFF when they read it, and
+so does this reader. An EER movie stores its rows in the order of an MRC, so it is not turned.
 
 LZW, deflate with a predictor, and EER need imagecodecs, which ``pip install 'cryoplug[movies]'`` brings.
 """
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     import tifffile
 
 MAX_GROWTH = 200
-"""Largest size of an image over that of its compressed bytes; frames of counted electrons reach about a hundred."""
+"""Largest ratio of an image's size to its compressed bytes; frames of counted electrons reach about a hundred."""
 SMALL_BYTES = 16 << 20
-"""What may grow by any factor: one EER frame of 4096 x 4096."""
+"""Images up to this size may grow by any factor: one EER frame of 4096 x 4096."""
 
 _EER_COMPRESSIONS = (65000, 65001, 65002)
 _UPSAMPLINGS = (1, 2, 4)
@@ -49,16 +49,16 @@ _ANGSTROM_PER_NAME = {
     **dict.fromkeys(("nm", "nanometer"), 10.0),
     **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "micron"), 1e4),
 }
-"""In lower case."""
+"""Angstroms in each unit; names in lower case."""
 _ESCAPED = re.compile(r"\\u([0-9A-Fa-f]{4})")
 _PLAUSIBLE_ANGSTROM = (0.05, 1000.0)
-"""Beyond these, a resolution is that of a screen or printer (72 dots an inch are 3.5 million angstrom)."""
+"""Plausible pixel sizes in angstrom. Others come from screens or printers: 72 dots an inch are 3.5 million angstrom."""
 _EER_PIXEL = re.compile(rb'name="sensorPixelSize\.width"[^>]*unit="m"[^>]*>\s*([0-9.eE+-]+)\s*<')
 _TWO_COUNTS_IN_A_BYTE = frozenset(
     {(7420, 3838), (3838, 7420), (7676, 3710), (3710, 7676), (8184, 5760), (5760, 8184), (11520, 4092), (4092, 11520)}
 )
 """Shapes ``(y, x)`` of bytes that hold super-resolution frames of a K2 (7676 x 7420) or K3 (11520 x 8184), either way up,
-as SerialEM packs them: no tag says so. IMOD and RELION tell them by the size alone, as here."""
+as SerialEM packs them. No tag says so; IMOD and RELION, too, recognise them only by the size."""
 _ROWS_FROM_THE_TOP = 1
 _ORIENTATION = "Orientation"
 _DECODING_ERRORS = (
@@ -75,7 +75,7 @@ _DECODING_ERRORS = (
     ValueError,
     struct.error,
 )
-"""What the decoders raise on damaged files, beside tifffile's own error; there is no common class."""
+"""Errors that the decoders raise on damaged files, besides tifffile's own; they have no common class."""
 
 
 def sniff_tiff(head: bytes) -> bool:
@@ -84,7 +84,7 @@ def sniff_tiff(head: bytes) -> bool:
 
 
 def open_tiff(path: Path) -> MicrographSource:
-    """Open a TIFF file with one image; raises what `TiffMovie` raises."""
+    """Open a TIFF file with one image; errors are those of `TiffMovie`."""
     return only_frame(TiffMovie(path))
 
 
@@ -94,7 +94,7 @@ def validate_tiff(path: Path, measure: Measure = scan_pixels) -> list[Finding]:
 
 
 def two_counts(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Take two 4-bit counts out of each byte, the low one first: ``(y, x)`` becomes ``(y, 2 x)``."""
+    """Split each byte into two 4-bit counts, the low one first: ``(y, x)`` becomes ``(y, 2 x)``."""
     counts = np.empty((packed.shape[0], 2 * packed.shape[1]), np.uint8)
     np.bitwise_and(packed, 0x0F, out=counts[:, 0::2])
     np.right_shift(packed, 4, out=counts[:, 1::2])
@@ -102,20 +102,20 @@ def two_counts(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 class TiffMovie(MovieSource):
-    """An opened TIFF or EER file; every page of the largest one's shape is a frame.
+    """An opened TIFF or EER file; every page that has the shape of the largest page is a frame.
 
     Parameters
     ----------
     path
         The file.
     upsampling
-        Of EER movies: pixels along a side of one of the detector's, 1, 2 or 4; electrons have places within a pixel.
-        Other movies stay as they are.
+        For EER movies: how many times finer to read than the detector's pixels, 1, 2 or 4, because electrons have places
+        within a pixel. Other movies are read as they are.
 
     Raises
     ------
     FormatError
-        It is damaged or incomplete, in colour or complex, or its decoder is missing.
+        It is damaged or incomplete, its pixels are colours or complex numbers, or its decoder is missing.
     """
 
     def __init__(self, path: Path, *, upsampling: int = 1) -> None:
@@ -237,7 +237,7 @@ class TiffMovie(MovieSource):
 
 @functools.cache
 def _library() -> Any:
-    """Import tifffile: not before there is a file for it, because it takes a tenth of a second."""
+    """Import tifffile only when there is a file for it, because the import takes a tenth of a second."""
     import tifffile
 
     # It tells of damage through logging; it is told to users as an error or a warning of the file instead.
@@ -247,7 +247,7 @@ def _library() -> Any:
 
 
 def _superres(path: Path, upsampling: int) -> int:
-    """Give tifffile's word for an upsampling."""
+    """Give tifffile's name for an upsampling."""
     if "superres" not in inspect.signature(_library().TiffFile.__init__).parameters:
         raise FormatError(
             f"{path}: tifffile {_library().__version__} does not tell the places of electrons within a pixel; "
@@ -293,7 +293,7 @@ def _eer_pixel_size(file: tifffile.TiffFile) -> float | None:
 
 
 class _PageErrors(logging.Handler):
-    """Collects what tifffile says about a broken chain of pages."""
+    """Collects tifffile's messages about a broken chain of pages."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -307,7 +307,7 @@ class _PageErrors(logging.Handler):
 
 @contextlib.contextmanager
 def _lost_pages() -> Iterator[list[str]]:
-    """Give what is wrong with the chain of pages that is walked meanwhile: tifffile goes on with those before the break."""
+    """Collect errors in the chain of pages while it is walked, because tifffile goes on with the pages before the break."""
     logger, errors = logging.getLogger("tifffile"), _PageErrors()
     logger.addHandler(errors)
     try:

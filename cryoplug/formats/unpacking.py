@@ -1,4 +1,4 @@
-"""Streams of packed files, gzip, bzip2, xz and zstd, unpacked forward in bounded memory, whatever they claim.
+"""Unpack gzip, bzip2, xz and zstd as a forward stream, in bounded memory, whatever the file claims.
 
 zstd needs Python 3.14, or zstandard, which ``pip install 'cryoplug[movies]'`` brings.
 """
@@ -16,11 +16,11 @@ ENDINGS = {"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz", "zstd": ".zst"}
 """Endings of the names of packed files, by kind."""
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _SKIPPED_ZSTD = b"\x2a\x4d\x18"
-"""After a first byte of 0x50 to 0x5f: a frame to be passed over, with which pzstd begins."""
+"""Bytes 2 to 4 of a frame to skip, after a first byte of 0x50 to 0x5f; files of pzstd begin with one."""
 _MOST_MEMORY = {"xz": 80 << 20, "zstd": 1 << 27}
-"""Bytes that a stream may take to look back: ``xz -9`` and ``zstd --long`` need them."""
+"""Most bytes of memory that a stream may ask for to look back; ``xz -9`` and ``zstd --long`` need so much."""
 _STEP = {"xz": 1 << 14, "zstd": 1 << 10}
-"""Packed bytes that are taken at a time. zstandard bounds no output, and a step of zeros grows 32,000 times."""
+"""Packed bytes to unpack at a time. zstandard does not limit its output, and zeros can grow 32,000 times."""
 
 
 class UnpackingError(Exception):
@@ -28,7 +28,7 @@ class UnpackingError(Exception):
 
 
 class MissingLibraryError(Exception):
-    """Nothing that is installed unpacks this kind."""
+    """No installed library unpacks this kind."""
 
 
 class Packed(Protocol):
@@ -38,18 +38,18 @@ class Packed(Protocol):
         """Give up to `size` bytes."""
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Go to a place."""
+        """Go to a position."""
 
 
 def kind_of(head: bytes) -> str | None:
-    """Tell the kind of a packed file by its first bytes; None when it is none."""
+    """Give the kind of a packed file from its first bytes; None for any other file."""
     if head[1:4] == _SKIPPED_ZSTD and head[0] >> 4 == 5:
         return "zstd"
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def open_packed(packed: Any, kind: str) -> BinaryIO:
-    """Give what is inside as a stream to read and to seek in.
+    """Give the unpacked contents as a stream that can be read and searched.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def open_packed(packed: Any, kind: str) -> BinaryIO:
     Raises
     ------
     MissingLibraryError
-        Of zstd, where no library is there.
+        The kind is zstd, and no library for it is installed.
     """
     stream: Any
     if kind in ("gzip", "bzip2"):
@@ -73,7 +73,7 @@ def open_packed(packed: Any, kind: str) -> BinaryIO:
 
 
 DAMAGE = (EOFError, OSError, UnpackingError, zlib.error)
-"""What reading such a stream raises; an `OSError` with a number is the disk's."""
+"""Errors that reading such a stream raises; an `OSError` with a number comes from the disk."""
 
 
 class _Unpacked:

@@ -1,4 +1,4 @@
-"""What is wrong with the pixels of a file, whatever its format: every image of it is read."""
+"""Check the pixels of a file of any format: every image in it is read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def validate_by_reading(
     Returns
     -------
     list[Finding]
-        An error when it cannot be read; its reader's warnings; findings about the pixels of every image.
+        An error if it cannot be read; the warnings of its reader; findings about the pixels of every image.
     """
     try:
         with open_movie(path) as movie:
@@ -45,7 +45,7 @@ def validate_by_reading(
 
 
 def header_findings(movie: MovieSource) -> list[Finding]:
-    """List what a movie's reader found odd, or good to know."""
+    """List the warnings and notes of a movie's reader."""
     findings = [Finding("warning", "file", text) for text in movie.warnings]
     findings += [Finding("note", "file", text) for text in movie.notes]
     if movie.frame_count > 1:
@@ -54,7 +54,7 @@ def header_findings(movie: MovieSource) -> list[Finding]:
 
 
 def image_findings(movie: MovieSource, measure: Measure = scan_pixels) -> list[Finding]:
-    """List what is wrong with the images of a movie, of each kind of damage one finding; a single image raises."""
+    """List what is wrong with the images of a movie, one finding for each kind of damage; for a single image, raise."""
     if movie.frame_count == 1:
         findings = pixel_findings(measure(MovieFrame(movie, 0)))
     else:

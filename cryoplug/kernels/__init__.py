@@ -1,1 +1,1 @@
-"""How the networks run fast: bands of rows on a CPU, fused kernels on a GPU, and the choice between them."""
+"""Make the networks fast: bands of rows on a CPU, fused kernels on a GPU, and the choice between them."""

@@ -1,8 +1,8 @@
-"""Run a convolutional network over bands of rows, one a thread, in bounded memory, forward and backward.
+"""Run a convolutional network over bands of rows, one band a thread, in bounded memory, forward and backward.
 
-A band is read with a halo of the receptive radius of true neighbour rows, so that its output rows and their gradients
-are those of the whole image; zero padding acts only at the image's own border. Bands are independent: each runs on one
-thread, and sums are taken in band order, so that a result does not depend on how many threads there are.
+A band is read together with the neighbouring rows within the receptive field. So its output rows and their gradients are
+those of the whole image; zero padding acts only at the image's own border. Bands are independent: each runs on one thread.
+Sums are taken in the order of the bands, so the result does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 BANDS_PER_STEP = 32
-"""So many bands keep up to as many cores busy, and few of them idle at the end of a step. Not the number of cores itself:
-sums are taken band by band, and a run may go on on another machine."""
+"""Bands of a batch: they keep up to so many cores busy, with little idle time at the end of a step. It is not the number of
+cores, because sums are taken band by band, and a run may go on on another machine."""
 LEAST_BAND_PIXELS = 128 * 1024
-"""A band keeps at least so many, and a small batch has fewer bands. cryo_cnn in batches of 8 x 1024 x 1024, two cores: 6.7
+"""Least pixels that a band keeps; so a small batch has fewer bands. cryo_cnn in batches of 8 x 1024 x 1024 on two cores: 6.7
 images/s in bands of 64 rows, 7.6 of 128, 8.0 of 256, 8.3 of 512 (benchmarks/cpu_training.py --bands)."""
 MOST_BAND_VALUES = 75_000_000
-"""Outputs of all layers together in a band: 300 MB, and less again on the way back."""
+"""Most output values of all layers together in a band: 300 MB; the backward pass needs less."""
 
 
 @dataclass(frozen=True)
 class Band:
-    """Rows to read and, of the result, rows to keep; all in rows of the image."""
+    """The rows to read, and the rows of the result to keep; all are rows of the image."""
 
     read_start: int
     """First row read; a multiple of the network's size multiple."""
@@ -54,7 +54,7 @@ def plan_bands(height: int, *, receptive_field_px: int, band_rows: int, size_mul
     height
         Rows of the image, at least 1.
     receptive_field_px
-        Halo on each side, rounded up to a multiple of `size_multiple` and clipped at the image border.
+        Extra rows on each side, rounded up to a multiple of `size_multiple` and clipped at the image border.
     band_rows
         Rows kept per band, rounded up to a multiple of `size_multiple`; the last band may be shorter.
     size_multiple
@@ -74,7 +74,7 @@ def plan_bands(height: int, *, receptive_field_px: int, band_rows: int, size_mul
 
 
 def default_band_rows(module: nn.Module, shape: Sequence[int], *, receptive_field_px: int) -> int:
-    """Choose the rows of a band for a batch ``(b, c, y, x)``: high bands, but enough of them, and not mostly halo."""
+    """Choose the height of a band for a batch ``(b, c, y, x)``: high, but enough bands, and few extra rows."""
     values_per_pixel = sum(layer.out_channels for layer in module.modules() if isinstance(layer, nn.Conv2d))
     batch, _, height, width = shape
     pixels = max(LEAST_BAND_PIXELS, batch * height * width // BANDS_PER_STEP)
@@ -84,9 +84,9 @@ def default_band_rows(module: nn.Module, shape: Sequence[int], *, receptive_fiel
 
 @contextlib.contextmanager
 def band_workers(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Give a pool that runs one band per thread; torch's own threads are set to one a band meanwhile.
+    """Give a pool that runs one band per thread; meanwhile torch uses one thread for each band.
 
-    Splitting each layer over the cores makes them wait for one another at every layer; splitting the bands does not.
+    If each layer were split over the cores, they would wait for one another at every layer.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -136,20 +136,20 @@ def loss_and_gradients(
     Parameters
     ----------
     module, receptive_field_px, band_rows, size_multiple, pool
-        Maps ``(b, c, y, x)`` to ``(b, c', y, x)`` and depends only on pixels within `receptive_field_px`. On the CPU
-        it is fastest in ``torch.channels_last``.
+        The network maps ``(b, c, y, x)`` to ``(b, c', y, x)``, and a pixel depends only on pixels within
+        `receptive_field_px`. On the CPU it is fastest in ``torch.channels_last``.
     noisy, clean
         ``(b, 1, y, x)``, equal shapes.
     loss
         ``mse``, ``l1`` or ``charbonnier``; see `cryoplug.kernels.losses`.
     bf16
-        Layers compute in bfloat16 where torch's autocast says so; weights, loss and gradients stay float32.
+        Whether layers compute in bfloat16, as torch's autocast chooses; weights, loss and gradients stay float32.
 
     Returns
     -------
     tuple
-        The loss, and gradients in the order of ``module.parameters()``. They equal those of the whole batch to
-        rounding, and are the same to the last bit for every number of threads.
+        The loss, and gradients in the order of ``module.parameters()``. They equal those of the whole batch to rounding, and
+        are bit for bit the same for every number of threads.
     """
     units = _units(noisy, receptive_field_px=receptive_field_px, band_rows=band_rows, size_multiple=size_multiple)
     parameters = list(module.parameters())

@@ -1,4 +1,4 @@
-"""The layers of `cryoplug.kernels.block_layers` by Triton, on a GPU or in its interpreter."""
+"""The layers of `cryoplug.kernels.block_layers` in Triton, on a GPU or in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def convolve(layer: Layer, fine: Map, coarse: Map | None, target: Map, *, adds: 
     Parameters
     ----------
     layer
-        Which.
+        The layer.
     fine
-        Features of the sampling of the target.
+        Features at the sampling of the target.
     coarse
-        Features to be doubled, where the layer has any.
+        Features to double, if the layer has any.
     target
         Gets the result, ReLU applied.
     adds
-        Whether `fine` is added before the ReLU; it is as large as `target` then.
+        Whether to add `fine` before the ReLU; it must then be as large as `target`.
     """
     _launch(layer, fine.values, (fine.row, fine.image), layer.step, coarse, target, adds=adds, shared=1)
 

@@ -1,4 +1,4 @@
-"""The layers of a U-Net on blocks of pixels: their matrices, and how a kernel goes through them."""
+"""The layers of a U-Net on blocks of pixels: their matrices, and the sizes with which a kernel runs."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from cryoplug.kernels.block_matrices import (
 
 @dataclass(frozen=True)
 class Launch:
-    """How a kernel is cut and queued."""
+    """Sizes with which a kernel runs."""
 
     m: int
-    """Blocks a program."""
+    """Blocks in each program."""
     k: int
-    """Values of a window read at a time."""
+    """Values of a window to read at a time."""
     warps: int
-    """Groups of 32 threads."""
+    """Groups of 32 threads in each program."""
     stages: int
-    """Reads under way."""
+    """Reads in progress at a time."""
 
 
 # Measured on an H200 with the general model and with a unet of full resolution, twelve ways; see docs/decisions/0036.
 CONVOLVES = Launch(128, 64, 4, 3)
-"""Of all layers but the last."""
+"""Sizes for all layers but the last."""
 ENDS = Launch(256, 64, 8, 3)
-"""Of the last one, which has few outputs."""
+"""Sizes for the last layer, which has few outputs."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +48,25 @@ class Layer:
     """A convolution over blocks, in several orientations."""
 
     block: Block
-    """What is computed together."""
+    """Pixels that are computed together."""
     channels: int
-    """That come out."""
+    """Output channels."""
     weight: torch.Tensor
-    """``(orientations, phases, parts, rows, outputs)``, see `in_parts`."""
+    """Matrices ``(orientations, phases, parts, rows, outputs)``; see `in_parts`."""
     bias: torch.Tensor
     """float32, for every output of a block."""
     split: tuple[int, int, int]
-    """See `split_outputs`."""
+    """How programs share the outputs; see `split_outputs`."""
     fine: tuple[int, int, int]
-    """Channels, values of a window's row, rows of the matrix, of the source of the same sampling."""
+    """For the source of the same sampling: channels, values in a row of a window, rows of the matrix."""
     coarse: tuple[int, int, int]
-    """The same of the source that is doubled, or zeros."""
+    """The same for the source that is doubled; zeros without one."""
     launch: Launch
-    """How it runs."""
+    """Sizes with which it runs."""
 
     @property
     def step(self) -> tuple[int, int]:
-        """From one block of a phase to the next, in rows and in columns."""
+        """Distance from one block of a phase to the next, in rows and in columns."""
         return (2, 2) if self.coarse[0] else (self.block.y, self.block.x)
 
     def of(self, orientations: slice) -> Layer:
@@ -81,7 +81,7 @@ class LastLayer:
     """The convolution that gives the mean over the orientations, pixel by pixel."""
 
     block: Block
-    """What is computed together, in points of the finest level."""
+    """Points of the finest level that are computed together."""
     stem: int
     """Pixels of such a point in each direction."""
     weight: torch.Tensor
@@ -89,9 +89,9 @@ class LastLayer:
     bias: torch.Tensor
     """float32, for every output."""
     scale: float
-    """Part of an orientation in the mean."""
+    """Weight of an orientation in the mean."""
     launch: Launch
-    """How it runs."""
+    """Sizes with which it runs."""
 
     def of(self, orientations: slice) -> LastLayer:
         """Keep some of the orientations, and their part of the bias."""
@@ -128,17 +128,17 @@ def inner_layer(
     Parameters
     ----------
     weight, bias
-        Of the convolution, ``(out, in, 3, 3)`` and ``(out,)``, float32.
+        Weight and bias of the convolution, ``(out, in, 3, 3)`` and ``(out,)``, float32.
     fine
-        How many of the channels that come in have the sampling of the output; the rest is to be doubled.
+        Number of input channels that have the sampling of the output; the others are doubled.
     even
-        Whether the sides of its maps are even, so that there can be blocks.
+        Whether the sides of its maps are even, so that blocks of two are possible.
     orientations
         8, or 1.
     dtype
-        Of the weights.
+        Type of the weights.
     launch
-        How it runs.
+        Sizes with which it runs.
     """
     channels, inputs = weight.shape[:2]
     block = choose_block(channels) if even else Block(1, 1)

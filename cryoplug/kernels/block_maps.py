@@ -1,4 +1,4 @@
-"""Feature maps with a border of zeros, of which windows can be read as they lie in memory."""
+"""Feature maps with a border of zeros, laid out so that windows can be read directly from memory."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import math
 import torch
 
 VECTOR = 8
-"""Values that are read at a time; channels are multiples of it."""
+"""Values that a kernel reads at a time; numbers of channels are multiples of it."""
 _MORE = 128
-"""Values behind the last ones that may be read, though they count for nothing: no kernel reads more at a time."""
+"""Values to allocate after the last one; kernels may read them, but they do not count. No kernel reads more at a time."""
 
 _MOST_VALUES = (1 << 31) - 1
-"""Of an image: the kernels count in 32 bits."""
+"""Most values of an image, because the kernels count in 32 bits."""
 
 
 class Map:
-    """Feature maps ``(n, y + 2, x + 2, channels)``, zero at first; what computes writes inside the border alone.
+    """Feature maps ``(n, y + 2, x + 2, channels)``, zero at first; layers write only inside the border.
 
     Parameters
     ----------
     count, height, width, channels
-        Its size without the border.
+        Size without the border.
     like
-        Of the type and on the device that it is to have.
+        A tensor with the wanted type and device.
 
     Raises
     ------
     torch.OutOfMemoryError
-        There is no room, or an image has more values than the kernels can count.
+        The device has no memory left, or an image has more values than the kernels can count.
     """
 
     def __init__(self, count: int, height: int, width: int, channels: int, like: torch.Tensor) -> None:
@@ -40,7 +40,7 @@ class Map:
         if self.image + 2 * self.row + _MORE > _MOST_VALUES:
             raise torch.OutOfMemoryError(f"an image of {height}x{width} points and {channels} channels is too large")
         self.values = like.new_zeros(count * self.image + 2 * self.row + _MORE)
-        """All of them, and two rows that may be read, though they count for nothing."""
+        """All values, and two more rows that kernels may read, but that do not count."""
 
     def inner(self) -> torch.Tensor:
         """Give ``(n, y, x, channels)``, without the border."""
@@ -50,18 +50,18 @@ class Map:
     def windows(
         self, places: tuple[int, int], *, step: tuple[int, int], window: tuple[int, int], begin: tuple[int, int]
     ) -> torch.Tensor:
-        """Give a copy of windows, ``(n, rows * columns, values)``.
+        """Copy windows out of the maps: ``(n, rows * columns, values)``.
 
         Parameters
         ----------
         places
-            Rows and columns of windows.
+            Number of windows, in rows and columns.
         step
-            From one to the next, in pixels.
+            Pixels from one window to the next, in rows and columns.
         window
-            Its rows, and how many values each has.
+            Rows of a window, and values in each row.
         begin
-            First pixel of the first one, counted with the border.
+            First pixel of the first window, counted with the border.
         """
         strides = (self.image, step[0] * self.row, step[1] * self.channels, self.row, 1)
         start = begin[0] * self.row + begin[1] * self.channels
@@ -72,7 +72,7 @@ class Map:
 def pixel_windows(images: torch.Tensor, *, block: tuple[int, int], more: int) -> torch.Tensor:
     """Give the windows of blocks of pixels, ``(n, rows, columns, values)``, with zeros outside of the images.
 
-    Each is filled up with zeros to a multiple of `VECTOR`, and behind them lie more values, as behind those of a `Map`.
+    Each row is filled with zeros to a multiple of `VECTOR`. More values follow after the last window, as in a `Map`.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def pixel_windows(images: torch.Tensor, *, block: tuple[int, int], more: int) ->
     block
         Rows and columns of pixels.
     more
-        By how many pixels a window is larger on each side.
+        Pixels by which a window is larger than its block, on each side.
     """
     padded = torch.nn.functional.pad(images, (more,) * 4)
     high, wide = (side + 2 * more for side in block)

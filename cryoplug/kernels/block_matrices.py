@@ -1,11 +1,11 @@
-"""A 3x3 convolution as one matrix product over blocks of pixels, for networks whose channels are too few to fill one.
+"""A 3x3 convolution as one matrix product over blocks of pixels, for networks with few channels.
 
-Matrix units of a GPU compute 64 or 128 outputs at once, and read their input once for all of them. 40 channels leave a third
-of that idle and read the input nine times. A block of 2x2 pixels has 160 outputs, and sees a window of 4x4 pixels: 16 reads
-for four pixels instead of 36. Part of its matrix is zeros: 9 of 16 taps count.
+Matrix units of a GPU compute 64 or 128 outputs at once, and read their input once for all of them. With 40 channels a third
+of that is idle, and the input is read nine times. A block of 2x2 pixels has 160 outputs and sees a window of 4x4 pixels: 16
+reads for four pixels instead of 36. Part of its matrix is zeros: 9 of 16 taps count.
 
-An image that was doubled is never made: the pixels that a window sees of it are few, and the weights that fall on one of
-them are added up. An orientation of the image is an orientation of the weights, so nothing is turned either.
+Doubled images are never made: a window sees few coarse pixels, so the weights that fall on the same one are added up. Nor is
+any image turned, because turning the weights has the same effect.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ WIDEST = 160
 
 @dataclass(frozen=True)
 class Block:
-    """Pixels that are computed together."""
+    """A block of pixels that are computed together."""
 
     y: int
-    """Rows, 1 or 2."""
+    """Rows of the block, 1 or 2."""
     x: int
-    """Columns, 1 or 2."""
+    """Columns of the block, 1 or 2."""
 
     @property
     def pixels(self) -> int:
-        """How many."""
+        """Number of pixels in the block."""
         return self.y * self.x
 
     @property
     def coarse_rows(self) -> int:
-        """Rows of a doubled image that it sees, before the doubling."""
+        """Rows that it sees of an image to be doubled, counted before doubling."""
         return 3 if self.y == 2 else 2
 
     @property
     def coarse_columns(self) -> int:
-        """Columns of a doubled image that it sees, before the doubling."""
+        """Columns that it sees of an image to be doubled, counted before doubling."""
         return 3 if self.x == 2 else 2
 
 
 def choose_block(channels: int) -> Block:
-    """Choose as many pixels as bring the outputs nearest to `WIDEST` from below."""
+    """Choose the block whose number of outputs is largest without exceeding `WIDEST`."""
     if 4 * channels <= WIDEST:
         return Block(2, 2)
     return Block(1, 2) if 2 * channels <= WIDEST else Block(1, 1)
 
 
 def split_outputs(outputs: int) -> tuple[int, int, int] | None:
-    """Give how many programs share the outputs, and the two powers of 2 that each computes, the second one or 0.
+    """Give how many programs share the outputs, and the two powers of 2 that each computes (the second may be 0).
 
-    None where they cannot be shared like that.
+    None if the outputs cannot be shared in this way.
     """
     for parts in range(-(-outputs // WIDEST), outputs // 16 + 1):
         if outputs % parts:
@@ -66,7 +66,7 @@ def split_outputs(outputs: int) -> tuple[int, int, int] | None:
 
 
 def oriented(weight: torch.Tensor, orientations: int) -> torch.Tensor:
-    """Give weights ``(orientations, ..., y, x)`` that do to an image what `weight` does to a turned one, turned back.
+    """Give weights ``(orientations, ..., y, x)``; each acts like turning the image, applying `weight`, and turning back.
 
     The order is that of `cryoplug.inference.network.orientations`; 1 is the weight as it is.
     """
@@ -85,7 +85,7 @@ def first_matrix(weight: torch.Tensor, block: Block, stem: int, orientations: in
     weight
         ``(out, stem * stem, 3, 3)``.
     block
-        What is computed together, in grid points of the stem.
+        Block of grid points of the stem.
     """
     outputs = weight.shape[0]
     pixels = weight.view(outputs, stem, stem, 3, 3).permute(0, 3, 1, 4, 2).reshape(outputs, 3 * stem, 3 * stem)
@@ -111,7 +111,7 @@ def fine_matrix(weight: torch.Tensor, block: Block, orientations: int) -> torch.
 def coarse_matrix(weight: torch.Tensor, block: Block, orientations: int) -> torch.Tensor:
     """Give the matrices of a layer over doubled features: ``(orientations, phases, window, outputs of a block)``.
 
-    A phase is where in its coarse pixel a block begins. The window is as many coarse pixels as the block sees.
+    A phase is the place within a coarse pixel where a block begins. The window is the coarse pixels that the block sees.
     """
     outputs, inputs = weight.shape[:2]
     turned = oriented(weight, orientations).permute(0, 3, 4, 2, 1)
@@ -153,6 +153,6 @@ def filled(matrix: torch.Tensor, step: int) -> torch.Tensor:
 
 
 def in_parts(matrix: torch.Tensor, parts: int) -> torch.Tensor:
-    """Lay the outputs of each program together: ``(orientations, phases, parts, rows, outputs / parts)``, contiguous."""
+    """Group the outputs by program: ``(orientations, phases, parts, rows, outputs / parts)``, contiguous."""
     orientations, phases, rows, outputs = matrix.shape
     return matrix.view(orientations, phases, rows, parts, outputs // parts).permute(0, 1, 3, 2, 4).contiguous()

@@ -1,4 +1,4 @@
-"""The layers of `cryoplug.kernels.block_layers` in plain torch, on any device: what the kernels are compared with."""
+"""The layers of `cryoplug.kernels.block_layers` in plain torch, on any device: the reference for the kernels."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def end(layer: LastLayer, features: Map) -> torch.Tensor:
 
 
 def _product(windows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """Multiply the windows of each image with the matrix of its orientation."""
+    """Multiply the windows of each image by the matrix of its orientation."""
     shared = windows.float().unflatten(0, (-1, len(matrix)))
     return (shared @ matrix[:, : windows.shape[2]]).flatten(0, 1)
 

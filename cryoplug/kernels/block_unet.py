@@ -1,7 +1,7 @@
-"""A U-Net on blocks of pixels, all orientations of several images at once: half precision inside, for GPUs.
+"""A U-Net on blocks of pixels, all orientations of several images at once, in half precision, for GPUs.
 
-Not an image is turned, but the weights (`cryoplug.kernels.block_matrices`), so that eight orientations are one batch, whatever
-the shape of the image. The mean over them is part of the last layer's sum.
+Instead of the image, the weights are turned (`cryoplug.kernels.block_matrices`). So eight orientations are one batch,
+whatever the shape of the image. The mean over them is part of the last layer's sum.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 
 class BlockUNet:
-    """Maps images ``(n, 1, y, x)``, float32, to one output of a U-Net, its mean over the orientations, float32.
+    """Maps images ``(n, 1, y, x)``, float32, to one output of a U-Net: the mean over the orientations, float32.
 
     Parameters
     ----------
     network
-        A `cryoplug.models.unet.UNet` for which `why_not` has nothing to say.
+        A `cryoplug.models.unet.UNet` for which `why_not` is empty.
     output
-        Which of its outputs, from 0.
+        Number of the output, from 0.
     orientations
         8, in the order of `cryoplug.inference.network.orientations`, or 1 for the image as it is.
     dtype
-        Of weights and features.
+        Type of weights and features.
     arithmetic
-        `cryoplug.kernels.block_launch`, or `cryoplug.kernels.block_plain`, which takes its time and memory.
+        `cryoplug.kernels.block_launch`, or `cryoplug.kernels.block_plain`, which is slow and needs more memory.
     launches
-        How layers run that are not to run as measured.
+        For single layers, another `Launch` than the one that was measured as best.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class BlockUNet:
         self._done: torch.cuda.Event | None = None
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute; sides are multiples of the network's pooling grid. Maps are kept for the next images of this shape.
+        """Apply the network; sides are multiples of its pooling grid. Buffers are kept for the next images of this shape.
 
         Raises
         ------
         torch.OutOfMemoryError
-            There is no room for a single orientation.
+            The device has no memory even for a single orientation.
         """
         seen = images.clamp(-self._clip, self._clip) if self._clip else images
         # One after another: several threads may ask, each on a stream of its own, and the maps are there once.
@@ -105,12 +105,12 @@ class BlockUNet:
         return made.add_(images - seen) if self._adds_rest else made
 
     def forget_buffers(self) -> None:
-        """Give back the memory that is kept between two calls."""
+        """Free the memory that is kept between two calls."""
         with self._lock:
             self._maps, self._shape = {}, ()
 
     def _mean(self, images: torch.Tensor) -> torch.Tensor:
-        """Give ``(n, rows, columns, outputs of a block)``."""
+        """Give the mean over orientations: ``(n, rows, columns, outputs of a block)``."""
         count, height, width = (images.shape[0], images.shape[1] // self.stem, images.shape[2] // self.stem)
         self._prepare(count, height, width, images.device)
         first, block = self._layers["down0.conv1"], self._last.block
@@ -150,7 +150,7 @@ class BlockUNet:
         self._arithmetic.convolve(self._layers[name].of(orientations), fine, coarse, target, adds=adds)
 
     def _pixels(self, made: torch.Tensor) -> torch.Tensor:
-        """Put the pixels of all blocks in their places."""
+        """Put the pixels of all blocks in their places in the image."""
         count, rows, columns, _ = made.shape
         high, wide = self._last.block.y * self.stem, self._last.block.x * self.stem
         pixels = made[..., : high * wide].view(count, rows, columns, high, wide)
@@ -170,7 +170,7 @@ class BlockUNet:
         return inner_layer(weight, bias, fine=kept, even=even, **options)  # type: ignore[arg-type]
 
     def _prepare(self, count: int, height: int, width: int, device: torch.device) -> None:
-        """Make maps for images of this size on the finest level, of as many orientations at once as there is room for."""
+        """Make maps for images of this size on the finest level, for as many orientations at once as memory allows."""
         if self._shape == (count, height, width):
             return
         self._shape, self._at_once = (), self._orientations
@@ -202,7 +202,7 @@ class BlockUNet:
 
 
 def bytes_per_pixel(network: nn.Module) -> int:
-    """Give what the maps of one orientation take for a pixel of the image, in half precision."""
+    """Give the bytes that the maps of one orientation take for each pixel of the image, in half precision."""
     size, above = 0.0, 0
     depth, stem = int(network.depth), int(network.stem)  # type: ignore[arg-type]
     for level in range(depth + 1):
@@ -214,7 +214,7 @@ def bytes_per_pixel(network: nn.Module) -> int:
 
 
 def why_not(network: nn.Module) -> str:
-    """Say why a network is not for `BlockUNet`; empty when it is."""
+    """Say why `BlockUNet` cannot run a network; empty if it can."""
     if not getattr(network, "runs_in_blocks", False):
         return "it is no unet"
     if any(isinstance(layer, nn.GroupNorm) for layer in network.modules()):

@@ -25,7 +25,7 @@ def convolve_relu(features: torch.Tensor, layer: nn.Conv2d) -> torch.Tensor:
 
 
 def convolve_add_relu(features: torch.Tensor, layer: nn.Conv2d, addend: torch.Tensor) -> torch.Tensor:
-    """Give ``relu(addend + layer(features))`` likewise."""
+    """Give ``relu(addend + layer(features))``, in the same way."""
     if _fuses(features, layer):
         return torch.ops.aten.cudnn_convolution_add_relu(
             features, layer.weight, addend, 1.0, layer.bias, _ONE, _ONE, _ONE, 1
@@ -36,6 +36,6 @@ def convolve_add_relu(features: torch.Tensor, layer: nn.Conv2d, addend: torch.Te
 
 
 def _fuses(features: torch.Tensor, layer: nn.Conv2d) -> bool:
-    """Say whether cuDNN's fused kernels are to be used: they have no gradient, and are no faster in float32."""
+    """Say whether to use cuDNN's fused kernels: not if a gradient is needed, and not in float32, where they are no faster."""
     low_precision = features.dtype in (torch.float16, torch.bfloat16) and layer.weight.dtype == features.dtype
     return low_precision and features.is_cuda and torch.version.cuda is not None and not torch.is_grad_enabled()

@@ -30,13 +30,13 @@ class KernelChoice:
     kernels: str
     """``plain`` (the layers of torch), ``fused`` (those of `cryo_cnn`) or ``blocks`` (those of a U-Net)."""
     reason: str
-    """Why, for people."""
+    """Why, in words."""
 
 
 def choose_kernels(module: nn.Module, device: torch.device) -> KernelChoice:
-    """Choose for a network on a device.
+    """Choose the kernels for a network on a device.
 
-    The fused kernels are for `cryo_cnn` alone: a network says so itself by an attribute ``fused_kernels``.
+    The fused kernels compute only `cryo_cnn`; a network claims them by its attribute ``fused_kernels``.
     """
     if getattr(module, "fused_kernels", None) != _FUSED_NETWORK:
         return KernelChoice("plain", f"the fused kernels compute {_FUSED_NETWORK} alone")
@@ -46,7 +46,7 @@ def choose_kernels(module: nn.Module, device: torch.device) -> KernelChoice:
 
 
 def choose_blocks(module: nn.Module, device: torch.device) -> KernelChoice:
-    """Choose for a network in half precision on a device: ``blocks`` for a U-Net that `cryoplug.kernels.block_unet` knows."""
+    """Choose the kernels for a network in half precision: ``blocks`` for a U-Net that `cryoplug.kernels.block_unet` knows."""
     from cryoplug.kernels.block_unet import why_not
 
     if reason := why_not(module):
@@ -58,7 +58,7 @@ def choose_blocks(module: nn.Module, device: torch.device) -> KernelChoice:
 
 
 def choose_for_device(device: torch.device) -> KernelChoice:
-    """Choose for `cryo_cnn` on a device; Triton itself is not imported."""
+    """Choose the kernels for `cryo_cnn` on a device; this does not import Triton."""
     asked = os.environ.get(VARIABLE, "auto")
     if asked == "plain":
         return KernelChoice("plain", f"{VARIABLE}=plain")
@@ -80,7 +80,7 @@ def choose_for_device(device: torch.device) -> KernelChoice:
 
 @functools.cache
 def kernels_were_tested(device: torch.device) -> bool:
-    """Say whether kernels for single layers may be used on a device: it was tested with them, and they can be built here."""
+    """Say whether kernels for single layers may run on a device: its kind was tested, and they can be built here."""
     return choose_for_device(device).kernels == "fused" and _can_be_built(device)
 
 
@@ -98,7 +98,7 @@ def _can_be_built(device: torch.device) -> bool:
 
 
 def fused_network(parameters: Sequence[torch.Tensor], *, batch: int, height: int, width: int) -> FusedCryoCNN:
-    """Give the fused kernels with buffers for images of this shape; only after `choose_kernels` said ``fused``."""
+    """Give the fused kernels with buffers for images of this shape; call it only if `choose_kernels` said ``fused``."""
     from cryoplug.kernels.fused import FusedCryoCNN
 
     return FusedCryoCNN(parameters, batch=batch, height=height, width=width)

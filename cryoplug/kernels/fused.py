@@ -1,7 +1,7 @@
 """cryo_cnn on the GPU as a few fused kernels: forward, and mean squared error with the gradients of all weights.
 
-Hidden values are kept in half precision and every sum in float32: about the exactness of TF32, at a fraction of its
-memory traffic. Weights stay float32 outside. See the table of tolerances in tests/kernels/test_fused.py.
+Hidden values are in half precision and all sums in float32: about the accuracy of TF32, at a fraction of its memory
+traffic. Outside of the kernels, weights are float32. tests/kernels/test_fused.py has the tolerances.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cryoplug.kernels import triton_cryo_cnn as kernels
 from cryoplug.kernels.unfolding import CONSTANTS, PARTIAL_COUNT, border_flags, tables
 
 SLOPE_SCALE = 32.0
-"""Differences from the clean image are multiplied by it: half precision keeps 10 bits down to 2e-6 then, up to 2000."""
+"""Factor on differences from the clean image: with it, half precision keeps 10 bits down to 2e-6, and reaches 2000."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Tiling:
     """How a kernel cuts the images."""
 
     pairs: int
-    """Pairs of columns of a program."""
+    """Pairs of columns in each program."""
     rows: int
-    """Rows of a program."""
+    """Rows in each program."""
     warps: int
-    """Groups of 32 threads of a program."""
+    """Groups of 32 threads in each program."""
     stages: int = 2
-    """Rows under way at a time, where the compiler finds it possible."""
+    """Rows in progress at a time, if the compiler can do it."""
 
 
 # Measured on an H100 with 8 images of 1024x1024: 0.22, 0.14 and 0.98 ms; see docs/benchmarks.md.
@@ -39,18 +39,19 @@ BACKWARD = Tiling(64, 64, 4)
 
 
 class FusedCryoCNN:
-    """Buffers for images of one shape, and the kernels over them.
+    """Buffers for images of one shape, and the kernels that use them.
 
     Parameters
     ----------
     parameters
-        The six of the network in order, float32 on the device; read anew at each call.
+        The six parameters of the network in order, float32 on the device; read again at each call.
     batch
         Most images at a time; a call may bring fewer.
     height, width
-        Of the images, each at least 1.
+        Height and width of the images, each at least 1.
     tilings
-        Of the three kernels: forward to the second hidden layer, from there to the output, backward. None: as measured.
+        Tilings of the three kernels: to the second hidden layer, from there to the output, and backward. None takes those
+        that were fastest.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class FusedCryoCNN:
         return images.shape[0] <= self.shape[0] and tuple(images.shape[2:]) == self.shape[1:]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return what the plain layers give for ``(b, 1, y, x)``, float32."""
+        """Apply the network to ``(b, 1, y, x)``; returns float32, like the plain layers."""
         self._forward_hidden(images)
         output = torch.empty(images.shape, dtype=torch.float32, device=images.device)
         self._forward_output(output=output)
@@ -104,18 +105,18 @@ class FusedCryoCNN:
         return self._losses(noisy, clean)[0]
 
     def loss_and_gradients(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the mean squared error and its gradient by all parameters end to end, both on the device."""
+        """Return the mean squared error, and its gradient by all parameters in one flat tensor, both on the device."""
         loss, last_bias = self._losses(noisy, clean)
         gradients = self._backward() * (2.0 / (SLOPE_SCALE * clean.numel()))
         return loss, torch.cat((gradients, 2.0 * last_bias[None]))
 
     def split(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        """Cut a gradient by all parameters into those of each."""
+        """Cut the flat gradient into one gradient for each parameter."""
         pieces = torch.split(flat, [parameter.numel() for parameter in self._parameters])
         return [piece.view(parameter.shape) for piece, parameter in zip(pieces, self._parameters, strict=True)]
 
     def _losses(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Mean of the squared differences and of the differences, whose slopes are left for `_backward`."""
+        """Give the means of squared differences and of differences; their gradients stay in a buffer for `_backward`."""
         self._prepare_backward()
         self._forward_hidden(noisy)
         self._forward_output(clean=clean)
@@ -136,7 +137,7 @@ class FusedCryoCNN:
             self._sums = torch.empty((self._grid(1)[0], 2), device=device)
 
     def _grid(self, kernel: int) -> tuple[int, int, int]:
-        """Programs in all, in a row of the image and in a column of it."""
+        """Give the number of programs: in all, in a row of the image, and in a column."""
         _, height, width = self.shape
         tiling = self._tilings[kernel]
         tiles, strips = -(-width // (2 * tiling.pairs)), -(-height // tiling.rows)

@@ -1,7 +1,7 @@
 """The losses of training: the mean over all pixels of a function of the difference d = network(noisy) - clean.
 
-``mse`` d^2, ``l1`` |d|, ``charbonnier`` sqrt(d^2 + 1e-6): l1 without its kink. With two noisy halves as the pair, mse
-learns the mean of what the target may be, l1 its median: both are the signal where the noise is symmetric.
+``mse`` is d^2, ``l1`` is |d|, ``charbonnier`` is sqrt(d^2 + 1e-6): l1 without its kink. If the pair is two noisy halves, mse
+learns the mean of the possible targets, and l1 their median. If the noise is symmetric, both are the signal.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 CHARBONNIER_EPS = 1e-3
-"""In units of the normalised pixels."""
+"""Width of the rounded kink of ``charbonnier``, in units of the normalised pixels."""
 
 
 def mean_loss_of(output: torch.Tensor, clean: torch.Tensor, kind: str) -> torch.Tensor:

@@ -1,6 +1,6 @@
-"""Count, range, mean and deviation of pixels on a device, in one pass over them where Triton is there.
+"""Count, range, mean and deviation of pixels on a device; with Triton in one pass.
 
-Torch takes four passes, and one of them writes all pixels once more in float64: 0.7 ms for 4096x4096 on an H200.
+Torch takes four passes, and one of them writes all pixels again in float64: 0.7 ms for 4096x4096 on an H200.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ _MERGED = 1024
 
 
 def measure(pixels: torch.Tensor, low: float | None = None, high: float | None = None) -> torch.Tensor:
-    """Measure the finite pixels of an image; nothing is waited for.
+    """Measure the finite pixels of an image; the host does not wait for the device.
 
     Parameters
     ----------
     pixels
         float32, contiguous.
     low, high
-        Both, or none: pixels are clipped to this range first.
+        Range to which pixels are clipped first; give both or none.
 
     Returns
     -------
     torch.Tensor
-        float64 on the device: how many are finite, how many of these are above zero, the smallest, the largest, mean, and
-        standard deviation (division by n). Without a finite pixel, mean and deviation are NaN.
+        Six numbers, float64, on the device: finite pixels, finite pixels above zero, smallest, largest, mean, standard
+        deviation (division by n). Without a finite pixel, mean and deviation are NaN.
     """
     if pixels.is_cuda and _has_triton():
         return measure_by_triton(pixels, low, high)
@@ -52,7 +52,7 @@ def measure(pixels: torch.Tensor, low: float | None = None, high: float | None =
 
 
 def measure_by_triton(pixels: torch.Tensor, low: float | None = None, high: float | None = None) -> torch.Tensor:
-    """Do what `measure` does by Triton, on a GPU or in its interpreter."""
+    """Do the work of `measure` in Triton, on a GPU or in Triton's interpreter."""
     from cryoplug.kernels import triton_measuring
 
     pieces = -(-pixels.numel() // _PIECE)

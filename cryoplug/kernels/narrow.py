@@ -1,8 +1,8 @@
 """A 3x3 convolution from many channels to one, as two small matrix products on the CPU.
 
-The CPU library computes 8 or 16 output channels at once and throws all but one away. Measured for 16 to 1 channels at
+The CPU library computes 8 or 16 output channels at once and throws away all but one. Measured for 16 to 1 channels at
 1024x1024 on one core: 27 ms forward and 28 ms for the weight gradient, against 9 and 9 here. That is a third of cryo_cnn.
-The slope of its input is a convolution from one channel to many, which the library does well when it is asked for it.
+The gradient of the input is a convolution from one channel to many; the library does it well, so it is called for that.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def convolve_to_one(images: torch.Tensor, layer: nn.Conv2d) -> torch.Tensor:
     Returns
     -------
     torch.Tensor
-        ``(b, 1, y, x)``: what ``layer(images)`` gives, to rounding. Other devices than the CPU use the layer itself, and so
-        does another precision than that of the weights (autocast).
+        ``(b, 1, y, x)``, equal to ``layer(images)`` to rounding. The layer itself is used on other devices than the CPU, and
+        if autocast asks for another precision than that of the weights.
     """
     plain = images.device.type != "cpu" or images.dtype != layer.weight.dtype
     if plain or not images.is_contiguous(memory_format=torch.channels_last):

@@ -1,7 +1,7 @@
-"""A convolution on the CPU whose weights are brought into the library's own order once, with ReLU and an addend in one pass.
+"""A convolution on the CPU, with an addend and ReLU in one pass; its weights are reordered for the library only once.
 
-Called as a layer, the library reorders the weights at every call: 3.7 MB for 320 to 320 channels. Where few pixels are
-left, this costs a tenth to a quarter of the time (8x41: 113 instead of 88 GFLOP/s on one core of an AMD EPYC).
+An ordinary layer reorders the weights at every call: 3.7 MB for 320 to 320 channels. On small maps this costs a tenth to a
+quarter of the time. (For 8x41: 113 instead of 88 GFLOP/s on one core of an AMD EPYC.)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _ONE = [1, 1]
 
 
 class PackedConvolution:
-    """Maps ``(1, c, y, x)``, float32 in ``torch.channels_last``, to what a convolution and then a ReLU give; no gradient.
+    """Applies a convolution and then a ReLU to ``(1, c, y, x)``, float32 in ``torch.channels_last``; without gradients.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ class PackedConvolution:
         self._bias = None if bias is None else bias.detach().float()
         self._padding = list(padding)
         self.outputs: int = weight.shape[0]
-        """Channels that come out."""
+        """Output channels."""
         self.packs = can_pack()
-        """Whether the library's own order is used; else the plain layers compute the same."""
+        """Whether weights are in the library's own order; else plain layers compute the same."""
         if self.packs:
             self._weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
                 self._weight.to_mkldnn(), self._padding, _ONE, _ONE, 1
@@ -41,7 +41,7 @@ class PackedConvolution:
     def __call__(
         self, features: torch.Tensor, addend: torch.Tensor | None = None, *, relu: bool = True
     ) -> torch.Tensor:
-        """Give ``relu(convolution + addend)``, a new tensor; without `relu` the sum itself."""
+        """Give ``relu(convolution + addend)`` as a new tensor; without `relu`, the sum itself."""
         after = "relu" if relu else "none"
         if not self.packs:
             made = functional.conv2d(features, self._weight, self._bias, padding=tuple(self._padding))

@@ -1,4 +1,4 @@
-"""Cut patches out of a flat set of images on a device, turned, as float32: in one kernel where Triton is there."""
+"""Cut patches from a flat set of images on a device, turned, as float32; with Triton in one kernel."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Cut:
     """One patch to cut."""
 
     start: int
-    """Where its first pixel lies in the flat source."""
+    """Index of its first pixel in the flat source."""
     stride: int
-    """Pixels of the source from one row to the next."""
+    """Distance from one row to the next, in pixels of the source."""
     target: int
-    """Number of the patch in the target that it becomes."""
+    """Number of the patch in the target."""
     transpose: bool = False
-    """Rows become columns: first of all."""
+    """Rows become columns, before any flip."""
     flip_y: bool = False
     """The last row becomes the first."""
     flip_x: bool = False
@@ -31,14 +31,14 @@ class Cut:
 
 
 def cut_patches(source: torch.Tensor, cuts: Sequence[Cut], target: torch.Tensor) -> None:
-    """Copy patches into a target; nothing is waited for.
+    """Copy patches into a target; the host does not wait for the device.
 
     Parameters
     ----------
     source
         Flat, any floating type.
     cuts
-        What goes where.
+        The patches, and where each goes.
     target
         ``(n, y, x)`` float32, contiguous, on the device of `source`. Only square patches may be transposed.
     """
@@ -52,7 +52,7 @@ def cut_patches(source: torch.Tensor, cuts: Sequence[Cut], target: torch.Tensor)
 
 
 def cut_in_one_kernel(source: torch.Tensor, cuts: Sequence[Cut], target: torch.Tensor) -> None:
-    """Do what `cut_patches` does by Triton, on a GPU or in its interpreter."""
+    """Do the work of `cut_patches` in Triton, on a GPU or in Triton's interpreter."""
     from cryoplug.kernels import triton_patches
 
     _, height, width = target.shape
@@ -74,7 +74,7 @@ def _has_triton() -> bool:
 
 
 def place_turned(target: torch.Tensor, source: torch.Tensor, *, transpose: bool, flip_y: bool, flip_x: bool) -> None:
-    """Copy one patch ``(y, x)``, turned; another type is converted on the way."""
+    """Copy one patch ``(y, x)``, turned, and convert its type if needed."""
     view = source.T if transpose else source
     mirrored = [axis for axis, on in enumerate((flip_y, flip_x)) if on]
     target.copy_(torch.flip(view, mirrored) if mirrored else view)

@@ -1,11 +1,11 @@
 """The GPU kernels of a U-Net on blocks of pixels: 3x3 convolutions as matrix products, halving, and the last layer.
 
-Each row of a product is a window around one block, read where it lies: a row of its pixels, with their channels, is one piece
-of memory. `cryoplug.kernels.block_matrices` has the matrices, `cryoplug.kernels.block_plain` the same sums in plain torch. Half
-precision in, float32 sums.
+Each row of a product is a window around one block, read directly from memory: a row of its pixels, with their channels, is
+one contiguous piece. `cryoplug.kernels.block_matrices` has the matrices, `cryoplug.kernels.block_plain` the same sums in
+plain torch. Inputs are in half precision, sums in float32.
 
-What differs between layers is told at run time, so that few kernels need be compiled: each takes seconds. Sizes named
-``..8`` are in units of 8 values, which tells the compiler that they are whole vectors.
+Differences between layers are arguments at run time, so that few kernels must be compiled, for each takes seconds. Sizes
+named ``..8`` are in units of 8 values; so the compiler knows that they are whole vectors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _rectified(values):
 
 @triton.jit
 def _in_rows(at, row8, stride8):
-    """Give where the values of a window lie, whose rows have `row8` and lie `stride8` apart."""
+    """Give the offsets of the values of a window, whose rows have `row8` values and lie `stride8` apart."""
     places = at // (row8 * 8) * (stride8 * 8) + at % (row8 * 8)
     return tl.max_contiguous(tl.multiple_of(places, 8), 8)
 
@@ -31,7 +31,7 @@ def _in_rows(at, row8, stride8):
 def _multiply(
     sums1, sums2, source, seen, weight, row8, stride8, size, N1: tl.constexpr, N2: tl.constexpr, K: tl.constexpr
 ):
-    """Add windows times matrix to the sums: `size` values, in steps of K."""
+    """Add the product of windows and matrix to the sums: `size` values, in steps of K."""
     k = tl.arange(0, K)
     n1 = tl.arange(0, N1)
     n2 = N1 + tl.arange(0, max(N2, 16))

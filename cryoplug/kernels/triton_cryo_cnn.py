@@ -5,8 +5,8 @@ pixels, what the 3x3 windows of both need: 4 columns of 16 channels. A convoluti
 products ``(PAIRS, 64) x (64, 32)``, one for each row of the window. Written as indices below:
 
 - ``q`` 0..3: column of a quad, ``c - 1 + q`` for the pair whose left pixel is ``c``; ``p`` 0..1: pixel of the pair.
-- ``j`` 0..3, ``i`` 0..7: row and column of a one-channel window, ``(r - 1 + j, c - 2 + i)``; ``j == 3`` is no row but the
-  pair's border flags: ``i == q`` is 1 where column q is inside the image, ``i == 4 + q`` is 1 where it is outside.
+- ``j`` 0..3, ``i`` 0..7: row and column of a one-channel window, ``(r - 1 + j, c - 2 + i)``. ``j == 3`` is not a row but
+  the pair's border flags: ``i == q`` is 1 if column q is inside the image, ``i == 4 + q`` is 1 if it is outside.
 
 The tables that unfold weights into these matrices and fold gradients back are in `cryoplug.kernels.unfolding`.
 """
@@ -32,7 +32,7 @@ def pad_planes(source, target, scale, height, width, plane_rows, plane_width, fi
 
 @triton.jit
 def _window_offsets(x0, plane_width, PAIRS: tl.constexpr):
-    """Offsets of one-channel windows for row 0, and which of them move with the row."""
+    """Give the offsets of one-channel windows for row 0, and which of them move with the row."""
     m = tl.arange(0, PAIRS)[:, None]
     k = tl.arange(0, 32)[None, :]
     j = k // 8
@@ -63,7 +63,7 @@ def forward_hidden(
     hidden_rows, hidden_width,
     W1: tl.constexpr, W2: tl.constexpr, PAIRS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Noisy planes to the second hidden layer (after ReLU), channels last. Grid: tiles * strips * batch."""
+    """Compute the second hidden layer (after ReLU), channels last, from noisy planes. Grid: tiles * strips * batch."""
     pid = tl.program_id(0)
     x0 = (pid % tiles) * (2 * PAIRS)
     y0 = ((pid // tiles) % strips) * ROWS
@@ -99,7 +99,7 @@ def forward_output(
     plane_width, first, hidden_rows, hidden_width,
     W3: tl.constexpr, PAIRS: tl.constexpr, ROWS: tl.constexpr, LOSS: tl.constexpr, OUTPUT: tl.constexpr,
 ):  # fmt: skip
-    """Third layer; writes the output, or its difference from the clean image and the sums of it and of its square."""
+    """Compute the third layer; write the output, or its difference from the clean image, and the sums of it and its square."""
     pid = tl.program_id(0)
     x0 = (pid % tiles) * (2 * PAIRS)
     y0 = ((pid // tiles) % strips) * ROWS
@@ -147,7 +147,7 @@ def forward_output(
 
 @triton.jit
 def _slope_row(slopes, offsets, moving, source, row_start, weights):
-    """Slope by the second layer before its ReLU at one row, and the quad and windows that it came from."""
+    """Give the gradient before the second layer's ReLU at one row, and the quad and windows that it came from."""
     quad = tl.load(source)
     window = _windows(slopes, offsets, moving, row_start, 0)
     slope = tl.where(quad > 0, tl.dot(window, weights), 0.0).to(tl.float16)
@@ -160,7 +160,7 @@ def backward(
     hidden_rows, hidden_width,
     W1P: tl.constexpr, W2T: tl.constexpr, W3E: tl.constexpr, PAIRS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Leave sums over the tile that fold into the gradients of all weights but the last bias; grid as before."""
+    """Write sums over the tile, which fold into the gradients of all weights except the last bias; grid as above."""
     pid = tl.program_id(0)
     x0 = (pid % tiles) * (2 * PAIRS)
     strip = (pid // tiles) % strips

@@ -1,4 +1,4 @@
-"""The GPU kernel that cuts patches out of a flat set of images, turns them and converts them to float32, all in one go."""
+"""The GPU kernel that cuts patches from a flat set of images, turns them and converts them to float32 in one pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPU kernels of training: the slope through a ReLU, and pixels repeated 2x2 times."""
+"""The GPU kernels of training: the gradient through a ReLU, and pixels repeated 2x2 times."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import triton.language as tl
 def relu_slope(
     slope, output, before, bias, pixels, each, CHANNELS: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr
 ):
-    """Give the slope before a ReLU, and its sums over pixels, ``(part, channel)``. Grid: (parts of `each` pixels).
+    """Give the gradient before a ReLU, and its sums over pixels, ``(part, channel)``. Grid: (parts of `each` pixels).
 
-    `slope` and `output` are ``(pixel, channel)``. Torch adds up the parts, in the same order every time.
+    `slope` and `output` are ``(pixel, channel)``. Torch adds up the parts, always in the same order.
     """
     channel = tl.arange(0, PADDED)
     begin = tl.program_id(0) * each

@@ -14,14 +14,14 @@ import numpy as np
 CHANNELS = 16
 PARAMETER_COUNT = 2625
 W1_START, B1_START, W2_START, B2_START, W3_START, B3_START = 0, 144, 160, 2464, 2480, 2624
-"""Where each tensor begins in the parameters laid end to end, in the order of ``module.parameters()``."""
+"""Index where each tensor begins in the flat parameters, in the order of ``module.parameters()``."""
 _ZERO, _OUTSIDE = PARAMETER_COUNT, PARAMETER_COUNT + 1
 CONSTANTS = (0.0, -60000.0)
-"""Follow the parameters. The second sinks a pixel beyond the border below zero, so that the ReLU makes it 0: conv2 sees
-zero padding. Half precision reaches -65504; a hidden value above 60000 would overflow inside the image too."""
+"""Two constants after the parameters. The second pulls a pixel beyond the border below zero, so that the ReLU makes it 0 and
+conv2 sees zero padding. Half precision reaches -65504; a hidden value above 60000 would overflow inside the image, too."""
 
 PARTIAL_COUNT = 10240
-"""Sums that one program of the backward kernel leaves."""
+"""Number of sums that one program of the backward kernel writes."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Tables:
     """Indices between parameters and matrices."""
 
     unfold: np.ndarray
-    """For each element of all matrices laid end to end: index into the parameters followed by `CONSTANTS`."""
+    """For each element of all matrices, in one flat array: its index in the parameters followed by `CONSTANTS`."""
     fold: np.ndarray
-    """``(2624, 2)``: the two sums that add up to each gradient, except that of the last bias."""
+    """``(2624, 2)``: for each gradient, except that of the last bias, the two sums that make it up."""
     starts: dict[str, int]
-    """Where each matrix begins: W1, W2, W3 forward; W1P, W2T, W3E backward."""
+    """Index where each matrix begins: W1, W2, W3 forward; W1P, W2T, W3E backward."""
 
 
 @functools.cache
@@ -55,9 +55,9 @@ def tables() -> Tables:
 
 
 def border_flags(width: int, columns: int) -> np.ndarray:
-    """Return flags ``(2, columns / 2, 8)`` of all pairs of a row inside the image, then of one outside.
+    """Return flags ``(2, columns / 2, 8)`` for all pairs: of a row inside the image, then of a row outside.
 
-    Flag q of a pair is 1 where column ``c - 1 + q`` is inside, flag 4 + q where it is not.
+    Flag q of a pair is 1 if column ``c - 1 + q`` is inside; flag 4 + q is 1 if it is not.
     """
     column = np.arange(0, columns, 2)[:, None] - 1 + np.arange(4)[None, :]
     inside = (column >= 0) & (column < width)
