@@ -1,1 +1,1 @@
-"""How good an image is: by its truth, by the halves of its exposure, and beside simple filters."""
+"""How good an image is: judged by its truth, by the halves of its exposure, and compared with simple filters."""

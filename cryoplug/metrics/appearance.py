@@ -1,8 +1,8 @@
 """How a micrograph looks to a network: grey values, noise, and whether its particles are dark or bright.
 
-A network does well on what looks like its training data. These numbers are taken of normalised pixels, in training and in
-denoise, by the same instrument, so that they can be compared. Training writes their ranges into checkpoint.json. Denoise
-looks whether a micrograph lies outside of them.
+A network works well on micrographs that look like its training data. These numbers describe normalised pixels; train and
+denoise measure them in the same way, so that they can be compared. train writes their ranges into checkpoint.json, and
+denoise warns if a micrograph lies outside.
 """
 
 from __future__ import annotations
@@ -17,67 +17,67 @@ import numpy as np
 from cryoplug.metrics.pixel import Image
 
 SCALES_PX = (4, 8, 16)
-"""Sides of the blocks whose means show particles; which of them suits follows from the training data."""
+"""Sides of the blocks whose means show particles, in pixels; the training data decide which of them counts."""
 _NOISE_PX = 2
-"""Side of the blocks that show how skewed the noise is: counts are, upwards, whatever the particles. Its part in larger blocks
-follows from theirs; not from single pixels, because frames are interpolated and micrographs cropped."""
+"""Side of the blocks that show the skewness of the noise: counts are skewed upwards, whatever the particles. The noise's part
+in larger blocks follows from these; single pixels would not do, because frames are interpolated and micrographs cropped."""
 _INDEPENDENT = (4, 8)
-"""Blocks a side of the parts of a micrograph whose scatter tells the error of its skewness: one ice ball is no proof."""
+"""Side, in blocks, of parts of a micrograph; their scatter gives the error of its skewness, so one ice ball proves nothing."""
 _SURROUNDINGS = 8
-"""Blocks a side from whose mean a block is judged: ice that thickens and carbon are no particles."""
+"""Side, in blocks, of the surroundings whose mean is subtracted from a block: thicker ice and carbon are not particles."""
 _CLIP = 3.0
-"""Standard deviations: a few crystals or hot spots must not decide the sign of a whole micrograph."""
+"""Blocks are clipped to this many standard deviations: a few crystals must not decide the sign of a whole micrograph."""
 _TILE_PX, _ENOUGH_TILES = 64, 4
 NOISE_BAND = (0.4, 0.5)
-"""Cycles per pixel where hardly anything but noise is left."""
+"""Frequencies in cycles per pixel where hardly anything but noise is left."""
 GREY_FACTOR = 2.0
-"""Mean spread of grey values, or of noise, by which a micrograph may go beyond those seen. A sum of two halves has the
-root of 2 less noise than they, and is no reason to warn."""
+"""Factor by which the spread of grey values or noise may lie outside the range of the training data. (A sum of two halves
+has less noise than they, by the root of 2; that is no reason to warn.)"""
 CERTAIN = 3.0
-"""Standard deviations by which the sign of the contrast must be the same in all training micrographs to count."""
+"""The sign of the training data counts if their mean skewness lies this many standard deviations from 0."""
 BEYOND_CHANCE = 4.0
-"""Standard errors by which a micrograph must show the opposite sign at one block size..."""
+"""Standard errors by which a micrograph must show the opposite sign at one block size."""
 NOT_AGAINST = 2.0
-"""...and at all on whose sign the training micrographs agree."""
+"""Standard errors by which it must show that sign at all other block sizes where the training micrographs agree."""
 _HOLDS = {(4, 8): 0.9, (8, 16): 0.75}
-"""Part of its skewness that a micrograph must keep from the smaller to the larger blocks: that of noise halves, that of particles
-grows, or holds where they are hardly larger than the blocks."""
+"""Part of its skewness that a micrograph must keep from the smaller to the larger blocks. The skewness of noise halves; that
+of particles grows, or stays if they are hardly larger than the blocks."""
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """Numbers of one micrograph, of its normalised pixels."""
+    """The appearance of one micrograph, from its normalised pixels."""
 
     mean: float
     """Mean grey value."""
     sigma: float
     """Standard deviation."""
     noise_sigma: float
-    """Standard deviation of white noise of the power that the image has in `NOISE_BAND`; NaN below 64 pixels."""
+    """Standard deviation of white noise with the power of the image in `NOISE_BAND`; NaN below 64 pixels."""
     skewness: Mapping[int, float]
-    """By side of a block in pixels: third moment of the means of blocks less those of their surroundings, without what the
-    noise of counts gives to it, in units of their standard deviation. Below 0 for dark particles on a brighter ground,
-    above 0 for bright ones, 0 for noise."""
+    """Skewness for each side of a block (in pixels): third moment of the means of blocks minus those of their surroundings,
+    in units of their standard deviation, without the part from the noise of counts. Below 0 for dark particles on a brighter
+    ground, above 0 for bright ones, 0 for noise."""
     skewness_error: Mapping[int, float]
-    """Standard error of each, from the scatter between parts of the micrograph; not less than chance gives to noise."""
+    """Standard error of each skewness, from the scatter between parts of the micrograph; at least that of pure noise."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a checkpoint was trained on."""
+    """The appearance of the micrographs on which a checkpoint was trained."""
 
     micrographs: int
-    """How many were looked at."""
+    """Number of micrographs that were measured."""
     mean: tuple[float, float]
     """Lowest and highest mean."""
     sigma: tuple[float, float]
     """Lowest and highest standard deviation."""
     noise_sigma: tuple[float, float] | None
-    """Lowest and highest `Appearance.noise_sigma`, above 0; None where patches were too small."""
+    """Lowest and highest `Appearance.noise_sigma`, above 0; None if patches were too small."""
     noise_level: float | None
-    """Root of the mean of its square over the micrographs."""
+    """Root mean square of `Appearance.noise_sigma` over the micrographs."""
     skewness: Mapping[int, tuple[float, float]]
-    """By side of a block: mean over the micrographs, and standard deviation from one to the next."""
+    """For each side of a block: mean and standard deviation over the micrographs."""
 
     def record(self) -> dict[str, Any]:
         """Give plain JSON types; `from_record` reads them back."""
@@ -85,7 +85,7 @@ class Seen:
 
     @classmethod
     def from_record(cls, record: Any) -> Seen | None:
-        """Read what `record` gave; None for anything else, as a checkpoint from elsewhere may hold."""
+        """Read the output of `record`; None for anything else, because a checkpoint from elsewhere may hold anything."""
         try:
             noise, level = record["noise_sigma"], record["noise_level"]
             if noise is not None and not 0 < noise[0] <= level <= noise[1]:
@@ -103,17 +103,17 @@ class Seen:
 
 
 def measure_appearance(patches: Iterable[Image]) -> Appearance | None:
-    """Measure a micrograph by patches of it.
+    """Measure a micrograph from some of its patches.
 
     Parameters
     ----------
     patches
-        Normalised pixels, ``(y, x)`` each; together about a million pixels say enough.
+        Normalised pixels, ``(y, x)`` each; about a million pixels in all are enough.
 
     Returns
     -------
     Appearance | None
-        None when there is no patch of at least 32 pixels a side.
+        None if no patch has at least 32 pixels a side.
     """
     images = [np.asarray(patch, np.float32) for patch in patches if min(patch.shape) >= _SURROUNDINGS * SCALES_PX[0]]
     if not images:
@@ -136,7 +136,7 @@ def measure_appearance(patches: Iterable[Image]) -> Appearance | None:
 
 
 def summarize_appearances(appearances: Sequence[Appearance]) -> Seen | None:
-    """Give the ranges of several micrographs; None without any."""
+    """Give the ranges over several micrographs; None without micrographs."""
     if not appearances:
         return None
     noise = [item.noise_sigma for item in appearances if item.noise_sigma > 0]
@@ -158,11 +158,11 @@ def summarize_appearances(appearances: Sequence[Appearance]) -> Seen | None:
 
 
 def unlike(found: Appearance, seen: Seen) -> list[str]:
-    """Say how a micrograph differs from what a checkpoint was trained on; empty when it does not.
+    """Say how a micrograph differs from those on which a checkpoint was trained; empty if it does not.
 
-    The sign of the contrast differs when two things hold. At a block size on whose sign the training micrographs agree,
-    the micrograph itself shows the other one beyond chance. And it contradicts that at none of them. Frames of few
-    counts, ice balls and fields without particles claim no sign.
+    Only block sizes count for which all training micrographs have the same sign. The contrast is inverted if the micrograph
+    shows the opposite sign at one of these sizes, beyond chance, and does not contradict it at any other. Frames of few
+    counts, ice balls and fields without particles show no sign.
     """
     remarks = []
     for name, value, limits in (
@@ -197,7 +197,7 @@ def unlike(found: Appearance, seen: Seen) -> list[str]:
 
 
 def _relief(image: np.ndarray, side: int) -> np.ndarray:
-    """Give means of blocks less the mean of the blocks around; what does not fill a block at the border is left out."""
+    """Give means of blocks minus the mean of the blocks around; left-over pixels at the border are left out."""
     blocks = _block_means(image, side)
     around = _block_means(blocks, _SURROUNDINGS)
     height, width = (_SURROUNDINGS * length for length in around.shape)
@@ -211,7 +211,7 @@ def _block_means(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def _skewness(reliefs: list[np.ndarray], of_noise: float, side: int) -> tuple[float, float] | None:
-    """Give skewness without that of the noise, and its standard error; None without blocks, or where all are equal."""
+    """Give the skewness without that of the noise, and its standard error; None without blocks, or if all are equal."""
     values = _clipped(reliefs)
     if values is None:
         return None
@@ -237,7 +237,7 @@ def _third_moment(reliefs: list[np.ndarray]) -> float:
 
 
 def _clipped(reliefs: list[np.ndarray]) -> list[np.ndarray] | None:
-    """Limit blocks to `_CLIP` standard deviations about their mean, which becomes 0; float64."""
+    """Subtract the mean of the blocks, and clip them to `_CLIP` standard deviations; float64."""
     if not reliefs:
         return None
     blocks = np.concatenate([relief.ravel() for relief in reliefs])
@@ -248,13 +248,13 @@ def _clipped(reliefs: list[np.ndarray]) -> list[np.ndarray] | None:
 
 
 def _errors_against(found: Appearance, seen: Seen, side: int) -> float:
-    """Give by how many standard errors a micrograph shows the sign that the training data do not have."""
+    """Give the standard errors by which a micrograph shows the sign opposite to the training data."""
     against = -math.copysign(1.0, seen.skewness[side][0]) * found.skewness[side]
     return against / found.skewness_error[side]
 
 
 def _shows_opposite(found: Appearance, seen: Seen, side: int) -> bool:
-    """Say whether a micrograph shows the other sign in blocks of a side beyond chance, and not as noise does."""
+    """Say whether a micrograph shows the opposite sign in blocks of this side, beyond chance, and unlike noise."""
     sign = math.copysign(1.0, found.skewness[side])
     holds = all(
         sign * found.skewness[large] > part * sign * found.skewness[small]
@@ -265,7 +265,7 @@ def _shows_opposite(found: Appearance, seen: Seen, side: int) -> bool:
 
 
 def _noise_power(image: np.ndarray) -> float | None:
-    """Give the mean power per pixel in `NOISE_BAND`, of tiles under a Hann window; 1 for white noise of sigma 1."""
+    """Give the mean power per pixel in `NOISE_BAND`, from tiles under a Hann window; 1 for white noise of sigma 1."""
     height, width = (length // _TILE_PX for length in image.shape)
     if not height * width:
         return None

@@ -1,4 +1,4 @@
-"""What a network must beat: the best Gaussian blur, chosen with the truth at hand."""
+"""The filter that a network must beat: the best Gaussian blur, chosen with the truth."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def gaussian_blur(image: Image, sigma_px: float) -> npt.NDArray[np.float32]:
 def best_gaussian(noisy: Image, truth: Image) -> tuple[float, npt.NDArray[np.float32]]:
     """Find the Gaussian blur that comes closest to the truth after the best ``a*x + b``.
 
-    It sees the truth, which no denoiser does: a network that beats it has learnt something about the image.
+    The choice uses the truth, which no denoiser sees. So a network that beats it has learnt something about images.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Everything that is measured on one micrograph, for a denoiser and the baselines beside it."""
+"""All measurements on one micrograph, for a denoiser and for the baselines beside it."""
 
 from __future__ import annotations
 
@@ -29,37 +29,37 @@ DENOISED = "denoised"
 DIRECTIONS = ("auto", "even", "odd", "both")
 """Which half is denoised and judged by the other one."""
 EQUALLY_NOISY = 1.5
-"""Up to this ratio of the variances of their noise, two halves count as equal."""
+"""Largest ratio of the noise variances of two halves that count as equally noisy."""
 
 
 @dataclass(frozen=True)
 class HalvesScore:
-    """The figures of `HalvesMoments` for one method, ready for a record; NaN where an estimate does not exist."""
+    """The figures of `HalvesMoments` for one method, ready for a record; NaN if an estimate does not exist."""
 
     error: float
-    """B + N, mean squared error to the unknown truth, square of the halves' unit."""
+    """B + N: mean squared error to the unknown truth, in the square of the halves' unit."""
     bias: float
-    """B."""
+    """B: signal that the denoiser removed or added, in the same unit."""
     noise_left: float
-    """N."""
+    """N: noise that the denoiser left, in the same unit."""
     psnr_db: float
-    """With the range `psnr_range`."""
+    """Peak signal-to-noise ratio in decibel, with the range `psnr_range`."""
     psnr_range: float
-    """Six standard deviations of the signal."""
+    """Range for the PSNR: six standard deviations of the signal."""
     snr_db: float
-    """S / (B + N)."""
+    """Signal-to-noise ratio S / (B + N) in decibel."""
     snr_fitted_db: float
     """The same after the best ``a*x + b``."""
     correlation: float
-    """corr(De, Ro)."""
+    """corr(De, Ro): correlation of the denoised half with the other raw half."""
     correlation_multiple: float
-    """corr(De, Ro) / corr(Re, Ro)."""
+    """corr(De, Ro) / corr(Re, Ro): how many times better than the raw half."""
     truth_correlation: float
     """Estimated correlation with the unknown truth."""
     residual_correlation: float
-    """corr(Re - De, Ro)."""
+    """corr(Re - De, Ro): correlation of the removed part with the other raw half; above 0 signal was removed."""
     signal_removed: float
-    """1 - cov(De, Ro) / S."""
+    """1 - cov(De, Ro) / S: part of the signal that was removed."""
 
     @classmethod
     def of(cls, moments: HalvesMoments) -> HalvesScore:
@@ -82,51 +82,51 @@ class HalvesScore:
 
 @dataclass(frozen=True, eq=False)
 class HalvesReport:
-    """What the halves of one micrograph say."""
+    """Figures of one micrograph, judged by its halves."""
 
     directions: tuple[str, ...]
-    """``even``: the even half was denoised and the odd one judged; figures are means over the directions."""
+    """Halves that were denoised: ``even`` was judged by the odd half, ``odd`` by the even one. Figures are means over them."""
     signal: float
-    """S, square of the halves' unit."""
+    """S: variance of the signal, in the square of the halves' unit."""
     raw_correlation: float
-    """corr(Re, Ro)."""
+    """corr(Re, Ro): correlation of the raw halves."""
     noise_ratio: float
-    """Variance of the noise in the even half over that in the odd one; beyond `EQUALLY_NOISY`, N and B are NaN: they
-    cannot be told apart when Do comes from another noise level than De. Their sum needs no Do and stands."""
+    """Variance of the even half's noise over that of the odd half's. Beyond `EQUALLY_NOISY`, N and B are NaN: if Do comes
+    from another noise level than De, they cannot be separated. Their sum needs no Do, and stays valid."""
     gaussian_sigma_px: float
-    """Of the best Gaussian, mean over the directions."""
+    """Standard deviation of the best Gaussian in pixels, mean over the directions."""
     scores: dict[str, HalvesScore]
-    """By method."""
+    """Figures of each method."""
     frequency: Curve
-    """Cycles per pixel of the curves."""
+    """Frequencies of the curves, in cycles per pixel."""
     count: np.ndarray
-    """Fourier terms in each ring: how much it can tell."""
+    """Number of Fourier terms in each ring; more terms mean a smaller error."""
     rings: dict[str, HalvesMoments]
-    """By method, an array over `frequency`."""
+    """Moments of each method, as arrays over `frequency`."""
 
 
 @dataclass(frozen=True, eq=False)
 class TruthReport:
-    """What the truth says about one micrograph."""
+    """Figures of one micrograph, judged by its truth."""
 
     scores: dict[str, TruthScore]
-    """By method."""
+    """Figures of each method."""
     gaussian_sigma_px: float
-    """Of the best Gaussian."""
+    """Standard deviation of the best Gaussian in pixels."""
     frequency: Curve
-    """Cycles per pixel of the curves."""
+    """Frequencies of the curves, in cycles per pixel."""
     frc: dict[str, Curve]
-    """By method: Fourier ring correlation with the truth."""
+    """Fourier ring correlation of each method with the truth."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """The error that the halves told, and the true one, of the same denoised halves."""
+    """The error estimated from the halves, and the true error, of the same denoised halves."""
 
     truth_free_error: float
-    """B + N."""
+    """B + N: the error estimated without the truth."""
     true_error: float
-    """Mean squared difference to the truth, brought to the halves' scale; means play no part."""
+    """Mean squared difference to the truth, which is brought to the scale of the halves; means do not count."""
 
     @property
     def deviation(self) -> float:
@@ -142,10 +142,10 @@ def choose_directions(even: Image, odd: Image, *, wanted: str, has_odd: bool) ->
     even, odd
         Raw halves.
     wanted
-        One of `DIRECTIONS`. ``auto``: both when they are equally noisy, else the less noisy one, since a denoiser made
-        for that one cannot be expected to manage the other.
+        One of `DIRECTIONS`. ``auto``: both if they are equally noisy; else the less noisy one, because a denoiser made for
+        it may fail on the other.
     has_odd
-        Whether the denoised odd half is at hand.
+        Whether the denoised odd half is available.
     """
     if wanted not in DIRECTIONS:
         raise UsageError(f"direction {wanted!r}; allowed: {', '.join(DIRECTIONS)}")
@@ -158,7 +158,7 @@ def choose_directions(even: Image, odd: Image, *, wanted: str, has_odd: bool) ->
 
 
 def noise_ratio(even: Image, odd: Image) -> float:
-    """Return the variance of the noise in one half over that in the other; infinite when the other shows none."""
+    """Return the variance of the noise in one half over that in the other; infinite if the other shows no noise."""
     moments = halves_moments(HalfImages(even, odd, even))
     noise_even, noise_odd = (
         float(variance - moments.signal) for variance in (moments.input_variance, moments.judge_variance)
@@ -167,7 +167,7 @@ def noise_ratio(even: Image, odd: Image) -> float:
 
 
 def equally_noisy(ratio: float) -> bool:
-    """Say whether a `noise_ratio` is near enough to 1 that the halves count as alike."""
+    """Say whether a `noise_ratio` is so near to 1 that the halves count as equally noisy."""
     return 1 / EQUALLY_NOISY <= ratio <= EQUALLY_NOISY
 
 
@@ -181,7 +181,7 @@ def score_halves(
     raw
         Even and odd half, ``(y, x)``.
     denoised
-        What became of them; the one that `directions` names must be there, the other one gives N and B.
+        The denoised halves; those in `directions` are required. With both, N and B are known separately.
     directions
         From `choose_directions`.
     """
@@ -237,7 +237,7 @@ def score_against_truth(noisy: Image, truth: Image, denoised: Image) -> TruthRep
 def check_agreement(
     raw: tuple[Image, Image], denoised: tuple[Image | None, Image | None], truth: Image, report: HalvesReport
 ) -> Agreement:
-    """Compare the error that the halves told with the true one, of the same images."""
+    """Compare the error estimated from the halves with the true error of the same images."""
     slope, _ = best_affine(truth, 0.5 * (np.asarray(raw[0], np.float64) + raw[1]))
     errors = []
     for direction in report.directions:
@@ -250,23 +250,23 @@ def check_agreement(
 def score_noise(
     raw: Image, other: Image, denoised: Image, denoise: Callable[[Image], Image], *, other_is_truth: bool
 ) -> tuple[dict[str, Hallucination], Image]:
-    """Send noise with the spectrum of that in `raw` through a denoiser, and through the best Gaussian beside it.
+    """Apply a denoiser, and the best Gaussian, to pure noise with the spectrum of the noise in `raw`.
 
     Parameters
     ----------
     raw, other
         A noisy image and its truth, or one half and the other.
     denoised
-        What the denoiser made of `raw`.
+        `raw` after the denoiser.
     denoise
         The denoiser.
     other_is_truth
-        Which of the two `other` is.
+        Whether `other` is the truth, and not the other half.
 
     Returns
     -------
     tuple
-        By method, and what the denoiser made of the noise.
+        The measurement of each method, and the noise after the denoiser.
     """
     rings = Rings.of((raw.shape[0], raw.shape[1]))
     power = noise_spectrum(raw, other, rings, other_is_truth=other_is_truth)

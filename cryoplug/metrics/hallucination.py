@@ -1,4 +1,4 @@
-"""Does a denoiser see things? Noise with the measured spectrum goes in, and whatever comes out was made up."""
+"""Does a denoiser see things that are not there? Give it pure noise with the measured spectrum: all output is made up."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _MARGIN_PX = 16
 
 @dataclass(frozen=True)
 class Hallucination:
-    """What became of pure noise."""
+    """Pure noise before and after a denoiser."""
 
     noise_std: float
-    """Standard deviation of the noise that went in, unit of the image."""
+    """Standard deviation of the input noise, in the unit of the image."""
     output_std: float
-    """Standard deviation of what came out."""
+    """Standard deviation of the output."""
     share: float
-    """Variance of what came out over that of the denoised image: 1 means that noise alone gives as much contrast."""
+    """Variance of the output over that of the denoised image: at 1, noise alone gives as much contrast."""
     excess_kurtosis: float
-    """Of what came out. A linear filter makes 0 of Gaussian noise; blobs and edges stand out and make it positive."""
+    """Excess kurtosis of the output: 0 for Gaussian noise after a linear filter, positive if blobs and edges stand out."""
     mean_frequency: float
-    """Of the power that came out, cycles per pixel: low where noise was gathered into large structures."""
+    """Mean frequency of the output's power, cycles per pixel: low if noise was gathered into large structures."""
 
 
 def noise_spectrum(raw: Image, other: Image, rings: Rings, *, other_is_truth: bool) -> Curve:
@@ -40,9 +40,9 @@ def noise_spectrum(raw: Image, other: Image, rings: Rings, *, other_is_truth: bo
     other
         The other half, or the truth.
     rings
-        For its shape.
+        Rings for its shape.
     other_is_truth
-        Which of the two; a truth may have another scale than `raw`.
+        Whether `other` is the truth, which may have another scale than `raw`.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def synthesize_noise(power: Curve, rings: Rings, *, mean: float, seed: int) -> n
     power
         Variance in each ring.
     rings
-        Those of the image to make.
+        Rings for the image to make.
     mean
         Mean of the result.
     seed
@@ -86,10 +86,10 @@ def synthesize_noise(power: Curve, rings: Rings, *, mean: float, seed: int) -> n
 def hallucinate(
     noise: npt.NDArray[np.float32], denoise: Callable[[Image], Image], *, denoised: Image
 ) -> tuple[Hallucination, Image]:
-    """Send noise through a denoiser.
+    """Apply a denoiser to noise, and measure the output.
 
-    16 pixels at each border (less for small images) do not count: the zero padding of a network can leave a frame
-    there, which says nothing about what it sees.
+    16 pixels at each border (fewer in small images) do not count, because the zero padding of a network can leave a frame
+    there.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def hallucinate(
     Returns
     -------
     tuple
-        The measurement, and the image that came out.
+        The measurement, and the output image.
     """
     output = denoise(noise)
     inner = _inner(output)

@@ -1,10 +1,10 @@
-"""How good a denoiser is when nobody knows the truth: from the two halves of an exposure, whose noise is independent.
+"""How good a denoiser is without a truth: measured with the two halves of an exposure, whose noise is independent.
 
-``Re = s + ne`` and ``Ro = s + no`` are the raw halves (even and odd), ``De = f(Re)`` and ``Do = f(Ro)`` what a denoiser
-makes of them. ``no`` knows nothing of ``Re``, so ``cov(De, Ro) = cov(De, s)`` and ``cov(Re, Ro) = var(s)``. The distance of
-De to the unknown s therefore follows from covariances alone (the argument of Noise2Noise, Lehtinen et al. 2018). Means play
-no part. Both halves must show the signal at the same scale. De and Do are never scored by their correlation with each
-other: it rewards any blur, and is 1 for a network that ignores its input.
+``Re = s + ne`` and ``Ro = s + no`` are the raw halves (even and odd), ``De = f(Re)`` and ``Do = f(Ro)`` the denoised ones.
+``no`` is independent of ``Re``, so ``cov(De, Ro) = cov(De, s)`` and ``cov(Re, Ro) = var(s)``. Therefore the distance of De to
+the unknown s follows from covariances alone (the argument of Noise2Noise, Lehtinen et al. 2018). Means do not count. Both
+halves must show the signal at the same scale. De and Do are never judged by their correlation with each other: it rewards any
+blur, and is 1 for a network that ignores its input.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from cryoplug.metrics.pixel import Image
 from cryoplug.metrics.rings import Curve, Rings, Spectrum, spectrum
 
 PSNR_RANGE_SIGMAS = 6.0
-"""The range in the PSNR without truth, in standard deviations of the signal, for its maximum and minimum are unknown."""
+"""Range for the PSNR without truth, in standard deviations of the signal, because its maximum and minimum are unknown."""
 
 Value = float | np.float64 | Curve
 
 
 @dataclass(frozen=True, eq=False)
 class HalvesMoments:
-    """What all figures follow from: numbers for a whole micrograph, or arrays with one value a Fourier ring.
+    """Variances and covariances, from which all figures follow: numbers for a micrograph, or arrays over Fourier rings.
 
-    Square of the halves' unit throughout. `input` is the half that was denoised, `judge` the other one.
+    All are in the square of the halves' unit. `input` is the half that was denoised, `judge` the other half.
     """
 
     signal: Value
@@ -41,23 +41,23 @@ class HalvesMoments:
     denoised_variance: Value
     """``var(De)``."""
     input_denoised: Value
-    """``cov(Re, De)``; holds noise, and serves only for the variance of the residual."""
+    """``cov(Re, De)``; it contains noise, and is only used for the variance of the residual."""
     across: Value
-    """``cov(De, Ro)``, which is the covariance of De with the truth."""
+    """``cov(De, Ro)``, which equals the covariance of De with the truth."""
     between: Value
-    """``cov(De, Do)``; NaN when Do is not at hand."""
+    """``cov(De, Do)``; NaN if Do is not available."""
 
     @property
     def noise_left(self) -> Value:
         """``N = var(De) - cov(De, Do)``: variance in De that comes from the noise of its input.
 
-        N and B taken alone suppose equally noisy halves; their sum does not.
+        N and B by themselves assume equally noisy halves; their sum does not.
         """
         return self.denoised_variance - self.between
 
     @property
     def bias(self) -> Value:
-        """``B = cov(De, Do) + S - 2 cov(De, Ro)``: mean square of what the denoiser takes from the signal or adds to it."""
+        """``B = cov(De, Do) + S - 2 cov(De, Ro)``: mean square of the signal that the denoiser removes or adds."""
         return self.between + self.signal - 2 * self.across
 
     @property
@@ -67,14 +67,14 @@ class HalvesMoments:
 
     @property
     def snr(self) -> Value:
-        """``S / (B + N)``, signal-to-noise of De as it is; a ratio, NaN where the estimates are not above 0."""
+        """``S / (B + N)``, signal-to-noise of De as it is; a ratio, NaN if an estimate is not above 0."""
         return _ratio(self.signal, self.error)
 
     @property
     def truth_correlation(self) -> Value:
-        """``cov(De, Ro) / sqrt(var(De) S)``, the correlation of De with the unknown truth; chance may carry it above 1.
+        """``cov(De, Ro) / sqrt(var(De) S)``, the correlation of De with the unknown truth; by chance it may exceed 1.
 
-        In rings it is ``FRC(De, Ro) / sqrt(FRC(Re, Ro))`` when the halves are equally noisy, and holds when they are not.
+        In rings and for equally noisy halves it is ``FRC(De, Ro) / sqrt(FRC(Re, Ro))``; it also holds for other halves.
         """
         return _over_root(self.across, self.denoised_variance, self.signal)
 
@@ -85,7 +85,7 @@ class HalvesMoments:
 
     @property
     def correlation(self) -> Value:
-        """``corr(De, Ro)``; needs no estimate of S and so is the steadiest measure."""
+        """``corr(De, Ro)``; it needs no estimate of S, and so is the most stable measure."""
         return _over_root(self.across, self.denoised_variance, self.judge_variance)
 
     @property
@@ -100,7 +100,7 @@ class HalvesMoments:
 
     @property
     def residual_correlation(self) -> Value:
-        """``corr(Re - De, Ro)``; above 0 signal was removed (as the best linear filter does, too, where noise rules)."""
+        """``corr(Re - De, Ro)``; above 0 signal was removed (the best linear filter also removes some if noise dominates)."""
         variance = self.input_variance + self.denoised_variance - 2 * self.input_denoised
         # An identity leaves nothing but rounding.
         variance = np.where(variance > 1e-9 * np.abs(self.input_variance), variance, np.nan)
@@ -108,7 +108,7 @@ class HalvesMoments:
 
     @property
     def signal_removed(self) -> Value:
-        """``1 - cov(De, Ro) / S``: part of the signal that is in the residual; below 0 the signal was enlarged."""
+        """``1 - cov(De, Ro) / S``: part of the signal that was removed; below 0 the signal was amplified."""
         return 1 - _ratio(self.across, self.signal)
 
     @property
@@ -119,16 +119,16 @@ class HalvesMoments:
 
 @dataclass(frozen=True, eq=False)
 class HalfImages:
-    """One direction of a comparison; all ``(y, x)`` of equal shape."""
+    """The images of one direction of a comparison; all ``(y, x)``, of equal shape."""
 
     raw: Image
     """Re, the half that is denoised."""
     judge: Image
     """Ro, the other half, untouched."""
     denoised: Image
-    """De."""
+    """De, the denoised half."""
     other_denoised: Image | None = None
-    """Do; None when it is not at hand, and then `noise_left` and `bias` are NaN."""
+    """Do, the other denoised half; None if it is not available, and then `noise_left` and `bias` are NaN."""
 
     def __post_init__(self) -> None:
         """Refuse different shapes."""
@@ -144,7 +144,7 @@ def halves_moments(images: HalfImages) -> HalvesMoments:
     Returns
     -------
     HalvesMoments
-        Numbers.
+        Each field is a number.
     """
     raw, judge, denoised = (_centred(image) for image in (images.raw, images.judge, images.denoised))
     other = None if images.other_denoised is None else _centred(images.other_denoised)
@@ -162,23 +162,23 @@ def halves_moments(images: HalfImages) -> HalvesMoments:
 def ring_moments(
     images: HalfImages, rings: Rings, *, taper: bool = True, known: tuple[Spectrum, Spectrum] | None = None
 ) -> HalvesMoments:
-    """Measure each Fourier ring; without the taper the sums over the rings are exactly what `halves_moments` gives.
+    """Measure each Fourier ring; without the taper, the sums over the rings equal `halves_moments` exactly.
 
     Parameters
     ----------
     images
-        One direction.
+        The images of one direction.
     rings
-        For their shape.
+        Rings for their shape.
     taper
         See `cryoplug.metrics.rings.spectrum`.
     known
-        Spectra of raw and judge with the same taper, when they are at hand: a transform of a large image takes seconds.
+        Spectra of raw and judge with the same taper, if they are available; a transform of a large image takes seconds.
 
     Returns
     -------
     HalvesMoments
-        Arrays, one value a ring of `rings`.
+        Each field is an array with one value for each ring.
     """
     raw, judge = known or (spectrum(images.raw, taper=taper), spectrum(images.judge, taper=taper))
     denoised = spectrum(images.denoised, taper=taper)
@@ -211,7 +211,7 @@ def _covariance(one: np.ndarray, two: np.ndarray) -> np.float64:
 
 
 def _ratio(above: Value, below: Value) -> Value:
-    """Divide where both are above 0, or at least the lower one when the upper may have any sign."""
+    """Divide if both are above 0; if the upper one may have any sign, only the lower one must be."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(np.asarray(below) > 0, np.divide(above, below), np.nan)[()]
 

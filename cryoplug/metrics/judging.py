@@ -1,4 +1,4 @@
-"""One image judged: by its truth, by the halves of its exposure, and by what a denoiser makes of pure noise."""
+"""Judge one image: by its truth, by the halves of its exposure, and by the denoiser's output for pure noise."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from cryoplug.metrics.hallucination import Hallucination
 
 Image = np.ndarray
 LEAST_SIDE_PX = 32
-"""Rings and fits say nothing about smaller images."""
+"""Least side of an image in pixels; rings and fits say nothing about smaller images."""
 
 
 @dataclass(eq=False)
 class Images:
-    """What there is of one micrograph, or of one patch; all ``(y, x)``, of one shape and one grey scale."""
+    """The available images of one micrograph or patch; all ``(y, x)``, of one shape and one grey scale."""
 
     noisy: Image | None = None
     """The whole exposure."""
     clean: Image | None = None
     """Its truth."""
     even: Image | None = None
-    """One half."""
+    """The even half."""
     odd: Image | None = None
-    """The other one; there when `even` is."""
+    """The odd half; there if `even` is."""
     denoised: Image | None = None
-    """What became of `noisy`."""
+    """`noisy`, denoised."""
     denoised_even: Image | None = None
-    """What became of `even`."""
+    """`even`, denoised."""
     denoised_odd: Image | None = None
-    """What became of `odd`; there need be none."""
+    """`odd`, denoised; it may be missing."""
 
     @property
     def source(self) -> Image | None:
-        """What the picture of a result is made of: the exposure, or a half."""
+        """The raw image for the picture of a result: the exposure, or a half."""
         if self.denoised is not None:
             return self.noisy
         return self.even if self.denoised_even is not None else self.odd
 
     @property
     def made(self) -> Image | None:
-        """What became of `source`."""
+        """`source`, denoised."""
         if self.denoised is not None:
             return self.denoised
         return self.denoised_even if self.denoised_even is not None else self.denoised_odd
@@ -60,18 +60,18 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """What was found about `Images`."""
+    """All figures for `Images`."""
 
     halves: HalvesReport | None = None
-    """By halves; None without them."""
+    """Figures by halves; None without halves."""
     truth: TruthReport | None = None
-    """By the truth; None without one."""
+    """Figures by the truth; None without a truth."""
     agreement: Agreement | None = None
-    """With truth and halves: both errors."""
+    """With both truth and halves: the estimated and the true error."""
     hallucination: dict[str, Hallucination] | None = None
-    """Of the denoiser and of the best Gaussian; None where no denoiser is at hand."""
+    """Pure noise through the denoiser and the best Gaussian; None without a denoiser."""
     denoised_noise: Image | None = None
-    """What the denoiser made of pure noise."""
+    """The output of the denoiser for pure noise."""
 
 
 def judge(
@@ -86,7 +86,7 @@ def judge(
     direction
         Which half is denoised and judged by the other one: ``auto``, ``even``, ``odd`` or ``both``.
     denoise
-        The denoiser, which is then given pure noise, too; None: what is judged was made elsewhere.
+        The denoiser, to try it on pure noise; None if another program made the images.
     """
     halves, truth, agreement = None, None, None
     if images.even is not None and images.odd is not None and images.denoised_even is not None:

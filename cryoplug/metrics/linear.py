@@ -1,7 +1,7 @@
-"""The filters that a network must beat, fitted on the very data that it is judged with.
+"""The filters that a network must beat, fitted on the same data by which it is judged.
 
-Without truth the judge is the other half of the exposure; where there is a truth, that is the judge. Either way these
-filters see the judge, which no denoiser does.
+The judge is the truth, if there is one, else the other half of the exposure. In both cases these filters see the judge,
+which no denoiser does.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _SIGMAS = np.geomspace(0.3, 64, 40)
 _REFINEMENTS = 14
 _WIENER_RINGS = 128
 _MARGIN_PX = 64
-"""Filters see the image mirrored so far beyond its borders, as the Gaussian blur does, instead of wrapped around."""
+"""Pixels by which the image is continued by its mirror image for filters, as for the Gaussian blur; so borders do not join."""
 _SIGNIFICANT = 4.0
-"""With the other half as judge, rings are put together until their signal exceeds chance by so many standard errors."""
+"""With the other half as judge, rings are joined until their signal exceeds chance by this many standard errors."""
 
 
 @dataclass(frozen=True, eq=False)
 class Baselines:
-    """Fitted filters by name, ready for either half, and what was found."""
+    """Fitted filters by name, ready for either half, and their parameters."""
 
     filters: dict[str, Filter]
-    """A function of an image for each of `cryoplug.metrics.baseline_names.BASELINES`."""
+    """A function that filters an image, for each of `cryoplug.metrics.baseline_names.BASELINES`."""
     gaussian_sigma_px: float
     """Standard deviation of the best Gaussian."""
     slope: float
@@ -42,16 +42,16 @@ class Baselines:
 
 
 def fit_baselines(raw: Image, judge: Image, *, judge_is_truth: bool) -> Baselines:
-    """Fit every baseline to bring `raw` as close to `judge` as it can.
+    """Fit every baseline so that it brings `raw` as close to `judge` as possible.
 
     Parameters
     ----------
     raw, judge
         ``(y, x)``, equal shape.
     judge_is_truth
-        The judge has no noise: the Wiener gains are then those of the finest rings, fitted and applied on the whole
-        image, the best that any isotropic linear filter can do. Else the gains ``1 / (1 + 1/SSNR)`` of the upper part
-        of the image are applied to the lower part and the other way round, so that they cannot follow the judge's noise.
+        Whether the judge has no noise. Then the Wiener gains are fitted and applied on the whole image, in the finest rings:
+        no isotropic linear filter can be better. Else the gains ``1 / (1 + 1/SSNR)`` of the upper part of the image are
+        applied to the lower part, and the other way round, so that they cannot follow the judge's noise.
     """
     slope, offset = best_affine(raw, judge)
     sigma = best_gaussian_sigma(raw, judge)
@@ -72,8 +72,8 @@ def fit_baselines(raw: Image, judge: Image, *, judge_is_truth: bool) -> Baseline
 def best_gaussian_sigma(raw: Image, judge: Image) -> float:
     """Find the Gaussian whose result correlates best with the judge.
 
-    That is the Gaussian of the smallest mean squared error after the best ``a*x + b``. Covariance and variance of the
-    blurred image are sums over its spectrum, so that one transform serves all widths.
+    This Gaussian has the smallest mean squared error after the best ``a*x + b``. Covariance and variance of the blurred
+    image are sums over its spectrum, so one transform is enough for all widths.
 
     Returns
     -------
@@ -132,7 +132,7 @@ def _crossed_wiener(raw: Image, judge: Image) -> Filter:
 
 
 def _steady_gain(part: HalfImages, rings: Rings) -> np.ndarray:
-    """Give ``1 / (1 + 1/SSNR)`` for each ring, pooled over neighbouring rings where one alone says too little."""
+    """Give ``1 / (1 + 1/SSNR)`` for each ring, averaged over neighbouring rings if one alone is too noisy."""
     moments = ring_moments(part, rings)
     signal, power = np.asarray(moments.signal), np.asarray(moments.input_variance)
     chance = power * np.asarray(moments.judge_variance) / rings.count

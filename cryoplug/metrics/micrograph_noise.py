@@ -1,4 +1,4 @@
-"""The noise of one stored micrograph: all that training needs to draw more of it, and its record in the manifest."""
+"""The noise of one stored micrograph: everything that training needs to draw more of it, and its record in the manifest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryoplug.metrics.noise_power import POINTS, STEP, NoiseLaw
 from cryoplug.metrics.noise_shape import MOST_SKEWNESS, MOST_SLOPE, OVERSAMPLING, NoiseShape
 
 SOURCES = ("counts", "spectrum", "ice")
-"""``ice``: of `NoiseLaw`, corrected or confirmed by places without particles (`cryoplug.metrics.noise_in_ice`)."""
+"""Sources as in `NoiseLaw`; ``ice``: a law corrected or confirmed by places without particles (`metrics.noise_in_ice`)."""
 _DIGITS = 6
 _NUMBERS = {
     "skewness": (-MOST_SKEWNESS, MOST_SKEWNESS),
@@ -28,15 +28,15 @@ class MicrographNoise:
     """Noise in the units of the stored, normalised pixels."""
 
     power: tuple[float, ...]
-    """Variance that white noise of this power would have, at 0, `STEP`, 2 `STEP`, ... cycles per pixel; `POINTS` values."""
+    """Power at 0, `STEP`, 2 `STEP`, ... cycles per pixel, as the variance of such white noise; `POINTS` values."""
     shape: NoiseShape
     """Skewness, and growth with the local mean."""
     source: str
-    """One of `SOURCES`."""
+    """How it was measured: one of `SOURCES`."""
     uncertainty_db: float | None
-    """Of the power where particles are; None where nothing tells it."""
+    """Uncertainty of the power at the frequencies of particles; None if unknown."""
     problem: str = ""
-    """Why it cannot be trusted; empty when it can."""
+    """Why it cannot be trusted; empty if it can."""
 
     @classmethod
     def of(cls, law: NoiseLaw, *, part: float, scale: float, shape: NoiseShape | None = None) -> MicrographNoise:
@@ -45,13 +45,13 @@ class MicrographNoise:
         Parameters
         ----------
         law
-            On the micrograph's own grid, in its own units.
+            Law on the micrograph's own grid, in its own units.
         part
             Side of the network's grid over that of the micrograph's own, in pixels: 1, or less after a Fourier crop.
         scale
-            What the pixels were divided by.
+            Number by which the pixels were divided.
         shape
-            None: not skewed, the same everywhere.
+            Third-order properties; None for noise that is not skewed and equal everywhere.
         """
         frequency = np.arange(POINTS, dtype=np.float64) * STEP * part
         power = law.at(frequency) * (part / scale) ** 2
@@ -61,12 +61,12 @@ class MicrographNoise:
 
     @property
     def trusted(self) -> bool:
-        """Whether nothing speaks against it."""
+        """Whether no problem was found."""
         return not self.problem
 
     @property
     def variance(self) -> float:
-        """Variance of the noise in a pixel: the mean power over the square of Fourier space."""
+        """Variance of the noise in a pixel: the mean of the power over the whole of Fourier space."""
         side = np.fft.fftfreq(64)
         frequency = np.hypot(side[:, None], side[None])
         return float(np.interp(frequency, np.arange(POINTS) * STEP, self.power).mean())

@@ -1,13 +1,13 @@
-"""The noise where there are no particles: a second opinion on what `noise_power` continues from beyond the signal.
+"""The noise where there are no particles: a second opinion on the law of `noise_power` at low frequencies.
 
-A denoiser that also shows the particles alone says where there are none. The power of such places is the noise's and
-the ice's: the noise cannot be more. What the denoiser leaves of it, its correlation with the micrograph, ``<y - f(y),
-y>``, is the noise's alone for a perfect denoiser: it says how much of the power is ice, and errs towards too little. So
-the two hold the noise between them where particles are strong and the grain of the ice is weak, at 87 to 52 angstrom.
-Both are taken relative to the noise of fine detail in the same places: where ice is thick, all noise is weaker.
-A law above both is wrong, as where a camera loses electrons that arrive together: it is corrected. A law below both may
-be wrong, as where a camera's blur has a long tail; or the denoiser does not see particles that are there. Nothing tells
-the two apart, so the user hears of it and nothing is changed. docs/decisions/0027 has figures.
+A denoiser that also shows the particles alone shows where there are none. In such places the power is that of the noise and
+of the ice, so it is an upper limit for the noise. The lower limit is the covariance of the removed part with the micrograph,
+``<y - f(y), y>``: for a perfect denoiser this is the noise alone, for a real one rather less. So the noise lies between
+both limits. They are compared at 87 to 52 angstrom, where particles are strong and the grain of the ice is weak, and relative
+to the noise of fine detail in the same places, because all noise is weaker where ice is thick.
+A law above the upper limit is wrong (some cameras lose electrons that arrive together), and is corrected. A law below the
+lower limit may be wrong (a camera's blur may have a long tail); or the denoiser does not see some particles. These two cases
+cannot be separated, so cryoplug only warns. docs/decisions/0027 has figures.
 """
 
 from __future__ import annotations
@@ -24,56 +24,56 @@ from cryoplug.metrics.noise_power import POINTS, STEP, TRUSTED_DB, unsure
 from cryoplug.metrics.rings import Curve
 
 DISTANCES_ANGSTROM = (87.0, 65.0, 52.0)
-"""Where the two are compared: below, ice of uneven thickness; above, its grain."""
+"""Resolutions of the comparison. At coarser ones ice of uneven thickness disturbs, at finer ones the grain of the ice."""
 LEVEL_CYCLES = (0.37, 0.41, 0.45)
-"""Cycles per pixel of fine detail, where there is next to nothing but noise."""
+"""Frequencies of fine detail in cycles per pixel, where there is hardly anything but noise."""
 LEAST_PART = 0.1
-"""If a smaller part of the pixels is free of particles, nothing is measured."""
+"""Least part of pixels without particles; below it, nothing is measured."""
 MOST_PART = 0.95
-"""Where hardly a particle is found there may be many that were not seen: then nobody is told that the noise may be more."""
+"""Part without particles above which there is no warning of stronger noise: the denoiser may have missed particles."""
 WINDOW_PX = 512
-"""Side of the windows in which it is looked for; at least half of it."""
+"""Side in pixels of the windows to search; at least half of it."""
 _REACH_PX = 64
-"""Largest distance of two pixels that are compared: decides how sharp frequencies are."""
+"""Largest distance in pixels of two pixels that are correlated; it decides the resolution in frequency."""
 _BORDER_PX = 64
-"""Left out on each side of a window: there a network sees less, and the high-pass filter wraps around."""
+"""Pixels to leave out on each side of a window: there a network sees less, and the high-pass filter wraps around."""
 _HIGHPASS = 0.006
 _PARTICLE = 0.1
-"""In deviations of the micrograph, blurred over `_BLUR_PX`: more is a particle."""
+"""Level above which a place is a particle, in deviations of the micrograph, after a blur of `_BLUR_PX`."""
 _BLUR_PX = 2.0
 _AROUND_PX = 9
 _CELL_PX = 32
 _USUAL = 1.5
-"""Cells whose fine noise is so many times stronger or weaker than the median's do not count: gold, a gap of the detector, a flat
-border; nor does a micrograph whose places are so far from its law."""
+"""Cells whose fine noise is this many times stronger or weaker than the median do not count: gold, a gap of the detector, a
+flat border. Nor does a micrograph whose places differ so much from its law."""
 _MARGIN_DB = 0.1
 _FADES_FROM, _FADES_TO = 52.0, 13.0
-"""Angstrom over which a correction fades out towards fine detail, where the law was fitted."""
+"""Resolutions in angstrom between which a correction fades out, towards the fine detail where the law was fitted."""
 
 
 @dataclass(frozen=True, eq=False)
 class IceNoise:
-    """What places without particles say of the noise, at `DISTANCES_ANGSTROM`."""
+    """The noise in places without particles, at `DISTANCES_ANGSTROM`."""
 
     most: Curve
-    """Power of the places; variance that white noise of this power would have, in the units of the windows."""
+    """Upper limit: power of these places, as the variance of such white noise, in the units of the windows."""
     least: Curve
-    """What of it the denoiser leaves."""
+    """Lower limit: the part of this power that the denoiser removes."""
     level: Curve
     """Like `most`, at `LEVEL_CYCLES`."""
     part: float
-    """Of the pixels that were looked at, how many are such places."""
+    """Part of the examined pixels that lie in such places, 0 to 1."""
     error_db: float
-    """Standard error of the mean of either."""
+    """Standard error of the mean of either limit."""
 
 
 class IceSpectrum:
-    """Collects windows of one micrograph.
+    """Measures places without particles in the windows of one micrograph.
 
     Parameters
     ----------
     pixel_size_angstrom
-        Of the windows.
+        Pixel size of the windows.
     """
 
     def __init__(self, pixel_size_angstrom: float) -> None:
@@ -85,7 +85,7 @@ class IceSpectrum:
         self._pixels, self._seen = 0.0, 0
 
     def add(self, noisy: np.ndarray, image: np.ndarray, particles: np.ndarray) -> None:
-        """Take one window, square, of one side for all: the pixels, and what the denoiser makes of them."""
+        """Add one square window (all of equal side): its pixels, and both outputs of the denoiser."""
         inner = np.zeros(noisy.shape, bool)
         inner[_BORDER_PX:-_BORDER_PX, _BORDER_PX:-_BORDER_PX] = True
         empty = inner & ~_grown(np.abs(_blurred(particles, _BLUR_PX)) > _PARTICLE, _AROUND_PX) & _usual(noisy)
@@ -104,7 +104,7 @@ class IceSpectrum:
             total += np.fft.irfft2(terms, s=size)[self._place]
 
     def found(self) -> IceNoise | None:
-        """Give what all windows say together; None when there are too few places without particles."""
+        """Give the result of all windows together; None if too few places are without particles."""
         if not self._seen or (part := self._pixels / self._seen) < LEAST_PART:
             return None
         taper = 0.5 + 0.5 * np.cos(np.pi * np.minimum(self._distance / _REACH_PX, 1.0))
@@ -127,23 +127,23 @@ class IceSpectrum:
 def checked_in_ice(
     noise: MicrographNoise, ice: IceNoise | None, *, scale: float, pixel_size_angstrom: float
 ) -> tuple[MicrographNoise, str]:
-    """Compare the law of a micrograph with its places without particles; correct it where it is too high.
+    """Compare the law of a micrograph with its places without particles; correct it if it is too high.
 
     Parameters
     ----------
     noise
         The law, in normalised pixels.
     ice
-        From `IceSpectrum`; None: nothing is changed.
+        From `IceSpectrum`; None changes nothing.
     scale
-        Units of the windows over those of `noise`.
+        Unit of the windows over that of `noise`.
     pixel_size_angstrom
-        Of the grid of `noise`.
+        Pixel size of the grid of `noise`.
 
     Returns
     -------
     tuple
-        The noise, and a remark for the user: what was changed, or that the noise may be more; else empty.
+        The noise, and a remark for the user: the correction, or a warning that the noise may be stronger; else empty.
     """
     if ice is None or noise.uncertainty_db is None:
         return noise, ""
@@ -175,7 +175,7 @@ def checked_in_ice(
 
 
 def _corrected(noise: MicrographNoise, at: Curve, offset_db: Curve, *, uncertainty_db: float) -> MicrographNoise:
-    """Change the power by decibels at these frequencies, as much below them, and less and less above."""
+    """Change the power by these decibels at these frequencies; by as much below them, and by less and less above."""
     frequency = np.arange(POINTS) * STEP
     fine = at[-1] * _FADES_FROM / _FADES_TO
     fade = np.clip(np.log(fine / np.maximum(frequency, 1e-6)) / math.log(_FADES_FROM / _FADES_TO), 0, 1)
@@ -192,14 +192,14 @@ def _corrected(noise: MicrographNoise, at: Curve, offset_db: Curve, *, uncertain
 
 
 def _confirmed(noise: MicrographNoise, within_db: float) -> MicrographNoise:
-    """Trust a law that lies where the places say, although it did not know so itself."""
+    """Trust a law that was too uncertain by itself, because the places without particles confirm it."""
     if not _is_unsure(noise) or within_db > TRUSTED_DB:
         return noise
     return dataclasses.replace(noise, source="ice", uncertainty_db=round(within_db, 2), problem="")
 
 
 def _is_unsure(noise: MicrographNoise) -> bool:
-    """Say whether its uncertainty is all that speaks against a law."""
+    """Say whether the only problem of a law is its uncertainty."""
     return noise.uncertainty_db is not None and noise.problem == unsure(noise.uncertainty_db)
 
 
@@ -218,7 +218,7 @@ def _squared_frequency(shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
 
 
 def _usual(noisy: np.ndarray) -> npt.NDArray[np.bool_]:
-    """Tell where fine noise is as strong as elsewhere in the window; pixels beyond the last whole cell are not."""
+    """Mark where fine noise is as strong as elsewhere in the window; pixels beyond the last whole cell are not marked."""
     fine = (noisy - _blurred(noisy, 1.0)) ** 2
     rows, columns = (side // _CELL_PX for side in noisy.shape)
     cells = fine[: rows * _CELL_PX, : columns * _CELL_PX].reshape(rows, _CELL_PX, columns, _CELL_PX).mean(axis=(1, 3))
@@ -230,7 +230,7 @@ def _usual(noisy: np.ndarray) -> npt.NDArray[np.bool_]:
 
 
 def _grown(mask: np.ndarray, reach_px: int) -> npt.NDArray[np.bool_]:
-    """Add all pixels that are at most so many rows and columns away."""
+    """Grow a mask by `reach_px` rows and columns on each side."""
     for axis in (0, 1):
         sums = np.cumsum(np.pad(mask.astype(np.int32), [(reach_px + 1, reach_px)] * 2), axis=axis)
         length, width = mask.shape[axis], 2 * reach_px + 1

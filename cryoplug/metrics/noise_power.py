@@ -1,13 +1,13 @@
-"""The spectrum of the noise in a single micrograph: a law that holds where there is no signal, continued to where there is.
+"""The spectrum of the noise in a single micrograph: a law fitted at frequencies without signal, and continued to lower ones.
 
-At high spatial frequencies a micrograph is noise alone; at low ones, where the particles are, signal and noise lie on
-top of each other. But what correlates the noise of a camera is short: the blur of its pixels, the interpolation of
-moved frames, a Fourier crop. So its spectrum is smooth, even in the frequency f, and flat at 0. A law with a few terms
-is fitted where there is next to no signal, and says how the spectrum goes on. There are two laws.
-``log(power) = sum of c_k f^(2 k)`` is short for a blur like a Gaussian. ``power = sum of c_r J0(2 pi f r)`` is short for
-noise that is correlated over distances r of a pixel or two. How far the two disagree tells how far to trust them. Counted
-electrons need no fit: their noise is white, with the variance of their mean. No such law can know a long tail of the
-camera's blur; docs/decisions/0027 has figures.
+At high spatial frequencies a micrograph is noise alone; at low ones, where the particles are, signal and noise overlap. But
+a camera's noise is correlated only over short distances: by the blur of its pixels, the interpolation of moved frames, or a
+Fourier crop. So its spectrum is smooth, an even function of the frequency f, and flat at 0. A law with few terms is fitted
+where there is next to no signal, and predicts the rest of the spectrum. There are two kinds of laws.
+``log(power) = sum of c_k f^(2 k)`` has few terms for a blur like a Gaussian. ``power = sum of c_r J0(2 pi f r)`` has few
+terms for noise that is correlated over distances r of a pixel or two. The difference between the two shows how far to trust
+them. Counted electrons need no fit: their noise is white, with a variance equal to their mean. No such law can predict a long
+tail of the camera's blur; docs/decisions/0027 has figures.
 """
 
 from __future__ import annotations
@@ -23,42 +23,42 @@ import numpy.typing as npt
 from cryoplug.metrics.rings import Curve
 
 LAW_FREQUENCY: Curve = np.linspace(0, 0.5, 129)
-"""Cycles per pixel at which a law is told."""
+"""Frequencies of a law's values, in cycles per pixel."""
 STEP = 1.0 / 128
 """Cycles per pixel from one value of a `NoiseLaw` on a grid to the next."""
 POINTS = 92
 """Values from frequency 0 into the corners, 0.7109 cycles per pixel."""
 TRUSTED_DB = 0.5
-"""A law whose uncertainty is larger where the particles are is not trusted: twice of it costs a trained network about 0.3 dB."""
+"""Largest uncertainty, at the particles' frequencies, of a trusted law. Twice as much costs a network about 0.3 dB."""
 JUDGED_FROM, JUDGED_TO = 0.01, 0.08
-"""Cycles per pixel of the network's grid: where particles are, and where the law is judged."""
+"""Frequencies where particles are, and where a law is judged, in cycles per pixel of the network's grid."""
 SIGNAL_TO_ANGSTROM = 8.7
-"""Coarser than this, signal is to be expected: 0.3 cycles per pixel at 2.6 angstrom."""
+"""Resolution in angstrom up to which signal is expected: 0.3 cycles per pixel at 2.6 angstrom."""
 REACHES = (0.0, 1.0, math.sqrt(2), 2.0, math.sqrt(5), math.sqrt(8))
 """Distances in pixels over which noise may be correlated, shortest first."""
 _FIT_FROM = (0.2, 0.25, 0.3, 0.35, 0.4)
 _FIT_TO = 0.48
 _RIVAL_DB = 0.05
 _TERM_DB = 0.03
-"""What a further term must bring in certainty."""
+"""Least gain in certainty, in decibel, for which another term is added."""
 _MODEL_DB = 0.03
-"""A law must fit to this and to three standard errors: smooth signal of 0.7 % of the noise passes."""
+"""A law must fit to within this many decibels and three standard errors; smooth signal of 0.7 % of the noise passes."""
 _TOUCHING_DB = 0.7
 _OUTLIER_SIGMAS = 10.0
 _COUNTED_DB = 0.2
-"""Noise of counted electrons is as strong as Poisson says to this; coincidence loss and a gain of 1.05 are within it."""
+"""Tolerance in decibel between counted electrons' noise and Poisson's law; coincidence loss and a gain of 1.05 fit in."""
 
 
 @dataclass(frozen=True, eq=False)
 class BlockSpectrum:
-    """Mean power of the blocks of a micrograph, ring by ring."""
+    """Mean power spectrum of the blocks of a micrograph, ring by ring."""
 
     frequency: Curve
-    """Cycles per pixel, from 0; up to 0.5."""
+    """Frequencies in cycles per pixel, from 0 to 0.5."""
     power: Curve
-    """Variance that white noise of this power would have."""
+    """Power, as the variance that white noise of this power would have."""
     terms: Curve
-    """Independent Fourier terms behind each value: its relative standard error is one over their root."""
+    """Independent Fourier terms in each value; its relative standard error is one over their square root."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,24 +66,24 @@ class NoiseLaw:
     """The noise of one micrograph, on its own grid."""
 
     power: Curve
-    """Variance that white noise of this power would have, at `LAW_FREQUENCY`; above 0."""
+    """Power at `LAW_FREQUENCY`, as the variance that white noise of this power would have; above 0."""
     source: str
     """``counts``: pixels are counted electrons; ``spectrum``: fitted beyond the signal."""
     uncertainty_db: float
-    """Of the power where it is needed: how far laws of other terms, of another range and of another kind differ."""
+    """Uncertainty of the power where it is needed: how far laws with other terms, ranges and kinds differ."""
     problem: str = ""
-    """Why it cannot be trusted; empty when it can."""
+    """Why the law cannot be trusted; empty if it can."""
 
     def at(self, frequency: Curve) -> Curve:
-        """Give the power; beyond 0.5 cycles per pixel what it is at 0.5."""
+        """Give the power; beyond 0.5 cycles per pixel, that at 0.5."""
         return np.interp(frequency, LAW_FREQUENCY, self.power)
 
 
 def block_spectrum(blocks: Iterable[np.ndarray], *, shape: tuple[int, int]) -> BlockSpectrum:
-    """Average the power of blocks, each less its mean and faded out towards its borders.
+    """Average the power of blocks; each is taken minus its mean, and faded out towards its borders.
 
-    Some blocks do not count: gold, carbon, a gap of the detector, a hot pixel. Their power beyond 0.35 cycles per pixel is
-    more than 1.5 times the median's, or less than two thirds of it.
+    Blocks with gold, carbon, a gap of the detector or a hot pixel do not count: those whose power beyond 0.35 cycles per pixel
+    is more than 1.5 times the median, or less than two thirds of it.
 
     Parameters
     ----------
@@ -112,15 +112,15 @@ def fit_noise_law(
 ) -> NoiseLaw:
     """Fit a law beyond the signal.
 
-    Several laws fit. This takes the one that changes least, where it is needed, when it gets one more term or is fitted to less
-    of the spectrum.
+    Usually several laws fit. The chosen one changes least, where it is needed, if it gets one more term or is fitted to a
+    smaller part of the spectrum.
 
     Parameters
     ----------
     spectrum
-        Of the micrograph on its own grid.
+        Spectrum of the micrograph on its own grid.
     pixel_size_angstrom
-        Of that grid: signal is expected up to 1/8.7 per angstrom. None: up to 0.3 cycles per pixel.
+        Pixel size of that grid; signal is expected up to 1/8.7 per angstrom. None expects it up to 0.3 cycles per pixel.
     judged
         Range, in cycles per pixel of that grid, in which the law is needed.
     """
@@ -145,21 +145,21 @@ def fit_noise_law(
 
 
 def counted_law(spectrum: BlockSpectrum, *, mean: float, whole_numbers: bool) -> NoiseLaw | None:
-    """Say what the noise of counted electrons is: white, and of the variance that their mean has.
+    """Give the noise of counted electrons: white, with a variance equal to their mean.
 
     Parameters
     ----------
     spectrum
-        Of the pixels as they are in the file.
+        Spectrum of the pixels as they are in the file.
     mean
-        Of those pixels.
+        Mean of those pixels.
     whole_numbers
-        Whether all that were looked at are whole numbers, none below 0.
+        Whether all examined pixels are whole numbers from 0 up.
 
     Returns
     -------
     NoiseLaw or None
-        None where the pixels are no counts: other numbers, or noise of another strength or colour.
+        None if the pixels are not counts: not whole numbers, or noise of another strength or colour.
     """
     high = (spectrum.frequency >= 0.35) & (spectrum.frequency <= _FIT_TO)
     if not whole_numbers or mean <= 0:
@@ -173,12 +173,12 @@ def counted_law(spectrum: BlockSpectrum, *, mean: float, whole_numbers: bool) ->
 
 
 def block_side(shape: tuple[int, int]) -> int:
-    """Choose the side of blocks in pixels: 512, or less for small micrographs; 0 where even 128 is too much."""
+    """Choose the side of blocks in pixels: 512, or less for small micrographs; 0 if even 128 is too large."""
     return next((side for side, least in ((512, 2048), (256, 512), (128, 128)) if min(shape) >= least), 0)
 
 
 def without_outliers(block: np.ndarray) -> npt.NDArray[np.float64]:
-    """Bring pixels that are far from all others to `_OUTLIER_SIGMAS`: a hot pixel has as much power as all the noise."""
+    """Limit outliers to `_OUTLIER_SIGMAS`, because a single hot pixel can have as much power as all the noise."""
     pixels = np.asarray(block, np.float64)
     low, middle, high = np.quantile(pixels, (0.25, 0.5, 0.75))
     limit = _OUTLIER_SIGMAS * ((high - low) / 1.349 or float(pixels.std()))
@@ -202,7 +202,7 @@ def _rings(block: np.ndarray) -> Curve:
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of law, linear in its coefficients."""
+    """A kind of law; it is linear in its coefficients."""
 
     columns: Callable[[Curve, int], np.ndarray]
     logarithmic: bool
@@ -218,7 +218,7 @@ def _even_powers(frequency: Curve, count: int) -> np.ndarray:
 
 
 def _waves(frequency: Curve, count: int) -> np.ndarray:
-    """Give ``J0(2 pi f r)`` for the first `count` of `REACHES`, a column each, as the mean of a wave over all directions."""
+    """Give ``J0(2 pi f r)`` (the mean of a wave over all directions) for the first `count` of `REACHES`, one in each column."""
     angles = (np.arange(32) + 0.5) / 64 * np.pi
     phases = frequency[:, None, None] * np.array(REACHES[:count])[:, None] * np.sin(angles)
     return np.cos(2 * np.pi * phases).mean(axis=-1)
@@ -230,18 +230,18 @@ _SHORT_REACH = _Kind(_waves, False, len(REACHES) - 1)
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A law of so many terms, fitted from one frequency on."""
+    """A law with a certain number of terms, fitted from a certain frequency on."""
 
     kind: _Kind
     law: Curve
     low: Curve
-    """Its power where it is needed."""
+    """Power of the law at the frequencies where it is needed."""
     uncertainty: float
-    """Of the logarithm of `low`."""
+    """Uncertainty of the logarithm of `low`."""
 
 
 def _best(spectrum: BlockSpectrum, kind: _Kind, starts: list[float], low: Curve) -> _Candidate | None:
-    """Take the law that fits, and changes least with one more term or fitted to less of the spectrum."""
+    """Choose the law that fits, and changes least with one more term or a smaller part of the spectrum."""
     fitting = []
     for place in range(len(starts)):
         for count in range(1, kind.most + 1):
@@ -265,7 +265,7 @@ def _best(spectrum: BlockSpectrum, kind: _Kind, starts: list[float], low: Curve)
 
 
 def _fit(spectrum: BlockSpectrum, kind: _Kind, start: float, count: int) -> tuple[Curve, np.ndarray, bool]:
-    """Fit by least squares of the relative residual; give coefficients, their covariance, and whether they fit."""
+    """Fit by least squares of the relative residual; give coefficients, their covariance, and whether the fit is good."""
     used = (spectrum.frequency >= start) & (spectrum.frequency <= _FIT_TO)
     power, terms = np.maximum(spectrum.power[used], 1e-30 * float(spectrum.power.max())), spectrum.terms[used]
     values = np.log(power) if kind.logarithmic else power
@@ -300,7 +300,7 @@ def _problem(
 
 
 def unsure(uncertainty_db: float) -> str:
-    """Say that a law is not known well enough, and nothing else is wrong with it."""
+    """Give the problem of a law that is only too uncertain."""
     return (
         f"its noise at low frequencies is known to {uncertainty_db:.2g} dB (allowed: {TRUSTED_DB:g}): what lies beyond the "
         "signal does not say how it goes on below"

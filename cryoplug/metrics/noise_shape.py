@@ -1,9 +1,8 @@
-"""What a spectrum does not say about the noise of a micrograph: how skewed it is, and how it grows where more electrons fall.
+"""Two properties of noise that its spectrum does not show: its skewness, and its growth with the number of electrons.
 
-Electrons are counted: the noise is skewed, and its variance follows the local mean. Both are third-order cumulants,
-of noise with itself and of noise with the signal, and a network learns them sooner than the signal
-(docs/decisions/0008). So both are measured, on the micrograph itself, beyond the frequencies of the signal, and noise
-that is drawn has them too.
+Electrons are counted. So the noise is skewed, and its variance follows the local mean. Both are third-order cumulants (of
+noise with itself, and of noise with the signal), and a network learns them sooner than the signal (docs/decisions/0008). So
+both are measured on the micrograph itself, beyond the frequencies of the signal, and the noise that is drawn has them, too.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from cryoplug.metrics.noise_power import POINTS, STEP, without_outliers
 from cryoplug.metrics.rings import Curve, frequencies
 
 CELL_PX = 32
-"""Side of the cells in which local mean and local noise are compared."""
+"""Side in pixels of the cells in which local mean and local noise are compared."""
 MOST_SLOPE = 0.5
 MOST_SKEWNESS = 1.5
-"""Larger ones are not of counted electrons; drawn noise stays below."""
+"""Largest skewness: counted electrons have less, and drawn noise is limited to it."""
 OVERSAMPLING = 1.5
-"""From here on no three waves of the network's grid add up to the sampling frequency."""
+"""Sampling over the network's, above which no three waves of the network's grid add up to the sampling frequency."""
 _HIGH_FROM, _HIGH_TO = 0.25, 0.3
-"""Cycles per pixel: a smooth step between what is left out and what is looked at."""
+"""Cycles per pixel between which the measurement fades in: lower frequencies are left out, higher ones count."""
 _BORDER_PX = 16
 _LIMIT_SIGMAS = 6.0
-"""Hot pixels count as so much."""
+"""Pixels are clipped to this many standard deviations, so that hot pixels do not decide."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +34,16 @@ class NoiseShape:
     """Third-order properties of noise, on the network's grid."""
 
     skewness: float
-    """Of the white noise on the finer grid that a filter made this noise of: ``1 / sqrt(mean)`` for counts of electrons."""
+    """Skewness of the white noise on a finer grid, from which a filter makes this noise; ``1 / sqrt(mean)`` for counts."""
     slope: float
-    """The variance of the noise is ``1 + slope * m`` times its mean, where the local mean of the normalised pixels is m."""
+    """Growth with the local mean m of the normalised pixels: the variance is ``1 + slope * m`` times its average."""
     oversampling: float = 1.0
-    """Sampling of the finer grid over the network's own: 1, or after a Fourier crop `OVERSAMPLING`. There three waves of noise
-    depend on each other when their frequencies add up to 0, but not when they add up to the sampling frequency."""
+    """Sampling of the finer grid over the network's: 1, or `OVERSAMPLING` after a Fourier crop. Then three waves of noise
+    depend on each other if their frequencies add up to 0, but not if they add up to the sampling frequency."""
 
 
 def fine_side(side: int, oversampling: float) -> int:
-    """Give the even side of the finer grid for an even side of the network's."""
+    """Give the (even) side of the finer grid for an even side of the network's grid."""
     return 2 * round(side * oversampling / 2)
 
 
@@ -54,9 +53,9 @@ def measure_shape(blocks: Iterable[np.ndarray], power: Curve, *, cropped: bool =
     Parameters
     ----------
     blocks
-        Square, of one even side of 128 pixels or more, normalised, on the network's grid.
+        Normalised square blocks on the network's grid, all of one even side of 128 pixels or more.
     power
-        Of their noise, at 0, `STEP`, 2 `STEP`, ... cycles per pixel.
+        Power of their noise, at 0, `STEP`, 2 `STEP`, ... cycles per pixel.
     cropped
         Whether a Fourier crop made the network's grid.
     """

@@ -34,8 +34,8 @@ def psnr(image: Image, truth: Image, *, data_range: float) -> float:
     image, truth
         Equal shape.
     data_range
-        Largest difference that counts as signal, above 0. There is no default, because the number means nothing
-        without it: 1 for images in [0, 1]; often the truth's maximum less its minimum.
+        Largest difference that counts as signal, above 0: 1 for images in [0, 1]; often the truth's maximum minus its
+        minimum. There is no default, because the result means nothing without it.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def psnr(image: Image, truth: Image, *, data_range: float) -> float:
     Raises
     ------
     PixelError
-        `data_range` is not above 0: the truth is constant, most likely.
+        `data_range` is not above 0; most likely the truth is constant.
     """
     if not data_range > 0:
         raise PixelError(f"data_range: {data_range}; must be above 0, so a constant truth has no PSNR")
@@ -80,7 +80,7 @@ def best_affine(image: Image, truth: Image) -> tuple[float, float]:
     Returns
     -------
     tuple of float
-        ``(a, b)``; ``(0, mean of truth)`` when `image` is constant.
+        ``(a, b)``; ``(0, mean of truth)`` if `image` is constant.
     """
     first, second = _checked(image, truth)
     mean, target = float(first.mean()), float(second.mean())

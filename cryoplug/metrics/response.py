@@ -9,11 +9,11 @@ from cryoplug.metrics.rings import Curve, Rings, spectrum
 
 
 class FrequencyResponse:
-    """Which part of each frequency a denoiser lets through, over images of one shape.
+    """Which part of each spatial frequency a denoiser lets through, over images of one shape.
 
     X are the Fourier terms of the input, Y those of the output. In every ring the response is
-    ``sum Re(Y conj X) / sum |X|^2``: the gain of the linear filter that comes nearest to what the denoiser did to these
-    images. A network is no filter: where it tells signal from noise, it keeps more of the signal than a filter could.
+    ``sum Re(Y conj X) / sum |X|^2``: the gain of the linear filter that is most like the denoiser on these images. But a
+    network is not a filter: because it can separate signal from noise, it keeps more signal than a filter could.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class FrequencyResponse:
         self._power: Curve = np.zeros(0)
 
     def add(self, before: ImageF32, after: ImageF32) -> None:
-        """Take in the input and the output of the denoiser, ``(y, x)``, in one unit."""
+        """Add an input and an output of the denoiser, ``(y, x)``, in the same unit."""
         if self._rings is None:
             self._rings = Rings.of((before.shape[0], before.shape[1]))
             self._crossed, self._power = np.zeros(len(self._rings.count)), np.zeros(len(self._rings.count))
@@ -36,8 +36,8 @@ class FrequencyResponse:
         Returns
         -------
         frequency, gain
-            Rings from the first to 0.5 cycles per pixel. Gain 1: kept as it is, 0: gone; NaN where the input has no power.
-            Empty when nothing was taken in.
+            Rings from the first to 0.5 cycles per pixel. Gain 1: unchanged; 0: removed; NaN if the input has no power there.
+            Empty if nothing was added.
         """
         if self._rings is None:
             return np.zeros(0), np.zeros(0)

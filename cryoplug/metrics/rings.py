@@ -14,18 +14,17 @@ Curve = npt.NDArray[np.float64]
 Spectrum = npt.NDArray[np.complexfloating]
 
 MOST_RINGS = 256
-"""Enough for a curve on paper; a ring of a 4096-pixel image then holds 8 of the finest possible ones."""
+"""Most rings up to Nyquist: enough for a curve on paper. In a 4096-pixel image a ring is then 8 times the finest width."""
 TAPER = 0.125
-"""Part of each side along which an image fades out, so that its borders, which do not fit together, leave no cross."""
+"""Part of each side along which an image fades out, so that the step between opposite borders leaves no cross."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rings:
     """Rings of equal width around frequency 0, for images of one shape.
 
-    Ring ``k`` holds the frequencies that are nearest to ``frequency[k]``; ring 0 holds frequency 0 alone when rings are
-    as fine as can be. Beyond 0.5 cycles per pixel come those that reach into the corners, so that all rings together
-    hold everything.
+    Ring ``k`` holds the frequencies nearest to ``frequency[k]``. If rings are as fine as possible, ring 0 holds only
+    frequency 0. More rings, beyond 0.5 cycles per pixel, reach into the corners, so that all rings together hold all terms.
     """
 
     shape: tuple[int, int]
@@ -57,7 +56,7 @@ class Rings:
 
     @property
     def to_nyquist(self) -> slice:
-        """The rings from the one after frequency 0 to 0.5 cycles per pixel: what a curve shows."""
+        """The rings that a curve shows: from the first after frequency 0 to 0.5 cycles per pixel."""
         return slice(1, int(np.searchsorted(self.frequency, 0.5 + 1e-9)))
 
     def cross(self, one: Spectrum, two: Spectrum) -> Curve:
@@ -84,15 +83,15 @@ def frequencies(shape: tuple[int, int]) -> npt.NDArray[np.float64]:
 
 
 def spectrum(image: Image, *, taper: bool = False) -> Spectrum:
-    """Transform an image less its mean.
+    """Transform an image minus its mean.
 
     Parameters
     ----------
     image
         ``(y, x)``.
     taper
-        Fade out towards the borders (a Tukey window), and make good for the variance that this costs. Without it the
-        sums of `Rings.cross` are exact, but a gradient across the image reaches to the highest frequencies.
+        Fade out towards the borders (a Tukey window), and correct for the loss of variance. Without it the sums of
+        `Rings.cross` are exact, but a gradient across the image reaches to the highest frequencies.
 
     Returns
     -------
@@ -120,14 +119,14 @@ def ring_correlation(cross: Curve, one: Curve, two: Curve) -> Curve:
     Returns
     -------
     ndarray
-        In [-1, 1]; NaN where a variance is not above 0.
+        In [-1, 1]; NaN if a variance is not above 0.
     """
     scale = np.sqrt(np.maximum(one, 0) * np.maximum(two, 0))
     return np.divide(cross, scale, out=np.full_like(scale, np.nan), where=scale > 0)
 
 
 def crossing(frequency: Curve, correlation: Curve, threshold: float) -> float:
-    """Return where a correlation first falls below a threshold, between rings by a straight line.
+    """Return where a correlation first falls below a threshold, interpolated linearly between rings.
 
     Parameters
     ----------
@@ -139,8 +138,8 @@ def crossing(frequency: Curve, correlation: Curve, threshold: float) -> float:
     Returns
     -------
     float
-        Unit of `frequency`; the first frequency when the curve begins below, NaN when it never falls below. Where a CTF
-        has a zero, a curve may fall below and rise again: it is the first fall that counts.
+        Unit of `frequency`; the first frequency if the curve begins below, NaN if it never falls below. At a zero of the
+        CTF a curve may fall below and rise again; the first fall counts.
     """
     known = np.isfinite(correlation)
     frequency, correlation = frequency[known], correlation[known]
@@ -156,7 +155,7 @@ def crossing(frequency: Curve, correlation: Curve, threshold: float) -> float:
 
 
 def apply_radial(image: Image, gain: Curve, rings: Rings) -> npt.NDArray[np.float32]:
-    """Multiply every Fourier term by its ring's gain; the mean stays, the borders wrap around.
+    """Multiply every Fourier term by the gain of its ring; the mean stays, and opposite borders join.
 
     Parameters
     ----------
@@ -176,7 +175,7 @@ def apply_radial(image: Image, gain: Curve, rings: Rings) -> npt.NDArray[np.floa
 
 
 def _weights(shape: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """How often each term of rfft2 stands in the whole transform: twice, but for the columns that mirror themselves."""
+    """Give how often each term of rfft2 occurs in the whole transform: twice, except for columns that mirror themselves."""
     weights = np.full((shape[0], shape[1] // 2 + 1), 2.0)
     weights[:, 0] = 1
     if shape[1] % 2 == 0:

@@ -10,7 +10,7 @@ from cryoplug.errors import UsageError
 from cryoplug.metrics.pixel import Image
 
 _BESIDE = (2, 3, 4, 5)
-"""Lines at these distances, on both sides, show what a step is like where no border is."""
+"""Distances of lines, on both sides of a border, that show the usual size of a step."""
 
 
 def seam_ratio(image: Image, rows: Sequence[int], columns: Sequence[int]) -> float:
@@ -27,7 +27,7 @@ def seam_ratio(image: Image, rows: Sequence[int], columns: Sequence[int]) -> flo
     Returns
     -------
     float
-        About 1 where nothing is to be seen; NaN when there is no border.
+        About 1 if no seam is visible; NaN if there is no border.
     """
     pixels = np.asarray(image, np.float64)
     sums = np.zeros(4)

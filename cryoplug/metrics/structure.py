@@ -29,7 +29,7 @@ def ssim(image: Image, truth: Image, *, data_range: float) -> float:
     Returns
     -------
     float
-        At most 1, which equal images have.
+        At most 1; equal images have 1.
     """
     if image.shape != truth.shape or image.ndim != 2 or min(image.shape) < 2 * _RADIUS + 1:
         raise ShapeError(f"images of shape {image.shape} and {truth.shape}; needed: equal, (y, x), 11 or more a side")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SIGNIFICANT = 2.0
-"""Standard errors by which a paired mean difference must exceed 0 to count."""
+"""Standard errors by which the mean of paired differences must exceed 0 to count."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class Mean:
     """A mean over micrographs."""
 
     mean: float
-    """NaN when there is no finite value."""
+    """The mean; NaN without a finite value."""
     standard_error: float
     """Standard deviation (n - 1) over the root of n; NaN for fewer than two values."""
     count: int
-    """Finite values that went in."""
+    """Number of finite values."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ class Requirement:
     than: str
     """The baseline."""
     measure: str
-    """``snr_db``: difference of the signal-to-noise with the truth, decibel. ``correlation``: relative difference of the
+    """``snr_db``: difference of the signal-to-noise by the truth, in decibel. ``correlation``: relative difference of the
     correlation with the other half."""
     difference: Mean
-    """Paired; above 0 the denoiser is better."""
+    """Mean of the paired differences; above 0 the denoiser is better."""
     met: bool
-    """The mean is above 0 by two standard errors; with a single micrograph it only has to be above 0."""
+    """Whether the mean is above 0 by two standard errors; with a single micrograph, whether it is above 0."""
 
 
 def mean_of(values: Sequence[float]) -> Mean:
-    """Average what is finite."""
+    """Average the finite values."""
     known = np.array([value for value in values if math.isfinite(value)], np.float64)
     if not known.size:
         return Mean(math.nan, math.nan, 0)
@@ -56,8 +56,8 @@ def require_better(than: str, measure: str, pairs: Sequence[tuple[float, float]]
     than, measure
         See `Requirement`.
     pairs
-        The denoiser's value and the baseline's, for each micrograph. A pair with a value that is not finite counts
-        against the denoiser: its measure does not exist, as for a constant output.
+        The denoiser's value and the baseline's, for each micrograph. A value that is not finite (as for a constant output)
+        counts against the denoiser.
     """
     relative = measure == "correlation"
     differences = [(one / two - 1 if relative and two > 0 else one - two) for one, two in pairs]

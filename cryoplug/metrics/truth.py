@@ -1,4 +1,4 @@
-"""How good an image is when its truth is known, as in a simulation."""
+"""How good an image is if its truth is known, as in a simulation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cryoplug.metrics.rings import Curve, Rings, crossing, ring_correlation, spe
 from cryoplug.metrics.structure import ssim
 
 THRESHOLDS = (0.5, 0.143)
-"""Of the Fourier ring correlation; where it falls below these is called the resolution."""
+"""Thresholds of the Fourier ring correlation; the resolution is where it falls below one of them."""
 
 
 @dataclass(frozen=True)
@@ -19,20 +19,20 @@ class TruthScore:
     """An image compared with its truth."""
 
     mse: float
-    """Mean squared error of the image as it is, square of its unit."""
+    """Mean squared error of the image as it is, in the square of its unit."""
     psnr_db: float
     """``10 log10(psnr_range^2 / mse)``."""
     psnr_range: float
-    """The truth's maximum less its minimum; also the range in `ssim`."""
+    """The truth's maximum minus its minimum; also the range in `ssim`."""
     ssim: float
-    """Mean structural similarity, at most 1; NaN below 11 pixels."""
+    """Mean structural similarity, at most 1; NaN if a side is below 11 pixels."""
     correlation: float
-    """Pearson's, in [-1, 1]; NaN for a constant image."""
+    """Pearson's correlation, in [-1, 1]; NaN for a constant image."""
     snr_db: float
-    """Variance of the truth over the mean squared error of the best ``a * image + b``: ``-10 log10(1 - r^2)`` with the
-    correlation r; 0 for an image that knows nothing of the truth."""
+    """Variance of the truth over the mean squared error of the best ``a * image + b``, in dB: ``-10 log10(1 - r^2)`` with the
+    correlation r; 0 for an image that has nothing in common with the truth."""
     frc_05: float
-    """Cycles per pixel where the FRC with the truth first falls below 0.5; NaN when it never does."""
+    """Frequency, in cycles per pixel, where the FRC with the truth first falls below 0.5; NaN if it never does."""
     frc_0143: float
     """The same for 0.143."""
 

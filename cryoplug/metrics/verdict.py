@@ -1,4 +1,4 @@
-"""Is a denoiser better than each baseline, and by how many decibels? Numbers only; `cryoplug.reports.words` says them."""
+"""Is a denoiser better than each baseline, and by how many decibels? Numbers only; `reports.words` makes sentences."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ class Comparison:
     answer: str
     """``better`` or ``worse`` by two standard errors of the paired difference (with one image: at all), else ``alike``."""
     gain_db: float
-    """Signal-to-noise after the best ``a*x + b``, denoised less baseline; of halves an estimate. NaN where there is none."""
+    """Signal-to-noise after the best ``a*x + b``, denoised minus baseline, in dB; an estimate for halves. NaN if unknown."""
     standard_error_db: float
-    """Of `gain_db`; NaN with one image."""
+    """Standard error of `gain_db`; NaN with one image."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an evaluation comes to."""
+    """The result of an evaluation in short."""
 
     judge: str
-    """``truth``, or ``halves``: another exposure of the same, with noise of its own."""
+    """What it was judged by: ``truth``, or ``halves`` (the other half of the exposure, with its own noise)."""
     images: int
-    """Micrographs or patches that were compared."""
+    """Number of micrographs or patches that were compared."""
     comparisons: dict[str, Comparison]
-    """By baseline."""
+    """The comparison with each baseline."""
 
     @property
     def worst(self) -> str:
-        """The worse of the answers beside the raw micrograph and the best Gaussian: what decides whether to use a denoiser."""
+        """The worse of two answers (raw micrograph, best Gaussian); it decides whether the denoiser is worth using."""
         answers = {self.comparisons[than].answer for than in ("identity", "gaussian")}
         return next(answer for answer in (WORSE, ALIKE, BETTER) if answer in answers)
 
 
 def judge(truth: Sequence[TruthReport], halves: Sequence[HalvesReport]) -> Verdict | None:
-    """Compare a denoiser with every baseline, by the truth where there is one; None where nothing was measured."""
+    """Compare a denoiser with every baseline, by the truth if there is one; None if nothing was measured."""
     if truth:
         pairs = {than: _pairs([item.scores for item in truth], than, "snr_db") for than in BASELINES}
         found = {than: require_better(than, "snr_db", pairs[than]) for than in BASELINES}
@@ -67,12 +67,12 @@ def judge(truth: Sequence[TruthReport], halves: Sequence[HalvesReport]) -> Verdi
 
 
 def requirement_of(verdict: Verdict | None, than: str) -> bool:
-    """Say whether a denoiser is better than a baseline; no when that was not measured."""
+    """Say whether a denoiser is better than a baseline; False if that was not measured."""
     return verdict is not None and than in verdict.comparisons and verdict.comparisons[than].answer == BETTER
 
 
 def verdict_of_record(record: Any) -> Verdict | None:
-    """Read what a record of an evaluation holds; None where it is of an older version, or damaged."""
+    """Read the verdict in a record of an evaluation; None if the record is damaged, or from an older version."""
     try:
         found = {
             str(than): Comparison(
@@ -102,7 +102,7 @@ def _answer(requirement: Requirement, count: int) -> str:
 
 
 def _of_halves(requirement: Requirement, halves: Sequence[HalvesReport]) -> Comparison:
-    """Estimate decibels from correlations with the other half; their standard error by leaving one image out at a time."""
+    """Estimate decibels from correlations with the other half; the standard error comes from leaving out each image."""
     than, count = requirement.than, len(halves)
     gain = _gain_db(than, halves)
     left_out = (
@@ -113,11 +113,11 @@ def _of_halves(requirement: Requirement, halves: Sequence[HalvesReport]) -> Comp
 
 
 def _gain_db(than: str, halves: Sequence[HalvesReport]) -> float:
-    """Estimate the gain in signal-to-noise over a baseline, all images together; NaN where chance leaves no estimate.
+    """Estimate the gain in signal-to-noise over a baseline, from all images together; NaN if noise leaves no estimate.
 
-    The correlation of the raw half with the unknown truth is r, with ``r^2 = S / (S + N)``. Every other image's
-    correlation with the truth is to r as its correlation with the other half is to the raw one's. The error after the
-    best ``a*x + b`` is ``1 - r^2``.
+    Let r be the correlation of the raw half with the unknown truth: ``r^2 = S / (S + N)``. For any other image, its
+    correlation with the truth divided by r equals its correlation with the other half divided by that of the raw half. The
+    error after the best ``a*x + b`` is one minus the square of the correlation with the truth.
     """
     signal = float(np.mean([item.signal for item in halves]))
     noise = float(np.mean([item.scores["identity"].error for item in halves]))

@@ -1,8 +1,8 @@
 """Checkpoint folders: founding ``.bin`` files, ``model.safetensors``, ``checkpoint.json``. Nothing in them is executed.
 
-The founding layout is one float32 little-endian file per tensor, C order ``(out, in, ky, kx)``. Weights were once saved
-in another axis order than they were trained in, and nobody noticed for days: a checkpoint is read back before it gets
-its name.
+The founding layout is one float32 little-endian file for each tensor, C order ``(out, in, ky, kx)``. The founding program
+once saved weights in another axis order than they were trained in, and nobody noticed for days. So a checkpoint is read back
+and compared before it gets its name.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MAX_JSON_BYTES = 1 << 20
 _OWN_FIELDS = {"format_version", "model", "config", "normalize", "pixel_size_angstrom", "weights_sha256"}
 _MAX_NAME = 100
 MAX_ANGSTROM = 1e6
-"""Longer lengths are no pixel sizes."""
+"""Largest length, in angstrom, that can be a pixel size."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +48,25 @@ class Checkpoint:
     """Trained weights and what is needed to apply them."""
 
     model_id: str
-    """Which network: an id of `cryoplug.models.registry`."""
+    """Id of the network in `cryoplug.models.registry`."""
     weights: dict[str, np.ndarray]
-    """State key, such as ``conv1.weight`` ``(out, in, ky, kx)``, to float32 array."""
+    """float32 array for each state key, such as ``conv1.weight`` ``(out, in, ky, kx)``."""
     config: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the network's factory."""
     normalize: str = "percentile"
-    """How images were normalised for training: one of `cryoplug.core.normalization.KINDS`."""
+    """Normalization of the training images: one of `cryoplug.core.normalization.KINDS`."""
     pixel_size_angstrom: float | None = None
-    """Sampling of the training data; None when it is not known."""
+    """Pixel size of the training data; None if unknown."""
     details: dict[str, Any] = field(default_factory=dict)
-    """``epoch``, ``train_loss``, ``val_loss``, ``data_fingerprint``, ``software`` and whatever else was recorded."""
+    """Other records: ``epoch``, ``train_loss``, ``val_loss``, ``data_fingerprint``, ``software`` and so on."""
     path: Path | None = None
     """The epoch folder it was loaded from."""
     founding: bool = False
-    """Whether it is the founding program's own: a folder of ``.bin`` files without ``checkpoint.json``."""
+    """Whether it comes from the founding program: a folder of ``.bin`` files without ``checkpoint.json``."""
 
     @cached_property
     def sha256(self) -> str:
-        """Hex digest of all weights: names, shapes and values; equal for every way of storing the same weights."""
+        """Hex digest of names, shapes and values of all weights; it does not depend on how they are stored."""
         digest = hashlib.sha256()
         for name in sorted(self.weights):
             array = np.ascontiguousarray(self.weights[name], "<f4")
@@ -76,36 +76,36 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the network has learnt."""
+        """Number of weights."""
         return sum(array.size for array in self.weights.values())
 
     @property
     def is_general(self) -> bool:
-        """Whether it is the model that comes with the package."""
+        """Whether it is the general model, which comes with the package."""
         return self.path == shipped.FOLDER
 
     @property
     def namesake_note(self) -> str:
-        """Say that a folder here has the name of the general model, where that is what was loaded; else empty."""
+        """Give a warning if the general model was loaded and a folder here is called ``general``, too; else empty."""
         return shipped.namesake_note() if self.is_general else ""
 
     @property
     def angpix(self) -> float | None:
-        """Pixel size that the training data were Fourier-cropped to, in angstrom; None when they were not."""
+        """Pixel size in angstrom to which the training data were Fourier-cropped; None if they were not cropped."""
         return self.details.get("angpix")
 
     @property
     def angpix_range(self) -> tuple[float, float] | None:
-        """Smallest and largest pixel size of the training data in angstrom; None when `angpix` is the only one.
+        """Smallest and largest pixel size of the training data in angstrom; None if `angpix` is the only one.
 
-        A micrograph in this range goes through the network as it is; see `cryoplug.inference.regrid`.
+        A micrograph in this range is not resampled for the network; see `cryoplug.inference.regrid`.
         """
         found = self.details.get("angpix_range")
         return None if found is None else (float(found[0]), float(found[1]))
 
     @property
     def spec(self) -> ModelSpec:
-        """The network's entry in the registry, completed by the config."""
+        """Entry of the network in the registry, completed by the config."""
         return model_spec(self.model_id).configured(self.config)
 
 
@@ -115,16 +115,16 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     Parameters
     ----------
     path
-        An ``epoch_NNNN`` folder, a run folder (its epoch with the lowest loss is taken), the folder above the only run,
-        or a founding folder that holds nothing but ``.bin`` files (3 layers: cryo_cnn, 12: residual_cnn; percentile).
-        ``general`` is the model that comes with the package.
+        An ``epoch_NNNN`` folder, a run folder (its epoch with the lowest loss), the folder above a single run, or a founding
+        folder, which holds only ``.bin`` files (3 layers: cryo_cnn, 12: residual_cnn; percentile). ``general`` is the model
+        that comes with the package.
 
     Raises
     ------
     UsageError
         This build comes without the general model.
     MissingInputError
-        Nothing is there.
+        There is no such folder, or no checkpoint in it.
     FormatError
         Something is wrong; every problem is listed.
     """
@@ -137,7 +137,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 
 
 def validate_checkpoint(path: Path | str) -> list[Finding]:
-    """List everything that is wrong or unusual about a checkpoint; empty when it is sound."""
+    """List everything that is wrong or unusual about a checkpoint; empty if it is sound."""
     try:
         folder = find_epoch_folder(shipped.path_of(path))
     except (InputError, UsageError) as error:
@@ -153,16 +153,16 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, loss: float, *, dtype:
     folder
         Final path, usually ``.../epoch_NNNN``; must not exist.
     checkpoint
-        What to write.
+        The checkpoint to write.
     loss
-        Goes into ``loss.txt`` as F12.8: the validation loss.
+        Validation loss, for ``loss.txt`` as F12.8.
     dtype
-        ``float32``, or ``float16`` for half the bytes; only weights that float16 holds exactly, see `rounded`.
+        ``float32``; or ``float16`` for half the bytes, only for weights that float16 holds exactly (see `rounded`).
 
     Raises
     ------
     StorageError
-        The system refused, or what was read back differs.
+        The system refused, or the file reads back differently.
     """
     from safetensors.numpy import save
 
@@ -192,12 +192,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, loss: float, *, dtype:
 
 
 def rounded(checkpoint: Checkpoint) -> Checkpoint:
-    """Round all weights to what float16 holds, so that `save_checkpoint` can keep them in half the bytes.
+    """Round all weights to float16, so that `save_checkpoint` can store them in half the bytes.
 
     Raises
     ------
     UsageError
-        A weight is beyond 65504, where float16 ends.
+        A weight is larger than 65504, the largest float16.
     """
     weights = {name: np.asarray(array, np.float32) for name, array in checkpoint.weights.items()}
     largest = max((float(np.abs(array).max(initial=0)) for array in weights.values()), default=0.0)
@@ -209,14 +209,14 @@ def rounded(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def add_details(folder: Path, **details: Any) -> None:
-    """Put further fields into the ``checkpoint.json`` of a sound checkpoint; weights and losses stay as they are.
+    """Add fields to the ``checkpoint.json`` of a sound checkpoint; weights and losses stay unchanged.
 
     Raises
     ------
     FormatError
         The folder holds no usable checkpoint.
     UsageError
-        A field has a meaning of its own already.
+        A field is reserved.
     """
     reserved = sorted(_OWN_FIELDS & details.keys())
     if reserved:

@@ -15,7 +15,7 @@ class CryoCNN(nn.Module):
     """Map a noisy image ``(b, 1, y, x)`` to a denoised one of the same shape."""
 
     fused_kernels = "cryo_cnn"
-    """Which kernels of `cryoplug.kernels.dispatch` compute the same."""
+    """Name of the kernels in `cryoplug.kernels.dispatch` that compute the same network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,9 +31,9 @@ class CryoCNN(nn.Module):
 
 
 def seed_weights(module: nn.Module, seed: int) -> None:
-    """Draw all convolution weights as torch does by default, but from a generator of their own.
+    """Draw all convolution weights as torch does by default, but from their own generator.
 
-    In the order of construction: they equal those of ``torch.manual_seed(seed)`` followed by building the layers.
+    They are drawn in the order of construction, so they equal those after ``torch.manual_seed(seed)`` and building the layers.
     """
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():

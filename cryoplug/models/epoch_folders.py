@@ -1,4 +1,4 @@
-"""Which folder of a run holds the weights: its names, its epochs and their losses."""
+"""Find the folder of a run that holds the weights: names of files, epochs and their losses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAFETENSORS_NAME = "model.safetensors"
 LOSS_NAME = "loss.txt"
 EPOCH_FOLDER = re.compile(r"epoch_(\d{4,})")
 BIN_NAME = re.compile(r"(conv\d+)_(weights|bias)\.bin")
-"""Of a tensor in a founding checkpoint."""
+"""Name of a tensor's file in a founding checkpoint."""
 _MAX_LOSS_BYTES = 4096
 _PICKLES = (".pt", ".pth", ".pkl", ".ckpt", ".pickle", ".npz", ".npy", ".joblib", ".tar")
 
@@ -45,7 +45,7 @@ def find_epoch_folder(path: Path) -> Path:
 
 
 def best_epoch(run_folder: Path) -> Path | None:
-    """Return the ``epoch_NNNN`` folder with the lowest loss (the later one on a tie), or None when there is none."""
+    """Return the ``epoch_NNNN`` folder with the lowest loss (on a tie the later one), or None if there is none."""
     epochs = [item for item in _folders(run_folder) if EPOCH_FOLDER.fullmatch(item.name) and _holds_weights(item)]
     if not epochs:
         return None
@@ -59,7 +59,7 @@ def epoch_number(folder: Path) -> int:
 
 
 def read_loss(folder: Path) -> float | None:
-    """Return the loss in ``loss.txt``, or None when the file is missing or holds no number."""
+    """Return the loss in ``loss.txt``, or None if the file is missing or holds no number."""
     try:
         return float(read_limited(folder / LOSS_NAME, _MAX_LOSS_BYTES).split()[0])
     except (InputError, StorageError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""Keep one output of a network that has several: training goes on with the image alone."""
+"""Keep one output of a network that has several, so that training can go on with the image alone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from cryoplug.models.checkpoint import Checkpoint
 
 
 def image_alone(checkpoint: Checkpoint) -> Checkpoint:
-    """Keep of a `unet` what gives the image, its first output: the last layer is cut, all others stay.
+    """Keep only the image, the first output of a `unet`: the last layer is cut, all others stay.
 
-    The image that it gives is the same; what is soft-clipped on the way in is added to it as before. Other networks have one
-    output and come back as they are.
+    The image stays the same; also, values that are clipped on the way in are added to it as before. Networks with one output
+    are returned unchanged.
     """
     count = len(checkpoint.spec.outputs)
     if count == 1:

@@ -1,4 +1,4 @@
-"""The networks by name: what each is, how far it looks, how to build it. torch is imported only when one is built."""
+"""The networks by name: what each is, how far it sees, how to build it. torch is imported only to build one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 KERNEL_SIDE = 3
-"""Every layer of the founding networks is a 3x3 convolution."""
+"""Side of the kernels of the founding networks: every layer is a 3x3 convolution."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ModelSpec:
     """A network that can be trained and applied."""
 
     id: str
-    """What ``--model`` and ``checkpoint.json`` call it."""
+    """Its name in ``--model`` and ``checkpoint.json``."""
     description: str
     """One line for people."""
     factory: str | Callable[..., nn.Module]
@@ -33,29 +33,29 @@ class ModelSpec:
     receptive_field_px: int
     """Radius: an output pixel depends on input pixels at most this far away in y and in x."""
     size_multiple: int = 1
-    """Origins of bands and tiles must be multiples of it: the product of all pooling strides."""
+    """Product of all pooling strides; bands and tiles must begin at multiples of it."""
     layers: tuple[tuple[str, int, int], ...] = ()
     """``(name, channels out, channels in)`` of 3x3 convolutions, first layer first.
 
-    State key ``name.weight`` is kept as the founding file ``name_weights.bin``, ``name.bias`` as ``name_bias.bin``.
-    Empty for networks that the founding format cannot express: they live in ``model.safetensors`` alone.
+    State key ``name.weight`` is stored in the founding file ``name_weights.bin``, ``name.bias`` in ``name_bias.bin``.
+    Empty for networks that the founding format cannot express; they are only in ``model.safetensors``.
     """
     tensor_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    """State key and shape of every weight, where `layers` cannot say it; empty when it is not known beforehand."""
+    """State key and shape of every weight, if `layers` cannot say it; empty if not known before the network is built."""
     tile_channels: int = 0
-    """Float32 values that a pixel of a tile takes at most while the network runs; 0: estimated from the widest layer."""
+    """Most float32 values in memory for each pixel of a tile; 0 estimates them from the widest layer."""
     uses_whole_image: bool = False
-    """Whether the result depends on all pixels at once (a norm over the image): then tiles cannot equal the whole."""
+    """Whether a pixel depends on all others (by a norm over the image); then tiles differ from the whole image."""
     outputs: tuple[str, ...] = ("image",)
-    """Names of the channels that come out, the denoised ``image`` first."""
+    """Names of the output channels, the denoised ``image`` first."""
     mixed_precision: bool = False
-    """Whether training with layers in bfloat16 was tried: then ``--precision auto`` does so where the device can."""
+    """Whether training in bfloat16 was tested; then ``--precision auto`` uses it if the device can."""
     configurator: str | Callable[..., ModelSpec] | None = None
-    """Where the numbers above depend on the config: ``"package.module:function"`` or the function, called as
-    ``configurator(spec, **config)``; returns the completed entry. It must not import torch."""
+    """If the numbers above depend on the config: a function, or its name ``"package.module:function"``. It is called as
+    ``configurator(spec, **config)`` and returns the completed entry. It must not import torch."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that would give wrong seams."""
+        """Refuse numbers that would cause seams."""
         if self.receptive_field_px < 0 or self.size_multiple < 1:
             raise UsageError(
                 f"model {self.id}: receptive_field_px {self.receptive_field_px} (allowed: 0 or more), "
@@ -104,7 +104,7 @@ class ModelSpec:
         )
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of all weights by state key, from `tensor_shapes` or `layers`; empty when there are none."""
+        """Shapes of all weights by state key, from `tensor_shapes` or `layers`; empty without both."""
         shapes: dict[str, tuple[int, ...]] = dict(self.tensor_shapes)
         for name, channels_out, channels_in in self.layers:
             shapes[f"{name}.weight"] = (channels_out, channels_in, KERNEL_SIDE, KERNEL_SIDE)
@@ -113,7 +113,7 @@ class ModelSpec:
 
     @property
     def parameters(self) -> int | None:
-        """How many numbers the network learns; None when the shapes of its weights are not known."""
+        """Number of weights; None if their shapes are not known."""
         shapes = self.weight_shapes()
         return sum(map(math.prod, shapes.values())) if shapes else None
 
@@ -148,7 +148,7 @@ RESIDUAL_CNN = ModelSpec(
     mixed_precision=True,
 )
 FOUNDING_MODELS = (CRYO_CNN, RESIDUAL_CNN)
-"""The two networks whose checkpoints may be nothing but ``.bin`` files."""
+"""The two networks whose checkpoints may consist of ``.bin`` files alone."""
 UNET = ModelSpec(
     id="unet",
     description="residual U-Net, options depth (3), width (32) and norm (none or group); 1,946,561 parameters",
@@ -157,7 +157,7 @@ UNET = ModelSpec(
     mixed_precision=True,
     configurator="cryoplug.models.unet_geometry:configure",
 )
-"""Its numbers depend on its options: ask `ModelSpec.configured`."""
+"""The U-Net; its numbers depend on its options, so use `ModelSpec.configured`."""
 BUILT_IN = (*FOUNDING_MODELS, UNET)
 """Every network of this package."""
 
@@ -165,7 +165,7 @@ BUILT_IN = (*FOUNDING_MODELS, UNET)
 def models() -> dict[str, ModelSpec]:
     """Return every network by id: those of this package, then those of plugins.
 
-    A plugin gives a `ModelSpec`; an id that is taken already stays with its owner.
+    A plugin gives a `ModelSpec`; it cannot take over an id that is already used.
     """
     from cryoplug.extensions import load_all
 
@@ -182,7 +182,7 @@ def model_spec(model_id: str) -> ModelSpec:
     Raises
     ------
     UsageError
-        There is none; the message lists those that are.
+        There is no such network; the message lists those that exist.
     """
     for spec in BUILT_IN:
         if spec.id == model_id:

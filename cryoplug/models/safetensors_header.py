@@ -1,8 +1,8 @@
 """The header of a safetensors file, checked against the size of the file before any weight is read.
 
 Layout: eight bytes with the length of the header (little-endian), the header as JSON, then the tensors without gaps.
-Source: https://github.com/huggingface/safetensors#format. The library reads the file once more; it keeps the last of two
-entries of one name and takes headers of 100 MB, and both are refused here.
+Source: https://github.com/huggingface/safetensors#format. The library reads the file again afterwards. It would accept two
+entries of one name (and keep the last), and headers of 100 MB; both are refused here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from cryoplug.disk.checked_input import parse_json, shown
 
 MAX_HEADER_BYTES = 1 << 20
-"""A network of 5000 tensors has a header of about half of this."""
+"""Longest header; that of a network with 5000 tensors is half as long."""
 _PREFIX_BYTES = 8
 
 _MAX_AXES = 8
@@ -26,12 +26,12 @@ _ITEM_BYTES |= {"I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8}
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """What the header says about one tensor."""
+    """The entry of one tensor in the header."""
 
     dtype: str
-    """``F32`` and the like."""
+    """Type in safetensors' spelling, such as ``F32``."""
     shape: tuple[int, ...]
-    """Its sides."""
+    """Shape of the tensor."""
     start: int
     """First byte, counted from the end of the header."""
     stop: int
@@ -39,7 +39,7 @@ class TensorEntry:
 
 
 def read_tensor_header(path: Path, max_bytes: int) -> tuple[int, dict[str, TensorEntry]]:
-    """Give the size of a file and what its header says.
+    """Give the size of a file and the entries of its header.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def read_tensor_header(path: Path, max_bytes: int) -> tuple[int, dict[str, Tenso
     Raises
     ------
     ValueError
-        With what is wrong: no regular file, too long, or what `parse_tensor_header` refuses.
+        The message says what is wrong: not a regular file, too long, or an error of `parse_tensor_header`.
     """
     if not path.is_file():
         raise ValueError("it is a folder, device or pipe (allowed: a regular file)")
@@ -69,7 +69,7 @@ def parse_tensor_header(header: bytes, data_bytes: int) -> dict[str, TensorEntry
     Raises
     ------
     ValueError
-        It is no such header, or its tensors do not fill the data exactly: each once, without gap or overlap.
+        It is not such a header, or the tensors do not fill the data exactly, each once, without gap or overlap.
     """
     record = parse_json(header)
     if not isinstance(record, dict):

@@ -1,4 +1,4 @@
-"""The general model that comes with the package: its name, its folder, and what its card says in short."""
+"""The general model that comes with the package: its name, its folder, and the facts from its card."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cryoplug.errors import InputError, StorageError, UsageError
 from cryoplug.models.epoch_folders import SAFETENSORS_NAME
 
 GENERAL = "general"
-"""Its name, wherever a checkpoint is asked for. A folder of this name is reached by ``./general`` or a longer path."""
+"""Its name, wherever a checkpoint is expected. A folder of this name must be written ``./general``, or as a longer path."""
 FOLDER = Path(__file__).parent / GENERAL
-"""Where its files are, in a source tree as in an installed package."""
+"""Folder of its files, in a source tree and in an installed package."""
 CARD_NAME = "MODEL_CARD.md"
 _MAX_CARD_BYTES = 1 << 20
 
@@ -23,28 +23,28 @@ def is_general(checkpoint: Path | str) -> bool:
 
 
 def named_checkpoint(name: str | Path) -> Path:
-    """Give the path of a checkpoint as a user named it: ``general`` is the model of the package, ``./general`` a folder here.
+    """Give the path of a checkpoint as a user named it: ``general`` is the model of the package, ``./general`` a folder.
 
-    The path of both is the same, so the second one becomes absolute. A `Path` of that name means the model.
+    `Path` makes both the same, so the second one becomes absolute. A `Path("general")` means the model.
     """
     path = Path(name)
     return path.absolute() if is_general(path) and not is_general(name) else path
 
 
 def is_there() -> bool:
-    """Say whether this build has its weights."""
+    """Say whether this build contains the weights of the general model."""
     return (FOLDER / SAFETENSORS_NAME).is_file()
 
 
 def fingerprint() -> str:
-    """Give 12 hex digits that differ from one set of weights to the next; empty when this build has none."""
+    """Give 12 hex digits that identify the weights; empty if this build has none."""
     if not is_there():
         return ""
     return hashlib.sha256((FOLDER / SAFETENSORS_NAME).read_bytes()).hexdigest()[:12]
 
 
 def path_of(checkpoint: Path | str) -> Path:
-    """Give the path that a name of a checkpoint means.
+    """Give the path of the folder that a checkpoint's name stands for.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def path_of(checkpoint: Path | str) -> Path:
     Raises
     ------
     UsageError
-        It means the general model, and this build has none.
+        The name means the general model, and this build has none.
     """
     if not is_general(checkpoint):
         return Path(checkpoint)
@@ -67,7 +67,7 @@ def path_of(checkpoint: Path | str) -> Path:
 
 
 def namesake_note() -> str:
-    """Say that a folder here has the name of the general model; empty when there is none."""
+    """Warn that a folder in the working directory is called ``general``; empty if there is none."""
     if not Path(GENERAL).is_dir():
         return ""
     return "general means the model of the package; the folder of that name here is ./general"

@@ -1,4 +1,4 @@
-"""A residual U-Net: sees far by halving the image; computes a correction of its input, or the image itself."""
+"""A residual U-Net: by halving the image it sees far; it computes a correction of its input, or the image itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cryoplug.models.unet_geometry import GROUPS, block_channels
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, the second one around a shortcut; zero padding."""
+    """Two 3x3 convolutions with zero padding; a shortcut leads around the second one."""
 
     def __init__(self, channels_in: int, channels_out: int, norm: str) -> None:
         super().__init__()
@@ -37,12 +37,12 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """Map a noisy image ``(b, 1, y, x)`` of any size to ``(b, outputs, y, x)``: the denoised one, then its particles.
 
-    See `cryoplug.models.unet_geometry.configure`. Halving is the mean of 2x2 pixels, doubling repeats them: both keep to
-    the grid of multiples of ``stem * 2**depth``.
+    See `cryoplug.models.unet_geometry.configure`. Halving averages 2x2 pixels, doubling repeats pixels: both stay on the
+    grid of multiples of ``stem * 2**depth``.
     """
 
     weights_may_be_half = True
-    """Its weights may be of half precision while the images are float32: only what is added to them is rounded then."""
+    """Weights may be in half precision while images are float32: then only the correction is rounded."""
     runs_in_blocks = True
     """`cryoplug.kernels.block_unet` knows its layers."""
 
@@ -66,7 +66,7 @@ class UNet(nn.Module):
         self.output = nn.Conv2d(width, outputs * stem**2, 3, padding=1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Denoise; a size off the grid is continued at the bottom and on the right by its mirror image."""
+        """Denoise. If a side is not a multiple of the grid, the image is continued by its mirror image at the end."""
         height, width = images.shape[-2:]
         bottom, right = (-side % (self.stem << self.depth) for side in (height, width))
         padded = mirrored_beyond(images, bottom, right)
@@ -97,10 +97,10 @@ class UNet(nn.Module):
 
 
 def mirrored_beyond(images: torch.Tensor, bottom: int, right: int) -> torch.Tensor:
-    """Continue images ``(b, c, y, x)`` at the bottom and on the right by their mirror image.
+    """Continue images ``(b, c, y, x)`` after their last rows and columns by their mirror image.
 
-    The last row is not repeated: in a faint exposure 20 equal rows are a strong line, which showed 100 pixels far. An image
-    that is no larger than what it lacks has no mirror image, and repeats its last row and column.
+    Repeating the last row would be wrong: in a faint exposure 20 equal rows are a strong line, which was visible 100 pixels
+    away. Only an image that is too small for a mirror image repeats its last row and column.
     """
     if not bottom and not right:
         return images
@@ -109,7 +109,7 @@ def mirrored_beyond(images: torch.Tensor, bottom: int, right: int) -> torch.Tens
 
 
 def _with_image(result: torch.Tensor, addend: torch.Tensor) -> torch.Tensor:
-    """Add to the image, which is the first output, and to no other."""
+    """Add to the image, which is the first output, and to no other output."""
     if result.shape[1] == 1:
         return addend + result
     return torch.cat((addend + result[:, :1], result[:, 1:].to(addend.dtype)), dim=1)

@@ -1,4 +1,4 @@
-"""What a `unet` of given depth and width is, without torch: how far it looks, its pooling grid, its weights."""
+"""The numbers of a `unet` of given depth and width, without torch: how far it sees, its pooling grid, its weights."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ NORMS = ("none", "group")
 STEMS = (1, 2, 4)
 SKIPS = ("input", "none")
 OUTPUTS = ("image", "particles")
-"""What comes out, in this order: the micrograph without its noise, and what in it is not ice."""
+"""Names of the outputs in order: the micrograph without its noise, and everything in it that is not ice."""
 MAX_DEPTH = 6
 MAX_CHANNELS = 2048
 GROUPS = 8
-"""Of a group norm; widths must be multiples of it."""
+"""Groups of a group norm; widths must be multiples of it."""
 _BLOCK_RADIUS = 2
-"""Two 3x3 convolutions."""
+"""Radius of a block in pixels: two 3x3 convolutions."""
 
 
 def configure(
@@ -49,16 +49,16 @@ def configure(
         1, 2 or 4: the finest level has one grid point for stem x stem pixels, which become its channels. A network of
         twice the width is then as fast, and sees twice as far.
     skip
-        ``input``: the network computes a correction that is added to its input, and begins as the identity. ``none``: it
-        computes the image itself and begins with 0, which learns faster where noise is most of the input; see
-        docs/decisions/0008-mixtures-of-halves.md. It is added to the image alone, never to the particles.
+        ``input``: the network computes a correction, which is added to its input (only in the output ``image``, never in
+        ``particles``); it begins as the identity. ``none``: it computes the image itself and begins with 0, which learns
+        faster if most of the input is noise; see docs/decisions/0008-mixtures-of-halves.md.
     outputs
-        1: the image. 2: the image, and the particles alone, see `OUTPUTS`.
+        1: the image. 2: the image, and the particles alone; see `OUTPUTS`.
     clip
-        The layers see values of at most this size; what lies beyond is added to the image afterwards, as it is, and never
-        to the particles. 0: they see all. A hot pixel of 200 deviations would else light up all that looks at it.
+        Largest absolute value that the layers see; 0 sets no limit. The rest of a larger value is added to the image
+        afterwards, never to the particles. Without this, a hot pixel of 200 deviations would brighten its surroundings.
     most
-        Halving doubles the channels up to this number, and no further; 0: always.
+        Most channels: halving doubles the channels up to this number; 0 sets no limit.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def channels_at(level: int, width: int, most: int = 0) -> int:
 
 
 def receptive_radius(depth: int, stem: int = 1) -> int:
-    """Return how far an output pixel looks at most, over all its positions on the pooling grid."""
+    """Return how far an output pixel sees at most, over all its positions on the pooling grid."""
     reaches = []
     for position in range(stem << depth):
         point = position // stem
@@ -129,7 +129,7 @@ def block_channels(depth: int, width: int, stem: int = 1, most: int = 0) -> dict
 
 
 def _reach(level: int, depth: int, first: int, last: int) -> tuple[int, int]:
-    """Pixels that enter a level, of those that leave it: the block down, the skip and what lies below, the block up."""
+    """Give the pixels that enter a level for those that leave it: block down, skip and lower levels, block up."""
     first, last = first - _BLOCK_RADIUS, last + _BLOCK_RADIUS
     if level == depth:
         return first, last

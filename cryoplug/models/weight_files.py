@@ -1,4 +1,4 @@
-"""The two kinds of files that weights are in: founding ``.bin`` files, one a tensor, and ``model.safetensors``."""
+"""The two kinds of weight files: founding ``.bin`` files, one for each tensor, and ``model.safetensors``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MAX_WEIGHTS_BYTES = 4 << 30
 _SHOWN_PROBLEMS = 20
 _DTYPE_NAMES = {"F64": "float64", "BF16": "bfloat16"}
 _TAKEN = ("F32", "F16")
-"""float16 is widened on reading, so that the hash, which is of float32 values, does not depend on the file."""
+"""Types that are read. float16 becomes float32, so the hash (of float32 values) does not depend on the file."""
 
 
 def read_bins(folder: Path, spec: ModelSpec, findings: list[Finding]) -> dict[str, np.ndarray]:
-    """Read the founding files of a folder, ``{state key: array}``; what is wrong goes into `findings`."""
+    """Read the founding files of a folder into ``{state key: array}``; problems go into `findings`."""
     present = {item.name for item in folder.iterdir() if BIN_NAME.fullmatch(item.name)}
     shapes = spec.weight_shapes() if spec.layers else {}
     files = {_bin_name(key): key for key in shapes}
@@ -61,7 +61,7 @@ def _shape_text(shape: Iterable[int]) -> str:
 
 
 def read_safetensors(folder: Path, spec: ModelSpec, findings: list[Finding]) -> dict[str, np.ndarray]:
-    """Read ``model.safetensors`` of a folder, if it is there; what is wrong goes into `findings`."""
+    """Read ``model.safetensors`` of a folder, if it is there; problems go into `findings`."""
     path = folder / SAFETENSORS_NAME
     if not path.exists():
         return {}

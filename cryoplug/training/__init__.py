@@ -1,1 +1,1 @@
-"""Training: a store is streamed through a network, and the best checkpoint is kept."""
+"""Training: stream a store through a network, and keep the best checkpoint."""

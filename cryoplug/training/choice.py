@@ -1,9 +1,9 @@
-"""Which epoch is kept: the lowest validation loss, or for halves the latest that cannot be told from the lowest.
+"""Which epoch is kept: that of the lowest validation loss; for halves the latest that is not measurably worse.
 
-The target of a Noise2Noise loss is noisy itself, so that nearly all of the loss is the target's noise, the same in every
-epoch. It falls out of the difference between two epochs on the same patches, which is the difference of their errors to
-the unknown truth, B + N of `cryoplug.metrics.halves`; what is left of chance is measured by how much that difference
-varies from one held-out micrograph to the next. See docs/decisions/0009-which-epoch-is-kept.md.
+With halves the target is noisy, so nearly all of the loss is the target's noise, which is the same in every epoch. It cancels
+in the difference between two epochs on the same patches. This difference is that of their errors to the unknown truth, B + N
+of `cryoplug.metrics.halves`. Its own error follows from how much it varies from one held-out micrograph to the next. See
+docs/decisions/0009-which-epoch-is-kept.md.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ MICROGRAPHS, PATCHES = "micrographs", "patches"
 
 @dataclass(frozen=True)
 class Units:
-    """The held-out patches, grouped into what is compared as one."""
+    """The held-out patches, grouped into units that are compared as one."""
 
     kind: str
-    """``micrographs``, or ``patches`` where a single micrograph (or none that is known) is held out."""
+    """``micrographs``; or ``patches`` if only one micrograph is held out, or micrographs are not known."""
     of_patch: np.ndarray
     """Number of the unit of each held-out patch, from 0, ascending."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an epoch is against those before it."""
+    """How an epoch compares with those before it."""
 
     kept: bool
-    """Whether its weights are kept, instead of those kept so far."""
+    """Whether its weights replace those kept so far."""
     lowest: bool
     """Whether its loss is the lowest so far."""
     difference: float | None = None
-    """Its loss less the lowest one before, mean over the units; None without units or in the first epoch."""
+    """Its loss minus the lowest loss before, mean over the units; None without units or in the first epoch."""
     standard_error: float | None = None
-    """Of that difference, over the units; None when there are fewer than two."""
+    """Standard error of that difference over the units; None with fewer than two."""
 
 
 def pairs_are_halves(store: PairStore, config: TrainConfig) -> bool:
-    """Say whether the sides are halves of an exposure: as the manifest says, or as bare bins are used."""
+    """Say whether the sides are halves of an exposure: from the manifest, or for bare bins from the way they are used."""
     return config.augment == "halves" if store.manifest is None else store.manifest.pairs == "halves"
 
 
 def targets_are_noisy(store: PairStore, config: TrainConfig) -> bool:
-    """Say whether a target has noise of its own: the other half, or a single exposure with noise drawn for it."""
+    """Say whether targets are noisy: the other half, or a single exposure with drawn noise."""
     return pairs_are_halves(store, config) or (store.manifest is not None and store.manifest.pairs == "single")
 
 
 def validation_units(store: PairStore, config: TrainConfig, held_out: np.ndarray) -> Units | None:
-    """Group the held-out patches; None where a truth is at hand, for there the lowest loss is the best.
+    """Group the held-out patches; None if targets are the truth, because then the lowest loss is the best.
 
     Parameters
     ----------
     store, config
-        What is trained on, and how.
+        The training pairs, and how the network is trained.
     held_out
         Indices of the held-out patches, ascending.
     """
@@ -78,17 +78,17 @@ def judge_epoch(position: Position, loss: float, unit_losses: list[float]) -> Ve
     Parameters
     ----------
     position
-        Of the run; not changed.
+        Position of the run; not changed.
     loss
         Mean loss of the epoch: on the held-out patches, or in training when there are none.
     unit_losses
-        Mean loss on each unit of `validation_units`; empty where the lowest loss decides.
+        Mean loss on each unit of `validation_units`; empty if the lowest loss decides.
 
     Returns
     -------
     Verdict
-        The epoch is always compared with the lowest one, not with the last one kept. Else a run could drift away from its
-        best in steps that are each within the error.
+        The epoch is always compared with the lowest one, not with the last one kept. Otherwise a run could drift away from
+        its best epoch in small steps, each within the error.
     """
     if not unit_losses or not position.lowest_units:
         first_or_lower = position.best_loss is None or loss < position.best_loss

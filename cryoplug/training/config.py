@@ -1,4 +1,4 @@
-"""How a network is trained: every choice, checked as a whole, and comparable with that of an earlier run."""
+"""How a network is trained: every setting, checked together, and comparable with those of an earlier run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RUNTIME_FIELDS = ("device", "threads", "cache", "checkpoint_minutes")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides the trained weights, and how the run is carried out."""
+    """All settings that decide the trained weights, and those for carrying out the run."""
 
     model: str = "cryo_cnn"
     """Network id; see `cryoplug.models.registry`."""
@@ -32,57 +32,57 @@ class TrainConfig:
     epochs: int = 5
     """Passes over the training patches."""
     minutes: float | None = None
-    """Train for about so long instead: a number of steps is fixed when their speed is known; see `training.pace`."""
+    """Train for about this long instead of by epochs; see `training.pace`. None trains by epochs."""
     lr: float = 0.001
     """Adam's learning rate; beta 0.9 and 0.999, eps 1e-8."""
     schedule: str = "constant"
-    """How the learning rate goes after the warm-up: ``constant``, or ``cosine`` down to 0 at the end of the last epoch."""
+    """The learning rate after the warm-up: ``constant``, or ``cosine`` down to 0 at the end of the last epoch."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly."""
     loss: str = "mse"
     """``mse``, ``l1`` or ``charbonnier``; see `cryoplug.kernels.losses`."""
     clip_norm: float | None = None
-    """Largest norm of all gradients of a step together; None: no limit."""
+    """Largest norm of all gradients of a step together; None sets no limit."""
     ema: float | None = None
-    """Decay of a moving average of the weights, which is validated and kept instead of the last step's; None: none."""
+    """Decay of a moving average of the weights, which is validated and kept instead of the last weights; None for none."""
     patience: int | None = None
-    """End when so many epochs in a row were not better than the best; None: never."""
+    """End after this many epochs in a row without a better one; None never ends early."""
     weight_decay: float = 0.0
-    """Each step takes the learning rate times this from every weight (AdamW); 0: none."""
+    """Each step subtracts this times the learning rate of every weight (AdamW); 0 for none."""
     batch_size: int = 8
-    """Patches a step, each in two mixtures where there are any; the last batch of an epoch may be smaller."""
+    """Patches in each step; with mixtures, each counts as two images. The last batch of an epoch may be smaller."""
     val_split: float = 0.1
     """Part held out for validation: of the micrographs, or of the patches of bare bins; 0 holds out nothing."""
     max_batches: int | None = None
-    """Quick test: at most this many batches an epoch, in training and in validation."""
+    """For a quick test: most batches in an epoch, in training and in validation; None for all."""
     patch_size: int = 1024
     """Side of the patches of bare bins; a store with a manifest knows its own."""
     seed: int = 0
-    """Decides first weights, split, order and augmentation."""
+    """Random seed of first weights, split, order and augmentation."""
     shuffle: bool = True
-    """Whether each epoch has an order of its own."""
+    """Whether each epoch has a new order."""
     crop_size: int | None = None
-    """Side of the crops of whole micrographs; None: as the convert was asked for."""
+    """Side of the crops of whole micrographs in pixels; None takes convert's."""
     crops_per_epoch: int | None = None
-    """Crops of whole micrographs that an epoch takes; None: as many as fit side by side."""
+    """Crops of whole micrographs in an epoch; None takes as many as fit side by side."""
     augment: str = "none"
-    """``none``; ``dihedral``: each pair turned and mirrored at random; ``halves``: also its sides exchanged at random."""
+    """``none``; ``dihedral``: turn and mirror each pair at random; ``halves``: also exchange its sides at random."""
     mix: float = 1.0
-    """With ``halves``: train on mixtures of the halves; see `cryoplug.training.data.mixing`. 1: the halves themselves. With
-    single exposures: the share of drawn noise in the input; see `cryoplug.training.data.recorruption`."""
+    """With ``halves``: share of the difference in mixtures of the halves, see `cryoplug.training.data.mixing`; 1 is the halves
+    themselves. With single exposures: share of drawn noise in the input, see `cryoplug.training.data.recorruption`."""
     device: str = "auto"
-    """``auto`` (a GPU when there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
+    """``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: str = "auto"
     """``float32``; ``bf16``: layers of the network compute in bfloat16; ``auto``: see `engine.choose_precision`."""
     cache: str = "auto"
-    """Where the training set stays after it was read once: ``gpu``, ``ram``, ``none``; ``auto``: see `open_loader`."""
+    """Where the training set stays after the first reading: ``gpu``, ``ram``, ``none``; ``auto``: see `open_loader`."""
     threads: int = 0
     """CPU threads; 0 takes every core that this process may use."""
     checkpoint_minutes: float = 5.0
-    """Minutes between saves of the state for ``--resume``, besides one each epoch; 0 saves after every batch."""
+    """Minutes between saves of the state for ``--resume``, in addition to one after each epoch; 0 saves after every batch."""
 
     def __post_init__(self) -> None:
-        """Collect every problem, then refuse once."""
+        """Collect all problems, and raise one error."""
         problems = []
 
         def check(fine: bool, field: str, allowed: str) -> None:
@@ -122,11 +122,11 @@ class TrainConfig:
 
     @staticmethod
     def completed(record: dict[str, Any]) -> dict[str, Any]:
-        """Return what an older version wrote as `identity`, with the defaults of the fields that it did not have."""
+        """Complete an `identity` that an older version wrote, by the defaults of the fields that it did not have."""
         return {**TrainConfig().identity(), **record}
 
     def identity(self) -> dict[str, Any]:
-        """Return the fields that decide the weights; `epochs` among them, because a run is finished at a number."""
+        """Return the fields that decide the weights; also `epochs`, because a run is finished after a certain number."""
         return {key: value for key, value in dataclasses.asdict(self).items() if key not in _RUNTIME_FIELDS}
 
     @property
@@ -145,7 +145,7 @@ def differing_fields(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def parse_model_options(texts: Iterable[str]) -> dict[str, int | float | str]:
-    """Read ``name=value`` texts; what looks like a number becomes one.
+    """Read ``name=value`` texts; a value that looks like a number becomes one.
 
     Raises
     ------

@@ -1,11 +1,11 @@
-"""Several processes that train one network together: who does what, and what they tell one another.
+"""Several processes that train one network together: how they share the work, and what they exchange.
 
-torchrun starts one process a GPU, or one for a part of the CPU's cores. All hold the same weights. Each
-computes its own rows of every batch. The gradients of all are averaged before the step, so all weights stay the same, bit
-for bit. The first process alone speaks and writes. Why gradients are averaged here and not by torch's DDP:
+torchrun starts one process for each GPU, or for each part of the CPU's cores. All hold the same weights. Each computes its
+own rows of every batch. Gradients are averaged over all processes before the step, so weights stay the same, bit for bit.
+Only the first process prints and writes. Why gradients are averaged here and not by torch's DDP:
 docs/decisions/0032-several-processes.md.
 
-`ALONE` is a run of one process. It has the same methods, which then do nothing; so the training loop asks nowhere.
+`ALONE` is a run of one process. It has the same methods, which do nothing, so the training loop needs no special case.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cryoplug.machine.devices import resolve_device
 from cryoplug.machine.launch import Launch, torchrun_launch
 
 PATIENCE = timedelta(minutes=30)
-"""After so long without an answer a process is given up: the first one may be writing to a slow disk meanwhile."""
+"""Longest wait for another process; the first one may be writing to a slow disk."""
 
 Anything = TypeVar("Anything")
 
@@ -39,11 +39,11 @@ class Rows:
     """The rows of a batch that one process computes."""
 
     own: slice
-    """Which; never none: where there are fewer rows than processes, one is borrowed and its loss not counted."""
+    """Rows of this process, at least one. With fewer rows than processes, it borrows a row, whose loss does not count."""
     whole: int
     """Rows of the whole batch."""
     weight: float = 1.0
-    """What the mean over the own rows counts in the mean over the whole batch; 0: the row is borrowed."""
+    """Weight of the mean over the own rows in the mean over the whole batch; 0 if the row is borrowed."""
 
 
 class Processes:
@@ -52,7 +52,7 @@ class Processes:
     Parameters
     ----------
     launch
-        Which of them this is.
+        Place of this process among them.
     """
 
     def __init__(self, launch: Launch | None = None) -> None:
@@ -60,16 +60,16 @@ class Processes:
 
     @property
     def world(self) -> int:
-        """How many there are."""
+        """Number of processes."""
         return self.launch.world
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that speaks and writes."""
+        """Whether this is the first process, which prints and writes."""
         return self.launch.rank == 0
 
     def rows(self, whole: int) -> Rows:
-        """Share the rows of a batch out evenly, in their order; the first processes get one more."""
+        """Divide the rows of a batch evenly, in their order; the first processes may get one more."""
         rank, world = self.launch.rank, self.world
         each, more = divmod(whole, world)
         begin, count = rank * each + min(rank, more), each + (rank < more)
@@ -85,9 +85,9 @@ class Processes:
         loss
             Mean loss of the own rows.
         gradients
-            By every parameter, of that loss.
+            Gradients of that loss by every parameter.
         weight
-            From `Rows`.
+            Weight of the own rows, from `Rows`.
 
         Returns
         -------
@@ -117,21 +117,22 @@ class Processes:
 
     @contextlib.contextmanager
     def agreeing(self) -> Iterator[None]:
-        """Let a block succeed for all or for none; the first process says the error, whichever met it.
+        """Make a block succeed in all processes or in none; the first process reports the error, wherever it occurred.
 
-        In the block nothing may be asked of the others before all that may fail: who fails asks no more.
+        In the block, do everything that may fail before any exchange with the others, because a process that failed does
+        not answer.
 
         Raises
         ------
         CryoplugError
-            In the first process: what a process met.
+            In the first process: the error of any process.
         OtherProcessError
-            In the others.
+            In the other processes.
         """
         yield
 
     def said_by_first(self, error: CryoplugError) -> CryoplugError:
-        """Give the error to raise where all processes meet the same one: only the first is to say it."""
+        """Give the error to raise if all processes have the same one, so that only the first prints it."""
         return error
 
 
@@ -144,7 +145,7 @@ class TorchProcesses(Processes):
     Parameters
     ----------
     launch
-        Which of them this is.
+        Place of this process among them.
     """
 
     def average(self, loss: torch.Tensor, gradients: Sequence[torch.Tensor], weight: float | torch.Tensor) -> Any:
@@ -203,7 +204,7 @@ class TorchProcesses(Processes):
 
     @contextlib.contextmanager
     def agreeing(self) -> Iterator[None]:
-        """Let a block succeed for all or for none."""
+        """Make a block succeed in all processes or in none."""
         mine: CryoplugError | None = None
         try:
             yield
@@ -221,13 +222,13 @@ class TorchProcesses(Processes):
         raise OtherProcessError(f"process {rank} of {self.world}: {text}", exit_code)
 
     def said_by_first(self, error: CryoplugError) -> CryoplugError:
-        """Give the error to raise where all processes meet the same one."""
+        """Give the error to raise if all processes have the same one."""
         return error if self.first else OtherProcessError(str(error), error.exit_code, said=True)
 
 
 @contextlib.contextmanager
 def open_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
-    """Meet the other processes, if torchrun started any, and give the device of this one.
+    """Connect to the other processes, if torchrun started any, and give the device of this one.
 
     Parameters
     ----------
@@ -237,7 +238,7 @@ def open_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
     Raises
     ------
     DeviceError, UsageError
-        There are not as many GPUs as processes, or one was named for all of them.
+        There are fewer GPUs than processes, or one GPU was named for all of them.
     """
     launch = torchrun_launch()
     try:
@@ -306,11 +307,11 @@ def _device_of(launch: Launch, name: str) -> torch.device:
 
 
 def _meet(launch: Launch) -> distributed.Store:
-    """Meet the other processes at the place that torchrun named, and give a store of keys that nobody used before.
+    """Connect to the other processes at the address from torchrun, and give a store of keys that nobody used before.
 
-    torchrun keeps the place when it starts killed processes again, with the addresses of the dead in it; and how often it
-    did so is not the same on all machines. So the first process thinks of a word, and the others answer it with one of
-    their own. It repeats all of them: who finds its own word there knows that these are the living.
+    When torchrun starts killed processes again, it keeps its store, with the addresses of the dead processes in it; and the
+    number of restarts may differ between machines. So the first process writes a random word, and each of the others answers
+    with its own word. The first one repeats all answers. A process that finds its own word there knows that all are alive.
     """
     store, _, _ = next(distributed.rendezvous("env://", launch.rank, launch.world, timeout=PATIENCE))
     mine, end = uuid.uuid4().hex, time.monotonic() + PATIENCE.total_seconds()
@@ -342,9 +343,9 @@ def _meet(launch: Launch) -> distributed.Store:
 
 
 def _in_memory_order(gradient: torch.Tensor) -> torch.Tensor:
-    """Give the numbers of a gradient in a row, as they lie in memory, which is the same in all processes.
+    """Give the numbers of a gradient in one row, in the order of memory, which is the same in all processes.
 
-    Copies in another order would take a kernel for each gradient, before and after.
+    Copying them into another order would need another kernel for each gradient, before and after.
     """
     dense = gradient.is_contiguous() or gradient.is_contiguous(memory_format=torch.channels_last)
     return gradient.as_strided((gradient.numel(),), (1,)) if dense else gradient.reshape(-1)
@@ -356,7 +357,7 @@ def _odd_one(kinds: Sequence[str]) -> int:
 
 @contextlib.contextmanager
 def _peers() -> Iterator[None]:
-    """Say in words that another process is gone: all that a collective call says is that a connection was closed."""
+    """Say clearly that another process is gone, because torch only says that a connection was closed."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError):

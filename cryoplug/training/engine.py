@@ -1,4 +1,4 @@
-"""The arithmetic of one step: loss and gradients on the CPU in row bands, on a GPU batch by batch."""
+"""The arithmetic of one step: loss and gradients, on a CPU in bands of rows, on a GPU batch by batch."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from cryoplug.kernels.fused import FusedCryoCNN
 
 MOST_RECORDED_PIXELS = 1 << 20
-"""Batches of up to so many pixels are recorded once and replayed: a recording keeps its memory for itself."""
+"""Largest batch, in pixels, that is recorded once and replayed; a recording does not share its memory."""
 
 
 class Engine(abc.ABC):
     """Computes the loss of a network on batches ``(b, 1, y, x)``."""
 
     kernels = "plain"
-    """``plain`` or ``fused``: see `cryoplug.kernels.dispatch`."""
+    """Kernels that it uses, ``plain`` or ``fused``: see `cryoplug.kernels.dispatch`."""
 
     def __init__(self, module: nn.Module, *, loss: str = "mse") -> None:
         self.module = module
@@ -39,7 +39,7 @@ class Engine(abc.ABC):
 
     @contextlib.contextmanager
     def looking(self, look: Callable[[], None]) -> Iterator[None]:
-        """Call `look` before every piece of a batch is computed, from any thread; what it raises ends the batch.
+        """Call `look` before each piece of a batch is computed, from any thread; an error from it ends the batch.
 
         A batch of 8 patches of 1024x1024 through residual_cnn takes 50 s on 2 cores, a piece of it 2 s.
         """
@@ -59,7 +59,7 @@ class Engine(abc.ABC):
 
 
 class BandEngine(Engine):
-    """The CPU: bands of rows, one a thread; `precision` as for `WholeBatchEngine`."""
+    """For a CPU: bands of rows, one for each thread; `precision` as for `WholeBatchEngine`."""
 
     def __init__(
         self, module: nn.Module, spec: ModelSpec, pool: ThreadPoolExecutor, *, loss: str, precision: str = "float32"
@@ -92,7 +92,7 @@ class BandEngine(Engine):
 
 
 class WholeBatchEngine(Engine):
-    """A GPU, or a network whose layers look at the whole image: the batch in one piece.
+    """For a GPU, or a network whose layers see the whole image: computes a batch in one piece.
 
     Parameters
     ----------
@@ -112,12 +112,12 @@ class WholeBatchEngine(Engine):
 
     @contextlib.contextmanager
     def looking(self, look: Callable[[], None]) -> Iterator[None]:
-        """Call `look` before the batch is computed; on a GPU a batch takes less time than anybody waits."""
+        """Call `look` only before the batch is computed; on a GPU a batch takes little time."""
         with super().looking(look) if self._device_type == "cpu" else contextlib.nullcontext():
             yield
 
     def worth_recording(self, noisy: torch.Tensor) -> bool:
-        """Say whether launching the kernels of a step one by one may take longer than they run."""
+        """Say whether a step is so small that launching its kernels one by one may take longer than running them."""
         return noisy.is_cuda and noisy.numel() <= MOST_RECORDED_PIXELS
 
     def enqueue(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -149,16 +149,16 @@ class WholeBatchEngine(Engine):
 
 
 class FusedEngine(WholeBatchEngine):
-    """A GPU that the fused kernels were tested on: hidden values in half precision, sums and weights in float32.
+    """For GPUs on which the fused kernels were tested: hidden values in half precision, sums and weights in float32.
 
-    Where half precision overflows (hidden values beyond 65504), a batch is computed by the plain layers.
+    If half precision overflows (hidden values beyond 65504), the plain layers compute the batch.
 
     Parameters
     ----------
     module
         `cryo_cnn`.
     batch_size
-        Largest batch; 0: that of the first one that comes.
+        Largest batch; 0 takes the size of the first batch.
     """
 
     kernels = "fused"
@@ -169,7 +169,7 @@ class FusedEngine(WholeBatchEngine):
         self._network: FusedCryoCNN | None = None
 
     def worth_recording(self, noisy: torch.Tensor) -> bool:
-        """Say yes on a GPU: a dozen small kernels surround the three large ones."""
+        """Say yes on a GPU, because a dozen small kernels surround the three large ones."""
         return noisy.is_cuda
 
     def enqueue(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -215,7 +215,7 @@ def open_engine(
     precision: str = "float32",
     batch_size: int = 0,
 ) -> Iterator[Engine]:
-    """Move a network to the device and give the engine that suits it.
+    """Move a network to a device, and give the engine that suits both.
 
     Parameters
     ----------
@@ -230,7 +230,7 @@ def open_engine(
     precision
         From `choose_precision`.
     batch_size
-        Largest batch, where it is known.
+        Largest batch; 0 if unknown.
     """
     with memory_errors(module, None):
         # The fused kernels compute the mean squared error, in a precision of their own.
@@ -258,7 +258,7 @@ def open_engine(
 
 
 def bands_are_exact(module: nn.Module) -> bool:
-    """Say whether a band gives what the whole image gives: not with layers that average over batch or image."""
+    """Say whether bands give the same result as the whole image; not with layers that average over batch or image."""
     averaging = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
     return not any(isinstance(layer, averaging) for layer in module.modules())
 
@@ -266,12 +266,12 @@ def bands_are_exact(module: nn.Module) -> bool:
 def choose_precision(asked: str, spec: ModelSpec, device: torch.device) -> str:
     """Return ``float32`` or ``bf16`` for ``--precision``.
 
-    ``auto`` is bf16 on devices that compute in it, for the networks that were tried with it on a GPU. On a CPU `unet` was tried.
+    ``auto`` is bf16 on devices that compute in it, for networks that were tested with it on a GPU. On a CPU, `unet` was tested.
 
     Raises
     ------
     DeviceError
-        bf16 was asked for on another device: a CPU that has to emulate it is ten times slower.
+        bf16 was asked for on another device; a CPU that must emulate it is ten times slower.
     """
     able = computes_in_bf16(device)
     if asked == "bf16" and not able:
@@ -290,9 +290,9 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 
 def fingerprint(device: torch.device, *, threads: int | None) -> dict[str, Any]:
-    """Return what the last bits of a result depend on: versions and machine.
+    """Return the versions and the machine, on which the last bits of a result depend.
 
-    `threads` is None where the result does not depend on their number.
+    `threads` is None if the result does not depend on their number.
     """
     record: dict[str, Any] = {"torch": torch.__version__, "device": device.type, "threads": threads}
     if device.type == "cuda":
@@ -316,7 +316,7 @@ def _deterministic_cudnn() -> Iterator[None]:
 
 @contextlib.contextmanager
 def memory_errors(module: nn.Module, batch: torch.Tensor | None) -> Iterator[None]:
-    """Turn a refusal of memory into an error that says what is needed, and what to do; any other failure names the GPU.
+    """Turn a lack of memory into an error that says what is needed, and what to do; other errors name the GPU.
 
     Raises
     ------
@@ -340,7 +340,7 @@ def _too_little(module: nn.Module, batch: torch.Tensor | None, found: str) -> De
 
 
 def _batch_bytes(module: nn.Module, batch: torch.Tensor) -> float:
-    """Estimate what a step takes: the output of each convolution, and a part of the gradients.
+    """Estimate the bytes of a step: the output of each convolution, and a part of the gradients.
 
     Measured on an H100 with residual_cnn and 8 patches of 1024x1024: 13.3 GiB, the estimate is 13.9.
     """

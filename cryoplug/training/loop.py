@@ -51,7 +51,7 @@ from cryoplug.training.weights import weights_of
 
 _PATCHES_NAMED = 8
 FEW_STEPS = 100
-"""A run by ``--minutes`` with fewer steps warns: the warm-up of the recipe for halves alone has 200."""
+"""With fewer steps than this, ``--minutes`` warns; the warm-up of the recipe for halves alone has 200."""
 
 
 @dataclass
@@ -59,38 +59,38 @@ class Training:
     """A run in memory: everything the loop works on."""
 
     config: TrainConfig
-    """What was asked for."""
+    """Settings of the run."""
     store: PairStore
     """The training pairs."""
     split: Split
-    """Which of them train and which validate."""
+    """Which pairs train and which validate."""
     engine: Engine
     """Computes loss and gradients; holds the network."""
     optimizer: torch.optim.Optimizer
     """From `cryoplug.training.steps.make_optimizer`."""
     position: Position
-    """Where the run is; advanced in place."""
+    """Position of the run; changed in place."""
     checkpoint_head: Checkpoint
     """Model, normalization and pixel size of the checkpoints to write; its weights are not used."""
     environment: dict[str, Any]
-    """What the last bits depend on; saved with the state."""
+    """Versions and machine, on which the last bits of a result depend; saved with the state."""
     folder: RunFolder | None
-    """Where to save; None saves nothing."""
+    """Run folder, to save into; None saves nothing."""
     device: torch.device
-    """Where the batches go."""
+    """Device of the batches."""
     average: WeightAverage | None = None
-    """The moving average of the weights, which is validated and kept; None: the weights themselves."""
+    """The moving average of the weights, which is validated and kept; None keeps the weights themselves."""
     mixer: Mixer | Recorruption | None = None
-    """Makes mixtures of halves, or of single exposures and drawn noise; None: pairs are trained on as they are."""
+    """Makes mixtures of halves, or of single exposures and drawn noise; None trains on the pairs themselves."""
     processes: Processes = ALONE
-    """Who train together; this one is one of them."""
+    """The processes that train together, seen from this one."""
     advance: Advance = field(default=lambda step, total: None, repr=False)
-    """Told how many steps of the whole run are done, and how many there will be."""
+    """Called with the number of steps done in the whole run, and the number planned."""
     _steps: Steps = field(init=False, repr=False)
     _pace: Pace | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Choose how steps are taken."""
+        """Choose how to take steps on this device."""
         self._steps = open_steps(self.engine, self.optimizer, self.config, self.average, self.mixer, self.processes)
 
     def run(self, progress: Progress, interrupts: Interrupts | None = None) -> None:
@@ -101,7 +101,7 @@ class Training:
         progress
             Called with every event.
         interrupts
-            Signals that the caller catches already, some of which may have come; None catches them here.
+            Signals that the caller already catches; some may have come. None catches them here.
 
         Raises
         ------
@@ -110,7 +110,7 @@ class Training:
         Stopped
             A signal asked for an end; the state is saved.
         OtherProcessError
-            Another process is gone, or says the error of all.
+            Another process is gone, or reports the error of all.
         """
         if self.config.minutes is not None:
             position = self.position
@@ -205,12 +205,12 @@ class Training:
         return self.position.planned_steps or sys.maxsize
 
     def _all_taken(self, steps: int) -> bool:
-        """Say whether so many steps are all that is planned."""
+        """Say whether these are all planned steps."""
         planned = self.position.planned_steps
         return planned is not None and steps >= planned
 
     def _plan(self, progress: Progress) -> None:
-        """Fix the number of steps as soon as their speed is known, and correct it when that changes."""
+        """Plan the number of steps as soon as their speed is known, and correct it if the speed changes."""
         if self._pace is None:
             return
         planned = self.processes.from_first(self._pace.news(self.position.step))
@@ -290,7 +290,7 @@ class Training:
         return Comparison(lowest_before, verdict.difference, verdict.standard_error, count, self._units.kind)
 
     def save_state(self) -> None:
-        """Save all that going on needs; nothing when the run is not saved. No step may be under way."""
+        """Save everything that is needed to go on, if the run is saved. No step may be in progress."""
         if self._pace is not None:
             self.position.spent_s = self._pace.spent_s
         if self.folder is not None:
@@ -304,7 +304,7 @@ class Training:
             self.folder.write_state(payload)
 
     def best_folder(self) -> Path | None:
-        """Return the folder of the best checkpoint; None when nothing is saved yet."""
+        """Return the folder of the best checkpoint; None if nothing is saved yet."""
         if self.folder is None or self.position.best_epoch is None:
             return None
         return self.folder.epoch_folder(self.position.best_epoch)
@@ -351,7 +351,7 @@ class Training:
 
 
 class _RunningReport:
-    """Mean loss and speed since the last report, told every hundredth batch."""
+    """Mean loss and speed since the last report; there is a report after every hundredth batch."""
 
     def __init__(self, epoch: int, batches: int, loss_name: str, progress: Progress) -> None:
         self._epoch, self._batches, self._loss_name, self._progress = epoch, batches, loss_name, progress

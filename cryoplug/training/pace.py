@@ -1,7 +1,7 @@
-"""How many steps fit into the time that was asked for: known once their speed is, corrected when it changes.
+"""How many steps fit into the time that was asked for: planned once their speed is known, corrected if it changes.
 
-The number is part of the state, and so is the time that was spent: a run that was killed goes on with both. At a
-steady speed it is never corrected, and the end of the run is then a function of the number alone, not of the clock.
+The number of steps and the time spent are part of the state, so a run that was killed goes on with both. At a steady speed
+the number is never corrected; then the result depends on the number alone, not on the clock.
 """
 
 from __future__ import annotations
@@ -10,31 +10,31 @@ import time
 from collections.abc import Callable
 
 FIRST_STEPS = 5
-"""Steps that are not measured: libraries choose their algorithms in them."""
+"""Steps that are not measured, because libraries choose their algorithms in them."""
 MEASURED_STEPS = 40
 """Steps that are measured, unless they take more than `MEASURED_PART` of the time."""
 MEASURED_PART = 0.1
-"""Part of the time after which the speed is looked at, again and again; and also when half of the steps that were left at
-the last look are done. A plan that would end too early grows, therefore, before it ends, however fast the steps become."""
+"""Part of the time between two looks at the speed. There is another look when half of the remaining steps are done, so a
+plan that would end too early always grows before it ends, however fast the steps become."""
 FOR_STEPS = 0.93
-"""Part of the time left that is planned for steps; the rest is for validation and saving."""
+"""Part of the remaining time that is planned for steps; the rest is for validation and saving."""
 SPARE_PART = 0.1
-"""A number of steps that ends within the time and leaves no more of it than this stays as it is."""
+"""A plan stays unchanged if it ends within the time, and leaves at most this part of it."""
 
 
 class Pace:
-    """Watches the steps of a run.
+    """Plans the number of steps of a run.
 
     Parameters
     ----------
     minutes
         The time that the run should take.
     planned
-        Steps that earlier parts of the run had planned for the whole of it, if any.
+        Steps that an earlier part of the run had planned for the whole run, if any.
     spent_s
-        Seconds that they took.
+        Seconds that earlier parts of the run took.
     clock
-        Seconds; for tests.
+        Gives the time in seconds; tests replace it.
     """
 
     def __init__(
@@ -57,16 +57,16 @@ class Pace:
 
     @property
     def spent_s(self) -> float:
-        """Seconds that the run has taken, earlier parts included."""
+        """Seconds that the run has taken, with its earlier parts."""
         return self._spent_before + self._clock() - self._begun
 
     def news(self, step: int) -> int | None:
-        """Say how many steps the whole run shall have, where that is not what was said before.
+        """Give the number of steps for the whole run, if it has changed since the last call.
 
         Parameters
         ----------
         step
-            Steps that are done, earlier parts of the run included; one more is planned until the time is over and it is done.
+            Steps done so far, with those of earlier parts; until the time is over, at least one more is planned.
         """
         now = self._clock()
         if now >= self._end and self._planned is not None and step >= self._planned:

@@ -1,4 +1,4 @@
-"""What a run does where its user chose nothing: the founding recipe, or the one that was measured best for halves."""
+"""The defaults of a training: the founding recipe, or the recipe that was best for halves in our measurements."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from cryoplug.errors import UsageError
 from cryoplug.training.config import TrainConfig
 
 RECIPES = ("auto", "founding", "halves", "single")
-"""``auto``: ``halves`` for a store of halves, ``single`` for one of single exposures, otherwise ``founding``."""
+"""Values of ``--recipe``. ``auto``: ``halves`` for a store of halves, ``single`` for single exposures, else ``founding``."""
 CROP_SIZE = 256
-"""Of whole micrographs, unless one is smaller: many places in a step, each seen with about what the unet looks at."""
+"""Side of crops of whole micrographs in pixels, unless one is smaller: many places in a step, each as wide as a unet sees."""
 STEPS_PER_EPOCH = 500
-"""With crops of whole micrographs: an epoch ends with validation and saving, which cost as much as many steps."""
+"""Steps in an epoch with crops of whole micrographs; an epoch ends with validation and saving, which take time."""
 _HALVES: dict[str, Any] = {
     "augment": "halves",
     "mix": 0.5,
@@ -28,22 +28,22 @@ _UNET: dict[str, Any] = {"depth": 3, "stem": 2, "skip": "none"}
 _UNET_DECAY = 0.1
 
 _GOING_ON: dict[str, Any] = {"lr": 1e-4, "schedule": "cosine", "warmup_steps": 50}
-"""From trained weights: a tenth of the usual rate, which moves them without undoing them, and back to rest at the end."""
+"""Defaults when training starts from trained weights: a tenth of the usual rate, which ends at 0, so as not to undo them."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What a machine can do in minutes, of the recipe ``halves``."""
+    """The size of the recipe ``halves`` that suits a machine."""
 
     pixels_per_step: int
-    """As many patches a step as come to this, each mixture counted."""
+    """Pixels in a step, over all its patches; each mixture counts."""
     unet_width: int
     """Channels of a `unet` at its finest level."""
 
 
 GPU = Scale(pixels_per_step=1 << 21, unet_width=32)
 CPU = Scale(pixels_per_step=1 << 18, unet_width=16)
-"""A CPU takes seconds for what fills a GPU, and learns more from many small steps than from a few large ones."""
+"""On a CPU many small steps teach more than a few large ones; a batch that fills a GPU would take seconds."""
 
 
 def with_recipe(
@@ -57,16 +57,16 @@ def with_recipe(
     given: Collection[str],
     goes_on: bool = False,
 ) -> TrainConfig:
-    """Fill in what the user left open.
+    """Fill in the settings that the user did not choose.
 
     Parameters
     ----------
     config
-        What was asked for.
+        The settings so far.
     recipe
         One of `RECIPES`; see docs/decisions/0008-mixtures-of-halves.md for the figures behind ``halves``.
     pairs
-        Regime of the store; None for bare bins.
+        Kind of pairs in the store; None for bare bins.
     patch_shape
         ``(y, x)`` of the patches of the store.
     whole
@@ -74,10 +74,10 @@ def with_recipe(
     on_gpu
         Whether it trains on a GPU.
     given
-        Fields of `config` that the user chose himself; they stay. Of ``model_options`` those that `config` has stay in any
-        case; the others are filled in unless it is named here.
+        Fields of `config` that the user chose; they stay. Options in ``model_options`` always stay; others are added, unless
+        ``model_options`` is named here.
     goes_on
-        Whether training starts from the weights of a checkpoint; ``founding`` does then as it always does.
+        Whether training starts from a checkpoint; this makes no difference to ``founding``.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a training run reports while it runs: records, and the lines that people read."""
+"""The reports of a training while it runs: records, and lines for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BATCHES_PER_REPORT = 100
 
 @dataclass(frozen=True)
 class Note:
-    """Something that people should know."""
+    """A remark for the user."""
 
     text: str
     """One line."""
@@ -24,17 +24,17 @@ class BatchReport:
     """Progress within an epoch."""
 
     epoch: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     batch: int
     """Batches done in this epoch."""
     batches: int
     """Batches of a whole epoch."""
     loss: float
-    """Mean over the batches since the last report."""
+    """Mean loss over the batches since the last report."""
     samples_per_s: float
-    """Patches a second since the last report."""
+    """Patches per second since the last report."""
     loss_name: str = "mse"
-    """Which loss."""
+    """Kind of loss: ``mse``, ``l1`` or ``charbonnier``."""
 
     @property
     def text(self) -> str:
@@ -51,19 +51,19 @@ class Comparison:
     """The validation loss of an epoch against the lowest one before it, on the same held-out halves."""
 
     epoch: int
-    """The epoch that it is compared with."""
+    """The epoch with which it is compared."""
     difference: float
-    """Loss of this epoch less that of `epoch`, mean over the units: the difference of their errors to the truth."""
+    """Loss of this epoch minus that of `epoch`, mean over the units: the difference of their errors to the truth."""
     standard_error: float | None
-    """Of `difference`, over the units; None with a single one."""
+    """Standard error of `difference` over the units; None with a single unit."""
     units: int
-    """How many."""
+    """Number of units."""
     unit: str
-    """``micrographs``, or ``patches`` where a single micrograph is held out."""
+    """``micrographs``, or ``patches`` if only one micrograph is held out."""
 
     @property
     def text(self) -> str:
-        """The words for people."""
+        """The comparison in words."""
         error = "" if self.standard_error is None else f" +- {self.standard_error:.2g}"
         return f"{self.difference:+.3g}{error} to epoch {self.epoch} over {self.units} {self.unit}"
 
@@ -73,25 +73,25 @@ class EpochReport:
     """One finished epoch."""
 
     epoch: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     train_loss: float
-    """Mean loss over the epoch, each patch counted alike, with the weights as they were at its turn."""
+    """Mean loss over the patches of the epoch, each with the weights of its step."""
     val_loss: float | None
     """Mean loss on the held-out patches after the epoch; None without validation."""
     best: bool
-    """Whether its checkpoint is kept: the loss is the lowest so far, or of halves no higher than its standard error."""
+    """Whether its checkpoint is kept: its loss is the lowest so far, or with halves not higher by more than the error."""
     samples_per_s: float
-    """Training patches a second in this epoch."""
+    """Training patches per second in this epoch."""
     seconds: float
-    """Time of training and validation of this epoch, as far as this process did it."""
+    """Seconds of training and validation in this epoch, only those of this process."""
     waiting_for_data: float
-    """Part of the training time spent waiting for the disk, 0 to 1."""
+    """Part of the training time spent waiting for data, 0 to 1."""
     checkpoint: Path | None = None
-    """Folder of the best checkpoint so far, when one is kept."""
+    """Folder of the best checkpoint so far, if one is saved."""
     loss_name: str = "mse"
-    """Which loss: ``mse``, ``l1`` or ``charbonnier``."""
+    """Kind of loss: ``mse``, ``l1`` or ``charbonnier``."""
     compared: Comparison | None = None
-    """With halves, from the second epoch on: how it stands to the lowest loss before."""
+    """With halves, from the second epoch on: comparison with the lowest loss before."""
 
     def record(self) -> dict[str, Any]:
         """Return the line of ``metrics.jsonl`` and of ``--json``; losses that were not measured are left out."""
@@ -111,7 +111,7 @@ class EpochReport:
 
     @staticmethod
     def from_record(record: dict[str, Any]) -> EpochReport:
-        """Rebuild what `record` returned."""
+        """Rebuild a report from the output of `record`."""
         kept = {key: value for key, value in record.items() if not key.endswith("_rmse")}
         folder, compared = kept.pop("checkpoint", None), kept.pop("compared", None)
         return EpochReport(
@@ -143,4 +143,4 @@ class EpochReport:
 Event = Note | BatchReport | EpochReport
 Progress = Callable[[Event], None]
 Advance = Callable[[int, int | None], None]
-"""Called with the steps of the whole run that are done, and with all of them, or None while their number is not known."""
+"""Called with the number of steps done in the whole run, and the number planned (None while unknown)."""

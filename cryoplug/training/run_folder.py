@@ -1,10 +1,10 @@
-"""The folder of a run: best checkpoint, metrics, what was asked for, and the state for going on.
+"""The folder of a run: best checkpoint, metrics, settings, and the state from which it can go on.
 
 ::
 
     saved_models/cryo_cnn/
-        epoch_0004/              the best checkpoint; the old one goes only when the new one is safe
-        run.json                 what was asked for, and whether the run is finished
+        epoch_0004/              the best checkpoint; the old one is deleted only when the new one is safe
+        run.json                 the settings, and whether the run is finished
         metrics.jsonl            one record an epoch
         validation_indices.txt   the held-out patches, one index a line
         loss_curve.png
@@ -33,12 +33,12 @@ _LOCK_NAME = ".cryoplug-lock"
 
 
 class RunFiles:
-    """What a run folder holds, for reading; nothing is made or held.
+    """The contents of a run folder, for reading; nothing is created or locked.
 
     Parameters
     ----------
     path
-        May be missing.
+        The run folder; it may be missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,12 +46,12 @@ class RunFiles:
 
     @property
     def lock_path(self) -> Path:
-        """The file that stands for the claim of a live run."""
+        """The file of the claim of a live run."""
         return self.path / _LOCK_NAME
 
     @property
     def state_path(self) -> Path:
-        """The file that holds the state for going on."""
+        """The file with the state from which the run can go on."""
         return self.path / "resume" / "state.safetensors"
 
     @property
@@ -70,7 +70,7 @@ class RunFiles:
         return self.path / f"epoch_{epoch:04d}"
 
     def read_request(self) -> dict[str, Any] | None:
-        """Return what ``run.json`` says, or None when there is none."""
+        """Return the contents of ``run.json``, or None if there is none."""
         path = self.path / "run.json"
         if not path.is_file():
             return None
@@ -85,7 +85,7 @@ class RunFiles:
         return record
 
     def read_state(self) -> bytes | None:
-        """Return the saved state, or None when there is none."""
+        """Return the saved state, or None if there is none."""
         if not self.state_path.is_file():
             return None
         with storage_errors(self.state_path):
@@ -93,12 +93,12 @@ class RunFiles:
 
 
 class RunFolder(RunFiles):
-    """An exclusively held run folder; use it as a context manager.
+    """A run folder that only this run may use; use it as a context manager.
 
     Parameters
     ----------
     path
-        Made when missing.
+        The run folder; it is created if it is missing.
 
     Raises
     ------
@@ -129,25 +129,25 @@ class RunFolder(RunFiles):
         write_bytes(self.state_path, payload)
 
     def forget(self) -> None:
-        """Drop request, state and metrics; the checkpoint stays until a new one is safe."""
+        """Delete request, state and metrics; the checkpoint stays until a new one is safe."""
         with storage_errors(self.path):
             for name in ("run.json", "metrics.jsonl", "validation_indices.txt", "loss_curve.png", "report.html"):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / "resume", ignore_errors=True)
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
-        """Write ``metrics.jsonl`` anew from the records of all finished epochs."""
+        """Rewrite ``metrics.jsonl`` from the records of all finished epochs."""
         write_text(self.path / "metrics.jsonl", "".join(to_json(record) + "\n" for record in history))
 
     def write_validation_indices(self, text: str) -> None:
-        """Write down which patches validate."""
+        """Write the list of validation patches."""
         write_text(self.path / "validation_indices.txt", text)
 
     def save_best(self, epoch: int, checkpoint: Checkpoint, loss: float) -> Path:
         """Write the checkpoint of an epoch; other epochs stay until `keep_only` is called.
 
-        A run that was killed between this and saving its state comes here again with the same weights: then what is
-        there is kept.
+        A run that was killed between this and saving its state comes here again with the same weights. Then the existing
+        checkpoint is kept.
         """
         folder = self.epoch_folder(epoch)
         if not folder.exists():
@@ -172,7 +172,7 @@ class RunFolder(RunFiles):
         return folder
 
     def keep_only(self, epoch: int) -> None:
-        """Delete all epochs but one, and what killed runs left half-written."""
+        """Delete all epochs but one, and files that killed runs left unfinished."""
         kept = self.epoch_folder(epoch)
         if not kept.is_dir():
             return

@@ -1,4 +1,4 @@
-"""When a run saves its state: when it is time, when a signal asks for it, and when a signal ends the run."""
+"""When a run saves its state: after an interval, when a signal asks for it, and when a signal ends the run."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from cryoplug.training.state import Position
 
 @dataclass(frozen=True)
 class _Asked:
-    """What all processes know that they were asked for."""
+    """What the processes together were asked to do."""
 
     stop: int | None
-    """The signal that asked for an end; None so far."""
+    """The signal that asked for an end; None if none came."""
     save: bool
     """Whether a save was asked for."""
     due: bool = False
@@ -29,24 +29,24 @@ class _Asked:
 
 
 class Saver:
-    """Save when it is time or when asked, and end when a signal says so.
+    """Saves after an interval or on a signal, and ends the run on a signal.
 
     Parameters
     ----------
     interrupts
-        Tells whether a signal came.
+        Knows which signals came.
     progress
-        Called with what the user should know.
+        Called with remarks for the user.
     save
         Saves the state; does nothing for a run that is not saved.
     position
-        Where the run is; the loop advances it.
+        Position of the run; the loop advances it.
     config
-        Of the run.
+        Settings of the run.
     saved
         Whether `save` does something.
     processes
-        Who train together: all end, and save, at the same step.
+        The processes that train together: all end, and save, at the same step.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class Saver:
         self._stopped: CryoplugError | None = None
 
     def look_at_signals(self) -> None:
-        """Save when asked, and end when told to, within a batch: weights are those of the batch before.
+        """Within a batch, save or end if a signal asks for it; the weights are those after the batch before.
 
-        Several processes end together, after the batch: none leaves the others within it. But the state is saved at once,
-        because who asked for an end may not wait for that.
+        Several processes end together after the batch, so that none leaves the others waiting. But the state is saved at
+        once, because a queue may not wait for the end of the batch.
         """
         with self._lock:  # the pieces of a batch are computed in several threads
             if self._processes.world == 1:
@@ -87,29 +87,29 @@ class Saver:
                 self._save_state()
 
     def after_batch(self) -> None:
-        """Look at signals, and save when the interval is over."""
+        """Look at signals, and save if the interval is over."""
         asked = self._asked()
         self._obey(asked)
         if asked.due:
             self._save()
 
     def is_due(self) -> bool:
-        """Say whether `after_batch` would save now: then no step may be under way.
+        """Say whether `after_batch` would save now; then no step may be in progress.
 
-        Several processes ask one another only when none is, every few steps.
+        Several processes ask one another only every few steps, when no step is in progress.
         """
         asked = self._interrupts.save_requested or self._interrupts.stop_signal is not None
         return self._processes.world == 1 and (asked or self._interval_is_over())
 
     def after_epoch(self) -> None:
-        """Begin the interval anew, for an epoch ends with a save; end when a signal came and work is left."""
+        """Start a new interval, because an epoch ends with a save; end if a signal came and work is left."""
         self._last = time.monotonic()
         asked = self._asked()
         if (asked.save or asked.stop) and not is_done(self._position, self._config):
             self._obey(asked)
 
     def _asked(self) -> _Asked:
-        """Put together what each process was asked for, and what the clock of the first one says."""
+        """Combine the signals of all processes, and the clock of the first one."""
         stop, save = self._interrupts.stop_signal, self._interrupts.save_requested
         due = self._interval_is_over() and self._processes.first
         stop_of_all, *others = self._processes.largest([stop or 0, int(save), int(due)])

@@ -1,4 +1,4 @@
-"""What depends on the number of a step: the learning rate, and whether training is done; and the limit on gradients."""
+"""The learning rate of a step, the limit on its gradients, and the end of training."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cryoplug.training.state import Position
 
 
 def learning_rate(config: TrainConfig, step: int, *, total_steps: int) -> float:
-    """Return the learning rate of a step, a function of its number alone, so that an interrupted run goes on with it.
+    """Return the learning rate of a step. It depends on the number of the step alone, so an interrupted run goes on with it.
 
     Parameters
     ----------
     config
-        ``lr``, ``schedule`` and ``warmup_steps``. The rate rises linearly over the warm-up, which is a fifth of all steps at
-        most. Then it stays (``constant``), or falls along half a cosine to 0 at the end of the last epoch (``cosine``).
+        ``lr``, ``schedule`` and ``warmup_steps`` count. The rate rises linearly over the warm-up, which is at most a fifth of
+        all steps. Then it stays (``constant``), or falls along half a cosine to 0 at the end of the last epoch (``cosine``).
     step
         Steps done before, from 0.
     total_steps
@@ -47,7 +47,7 @@ def is_done(position: Position, config: TrainConfig) -> bool:
 
 
 def gave_up(position: Position, config: TrainConfig) -> bool:
-    """Say whether the run ends before its last epoch for want of improvement."""
+    """Say whether the run ends before its last epoch because it no longer improves."""
     lowest = position.lowest_epoch or position.best_epoch
     if config.patience is None or lowest is None or _is_complete(position, config):
         return False

@@ -1,4 +1,4 @@
-"""The state of a run between two batches: all that is needed to go on as if nothing had happened."""
+"""The state of a run between two batches: everything that is needed to go on as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass
 class Position:
-    """Where a run is. Python's JSON keeps floats exactly."""
+    """The position of a run. It is stored as JSON, in which Python keeps floats exactly."""
 
     epoch: int = 1
     """The epoch in progress, from 1; one more than `epochs` when all are done."""
@@ -35,7 +35,7 @@ class Position:
     step: int = 0
     """Optimizer steps done in all."""
     loss_sum: float = 0.0
-    """Sum over the patches of this epoch of their batch's loss."""
+    """Sum of the losses of this epoch's batches, each times its number of patches."""
     patches: int = 0
     """Patches seen in this epoch."""
     first_batch_loss: float | None = None
@@ -43,15 +43,15 @@ class Position:
     best_epoch: int | None = None
     """Epoch whose checkpoint is kept; see `cryoplug.training.choice`."""
     best_loss: float | None = None
-    """Its loss: validation, or training without validation."""
+    """Loss of that epoch: of validation, or of training without validation."""
     lowest_epoch: int | None = None
     """Epoch of the lowest loss so far; with halves a later one may be kept."""
     lowest_units: list[float] = field(default_factory=list)
-    """Its loss on each held-out micrograph; empty unless the pairs are halves."""
+    """Loss of that epoch on each held-out micrograph; empty unless targets are noisy."""
     planned_steps: int | None = None
-    """Steps of the whole run, where ``--minutes`` decides and their speed is known."""
+    """With ``--minutes``: planned steps of the whole run; None until their speed is known."""
     spent_s: float = 0.0
-    """Seconds spent until the state was saved, where ``--minutes`` decides."""
+    """With ``--minutes``: seconds spent until the state was saved."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One record for each finished epoch, as in ``metrics.jsonl``."""
 
@@ -72,14 +72,14 @@ class Position:
 
 
 def moved(position: Position, *, before: int, now: int) -> Position:
-    """Give the place of a run that goes on with other batches, so that what remains of it is the same.
+    """Give the position of a run that goes on with batches of another size, so that the rest of the run stays the same.
 
     Parameters
     ----------
     position
-        Counted in steps of `before` patches.
+        Position, counted in steps of `before` patches.
     before, now
-        Patches a step, of all processes together.
+        Patches in each step, over all processes, before and now.
     """
 
     def steps(count: int) -> int:
@@ -97,7 +97,7 @@ def pack_state(
     environment: dict[str, Any],
     average: WeightAverage | None = None,
 ) -> bytes:
-    """Return a safetensors file with weights, their average and Adam moments, whose header carries the rest as JSON."""
+    """Return a safetensors file with weights, their average and Adam's moments; the header has the rest as JSON."""
     weights = weights_of(module) if average is None else average.stepped_weights()
     tensors = {f"weights/{name}": array for name, array in weights.items()}
     if average is not None:

@@ -1,4 +1,4 @@
-"""Take the steps of an epoch: queued where the device can, one that failed repeated by itself. The loop sees what was taken."""
+"""Take the steps of an epoch: queued if the device can; a step that failed is repeated by itself. The loop gets those taken."""
 
 from __future__ import annotations
 
@@ -30,39 +30,39 @@ class StepFailed(Exception):
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Which steps are to be taken. Their numbers count from 0, at the batch where this epoch begins or goes on."""
+    """The steps to take. Their numbers count from 0, at the batch where this epoch begins or goes on."""
 
     is_wanted: Callable[[int], bool]
-    """Whether there is a step of this number; asked again and again, because a run by time may end earlier."""
+    """Whether there is a step of this number; called again and again, because a run by time may end earlier."""
     learning_rate: Callable[[int], float]
-    """Of the step of this number."""
+    """Learning rate of the step of this number."""
     number_in_run: Callable[[int], int]
     """Number of the step in the whole run, from 1."""
     in_a_hurry: Callable[[], bool] = lambda: False
-    """Whether somebody waits for all steps to be over: a signal came, or the state is to be saved."""
+    """Whether queued steps must be finished now, because a signal came or the state must be saved."""
 
 
 def take_steps(
     steps: Steps, batches_from: Callable[[int], Iterator[Batch]], plan: StepPlan
 ) -> Generator[list[TakenStep], None, None]:
-    """Take step after step; yield those that were taken whenever none is under way any more.
+    """Take step after step; yield those that were taken whenever no step is in progress.
 
-    A GPU gets several steps before the host looks at their losses. When one of them failed, it and those after it left the
-    weights as they were: then the batches are read again from there, and that step is looked at by itself.
+    A GPU gets several steps before the host looks at their losses. If one of them failed, it and those after it did not change
+    the weights. Then the batches are read again from there, and that step is repeated by itself.
 
     Parameters
     ----------
     steps
-        Takes them.
+        Takes the steps.
     batches_from
-        Gives the batches, beginning with that of the step of this number.
+        Gives the batches, beginning with that of a given step.
     plan
-        Which steps, and how.
+        Which steps to take, and how.
 
     Raises
     ------
     StepFailed
-        A step failed by itself. The weights are those before it.
+        A step failed when repeated by itself. The weights are those before it.
     """
     done, by_itself = 0, False
     while plan.is_wanted(done):

@@ -1,7 +1,7 @@
-"""Optimizer steps: one at a time, each checked before the weights are touched; or queued on a GPU, checked there.
+"""Optimizer steps: one at a time, each checked before it changes the weights; or queued on a GPU, and checked there.
 
-A step whose loss or gradient is not finite changes nothing, in either way. On the GPU a flag sees to that, which every
-later step obeys too: however late the host looks, weights, moments and average are those before the step that failed.
+In both ways, a step whose loss or gradient is not finite changes nothing. On the GPU it sets a flag, which later steps obey.
+So however late the host looks, weights, moments and average are those before the step that failed.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from cryoplug.training.engine import Engine, WholeBatchEngine, memory_errors
 from cryoplug.training.schedule import limit_gradients
 
 QUEUE = 5
-"""Steps that are queued before the host looks at their losses."""
+"""Steps to queue before the host looks at their losses."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the steps since the host last looked."""
+    """The result of the steps since the host last looked."""
 
     losses: tuple[float, ...]
-    """Of the steps that were taken, in order."""
+    """Losses of the steps that were taken, in order."""
     failed: float | None = None
-    """Loss of the step after them, which was not taken; it is finite when a gradient is not."""
+    """Loss of the next step if it failed, else None; the loss may be finite if a gradient is not."""
 
 
 def make_optimizer(engine: Engine, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return the founding program's Adam, or AdamW; on a GPU in one kernel, whose learning rate lies on the device."""
+    """Return the founding program's Adam, or AdamW; on a GPU in one kernel, with the learning rate on the device."""
     parameters = list(engine.module.parameters())
     lr: float | torch.Tensor = config.lr
     if on_gpu := parameters[0].is_cuda:
@@ -57,7 +57,7 @@ def open_steps(
     mixer: Mixer | Recorruption | None = None,
     processes: Processes = ALONE,
 ) -> Steps:
-    """Give the steps that suit the engine; with a mixer they are taken on mixtures of halves."""
+    """Give the kind of steps that suits the engine; with a mixer, steps are taken on mixtures."""
     on_gpu = next(engine.module.parameters()).is_cuda
     # Running means of a batch norm would take up a batch that fails: there each batch is looked at by itself.
     if on_gpu and isinstance(engine, WholeBatchEngine) and not any(True for _ in engine.module.buffers()):
@@ -69,7 +69,7 @@ class Steps(abc.ABC):
     """Steps of an optimizer on batches ``(b, 1, y, x)``."""
 
     queue = 1
-    """After so many steps `outcome` must be called."""
+    """Number of steps after which `outcome` must be called."""
 
     def __init__(
         self,
@@ -108,23 +108,23 @@ class Steps(abc.ABC):
         lr
             Learning rate.
         number
-            Of the step, from 1; the average of the weights depends on it.
+            Number of the step, from 1; the average of the weights depends on it.
         images
             Number of the stored image of each crop.
         rows
-            Which rows these are of the batch that all processes share; None: all.
+            Rows of this process in the batch that all processes share; None for all rows.
         """
 
     @abc.abstractmethod
     def outcome(self) -> Outcome:
-        """Wait until all steps are done and say what became of them."""
+        """Wait until all steps are done, and give their result."""
 
     def prepare(self, noisy: torch.Tensor, clean: torch.Tensor) -> bool:
-        """Do what the first steps on such batches would spend seconds on; say whether all their memory is taken now."""
+        """Do the work that would make the first steps slow; say whether they now have all their memory."""
         return False
 
     def checked(self) -> Steps:
-        """Give steps that are looked at one by one, to repeat one that failed."""
+        """Give steps that are checked one by one, to repeat one that failed."""
         return self
 
     def _put_gradients(self, gradients: list[torch.Tensor]) -> None:
@@ -142,7 +142,7 @@ class Steps(abc.ABC):
 
 
 class CheckedSteps(Steps):
-    """Each loss is known before the weights are touched."""
+    """Steps whose loss is known before they change the weights."""
 
     _outcome_of_last = Outcome(())
 
@@ -177,13 +177,13 @@ class CheckedSteps(Steps):
         self._outcome_of_last = Outcome((loss,))
 
     def outcome(self) -> Outcome:
-        """Say what became of the last step; nothing the second time."""
+        """Give the result of the last step; a second call gives nothing."""
         outcome, self._outcome_of_last = self._outcome_of_last, Outcome(())
         return outcome
 
 
 class QueuedSteps(Steps):
-    """Steps of a GPU: the host queues them and looks at their losses later. Steps on equal batches are recorded once."""
+    """Steps on a GPU: the host queues them and looks at their losses later. Steps on batches of one shape are recorded once."""
 
     queue = QUEUE
 
@@ -241,7 +241,7 @@ class QueuedSteps(Steps):
         self._count += 1
 
     def outcome(self) -> Outcome:
-        """Wait for all queued steps; after one that failed, the next one is free to go again."""
+        """Wait for all queued steps; if one failed, clear the flag, so that later steps can run."""
         outcomes = self._outcomes[: self._count].tolist() if self._count else []
         self._count = 0
         losses: list[float] = []
@@ -253,7 +253,7 @@ class QueuedSteps(Steps):
         return Outcome(tuple(losses))
 
     def prepare(self, noisy: torch.Tensor, clean: torch.Tensor) -> bool:
-        """Load all kernels and record the step: by steps that count as failed, so that they change nothing."""
+        """Load all kernels and record the step, with steps that count as failed and so change nothing."""
         self._failed.fill_(1.0)
         for _ in range(2):
             self.take(noisy, clean, lr=self._config.lr, number=1)
@@ -261,7 +261,7 @@ class QueuedSteps(Steps):
         return True
 
     def checked(self) -> Steps:
-        """Give steps that are looked at one by one."""
+        """Give steps that are checked one by one."""
         return CheckedSteps(self._engine, self._optimizer, self._config, self._average, self._mixer, self._processes)
 
     def _record(self, noisy: torch.Tensor, clean: torch.Tensor, key: tuple[object, ...]) -> None:
@@ -290,7 +290,7 @@ class QueuedSteps(Steps):
 
 @contextlib.contextmanager
 def _collector_at_rest() -> Iterator[None]:
-    """Collect no garbage meanwhile: a recording of an earlier run, set free during another one, would spoil that."""
+    """Switch off garbage collection: if an old recording were freed while a new one is made, it would spoil the new one."""
     before = gc.isenabled()
     gc.disable()
     try:

@@ -17,12 +17,12 @@ from cryoplug.training.engine import Engine
 
 @dataclass(frozen=True)
 class Validation:
-    """What the held-out patches said."""
+    """The loss on the held-out patches."""
 
     loss: float
-    """Mean over the patches, each counted alike."""
+    """Mean loss over the patches."""
     unit_losses: tuple[float, ...] = ()
-    """Mean over the patches of each unit that was looked at; empty without units."""
+    """Mean loss over the patches of each unit that was measured; empty without units."""
 
 
 def validate(
@@ -37,7 +37,7 @@ def validate(
     after_batch: Callable[[], None] = lambda: None,
     processes: Processes = ALONE,
 ) -> Validation | None:
-    """Measure the loss on the held-out patches; None when there are none.
+    """Measure the loss on the held-out patches; None if there are none.
 
     Parameters
     ----------
@@ -46,17 +46,17 @@ def validate(
     indices
         Patches in ascending order; never shuffled, never augmented.
     units
-        How they are grouped; None: not at all.
+        Groups of patches; None for no groups.
     mixer
-        Makes mixtures, as in training; None: none.
+        Makes mixtures, as in training; None makes none.
     max_batches
-        Look at no more batches than this.
+        Most batches to measure.
     check
-        Called with each batch, its number from 1 and the loss of some of its rows; refuses a loss that is not finite.
+        Called with each batch, its number from 1, and the loss of some of its rows; raises if the loss is not finite.
     after_batch
-        Called after each batch; answers signals.
+        Called after each batch, to handle signals.
     processes
-        Who share the patches.
+        The processes that share the patches.
     """
     seen = 0
     of_patch = np.zeros(len(indices), int) if units is None else units.of_patch
@@ -88,7 +88,7 @@ def validate(
 
 
 def _runs(units: np.ndarray) -> Iterator[tuple[int, slice]]:
-    """Cut the rows of a batch where the unit changes."""
+    """Split the rows of a batch where the unit changes."""
     starts = np.flatnonzero(np.diff(units, prepend=-1))
     for start, stop in zip(starts, [*starts[1:], len(units)], strict=True):
         yield int(units[start]), slice(int(start), int(stop))

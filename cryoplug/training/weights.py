@@ -1,4 +1,4 @@
-"""The weights of a network as arrays: out of it, and into it."""
+"""Copy the weights of a network into arrays, and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def weights_of(module: nn.Module) -> dict[str, np.ndarray]:
     Raises
     ------
     UsageError
-        The network holds something else than float32.
+        A weight is not float32.
     """
     weights = {}
     for name, tensor in module.state_dict().items():

@@ -1,1 +1,1 @@
-"""The pairs that a network learns from: which, in which order, how turned and mixed, and how they get to the device."""
+"""The training pairs: which ones, in which order, how they are turned and mixed, and how they reach the device."""

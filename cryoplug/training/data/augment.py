@@ -1,7 +1,7 @@
-"""What is random about a training pair: where it is cut, how it is turned, which side is the input.
+"""The random choices for a training pair: its place, its orientation, and which side is the input.
 
-All of it is a function of (seed, epoch, pair number): where a run was interrupted, in which order or batch a pair comes,
-and whether the host or the GPU turns it, does not matter.
+All of them are functions of (seed, epoch, pair number). So it does not matter where a run was interrupted, in which order or
+batch a pair comes, or whether the host or the GPU turns it.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from cryoplug.kernels.patches import place_turned
 from cryoplug.store.pairs import Crop, PairStore
 
 _CROP_STREAM = 0xC409
-"""Keeps the random numbers of places apart from those of turns."""
+"""Number of the random stream of places; turns have another."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What is drawn anew in an epoch."""
+    """The random choices of an epoch."""
 
     seed: int
-    """Of the run."""
+    """Random seed of the run."""
     epoch: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     turn: bool = False
-    """Whether pairs are turned and mirrored."""
+    """Whether to turn and mirror pairs."""
     exchange: bool = False
-    """Whether noisy and clean change places in half of the cases: two halves of an exposure are worth the same."""
+    """Whether to exchange noisy and clean in half of the cases, because two halves are equally good."""
     end_row: int | None = None
-    """Crops of whole micrographs end above this row, because what lies below validates; None: anywhere."""
+    """Crops of whole micrographs end before this row, because later rows validate; None for no limit."""
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """One of the 8 ways to lay a square patch, of the 4 ways to lay another: transposed first, then mirrored."""
+    """One of the 8 orientations of a square patch (4 of any other): transposed first, then mirrored."""
 
     transpose: bool = False
     """Rows become columns."""
@@ -53,13 +53,13 @@ class Orientation:
 
 
 UPRIGHT = Orientation()
-"""As it is."""
+"""The orientation that changes nothing."""
 
 
 def crop_of(draw: Draw, index: int, store: PairStore, split: str) -> Crop:
-    """Draw where pair number `index` of a store of whole micrographs is cut in this epoch.
+    """Draw the place where pair number `index` of a store of whole micrographs is cut in this epoch.
 
-    The micrograph is that of the pair's place on the grid: one of twice the area gives twice the crops.
+    The micrograph is that of the pair's place on the grid, so one of twice the area gives twice as many crops.
     """
     image = store.crop_of(index % store.count(split), split).image
     rows, columns = store.image_shape(image, split)
@@ -70,7 +70,7 @@ def crop_of(draw: Draw, index: int, store: PairStore, split: str) -> Crop:
 
 
 def orientation_of(draw: Draw, index: int, *, square: bool) -> Orientation:
-    """Draw how pair number `index` is turned in this epoch; both of its sides alike."""
+    """Draw the orientation of pair number `index` in this epoch; both sides are turned alike."""
     rng = np.random.default_rng([draw.seed, draw.epoch, index])
     way = int(rng.integers(8))
     exchange = draw.exchange and bool(rng.integers(2))
@@ -80,5 +80,5 @@ def orientation_of(draw: Draw, index: int, *, square: bool) -> Orientation:
 
 
 def place(target: torch.Tensor, source: torch.Tensor, orientation: Orientation) -> None:
-    """Copy a patch ``(y, x)`` into `target`, turned; another dtype is converted on the way."""
+    """Copy a patch ``(y, x)`` into `target`, turned; its dtype is converted if needed."""
     place_turned(target, source, transpose=orientation.transpose, flip_y=orientation.flip_y, flip_x=orientation.flip_x)

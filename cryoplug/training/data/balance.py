@@ -1,6 +1,6 @@
-"""How two halves relate: whose signal is stronger after normalization, and whose noise.
+"""How two halves relate: the ratios of their signals and of their noise after normalization.
 
-Halves of equal dose are alike. Where one is a single frame and the other the mean of forty, their mixtures need weights.
+Halves of equal dose are alike. But if one is a single frame and the other the mean of forty, their mixtures need weights.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from cryoplug.metrics.rings import Rings, spectrum
 from cryoplug.store.pairs import PairStore
 
 MEASURED_PAIRS = 24
-"""Enough for half a percent with crops of 256, and quick with patches of 1024."""
+"""Pairs to measure: enough for half a percent with crops of 256, and quick with patches of 1024."""
 _NOISE_FROM = 0.4
-"""Cycles per pixel beyond which there is noise and next to no signal."""
+"""Frequency in cycles per pixel beyond which there is noise and next to no signal."""
 _SIGNIFICANT = 5.0
-"""Standard errors that the common signal of unlike halves must exceed chance by."""
+"""Standard errors by which the common signal of unlike halves must exceed chance."""
 
 
 @dataclass(frozen=True)
 class Balance:
-    """What `cryoplug.training.data.mixing` needs to know of a store's halves, all in the units of the odd half's pixels."""
+    """The numbers that `cryoplug.training.data.mixing` needs, all in the units of the odd half's pixels."""
 
     signal_ratio: float = 1.0
     """Amplitude of the signal in the even half over that in the odd half; above 0."""
     noise_ratio: float = 1.0
-    """Variance of the even half's noise over that of the odd half's, once both are scaled to equal signal; above 0."""
+    """Variance of the even half's noise over that of the odd half's, after scaling both to equal signal; above 0."""
     mean_variance: float = 0.5
     """Variance of the weighted mean of the halves: signal and noise."""
     noise_variance: float = 0.5
@@ -36,26 +36,25 @@ class Balance:
 
 
 def measure_balance(store: PairStore, indices: np.ndarray, *, alike: bool) -> Balance | None:
-    """Measure a part of the pairs, the same part whenever asked.
+    """Measure some of the pairs, always the same ones.
 
-    Let P be the spectrum of the signal, and let both halves have noise N of one colour. The power of the z-scored halves
-    is then ``E = a^2 P + v N`` and ``O = b^2 P + w N``, and their common power ``C = a b P``. Near Nyquist, where P is
-    next to nothing, E and O tell ``r = v / w``. Then ``(E - r O) / C = x - r / x`` with ``x = a / b``, fitted over all
-    rings.
+    Let P be the spectrum of the signal, and let the noise N of both halves have the same colour. The powers of the z-scored
+    halves are then ``E = a^2 P + v N`` and ``O = b^2 P + w N``, and their common power is ``C = a b P``. Near Nyquist, where P
+    is nearly zero, E and O give ``r = v / w``. Then ``(E - r O) / C = x - r / x`` with ``x = a / b`` is fitted over all rings.
 
     Parameters
     ----------
     store
         Pairs of halves.
     indices
-        Those that are trained on.
+        The pairs for training.
     alike
-        Whether the halves are known to have equal doses: then only variances are measured.
+        Whether the halves are known to have equal doses; then only variances are measured.
 
     Returns
     -------
     Balance or None
-        None when the halves are not alike and share too little signal to tell more.
+        None if the halves are not alike and share too little signal for a measurement.
     """
     chosen = indices[np.unique(np.linspace(0, len(indices) - 1, MEASURED_PAIRS).round().astype(int))]
     even, odd = (np.empty((1, *store.patch_shape), np.float32) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Training sets that stay in memory after they were read once: on the GPU, or in host memory."""
+"""Training sets that stay in memory after the first reading: on the GPU, or in host memory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from cryoplug.machine.copy_stream import Mark
 
 LEFT_FREE_BYTES, LEFT_FREE_PART = 1 << 30, 0.1
-"""Memory that a set on the GPU leaves free, whichever is more: for other shapes of batches, and for other programs."""
+"""Memory to leave free on the GPU (bytes, or part of all; the larger counts), for other batches and other programs."""
 
 Note = Callable[[str], None]
 
 
 def set_bytes(store: PairStore) -> int:
-    """Return what all pairs of the part that is trained on take, in the store's own dtype."""
+    """Return the bytes of all pairs in the training part of a store, in its own dtype."""
     return sum(store.sides * size * store.dtype.itemsize for size in image_sizes(store))
 
 
@@ -42,26 +42,26 @@ class Load:
     """An image on its way to the GPU."""
 
     copied: Mark
-    """Set after each of its copies."""
+    """Mark that is set after each of its copies."""
     futures: list[Future[None]] = field(default_factory=list)
-    """The readers' work on it."""
+    """Work of the reading threads on it."""
 
 
 class GpuCache:
-    """The images of a store on the GPU, each put there the first time that it is needed.
+    """The images of a store on the GPU; each is copied there when it is first needed.
 
     Parameters
     ----------
     store
-        Where they come from.
+        The store.
     device
-        Where they stay.
+        The GPU.
     needed
-        Whether too little memory is an error; otherwise the set is then not kept.
+        Whether too little memory is an error; otherwise the set is then read from the disk.
     note
         Called with one line about what is kept.
     free_bytes
-        Measures the device's free memory.
+        Measures the device's free memory, in bytes.
     """
 
     def __init__(
@@ -82,17 +82,17 @@ class GpuCache:
         self._pixels: torch.Tensor | None = None
         self._starts = np.zeros(0, np.int64)
         self.loads: dict[int, Load] = {}
-        """Images under way, by number."""
+        """Images that are loading, by number."""
         self.known: set[int] = set()
-        """Images that are there."""
+        """Numbers of the images that are on the GPU."""
 
     @property
     def is_open(self) -> bool:
-        """Whether there is room for the set, so that images may be put there."""
+        """Whether memory for the set was taken, so that images can be kept."""
         return self._pixels is not None
 
     def try_to_open(self) -> bool:
-        """Take the memory if the set fits beside what training takes by now; say whether that was done just now."""
+        """Take the memory if the set fits beside that of training; return whether this call took it."""
         if self._tried:
             return False
         self._tried = True
@@ -120,38 +120,38 @@ class GpuCache:
 
     @property
     def pixels(self) -> torch.Tensor:
-        """All images, one after another: the noisy side, then the clean one."""
+        """Pixels of all images, one after another: the noisy side, then the clean side."""
         assert self._pixels is not None
         return self._pixels
 
     def start(self, side: int, image: int) -> int:
-        """Return where the first pixel of an image lies in `pixels`."""
+        """Return the index of an image's first pixel in `pixels`."""
         return int(side % self._store.sides * self._starts[-1] + self._starts[image])
 
     def flat(self, side: int, image: int) -> torch.Tensor:
-        """Return the pixels of an image, one after another, whether they are there yet or not."""
+        """Return the place for the pixels of an image, whether they have been read or not."""
         size = int(self._starts[image + 1] - self._starts[image])
         return self.pixels[self.start(side, image) :][:size]
 
     def forget_loads(self) -> None:
-        """Give up what is under way: the pass that wanted it has ended."""
+        """Forget images that are loading, because the pass that needed them has ended."""
         self.loads.clear()
 
 
 class RamCache:
-    """The images of a store in host memory, each read whole the first time that it is needed.
+    """The images of a store in host memory; each is read whole when it is first needed.
 
     Parameters
     ----------
     store
-        Where they come from.
+        The store.
     available_bytes
-        Measures the memory that is left.
+        Measures the available memory, in bytes.
 
     Raises
     ------
     UsageError
-        The set is larger than that.
+        The set is larger than the available memory.
     """
 
     def __init__(self, store: PairStore, *, available_bytes: Callable[[], int] | None = None) -> None:
@@ -166,7 +166,7 @@ class RamCache:
         self._locks = [threading.Lock() for _ in range(64)]
 
     def read_crop(self, side: int, crop: Crop, out: np.ndarray) -> None:
-        """Fill ``(y, x)`` with a window of an image, float32 or the store's dtype."""
+        """Fill an array ``(y, x)``, float32 or of the store's dtype, with a window of an image."""
         key = (side % self._store.sides, crop.image)
         with self._locks[(2 * crop.image + side) % len(self._locks)]:
             if key not in self._images:

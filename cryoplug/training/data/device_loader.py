@@ -1,7 +1,7 @@
-"""Deliver batches in a GPU's memory: threads read into pinned buffers, copies run beside the arithmetic.
+"""Deliver batches in a GPU's memory: threads read into pinned buffers, and copies run while the GPU computes.
 
-Pixels travel in the store's own dtype; turning and conversion to float32 are done on the device, into one pair of tensors
-whose addresses never change, so that a recorded step may be replayed on them. The host never waits for the device here.
+Pixels are copied in the store's own dtype. The device turns them and converts them to float32, into one pair of tensors whose
+addresses never change, so that a recorded step can be replayed on them. The host never waits for the device here.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from cryoplug.training.data.node_cache import NodeCache
 from cryoplug.training.distributed import ALONE, Processes
 
 SLOTS = 4
-"""Batches that are read or copied ahead of the one that is computed on."""
+"""Batches that are read or copied ahead of the one in computation."""
 MOST_READERS = 8
-"""Threads that read. One copies 6 GB/s out of the page cache, 8 copy 35, 12 fewer (16 cores beside an H100)."""
+"""Most threads that read. From the page cache one copies 6 GB/s, 8 copy 35 GB/s, 12 less (16 cores beside an H100)."""
 BUFFER_BYTES = 1 << 25
-"""What a thread reads before it is copied to the GPU: with less, threads wait for the interpreter's lock too often."""
+"""Bytes that a thread reads before they are copied to the GPU; with fewer, threads wait for Python's lock too often."""
 STEPS_BEFORE_CACHE = 3
-"""Batches after which the memory that training itself needs is taken, if it was not before."""
+"""Batches after which training has taken all the memory that it needs, if it had not before."""
 
 
 def open_loader(
     store: PairStore, config: TrainConfig, *, device: torch.device, note: Note, processes: Processes = ALONE
 ) -> BatchLoader:
-    """Give the loader that suits a device, with the cache that was asked for.
+    """Give the loader for a device, with the cache that was asked for.
 
     Parameters
     ----------
     store
         The opened store.
     config
-        Batch size and ``--cache``. ``auto`` keeps a set that fits on the GPU, and nothing without one: the system keeps
-        files that were read in memory by itself.
+        Batch size and ``--cache``. ``auto`` keeps a set on the GPU if it fits; without a GPU it keeps nothing, because the
+        system keeps files that were read in memory anyway.
     device
-        Where the batches go.
+        Device of the batches.
     note
         Called with a line about what is kept.
     processes
-        Who share the set.
+        The processes that share the set.
     """
     source = None
     if config.cache == "ram":
@@ -81,9 +81,9 @@ class DeviceLoader(BatchLoader):
     store, batch_size, source, readers, processes
         As for `BatchLoader`.
     device
-        Where the batches go.
+        Device of the batches.
     cache
-        Keeps the set on the device; None: it is read in every pass.
+        Keeps the set on the device; None reads it in every pass.
     """
 
     def __init__(
@@ -114,12 +114,12 @@ class DeviceLoader(BatchLoader):
         self._let_copies_wait()
 
     def prepare(self, compute: Callable[[torch.Tensor, torch.Tensor], bool]) -> None:
-        """Deliver a batch of zeros, whose kernels may take seconds to load, and call `compute` with it.
+        """Deliver a batch of zeros and call `compute` with it, because loading its kernels may take seconds.
 
         Parameters
         ----------
         compute
-            Says whether it took all the memory that training needs.
+            Returns whether it took all the memory that training needs.
         """
         still = [Pick(0, Crop(0, 0, 0), UPRIGHT)] * self._batch_size
         taken = compute(*self._deliver(_FromSlot(0, still, (), self._lane.mark())))
@@ -172,7 +172,7 @@ class DeviceLoader(BatchLoader):
         self._lane.copies_wait_for(mark)
 
     def _loads(self, cache: GpuCache, picks: Sequence[Pick], pool: ThreadPoolExecutor) -> dict[int, Load]:
-        """Begin to load the images that are not there yet; give those, and those that are still under way."""
+        """Begin to load missing images; give these, and those that are still loading."""
         wanted = list(dict.fromkeys(pick.crop.image for pick in picks if pick.crop.image not in cache.known))
         missing = [image for image in wanted if image not in cache.loads]
         # A few small images in one go, a large one in parts.
@@ -189,7 +189,7 @@ class DeviceLoader(BatchLoader):
         return {image: cache.loads[image] for image in wanted}
 
     def _parts_of(self, cache: GpuCache, side: int, image: int) -> list[tuple[list[int], list[torch.Tensor], int]]:
-        """Give (images, targets, first pixel) for each buffer full of a large image."""
+        """Give (images, targets, first pixel) for each buffer that a large image needs."""
         flat = cache.flat(side, image)
         starts = range(0, flat.numel(), self._buffer_pixels)
         return [([image], [flat[start : start + self._buffer_pixels]], start) for start in starts]
@@ -246,7 +246,7 @@ class DeviceLoader(BatchLoader):
 
 @dataclass(frozen=True)
 class _Slot:
-    """A batch on the device, as it was read: ``(2, b, y, x)``."""
+    """A batch on the device, before it is turned and converted: ``(2, b, y, x)``."""
 
     pixels: torch.Tensor
     emptied: Mark

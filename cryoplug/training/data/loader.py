@@ -1,7 +1,7 @@
-"""Read batches ahead in background threads, into buffers that are used again and again.
+"""Read batches ahead in background threads, into buffers that are reused.
 
-Order is a function of (seed, epoch), augmentation of (seed, epoch, pair number): where a run was interrupted does not
-matter. A fresh buffer for each batch would cost more in page faults than reading it.
+The order is a function of (seed, epoch), augmentation of (seed, epoch, pair number), so it does not matter where a run was
+interrupted. A new buffer for each batch would cost more in page faults than reading it.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from cryoplug.training.data.augment import UPRIGHT, Draw, Orientation, crop_of, 
 from cryoplug.training.distributed import ALONE, Processes, Rows
 
 READ_AHEAD = 2
-"""Batches in memory at a time on the CPU: one is computed on while the next is read."""
+"""Batches in memory at a time on the CPU: one is in computation while the next is read."""
 SPLIT = "train"
-"""Pairs for training and validation both come from this part of a store; the other is never looked at."""
+"""Part of a store from which training and validation pairs come; the other part (``test``) is never used."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch; its tensors are used again once the next batch is asked for."""
+    """One batch; its tensors are overwritten when the next batch is asked for."""
 
     indices: np.ndarray
-    """Pair numbers in the store; where whole micrographs are cut more than once over, higher numbers go round again."""
+    """Pair numbers in the store; if an epoch has more crops than pairs, higher numbers start a new round."""
     noisy: torch.Tensor
     """``(b, 1, y, x)`` float32 on the device."""
     clean: torch.Tensor
     """Like `noisy`."""
     crops: tuple[Crop, ...]
-    """Where each pair was cut."""
+    """Place where each pair was cut."""
     rows: Rows
-    """Which rows these are of the batch that all processes share."""
+    """Rows of this process in the batch that all processes share."""
 
 
 @dataclass(frozen=True)
@@ -51,28 +51,28 @@ class Pick:
     index: int
     """Pair number."""
     crop: Crop
-    """Where it lies."""
+    """Place where it is cut."""
     orientation: Orientation
-    """How it is laid."""
+    """How it is turned and mirrored."""
 
 
 @dataclass(frozen=True)
 class Filling:
-    """A batch that is being read."""
+    """A batch while it is read."""
 
     slot: int
     """Number of its buffers."""
     picks: Sequence[Pick]
     """Its pairs."""
     futures: Sequence[Future[None]]
-    """Done when it is read."""
+    """Work of the reading threads; done when the batch is read."""
 
 
 class PixelSource(Protocol):
-    """What patches are read from: a store, or a copy of it in memory."""
+    """Source of the pixels of patches: a store, or a copy of it in memory."""
 
     def read_crop(self, side: int, crop: Crop, out: np.ndarray) -> None:
-        """Fill ``(y, x)``; see `cryoplug.store.pairs.PairStore.read_crop`."""
+        """Fill an array ``(y, x)`` with a crop; see `cryoplug.store.pairs.PairStore.read_crop`."""
 
 
 def epoch_order(indices: np.ndarray, *, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
@@ -88,9 +88,9 @@ def crops_of_epoch(order: np.ndarray, count: int, *, pairs: int) -> np.ndarray:
     order
         Pair numbers in the order of the epoch.
     count
-        Crops that are asked for.
+        Number of crops.
     pairs
-        Pairs of the store: each further round begins so many numbers higher, so that its places are others.
+        Number of pairs in the store; each further round adds this to its numbers, so that it has other places.
     """
     rounds = np.arange(-(-count // len(order)))
     return (order[None, :] + pairs * rounds[:, None]).ravel()[:count]
@@ -106,11 +106,11 @@ class BatchLoader:
     batch_size
         Largest batch of one process.
     source
-        Where the pixels are read; None: in the store itself.
+        Source of the pixels; None reads from the store.
     readers
-        Threads that read; any number of them gives the same batches.
+        Number of threads that read; batches do not depend on it.
     processes
-        Who share every batch; each reads its own rows alone.
+        The processes that share every batch; each reads only its own rows.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class BatchLoader:
         """Seconds for which the computation waited for data, so far."""
 
     def prepare(self, compute: Callable[[torch.Tensor, torch.Tensor], bool]) -> None:
-        """Do before the first pass what the first batches would wait for: on the CPU nothing."""
+        """Do slow preparations before the first pass; there are none on the CPU."""
 
     def batches(
         self, order: np.ndarray, *, first: int = 0, limit: int | None = None, draw: Draw | None = None
@@ -150,7 +150,7 @@ class BatchLoader:
         limit
             Deliver only batches below this number.
         draw
-            What is drawn anew in this epoch; None: pairs as they are.
+            Random choices of this epoch; None leaves pairs unchanged.
         """
         shared = self._batch_size * self._processes.world
         starts = range(0, len(order), shared)[:limit][first:]
@@ -216,14 +216,14 @@ class BatchLoader:
         place(target, self._scratch.patch, pick.orientation)
 
     def _deliver(self, filling: Filling) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give the tensors of a batch whose reading is over."""
+        """Give the tensors of a batch that has been read."""
         noisy, clean = self._slots[filling.slot]
         return noisy[: len(filling.picks)], clean[: len(filling.picks)]
 
 
 @contextlib.contextmanager
 def closing_batches(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
-    """End the reader threads when the block ends, however it ends."""
+    """End the reading threads when the block ends, also after an error."""
     try:
         yield batches
     finally:

@@ -1,19 +1,19 @@
-"""Mixtures of the two halves of an exposure: inputs nearly as clean as the sum, targets that pay for it.
+"""Mixtures of the two halves of an exposure: inputs nearly as clean as the sum, at the price of noisier targets.
 
-Let m be the mean of the halves, weighted for the least noise, and d their difference, scaled to the noise of m. The noise
-of m and that of d are uncorrelated and alike. So the noise of ``m + a d`` and of ``m - d / a`` is uncorrelated for every
-a, as Noise2Noise asks for; with halves of equal dose ``a = 1`` gives the halves themselves. The smaller a, the closer is
-the input to the sum that the network is meant for, and the noisier the target.
+Let m be the mean of the halves, weighted for the least noise, and d their difference, scaled to the noise of m. The noise of
+m and that of d are uncorrelated and equally strong. So the noises of ``m + a d`` and ``m - d / a`` are uncorrelated for every
+a, as Noise2Noise requires. For halves of equal dose, ``a = 1`` gives the halves themselves. The smaller a is, the closer the
+input is to the sum, for which the network is meant, and the noisier the target.
 
-Uncorrelated is not independent: counts of electrons are skewed, and then the square of the input tells something of the
-target's noise, which a network learns sooner than the signal. d is noise alone, so a part of it may come from another
-place: ``c d + s d'`` with ``c^2 + s^2 = 1`` has the same variance, and a third-order cumulant of ``1 - (2 - a^2) c^2``
-times the skewness with input, input and target. It is zero, at this and at any pixels, for ``c^2 = 1 / (2 - a^2)``. And the
-noise that comes from another place at each step cannot be learnt by heart. The same idea with artificial Gaussian noise:
-Pang et al., Recorrupted-to-Recorrupted, CVPR 2021; the cumulants are worked out in docs/decisions/0008-mixtures-of-halves.md.
+Uncorrelated does not mean independent. Counts of electrons are skewed, so the square of the input predicts a little of the
+target's noise, and a network learns this sooner than the signal. But d is noise alone, so a part of it may come from another
+place: ``c d + s d'`` with ``c^2 + s^2 = 1`` has the same variance. Its third-order cumulant with input, input and target is
+``1 - (2 - a^2) c^2`` times the skewness, so it is zero for ``c^2 = 1 / (2 - a^2)``, at all pixels. Also, the noise from
+another place differs at each step, so it cannot be learnt by heart. The same idea with artificial Gaussian noise:
+Pang et al., Recorrupted-to-Recorrupted, CVPR 2021; docs/decisions/0008-mixtures-of-halves.md has the cumulants.
 
-Each pair of halves gives two mixtures, with d and with -d. What the noise ``d / a`` of one target does to the gradient, the
-other takes back, to first order. So a small a costs little.
+Each pair of halves gives two mixtures, with d and with -d. The effects of the target's noise ``d / a`` on the gradient cancel
+between the two, to first order. So a small a costs little.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cryoplug.training.data.balance import Balance
 from cryoplug.training.distributed import Rows
 
 _STREAM = 0x3147
-"""Keeps these random numbers apart from those of order, augmentation and split."""
+"""Number of this random stream; order, augmentation and split have others."""
 
 
 class Mixer:
@@ -39,11 +39,11 @@ class Mixer:
     share
         a: above 0, at most 1. The target's noise has the variance ``1 / a^2`` in the units of the input's.
     balance
-        Of the halves.
+        How the two halves relate.
     seed
-        With the number of a step it decides where d is taken from.
+        Together with the number of a step, it decides the place of d'.
     device
-        Where the batches are.
+        Device of the batches.
     """
 
     def __init__(self, share: float, balance: Balance, *, seed: int, device: torch.device) -> None:
@@ -59,7 +59,7 @@ class Mixer:
 
     @property
     def loss_scale(self) -> float:
-        """A loss times this is in the units of the input's noise."""
+        """Factor that brings a loss to the units of the input's noise."""
         return self._share**2
 
     def prepare(
@@ -71,7 +71,7 @@ class Mixer:
         part: int = 0,
         rows: Rows | None = None,
     ) -> None:
-        """Draw where d' is taken from in step `number`; None: the same each time, as in validation.
+        """Draw the place of d' for step `number`; None takes always the same place, as for validation.
 
         The other parameters are for `cryoplug.training.data.recorruption`.
         """
@@ -80,7 +80,7 @@ class Mixer:
             self._shift[axis].fill_(place)
 
     def mix(self, even: torch.Tensor, odd: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Make inputs and targets of ``(b, 1, y, x)`` halves, normalised each by itself.
+        """Make inputs and targets from halves ``(b, 1, y, x)``, each normalised by itself.
 
         Returns
         -------

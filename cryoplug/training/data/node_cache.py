@@ -1,4 +1,4 @@
-"""A training set that all processes of a machine keep in memory together: each image is read once, whoever needs it first."""
+"""A training set in memory that all processes of a machine share: the process that first needs an image reads it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cryoplug.training.data.loader import SPLIT
 from cryoplug.training.distributed import Processes
 
 SHARED_MEMORY = Path("/dev/shm")
-"""Files here are memory, which goes when the last process that has them open ends, however it ends."""
+"""Files in this folder are memory; it is freed when the last process that has them open ends, even by a kill."""
 
 
 class NodeCache(RamCache):
@@ -29,14 +29,14 @@ class NodeCache(RamCache):
     Parameters
     ----------
     store
-        Where they come from.
+        The store.
     processes
-        All of the run; those with the same `Launch.node` share.
+        All processes of the run; those with the same `Launch.node` share.
 
     Raises
     ------
     UsageError
-        There is too little memory, or none that can be shared.
+        There is too little memory, or it cannot be shared.
     """
 
     def __init__(self, store: PairStore, processes: Processes) -> None:
@@ -64,7 +64,7 @@ class NodeCache(RamCache):
         self._threads = [threading.Lock() for _ in range(64)]
 
     def read_crop(self, side: int, crop: Crop, out: np.ndarray) -> None:
-        """Fill ``(y, x)`` with a window of an image, float32 or the store's dtype."""
+        """Fill an array ``(y, x)``, float32 or of the store's dtype, with a window of an image."""
         side %= self._store.sides
         start = side * int(self._starts[-1]) + int(self._starts[crop.image])
         rows, columns = self._store.image_shape(crop.image, SPLIT)

@@ -1,15 +1,15 @@
-"""Mixtures of a single exposure with noise that is drawn: inputs a little noisier than it, targets that pay for it.
+"""Mixtures of a single exposure with drawn noise: inputs a little noisier than it, at the price of noisier targets.
 
-A micrograph m has noise n of a known spectrum. Draw noise z of that spectrum. Then the noise of ``m + a z`` and that of
+A micrograph m has noise n of a known spectrum. Draw noise z of that spectrum. Then the noises of ``m + a z`` and
 ``m - z / a`` are uncorrelated for every a (Pang et al., Recorrupted-to-Recorrupted, CVPR 2021). These are the mixtures of
-`cryoplug.training.data.mixing`, with a difference of halves that is drawn instead of measured. A wrong spectrum is not
-forgiven: what z lacks of n is learnt as signal, what it has too much is taken from the signal.
+`cryoplug.training.data.mixing`, with a difference of halves that is drawn instead of measured. The spectrum must be right:
+where z is weaker than n, noise is learnt as signal; where it is stronger, signal is removed.
 
-Uncorrelated is not independent. Counts are skewed, and stronger where more electrons fall. With the signal s, the
-third-order cumulants of input, input and target are ``cum(n, n, n) - a cum(z, z, z)`` and ``cum(s, n, n) - cum(s, z, z)``.
-Both vanish when z is 1 / a times as skewed as n, and follows the local mean as n does. Skewed white noise
-``g + c (g^2 - 1)`` with Gaussian g, filtered, is that. And -g gives noise of the same skewness that is nearly the
-opposite. So each draw gives two mixtures, and the noise of their targets nearly cancels in the gradient.
+Uncorrelated does not mean independent. Counts are skewed, and their noise is stronger where more electrons fall. With the
+signal s, the third-order cumulants of input, input and target are ``cum(n, n, n) - a cum(z, z, z)`` and
+``cum(s, n, n) - cum(s, z, z)``. Both vanish if z is 1 / a times as skewed as n, and follows the local mean as n does. Such
+noise is made by filtering skewed white noise ``g + c (g^2 - 1)`` with Gaussian g. With -g, the noise has the same skewness
+and is nearly the opposite. So each draw gives two mixtures, and the noise of their targets nearly cancels in the gradient.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from cryoplug.metrics.noise_shape import fine_side
 from cryoplug.training.distributed import ALONE, Rows
 
 _STREAM, _VALIDATION_STREAM = 0x5146, 0x5147
-"""Keep these random numbers apart from all others, and those of validation from those of training."""
+"""Numbers of the random streams of training and of validation; all other random numbers have others."""
 _MARGIN_PX = 16
-"""Noise is drawn so much larger on each side: it wraps around, and a network must not see one border in the other."""
+"""Pixels by which noise is drawn larger on each side: it is periodic, and a network must not see one border in the other."""
 _MEAN_PX = 17
-"""Side of the squares whose mean counts as the local mean."""
+"""Side in pixels of the squares over which the local mean is taken."""
 _MOST_SKEWNESS = 2.4
 _CURVE = np.linspace(0.0, 0.7, 141)
 
@@ -42,15 +42,15 @@ class Recorruption:
     Parameters
     ----------
     share
-        a: above 0, at most 1. The target's drawn noise has the variance ``1 / a^2`` of the exposure's.
+        a: above 0, at most 1. The variance of the target's drawn noise is ``1 / a^2`` times the exposure's.
     noises
-        Of each micrograph.
+        Noise of each micrograph.
     of_image
-        For each stored image, which of `noises` is its own.
+        For each stored image, the number of its noise in `noises`.
     seed
-        With the number of a step it decides the noise.
+        Together with the number of a step, it decides the noise.
     device
-        Where the batches are.
+        Device of the batches.
     """
 
     def __init__(
@@ -88,15 +88,15 @@ class Recorruption:
         Parameters
         ----------
         number
-            Of the step; None: noise that is the same each time, as in validation.
+            Number of the step; None draws always the same noise, as for validation.
         shape
             ``(b, 1, y, x)`` of the batch.
         images
-            Number of the stored image of each of its crops; missing ones count as the first.
+            Number of the stored image of each crop; missing ones count as the first.
         part
             Number of the batch in validation.
         rows
-            Which rows these are of a batch that several processes share; None: all. Noise is drawn for the whole batch.
+            Rows of this process in a batch that several share; None for all. Noise is drawn for the whole batch.
         """
         rows = rows or ALONE.rows(shape[0])
         count, height, width = shape[0], shape[-2], shape[-1]
@@ -124,14 +124,14 @@ class Recorruption:
             kept.copy_(fresh)
 
     def mix(self, noisy: torch.Tensor, clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Make inputs and targets of ``(b, 1, y, x)`` crops, normalised; `prepare` was called for them.
+        """Make inputs and targets from normalised crops ``(b, 1, y, x)``, after `prepare` for them.
 
         Parameters
         ----------
         noisy
             The crops.
         clean
-            The same again: a store of single exposures has one side.
+            The same crops again: a store of single exposures has one side.
 
         Returns
         -------
@@ -165,13 +165,13 @@ class Recorruption:
 
 
 def _bend(skewness: float) -> float:
-    """Give c for which ``(g + c (g^2 - 1)) / sqrt(1 + 2 c^2)`` has a skewness, which is ``(6 c + 8 c^3) / (1 + 2 c^2)^1.5``."""
+    """Give c for a skewness: that of ``(g + c (g^2 - 1)) / sqrt(1 + 2 c^2)`` is ``(6 c + 8 c^3) / (1 + 2 c^2)^1.5``."""
     values = (6 * _CURVE + 8 * _CURVE**3) / (1 + 2 * _CURVE**2) ** 1.5
     return math.copysign(float(np.interp(min(abs(skewness), _MOST_SKEWNESS), values, _CURVE)), skewness)
 
 
 def _crop_terms(terms: torch.Tensor, grid: tuple[int, ...]) -> torch.Tensor:
-    """Keep the terms of `torch.fft.rfft2` that a coarser or equal grid of even sides has."""
+    """Keep the terms of `torch.fft.rfft2` that belong to a coarser or equal grid of even sides."""
     rows, columns = grid[0] // 2, grid[1] // 2 + 1
     return torch.cat((terms[:, :rows, :columns], terms[:, -rows:, :columns]), dim=1)
 

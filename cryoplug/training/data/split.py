@@ -12,7 +12,7 @@ from cryoplug.errors import FormatError, InputError, MissingInputError, UsageErr
 from cryoplug.store.pairs import PairStore
 
 _SPLIT_STREAM = 0x5371
-"""Keeps the split's random numbers apart from those of the order of an epoch."""
+"""Number of the random stream of the split; the order of an epoch has another."""
 MAX_INDEX_FILE_BYTES = 256 << 20
 
 
@@ -25,18 +25,17 @@ class Split:
     validation: np.ndarray
     """Patches to measure on; may be empty."""
     note: str = ""
-    """What people should know about it, in one line."""
+    """A remark for the user, in one line."""
     end_row: int | None = None
-    """Where a single micrograph is cut in two: the first row that validates, which crops for training end above."""
+    """If a single micrograph is divided: first row for validation; training crops end above it. Else None."""
 
 
 def split_patches(store: PairStore, *, fraction: float, seed: int, val_indices: Path | None = None) -> Split:
     """Hold out patches for validation.
 
-    Bare bins give up their last ``int(n * fraction)`` patches, as the founding program does. With a manifest whole
-    micrographs are held out, because neighbouring patches overlap, and with a micrograph all that shows the same exposure
-    or is of the same stack. A single micrograph is cut in two: patches of its lower
-    rows validate, patches that overlap them are used for nothing.
+    From bare bins, the last ``int(n * fraction)`` patches are held out, as in the founding program. With a manifest, whole
+    micrographs are held out, because neighbouring patches overlap; and with a micrograph all others of the same exposure or
+    stack. A single micrograph is divided: patches of its last rows validate, and patches that overlap them are not used.
 
     Parameters
     ----------
