@@ -21,7 +21,7 @@ def founding_noise(clean: np.ndarray, rng: np.random.Generator) -> ImageF32:
     clean
         Values of the percentile normalization, in [0, 1], any shape.
     rng
-        Source of randomness; see `patch_rng`.
+        Random generator; see `patch_rng`.
 
     Returns
     -------

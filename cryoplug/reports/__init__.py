@@ -1,1 +1,1 @@
-"""What people read: figures, tables, and a verdict in words."""
+"""Reports for people: figures, tables, pages, and a verdict in words."""

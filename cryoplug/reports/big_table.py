@@ -1,4 +1,4 @@
-"""A table of tens of thousands of rows, packed for the page's script: it draws only the rows that are seen."""
+"""A table of tens of thousands of rows, packed for the page's script, which draws only the visible rows."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Column:
-    """A column and what it says."""
+    """A column and its meaning."""
 
     label: str
     """Heading."""
     hint: str
-    """What it says and how to read it: the legend."""
+    """Meaning of the column, for the legend."""
     kind: Literal["name", "number", "text", "phrase"] = "number"
-    """``name``: what the row is called. ``phrase``: texts that many rows share, kept once in the page."""
+    """``name``: the name of the row. ``phrase``: texts that many rows share, stored once in the page."""
     narrow: bool = False
-    """Whether it is shown on a phone, too."""
+    """Whether to show it on a phone, too."""
     long: bool = False
-    """Whether it may hold sentences, which are spelled out where a row is chosen."""
+    """Whether it may hold sentences, which are shown in full for the chosen row."""
     tone: Mapping[str, str] = field(default_factory=dict)
     """Class of the style sheet for some values."""
 
@@ -35,11 +35,11 @@ def packed(
     columns
         Headings.
     rows
-        Cells in the order of the columns: numbers or None, and texts that are printable already.
+        Cells in the order of the columns: numbers or None, and texts, already made printable.
     bad
         Rows that "problems only" keeps.
     first
-        The row that is chosen when the page opens.
+        Row to choose when the page opens.
     """
     phrases: dict[str, int] = {}
     shared = [column.kind == "phrase" for column in columns]
@@ -74,7 +74,7 @@ def packed(
 
 
 def common_folder(names: Sequence[str]) -> str:
-    """Give the folder that several names begin with, as in ``/data/job002/``, so that not each has to say it; empty: none."""
+    """Give the folder with which all names begin, such as ``/data/job002/``, so that it is shown only once; else empty."""
     if len(names) < 2:
         return ""
     low, high = min(names), max(names)

@@ -1,4 +1,4 @@
-"""The page of a denoise run: pictures to look at, one row a micrograph, and what was done."""
+"""The page of a denoise run: pictures, one row for each micrograph, and the settings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DenoiseRow:
     """One micrograph."""
 
     name: str
-    """As the user knows it."""
+    """Name of the file, as the user knows it."""
     status: str
     """done, skipped or failed."""
     message: str = ""
@@ -53,15 +53,15 @@ class DenoiseRow:
     sigma_in: float | None = None
     """Standard deviation of the micrograph."""
     sigma_out: float | None = None
-    """Of what was written."""
+    """Standard deviation of the result."""
     hot_pixels: int | None = None
-    """How many were repaired."""
+    """Number of hot pixels that were repaired."""
     pixel_size_angstrom: float | None = None
-    """That was written."""
+    """Pixel size of the result."""
     seconds: float | None = None
     """Wall time."""
     picture: Path | None = None
-    """The preview, below the output folder; None when there is none."""
+    """The preview, below the output folder; None if there is none."""
 
     @property
     def removed(self) -> float | None:
@@ -72,11 +72,11 @@ class DenoiseRow:
 
     @property
     def is_problem(self) -> bool:
-        """Whether somebody should look at it: it failed, or a warning was given."""
+        """Whether somebody should look at it, because it failed or has a warning."""
         return self.status == "failed" or (self.status == "done" and bool(self.message))
 
     def cells(self) -> tuple[Any, ...]:
-        """Give what the columns show, in their order."""
+        """Give the values of the columns, in their order."""
         skipped = self.status == "skipped"
         return (
             printable_name(self.name),
@@ -93,14 +93,14 @@ class DenoiseRow:
 
 @dataclass(frozen=True, eq=False)
 class Featured:
-    """A micrograph whose picture and spectrum are within the page."""
+    """A micrograph whose picture and spectrum are inside the page."""
 
     row: int
-    """Which of the rows."""
+    """Number of its row."""
     picture: bytes
     """JPEG of three panels; see `cryoplug.outputs.previews`."""
     spectrum: bytes | None = None
-    """JPEG, raw on the left, denoised on the right; None for an image too small for one."""
+    """JPEG, raw on the left, denoised on the right; None if the image is too small."""
     rings: Sequence[tuple[float, str]] = ()
     """Radius of each ring as a part of the picture's side, and its label."""
     chart: str = ""
@@ -109,40 +109,40 @@ class Featured:
 
 @dataclass(frozen=True)
 class Live:
-    """What a page says while the run goes on."""
+    """Further contents of a page while the run goes on."""
 
     refresh_s: float
-    """Seconds after which the page reads itself anew."""
+    """Seconds after which the page reloads itself."""
     waiting: Sequence[str]
-    """Sentences about what is waited for."""
+    """Sentences about what the run waits for."""
     per_minute: Sequence[tuple[float, float]]
     """Minutes before now (0 or less) and micrographs finished in each minute then."""
 
 
 @dataclass(frozen=True)
 class DenoiseReport:
-    """Everything that the page shows."""
+    """All contents of the page."""
 
     folder: Path
     """The output folder."""
     page: Path
-    """Where the page will lie: addresses of pictures are relative to it."""
+    """Path of the page; addresses of pictures are relative to it."""
     rows: Sequence[DenoiseRow]
-    """Micrographs, in input order; while live, the last ones and all that failed."""
+    """Micrographs, in input order; while the run goes on, the last ones and all that failed."""
     counts: Mapping[str, int]
-    """Micrographs by status, of all and not of `rows` alone."""
+    """Number of micrographs with each status, over all micrographs, not only `rows`."""
     problems: int
-    """Micrographs with a warning, of all."""
+    """Number of micrographs with a warning, over all micrographs."""
     settings: Sequence[tuple[str, str]]
-    """Name and value of what was done."""
+    """Names and values of the settings."""
     seconds: float
     """Wall time of the run so far."""
     featured: Sequence[Featured] = ()
-    """With picture and spectrum."""
+    """Micrographs with picture and spectrum inside the page."""
     live: Live | None = None
-    """None: the run has ended."""
+    """Further contents while the run goes on; None at its end."""
     next_step: str = ""
-    """A command or a sentence: what to do now."""
+    """A command or a sentence: what to do next."""
 
 
 def denoise_page(report: DenoiseReport) -> str:
@@ -151,7 +151,7 @@ def denoise_page(report: DenoiseReport) -> str:
     Returns
     -------
     str
-        HTML that is complete by itself: it holds the pictures of `DenoiseReport.featured`, and finds the others beside it.
+        Complete HTML: it contains the pictures of `DenoiseReport.featured`, and links to the others beside it.
     """
     done = report.counts.get("done", 0)
     skipped, failed = report.counts.get("skipped", 0), report.counts.get("failed", 0)
@@ -236,7 +236,7 @@ def _words(report: DenoiseReport, good: int, failed: int) -> list[str]:
 
 
 def _address(path: Path) -> str:
-    """Spell a path as a relative address, whatever bytes its name has."""
+    """Write a path as a relative address, whatever bytes its name has."""
     text = quote(os.fsencode(path), safe="/")
     # "a:b/c" would be an address of scheme "a".
     return f"./{text}"

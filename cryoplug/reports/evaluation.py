@@ -1,4 +1,4 @@
-"""An evaluation over micrographs in figures and as a table for people."""
+"""An evaluation over micrographs: mean figures, and a table for people."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryoplug.reports.evaluation_columns import HALVES_COLUMNS, HINTS, TRUTH_COL
 METHODS = (DENOISED, *BASELINES)
 _BRIEF = ("snr_db", "mse", "psnr_db", "ssim", "frc_05", "error", "snr_fitted_db", "correlation", "residual_correlation")
 WIDTH = 100
-"""Columns of a terminal that a table fits into."""
+"""Most characters in a line of a table, for a terminal."""
 
 
 @dataclass(frozen=True)
@@ -27,27 +27,27 @@ class Summary:
     """Means over the micrographs."""
 
     micrographs: int
-    """How many were measured."""
+    """Number of micrographs that were measured."""
     patches: int | None
-    """Patches of them, when those were measured instead; standard errors are then over the patches."""
+    """Number of patches, if patches were measured instead; standard errors are then over patches. Else None."""
     truth: dict[str, dict[str, Mean]] | None
-    """By method and figure of `TruthScore`; None without truth."""
+    """Means by method and figure of `TruthScore`; None without truth."""
     halves: dict[str, dict[str, Mean]] | None
-    """By method and figure of `HalvesScore`; None without halves."""
+    """Means by method and figure of `HalvesScore`; None without halves."""
     directions: tuple[str, ...]
-    """Halves that were denoised and judged by the other one, of any micrograph."""
+    """Halves that were denoised and judged by the other one, in any micrograph."""
     noise_ratio: Mean | None
     """Variance of the noise in the even half over that in the odd one."""
     agreement: dict[str, float] | None
-    """Mean error without truth, mean true error of the same images, and the deviation of the first from the second."""
+    """Mean error estimated from halves, mean true error of the same images, and the relative difference of the two."""
     hallucination: dict[str, dict[str, Mean]] | None
-    """By method and figure of `Hallucination`."""
+    """Means by method and figure of `Hallucination`."""
     seam: Mean | None
-    """Of tile borders; 1 where nothing is to be seen."""
+    """Steps across tile borders over steps beside them; about 1 if no seam is visible."""
     requirement: Requirement | None
-    """What was asked for with ``--require-better-than``."""
+    """The result of ``--require-better-than``; None without it."""
     verdict: Verdict | None = None
-    """Beside every baseline."""
+    """Comparison with every baseline."""
 
 
 def summarize(
@@ -68,11 +68,11 @@ def summarize(
     truth, halves, agreement, hallucination, seams
         One for each micrograph that has it.
     micrographs
-        How many were measured.
+        Number of micrographs that were measured.
     patches
-        How many patches of them, when it is patches that were measured.
+        Number of patches, if patches were measured; else None.
     require_better_than
-        Baseline to be beaten: with a truth by the SNR, else by the correlation with the other half.
+        Baseline to beat: with a truth by the SNR, else by the correlation with the other half.
     """
     told, true = (mean_of([getattr(item, name) for item in agreement]) for name in ("truth_free_error", "true_error"))
     requirement = None
@@ -110,12 +110,12 @@ def table(summary: Summary, *, brief: bool = False) -> str:
     summary
         The means.
     brief
-        Leave out the columns that a log does not need, and what the columns mean.
+        Whether to leave out the legend, and columns that a log does not need.
 
     Returns
     -------
     str
-        No line is longer than `WIDTH`; a table that is wider goes on below.
+        No line is longer than `WIDTH`; a wider table continues below.
     """
     truth_columns, halves_columns = (
         [column for column in columns if not brief or column[0] in _BRIEF]
@@ -201,7 +201,7 @@ def _range(means: Mapping[str, Mapping[str, Mean]]) -> str:
 def _rows(
     means: Mapping[str, Mapping[str, Mean]], columns: Sequence[tuple[str, str, str]], *, legend: bool
 ) -> list[str]:
-    """Write a row a method; columns that do not fit go on below, each with the methods in front; then what they mean."""
+    """Write one row for each method; columns that do not fit continue below, with the methods in front; then the legend."""
     measured = [column for column in columns if any(means[method][column[0]].count for method in METHODS)]
     names = ["method", *METHODS]
     blocks = [_padded(names, left=True)]
@@ -228,7 +228,7 @@ def _wrapped(line: str) -> str:
 
 
 def mean_text(value: Mean, form: str) -> str:
-    """Write a mean and its standard error; a dash where nothing was measured."""
+    """Write a mean and its standard error; a dash if nothing was measured."""
     if not value.count:
         return "-"
     if not math.isfinite(value.standard_error):

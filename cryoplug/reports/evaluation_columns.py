@@ -1,4 +1,4 @@
-"""The columns of an evaluation: figure, heading, digits, and what each means."""
+"""The columns of an evaluation: figure, heading, digits, and meaning."""
 
 from __future__ import annotations
 

@@ -12,34 +12,34 @@ from cryoplug.metrics.halves import HalvesMoments, mean_moments
 from cryoplug.metrics.rings import Curve
 
 _SMOOTHING = 5
-"""Rings that are averaged for a curve on paper: single ones scatter more than the curves differ."""
+"""Rings to average for a drawn curve, because single rings scatter more than the curves differ."""
 _BEYOND_CHANCE = 3.0
-"""Where the signal, or an error, is not so many standard errors of the signal above 0, nothing is drawn."""
+"""A curve is drawn only where the signal, or the error, is this many standard errors of the signal above 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class HalvesCurves:
-    """What halves say in each ring, without truth; NaN where chance alone could be the reason."""
+    """Figures by halves in each ring, without truth; NaN where chance alone could explain a value."""
 
     frequency: Curve
-    """Cycles per pixel, to 0.5."""
+    """Frequencies in cycles per pixel, up to 0.5."""
     known: dict[str, Curve]
-    """By method: FRC(De, Ro) / sqrt(FRC(Re, Ro)), the correlation with the unknown truth."""
+    """For each method, the correlation with the unknown truth: FRC(De, Ro) / sqrt(FRC(Re, Ro))."""
     error: dict[str, Curve]
-    """By method: bias and noise together, B + N."""
+    """For each method, bias and noise together: B + N."""
     signal: Curve
     """Variance of the signal."""
 
 
 def truth_curves(reports: Sequence[TruthReport]) -> tuple[Curve, dict[str, Curve]]:
-    """Give the frequencies, and by method the FRC with the truth; over the micrographs of the first one's shape."""
+    """Give frequencies, and each method's FRC with the truth, averaged over micrographs that have the first one's shape."""
     alike = [item for item in reports if item.frequency.shape == reports[0].frequency.shape]
     curves = {method: _smooth(np.mean([item.frc[method] for item in alike], axis=0)) for method in alike[0].frc}
     return alike[0].frequency, curves
 
 
 def halves_curves(reports: Sequence[HalvesReport]) -> HalvesCurves:
-    """Average over the micrographs of the first one's shape."""
+    """Average over all micrographs that have the shape of the first one."""
     alike = [item for item in reports if item.frequency.shape == reports[0].frequency.shape]
     shown = slice(1, int(np.searchsorted(alike[0].frequency, 0.5 + 1e-9)))
     frequency = alike[0].frequency[shown]

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: curves over the spatial frequency, and panels of one micrograph."""
+"""Pictures of an evaluation: curves over spatial frequency, and panels of one micrograph."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _COLOURS = {
 
 
 def evaluation_curves(path: Path, truth: Sequence[TruthReport], halves: Sequence[HalvesReport]) -> None:
-    """Draw the resolution of every method: FRC, signal-to-noise and error over frequency.
+    """Draw FRC, signal-to-noise and error of every method over frequency.
 
     Parameters
     ----------
     path
         PNG to write; replaced atomically.
     truth, halves
-        Of the micrographs; curves are averaged over those of the first one's shape.
+        Reports of the micrographs; curves are averaged over those with the shape of the first one.
 
     Raises
     ------
     ShapeError
-        Neither has a report.
+        There is no report.
     UsageError
         matplotlib is not installed.
     """
@@ -54,9 +54,9 @@ def evaluation_curves(path: Path, truth: Sequence[TruthReport], halves: Sequence
 
 
 def evaluation_panels(path: Path, images: Mapping[str, npt.NDArray[np.floating]], title: str) -> None:
-    """Draw images side by side, each in its own grey scale, above the central quarter of each.
+    """Draw images side by side, each in its own grey scale, and below each its central quarter.
 
-    Grey limits are the 0.5 and 99.5 percentiles of each image: what comes out of pure noise would else be plain grey.
+    Grey limits are the 0.5 and 99.5 percentiles of each image; otherwise denoised noise would be plain grey.
     """
     if not images:
         raise ShapeError("no images to draw; at least one is needed")

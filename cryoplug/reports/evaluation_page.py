@@ -1,4 +1,4 @@
-"""The page of an evaluation: the verdict, figures beside the baselines, curves, panels, and every micrograph."""
+"""The page of an evaluation: verdict, figures beside the baselines, curves, panels, and every micrograph."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ class JudgedRow:
     """One micrograph of an evaluation."""
 
     name: str
-    """As the user knows it."""
+    """Name of the file, as the user knows it."""
     status: str
     """done or failed."""
     message: str = ""
-    """Why, or what to keep in mind."""
+    """Why it failed, or a remark."""
     truth: TruthReport | None = None
-    """By the truth."""
+    """Figures by the truth; None without a truth."""
     halves: HalvesReport | None = None
-    """By halves."""
+    """Figures by halves; None without halves."""
     pixel_size_angstrom: float | None = None
-    """None when unknown."""
+    """Pixel size; None if unknown."""
 
     def cells(self) -> tuple[object, ...]:
-        """Give what the columns show."""
+        """Give the values of the columns."""
         snr: dict[str, float] = {}
         if self.truth is not None:
             snr = {method: score.snr_db for method, score in self.truth.scores.items()}
@@ -91,7 +91,7 @@ def evaluation_page(
     Parameters
     ----------
     folder
-        Where the evaluation lies.
+        Folder of the evaluation.
     words
         The verdict.
     summary
@@ -99,9 +99,9 @@ def evaluation_page(
     rows
         Every micrograph, in order.
     pictures
-        Images of the first one by caption: raw, denoised, Gaussian, truth where there is one, denoised noise.
+        Images of the first micrograph by caption: raw, denoised, Gaussian, truth (if there is one), denoised noise.
     about
-        What was judged and how.
+        Names and values: what was judged, and how.
     """
     truth = [row.truth for row in rows if row.truth is not None]
     halves = [row.halves for row in rows if row.halves is not None]
@@ -164,7 +164,7 @@ def evaluation_page(
 
 
 def _times_smaller(before: Mapping[str, ImageF32], after: Mapping[str, ImageF32]) -> float:
-    """Say how many pixels became one, along a row."""
+    """Give how many pixels of a row became one."""
     name = next(iter(before))
     return before[name].shape[1] / after[name].shape[1]
 

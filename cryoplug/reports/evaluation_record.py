@@ -1,4 +1,4 @@
-"""An evaluation as plain JSON, as it stands in checkpoint.json, and back to the table for people."""
+"""An evaluation as plain JSON, as in checkpoint.json, and the table for people made from it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cryoplug.metrics.verdict import Verdict, verdict_of_record
 from cryoplug.reports.evaluation import Summary, table
 
 FIELD = "evaluation"
-"""Of ``checkpoint.json``."""
+"""Field of ``checkpoint.json`` with the evaluation."""
 MOST_POINTS = 64
-"""Of a curve: neighbouring rings are averaged until so few are left."""
+"""Most points of a curve; neighbouring rings are averaged to reach it."""
 _DIGITS = 6
 
 
@@ -34,7 +34,7 @@ def mean_curves(truth: Sequence[TruthReport], halves: Sequence[HalvesReport]) ->
     Returns
     -------
     dict
-        ``frequency`` in cycles per pixel, and for each method the FRC with the truth, or without one
+        ``frequency`` in cycles per pixel, and for each method the FRC with the truth; without a truth,
         FRC(De, Ro) / sqrt(FRC(Re, Ro)).
     """
     if truth:
@@ -52,13 +52,13 @@ def mean_curves(truth: Sequence[TruthReport], halves: Sequence[HalvesReport]) ->
 
 
 def table_of_record(record: Any) -> str | None:
-    """Write the table of what `evaluation_record` gave; None when it is something else, as files from elsewhere may be."""
+    """Write the table of a record of `evaluation_record`; None for anything else, because files may come from elsewhere."""
     summary = summary_of_record(record)
     return None if summary is None else table(summary, brief=True)
 
 
 def summary_of_record(record: Any) -> Summary | None:
-    """Read what `evaluation_record` gave, without agreement, seams, requirement and verdict; None for something else."""
+    """Read a record of `evaluation_record`, without agreement, seams, requirement and verdict; None for anything else."""
     try:
         summary = Summary(
             micrographs=int(record["micrographs"]),
@@ -79,7 +79,7 @@ def summary_of_record(record: Any) -> Summary | None:
 
 
 def recorded_verdict(details: Mapping[str, Any]) -> Verdict | None:
-    """Read the verdict out of the details of a ``checkpoint.json``; None where it holds none, as of older versions."""
+    """Read the verdict from the details of a ``checkpoint.json``; None if it has none, as in older versions."""
     evaluation = details.get(FIELD)
     return verdict_of_record(evaluation.get("verdict")) if isinstance(evaluation, dict) else None
 

@@ -1,4 +1,4 @@
-"""An evaluation as parts of a page: figures beside the baselines, with a legend of every column, and curves."""
+"""An evaluation as sections of a page: figures beside the baselines, with a legend of every column, and curves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METHOD_WORDS = {
 
 
 def summary_grids(summary: Summary) -> list[Grid]:
-    """Give a table for each judge, with standard errors and a legend of every column."""
+    """Give a table for each judge (truth, halves), with standard errors and a legend of every column."""
     count = f"{summary.patches} patches" if summary.patches is not None else f"{summary.micrographs} micrographs"
     methods = "; ".join(METHOD_WORDS[method] for method in METHODS)
     grids = []
@@ -78,7 +78,7 @@ def truth_charts(reports: Sequence[TruthReport], pixel_size_angstrom: float | No
 
 
 def frequency_axis(frequency: np.ndarray, pixel_size_angstrom: float | None) -> tuple[np.ndarray, Axis]:
-    """Turn cycles per pixel into 1/A where the pixel size is known."""
+    """Convert cycles per pixel to 1/A, if the pixel size is known."""
     if pixel_size_angstrom is None:
         return frequency, Axis("frequency (cycles per pixel)")
     return frequency / pixel_size_angstrom, Axis("resolution (Å)", resolution=True)

@@ -1,4 +1,4 @@
-"""The few micrographs of a run that are within its page, with picture and spectrum; which ones, and how they are drawn."""
+"""The few micrographs whose pictures and spectra are inside the page of a run: how they are chosen and drawn."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from cryoplug.reports.denoise_page import DenoiseRow, Featured
 from cryoplug.reports.spectra import power_spectrum, ring_radii, spectrum_chart, split_spectrum
 
 MOST_FEATURED = 8
-"""Their pictures take about 3 MB in a page."""
+"""Most of these micrographs; their pictures take about 3 MB in a page."""
 
 
 def choose_featured(rows: Sequence[DenoiseRow], most: int = MOST_FEATURED) -> list[int]:
-    """Choose micrographs: up to two with a warning, those with the least and the most noise removed, the others spread evenly."""
+    """Choose micrographs: up to two with a warning, those with least and most noise removed, and others evenly spread."""
     good = [index for index, row in enumerate(rows) if row.picture is not None]
     if len(good) <= most:
         return good
@@ -42,13 +42,13 @@ def feature(
     Parameters
     ----------
     row
-        Its place among the rows of the page.
+        Number of its row in the page.
     picture
         JPEG of its preview.
     raw, denoised
-        Opened.
+        The opened files.
     pixel_size_angstrom, written_angstrom
-        Of `raw` and of `denoised`; None when unknown.
+        Pixel sizes of `raw` and `denoised`; None if unknown.
     """
     before, after = power_spectrum(raw, pixel_size_angstrom), power_spectrum(denoised, written_angstrom)
     if before is None or after is None:

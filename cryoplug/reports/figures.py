@@ -1,4 +1,4 @@
-"""Pictures for people: the loss of a run, and micrographs before and after.
+"""Figures: the loss of a run, and micrographs before and after.
 
 matplotlib is an optional extra and is imported only when a picture is drawn.
 """
@@ -27,8 +27,8 @@ def loss_curve(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     path
         PNG to write; replaced atomically.
     records
-        One mapping an epoch with ``epoch``, ``train_loss`` and ``val_loss``. Losses that are missing, not finite or not
-        above 0 leave a gap.
+        One mapping for each epoch with ``epoch``, ``train_loss`` and ``val_loss``. A loss that is missing, not finite or not
+        above 0 leaves a gap.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def loss_curve(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw_losses(axes: Any, records: Sequence[Mapping[str, Any]]) -> None:
-    """Draw what `loss_curve` draws into axes of matplotlib."""
+    """Draw the curves of `loss_curve` into axes of matplotlib."""
     epochs = np.array([float(record["epoch"]) for record in records])
     drawn = False
     for key, label, colour in (("train_loss", "training", "#4477aa"), ("val_loss", "validation", "#cc3311")):
@@ -78,14 +78,14 @@ def before_after(
     title
         Line above all.
     limits
-        Grey values of black and white for every panel; None: the 0.5 and 99.5 percentiles of all drawn pixels together.
+        Grey values of black and white for every panel; None takes the 0.5 and 99.5 percentiles of all drawn pixels.
     zoom_px
-        Adds a second row with the central square of this side, one pixel a pixel.
+        Side of the central square for a second row, which shows each pixel as one pixel; None for no second row.
 
     Raises
     ------
     ShapeError
-        No image, or shapes differ.
+        There is no image, or shapes differ.
     UsageError
         matplotlib is not installed.
     """
@@ -110,7 +110,7 @@ def before_after(
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Make a figure without pyplot: no global state, no window, no backend to choose.
+    """Make a figure without pyplot, so without global state, window, or choice of a backend.
 
     Parameters
     ----------

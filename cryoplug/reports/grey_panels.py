@@ -1,4 +1,4 @@
-"""Images side by side on one grey scale, as the panels of a page."""
+"""Images side by side on one grey scale, for the panels of a page."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cryoplug.reports.sections import Panels
 _SIGMAS = 3.0
 _NOISY_SHARE = 0.6
 DETAIL_PX = 320
-"""Side of a detail that is shown pixel by pixel."""
+"""Side in pixels of a detail that is shown pixel by pixel."""
 
 
 def small(image: ImageF32, longest_px: int) -> ImageF32:
-    """Average an image down."""
+    """Shrink an image by averaging."""
     shape = image.shape[0], image.shape[1]
     thumbnail = Thumbnail(shape, thumbnail_step(shape, longest_px))
     thumbnail.add(0, image)
@@ -40,20 +40,20 @@ def panels(
     caption: str = "",
     pixel_size_angstrom: float | None = None,
 ) -> Panels:
-    """Draw images so that a step of grey means as much in each: one span of grey values, around the median of each.
+    """Draw images with one span of grey values, around the median of each, so that a step of grey means the same in all.
 
     Parameters
     ----------
     images
-        By caption, ``(y, x)``.
+        Images ``(y, x)`` by caption.
     clean
-        Captions of those whose contrast counts.
+        Captions of the images whose contrast decides the span.
     noisy
-        Those that make the span wider where they would else be black and white alone.
+        Captions of noisy images, which widen the span if they would be only black and white.
     caption
-        Below all.
+        Text below all panels.
     pixel_size_angstrom
-        Of these images: the first one gets a scale bar. None: unknown.
+        Pixel size of the images, for a scale bar in the first one; None if unknown.
     """
     sigmas = {name: _middle_and_sigma(image) for name, image in images.items()}
     half = _SIGMAS * max(

@@ -1,7 +1,7 @@
-"""One page, one file: templates, style, scripts and data are put together, so that it opens from a disk without a network.
+"""A page in one file: template, style, scripts and data together, so that it opens from a disk without a network.
 
-Names of files are hostile until proven otherwise. jinja2 escapes what templates show; data for the scripts are JSON in which
-``<``, ``>`` and ``&`` are spelled as escapes; and a policy in the page lets only cryoplug's own script run, known by its hash.
+Names of files may be hostile. jinja2 escapes everything that templates show. Data for the scripts are JSON in which ``<``,
+``>`` and ``&`` are escaped. A policy in the page allows only cryoplug's own script to run, recognised by its hash.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cryoplug.core.printable import printable_name
 from cryoplug.disk.atomic import write_bytes
 
 SCRIPTS = ("table.js", "viewer.js", "live.js", "page.js")
-"""In this order; the last one starts what the page has."""
+"""Scripts of a page, in this order; the last one starts the others."""
 
 
 def render(template: str, *, title: str, data: Mapping[str, Any] | None = None, **context: Any) -> str:
@@ -33,11 +33,11 @@ def render(template: str, *, title: str, data: Mapping[str, Any] | None = None, 
     template
         Name of a file in ``templates``, without ``.html``.
     title
-        Of the window.
+        Title of the window.
     data
-        For the scripts; plain JSON types, numbers that are not finite become null.
+        Data for the scripts, in plain JSON types; numbers that are not finite become null.
     context
-        What the template uses. Strings are escaped; `Picture` and SVG from `cryoplug.reports.svg` are put in as they are.
+        Values for the template. Strings are escaped; `Picture` and SVG from `cryoplug.reports.svg` are inserted unchanged.
     """
     script = "\n".join(_asset(name) for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -70,18 +70,18 @@ def write_page(path: Path, text: str) -> None:
 
 
 def json_in_page(value: Any) -> str:
-    """Write JSON that may stand within a script element: plain ASCII, no ``<``, ``>`` or ``&``, no number but finite ones."""
+    """Write JSON that is safe inside a script element: plain ASCII, no ``<``, ``>`` or ``&``, only finite numbers."""
     text = json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def data_uri(payload: bytes, kind: str = "image/jpeg") -> str:
-    """Give a file as an address that holds it."""
+    """Give a data URI, an address that contains the file itself."""
     return f"data:{kind};base64,{base64.b64encode(payload).decode()}"
 
 
 def shown_number(value: Any, digits: int = 4) -> str:
-    """Write a number for people; a dash where there is none."""
+    """Write a number for people; a dash if there is none."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "-"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The page of an inspection: everything that was looked at, and everything that is wrong."""
+"""The page of an inspection: every path, and everything that is wrong."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ class InspectedRow:
     """One path."""
 
     path: str
-    """As the user named it."""
+    """Path as the user named it."""
     kind: str
-    """What it is."""
+    """What it is, such as ``micrograph``."""
     findings: tuple[Finding, ...] = ()
     """Everything that is wrong or unusual."""
     shape: tuple[int, int] | None = None
-    """``(y, x)`` of an image."""
+    """``(y, x)`` of an image; None for anything else."""
     pixel_size_angstrom: float | None = None
-    """Of an image."""
+    """Pixel size of an image; None if unknown."""
     mean: float | None = None
-    """Of its pixels."""
+    """Mean of its pixels; None if they were not read."""
     sigma: float | None = None
-    """Their standard deviation."""
+    """Standard deviation of its pixels; None if they were not read."""
 
     @property
     def worst(self) -> str:
-        """The worst that was found."""
+        """Severity of the worst finding."""
         severities = {item.severity for item in self.findings}
         return next((name for name in _ORDER if name in severities), "good")
 
@@ -82,9 +82,9 @@ def inspect_page(rows: Sequence[InspectedRow], sections: Sequence[Section] = ())
     Parameters
     ----------
     rows
-        Everything that was looked at, in order.
+        Every path that was inspected, in order.
     sections
-        Of stores and runs among them: pictures and charts.
+        Pictures and charts of stores and runs among them.
     """
     bad = [index for index, row in enumerate(rows) if row.worst in ("error", "warning")]
     errors = sum(rows[index].worst == "error" for index in bad)
@@ -110,7 +110,7 @@ def inspect_page(rows: Sequence[InspectedRow], sections: Sequence[Section] = ())
 
 
 def _what_is_wrong(rows: Sequence[InspectedRow]) -> Section:
-    """Spell out errors and warnings, file by file, those with errors first."""
+    """List errors and warnings in full, file by file, files with errors first."""
     folder = common_folder([row.path for row in rows])
     ranked = sorted(rows, key=lambda row: _ORDER.index(row.worst))
     items = [

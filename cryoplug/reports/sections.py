@@ -1,4 +1,4 @@
-"""Pages made of sections: words, numbers, charts, pictures and tables in one order, so that all pages read alike."""
+"""Pages made of sections: words, numbers, charts, pictures and tables, in the same order on all pages."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ class Chart:
     """A chart with its caption."""
 
     title: str
-    """What is drawn."""
+    """Title of the chart."""
     svg: str
-    """From `cryoplug.reports.svg`."""
+    """SVG from `cryoplug.reports.svg`."""
     caption: str
-    """What one sees in it, and what to do."""
+    """What the chart shows, and what to do."""
     block = "chart"
 
 
 @dataclass(frozen=True, eq=False)
 class Panels:
-    """Pictures side by side that belong together, on one grey scale."""
+    """Pictures side by side, on one grey scale."""
 
     pictures: Sequence[tuple[bytes, str]]
     """JPEG and caption of each."""
     caption: str = ""
-    """What one sees."""
+    """What the pictures show."""
     block = "panels"
 
 
@@ -41,18 +41,18 @@ class ContactSheet:
     pictures: Sequence[tuple[bytes, str, bool]]
     """JPEG, caption, and whether it stands out."""
     caption: str = ""
-    """What one sees."""
+    """What the pictures show."""
     block = "sheet"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A small table, all rows of it in the page."""
+    """A small table, with all its rows in the page."""
 
     columns: Sequence[Column]
     """Headings; their hints are the legend."""
     rows: Sequence[Sequence[str]]
-    """Texts as they are shown."""
+    """Texts of the cells."""
     caption: str = ""
     """What to look for."""
     block = "grid"

@@ -12,20 +12,20 @@ from cryoplug.outputs.pictures import grey_bytes, jpeg
 from cryoplug.reports.svg import Axis, Series, line_chart, resolutions
 
 SIDE_PX = 512
-"""Of the windows whose power is averaged, and of the picture; smaller micrographs have smaller ones."""
+"""Side in pixels of the windows whose power is averaged, and of the picture; less for smaller micrographs."""
 _MOST_WINDOWS = 12
 _SHOWN_BELOW = 1e-4
-"""Power below that of the raw micrograph, by this factor, is nothing to look at."""
+"""Power below that of the raw micrograph times this is not drawn."""
 
 
 @dataclass(frozen=True, eq=False)
 class PowerSpectrum:
-    """Mean power of Hann windows spread over an image."""
+    """Mean power of Hann windows that are spread over an image."""
 
     power: npt.NDArray[np.float64]
-    """``(y, x)`` with frequency 0 in the middle."""
+    """Power ``(y, x)``, with frequency 0 in the middle."""
     pixel_size_angstrom: float | None
-    """Of the image; None when unknown."""
+    """Pixel size of the image; None if unknown."""
 
     def rings(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Give the frequencies of rings in cycles per pixel, and the mean power in each."""
@@ -38,7 +38,7 @@ class PowerSpectrum:
 
 
 def power_spectrum(source: MicrographSource, pixel_size_angstrom: float | None) -> PowerSpectrum | None:
-    """Average the power of windows spread over a micrograph; None for one too small to have a spectrum."""
+    """Average the power of windows spread over a micrograph; None if it is too small."""
     height, width = source.shape
     side = min(SIDE_PX, 2 ** int(np.log2(max(1, min(height, width)))))
     if side < 32:
@@ -58,9 +58,9 @@ def power_spectrum(source: MicrographSource, pixel_size_angstrom: float | None) 
 
 
 def split_spectrum(raw: PowerSpectrum, denoised: PowerSpectrum) -> bytes:
-    """Draw the left half of one spectrum and the right half of the other as a JPEG, logarithms on one grey scale.
+    """Draw the left half of one spectrum and the right half of the other as a JPEG: logarithms, on one grey scale.
 
-    They must have one shape; who has two pixel sizes draws the raw one twice.
+    Both must have one shape and one pixel size.
     """
     side = len(raw.power)
     split = np.concatenate([raw.power[:, : side // 2], denoised.power[:, side // 2 :]], axis=1)
@@ -73,7 +73,7 @@ def split_spectrum(raw: PowerSpectrum, denoised: PowerSpectrum) -> bytes:
 
 
 def ring_radii(spectrum: PowerSpectrum) -> list[tuple[float, str]]:
-    """Give radius, as a part of the picture's side, and label of each ring."""
+    """Give the radius of each ring, as a part of the picture's side, and its label."""
     if spectrum.pixel_size_angstrom is None:
         return [(part, f"{part:g} cycles/px") for part in (0.125, 0.25, 0.375)]
     highest = 0.5 / spectrum.pixel_size_angstrom

@@ -1,4 +1,4 @@
-"""Look into an opened store for its page: the numbers of every micrograph, and small pictures of some."""
+"""Read an opened store for its page: the numbers of every micrograph, and small pictures of some."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cryoplug.store.grid import Crop
 from cryoplug.store.pairs import PairStore
 
 MOST_PIXELS = 1 << 28
-"""Of the micrographs whose pixels are looked at: a gigabyte of a large store, in some seconds."""
+"""Most pixels to read: a gigabyte of a large store, in some seconds."""
 
 
 def look_into_store(store: PairStore) -> list[StoreEntry]:
-    """Give every micrograph of a store; of bare bins every patch, up to some hundreds."""
+    """Give every micrograph of a store; for bare bins every patch, up to some hundreds."""
     entries, places = _listed(store) if store.manifest is not None else _bare(store)
     pixels = store.patch_shape[0] * store.patch_shape[1]
     wanted = max(1, MOST_PIXELS // pixels)
@@ -34,7 +34,7 @@ def look_into_store(store: PairStore) -> list[StoreEntry]:
 
 
 def _listed(store: PairStore) -> tuple[list[StoreEntry], list[tuple[str, int]]]:
-    """Give the micrographs of the manifest that have images, and of each the stored image in its middle."""
+    """Give the micrographs of the manifest that have images, and for each the stored image in its middle."""
     assert store.manifest is not None
     images: dict[int, list[tuple[str, int]]] = {}
     for split in store.splits:

@@ -1,4 +1,4 @@
-"""A store as parts of a page: a contact sheet on one grey scale, mean and sigma of every micrograph, and what stands out."""
+"""Sections of a page on a store: contact sheet on one grey scale, mean and sigma of every micrograph, outliers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cryoplug.reports.sections import BigTable, Chart, ContactSheet, Section
 from cryoplug.reports.svg import Axis, Series, line_chart
 
 MOST_PICTURES = 48
-"""On the contact sheet, about 400 KB in a page."""
+"""Most pictures on the contact sheet: about 400 KB in a page."""
 PICTURE_PX = 160
 OUTLYING = 5.0
-"""Robust deviations from the median, from which on a micrograph stands out."""
+"""A micrograph stands out if a number is this many robust deviations from the median."""
 _LEAST_PART = 0.02
-"""And at least this part of the typical sigma: micrographs of one simulation differ by nothing else."""
+"""It must also differ by at least this part of the typical sigma, because simulated micrographs hardly differ at all."""
 COLUMNS = (
     Column("micrograph", "The file whose patches are in the store.", "name", narrow=True),
     Column("split", "train: learnt from. test: kept aside for judging.", "phrase"),
@@ -45,11 +45,11 @@ class StoreEntry:
     """One micrograph of a store."""
 
     name: str
-    """As the convert listed it."""
+    """Name as convert listed it."""
     split: str
     """train or test."""
     patches: int
-    """How many images of it are stored on each side."""
+    """Number of its stored images on each side."""
     mean: float
     """Grey value that became 0."""
     sigma: float
@@ -57,11 +57,11 @@ class StoreEntry:
     pixel_size_angstrom: float | None = None
     """None when unknown."""
     mean_inside: float | None = None
-    """Of the normalised pixels that were looked at."""
+    """Mean of the normalised pixels that were read; None if none was read."""
     sigma_inside: float | None = None
-    """Of the same."""
+    """Standard deviation of these pixels."""
     picture: ImageF32 | None = None
-    """A small part of it, normalised; None where it was not looked at."""
+    """A small part of it, normalised; None if it was not read."""
 
 
 def store_sections(entries: Sequence[StoreEntry], title: str = "Store") -> list[Section]:
@@ -125,7 +125,7 @@ def store_sections(entries: Sequence[StoreEntry], title: str = "Store") -> list[
 
 
 def outliers(entries: Sequence[StoreEntry]) -> list[str]:
-    """Say of each micrograph which of its numbers stand out; empty where none does."""
+    """Say, for each micrograph, which of its numbers stand out; empty if none does."""
     typical = float(np.median([entry.sigma for entry in entries])) if entries else 0.0
     texts: list[list[str]] = [[] for _ in entries]
     for name in ("mean", "sigma", "mean_inside", "sigma_inside"):
@@ -139,7 +139,7 @@ def outliers(entries: Sequence[StoreEntry]) -> list[str]:
 
 
 def choose_pictures(entries: Sequence[StoreEntry], most: int = MOST_PICTURES) -> list[int]:
-    """Choose micrographs to look at: those that stand out (a quarter at most), the others evenly."""
+    """Choose micrographs to show: those that stand out (at most a quarter), and others evenly spread."""
     if len(entries) <= most:
         return list(range(len(entries)))
     odd = [index for index, text in enumerate(outliers(entries)) if text][: most // 4]

@@ -1,4 +1,4 @@
-"""Charts as SVG text: lines and points over two axes, coloured by the page's style sheet, so that dark pages have dark charts."""
+"""Charts as SVG text: lines and points over two axes; the page's style sheet colours them, also on dark pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 WIDTH, HEIGHT = 440, 270
-"""Of a chart in its own units; letters have 12, so that a phone still shows them."""
+"""Size of a chart in its own units; letters are 12 units high, so that they can be read on a phone."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 46
 _MOST_POINTS = 400
 
@@ -21,33 +21,33 @@ class Series:
     """A curve."""
 
     label: str
-    """For the legend."""
+    """Name of the curve in the legend."""
     x: npt.ArrayLike
     """Places on the lower axis."""
     y: npt.ArrayLike
-    """Values; what is not finite, or not above 0 on a logarithmic axis, leaves a gap."""
+    """Values; one that is not finite, or not above 0 on a logarithmic axis, leaves a gap."""
     style: int = 0
-    """Colour, 0 to 5."""
+    """Number of the colour, 0 to 5."""
     dashed: bool = False
-    """For what is there for comparison."""
+    """Whether to draw a dashed line, for comparison."""
     points: bool = False
-    """Mark each value, for few of them."""
+    """Whether to mark each value, if there are only a few."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis says."""
+    """Settings of an axis."""
 
     label: str
     """Quantity and unit."""
     logarithmic: bool = False
-    """In powers of ten."""
+    """Whether it is logarithmic, with powers of ten."""
     limits: tuple[float, float] | None = None
-    """None: what the values need."""
+    """Lowest and highest value; None takes those of the data."""
     resolution: bool = False
-    """Values are 1/A, shown as A: 0.1 is written 10."""
+    """Whether values are 1/A and labels A: 0.1 is written as 10."""
     whole: bool = False
-    """Only whole numbers mean something, as of epochs."""
+    """Whether only whole numbers make sense, as for epochs."""
 
 
 def line_chart(series: Sequence[Series], x: Axis, y: Axis, *, title: str) -> str:
@@ -56,11 +56,11 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, *, title: str) -> str
     Parameters
     ----------
     series
-        Curves, at least one value among them; else the chart says that there is none.
+        The curves; without any value, the chart says so.
     x, y
         The axes.
     title
-        What a screen reader says.
+        Text for screen readers.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def line_chart(series: Sequence[Series], x: Axis, y: Axis, *, title: str) -> str
 
 
 def legend(series: Sequence[Series]) -> str:
-    """Say which colour is which; nothing where there is one curve."""
+    """Write the legend of the colours; nothing for a single curve."""
     if len(series) < 2:
         return ""
     items = "".join(
@@ -167,7 +167,7 @@ def resolutions(highest: float, *, apart: float) -> list[float]:
     highest
         Frequency at the end of the axis, 1/A.
     apart
-        Least distance of two of them, as a part of `highest`.
+        Least distance of two frequencies, as a part of `highest`.
     """
     chosen: list[float] = []
     for size in (200, 100, 50, 40, 30, 20, 15, 12, 10, 8, 7, 6, 5, 4, 3.5, 3, 2.5, 2, 1.5, 1.2, 1):

@@ -1,4 +1,4 @@
-"""The page of a training run: losses, the verdict, what the network makes of held-out pairs, and what it does to frequencies."""
+"""The page of a training run: losses, verdict, held-out pairs through the network, and its frequency response."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from cryoplug.reports.svg import Axis, Series, line_chart
 
 _LEAST, _MOST = 0.02, 1.3
 RESPONSE_FIELD = "response"
-"""In the curves of an evaluation record: frequency in cycles per pixel, and gain."""
+"""Name of the response in the curves of an evaluation record: frequencies in cycles per pixel, and gains."""
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One held-out pair and what the network makes of it, ``(y, x)``, normalised."""
+    """One held-out pair and the output of the network, ``(y, x)``, normalised."""
 
     noisy: ImageF32
-    """What the network gets."""
+    """Input of the network."""
     target: ImageF32
-    """The other side of the pair: the other half, or what counts as truth."""
+    """The other side of the pair: the other half, or the truth."""
     denoised: ImageF32
-    """What it makes of it."""
+    """Output of the network."""
 
 
 def training_page(
@@ -51,21 +51,21 @@ def training_page(
     Parameters
     ----------
     folder
-        Of the run.
+        Folder of the run.
     records
-        One an epoch, as in ``metrics.jsonl``.
+        One record for each epoch, as in ``metrics.jsonl``.
     details
-        Of the kept checkpoint, as in ``checkpoint.json``.
+        Details of the kept checkpoint, as in ``checkpoint.json``.
     words
         The verdict.
     about
-        Name and value of what was trained, and how.
+        Names and values: what was trained, and how.
     examples
-        A few held-out pairs; none where only files of the run are left.
+        A few held-out pairs; none if only files of the run are left.
     best_epoch
         The epoch that is kept.
     pixel_size_angstrom
-        What the network sees; None when unknown.
+        Pixel size that the network sees; None if unknown.
     """
     sections = [training_section(records, best_epoch)]
     sections += evaluation_sections(details, pixel_size_angstrom)
@@ -132,7 +132,7 @@ def training_section(records: Sequence[Mapping[str, Any]], best_epoch: int | Non
 
 
 def evaluation_sections(details: Mapping[str, Any], pixel_size_angstrom: float | None) -> list[Section]:
-    """Give what the evaluation at the end of a run says; nothing where there was none."""
+    """Give the sections of the evaluation at the end of a run; none if there was no evaluation."""
     record = details.get(FIELD)
     summary = summary_of_record(record) if isinstance(record, dict) else None
     if summary is None:

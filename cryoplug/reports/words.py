@@ -1,4 +1,4 @@
-"""A verdict that a microscopist can read at night: is it better than the raw micrograph, than a Gaussian, and what to do next."""
+"""The verdict in words: is it better than the raw micrograph, and than a Gaussian, and what to do next."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ADVICE_ON = {
     },
 }
 DENOISERS = tuple(_ADVICE_ON)
-"""What was judged: a network that its user trained, the general model, or another program."""
+"""Kinds of denoisers: a network that the user trained, the general model, or another program."""
 _ICE_IN_HALVES = (
     "This does not tell how good the particles are: --target particles leaves the ice out, and the halves hold it."
 )
@@ -44,23 +44,23 @@ _BETTER_SOURCES = (
 def verdict_words(
     verdict: Verdict | None, *, pairs: str | None = None, denoiser: str = "trained", target: str | None = None
 ) -> list[str]:
-    """Say a verdict in short sentences, the most important first.
+    """Write a verdict in short sentences, the most important first.
 
     Parameters
     ----------
     verdict
-        From `cryoplug.metrics.verdict.judge`; None: nothing was measured.
+        From `cryoplug.metrics.verdict.judge`; None if nothing was measured.
     pairs
-        Where the training pairs come from, as in ``convert --pairs``; None where it does not matter.
+        Kind of training pairs, as in ``convert --pairs``; None if it does not matter.
     denoiser
-        What was judged, one of `DENOISERS`: it decides what to do next.
+        What was judged, one of `DENOISERS`; it decides the advice.
     target
-        Which output of the network was judged; None: its only one.
+        Output of the network that was judged; None if it has only one.
 
     Returns
     -------
     list of str
-        First line: the verdict. Then: by what it was judged. Then: what to do next.
+        First the verdict, then by what it was judged, then what to do next.
     """
     if verdict is None:
         lines = ["Not judged: nothing was measured."]
@@ -81,7 +81,7 @@ def verdict_words(
 
 
 def required_words(verdict: Verdict | None, than: str) -> str:
-    """Say in one line whether what ``--require-better-than`` asks for is met."""
+    """Say in one line whether ``--require-better-than`` is met."""
     names = {"identity": "the raw micrograph", "affine": "the best a*x+b", "gaussian": "the best Gaussian"}
     name = names.get(than, "the Wiener filter")
     if verdict is None or than not in verdict.comparisons:

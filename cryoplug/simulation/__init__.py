@@ -1,1 +1,1 @@
-"""Micrographs with a known truth."""
+"""Simulation: micrographs with a known truth."""

@@ -23,32 +23,32 @@ from cryoplug.simulation.symmetry import holds_together, point_group, touching_d
 DOMAIN_KDA = (6.0, 60.0)
 """Least and greatest mass of a domain; log-uniform."""
 BEADS_WANTED = 12_000
-"""Number of beads above which residues are drawn together into one."""
+"""Number of beads above which several residues are merged into one bead."""
 
 
 def residues_per_bead(mass_kda: float, beads: int = BEADS_WANTED) -> int:
-    """Return how many residues one bead stands for, so that a molecule has about that many beads."""
+    """Return the number of residues in one bead with which a molecule has about `beads` beads."""
     return max(1, int(np.ceil(mass_kda * 1e3 / RESIDUE_DALTON / beads)))
 
 
 def chain_of_domains(
     rng: np.random.Generator, mass_kda: float, *, per_bead: int
 ) -> tuple[Cloud, FloatArray, FloatArray]:
-    """Make a subunit: domains that touch one another, from a compact heap to a stretched chain.
+    """Make a subunit: domains that touch one another, from a compact cluster to a stretched chain.
 
     Parameters
     ----------
     rng
-        Source of chance.
+        Random generator.
     mass_kda
-        Kilodalton.
+        Mass in kilodalton.
     per_bead
-        Residues a bead.
+        Residues in each bead.
 
     Returns
     -------
     cloud, centres, radii
-        Centred on the centre of mass; the balls ``(k, 3)``, ``(k,)`` that its domains fill.
+        The beads, centred on their centre of mass; and the balls ``(k, 3)``, ``(k,)`` that its domains fill.
     """
     masses = _domain_masses(rng, mass_kda)
     radii = np.array([domain_radius(mass) for mass in masses])
@@ -62,20 +62,20 @@ def chain_of_domains(
 def symmetric_assembly(
     rng: np.random.Generator, mass_kda: float, symmetry: str, *, nucleic_share: float = 0.0, beads: int = BEADS_WANTED
 ) -> Cloud:
-    """Make an assembly of alike subunits that touch.
+    """Make an assembly of equal subunits that touch.
 
     Parameters
     ----------
     rng
-        Source of chance.
+        Random generator.
     mass_kda
-        Of the whole.
+        Mass of the whole assembly.
     symmetry
         A name that `point_group` knows.
     nucleic_share
-        Share of the mass that is a double helix laid against each subunit, 0 to 0.35.
+        Part of the mass in double helices, one beside each subunit; 0 to 0.35.
     beads
-        About how many beads it may have.
+        Approximate number of beads.
     """
     rotations = point_group(symmetry)
     each = mass_kda / len(rotations)
@@ -106,13 +106,13 @@ def shell(rng: np.random.Generator, *, radius_angstrom: float, wall_angstrom: fl
     Parameters
     ----------
     rng
-        Source of chance.
+        Random generator.
     radius_angstrom
-        Of the middle of the wall.
+        Radius of the middle of the wall.
     wall_angstrom
-        Its thickness.
+        Thickness of the wall.
     content
-        Density inside relative to protein; 0: empty.
+        Density inside relative to protein; 0 for an empty shell.
     """
     rotations = point_group("I")
     area = 4 * np.pi * radius_angstrom**2
@@ -148,14 +148,14 @@ def shell(rng: np.random.Generator, *, radius_angstrom: float, wall_angstrom: fl
 def helical_assembly(
     rng: np.random.Generator, *, length_angstrom: float, subunit_kda: float, starts: int, rise_angstrom: float
 ) -> Cloud:
-    """Make a filament or rod along z: a subunit repeated by a random twist and a rise, in one or several strands.
+    """Make a filament or rod along z: a subunit repeated with a random twist and a rise, in one or several strands.
 
     Parameters
     ----------
     rng
-        Source of chance.
+        Random generator.
     length_angstrom
-        From the first to the last subunit.
+        Length from the first to the last subunit.
     subunit_kda
         Mass of a subunit.
     starts
@@ -178,7 +178,7 @@ def helical_assembly(
 
 
 def nucleic_bundle(rng: np.random.Generator, mass_kda: float, *, density: float) -> Cloud:
-    """Make a compact bundle of short double helices, as folded nucleic acids are; density relative to protein."""
+    """Make a compact bundle of short double helices, like a folded nucleic acid; density relative to protein."""
     pairs_left = max(12, round(mass_kda * 1e3 / BASE_PAIR_DALTON))
     rods: list[Cloud] = []
     while pairs_left > 0:
@@ -205,7 +205,7 @@ def _domain_masses(rng: np.random.Generator, mass_kda: float) -> FloatArray:
 
 
 def _grown(rng: np.random.Generator, radii: FloatArray, *, compactness: float) -> FloatArray:
-    """Put balls one after another against one of those before, so that none sinks deep into another."""
+    """Place balls one by one, each against an earlier one, so that none overlaps another deeply."""
     centres = np.zeros((len(radii), 3))
     for new in range(1, len(radii)):
         base = int(rng.integers(new)) if rng.random() < compactness else new - 1
@@ -231,7 +231,7 @@ def _grown(rng: np.random.Generator, radii: FloatArray, *, compactness: float) -
 def _with_duplex(
     rng: np.random.Generator, cloud: Cloud, centres: FloatArray, radii: FloatArray, mass_kda: float, per_bead: int
 ) -> tuple[Cloud, FloatArray, FloatArray]:
-    """Lay a double helix against a subunit and count its turns among the balls."""
+    """Put a double helix beside a subunit, and add its turns to the balls."""
     pairs = max(6, round(mass_kda * 1e3 / BASE_PAIR_DALTON))
     thin = 0.25 if per_bead == 1 else 1.0
     helix = duplex(rng, pairs, density=float(rng.uniform(1.5, 2.0)), pairs_per_bead=thin)
@@ -246,7 +246,7 @@ def _with_duplex(
 
 
 def _spread_on_sphere(rng: np.random.Generator, count: int, rotations: FloatArray) -> FloatArray:
-    """Points of the asymmetric unit, pushed apart from one another and from all their copies; unit vectors."""
+    """Give unit vectors in the asymmetric unit, pushed apart from one another and from all their copies."""
     points = random_unit(rng, count)
     size = np.sqrt(4 * np.pi / (count * len(rotations)))
     for step in range(25):
@@ -262,7 +262,7 @@ def _spread_on_sphere(rng: np.random.Generator, count: int, rotations: FloatArra
 
 
 def _content(rng: np.random.Generator, radius: float, density: float, mass_kda: float) -> Cloud:
-    """Strands that fill a ball in shells, as packed nucleic acid does, or without order."""
+    """Make strands that fill a ball: in shells, like packed nucleic acid, or without order."""
     spacing = max(11.0, (4 / 3 * np.pi * radius**3 / 12_000) ** (1 / 3))
     axis = np.arange(-radius, radius + spacing, spacing)
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -279,7 +279,7 @@ def _content(rng: np.random.Generator, radius: float, density: float, mass_kda: 
 def _tightest_helix(
     rng: np.random.Generator, centres: FloatArray, radii: FloatArray, ring: FloatArray, rise: float
 ) -> tuple[float, float]:
-    """Twist (radian) and distance from the axis at which strands just touch: the closest of six draws."""
+    """Give twist (radian) and distance from the axis at which strands just touch: the closest of six draws."""
     wide = np.pi if len(ring) < 5 else 0.2
     found = []
     for twist in rng.uniform(-wide, wide, 6):
@@ -292,7 +292,7 @@ def _tightest_helix(
 def _helix_radius(
     centres: FloatArray, radii: FloatArray, ring: FloatArray, twist: float, rise: float
 ) -> tuple[float, bool]:
-    """Distance from the axis at which a subunit just touches a neighbour, and whether each strand holds to the next."""
+    """Give the distance from the axis at which a subunit just touches a neighbour, and whether strands touch one another."""
     steps = np.arange(0, 60)[: max(2, int(4 * radii.max() / rise) + 2)]
     near = np.concatenate([ring @ turn_about_z(twist * step) for step in steps])[1:]
     shifts = np.zeros((len(near), 3))

@@ -1,8 +1,9 @@
-"""The camera: what it does to the signal, what colour its noise has, and its faults.
+"""The camera: its blur of the signal, the colour of its noise, and its faults.
 
-Where an electron is counted is uncertain by about a pixel; that blurs what one expects to see (the MTF). In a counting camera
-each count stays in one pixel, so its noise is white whatever the MTF; an integrating camera blurs the noise too. All curves
-are functions of cycles per pixel *of the camera*: an image that was Fourier-cropped to larger pixels shows their beginning.
+The place where an electron is counted is uncertain by about a pixel; this blurs the expected image (the MTF). In a counting
+camera each count stays in one pixel, so its noise is white, whatever the MTF. An integrating camera blurs the noise, too. All
+curves are functions of cycles per pixel *of the camera*; an image that was Fourier-cropped to larger pixels shows only the
+beginning of each curve.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from cryoplug.simulation.planes import FrequencyPlane
 from cryoplug.simulation.poisson import draw_poisson
 
 LEAST_SKEW = 0.02
-"""Below it the noise is drawn from a Gaussian: float32 does not hold counts of so small bunches."""
+"""Smallest skewness that is drawn; below it the noise is Gaussian, because float32 cannot hold counts of such small bunches."""
 
 
 @dataclass(frozen=True)
@@ -24,23 +25,23 @@ class Camera:
     """A camera, and what was done to its frames before they were summed."""
 
     pixel_size_angstrom: float | None = None
-    """Of its own pixels; None: as the image. Smaller than the image's: the image was Fourier-cropped."""
+    """Pixel size of the camera; None for that of the image. If it is smaller, the image was Fourier-cropped."""
     mtf_at_nyquist: float = 0.45
-    """Modulation transfer at half a cycle per pixel; above 0, at most 0.6366, which a perfect square pixel has."""
+    """Modulation transfer at half a cycle per pixel; above 0, at most 0.6366, the value of a perfect square pixel."""
     noise_blur: float = 0.0
-    """Part of the noise power that has passed through the MTF: 0 counts electrons, 1 integrates their charge."""
+    """Part of the noise power that passed through the MTF: 0 for counting electrons, 1 for integrating their charge."""
     coincidence: float = 0.0
-    """Part of the noise power that is missing at low frequencies, because electrons that come together count once."""
+    """Part of the noise power that is missing at low frequencies, because electrons that arrive together count once."""
     interpolated: float = 0.0
     """Part of the frames that were shifted by bilinear interpolation, which blurs signal and noise; 0 to 1."""
     ripple: tuple[float, ...] = ()
-    """Smooth deviations of the noise power from these laws: its logarithm gets ``sum of ripple[k] cos(2 pi (k + 1) s)`` with s
-    in cycles per pixel of the image."""
+    """Smooth deviations of the noise power from these laws: ``sum of ripple[k] cos(2 pi (k + 1) s)`` is added to its
+    logarithm, with s in cycles per pixel of the image."""
     skew: float = 1.0
-    """Skewness of the noise, relative to that of counted electrons: 1 counts them, more where their charges differ, 0 is
-    Gaussian; below 0 the tail is towards few electrons."""
+    """Skewness of the noise relative to that of counted electrons. 1: counted electrons; more: their charges differ; 0:
+    Gaussian; below 0 the tail points to few electrons."""
     gain_error: float = 0.0
-    """Rms of what the gain reference left, as a part of the counts."""
+    """Rms error of the gain reference, as a part of the counts."""
     hot_pixels: float = 0.0
     """Part of the pixels that are hot."""
 
@@ -54,7 +55,7 @@ class Camera:
         return torch.sinc(cycles) * torch.exp(-fall * cycles**2)
 
     def signal_transfer(self, plane: FrequencyPlane) -> torch.Tensor:
-        """Return what the expected image is multiplied with in Fourier space."""
+        """Return the factor for the expected image in Fourier space."""
         transfer = self.modulation_transfer(self.cycles(plane.length, plane))
         if self.interpolated:
             for axis in (plane.y, plane.x):
@@ -86,9 +87,9 @@ def count_electrons(expected: torch.Tensor, generator: torch.Generator) -> torch
 
 
 def skewed_electrons(expected: torch.Tensor, skew: float, generator: torch.Generator) -> torch.Tensor:
-    """Give noise with the variance of counted electrons about their expectation, and `skew` times their skewness.
+    """Draw noise with the variance of counted electrons and `skew` times their skewness.
 
-    Electrons that come in bunches of g have g times the variance and, after division by its root, root g times the skewness.
+    Electrons that arrive in bunches of g have g times the variance and, scaled back, root g times the skewness.
     """
     bunch = skew**2
     events = draw_poisson(expected / bunch, generator)
@@ -109,14 +110,14 @@ def recorded(
     plane
         The Fourier plane of the image.
     generator
-        Source of chance, on the device of `expected`.
+        Random generator, on the device of `expected`.
     counted
-        Draw the camera's counts; else Gaussian noise of the same variance, which is faster.
+        Whether to draw the camera's counts; else Gaussian noise of the same variance, which is faster.
 
     Returns
     -------
     torch.Tensor
-        Whole counts when the camera's noise is white and has no faults.
+        Whole counts if the camera's noise is white and it has no faults.
     """
     if counted and camera.skew == 1:
         image = count_electrons(expected, generator)

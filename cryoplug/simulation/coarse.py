@@ -1,4 +1,4 @@
-"""Fewer blobs for the same particle: those within a cell become one, at their centre of mass."""
+"""Fewer blobs for the same particle: all blobs in a cell become one, at their centre of mass."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from cryoplug.simulation.specimen import FloatArray
 
 
 def cells_of(positions: FloatArray, *, at_most: int, side_angstrom: float) -> npt.NDArray[np.int64]:
-    """Return each point's cell of a cubic lattice; the cells that hold points are numbered from 0 on.
+    """Return the cell of each point in a cubic lattice; cells with points are numbered from 0.
 
     Parameters
     ----------
     positions
         ``(n, 3)``, angstrom.
     at_most
-        Number of cells that are allowed, 1 or more. As many points or fewer keep a cell each.
+        Most cells, 1 or more. With fewer points, each keeps its own cell.
     side_angstrom
-        Side of a cell to begin with; it grows until there are few enough.
+        First side of a cell; it grows until there are few enough cells.
     """
     if len(positions) <= at_most:
         return np.arange(len(positions))
@@ -36,7 +36,7 @@ def cells_of(positions: FloatArray, *, at_most: int, side_angstrom: float) -> np
 def gathered(
     positions: FloatArray, weights: FloatArray, cells: npt.NDArray[np.int64]
 ) -> tuple[FloatArray, FloatArray, float]:
-    """Return the centre ``(m, 3)`` and the weight ``(m,)`` of each cell, and the variance that points have within theirs.
+    """Return centre ``(m, 3)`` and weight ``(m,)`` of each cell, and the variance of points within their cells.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def gathered(
     Returns
     -------
     centres, weights, variance
-        The last one along one axis, angstrom^2, weighted: what to add to the variance of a blob.
+        The last one is the weighted variance along one axis, angstrom^2, to add to the variance of a blob.
     """
     total: FloatArray = np.bincount(cells, weights).astype(np.float64)
     centres = np.stack([np.bincount(cells, weights * positions[:, axis]) / total for axis in range(3)], axis=1)

@@ -1,4 +1,4 @@
-"""A particle from a density map: voxels above a threshold are Gaussian blobs with their share of the potential."""
+"""A particle from a density map: voxels above a threshold become Gaussian blobs, each with its share of the potential."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cryoplug.simulation.specimen import PROTEIN_CONTRAST_VOLT, FloatArray, Part
 MAX_VOXELS = 20_000_000
 """Most voxels above the threshold."""
 MAX_BLOBS = 100_000
-"""Most blobs that voxels become: every one of them is drawn for every particle. More voxels are drawn together by cells."""
+"""Most blobs of a map, because every blob is drawn for every particle. More voxels are merged, cell by cell."""
 BLOB_WIDTH_VOXELS = 0.6
-"""Standard deviation of a blob: wide enough that the lattice of voxels leaves no trace in a projection."""
+"""Standard deviation of a blob, in voxels: wide enough that the lattice of voxels does not show in a projection."""
 
 
 @dataclass(frozen=True)
@@ -24,31 +24,31 @@ class DensityMap:
     """A molecule's density, as deposited."""
 
     voxels: npt.NDArray[np.float32]
-    """``(z, y, x)``; only values relative to one another count, density is positive."""
+    """``(z, y, x)``; density is positive, and only ratios of values count."""
     voxel_size_angstrom: float
-    """Side of a voxel, above 0, alike along all axes."""
+    """Side of a voxel, above 0, equal along all axes."""
     threshold: float | None = None
-    """Voxels above it belong to the molecule; None: mean plus one standard deviation."""
+    """Voxels above this value belong to the molecule; None takes the mean plus one standard deviation."""
     name: str = "map"
-    """What the particles are called."""
+    """Name of the particles."""
 
     @property
     def level(self) -> float:
-        """The threshold that counts."""
+        """The threshold that is used."""
         if self.threshold is not None:
             return float(self.threshold)
         return float(self.voxels.mean(dtype=np.float64) + self.voxels.std(dtype=np.float64))
 
 
 def particle_from_map(density: DensityMap) -> ParticleModel:
-    """Make a particle of a map, centred on its centre of mass.
+    """Make a particle from a map, centred on its centre of mass.
 
     The densities above the threshold are scaled so that their mean is the contrast of protein in ice.
 
     Raises
     ------
     InputError
-        Nothing lies above the threshold, or too much does.
+        No voxel lies above the threshold, or too many do.
     """
     if not np.isfinite(density.voxels).all():
         raise InputError(f"map {density.name}: some voxels are not numbers (NaN or infinite); repair the map")

@@ -1,8 +1,8 @@
-"""What nobody wants in the ice: carbon and gold edges, crystals, spots of contamination, cracks.
+"""Dirt in the ice: carbon and gold edges, crystals, spots of contamination, cracks.
 
-Each piece is a phase that it gives to the wave, an optical depth that it takes of the beam, and a mask of where no particle
-can be seen. Where a piece lies and how large it is follows from a host generator, so it is the same on every device; its grain
-is drawn on the device. Nothing wraps around: an edge that leaves the field ends at its border.
+Each piece has a phase shift, an optical depth, and a mask of places where no particle can be seen. A generator on the host
+decides places and sizes, so they are the same on every device; the grain is drawn on the device. Dirt does not continue at the
+opposite border.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from cryoplug.simulation.optics import interaction_constant
 Range = tuple[float, float]
 
 CARBON_VOLT, ICE_VOLT = 9.0, 4.5
-"""Mean inner potentials of amorphous carbon and of ice."""
+"""Mean inner potentials of amorphous carbon and of ice, in volt."""
 CARBON_MEAN_FREE_PATH_ANGSTROM = 2500.0
-"""Thickness of carbon that lets 1/e of the electrons through unscattered and unfiltered."""
+"""Thickness of carbon through which 1/e of the electrons pass unscattered and unfiltered."""
 CARBON_ATOMS_PER_ANGSTROM3, CARBON_ATOM_VOLT_ANGSTROM3 = 0.1, 120.0
-"""For a density of 2 g/cm^3, and the integral of an atom's potential (47.9 times the scattering factor at 0, 2.5)."""
+"""Carbon atoms per volume at 2 g/cm^3, and the integral of an atom's potential (47.9 times the scattering factor at 0, 2.5)."""
 STEEPEST_PHASE_RAD = 1.2
-"""Most phase that one edge may jump by: beyond it, phases are not weak and the fringes would be false."""
+"""Largest step in phase at one edge; beyond it, phases are not weak, and the fringes would be wrong."""
 
 
 @dataclass(frozen=True)
 class DirtPopulation:
-    """How often what kind of dirt lies in a field; ranges are drawn from evenly in the logarithm."""
+    """Chances and sizes of each kind of dirt in a field; ranges are log-uniform."""
 
     clean: float = 0.65
     """Chance of a field without any dirt."""
@@ -47,13 +47,13 @@ class DirtPopulation:
     crack: float = 0.12
     """Chance of a crack."""
     carbon_thickness_angstrom: Range = (50.0, 600.0)
-    """Of a film with an edge; one that covers all is 20 to 60 thick."""
+    """Thickness of a film with an edge; a film that covers the whole field has 20 to 60 angstrom."""
     hole_radius_angstrom: Range = (3000.0, 12_000.0)
-    """Of the hole that an edge belongs to; a third of the edges are straight."""
+    """Radius of the hole behind an edge; a third of the edges are straight."""
     crystal_angstrom: Range = (100.0, 3000.0)
-    """Diameter."""
+    """Diameter of a crystal."""
     spot_angstrom: Range = (20.0, 150.0)
-    """Diameter."""
+    """Diameter of a spot."""
 
 
 def random_dirt(
@@ -74,18 +74,18 @@ def random_dirt(
     pixel_size_angstrom
         Sampling.
     rng
-        Draws what there is, and where.
+        Random generator for kinds and places.
     generator
-        Draws the grain; the maps lie on its device.
+        Random generator for the grain; the maps are on its device.
     population
-        How often what; None: the default chances.
+        Chances and sizes; None for the defaults.
     voltage_kv
-        Acceleration voltage: lower ones see more phase.
+        Acceleration voltage; a lower one gives more phase.
 
     Returns
     -------
     Dirt or None
-        None: the field is clean.
+        None for a clean field.
     """
     chances = population or DirtPopulation()
     if rng.random() < chances.clean:
@@ -114,20 +114,20 @@ def random_dirt(
 
 @dataclass(frozen=True)
 class Patch:
-    """Where dirt is made."""
+    """The field in which dirt is made."""
 
     shape: tuple[int, int]
     """Pixels, ``(y, x)``."""
     pixel_size_angstrom: float
     """Sampling."""
     generator: torch.Generator
-    """Source of the grain; maps lie on its device."""
+    """Random generator for the grain; maps are on its device."""
     radian_per_volt_angstrom: float
-    """Phase that the wave gets from one volt * angstrom."""
+    """Phase shift of the wave for one volt * angstrom."""
 
     @property
     def extent_angstrom(self) -> tuple[float, float]:
-        """Height and width."""
+        """Height and width in angstrom."""
         return self.shape[0] * self.pixel_size_angstrom, self.shape[1] * self.pixel_size_angstrom
 
     def zeros(self) -> torch.Tensor:
@@ -143,7 +143,7 @@ class Patch:
         return y[:, None], x[None, :]
 
     def window(self, centre_angstrom: tuple[float, float], half_angstrom: float) -> tuple[slice, slice]:
-        """Return the rows and columns within a square around a place, cut at the borders; empty outside."""
+        """Return the rows and columns of a square around a place, cut at the borders; empty if it lies outside."""
         slices = []
         for centre, length in zip(centre_angstrom, self.shape, strict=True):
             first = math.floor((centre - half_angstrom) / self.pixel_size_angstrom)
@@ -157,7 +157,7 @@ class Patch:
         return noise * (math.sqrt(density) / self.pixel_size_angstrom)
 
     def soft(self, *components: tuple[float, float]) -> torch.Tensor:
-        """Draw a smooth random map: the sum of components, each a length in angstrom, longest first, and a height."""
+        """Draw a smooth random map: a sum of components, each with a length in angstrom (longest first) and a height."""
         coarse: torch.Tensor | None = None
         for length, height in components:
             cells = [max(3, round(extent / length) + 2) for extent in self.extent_angstrom]
@@ -168,7 +168,7 @@ class Patch:
 
 
 def together(pieces: Sequence[Dirt]) -> Dirt:
-    """Return several pieces as one: phases and depths add up."""
+    """Join several pieces of dirt: phases and depths add up."""
     phase, depth, opaque = pieces[0].phase_rad, pieces[0].absorption, pieces[0].opaque
     for piece in pieces[1:]:
         phase, depth = phase + piece.phase_rad, depth + piece.absorption
@@ -191,13 +191,13 @@ def carbon_edge(
     Parameters
     ----------
     field
-        Where.
+        The field.
     rng
-        Draws where the edge lies, how steep it is, and whether the carbon carries particles.
+        Random generator for the place of the edge, its steepness, and whether there are particles on the carbon.
     thickness_angstrom
-        Of the film.
+        Thickness of the film.
     hole_radius_angstrom
-        Of the hole, which is free of carbon; infinite: a straight edge.
+        Radius of the hole, which is free of carbon; infinite for a straight edge.
     """
     within = _ramp(_beyond_hole(field, rng, hole_radius_angstrom), _log(rng, (20, 250)))
     relief = field.soft((_log(rng, (150, 800)), 0.08)).add_(1)
@@ -209,7 +209,7 @@ def carbon_edge(
 
 
 def gold_edge(field: Patch, rng: np.random.Generator, *, hole_radius_angstrom: float) -> Dirt:
-    """Make the edge of a gold foil: nearly black, with crystallites that scatter more or less; see `carbon_edge`."""
+    """Make the edge of a gold foil: nearly black, with crystallites of different scattering; see `carbon_edge`."""
     within = _ramp(_beyond_hole(field, rng, hole_radius_angstrom, rough_angstrom=(5, 25)), _log(rng, (10, 60)))
     depth = float(rng.uniform(1.0, 3.5))
     crystallites = field.soft((_log(rng, (80, 400)), 3.0))
@@ -219,16 +219,16 @@ def gold_edge(field: Patch, rng: np.random.Generator, *, hole_radius_angstrom: f
 
 
 def crystal(field: Patch, rng: np.random.Generator, *, diameter_angstrom: float) -> Dirt:
-    """Make a crystal of ice or ethane: round or faceted, darker than the ice around, bright and dark bands upon it.
+    """Make a crystal of ice or ethane: round or faceted, darker than the ice, with bright and dark bands.
 
     Parameters
     ----------
     field
-        Where; its centre may lie a little outside.
+        The field; the centre of the crystal may lie a little outside.
     rng
-        Draws place, shape and contrast.
+        Random generator for place, shape and contrast.
     diameter_angstrom
-        Of the whole.
+        Diameter of the crystal.
     """
     radius = diameter_angstrom / 2
     centre = _place(field, rng, margin=0.5 * radius)
@@ -258,7 +258,7 @@ def crystal(field: Patch, rng: np.random.Generator, *, diameter_angstrom: float)
 
 
 def spots(field: Patch, rng: np.random.Generator, *, diameters_angstrom: Sequence[float]) -> Dirt:
-    """Make small dark spots: contamination, or beads of gold, which are darker."""
+    """Make small dark spots: contamination, or gold beads, which are darker."""
     piece = Dirt(field.zeros(), field.zeros(), field.zeros())
     gold = rng.random() < 0.3
     for diameter in diameters_angstrom:
@@ -277,7 +277,7 @@ def spots(field: Patch, rng: np.random.Generator, *, diameters_angstrom: Sequenc
 
 
 def crack(field: Patch, rng: np.random.Generator) -> Dirt:
-    """Make a crack in the ice: a bent bright line of 15 to 300 angstrom where ice is missing, no particle inside."""
+    """Make a crack: a bent bright line, 15 to 300 angstrom wide, without ice and without particles."""
     width, loss = _log(rng, (15, 300)), float(rng.uniform(100, 500))
     signed = _beyond_hole(field, rng, _log(rng, (1500, 20_000)), rough_angstrom=(20, 150))
     half = field.soft((_log(rng, (200, 900)), 0.2 * width)).add_(0.5 * width)
@@ -287,7 +287,7 @@ def crack(field: Patch, rng: np.random.Generator) -> Dirt:
 
 
 def _carbon_grain(field: Patch, thickness_angstrom: float, rng: np.random.Generator) -> float:
-    """Power spectral density of the phase of atoms thrown at random, of which neighbourhood leaves a part."""
+    """Give the power spectral density of the phase of atoms at random places; short-range order reduces it."""
     atom = field.radian_per_volt_angstrom * CARBON_ATOM_VOLT_ANGSTROM3
     return CARBON_ATOMS_PER_ANGSTROM3 * thickness_angstrom * atom**2 * _log(rng, (0.1, 0.7))
 
@@ -295,7 +295,7 @@ def _carbon_grain(field: Patch, thickness_angstrom: float, rng: np.random.Genera
 def _beyond_hole(
     field: Patch, rng: np.random.Generator, radius_angstrom: float, *, rough_angstrom: Range = (5.0, 60.0)
 ) -> torch.Tensor:
-    """Distance from an uneven edge in angstrom, positive outside the hole; the edge crosses the field."""
+    """Give the distance from an uneven edge in angstrom, positive outside the hole; the edge crosses the field."""
     height, width = field.extent_angstrom
     at = rng.uniform(0.1, 0.9) * height, rng.uniform(0.1, 0.9) * width
     # The hole lies on the side of the middle more often than not, as where people take pictures.
@@ -317,7 +317,7 @@ def _stretched(image: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
 
 
 def _distance(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Length of (y, x); five times as fast as `torch.hypot` on a CPU."""
+    """Give the length of (y, x), five times as fast as `torch.hypot` on a CPU."""
     return (y**2 + x**2).sqrt_()
 
 
@@ -328,7 +328,7 @@ def _ramp(distance: torch.Tensor, width_angstrom: float) -> torch.Tensor:
 
 
 def _faceted(y: torch.Tensor, x: torch.Tensor, radius: float, rng: np.random.Generator) -> torch.Tensor:
-    """Distance from the middle as a part of that to the border of a convex polygon."""
+    """Give the distance from the middle, as a part of the distance to the border of a convex polygon."""
     sides = int(rng.integers(3, 7)) * 2 if rng.random() < 0.6 else int(rng.integers(4, 9))
     turns = rng.uniform(0, 2 * math.pi) + (np.arange(sides) + rng.uniform(-0.15, 0.15, sides)) * 2 * math.pi / sides
     distance = torch.zeros((y.shape[0], x.shape[1]), device=y.device)
@@ -338,7 +338,7 @@ def _faceted(y: torch.Tensor, x: torch.Tensor, radius: float, rng: np.random.Gen
 
 
 def _round(y: torch.Tensor, x: torch.Tensor, radius: float, rng: np.random.Generator) -> torch.Tensor:
-    """Distance from the middle as a part of that to the border of a slightly uneven disc."""
+    """Give the distance from the middle, as a part of the distance to the border of a slightly uneven disc."""
     angle = torch.atan2(y, x)
     border = torch.ones_like(angle)
     for order in (2, 3, 5):

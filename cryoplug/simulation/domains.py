@@ -1,9 +1,9 @@
-"""What molecules are made of: clouds of residue-like beads, as protein domains and nucleic acid duplexes.
+"""The parts of molecules: clouds of residue-like beads, as protein domains and nucleic acid duplexes.
 
 A domain is cut out of a bundle of helices or a stack of sheets. Helices are beads wound around straight axes 10 angstrom
-apart; sheets are strands 4.8 angstrom apart in layers of 10. Each element has its own phase, tilt and length. A smooth
-deformation bends the whole. So a domain has the texture at 5 to 12 angstrom that real domains show, a rough surface, and
-no lattice.
+apart; sheets are strands 4.8 angstrom apart, in layers 10 angstrom apart. Each element has its own phase, tilt and length.
+Then a smooth deformation bends the whole domain. So it has the texture of real domains at 5 to 12 angstrom, a rough surface,
+and no lattice.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ BASE_PAIR_DALTON = 650.0
 """Mean mass of a base pair."""
 
 _HELIX = (1.5, np.deg2rad(100.0), 2.5)
-"""Rise and turn of a residue of an alpha helix, radius of its beads: angstrom, radian, angstrom."""
+"""An alpha helix: rise of a residue (angstrom), its turn (radian), radius of its beads (angstrom)."""
 _HELIX_SPACING = 10.1
-"""Distance of neighbouring helix axes; with the rise it gives a residue its 133 cubic angstrom."""
+"""Distance of neighbouring helix axes; with the rise, a residue then has its 133 cubic angstrom."""
 _STRAND_RISE, _STRAND_SPACING, _SHEET_SPACING = 3.3, 4.8, 9.0
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """Beads of a part of a molecule."""
+    """The beads of a part of a molecule."""
 
     points: FloatArray
     """``(n, 3)``, angstrom, in the order z, y, x."""
@@ -55,7 +55,7 @@ class Cloud:
         return Cloud(points.reshape(-1, 3), np.tile(self.potential, count), self.mass_kda * count)
 
     def kept(self, inside: np.ndarray) -> Cloud:
-        """Return the beads where `inside` is true; the mass falls with the potential."""
+        """Return the beads for which `inside` is true; the mass is reduced like the potential."""
         share = float(self.potential[inside].sum() / self.potential.sum()) if len(self.potential) else 0.0
         return Cloud(self.points[inside], self.potential[inside], self.mass_kda * share)
 
@@ -88,20 +88,21 @@ def protein_domain(
     Parameters
     ----------
     rng
-        Source of chance.
+        Random generator.
     mass_kda
-        Kilodalton; its potential is that of protein of this mass in ice.
+        Mass in kilodalton; the potential is that of protein of this mass in ice.
     residues_per_bead
-        1 or more. Above 3 the elements are thinner than a bead and a jittered lattice fills the domain instead.
+        Residues in each bead, 1 or more. Above 3 the elements are thinner than a bead; then a jittered lattice fills the
+        domain instead.
     proportions
-        Relative lengths of the semi-axes along z, y, x; None: drawn between 0.75 and 1.35.
+        Relative lengths of the semi-axes along z, y, x; None draws them between 0.75 and 1.35.
     upright
-        The elements run within 15 degrees of z, as helices do in a membrane; False: in any direction.
+        Whether the elements run within 15 degrees of z, like helices in a membrane; else in any direction.
 
     Returns
     -------
     Cloud
-        Its volume is that of the mass, its surface is rough by about a tenth of its radius.
+        Its volume follows from the mass; its surface is rough by about a tenth of its radius.
     """
     axes = np.asarray(proportions if proportions is not None else rng.uniform(0.75, 1.35, 3))
     semi = domain_radius(mass_kda) * axes / np.prod(axes) ** (1 / 3)
@@ -137,15 +138,15 @@ def duplex(
     Parameters
     ----------
     rng
-        Source of chance.
+        Random generator.
     base_pairs
-        1 or more, 3 angstrom each.
+        Number of base pairs, 1 or more; each is 3 angstrom long.
     density
         Contrast relative to protein of the same volume; 1.5 to 2.
     persistence_angstrom
-        Length over which the axis forgets its direction.
+        Length over which the direction of the axis changes completely.
     pairs_per_bead
-        A quarter: two backbone beads and two bases each pair; 1 and more: beads on the axis.
+        1/4 for two backbone beads and two bases in each pair; 1 and more for beads on the axis.
     """
     rise, turn = 3.0, 2 * np.pi / 10.8
     steps = rng.standard_normal((base_pairs, 3)) * np.sqrt(rise / persistence_angstrom)
@@ -179,7 +180,7 @@ def random_unit(rng: np.random.Generator, count: int) -> FloatArray:
 
 
 def rotation_onto(direction: FloatArray, spin: float = 0.0) -> FloatArray:
-    """Return a rotation ``(3, 3)`` that turns by `spin` around z, then takes z (the first axis) onto `direction`."""
+    """Return a rotation ``(3, 3)`` that turns by `spin` around z, then turns z (the first axis) onto `direction`."""
     target = direction / np.sqrt((direction**2).sum())
     helper = np.array([0.0, 1.0, 0.0]) if abs(target[1]) < 0.9 else np.array([0.0, 0.0, 1.0])
     second = helper - target * (helper @ target)
@@ -202,7 +203,7 @@ def _frame(rng: np.random.Generator, upright: bool) -> FloatArray:
 
 
 def _helices(rng: np.random.Generator, reach: float, per_bead: int) -> tuple[FloatArray, FloatArray]:
-    """Parallel helices along z out to `reach`; per bead the change of the surface that its element draws."""
+    """Make parallel helices along z out to `reach`; also give, for each bead, how its element changes the surface."""
     rise, turn, radius = _HELIX
     steps = np.arange(-reach / rise, reach / rise, per_bead)
     count = int(reach / _HELIX_SPACING) + 1
@@ -231,7 +232,7 @@ def _helices(rng: np.random.Generator, reach: float, per_bead: int) -> tuple[Flo
 
 
 def _sheets(rng: np.random.Generator, reach: float, per_bead: int) -> tuple[FloatArray, FloatArray]:
-    """Strands along z in layers across x, each layer turned against the one below by about 20 degrees."""
+    """Make strands along z in layers across x; each layer is turned by about 20 degrees against the one below."""
     steps = np.arange(-reach, reach, _STRAND_RISE * per_bead)
     strands = np.arange(-reach, reach, _STRAND_SPACING)
     layers = np.arange(-reach, reach, _SHEET_SPACING) + rng.uniform(0, _SHEET_SPACING)
@@ -266,7 +267,7 @@ def _waves(rng: np.random.Generator, points: FloatArray, *, amplitude: float, sh
 def _bumps(
     rng: np.random.Generator, points: FloatArray, amplitude: float, *, shortest: float, longest: float
 ) -> FloatArray:
-    """Draw a smooth function of the place, standard deviation `amplitude`: five waves."""
+    """Draw a smooth function of the place with standard deviation `amplitude`: a sum of five waves."""
     lengths = np.exp(rng.uniform(np.log(shortest), np.log(max(longest, 1.5 * shortest)), 5))
     waves = np.sin(points @ (random_unit(rng, 5) * (2 * np.pi / lengths[:, None])).T + rng.uniform(0, 6.28, 5))
     return amplitude * waves.sum(axis=1) * np.sqrt(2 / 5)

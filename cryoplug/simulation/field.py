@@ -1,8 +1,8 @@
 """One field of view with a known truth, on any device: specimen, then lens, then camera.
 
-Weak phases: each layer of particles has the transfer function of its own height, and their contrasts add up; thickness and
-absorption multiply. The borders wrap around. What chance decides comes from one generator, so a field is the same again
-on the same kind of device; what was drawn on the host (particles, lens, camera) is the same on all.
+Phases are weak: each layer of particles has the transfer function of its own height, and contrasts add up. Thickness and
+absorption multiply. Opposite borders join. One generator makes all random choices on the device, so a field is reproducible
+on the same kind of device. Choices on the host (particles, lens, camera) are the same for all devices.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from cryoplug.simulation.planes import FrequencyPlane
 from cryoplug.simulation.specimen import ParticleModel
 
 POINTS_AT_ONCE = 4_000_000
-"""Blobs that are projected in one go: 200 MB of their places."""
+"""Blobs to project at a time; their places take 200 MB."""
 
 FloatArray = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
 class Field:
-    """All that decides how a field looks, but for what chance draws on the device."""
+    """All settings of a field; only the random numbers of the device are not in it."""
 
     shape: tuple[int, int]
     """Pixels, ``(y, x)``."""
     pixel_size_angstrom: float
     """Sampling of the image."""
     dose_e_per_angstrom2: float = 40.0
-    """Electrons recorded per square angstrom, mean over the field."""
+    """Electrons recorded per square angstrom, averaged over the field."""
     optics: Optics = field(default_factory=lambda: Optics(defocus_um=1.5))
-    """The lens, its defocus for the middle of the ice."""
+    """The lens; its defocus is that of the middle of the ice."""
     ice: Ice = field(default_factory=Ice)
-    """What the particles lie in."""
+    """The ice around the particles."""
     camera: Camera = field(default_factory=Camera)
-    """What records them."""
+    """The camera."""
     drift_angstrom: tuple[float, float] = (0.0, 0.0)
-    """Rms of the motion that was not corrected, along y and x: blurs the signal."""
+    """Rms of the uncorrected motion along y and x; it blurs the signal."""
     highpass_angstrom: float | None = None
-    """What is larger was subtracted as background, from the image and its truths; None: nothing was."""
+    """Everything larger is subtracted as background, from the image and its truths; None subtracts nothing."""
     layer_angstrom: float = 150.0
-    """Particles of one layer of this thickness share a transfer function: at most 0.2 radian off at 5 angstrom and 300 kV."""
+    """Particles in a layer of this thickness share a transfer function: at most 0.2 radian off at 5 angstrom and 300 kV."""
 
 
 @dataclass(frozen=True)
@@ -56,25 +56,25 @@ class Placed:
     """Particles of one kind in a field."""
 
     model: ParticleModel
-    """What they are."""
+    """The kind of particle."""
     centres_px: FloatArray
-    """``(n, 2)``, y and x; the centre of pixel 0 is 0; beyond the borders they wrap around."""
+    """``(n, 2)``, y and x; the centre of pixel 0 is 0. Places beyond a border continue at the opposite one."""
     rotations: FloatArray
     """``(n, 3, 3)``, applied to (z, y, x); the beam runs along z."""
     heights_angstrom: FloatArray
-    """``(n,)``, above the middle of the ice."""
+    """``(n,)``, heights above the middle of the ice."""
     contrast: float = 1.0
-    """Their potential is multiplied by this."""
+    """Factor on their potential."""
 
 
 @dataclass(frozen=True)
 class Dirt:
-    """What else there is: carbon, gold, crystals. Maps ``(y, x)`` on the device."""
+    """Carbon, gold, crystals and the like, as maps ``(y, x)`` on the device."""
 
     phase_rad: torch.Tensor
-    """Phase that it gives to the wave."""
+    """Phase shift of the wave."""
     absorption: torch.Tensor
-    """Logarithm of what it takes of the electrons; 0 where nothing is."""
+    """Optical depth: the part exp(-depth) of the electrons passes; 0 without dirt."""
     opaque: torch.Tensor
     """1 where no particle can be seen, 0 elsewhere."""
 
@@ -84,18 +84,18 @@ class Exposure:
     """A field without noise, in counts per pixel of the whole exposure."""
 
     field: Field
-    """What was simulated."""
+    """Settings of the field."""
     plane: FrequencyPlane
     """Its Fourier plane."""
     counts: torch.Tensor
-    """Expected counts ``(y, x)`` before any subtraction of background: what the noise follows."""
+    """Expected counts ``(y, x)`` before any subtraction of background; they decide the noise."""
     image: torch.Tensor
-    """The truth with ice: expected counts, background subtracted if the field says so."""
+    """The truth with ice: expected counts, minus the background if the field says so."""
     particles: torch.Tensor
-    """The truth without ice: what the particles change, around 0."""
+    """The truth without ice: the change of counts by the particles, around 0."""
 
     def record(self, generator: torch.Generator, *, part: float = 1.0, counted: bool = True) -> torch.Tensor:
-        """Record an exposure of a part of the dose; calls are independent of one another; see `recorded`."""
+        """Record an exposure with a part of the dose; noise of different calls is independent; see `recorded`."""
         image = recorded(self.counts * part, self.field.camera, self.plane, generator, counted=counted)
         return image if self.field.highpass_angstrom is None else self.plane.filtered(image, _highpass(self))
 
@@ -112,13 +112,13 @@ def expose(
     Parameters
     ----------
     settings
-        How it looks.
+        Settings of the field.
     placed
         The particles.
     generator
-        Draws the ice; the field is made on its device.
+        Random numbers for the ice; the field is made on its device.
     dirt
-        What else there is.
+        Carbon, gold, crystals and the like, if any.
     """
     plane = FrequencyPlane.of(settings.shape, settings.pixel_size_angstrom, generator.device)
     optics = settings.optics
@@ -144,7 +144,7 @@ def expose(
 
 
 def projected_potential(placed: Placed, plane: FrequencyPlane) -> torch.Tensor:
-    """Give the projection of particles ``(y, x)``, volt * angstrom, as the beam meets it."""
+    """Give the projected potential of particles ``(y, x)``, volt * angstrom."""
     charge = _charge(placed, np.arange(len(placed.centres_px)), plane)
     return plane.filtered(charge, _blob(placed.model.blob_width_angstrom, plane))
 
@@ -174,7 +174,7 @@ def _layers(heights_angstrom: FloatArray, thickness: float) -> npt.NDArray[np.in
 
 
 def _charge(each: Placed, chosen: npt.NDArray[np.int64], plane: FrequencyPlane) -> torch.Tensor:
-    """Give the projected potential of chosen particles, each blob shared among the four pixels around it; volt * angstrom."""
+    """Give the projected potential of some particles, volt * angstrom; each blob is shared by the four pixels around it."""
     height, width = plane.shape
     model, pixel, device = each.model, plane.pixel_size_angstrom, plane.squared.device
     points = torch.as_tensor(model.points_angstrom, dtype=torch.float32, device=device)
@@ -199,7 +199,7 @@ def _charge(each: Placed, chosen: npt.NDArray[np.int64], plane: FrequencyPlane) 
 
 
 def _blob(width_angstrom: float, plane: FrequencyPlane) -> torch.Tensor:
-    """Give the transform of a blob, less the blur of sharing among four pixels: 1/6 pixel^2 of variance in the mean."""
+    """Give the transform of a blob, without the blur from sharing it among four pixels (a mean variance of 1/6 pixel^2)."""
     variance = max(width_angstrom**2 - plane.pixel_size_angstrom**2 / 6, 0.0)
     return torch.exp(-2 * math.pi**2 * variance * plane.squared)
 
@@ -213,7 +213,7 @@ def _signal_transfer(settings: Field, plane: FrequencyPlane) -> torch.Tensor:
 
 
 def _highpass(exposure: Exposure) -> torch.Tensor:
-    """Keep what is smaller: half at the length that was asked for, and nothing of the mean."""
+    """High-pass the image: half of the amplitude passes at the given length, and nothing of the mean."""
     length = exposure.field.highpass_angstrom
     assert length is not None
     return 1 - torch.exp(-math.log(2) * length**2 * exposure.plane.squared)

@@ -1,4 +1,4 @@
-"""Vitreous ice: how thick it is from place to place, and the grain that makes Thon rings."""
+"""Vitreous ice: its uneven thickness, and the grain that makes Thon rings."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ class Ice:
     thickness_angstrom: float = 350.0
     """Mean thickness."""
     slope: float = 0.15
-    """By which part of the mean it is thicker or thinner at the borders."""
+    """Slope: how much thicker or thinner the ice is at the borders, as a part of the mean."""
     slope_angle_rad: float = 0.0
-    """Direction in which it grows, from the x axis towards the y axis."""
+    """Direction in which the thickness grows, from the x axis towards the y axis."""
     bend: float = 0.0
-    """By which part of the mean it is thicker in the corners than in the middle, beside the slope: the meniscus of a hole."""
+    """Meniscus of a hole: how much thicker the ice is in the corners than in the middle, as a part of the mean."""
     texture: float = 0.04
     """Rms of the uneven thickness, as a part of the mean."""
     texture_length_angstrom: float = 400.0
-    """It has little that is smaller than this."""
+    """Smallest length in the uneven thickness."""
     grain_rad: float = 0.012
-    """Rms phase of the grain; a fraction of what still water would give, since water moves under the beam."""
+    """Rms phase of the grain; a fraction of that of still water, because water moves under the beam."""
     grain_length_angstrom: float = 7.0
-    """The grain is nearly white, and falls to 1/e at 1/length."""
+    """Length of the grain: its spectrum is nearly flat, and falls to 1/e at 1/length."""
     mean_free_path_angstrom: float = 3000.0
-    """Thickness that lets 1/e of the electrons through unscattered and unfiltered; about right at 300 kV."""
+    """Thickness through which 1/e of the electrons pass unscattered and unfiltered; about right at 300 kV."""
 
 
 def grain_terms(ice: Ice, plane: FrequencyPlane, generator: torch.Generator) -> torch.Tensor:
-    """Draw the transform of the phase of the grain, radian."""
+    """Draw the Fourier transform of the phase of the grain, in radian."""
     return plane.random_terms(gaussian_density(ice.grain_rad, ice.grain_length_angstrom, plane.squared), generator)
 
 
 def ice_thickness_map(ice: Ice, plane: FrequencyPlane, generator: torch.Generator) -> torch.Tensor:
-    """Draw the thickness ``(y, x)`` in angstrom: a slope, a bend, and a soft texture; nowhere below a tenth of the mean."""
+    """Draw the thickness ``(y, x)`` in angstrom: slope, bend and a soft texture; nowhere below a tenth of the mean."""
     height, width = plane.shape
     device = plane.squared.device
     y = torch.linspace(-1, 1, height, device=device)[:, None]

@@ -1,7 +1,7 @@
 """Molecules with lipid or detergent: vesicles, bilayer patches, nanodiscs and micelles, with proteins that cross them.
 
-A bilayer is two dense leaflets of headgroups, 36 to 42 angstrom apart, and tails between them that differ little from
-the ice around. Proteins that cross it are an upright bundle of helices with soluble domains above and below.
+A bilayer is two dense leaflets of headgroups, 36 to 42 angstrom apart, with tails between them that differ little from the
+ice around. A protein that crosses it is an upright bundle of helices with soluble domains above and below.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from cryoplug.simulation.domains import Cloud, joined, protein_domain, rotation_
 from cryoplug.simulation.specimen import PROTEIN_CONTRAST_VOLT, FloatArray
 
 HEAD_VOLT_ANGSTROM = (20.0, 36.0)
-"""Potential of a leaflet of headgroups, integrated across it."""
+"""Potential of a leaflet of headgroups, integrated across the leaflet."""
 TAILS_RELATIVE = (-0.15, 0.3)
 """Contrast of the tails relative to protein's."""
 MIDDLE_POINTS = 11_000
-"""Most points that the middle plane of a bilayer is laid out with: each gives two headgroups, every fourth two tails."""
+"""Most points in the middle plane of a bilayer: each gives two headgroups, every fourth two tails."""
 LIPID_DALTON, LIPID_AREA = 750.0, 65.0
-"""Mass of a lipid and the area that it takes in its leaflet, square angstrom."""
+"""Mass of a lipid, and its area in a leaflet in square angstrom."""
 
 
 def membrane_protein(rng: np.random.Generator, mass_kda: float, *, beads: int = 12_000) -> tuple[Cloud, float]:
@@ -28,16 +28,16 @@ def membrane_protein(rng: np.random.Generator, mass_kda: float, *, beads: int = 
     Parameters
     ----------
     rng
-        Source of chance.
+        Random generator.
     mass_kda
-        Of the whole; a third to four fifths of it lie outside the membrane.
+        Mass of the whole protein; a third to four fifths of it lie outside the membrane.
     beads
-        About how many beads it may have.
+        Approximate number of beads.
 
     Returns
     -------
     cloud, radius
-        The radius in angstrom of the part inside the membrane.
+        The beads; and the radius in angstrom of the part inside the membrane.
     """
     outside = float(rng.uniform(0.33, 0.8)) * mass_kda
     inside = mass_kda - outside
@@ -78,13 +78,13 @@ def bilayer_patch(
     Parameters
     ----------
     rng
-        Source of chance.
+        Random generator.
     radius_angstrom
-        Of the patch; its edge is uneven.
+        Radius of the patch; its edge is uneven.
     proteins
-        How many are wanted; those that find no room are left out. A single one stands near the middle.
+        Number of proteins; those that find no place are left out. A single one stands near the middle.
     protein_kda
-        Least and greatest mass, log-uniform.
+        Least and greatest mass of a protein, log-uniform.
     """
     placed = _placed_proteins(rng, proteins, protein_kda, radius_angstrom)
     spacing = max(5.0, radius_angstrom * np.sqrt(np.pi / MIDDLE_POINTS))
@@ -116,13 +116,13 @@ def vesicle(
     Parameters
     ----------
     rng
-        Source of chance.
+        Random generator.
     radius_angstrom
-        Of the middle of the bilayer.
+        Radius of the middle of the bilayer.
     proteins
-        How many are wanted; those that find no room are left out.
+        Number of proteins; those that find no place are left out.
     protein_kda
-        Least and greatest mass, log-uniform.
+        Least and greatest mass of a protein, log-uniform.
     """
     area = 4 * np.pi * radius_angstrom**2
     count = int(min(area / 5.0**2, MIDDLE_POINTS))
@@ -171,7 +171,7 @@ def micelle(rng: np.random.Generator, *, protein_kda: float) -> Cloud:
 
 
 def _bilayer(rng: np.random.Generator, middle: FloatArray, normals: FloatArray, area: float) -> Cloud:
-    """Headgroups on both sides of each point of the middle plane, tails between; `area` is that of one point."""
+    """Make headgroups on both sides of each point of the middle plane, and tails between; `area` is that of one point."""
     half = float(rng.uniform(18, 21))
     head = float(rng.uniform(*HEAD_VOLT_ANGSTROM)) * area
     tails = float(rng.uniform(*TAILS_RELATIVE)) * PROTEIN_CONTRAST_VOLT * area * (half - 4)
@@ -196,7 +196,7 @@ def _bilayer(rng: np.random.Generator, middle: FloatArray, normals: FloatArray, 
 def _placed_proteins(
     rng: np.random.Generator, wanted: int, protein_kda: tuple[float, float], radius: float
 ) -> list[tuple[Cloud, FloatArray, float]]:
-    """Proteins, their places ``(y, x)`` in the patch and their radii in it; none overlaps another or the edge."""
+    """Make proteins, their places ``(y, x)`` and radii in the patch; none overlaps another or the edge."""
     beads = max(600, 12_000 // max(wanted, 1))
     molds = [membrane_protein(rng, _log_uniform(rng, protein_kda), beads=beads) for _ in range(min(wanted, 3))]
     placed: list[tuple[Cloud, FloatArray, float]] = []
@@ -221,7 +221,7 @@ def _disc(rng: np.random.Generator, radius: float, spacing: float) -> FloatArray
 
 
 def _fibonacci(rng: np.random.Generator, count: int) -> FloatArray:
-    """Even unit vectors, with a little jitter so that no spiral shows."""
+    """Give evenly spread unit vectors, with a little jitter so that no spiral shows."""
     step = np.arange(count) + 0.5
     z = 1 - 2 * step / count
     around = step * np.pi * (3 - np.sqrt(5))
@@ -232,7 +232,7 @@ def _fibonacci(rng: np.random.Generator, count: int) -> FloatArray:
 
 
 def _dented(rng: np.random.Generator, points: FloatArray) -> FloatArray:
-    """Make a closed surface a little longer, flatter and uneven."""
+    """Deform a closed surface: a little longer, flatter and uneven."""
     stretch = rng.normal(1, 0.06, 3)
     distance = np.sqrt((points**2).sum(axis=1, keepdims=True))
     unit = points / np.maximum(distance, 1e-9)

@@ -1,4 +1,4 @@
-"""One micrograph with a known truth: a field made, cropped and recorded as a pure function of (settings, index)."""
+"""One micrograph with a known truth: a field is made, cropped and recorded, as a pure function of (settings, index)."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class SimulatedMicrograph:
     even: ImageF32
     """First half of the exposure; whole numbers if the camera counts."""
     odd: ImageF32
-    """Second half, with noise of its own."""
+    """Second half, with independent noise."""
     clean: ImageF32
-    """Expected counts of the whole exposure: CTF, ice, dirt and MTF are in it, noise is not."""
+    """Expected counts of the whole exposure: with CTF, ice, dirt and MTF, but without noise."""
     particles_only: ImageF32
-    """Like `clean`, of the particles in ice that is even and has no grain."""
+    """Like `clean`, but only the particles, in even ice without grain."""
     optics: Optics
     """The lens; its defocus holds for the middle of the ice."""
     particles: tuple[TrueParticle, ...]
@@ -56,11 +56,11 @@ def simulate_micrograph(
     Parameters
     ----------
     settings
-        What to make.
+        Settings of the micrographs.
     index
-        Which one, from 0; micrographs of one seed share invented particles and nothing else.
+        Number of the micrograph, from 0; micrographs of one seed only share their invented particles.
     device
-        Where to compute. Particles, lens and dirt are the same on every device; ice and noise are others.
+        Where to compute. Particles, lens and dirt are the same on every device; ice and noise differ.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def true_particles(settings: SimulationSettings, index: int) -> tuple[TruePartic
 
 
 def camera_of(settings: SimulationSettings) -> Camera:
-    """Return the camera that the settings name."""
+    """Return the camera of the settings."""
     return {
         "counting": Camera(),
         "coincidence": Camera(coincidence=0.2),
@@ -154,7 +154,7 @@ def _placed(particles: tuple[TrueParticle, ...], margin: int) -> list[Placed]:
 
 
 def _margin_px(optics: Optics, pixel_size_angstrom: float) -> int:
-    """How far the CTF carries the finest detail, so that nothing wraps around; at least 16 pixels."""
+    """Give the margin within which the CTF spreads the finest detail, so that borders do not join; at least 16 pixels."""
     reach = electron_wavelength_angstrom(optics.voltage_kv) * optics.defocus_angstrom[0] / (2 * pixel_size_angstrom)
     return max(16, int(np.ceil(reach / pixel_size_angstrom)))
 

@@ -1,9 +1,9 @@
-"""Random molecules for learning: assemblies, shells, rods, filaments, membranes and nucleic acids that nobody has seen.
+"""Random molecules for training: assemblies, shells, rods, filaments, membranes and nucleic acids that do not exist.
 
-Each is a cloud of blobs like every other particle model. Nothing is copied from a real structure. Denoisers are judged on
-three families, so these never arise on purpose. Ribosomes: nucleic acid is at most a third of a molecule, and only in those
-below 700 kDa. Chaperonins: there are no seven-fold rings. Ferritins: there is no octahedral cage of 300 to 700 kDa, and
-shells begin at a diameter of 150 angstrom.
+Each is a cloud of blobs, like every other particle. Nothing is copied from a real structure. Denoisers are judged on three
+families of molecules, which therefore must not be made here. Ribosomes: nucleic acid is at most a third of a molecule, and
+only in those below 700 kDa. Chaperonins: there are no seven-fold rings. Ferritins: there is no octahedral cage of 300 to
+700 kDa, and shells begin at a diameter of 150 angstrom.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ MAX_BLOBS = 40_000
 """Most blobs of one molecule."""
 
 WIDTHS_ANGSTROM = (1.7, 2.4, 3.4, 5.0)
-"""Standard deviations that blobs may have: few, so that particles of one width can be drawn together."""
+"""Standard deviations of blobs: only a few, so that particles of one width can be drawn together."""
 
 TEXTURED, SMOOTH = 0.34, 0.5
-"""Width of a blob as a part of the side of its volume. With the first, power spectra of projections fall as those of
-atomic structures do, from 200 to 5 angstrom; with the second, no single blob of a bilayer shows."""
+"""Width of a blob as a part of the side of its volume. With the first, power spectra of projections fall like those of
+atomic structures, from 200 to 5 angstrom. With the second, single blobs of a bilayer do not show."""
 
 MEMBRANES = ("nanodisc", "micelle", "bilayer", "vesicle")
-"""Kinds with lipid or detergent, which is fluid and so even."""
+"""Kinds with lipid or detergent, which is fluid and therefore smooth."""
 
 Range = tuple[float, float]
 
@@ -53,20 +53,20 @@ def _symmetries() -> dict[str, float]:
 
 @dataclass(frozen=True)
 class MoleculeDistribution:
-    """What random molecules are drawn from; ranges are log-uniform unless said otherwise."""
+    """Distribution of random molecules; ranges are log-uniform unless the field says otherwise."""
 
     kinds: dict[str, float] = field(default_factory=_kinds)
     """Relative chance of each kind."""
     symmetries: dict[str, float] = field(default_factory=_symmetries)
-    """Relative chance of each symmetry of an assembly; the order of C and D is 2 to 12, rarer when higher, never 7."""
+    """Relative chance of each symmetry of an assembly; C and D have orders 2 to 12 (high ones are rarer), never 7."""
     mass_kda: Range = (20.0, 4000.0)
     """Mass of an assembly."""
     contrast: Range = (0.7, 1.3)
-    """Uniform factor on the potential of the whole molecule: how far its density departs from textbook protein's."""
+    """Factor on the potential of the whole molecule, uniform: how its density differs from that of textbook protein."""
     nucleic_chance: float = 0.15
     """Chance that an assembly of 60 to 700 kDa carries double helices, 5 to 33 % of its mass."""
     shell_radius_angstrom: Range = (75.0, 300.0)
-    """Of the middle of a shell's wall; half of the shells are filled."""
+    """Radius of the middle of a shell's wall; half of the shells are filled."""
     shell_wall_angstrom: Range = (18.0, 45.0)
     """Thickness of the wall."""
     rod_length_angstrom: Range = (150.0, 900.0)
@@ -74,7 +74,7 @@ class MoleculeDistribution:
     filament_length_angstrom: Range = (900.0, 2000.0)
     """Length of a filament; it takes several to cross a field."""
     subunit_kda: Range = (12.0, 110.0)
-    """Mass of a subunit of a rod or filament; tubes of many strands have small ones."""
+    """Mass of a subunit of a rod or filament; tubes of many strands have small subunits."""
     nucleic_kda: Range = (25.0, 400.0)
     """Mass of a bundle of double helices, 1.5 to 2 times as dense as protein."""
     disc_radius_angstrom: Range = (42.0, 75.0)
@@ -87,7 +87,7 @@ class MoleculeDistribution:
     """Mass of a protein that crosses a membrane."""
 
     def __post_init__(self) -> None:
-        """Refuse what no molecule can be drawn from."""
+        """Refuse a distribution from which no molecule can be drawn."""
         known = _kinds()
         wrong = [f"kind {name!r} (known: {', '.join(known)})" for name in self.kinds if name not in known]
         wrong += [
@@ -107,17 +107,17 @@ def random_molecule(
     Parameters
     ----------
     rng
-        Source of chance: the same state gives the same molecule.
+        Random generator; the same state gives the same molecule.
     distribution
-        What to draw from; None: the default ranges.
+        Distribution of molecules; None for the default ranges.
     kind
-        Draw one of this kind; None: by its chance.
+        Kind of the molecule; None draws it by its chance.
 
     Returns
     -------
     ParticleModel
-        Centred on its centre of mass, at most `MAX_BLOBS` blobs of one of `WIDTHS_ANGSTROM`; rods and filaments lie
-        along z, flat membranes across it.
+        Centred on its centre of mass, with at most `MAX_BLOBS` blobs of one of `WIDTHS_ANGSTROM`. Rods and filaments lie
+        along z, flat membranes across z.
     """
     ranges = distribution or MoleculeDistribution()
     chosen = kind or _choice(rng, ranges.kinds)
@@ -141,7 +141,7 @@ def random_molecule(
 def molecule_library(
     seed: int, count: int, distribution: MoleculeDistribution | None = None
 ) -> tuple[ParticleModel, ...]:
-    """Return `count` random molecules; molecule n follows from the seed and n alone."""
+    """Return `count` random molecules; molecule n depends on the seed and n alone."""
     return tuple(random_molecule(np.random.default_rng([seed, 3, n]), distribution) for n in range(count))
 
 
@@ -153,15 +153,15 @@ def rotation_in_ice(model: ParticleModel, rng: np.random.Generator, *, thickness
     model
         The molecule.
     rng
-        Source of chance.
+        Random generator.
     thickness_angstrom
-        Of the ice.
+        Thickness of the ice.
 
     Returns
     -------
     ndarray
-        ``(3, 3)``, for (z, y, x) with the beam along z. Uniform over all orientations that fit; where 48 draws found
-        none, the molecule's shortest extent lies along the beam and it is turned at random in the plane.
+        ``(3, 3)``, for (z, y, x) with the beam along z. Uniform over all orientations that fit. If none of 48 draws fits, the
+        molecule's shortest extent lies along the beam, and its in-plane angle is random.
     """
     points = model.points_angstrom[:: max(1, len(model.points_angstrom) // 400)].astype(np.float64)
     if 2 * model.radius_angstrom <= thickness_angstrom:

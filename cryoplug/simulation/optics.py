@@ -26,28 +26,28 @@ _PLANCK_TIMES_C_VOLT_ANGSTROM = 12_398.419_84
 
 @dataclass(frozen=True)
 class Optics:
-    """What the lens does."""
+    """The settings of the lens."""
 
     defocus_um: float
-    """Underfocus is positive; micrometres."""
+    """Mean defocus in micrometres; underfocus is positive."""
     voltage_kv: float = 300.0
-    """Acceleration voltage; kilovolts."""
+    """Acceleration voltage in kilovolts."""
     spherical_aberration_mm: float = 2.7
-    """Cs; millimetres."""
+    """Spherical aberration Cs in millimetres."""
     amplitude_contrast: float = 0.1
     """Fraction of the contrast that comes from lost electrons; 0 to below 1."""
     b_factor_angstrom2: float = 60.0
-    """Envelope ``exp(-B f^2 / 4)`` for everything that blurs: motion, charging, energy spread."""
+    """B-factor of the envelope ``exp(-B f^2 / 4)``, for all blur: motion, charging, energy spread."""
     astigmatism_angstrom: float = 0.0
-    """Defocus along the first axis less that along the second; 0 or more."""
+    """Defocus along the first axis minus that along the second; 0 or more."""
     astigmatism_angle_deg: float = 0.0
-    """Of the first axis, from the x axis towards the y axis, as ``rlnDefocusAngle``."""
+    """Angle of the first axis, from the x axis towards the y axis, like ``rlnDefocusAngle``."""
     phase_shift_deg: float = 0.0
-    """Of a phase plate, as ``rlnPhaseShift``; 0 without one."""
+    """Phase shift of a phase plate, like ``rlnPhaseShift``; 0 without one."""
 
     @property
     def defocus_angstrom(self) -> tuple[float, float]:
-        """Underfocus along the first and the second axis, as ``rlnDefocusU`` and ``rlnDefocusV``."""
+        """Underfocus along the first and the second axis, like ``rlnDefocusU`` and ``rlnDefocusV``."""
         mean, half = self.defocus_um * 1e4, self.astigmatism_angstrom / 2
         return mean + half, mean - half
 
@@ -99,16 +99,16 @@ def contrast_transfer(frequency: FloatArray, optics: Optics) -> FloatArray:
 
 
 def contrast_transfer_plane(plane: FrequencyPlane, optics: Optics, *, height_angstrom: float = 0.0) -> torch.Tensor:
-    """Return the contrast transfer function with its envelope, astigmatism and all, over a Fourier plane.
+    """Return the contrast transfer function over a Fourier plane, with envelope and astigmatism.
 
     Parameters
     ----------
     plane
-        Where; the result lies on its device.
+        The Fourier plane; the result is on its device.
     optics
         The lens.
     height_angstrom
-        How far the object lies above the plane that the defocus is given for; it is less in focus by as much.
+        Height of the object above the plane of the given defocus; its underfocus is smaller by as much.
 
     Returns
     -------

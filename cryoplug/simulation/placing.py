@@ -12,9 +12,9 @@ from cryoplug.simulation.molecules import rotation_in_ice
 from cryoplug.simulation.specimen import FloatArray, ParticleModel
 
 TRIES = 40
-"""Places that are tried for one particle before it is left out."""
+"""Places to try for one particle before it is left out."""
 COVERAGE = 0.25
-"""Part of the field that particles cover when no number is given: crowded, but not touching."""
+"""Part of the field that particles cover if no number is given: crowded, but not touching."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,15 @@ class TrueParticle:
     """One particle of a micrograph, as it really lies there."""
 
     model: ParticleModel
-    """What it is."""
+    """The kind of particle."""
     number: int
-    """Of the model among the micrograph's, from 1."""
+    """Number of its model among those of the micrograph, from 1."""
     y_px: float
-    """Of its centre of mass; the centre of pixel 0 is 0. The first row of an MRC is row 0."""
+    """Row of its centre of mass; the centre of pixel 0 is 0. The first row of an MRC is row 0."""
     x_px: float
-    """Likewise."""
+    """Column of its centre of mass, in the same way."""
     height_angstrom: float
-    """Above the middle of the ice; it is less in focus by as much."""
+    """Height above the middle of the ice; its underfocus is smaller by as much."""
     rotation: FloatArray
     """``(3, 3)``, applied to the model's (z, y, x); the beam runs along z."""
 
@@ -48,16 +48,16 @@ def place_particles(
     Parameters
     ----------
     models
-        Drawn from with equal chance.
+        The kinds of particles, equally likely.
     count
-        How many are wanted; None: as many as cover a quarter of the field. One that finds no place after 40 tries is
+        Number of particles; None takes as many as cover a quarter of the field. One that finds no place in 40 tries is
         left out.
     extent_angstrom
         Height and width of the field; centres lie inside, so particles at the border are cut.
     thickness_angstrom
-        Of the ice: particles are turned so that they fit, and lie anywhere between its surfaces.
+        Thickness of the ice: particles are turned so that they fit, and lie anywhere between its surfaces.
     rng
-        Source of chance.
+        Random generator.
 
     Returns
     -------
@@ -85,20 +85,20 @@ def place_particles(
 
 
 class _Discs:
-    """Discs (y, x, radius) that are taken, in an array that grows."""
+    """Discs (y, x, radius) that are occupied, in an array that grows."""
 
     def __init__(self) -> None:
         self._rows: FloatArray = np.zeros((256, 3))
         self._count = 0
 
     def free(self, discs: FloatArray) -> bool:
-        """Say whether discs overlap those taken by less than a tenth."""
+        """Say whether discs overlap the occupied ones by less than a tenth."""
         others = self._rows[: self._count]
         apart = np.hypot(discs[:, None, 0] - others[None, :, 0], discs[:, None, 1] - others[None, :, 1])
         return bool(np.all(apart >= 0.9 * (discs[:, None, 2] + others[None, :, 2])))
 
     def add(self, discs: FloatArray) -> None:
-        """Take discs."""
+        """Occupy discs."""
         while self._count + len(discs) > len(self._rows):
             self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
         self._rows[self._count : self._count + len(discs)] = discs
@@ -111,7 +111,7 @@ def _sample(model: ParticleModel) -> FloatArray:
 
 
 def _footprint(model: ParticleModel, rotation: FloatArray) -> tuple[FloatArray, float]:
-    """Discs that cover the projection, ``(k, 3)``: several along it where it is long; and the extent along the beam."""
+    """Give discs ``(k, 3)`` that cover the projection (several if it is long), and the extent along the beam."""
     turned = _sample(model) @ rotation.T
     margin = 2 * model.blob_width_angstrom
     flat = turned[:, 1:]
@@ -130,7 +130,7 @@ def _footprint(model: ParticleModel, rotation: FloatArray) -> tuple[FloatArray, 
 
 
 def _area(model: ParticleModel) -> float:
-    """Area of the ellipse that the two longest principal extents span."""
+    """Give the area of the ellipse with the two longest principal extents."""
     points = _sample(model)
     axes = np.linalg.eigh(np.cov(points.T))[1] if len(points) > 1 else np.eye(3)
     half = np.sort(np.ptp(points @ axes, axis=0))[1:] / 2 + 2 * model.blob_width_angstrom

@@ -13,19 +13,19 @@ class FrequencyPlane:
     """Frequencies of a real image ``(y, x)``, laid out as `torch.fft.rfft2` gives its transform."""
 
     shape: tuple[int, int]
-    """Of the image, pixels."""
+    """Shape of the image in pixels, ``(y, x)``."""
     pixel_size_angstrom: float
     """Sampling of the image."""
     y: torch.Tensor
-    """1/angstrom, ``(y, 1)``."""
+    """Frequencies along y in 1/angstrom, ``(y, 1)``."""
     x: torch.Tensor
-    """1/angstrom, ``(1, x // 2 + 1)``."""
+    """Frequencies along x in 1/angstrom, ``(1, x // 2 + 1)``."""
     squared: torch.Tensor
     """Square of the length of the frequency vector, 1/angstrom^2, ``(y, x // 2 + 1)``."""
 
     @classmethod
     def of(cls, shape: tuple[int, int], pixel_size_angstrom: float, device: torch.device | str) -> FrequencyPlane:
-        """Lay the plane out on a device, in float32."""
+        """Make the plane on a device, in float32."""
         y = torch.fft.fftfreq(shape[0], pixel_size_angstrom, device=device, dtype=torch.float32)[:, None]
         x = torch.fft.rfftfreq(shape[1], pixel_size_angstrom, device=device, dtype=torch.float32)[None, :]
         return cls(shape, pixel_size_angstrom, y, x, y**2 + x**2)
@@ -44,7 +44,7 @@ class FrequencyPlane:
         return torch.fft.irfft2(terms, s=self.shape)
 
     def filtered(self, image: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
-        """Multiply the transform of an image with a real transfer function; the borders wrap around."""
+        """Multiply the transform of an image by a real transfer function; opposite borders join."""
         return self.back(self.forward(image) * transfer)
 
     def random_terms(self, density: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -53,10 +53,10 @@ class FrequencyPlane:
         Parameters
         ----------
         density
-            Power spectral density in units^2 * angstrom^2, laid out as the plane: its integral over all frequencies is the
-            variance. So the field does not change with the sampling, as physics does not.
+            Power spectral density in units^2 * angstrom^2, in the layout of the plane. Its integral over all frequencies is
+            the variance, so the field does not depend on the sampling.
         generator
-            Source of chance, on the plane's device.
+            Random generator, on the plane's device.
         """
         device = self.squared.device
         white = torch.randn(self.shape, generator=generator, device=device)
@@ -66,7 +66,7 @@ class FrequencyPlane:
 
 
 def gaussian_density(rms: float, length_angstrom: float, squared: torch.Tensor) -> torch.Tensor:
-    """Give the power spectral density of a field whose amplitude falls as ``exp(-(length f)^2)``.
+    """Give the power spectral density of a field whose amplitude falls like ``exp(-(length f)^2)``.
 
     Parameters
     ----------

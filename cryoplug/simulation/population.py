@@ -1,8 +1,7 @@
-"""Fields of every kind that a microscope may show: what is drawn, from which ranges, as a function of seed and number.
+"""Fields of every kind that a microscope may show: all random choices and their ranges, as a function of seed and number.
 
-A network that is to denoise any micrograph must have seen wider ranges than it will meet. So contrast and dose range over
-two orders of magnitude. The noise has any colour, the ice any evenness, the particles any size and crowding; some fields
-have none.
+A network for any micrograph must learn from wider ranges than it will meet. So contrast and dose range over two orders of
+magnitude. The noise has any colour, the ice is even or uneven, particles have any size and crowding; some fields are empty.
 """
 
 from __future__ import annotations
@@ -22,90 +21,90 @@ from cryoplug.simulation.specimen import ParticleModel
 Range = tuple[float, float]
 
 MOST_PARTICLES = 3000
-"""Of one kind in a field."""
+"""Most particles of one kind in a field."""
 MOST_BLOBS = 3_000_000
-"""Of one kind in a field."""
+"""Most blobs of all particles of one kind in a field."""
 
 
 @dataclass(frozen=True)
 class Population:
-    """Ranges and chances; a range is drawn from evenly in the logarithm unless its comment says evenly."""
+    """Ranges and chances. Values are uniform in the logarithm, unless the field says uniform."""
 
     pixel_size_angstrom: Range = (1.8, 6.6)
-    """What the network sees."""
+    """Pixel size that the network sees."""
     usual_pixel_size_angstrom: Range = (2.2, 3.2)
-    """Half of the fields are sampled so."""
+    """Pixel size of half of the fields."""
     uncropped: float = 0.3
-    """Chance that the camera's own pixels are these; else they are finer, by up to `finer`."""
+    """Chance that the camera has these pixels itself; else its pixels are finer, by up to `finer`."""
     finer: float = 4.0
     """Largest ratio of the image's pixel size to the camera's."""
     dose_e_per_angstrom2: Range = (0.4, 30.0)
-    """A single frame and up; half of the fields that are not usual have less than 3.5."""
+    """Dose from a single frame up; half of the fields without the usual dose have less than 3.5."""
     usual_dose_e_per_angstrom2: Range = (10.0, 80.0)
-    """Many fields have such a dose."""
+    """Usual dose of a whole exposure."""
     usual_dose: float = 0.4
-    """Chance of it."""
+    """Chance of the usual dose."""
     contrast: Range = (0.35, 1.4)
-    """What becomes of the particles' potential: radiation damage, solvent, inelastic background."""
+    """Factor on the particles' potential, for radiation damage, solvent and inelastic background."""
     defocus_um: Range = (0.3, 5.0)
-    """Evenly; three fields of four within `usual_defocus_um`."""
+    """Underfocus, uniform; three fields of four are within `usual_defocus_um`."""
     usual_defocus_um: Range = (0.7, 2.7)
-    """Evenly."""
+    """Usual underfocus, uniform."""
     astigmatism_angstrom: Range = (10.0, 1000.0)
     """Difference of the two defoci."""
     voltages_kv: tuple[float, ...] = (300.0, 300.0, 300.0, 200.0, 120.0)
-    """Each as likely as the others."""
+    """Acceleration voltages, equally likely."""
     aberrations_mm: tuple[float, ...] = (2.7, 2.7, 2.7, 2.0, 1.4, 0.01)
-    """Cs, each as likely as the others; the last is a corrected lens."""
+    """Spherical aberrations Cs, equally likely; the last one is a corrected lens."""
     amplitude_contrast: Range = (0.04, 0.2)
-    """Evenly."""
+    """Amplitude contrast, uniform."""
     phase_plate: float = 0.06
     """Chance of a phase shift of 20 to 130 degrees, at low defocus."""
     b_factor_angstrom2: Range = (20.0, 300.0)
-    """Envelope of the signal."""
+    """B-factor of the signal's envelope."""
     blurred: float = 0.2
-    """Chance of a stronger blur: frames that were never aligned, charging."""
+    """Chance of a stronger blur, as from frames that were never aligned, or from charging."""
     faint_dose_e_per_angstrom2: float = 8.0
-    """Fields of less, single frames among them, are blurred in every second case."""
+    """Half of the fields with less than this dose, such as single frames, are blurred."""
     blur_angstrom: Range = (2.0, 10.0)
-    """Its rms in each direction."""
+    """Rms of this blur in each direction."""
     ice_thickness_angstrom: Range = (150.0, 1500.0)
-    """Mean."""
+    """Mean thickness of the ice."""
     ice_slope: Range = (0.005, 0.5)
-    """Part of the mean; the bend too."""
+    """Slope of the ice, and its bend, as parts of the mean thickness."""
     ice_texture: Range = (0.003, 0.1)
-    """Part of the mean."""
+    """Rms of the uneven thickness, as a part of the mean."""
     ice_texture_length_angstrom: Range = (200.0, 1500.0)
-    """Nothing of it is smaller."""
+    """Smallest length in the uneven thickness."""
     ice_grain_rad: Range = (0.004, 0.04)
-    """Rms of its phase."""
+    """Rms phase of the grain of the ice."""
     ice_grain_length_angstrom: Range = (4.0, 9.0)
-    """Evenly."""
+    """Length of the grain, uniform."""
     empty: float = 0.12
     """Chance of a field without particles."""
     coverage: Range = (0.02, 1.3)
     """Part of the field that the particles' discs would cover side by side."""
     dense: float = 0.5
-    """Chance that it is drawn evenly from `dense_coverage`: good micrographs are full."""
+    """Chance that the coverage comes from `dense_coverage` instead, because good micrographs are full."""
     dense_coverage: Range = (0.2, 1.3)
-    """Evenly."""
+    """Coverage of dense fields, uniform."""
     inverted: float = 0.0
-    """Chance of bright particles; 0, since what is inverted is told and not learnt."""
+    """Chance of bright particles; 0, because denoise warns of inverted micrographs instead."""
     mtf_at_nyquist: Range = (0.1, 0.63)
-    """Evenly."""
+    """MTF of the camera at Nyquist, uniform."""
     ripple: float = 0.15
-    """Standard deviation of each deviation of the noise's logarithmic power from its law."""
+    """Standard deviation of each smooth deviation of the noise's logarithmic power from its law."""
     skew: Range = (-0.4, 1.6)
-    """Skewness of the noise, drawn evenly: particles, dark on bright, are skewed, too, and must not be taken for noise."""
+    """Skewness of the noise, uniform: dark particles are skewed, too, and must not be taken for noise."""
     drift_angstrom: Range = (0.2, 6.0)
-    """Rms, in half of the fields."""
+    """Rms of the drift, in half of the fields."""
     highpass: float = 0.2
-    """Chance that what is larger than 500 to 2500 angstrom was subtracted as background."""
+    """Chance that everything larger than 500 to 2500 angstrom was subtracted as background."""
 
     def draw(
         self, library: Sequence[ParticleModel], *, size_px: int, seed: int, number: int
     ) -> tuple[Field, list[Placed]]:
-        """Draw a field and its particles on the host; the same ones for the same arguments.
+        """Draw a field and its particles on the host; the same arguments give the same result.
 
         Parameters
         ----------
@@ -114,7 +113,7 @@ class Population:
         size_px
             Side of the square field.
         seed, number
-            Which field: of one seed each number gives another.
+            Seed, and number of the field; each number gives another field.
         """
         rng = np.random.default_rng([seed, 3, number])
         usual = rng.random() < 0.5
@@ -149,7 +148,7 @@ class Population:
         )
 
     def _blur(self, rng: np.random.Generator, dose: float) -> float:
-        """Draw a blur as what it adds to the B-factor: a Gaussian of rms s has ``B = 8 pi^2 s^2``."""
+        """Draw a blur, as a term of the B-factor: a Gaussian of rms s has ``B = 8 pi^2 s^2``."""
         chance = 0.5 if dose < self.faint_dose_e_per_angstrom2 else self.blurred
         return 8 * math.pi**2 * _log(rng, self.blur_angstrom) ** 2 if rng.random() < chance else 0.0
 
@@ -212,7 +211,7 @@ def _log(rng: np.random.Generator, limits: Range) -> float:
 
 
 def _heights(rng: np.random.Generator, thickness_angstrom: float) -> Callable[[int], FloatArray]:
-    """Choose where in the ice particles lie: anywhere, at one surface, or at both."""
+    """Choose where particles lie in the ice: anywhere, at one surface, or at both."""
     half, place = min(thickness_angstrom, 800.0) / 2, rng.random()
 
     def draw(count: int) -> FloatArray:
@@ -225,7 +224,7 @@ def _heights(rng: np.random.Generator, thickness_angstrom: float) -> Callable[[i
 
 
 def _centres(rng: np.random.Generator, count: int, shape: tuple[int, int], diameter_px: float) -> FloatArray:
-    """Scatter particles: anywhere, about a lattice (few touch, and fewer are given when it is full), or in clumps."""
+    """Scatter particles: anywhere, around a lattice (few touch; if it is full, there are fewer), or in clumps."""
     kind = rng.random()
     if kind < 0.4:
         return rng.uniform((0, 0), shape, (count, 2))
@@ -241,7 +240,7 @@ def _centres(rng: np.random.Generator, count: int, shape: tuple[int, int], diame
 
 
 def _rotations(rng: np.random.Generator, model: ParticleModel, count: int) -> FloatArray:
-    """Turn particles: any way, or all nearly alike but for the plane; filaments and patches of membrane lie nearly flat."""
+    """Draw orientations: any, or all nearly alike except for the in-plane angle; filaments and membranes lie nearly flat."""
     kind = model.kind
     long, wide = kind in ("filament", "rod"), kind == "bilayer"
     quaternions = rng.standard_normal((count, 4))
@@ -265,7 +264,7 @@ def _rotations(rng: np.random.Generator, model: ParticleModel, count: int) -> Fl
 
 
 def rotation_matrices(quaternions: FloatArray) -> FloatArray:
-    """Turn quaternions ``(n, 4)`` of any length into rotations ``(n, 3, 3)`` of (z, y, x); their second part turns about z."""
+    """Convert quaternions ``(n, 4)`` of any length to rotations ``(n, 3, 3)`` of (z, y, x); the second component is z's."""
     w, z, y, x = (quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True)).T
     return np.stack(
         (

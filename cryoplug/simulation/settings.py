@@ -1,4 +1,4 @@
-"""Everything that decides how simulated micrographs look, checked when made."""
+"""All settings of simulated micrographs; the record checks them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from cryoplug.simulation.optics import Optics
 from cryoplug.simulation.specimen import ParticleModel, particle_models
 
 SPECIMENS = ("shapes", "random")
-"""Invented particles: five simple shapes, or random molecules."""
+"""Kinds of invented particles: five simple shapes, or random molecules."""
 DETECTORS = ("counting", "coincidence", "integrating", "interpolated", "cropped")
-"""Families of cameras, and of what was done to their frames."""
+"""Kinds of cameras, and of processing of their frames."""
 
 
 @dataclass(frozen=True)
 class SimulationSettings:
-    """How a micrograph looks."""
+    """Settings of simulated micrographs."""
 
     size_px: int = 2048
     """Side of the square micrograph, 64 to 8192."""
@@ -35,37 +35,37 @@ class SimulationSettings:
     defocus_um: tuple[float, float] = (0.8, 2.5)
     """Lowest and highest underfocus, micrometres, 0 to 10; each micrograph draws its own."""
     ice_grain_rad: float = 0.012
-    """Rms phase of the grain of the ice, 0 to 1; the default is a fraction of what still water would give, since water
-    moves meanwhile."""
+    """Rms phase of the grain of the ice, 0 to 1; the default is a fraction of that of still water, because water moves under
+    the beam."""
     particles: int | None = None
-    """Particles on one micrograph, 0 to 20000; None: as many as cover a quarter of it."""
+    """Particles on each micrograph, 0 to 20000; None takes as many as cover a quarter of it."""
     seed: int = 0
-    """0 or more. Invented particles follow from it alone, the rest from it and the index."""
+    """Random seed, 0 or more. It alone decides the invented particles; the rest depends on seed and index."""
     voltage_kv: float = 300.0
-    """Acceleration voltage, 60 to 1000."""
+    """Acceleration voltage in kilovolts, 60 to 1000."""
     spherical_aberration_mm: float = 2.7
-    """Cs, 0 to 10."""
+    """Spherical aberration Cs in millimetres, 0 to 10."""
     amplitude_contrast: float = 0.1
-    """0 to 0.5."""
+    """Amplitude contrast, 0 to 0.5."""
     molecules: tuple[ParticleModel, ...] = ()
-    """What the particles are drawn from: molecules of maps and structures; none: `specimen` says what is invented."""
+    """Molecules from maps and structures; empty invents particles, see `specimen`."""
     specimen: str = "shapes"
-    """One of `SPECIMENS`."""
+    """Kind of invented particles: one of `SPECIMENS`."""
     kinds: int = 5
     """Number of random molecules, 1 to 1000; the particles of a micrograph are drawn from all of them."""
     astigmatism_angstrom: tuple[float, float] = (0.0, 0.0)
     """Lowest and highest difference of the two defoci, 0 to 20000; each micrograph draws its own, and its angle."""
     phase_shift_deg: tuple[float, float] = (0.0, 0.0)
-    """Lowest and highest shift of a phase plate, 0 to 180; 0 0: no plate."""
+    """Lowest and highest shift of a phase plate in degrees, 0 to 180; 0 and 0 for no plate."""
     ice_thickness_angstrom: float = 350.0
     """Mean thickness, 50 to 10000; particles lie anywhere between its surfaces."""
     detector: str = "counting"
-    """One of `DETECTORS`."""
+    """Kind of camera: one of `DETECTORS`."""
     dirt: bool = False
     """Carbon and gold edges, crystals, spots and cracks; half of the micrographs stay clean."""
 
     def __post_init__(self) -> None:
-        """Name every field that is out of range at once."""
+        """Raise one error that names all fields out of range."""
         limits: tuple[tuple[str, float, float, float], ...] = (
             ("--size", self.size_px, 64, 8192),
             ("--pixel-size", self.pixel_size_angstrom, 0.5, 20),
@@ -113,7 +113,7 @@ class SimulationSettings:
         return self.dose_e_per_angstrom2 * self.pixel_size_angstrom**2
 
     def models(self) -> tuple[ParticleModel, ...]:
-        """Return what the particles are drawn from."""
+        """Return the kinds of particles."""
         if self.molecules:
             return self.molecules
         if self.specimen == "random":
@@ -139,7 +139,7 @@ class SimulationSettings:
         )
 
     def digest(self) -> str:
-        """Return 12 hex digits that change when any setting does."""
+        """Return 12 hex digits that change if any setting changes."""
         fields = {
             item.name: _as_declared(getattr(self, item.name), str(item.type)) for item in dataclasses.fields(self)
         }
@@ -148,7 +148,7 @@ class SimulationSettings:
 
 
 def _as_declared(value: Any, declared: str) -> Any:
-    """Give 3.0 for 3 where a field is declared to be a float, as the command line does: both are the same setting."""
+    """Turn 3 into 3.0 for a field of type float, as the command line does, because both are the same setting."""
     if declared == "float":
         return float(value)
     return [*map(float, value)] if declared == "tuple[float, float]" else value

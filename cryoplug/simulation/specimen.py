@@ -1,7 +1,7 @@
-"""What a particle is: a cloud of Gaussian blobs of electrostatic potential; and five invented shapes.
+"""A particle as a cloud of Gaussian blobs of electrostatic potential; and five invented shapes.
 
-The projection of a Gaussian is a Gaussian again, so any orientation takes only the rotated centres. Left out are
-flexibility, radiation damage and multiple scattering.
+The projection of a Gaussian is a Gaussian again, so any orientation needs only the rotated centres. Flexibility, radiation
+damage and multiple scattering are left out.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 PROTEIN_CONTRAST_VOLT = 2.5
-"""Mean inner potential of protein (about 7 V) less that of vitreous ice (about 4.5 V), Vulovic et al. 2013, rounded."""
+"""Mean inner potential of protein (about 7 V) minus that of vitreous ice (about 4.5 V), Vulovic et al. 2013, rounded."""
 
 BLOB_SPACING_ANGSTROM = 9.0
-"""Distance of the lattice that blobs are drawn around."""
+"""Spacing of the lattice around which blobs are placed."""
 
 BLOB_WIDTH_ANGSTROM = 4.5
 """Standard deviation of a blob: half the spacing, so that the inside of a particle is nearly even."""
@@ -29,22 +29,22 @@ class ParticleModel:
     """One kind of particle, centred, in its own frame."""
 
     name: str
-    """``sphere``, ``shell``, ``rod``, ``ring`` or ``cluster``; the name of a map or a structure; of a random molecule
-    its kind, symmetry and mass."""
+    """``sphere``, ``shell``, ``rod``, ``ring`` or ``cluster``; the name of a map or a structure; for a random molecule, its
+    kind, symmetry and mass."""
     points_angstrom: npt.NDArray[np.floating]
     """Centres of the blobs, ``(n, 3)`` in the order z, y, x."""
     blob_volt_angstrom3: float | npt.NDArray[np.floating]
-    """Integral of the potential of one blob over space: of each alike, or ``(n,)``."""
+    """Integral of the potential of one blob over space: one number for all blobs, or ``(n,)``."""
     blob_width_angstrom: float = BLOB_WIDTH_ANGSTROM
     """Standard deviation of a blob."""
     kind: str = "shape"
-    """What sort of molecule it is: ``shape``, ``map``, ``model``, or a kind of `molecules.MoleculeDistribution`."""
+    """Kind of particle: ``shape``, ``map``, ``model``, or a kind of `molecules.MoleculeDistribution`."""
     mass_kda: float | None = None
-    """Molecular mass where it is known, kilodalton."""
+    """Molecular mass in kilodalton; None if unknown."""
 
     @property
     def radius_angstrom(self) -> float:
-        """Radius of the ball around the origin that holds every blob to three standard deviations."""
+        """Radius of the ball around the origin that contains every blob to three standard deviations."""
         return float(np.sqrt((self.points_angstrom**2).sum(axis=1).max()) + 3 * self.blob_width_angstrom)
 
 
@@ -97,7 +97,7 @@ def _filled(
 
 
 def _cluster_lobes(rng: np.random.Generator) -> list[tuple[FloatArray, float]]:
-    """Six balls, each overlapping the one before it or the first."""
+    """Make six balls, each overlapping the one before it or the first."""
     lobes: list[tuple[FloatArray, float]] = [(np.zeros(3), 38.0)]
     for _ in range(5):
         base, base_radius = lobes[int(rng.integers(min(2, len(lobes))))]

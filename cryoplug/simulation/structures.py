@@ -1,7 +1,8 @@
 """A particle from the atoms of a known structure, PDB or mmCIF, through gemmi.
 
-``pip install 'cryoplug[simulate]'`` brings gemmi. An atom's share of the potential is its scattering factor for electrons less
-the ice that it displaces; nearby atoms become one Gaussian blob, and as few are drawn together as the limit of blobs allows.
+``pip install 'cryoplug[simulate]'`` brings gemmi. An atom's share of the potential is its scattering factor for electrons
+minus that of the ice that it displaces. Nearby atoms become one Gaussian blob, as few atoms in each as the limit of blobs
+allows.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ from cryoplug.simulation.specimen import FloatArray, ParticleModel
 MAX_ATOMS = 20_000_000
 """Most atoms of an assembly; a capsid of 36 MDa has 5 million."""
 MAX_EXTENT_ANGSTROM = 10_000.0
-"""Largest distance between atoms; farther ones are a damaged file's."""
+"""Largest distance between atoms; larger ones mean that the file is damaged."""
 MAX_BLOBS = 40_000
-"""Most blobs that a structure becomes, unless another limit is given."""
+"""Most blobs of a structure, unless another limit is given."""
 ATOM_WIDTH_ANGSTROM = 1.0
-"""Standard deviation of an atom: its own size and its motion."""
+"""Standard deviation of an atom, from its size and its motion."""
 VOLT_ANGSTROM3_PER_SCATTERING = 47.878
 """Integral of the potential for a scattering factor of 1 angstrom: h^2 / (2 pi m e)."""
 BONDED = 0.866
-"""Part of the free atoms' potential that is left where they are bonded: with it, protein has 2.5 V more than ice."""
+"""Part of the free atoms' potential that remains when they are bonded; with it, protein has 2.5 V more than ice."""
 ICE_VOLT = 4.53
 """Mean inner potential of ice of 0.93 g/cm^3."""
 ANGSTROM3_PER_DALTON = {"nucleic": 0.91, "other": 1.21}
-"""Volume of nucleic acid, and of protein and all else."""
+"""Volume of nucleic acid, and of everything else, such as protein."""
 HYDROGENS = {"nucleic": {"C": 1.0, "N": 0.5}, "other": {"C": 1.4, "N": 0.65}}
-"""Hydrogens on an atom in the mean. Those in a file are left out, since many files have none, or only a part."""
+"""Mean number of hydrogens on an atom. Hydrogens in a file are left out, because many files have none, or only some."""
 
 _GEMMI_ERRORS = (RuntimeError, ValueError, IndexError, MemoryError)
 
 
 def _names(words: str) -> npt.NDArray[np.int64]:
-    """Return residue names as gemmi's arrays hold them: eight letters, read as one number."""
+    """Return residue names as in gemmi's arrays: eight letters, read as one number."""
     return np.array([word.encode().ljust(8, b"\0") for word in words.split()], "S8").view(np.int64)
 
 
@@ -50,20 +51,20 @@ _LEFT_OUT = _names("HOH DOD WAT DUM")
 
 @dataclass(frozen=True)
 class Structure:
-    """A molecule's atoms, hydrogens counted into their neighbours."""
+    """The atoms of a molecule; hydrogens are added to their neighbours."""
 
     positions: FloatArray
     """``(n, 3)``, angstrom, in the order z, y, x."""
     potential: FloatArray
-    """``(n,)``, volt * angstrom^3 above that of the ice displaced."""
+    """``(n,)``, integral of the potential of each atom, minus that of the displaced ice, volt * angstrom^3."""
     mass_dalton: FloatArray
-    """``(n,)``."""
+    """``(n,)``, mass of each atom."""
     name: str
-    """What the particles are called."""
+    """Name of the particles."""
 
 
 def read_structure(path: Path) -> Structure:
-    """Read the biological assembly of a structure; the atoms as they are if the file names none.
+    """Read the biological assembly of a structure; if the file names none, the atoms as they are.
 
     Parameters
     ----------
@@ -75,7 +76,7 @@ def read_structure(path: Path) -> Structure:
     UsageError
         gemmi is not installed.
     MissingInputError, FormatError
-        The file is not there; it is no structure, or one without atoms.
+        The file is missing, it is not a structure, or it has no atoms.
     """
     gemmi = _gemmi(path)
     if not path.is_file():
@@ -102,14 +103,14 @@ def read_structure(path: Path) -> Structure:
 
 
 def particle_from_structure(structure: Structure, *, max_blobs: int = MAX_BLOBS) -> ParticleModel:
-    """Make a particle of a structure, centred on its centre of mass.
+    """Make a particle from a structure, centred on its centre of mass.
 
     Parameters
     ----------
     structure
         The atoms.
     max_blobs
-        Atoms within a cell are one blob; the cell is as small as this many blobs allow. 1 or more.
+        Most blobs, 1 or more. Atoms within a cell become one blob; cells are as small as this limit allows.
     """
     positions = structure.positions - np.average(structure.positions, axis=0, weights=structure.mass_dalton)
     # Protein has an atom for each 18 cubic angstrom.
@@ -127,7 +128,7 @@ def particle_from_structure(structure: Structure, *, max_blobs: int = MAX_BLOBS)
 
 
 def _atoms(gemmi: Any, structure: Any, path: Path) -> Structure:
-    """Take the atoms out as arrays; hydrogens are counted into the atoms that carry them."""
+    """Give the atoms as arrays; hydrogens are added to the atoms that carry them."""
     flat = gemmi.FlatStructure(structure)
     residues = np.ascontiguousarray(np.asarray(flat.residue_names, np.int8)).view(np.int64).ravel()
     number = np.asarray(flat.elements, np.int64)

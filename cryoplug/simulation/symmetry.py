@@ -1,4 +1,4 @@
-"""Point groups of rotations, and how close around the origin the copies of a subunit can stand."""
+"""Point groups of rotations, and how close the copies of a subunit can stand around the origin."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def touching_distance(
     Parameters
     ----------
     centres, radii
-        Balls that the subunit consists of, ``(k, 3)`` and ``(k,)`` angstrom, around the origin.
+        The balls that form the subunit, ``(k, 3)`` and ``(k,)`` angstrom, around the origin.
     direction
-        Unit vector that the subunit is shifted along.
+        Unit vector along which the subunit is shifted.
     rotations
         The group, identity first.
     overlap
-        Share of the sum of two radii that balls may sink into one another.
+        How far balls may overlap, as a part of the sum of their radii.
 
     Returns
     -------
@@ -85,11 +85,11 @@ def holds_together(centres: FloatArray, radii: FloatArray, rotations: FloatArray
     Parameters
     ----------
     centres, radii
-        Balls of the subunit where it stands, ``(k, 3)`` and ``(k,)`` angstrom.
+        Balls of the subunit in its place, ``(k, 3)`` and ``(k,)`` angstrom.
     rotations
         The group, identity first.
     gap
-        Balls touch when they are no farther apart than their radii and this share of them.
+        Balls count as touching if their gap is at most this part of their radii.
     """
     there = np.einsum("gij,nj->gni", rotations[1:], centres)
     apart = np.sqrt(((centres[None, :, None] - there[:, None]) ** 2).sum(axis=-1))
@@ -104,7 +104,7 @@ def _turn(axis: tuple[float, float, float], order: int) -> FloatArray:
 
 
 def _generated(generators: tuple[FloatArray, ...]) -> FloatArray:
-    """All products of the generators."""
+    """Give all products of the generators."""
     members = [np.eye(3)]
     for member in members:  # Grows while it is walked.
         for generator in generators:

@@ -1,4 +1,4 @@
-"""Contract tests: inherit one, say what is tested, and pytest runs the laws that cryoplug's own parts pass.
+"""Contract tests: inherit one, set what it tests, and pytest runs the laws that cryoplug's own parts pass, too.
 
 ::
 
@@ -7,8 +7,8 @@
     class TestMyNet(ModelContract):
         spec = MY_NET
 
-Each law is one test with a name of its own. Where a law cannot hold, set it to None in the class, with the reason beside
-it, so that it is seen: ``test_opening_reads_no_pixels = None  # ...``. Needs pytest; see docs/plugins.md.
+Each law is one test with its own name. If a law cannot hold, set it to None in the class, and give the reason beside it, so
+that readers see it: ``test_opening_reads_no_pixels = None  # ...``. This needs pytest; see docs/plugins.md.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""The laws of a command: what scripts and tired people rely on, whatever it does."""
+"""The laws of a command, on which scripts and tired people rely."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ HEAVY = (
     "torch",
     "triton",
 )
-"""Libraries that a command imports inside its function, when it runs, and not for its help."""
+"""Libraries that a command must import inside its function, when it runs, and not for its help."""
 MISSING = "no_such_file"
 MAX_PURPOSE = 100
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a run of the command line left."""
+    """The result of a run of the command line."""
 
     code: int
     """Exit code."""
     stdout: str
-    """Results."""
+    """Text on stdout: results."""
     stderr: str
-    """Talk."""
+    """Text on stderr: talk."""
 
 
 class CommandContract:
-    """Laws of a command; a subclass names it, and says how it is run on small files.
+    """Laws of a command; a subclass names it, and gives arguments to run it on small files.
 
-    It runs as users run it, through ``cryoplug NAME``, but in this process.
+    It runs in the way of a user, as ``cryoplug NAME``, but in this process.
     """
 
     command: ClassVar[str]
     """The words after ``cryoplug``: ``denoise``, ``plugins list``."""
     missing_input_code: ClassVar[int] = 4
-    """Exit code when an input is not there."""
+    """Exit code if an input is missing."""
 
     def arguments(self, folder: Path) -> Sequence[object]:
         """Write small inputs into a folder and return the arguments of a run that succeeds and has a result.
@@ -155,7 +155,7 @@ class CommandContract:
     def test_it_takes_json_from_the_environment(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """So that what the last law says is not only parsed, but used."""
+        """So that a variable is not only parsed, but also used."""
         monkeypatch.setenv(self._variable("json"), "1")
         assert _records(self._run(capfd, *self.arguments(tmp_path)))
 
@@ -171,7 +171,7 @@ class CommandContract:
     def test_a_run_ends_with_0_and_asks_nothing(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Its result is on stdout; standard input is not read, because scripts have none."""
+        """The result is on stdout; standard input is not read, because scripts have none."""
         monkeypatch.setattr(sys, "stdin", _NoInput())
         done = self._run(capfd, *self.arguments(tmp_path))
         assert done.code == 0, f"exit code {done.code}: {done.stderr}"
@@ -179,7 +179,7 @@ class CommandContract:
         assert "Traceback" not in done.stderr and "\r" not in done.stdout + done.stderr
 
     def test_json_is_one_record_a_line_on_stdout(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        """Strict JSON, and nothing else there; each has a type and a time, and what the schema of its type says."""
+        """Strict JSON and nothing else; each record has a type and a time, and fits the schema of its type."""
         assert _records(self._run(capfd, *self.arguments(tmp_path), "--json"))
 
     def test_it_ends_without_a_word_when_nobody_reads_its_results(
@@ -196,14 +196,14 @@ class CommandContract:
         assert "Traceback" not in done.stderr and "rror" not in done.stderr, done.stderr
 
     def test_quiet_leaves_nothing_but_the_results(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        """``--quiet``, which every command has from its class: no talk on stderr."""
+        """With ``--quiet``, which every command inherits, nothing is printed on stderr."""
         done = self._run(capfd, *self.arguments(tmp_path), "--quiet")
         assert done.code == 0, f"exit code {done.code}: {done.stderr}"
         assert not done.stderr, f"--quiet says: {done.stderr}"
         assert done.stdout.strip(), "there is no result on stdout"
 
     def test_a_missing_input_is_named(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        """With its exit code, in a sentence, without a traceback."""
+        """In a sentence, with the right exit code and without a traceback."""
         arguments = self.missing_input(tmp_path)
         if arguments is None:
             command, context = self._command()
@@ -227,7 +227,7 @@ class CommandContract:
         return Finished(code, *capfd.readouterr())
 
     def _command(self) -> tuple[click.Command, click.Context]:
-        """Find the command below ``cryoplug``, and a context whose parents are the groups above it."""
+        """Find the command in ``cryoplug``, and a context whose parents are the groups above it."""
         context = click.Context(cli, info_name="cryoplug", **cli.context_settings)
         command: click.Command = cli
         for word in self._words:
@@ -246,7 +246,7 @@ class CommandContract:
 
 
 class _NoInput:
-    """Standard input that fails a test when it is asked for anything."""
+    """Standard input that fails the test if anything reads it."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AssertionError(f"the command uses standard input ({name})")

@@ -1,4 +1,4 @@
-"""Bytes that are no sound file of the format that is tested: of other kinds, cut, or damaged."""
+"""Bytes that are not a sound file of the tested format: other kinds of files, cut files, damaged files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 HEAD_BYTES = 2048
-"""How much of a file `FormatSpec.sniff` sees."""
+"""Bytes of a file that `FormatSpec.sniff` sees."""
 FOREIGN_HEADS = {
     "bzip2": b"BZh91AY&SY" + bytes(90),
     "dm": struct.pack(">IQI", 4, 1 << 20, 1) + bytes(90),
@@ -24,18 +24,18 @@ FOREIGN_HEADS = {
     "zeros": bytes(HEAD_BYTES),
     "zip": b"PK\x03\x04" + bytes(90),
 }
-"""First bytes of files of other kinds, by name; that of an MRC file is added when it is needed."""
+"""First bytes of other kinds of files, by name; those of an MRC file are added when needed."""
 
 
 def cuts(size: int) -> list[int]:
-    """Return lengths below `size` to which a file is cut: within its header, its middle, and just before its end."""
+    """Return lengths below `size` at which to cut a file: within its header, in its middle, and just before its end."""
     return sorted(
         {0, 1, 3, 8, 17, 100, *(size * part // 8 for part in range(1, 8)), size - 4, size - 1} & set(range(size))
     )
 
 
 def damaged(whole: bytes, *, count: int = 60) -> Iterator[bytes]:
-    """Give damaged copies of a file: its first bytes and then noise, bytes changed at random, numbers at their largest.
+    """Give damaged copies of a file: noise after the first bytes, bytes changed at random, numbers set to the largest.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The laws of a file format: header before pixels, any window of rows, nothing believed that the file cannot hold."""
+"""The laws of a file format: header before pixels, any window of rows, and no claim believed that the file cannot hold."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from cryoplug.testing.files import FOREIGN_HEADS, HEAD_BYTES, cuts, damaged
 from cryoplug.testing.resources import bytes_read, holds, limited_memory
 
 MAX_MEMORY_BYTES = 48 << 20
-"""What a damaged file of a few kilobytes may take while it is refused."""
+"""Most memory that refusing a damaged file of a few kilobytes may take."""
 MAX_HEADER_BYTES = 64 << 10
 
 
 class FormatContract:
-    """Laws of a format of single images; a format with movies is held to `MovieFormatContract`.
+    """Laws of a format of single images; for a format with movies, use `MovieFormatContract`.
 
-    A subclass sets `spec` and writes files. Everything below them has a default that suits most formats.
+    A subclass sets `spec` and defines `write`. Everything else has a default that suits most formats.
     """
 
     spec: FormatSpec
     """The format."""
     shapes: ClassVar[tuple[tuple[int, int], ...]] = ((37, 23), (1, 1), (3, 300), (64, 1))
-    """Sizes ``(y, x)`` of the test images; most laws take the first."""
+    """Sizes ``(y, x)`` of the test images; most laws use the first."""
     large_shape: ClassVar[tuple[int, int]] = (700, 600)
     """A size whose pixels take much more than the header."""
     dtype: ClassVar[Any] = np.float32
-    """Type in which `write` gets pixels; whole numbers from 1 to 100, unless `pixels` says otherwise."""
+    """Type of the pixels for `write`; they are whole numbers from 1 to 100, unless `pixels` gives others."""
     pixel_size_angstrom: ClassVar[float | None] = None
-    """What the files that `write` makes say; None: they say nothing."""
+    """Pixel size in the files that `write` makes; None if they have none."""
     shares_first_bytes_with: ClassVar[tuple[str, ...]] = ()
-    """Formats (names in `cryoplug.testing.files.FOREIGN_HEADS`, or ``mrc``) that cannot be told apart by their first bytes."""
+    """Other formats with the same first bytes (names in `cryoplug.testing.files.FOREIGN_HEADS`, or ``mrc``)."""
 
     def write(self, path: Path, pixels: np.ndarray) -> None:
         """Write a file of the format; the laws read it back.
@@ -50,12 +50,12 @@ class FormatContract:
         path
             Its ending is one of ``spec.extensions``.
         pixels
-            ``(y, x)`` of type `dtype`, row 0 first as `read_rows` must give it.
+            ``(y, x)`` of type `dtype`; row 0 is the first row that `read_rows` must give.
         """
         raise NotImplementedError(f"{type(self).__name__}.write: say how a file of {self.spec.id} is written")
 
     def pixels(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Make the pixels of a test image that the format can hold exactly; never constant from two pixels on."""
+        """Make the pixels of a test image, which the format can hold exactly; with two pixels or more they must differ."""
         return np.random.default_rng(shape).integers(1, 101, shape).astype(self.dtype)
 
     # Laws of a whole file
@@ -83,7 +83,7 @@ class FormatContract:
             assert found == pytest.approx(self.pixel_size_angstrom, rel=1e-4), "pixel size in angstrom"
 
     def test_opening_reads_no_pixels(self, tmp_path: Path) -> None:
-        """A folder of thousands of micrographs is listed by headers."""
+        """So that listing a folder of thousands of micrographs reads only headers."""
         path, _ = self._file(tmp_path, self.large_shape)
         with self._open(path):
             pass  # what is imported by the first opening does not count
@@ -95,7 +95,7 @@ class FormatContract:
         assert read <= MAX_HEADER_BYTES + size // 16, f"opening read {read} of {size} bytes; the header must be enough"
 
     def test_rows_are_those_that_were_written(self, tmp_path: Path) -> None:
-        """As float32, C-contiguous, native byte order, and the reader's own array each time."""
+        """As float32, C-contiguous, in native byte order, and as a new array each time."""
         for shape in self.shapes:
             path, pixels = self._file(tmp_path, shape)
             with self._open(path) as source:
@@ -117,7 +117,7 @@ class FormatContract:
                     _check_rows(source.read_rows(start, stop), pixels[start:stop])
 
     def test_rows_outside_the_image_are_refused(self, tmp_path: Path) -> None:
-        """With `ShapeError`, like a window whose end lies before its start."""
+        """With `ShapeError`; also a window whose end lies before its start."""
         path, _ = self._file(tmp_path)
         height = self.shapes[0][0]
         with self._open(path) as source:
@@ -160,7 +160,7 @@ class FormatContract:
             assert self.spec.sniff(path.read_bytes()[:HEAD_BYTES]) is True, f"sniff does not know a file of {shape}"
 
     def test_sniff_leaves_other_files_alone(self, tmp_path: Path) -> None:
-        """It says False to every other kind of file, and never raises, whatever the bytes."""
+        """It returns False for every other kind of file, and never raises, whatever the bytes."""
         write_mrc(tmp_path / "other.mrc", np.ones((4, 5), np.float32))
         heads = {**FOREIGN_HEADS, "mrc": (tmp_path / "other.mrc").read_bytes()}
         for name, head in heads.items():
@@ -189,7 +189,7 @@ class FormatContract:
     # Laws of damaged files
 
     def test_a_cut_file_is_refused_or_gives_its_pixels(self, tmp_path: Path) -> None:
-        """A `FormatError` that names the path, in bounded memory; never pixels that were not written."""
+        """By a `FormatError` that names the path, in bounded memory; it never gives pixels that were not written."""
         path, pixels = self._file(tmp_path)
         whole = path.read_bytes()
         for length in cuts(len(whole)):
@@ -200,7 +200,7 @@ class FormatContract:
                 assert np.array_equal(rows, pixels), f"cut to {length} of {len(whole)} bytes, it gives other pixels"
 
     def test_a_file_cut_while_it_is_read_is_refused(self, tmp_path: Path) -> None:
-        """Its writer may not be done; again a `FormatError`, or the pixels from before."""
+        """Its writer may not be done; the result is again a `FormatError`, or the pixels from before."""
         path, pixels = self._file(tmp_path)
         source = self._open(path)
         with path.open("r+b") as stream:
@@ -209,7 +209,7 @@ class FormatContract:
             assert np.array_equal(source.read_rows(0, len(pixels)), pixels), "the file was cut, yet it gives pixels"
 
     def test_garbage_is_refused(self, tmp_path: Path) -> None:
-        """Random bytes anywhere, sizes that lie: read or refused, in bounded memory, with no other error."""
+        """Random bytes anywhere, wrong sizes: the file is read or refused, in bounded memory, without any other error."""
         path, _ = self._file(tmp_path)
         for payload in damaged(path.read_bytes()):
             path.write_bytes(payload)
@@ -238,7 +238,7 @@ class FormatContract:
             assert len(errors) == 2, f"one pixel is NaN and all others are equal; found: {errors}"
 
     def test_the_validator_never_raises(self, tmp_path: Path) -> None:
-        """What cannot be read is an error in its list."""
+        """If a file cannot be read, its list has an error."""
         path, _ = self._file(tmp_path)
         whole = path.read_bytes()
         for payload in (*(whole[:length] for length in cuts(len(whole))), *damaged(whole)):
@@ -289,7 +289,7 @@ class FormatContract:
 
 
 class MovieFormatContract(FormatContract):
-    """Laws of a format whose files may hold several images; a subclass writes `write_movie`."""
+    """Laws of a format whose files may hold several images; a subclass defines `write_movie`."""
 
     frames: ClassVar[int] = 5
     """Frames of the test movies."""

@@ -1,4 +1,4 @@
-"""The laws of a network: what its entry in the registry promises, tiles and training can rely on."""
+"""The laws of a network: tiles and training rely on what its entry in the registry promises."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 SIZES = ((1, 1), (2, 3), (5, 4), (16, 17), (33, 30))
-"""``(y, x)``: the smallest, odd and even, none a multiple of a larger pooling grid."""
+"""Sizes ``(y, x)``: the smallest one, odd and even ones; none is a multiple of a larger pooling grid."""
 TOLERANCE = 1e-4
 """Largest difference between tiles and the whole image, as a part of the largest value; float32 gives 1e-6 to 1e-5."""
 
 
 class ModelContract:
-    """Laws of a network; a subclass sets `spec`, and `config` where the network has options.
+    """Laws of a network; a subclass sets `spec`, and `config` if the network has options.
 
-    The laws give every weight a value of their own first, because some networks begin as the identity, which looks
-    nowhere and learns nothing.
+    The laws first set every weight to a random value, because some networks begin as the identity, which sees no neighbour
+    and shows no gradient.
     """
 
     spec: ModelSpec
@@ -117,7 +117,7 @@ class ModelContract:
         assert not without, f"no gradient reaches {', '.join(without)}"
 
     def test_no_pixel_beyond_the_receptive_field_matters(self) -> None:
-        """Else tiles, which overlap by it, leave seams."""
+        """Otherwise tiles, which overlap by the receptive field, leave seams."""
         spec = self._configured()
         farthest = self._farthest()
         if spec.uses_whole_image:
@@ -128,7 +128,7 @@ class ModelContract:
             )
 
     def test_pixels_within_the_receptive_field_matter(self) -> None:
-        """Up to its border, but for a step of the pooling grid: what is looked at for nothing costs time."""
+        """Up to its border, except for a step of the pooling grid; a larger overlap than needed costs time."""
         spec = self._configured()
         farthest = self._farthest()
         assert farthest > spec.receptive_field_px - spec.size_multiple, (
@@ -200,7 +200,7 @@ class ModelContract:
 
 @functools.lru_cache(maxsize=1)
 def _farthest(spec: ModelSpec, config: tuple[tuple[str, Any], ...]) -> int:
-    """Return how far away the farthest pixel is that a pixel of the result depends on, along y or x."""
+    """Return the largest distance, along y or x, of a pixel on which a pixel of the result depends."""
     import torch
 
     # Each 3x3 layer divides the share of a far corner by nine: float32 ends after forty of them.
@@ -223,9 +223,9 @@ def _farthest(spec: ModelSpec, config: tuple[tuple[str, Any], ...]) -> int:
 
 
 def _give_weights(network: nn.Module, *, positive: bool) -> None:
-    """Draw every weight anew, so that values keep their size from layer to layer.
+    """Set every weight to a random value, so that values keep their size from layer to layer.
 
-    Positive weights and images shut no ReLU, and nothing cancels: what a pixel depends on has a gradient.
+    With positive weights and images no ReLU gives 0, and nothing cancels. So every pixel that matters has a gradient.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Small files of microscopes (EER, SER, DM3 and DM4) written for tests, by their published layouts."""
+"""Write small files of microscopes (EER, SER, DM3 and DM4) for tests, in their published layouts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def eer_file(path: Path, electrons: list[list[tuple[int, int]]], side: int = 64,
     path
         The file.
     electrons
-        For each frame the places ``(y, x)`` of its electrons, each once, in the order of the movie's rows.
+        For each frame, the places ``(y, x)`` of its electrons, each once, in the order of the movie's rows.
     side
-        Of the square frame, in pixels.
+        Side of the square frame in pixels.
     seed
-        Decides where within its pixel each electron is, on a grid of 4 x 4; None: all at the same place.
+        Random seed for the place of each electron within its pixel, on a grid of 4 x 4; None puts all at the same place.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def eer_file(path: Path, electrons: list[list[tuple[int, int]]], side: int = 64,
 
 
 def _runs(places: list[int], pixels: int, random: np.random.Generator | None) -> bytes:
-    """Pack the electrons of a frame: how many pixels are skipped, up to 127 at a time, and where in the pixel each one is."""
+    """Pack the electrons of a frame: the number of skipped pixels, up to 127 at a time, and the place within the pixel."""
     full, rest = np.divmod(np.diff([-1, *places, pixels]) - 1, _LONGEST_RUN)
     ends = np.cumsum(full + 2)
     numbers = np.full(ends[-1], _LONGEST_RUN, np.uint8)
@@ -110,7 +110,7 @@ def ser_file(path: Path, frames: np.ndarray, pixel_m: float = 2e-10) -> Path:
 
 
 def dm_file(path: Path, frames: np.ndarray) -> Path:
-    """Write a DM3 or DM4 file, as its ending says, of one float32 image or series, without the thumbnail; 1.25 A a pixel.
+    """Write a DM3 or DM4 file (by its ending) with one float32 image or series, without thumbnail; 1.25 A a pixel.
 
     Parameters
     ----------

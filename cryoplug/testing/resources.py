@@ -1,4 +1,4 @@
-"""What the laws measure of this process: open files, bytes read, memory taken."""
+"""Measurements of this process for the laws: open files, bytes read, memory taken."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def holds(path: Path) -> list[str]:
-    """Say how this process holds a file: ``descriptor 7``, ``memory map``; empty when it does not (Linux)."""
+    """Say how this process holds a file: ``descriptor 7``, ``memory map``; empty if it does not (Linux)."""
     wanted = os.path.realpath(path)
     found = []
     for link in Path("/proc/self/fd").iterdir():
@@ -30,7 +30,7 @@ def bytes_read() -> int:
 
 @contextlib.contextmanager
 def limited_memory(limit_bytes: int, doing: str) -> Iterator[None]:
-    """Fail when Python and NumPy allocate more than `limit_bytes` at once meanwhile."""
+    """Fail if Python and NumPy hold more than `limit_bytes` at a time within the block."""
     tracemalloc.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The laws of a store: what was written is read, bit for bit; what is there under its final name is complete."""
+"""The laws of a store: it is read as it was written, bit for bit; under its final name it is complete."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FAILURES = (FailedInput(3, "m3.mrc", "it was \u00fcnreadable", 4),)
 
 
 class StoreContract:
-    """Laws of a store; a subclass sets `format` and `dtype`, or opens and creates a backend of its own."""
+    """Laws of a store; a subclass sets `format` and `dtype`, or overrides `create` and `open` for its own backend."""
 
     format: ClassVar[str] = "bin"
-    """As `create_store` takes it."""
+    """Format, an argument of `create_store`."""
     dtype: ClassVar[str] = "float32"
-    """Of the patches on the disk: float32 or float16."""
+    """Type of the patches on the disk: float32 or float16."""
 
     def create(self, path: Path, head: Manifest, *, overwrite: bool = False) -> StoreWriter:
         """Begin a store."""
@@ -46,7 +46,7 @@ class StoreContract:
         self._check_content(tmp_path / "s")
 
     def test_patches_are_read_in_any_order(self, tmp_path: Path) -> None:
-        """Backwards, twice, none at all, as numbers of NumPy, from several threads."""
+        """Backwards, twice, none at all, with indices as NumPy integers, from several threads."""
         self._write(tmp_path / "s")
         everything = [self._expected("train", side) for side in (0, 1)]
         with self.open(tmp_path / "s") as store:
@@ -65,7 +65,7 @@ class StoreContract:
                         assert np.array_equal(found[side], everything[side][np.array(order, int)]), f"order {order}"
 
     def test_windows_of_an_image_are_parts_of_it(self, tmp_path: Path) -> None:
-        """Any window of any stored image, in float32 and in the type on the disk; one that leaves it is refused."""
+        """Any window of any stored image, in float32 and in the type on the disk; a window that leaves it is refused."""
         self._write(tmp_path / "s")
         random = np.random.default_rng(0)
         with self.open(tmp_path / "s") as store:
@@ -124,7 +124,7 @@ class StoreContract:
             self._read(store, [0], "train")
 
     def test_what_is_not_there_is_told(self, tmp_path: Path) -> None:
-        """As `MissingInputError` that names the path."""
+        """By a `MissingInputError` that names the path."""
         with pytest.raises(MissingInputError) as refused:
             self.open(tmp_path / "nowhere")
         assert str(tmp_path / "nowhere") in str(refused.value)
@@ -132,7 +132,7 @@ class StoreContract:
     # Laws of the record
 
     def test_the_manifest_comes_back(self, tmp_path: Path) -> None:
-        """All of it, failed inputs included, and through JSON as well."""
+        """All of it, with failed inputs, also after a round trip through JSON."""
         written = self._write(tmp_path / "s")
         with self.open(tmp_path / "s") as store:
             assert store.manifest == written
@@ -178,7 +178,7 @@ class StoreContract:
             assert writer.count("train") == 0
 
     def test_a_discarded_micrograph_leaves_no_trace(self, tmp_path: Path) -> None:
-        """It turned out to be unreadable after some of its patches were written."""
+        """If it turned out to be unreadable after some of its patches were written."""
         with self.create(tmp_path / "s", self._head()) as writer:
             for index in range(len(PLAN)):
                 for split in ("train", "test"):
@@ -198,7 +198,7 @@ class StoreContract:
                 writer.finish()
 
     def test_an_unfinished_store_opens_as_acknowledged_or_says_what_to_do(self, tmp_path: Path) -> None:
-        """And the same writer again goes on after what it says was acknowledged."""
+        """And the same writer, started again, goes on after the acknowledged patches."""
         with self.create(tmp_path / "s", self._head()) as writer:
             self._append(writer, 0)
             writer.append("test", np.zeros(SHAPE), np.zeros(SHAPE), (0, 0))
@@ -217,7 +217,7 @@ class StoreContract:
         self._check_content(tmp_path / "s")
 
     def test_a_finished_store_is_replaced_only_when_asked(self, tmp_path: Path) -> None:
-        """And stays as it is until the new one is complete."""
+        """It stays unchanged until the new one is complete."""
         self._write(tmp_path / "s")
         with pytest.raises(UsageError, match="overwrite"):
             self.create(tmp_path / "s", self._head()).close()
@@ -230,7 +230,7 @@ class StoreContract:
             assert (new.count("train"), new.count("test")) == (0, 2)
 
     def test_a_second_writer_is_refused_while_the_first_lives(self, tmp_path: Path) -> None:
-        """With `OutputBusyError`; the first goes on as if nothing had been."""
+        """With `OutputBusyError`; the first goes on undisturbed."""
         with self.create(tmp_path / "s", self._head()) as writer:
             self._append(writer, 0)
             with pytest.raises(OutputBusyError):
@@ -249,7 +249,7 @@ class StoreContract:
         assert not left, f"abort left {left}"
 
     def test_a_closed_writer_refuses(self, tmp_path: Path) -> None:
-        """With `UsageError`: what was appended would be lost."""
+        """With `UsageError`, because appended patches would be lost."""
         writer = self.create(tmp_path / "s", self._head())
         self._append(writer, 0)
         writer.close()
@@ -270,7 +270,7 @@ class StoreContract:
         )
 
     def _patch(self, micrograph: int, number: int, *, side: int) -> np.ndarray:
-        """Make a patch with every kind of number in it: signed zeros, the smallest and the largest."""
+        """Make a patch with all kinds of numbers: signed zeros, the smallest and the largest."""
         pixels = np.random.default_rng([micrograph, number, side]).standard_normal(SHAPE).astype(np.float32)
         kind = np.finfo(self.dtype)
         pixels.flat[:6] = [0.0, -0.0, kind.max, kind.min, kind.smallest_subnormal, kind.tiny]

@@ -366,6 +366,6 @@ def _peers() -> Iterator[None]:
         first = os.environ.get("RANK", "0") == "0"
         raise OtherProcessError(
             f"another process of this run has ended or cannot be reached ({str(error).splitlines()[0][:160]}); "
-            "its own words are above; the same command goes on from the state that was saved last",
+            "its own message is above; the same command goes on from the state that was saved last",
             said=not first,
         ) from error

@@ -1,4 +1,4 @@
-"""What a caller may write for files, a checkpoint and an amount of memory, and what is meant by it."""
+"""Read the arguments of a Python caller: files, a checkpoint, an amount of memory."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ AnyPaths: TypeAlias = AnyPath | Iterable[AnyPath]
 
 
 def names_of(asked: AnyPaths, argument: str) -> tuple[str, ...]:
-    """Give the names as the command line would have them; `argument` is what the caller knows them by.
+    """Give names as the command line would get them; `argument` is the name of the argument, for messages.
 
     Raises
     ------
     UsageError
-        Something else was given.
+        The argument is neither a path nor several paths.
     """
     if isinstance(asked, (str, os.PathLike)):
         return (os.fspath(asked),)
@@ -37,22 +37,22 @@ def names_of(asked: AnyPaths, argument: str) -> tuple[str, ...]:
 
 
 def paths_of(asked: AnyPaths, argument: str) -> tuple[Path, ...]:
-    """Give them as paths; see `names_of`."""
+    """Give names as paths; see `names_of`."""
     return tuple(map(Path, names_of(asked, argument)))
 
 
 def path_of(asked: AnyPath, argument: str) -> Path:
-    """Give the one path that is meant; see `names_of`."""
+    """Give the argument as a single path; see `names_of`."""
     if not isinstance(asked, (str, os.PathLike)):
         raise UsageError(f"{argument}: {type(asked).__name__} (allowed: one path, as text or pathlib.Path)")
     return Path(asked)
 
 
 def checkpoint_of(asked: AnyPath) -> Path:
-    """Give the checkpoint that is meant: ``general`` is the model of the package, everything else a path."""
+    """Give the checkpoint: ``general`` is the model of the package, everything else a path."""
     return named_checkpoint(asked if isinstance(asked, str) else path_of(asked, "checkpoint"))
 
 
 def bytes_of(asked: int | str | None) -> int | None:
-    """Give the bytes that are meant by an amount of memory such as ``"2GB"``; a number is bytes already."""
+    """Give an amount of memory such as ``"2GB"`` in bytes; a number already means bytes."""
     return parse_size(asked) if isinstance(asked, str) else asked

@@ -1,4 +1,4 @@
-"""The words that an option may have; a test holds them to those of the command line, so that an editor offers what is allowed."""
+"""The allowed values of options, which editors can offer; a test compares them with those of the command line."""
 
 from __future__ import annotations
 

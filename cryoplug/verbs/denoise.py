@@ -73,16 +73,16 @@ def denoise(inputs: Any, output: Any = None, **options: Any) -> Any:
     ----------
     inputs
         An image ``(y, x)``: any real type, finite, not constant, in any grey scale. Or files: one path or several, folders,
-        patterns such as ``"Micrographs/*.mrc"``, RELION STAR files and cryoSPARC datasets (``.cs``); ``()`` where `even`
-        and `odd` say it all.
+        patterns such as ``"Micrographs/*.mrc"``, RELION STAR files and cryoSPARC datasets (``.cs``). Give ``()`` if `even`
+        and `odd` name the files.
     output
         Folder for the denoised MRC files, made when missing. Only with files, where it is required.
     checkpoint
-        What denoises: ``"general"`` (the model that comes with cryoplug), a run folder (its best epoch), an ``epoch_NNNN``
+        The network: ``"general"`` (the model that comes with cryoplug), a run folder (its best epoch), an ``epoch_NNNN``
         folder, or a folder of ``.bin`` files of the founding program.
     pixel_size, pixel_size_angstrom
-        Sampling in angstrom; two names of the same, give one. An array needs it for networks that work at a pixel size
-        of their own, such as the general model. For files, it beats what list and header say.
+        Pixel size in angstrom; both names mean the same, so give one. An array needs it for networks that work at their own
+        pixel size, such as the general model. For files, it beats list and header.
     star
         STAR file to write at the end, without the micrographs that failed.
     voltage, cs
@@ -93,7 +93,7 @@ def denoise(inputs: Any, output: Any = None, **options: Any) -> Any:
     gpu
         Numbers of GPUs, from 0; several get a process each.
     shard
-        Part of the micrographs, as in ``"0/4"``; None: as Slurm or torchrun say, else all.
+        Part of the micrographs, as in ``"0/4"``; None takes the part that Slurm or torchrun gives, else all.
     float16
         Write float16 (MRC mode 12): half the bytes, 3 digits.
     watch, poll, settle, idle_exit
@@ -107,7 +107,7 @@ def denoise(inputs: Any, output: Any = None, **options: Any) -> Any:
     progress
         Called with the `FileResult` of each file, as it comes; ``print`` will do. Only with files.
     note
-        Called with each sentence that is worth telling; ``print`` will do.
+        Called with each remark, a sentence; ``print`` will do.
     **applied
         See `Applied`.
 
@@ -120,12 +120,12 @@ def denoise(inputs: Any, output: Any = None, **options: Any) -> Any:
     Raises
     ------
     UsageError
-        Options are out of range or contradict each other, or a pixel size is needed and not given: nothing was begun.
+        Options are out of range or contradict each other, or a pixel size is needed and not given. Nothing was begun.
     InputError
-        Nothing to denoise was found, no file can be used, or the checkpoint or the pixels of the array cannot. Where only some
-        files fail, that is no error: see `Outcome.failures`.
+        Nothing to denoise was found, or no file, not the checkpoint, or not the array can be used. If only some files fail,
+        there is no error: see `Outcome.failures`.
     StorageError
-        The output cannot be written; what was finished before is safe.
+        The output cannot be written; finished files are safe.
     DeviceError
         The GPU is missing, or memory ran out.
     Stopped

@@ -1,4 +1,4 @@
-"""What ``cryoplug.denoise`` does with files: a request to the workflow that the command has, and the outcome."""
+"""``cryoplug.denoise`` with files: make a request, run the workflow of the command, and give the outcome."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIELDS = {
     "settle": "settle_s",
     "idle_exit": "idle_exit_s",
 }
-"""Options whose field in the request has its unit in its name."""
+"""Options whose field in the request has another name, which contains the unit."""
 
 
 def denoise_files(
@@ -32,7 +32,7 @@ def denoise_files(
     note: Note | None = None,
     **options: Any,
 ) -> Outcome:
-    """Denoise files; see `cryoplug.verbs.denoise.denoise`, which has looked at the names of the options."""
+    """Denoise files; `cryoplug.verbs.denoise.denoise` has already checked the names of the options."""
     from cryoplug.workflows.denoise import denoise as run
 
     names = names_of(inputs, "inputs")

@@ -1,4 +1,4 @@
-"""What ``cryoplug.denoise`` does with an array."""
+"""``cryoplug.denoise`` with an array."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cryoplug.verbs.outcome import Note
 
 
 def as_image(inputs: object) -> npt.NDArray[Any] | None:
-    """Give pixels, of a NumPy array or of what can be made one; None for names of files, also in an array or a table."""
+    """Give pixels from a NumPy array, or from anything that can become one; None for file names, also in an array or table."""
     if not hasattr(inputs, "__array__"):
         return None
     pixels: npt.NDArray[Any] = np.asarray(inputs)
@@ -32,7 +32,7 @@ def denoise_image(
     note: Note | None = None,
     **applied: Any,
 ) -> ImageF32:
-    """Denoise one image in memory; see `cryoplug.verbs.denoise.denoise`, which has looked at the options."""
+    """Denoise one image in memory; `cryoplug.verbs.denoise.denoise` has already checked the options."""
     from cryoplug.inference.denoiser import Denoiser
 
     def say(text: str) -> None:

@@ -1,4 +1,4 @@
-"""``cryoplug.evaluate``: how good a denoiser is, as ``cryoplug evaluate`` says it."""
+"""``cryoplug.evaluate``: how good a denoiser is, measured as ``cryoplug evaluate`` does."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Evaluation(Outcome):
-    """What an evaluation found. ``print(evaluation)`` says it in words."""
+    """The result of an evaluation; ``print(evaluation)`` shows it in words."""
 
     words: tuple[str, ...] = ()
     """Whether the result is better than the raw micrograph and than the best Gaussian blur, and what to do next."""
     table: str = ""
     """The figures of every method, for people."""
     summary: Summary | None = None
-    """The same figures as numbers; None when no micrograph could be measured."""
+    """The same figures as numbers; None if no micrograph could be measured."""
 
     @property
     def met(self) -> bool | None:
-        """Whether `require_better_than` is met; None where nothing was required."""
+        """Whether `require_better_than` is met; None if nothing was required."""
         requirement = None if self.summary is None else self.summary.requirement
         return None if requirement is None else requirement.met
 
@@ -60,40 +60,40 @@ def evaluate(
     It does what the command ``cryoplug evaluate`` does: same options, same defaults, same files, same errors. With `clean`
     it compares with the truth; without, it uses the halves of each exposure, because their noise is independent.
 
-    With `denoised`, `tile` says where the other program had its tile borders. `output_angpix` must be None: what is compared
-    has one grid.
+    With `denoised`, `tile` says where the other program had its tile borders. `output_angpix` must be None, because images can
+    be compared only on one grid.
 
     Parameters
     ----------
     inputs
-        Noisy micrographs: one path or several, folders, patterns, lists; ``()`` where `even` and `odd` say it all.
+        Noisy micrographs: one path or several, folders, patterns, lists. Give ``()`` if `even` and `odd` name the files.
     output
         Folder for the records, the table, the figures and the page; made when missing.
     checkpoint
-        What denoises, as for `denoise`; None: ``"general"``, unless `denoised` is given.
+        The network, as for `denoise`; None is ``"general"``, unless `denoised` is given.
     denoised
         Judge these denoised files, of any program: of `inputs` with `clean`, else of the even halves.
     denoised_odd
-        Denoised odd halves; with them, noise and bias are known apart.
+        Denoised odd halves; with them, noise and bias are known separately.
     clean
         The truth of each input.
     even, odd
         The halves, if they are not beside the inputs.
     require_better_than
-        ``identity``, ``affine``, ``gaussian`` or ``wiener``: what must be beaten by more than two standard errors of the
-        paired difference; see `Evaluation.met`.
+        ``identity``, ``affine``, ``gaussian`` or ``wiener``: the method that must be beaten by more than two standard errors
+        of the paired difference; see `Evaluation.met`.
     direction
-        Half to denoise, the other one judges it: ``auto``, ``even``, ``odd`` or ``both``.
+        Half to denoise; the other one judges it: ``auto``, ``even``, ``odd`` or ``both``.
     pixel_size
-        Sampling of the micrographs in angstrom; it beats what list and header say.
+        Pixel size of the micrographs in angstrom; it beats list and header.
     accept_unproven
-        Take halves without common signal, too.
+        Whether to accept halves without common signal.
     overwrite
         Replace an earlier evaluation.
     progress
         Called with the `FileResult` of each micrograph; ``print`` will do.
     note
-        Called with each sentence that is worth telling; ``print`` will do.
+        Called with each remark, a sentence; ``print`` will do.
     **applied
         See `Applied`.
 
@@ -107,8 +107,8 @@ def evaluate(
     UsageError
         `output` holds an evaluation and `overwrite` is off, or the options contradict each other.
     InputError
-        Nothing was found, files do not pair, no micrograph can be measured, or the checkpoint cannot be used. Where only some
-        fail, that is no error: see `Outcome.failures`.
+        Nothing was found, files do not pair, no micrograph can be measured, or the checkpoint cannot be used. If only some
+        files fail, there is no error: see `Outcome.failures`.
     StorageError, DeviceError, Stopped
         As for `denoise`; nothing was written.
 

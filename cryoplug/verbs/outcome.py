@@ -1,4 +1,4 @@
-"""What a verb hands back: what was written, what failed and why, and what the command would have said on the way."""
+"""The result of a verb: written files, failures with reasons, and the remarks that the command would have printed."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from cryoplug.core.results import EXIT_PARTIAL, BatchResult, FileResult
 from cryoplug.errors import CryoplugError, DeviceError, InputError, StorageError, UsageError
 
 _MOST_SHOWN = 5
-"""Failures, and remarks, that a text for people has; the records have all."""
+"""Most failures, and most remarks, in the printed text; the record has all of them."""
 Progress: TypeAlias = Callable[[FileResult], object]
-"""Called with what became of each file, as it comes."""
+"""Called with the result of each file, as it comes."""
 Note: TypeAlias = Callable[[str], object]
-"""Called with each sentence that is worth telling and belongs to no single file."""
+"""Called with each remark, a sentence, that does not belong to a single file."""
 
 
 @dataclass(frozen=True, repr=False)
 class Outcome:
-    """What was done. ``print(outcome)`` says it in a few lines."""
+    """The result of a call; ``print(outcome)`` shows it in a few lines."""
 
     files: tuple[FileResult, ...]
     """One record for each input, in input order: done, skipped (finished by an earlier run), or failed."""
     outputs: tuple[Path, ...]
-    """What is there now, under its final name: a denoised or simulated micrograph for each input that did not fail, in
-    input order; the figures and tables of an evaluation."""
+    """Files that now exist under their final names: a denoised or simulated micrograph for each input that did not fail, in
+    input order; for an evaluation, its figures and tables."""
     lists: tuple[Path, ...] = ()
-    """Files that list all of them: a STAR file, a cryoSPARC dataset."""
+    """Files that list all outputs: a STAR file, a cryoSPARC dataset."""
     page: Path | None = None
     """The page to open in a browser."""
     remarks: tuple[str, ...] = ()
-    """What is worth knowing of the data and of the run; one sentence each."""
+    """Remarks on the data and on the run; one sentence each."""
     exit_code: int = 0
-    """What the command would have ended with: 0 all done, 3 some inputs failed, 1 an evaluation is not better than required.
-    Where the command ends with another code, Python raises an error."""
+    """Exit code of the command: 0 all done, 3 some inputs failed, 1 an evaluation is not better than required. For any other
+    code, Python raises an error."""
     details: dict[str, Any] = field(default_factory=dict)
-    """What the command's ``--json`` says of the run as a whole."""
+    """Facts on the whole run, as in the command's ``--json``."""
 
     @property
     def failures(self) -> tuple[FileResult, ...]:
-        """The inputs that failed; ``message`` says why. One that failed never stops the others."""
+        """The inputs that failed; ``message`` says why. A failed input never stops the others."""
         return tuple(item for item in self.files if item.status == "failed")
 
     def raise_for_failures(self) -> None:
@@ -76,12 +76,12 @@ def _counts(files: Sequence[FileResult]) -> str:
 
 
 def outputs_of(batch: BatchResult) -> tuple[Path, ...]:
-    """Give what was written for each input that did not fail."""
+    """Give the file that was written for each input that did not fail."""
     return tuple(item.output for item in batch.files if item.status != "failed" and item.output is not None)
 
 
 def remarks_of(batch: BatchResult, notes: Sequence[str]) -> tuple[str, ...]:
-    """Give the notes of a run, then the remarks on each micrograph that is done, with its name."""
+    """Give the notes of a run, then the remarks on each finished micrograph, with its name."""
     of_files = (
         f"{item.input}: {remark}" for item in batch.files if item.status == "done" for remark in separate(item.message)
     )
@@ -92,14 +92,14 @@ _ERRORS: dict[int, type[CryoplugError]] = {error.exit_code: error for error in (
 
 
 def check_usable(batch: BatchResult) -> None:
-    """Raise what the command would end with, where no input at all could be used; where some could, that is a result.
+    """If no input at all could be used, raise the error of the command; if some could, do nothing.
 
     Raises
     ------
     InputError
-        No input could be used; the message says why of the first few.
+        No input could be used; the message gives the reasons for the first few.
     StorageError, DeviceError
-        All failed for that reason.
+        All inputs failed for that reason.
     """
     failed = batch.failed
     # Who watches is content with what failed so far, and exits with 3: more may come.
@@ -109,12 +109,12 @@ def check_usable(batch: BatchResult) -> None:
 
 
 class Notes:
-    """Keep every sentence of a run for its outcome, and pass it on to the caller.
+    """Keeps every remark of a run for its outcome, and passes it on to the caller.
 
     Parameters
     ----------
     further
-        The caller's own function; None: sentences are only kept.
+        The caller's function; None only keeps remarks.
     """
 
     def __init__(self, further: Note | None) -> None:
@@ -122,14 +122,14 @@ class Notes:
         self._further = further
 
     def take(self, text: str) -> None:
-        """Keep a sentence, and pass it on."""
+        """Keep a remark, and pass it on."""
         self.kept.append(text)
         if self._further is not None:
             self._further(text)
 
 
 def reporting(progress: Progress | None) -> Callable[[FileResult], None]:
-    """Give what a workflow calls with each record: the caller's own function, or nothing, for the outcome has them all."""
+    """Give the function that a workflow calls with each record: the caller's, or one that does nothing."""
 
     def report(result: FileResult) -> None:
         if progress is not None:

@@ -58,15 +58,15 @@ def simulate(
     defocus
         Lowest and highest underfocus in micrometres, 0 to 10; each micrograph draws its own.
     particles
-        Particles on each micrograph, 0 to 20000; None: by its area.
+        Particles on each micrograph, 0 to 20000; None decides by its area.
     specimen
-        What to invent without `map` and `model`: ``shapes`` (five simple ones) or ``random`` (molecules); None: ``shapes``.
+        What to invent without `map` and `model`: ``shapes`` (five simple ones) or ``random`` (molecules); None for ``shapes``.
     kinds
         Number of random molecules, 1 to 1000, mixed on each micrograph.
     map
         Density maps (MRC, CCP4) of molecules.
     map_threshold
-        Density that belongs to the molecule, one for each map; none: above mean plus one sigma.
+        Density above which a voxel belongs to the molecule, one for each map; empty takes mean plus one sigma.
     model
         Structures (PDB, mmCIF; they need ``cryoplug[simulate]``), their first biological assembly.
     voltage, cs
@@ -76,18 +76,18 @@ def simulate(
     astigmatism
         Lowest and highest difference of the two defoci in angstrom, 0 to 20000.
     phase_shift
-        Lowest and highest shift of a phase plate in degrees, 0 to 180; ``(0, 0)``: no plate.
+        Lowest and highest shift of a phase plate in degrees, 0 to 180; ``(0, 0)`` for no plate.
     ice_thickness
         Mean thickness of the ice in angstrom, 50 to 10000.
     ice_grain
         Rms phase of the grain of the ice in radians, 0 to 1.
     dirt
-        Carbon, gold, crystals, cracks on half of them.
+        Whether half of the micrographs have carbon, gold, crystals or cracks.
     detector
         ``counting``, ``coincidence``, ``integrating``, ``interpolated`` or ``cropped``: camera, and what was done to its
         frames. This decides the colour of the noise.
     device
-        ``cpu``, ``auto``, ``cuda`` or ``cuda:N``. Ice and noise are others on a GPU.
+        ``cpu``, ``auto``, ``cuda`` or ``cuda:N``. On a GPU, ice and noise have other random numbers.
     seed
         0 or more; micrograph n depends only on the seed and n.
     overwrite
@@ -105,7 +105,7 @@ def simulate(
     UsageError
         An option is out of range, or `output` holds micrographs of other settings and `overwrite` is off.
     InputError
-        A map or structure is not there, or holds no molecule.
+        A map or structure is missing, or holds no molecule.
     StorageError
         The output cannot be written.
     DeviceError
