@@ -244,4 +244,5 @@ def _left_out(result: BatchResult, *, test_split: float) -> Iterator[str]:
     if beyond >= _WORTH_TELLING:
         yield f"{100 * beyond:.0f} % of the pixels are beyond the last patch of a row or column (a smaller --stride takes them)"
     if test_split > 0 and result.outputs and not counts["test"]:
-        yield "no test pairs: --test-split takes whole exposures, and leaves the only one for training"
+        why = "those that it took failed" if result.failed else "leaves the only one for training"
+        yield f"no test pairs: --test-split takes whole exposures, and {why}"

@@ -20,6 +20,7 @@ from cryoplug.errors import FormatError, InputError, MissingInputError, StorageE
 
 _MAGIC = b"\x93NUMPY"
 _COMPRESSED_MAGIC = b"\x95CSDAT"
+_NAMED_KINDS = {"either": "micrographs or movies"}
 _MAX_HEADER_BYTES = 1 << 18
 """Longest header; a set of particles with all of cryoSPARC's columns has about 200 of them in 10 kB."""
 _MAX_ROW_BYTES = 1 << 20
@@ -86,7 +87,9 @@ def cs_images(path: Path, kind: str = "micrographs") -> list[CsImage]:
             if source is None:
                 wanted = ", ".join(item[0] for item in sources)
                 groups = ", ".join(sorted({name.split("/")[0] for name in names}))
-                raise FormatError(f"{path}: names no {kind} (columns: {wanted}; it has: {groups}); give another one")
+                raise FormatError(
+                    f"{path}: names no {_NAMED_KINDS.get(kind, kind)} (columns: {wanted}; it has: {groups}); give another one"
+                )
             if count == 0:
                 raise FormatError(f"{path}: has no rows (0 of {len(names)} columns); give a dataset that lists images")
             wanted_columns = [name for name in source if name is not None and name in names]

@@ -254,12 +254,9 @@ def _byte_order(
         return None, Finding("error", "file", f"{describe_foreign(head)}; it is truncated or not an MRC file")
     stamped = _STAMPS.get(head[212:214])
     has_map = head[208:211] == b"MAP"
-    plausible = [order for order, record in by_order.items() if _plausible(record)]
-    fitting = [
-        order
-        for order in plausible
-        if expected_bytes(by_order[order]) <= size_bytes or _stale_extended_header(by_order[order], size_bytes)
-    ]
+    stale = [order for order, record in by_order.items() if _stale_extended_header(record, size_bytes)]
+    plausible = [order for order, record in by_order.items() if order in stale or _plausible(record)]
+    fitting = [order for order in plausible if order in stale or expected_bytes(by_order[order]) <= size_bytes]
     choice: ByteOrder | None
     if stamped in fitting or (stamped in plausible and not fitting):
         choice = stamped
@@ -384,14 +381,17 @@ def _stored_fields(head: bytes, order: ByteOrder) -> Any:
 
 
 def _plausible(record: np.void) -> bool:
-    positive = all(int(record[name]) > 0 for name in ("nx", "ny", "nz"))
-    return positive and int(record["mode"]) in _MODE_BITS and int(record["nsymbt"]) >= 0
+    return _has_sizes(record) and int(record["nsymbt"]) >= 0
+
+
+def _has_sizes(record: np.void) -> bool:
+    return all(int(record[name]) > 0 for name in ("nx", "ny", "nz")) and int(record["mode"]) in _MODE_BITS
 
 
 def _stale_extended_header(record: np.void, size_bytes: int) -> str:
     """Tell in a sentence that nsymbt is that of another file: without it the size fits to the byte; else an empty text."""
     claimed = int(record["nsymbt"])
-    if not (_plausible(record) and 0 < claimed <= MAX_EXTENDED_BYTES) or expected_bytes(record) - claimed != size_bytes:
+    if claimed == 0 or not _has_sizes(record) or expected_bytes(record) - claimed != size_bytes:
         return ""
     return (
         f"nsymbt says {claimed} bytes of extended header, but the file is whole without one: the header was copied from "

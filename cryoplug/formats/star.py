@@ -214,6 +214,13 @@ def _pixel_sizes(star: StarFile, table: StarBlock, column: str) -> list[float | 
     by_group = _optics_pixel_sizes(star, in_group)
     group = index.get("rlnOpticsGroup")
     from_detector = _from_detector(table, column)
+    if group is not None and by_group:
+        unknown = next((row[group] for row in table.rows if _group(row[group]) not in by_group), None)
+        if unknown is not None:
+            raise FormatError(
+                f"{star.path}: data_{table.name} names the optics group {unknown[:_SHOWN_LETTERS]}, which data_optics does not "
+                f"have (it has {', '.join(list(by_group)[:_SHOWN_BLOCKS])}); RELION refuses that, too: correct it"
+            )
 
     def one(row: list[str]) -> float | None:
         if group is not None and (of_group := by_group.get(_group(row[group]))):

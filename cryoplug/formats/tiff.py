@@ -60,6 +60,8 @@ _TWO_COUNTS_IN_A_BYTE = frozenset(
 """Shapes ``(y, x)`` of bytes that hold super-resolution frames of a K2 (7676 x 7420) or K3 (11520 x 8184), either way up,
 as SerialEM packs them. No tag says so; IMOD and RELION, too, recognise them only by the size."""
 _ROWS_FROM_THE_TOP = 1
+_PALETTE = 3
+_SAME_AXES = 1e-3
 _ORIENTATION = "Orientation"
 _DECODING_ERRORS = (
     ArithmeticError,
@@ -139,6 +141,9 @@ class TiffMovie(MovieSource):
                 self.frame_shape = (int(first.shape[0]), int(first.shape[1]) * (2 if self._packed else 1))
                 self.dtype = np.dtype(first.dtype)
                 self.pixel_size_angstrom = _pixel_size(self._file, first)
+                if (of_y := _uneven_pixel(self._file, first, self.pixel_size_angstrom)) is not None:
+                    text = f"pixel size differs by axis: x {self.pixel_size_angstrom:g}, y {of_y:g} A; x is used"
+                    self.warnings = (*self.warnings, text)
                 if self.pixel_size_angstrom is not None and not self._from_the_top:
                     self.pixel_size_angstrom /= upsampling
         except BaseException:
@@ -185,6 +190,8 @@ class TiffMovie(MovieSource):
             remarks.append(f"{count} of {len(pages)} images have another size or type, and are left out")
         if int(first.photometric) == 0:
             remarks.append("the tags say that 0 is white; grey values are taken as they are stored")
+        if int(first.photometric) == _PALETTE:
+            remarks.append("the tags give every value a colour of its own; the values are taken as grey, as in RELION")
         turn = first.tags.get(_ORIENTATION)
         if turn is not None and turn.value != _ROWS_FROM_THE_TOP:
             remarks.append(
@@ -263,12 +270,24 @@ def _holds_two_counts(page: Any) -> bool:
 
 
 def _pixel_size(file: tifffile.TiffFile, page: Any) -> float | None:
-    tags = page.tags
     if int(page.compression) in _EER_COMPRESSIONS:
         return _eer_pixel_size(file)
-    if "XResolution" not in tags:
+    return _from_resolution(file, page, "XResolution")
+
+
+def _uneven_pixel(file: tifffile.TiffFile, page: Any, of_x: float | None) -> float | None:
+    """Give the pixel size along y where it is another one than along x."""
+    if of_x is None or int(page.compression) in _EER_COMPRESSIONS:
         return None
-    above, below = tags["XResolution"].value
+    of_y = _from_resolution(file, page, "YResolution")
+    return of_y if of_y is not None and abs(of_y / of_x - 1) > _SAME_AXES else None
+
+
+def _from_resolution(file: tifffile.TiffFile, page: Any, name: str) -> float | None:
+    tags = page.tags
+    if name not in tags:
+        return None
+    above, below = tags[name].value
     if above < 1 or below < 1:
         return None
     if file.is_imagej:

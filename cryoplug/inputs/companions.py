@@ -39,16 +39,26 @@ def companions(paths: Iterable[Path], *, movies: bool = False) -> set[Path]:
         Whether to prefer the movie of an exposure to its micrograph, unless its halves are there.
     """
     endings = known_endings()
-    exposures: dict[tuple[str, str], list[tuple[int, Path]]] = defaultdict(list)
+    exposures: dict[tuple[str, str], list[tuple[ExposureName, Path]]] = defaultdict(list)
     for path in paths:
         known = name_of(path, endings)
-        exposures[known.exposure].append((known.role, path))
+        exposures[known.exposure].append((known, path))
     found: set[Path] = set()
-    for files in exposures.values():
+    for named in exposures.values():
+        files = _with_movies_above(named)
         roles = {role for role, _ in files}
         wanted = Role.MOVIE if movies and Role.MOVIE in roles and Role.HALF not in roles else min(roles)
         found.update(path for role, path in files if role != wanted)
     return found
+
+
+def _with_movies_above(named: Sequence[tuple[ExposureName, Path]]) -> list[tuple[Role, Path]]:
+    """Give the role of each file of an exposure: beside ``average/X.mrc``, ``X.tif`` in the folder above is the movie."""
+    summed = any(known.is_sum for known, _ in named)
+    return [
+        (Role.MOVIE if summed and known.role == Role.MICROGRAPH and not known.is_sum else known.role, path)
+        for known, path in named
+    ]
 
 
 def expanded_by_the_shell(named: Sequence[Path], *, movies: bool = False) -> set[Path]:

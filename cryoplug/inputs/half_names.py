@@ -1,8 +1,8 @@
 """The names of the halves of an exposure, and where they lie: beside a micrograph, or in folders of their own.
 
-RELION 5 and MotionCor write ``X_EVN.mrc`` and ``X_ODD.mrc`` beside ``X.mrc``; others ``X_even`` and ``X_odd``. Lower and
-upper case make no difference. Warp writes ``average/X``, ``average/even/X`` and ``average/odd/X``, and cryoplug's own simulation
-``noisy/X``, ``even/X`` and ``odd/X``: folders within or beside that of the micrograph.
+RELION 5 and MotionCor write ``X_EVN.mrc`` and ``X_ODD.mrc`` beside ``X.mrc``; others ``X_even`` and ``X_odd``, or ``X_half1`` and
+``X_half2``. Lower and upper case make no difference. Warp writes ``average/X``, ``average/even/X`` and ``average/odd/X``, and
+cryoplug's own simulation ``noisy/X``, ``even/X`` and ``odd/X``: folders within or beside that of the micrograph.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from pathlib import Path, PurePosixPath
 from cryoplug.inputs.discovered import split_ending
 from cryoplug.inputs.exposure_names import exposure_name
 
-_HALF = re.compile(r"(.+)_(evn|even|odd)", re.IGNORECASE | re.DOTALL)
+_HALF = re.compile(r"(.+)_(evn|even|odd|half1|half2)", re.IGNORECASE | re.DOTALL)
 _SIDES = {"even": "even", "evn": "even", "odd": "odd"}
+_NAMED_SIDES = {**_SIDES, "half1": "even", "half2": "odd"}
+_OLD_WARP = "denoising"
+"""Warp 1 writes ``average/X`` and ``denoising/even/X``."""
 _FOLDERS = (("even", "odd"), ("Even", "Odd"), ("EVEN", "ODD"), ("evn", "odd"), ("EVN", "ODD"))
 
 
@@ -29,7 +32,7 @@ def half_of(name: str, endings: frozenset[str]) -> tuple[str, str, str] | None:
     """
     stem, ending = split_ending(name, endings)
     match = _HALF.fullmatch(stem)
-    return (match[1], "odd" if match[2].lower() == "odd" else "even", ending) if match else None
+    return (match[1], _NAMED_SIDES[match[2].lower()], ending) if match else None
 
 
 def side_of(path: Path, endings: frozenset[str]) -> str | None:
@@ -101,7 +104,8 @@ class SiblingHalves:
             # The folder above that of "x.mrc" is "..", that of "d/x.mrc" is "": as the user named it.
             plain = os.path.basename(folder) not in ("", ".", "..")  # noqa: PTH119
             above = os.path.dirname(folder) if plain else os.path.join(folder, "..")  # noqa: PTH118, PTH120
-            candidates = [(Path(at, even), Path(at, odd)) for at in (folder, above) for even, odd in _FOLDERS]
+            places = (folder, above, os.path.join(above, _OLD_WARP))  # noqa: PTH118
+            candidates = [(Path(at, even), Path(at, odd)) for at in places for even, odd in _FOLDERS]
             found = [(str(even), str(odd)) for even, odd in candidates if os.path.isdir(even) and os.path.isdir(odd)]  # noqa: PTH112
             self._pairs_of_folders[folder] = found
         return found

@@ -58,6 +58,8 @@ class PairProof:
         """For each pair of stacks, why they are accepted as a pair; empty if nothing shows it."""
         self._refused: set[tuple[Path, Path]] = set()
         """Pairs of stacks that were already refused with a full message."""
+        self._told: set[tuple[Path, Path]] = set()
+        """Pairs of stacks whose acceptance was remarked on once."""
 
     def check_files(self, one: MicrographSource, two: MicrographSource, sizes: tuple[float | None, ...]) -> None:
         """Compare shapes and pixel sizes, from headers and STAR files.
@@ -174,7 +176,9 @@ class PairProof:
         if problem and summed_here:
             remarks.append(f"even and odd frames share little: {problem}")
         elif problem and accepted:
-            remarks.append(f"accepted because {accepted}")
+            if (one, two) not in self._told:
+                remarks.append(f"accepted because {accepted}")
+            self._told.add((one, two))
         elif problem and self._accept:
             remarks.append(f"accepted without proof: {problem}")
         elif problem:

@@ -117,7 +117,7 @@ STACKS = {
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("nz", [1, 3])
-@pytest.mark.parametrize("nsymbt", [80, 1024, 57600])
+@pytest.mark.parametrize("nsymbt", [80, 1024, 57600, -4, 0x20202020])
 def test_an_extended_header_that_was_not_copied_with_its_header_is_told_and_the_pixels_are_read(
     tmp_path: Path, order: str, nz: int, nsymbt: int
 ) -> None:
@@ -244,8 +244,8 @@ HOSTILE = {
     "largest volume": (raw_header(2**31 - 1, 2**31 - 1, 2**31 - 1, 2), "truncated"),
     "negative": (raw_header(-4, 4, 1, 2), "size is -4 x 4 x 1"),
     "zero": (raw_header(0, 4, 1, 2), "size is 0 x 4 x 1"),
-    "huge extension": (raw_header(4, 4, 1, 2, nsymbt=2**31 - 1), "truncated"),
-    "negative extension": (raw_header(4, 4, 1, 2, nsymbt=-1024), "extended header of -1024 bytes"),
+    "huge extension": (raw_header(8, 8, 1, 2, nsymbt=2**31 - 1), "truncated"),
+    "negative extension": (raw_header(8, 8, 1, 2, nsymbt=-1024), "extended header of -1024 bytes"),
     "65536 squared": (raw_header(65536, 65536, 1, 2), "17179870208 bytes in all"),
     "complex int16": (raw_header(4, 4, 1, 3), "mode 3 (complex int16: a transform) is not supported"),
     "complex float32": (raw_header(4, 4, 1, 4), "mode 4 (complex float32: a transform) is not supported"),

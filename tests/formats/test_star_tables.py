@@ -42,6 +42,13 @@ def test_an_optics_group_is_a_number_however_it_is_written(group: str) -> None:
     assert image_table(parse_star(optics + images, HERE)).pixel_sizes == [1.06]
 
 
+def test_an_optics_group_that_is_not_there_is_named_and_not_replaced_by_the_header() -> None:
+    optics = "data_optics\nloop_\n_rlnOpticsGroup\n_rlnMicrographPixelSize\n1 1.06\n2 2.0\n"
+    images = "data_micrographs\nloop_\n_rlnMicrographName\n_rlnOpticsGroup\na.mrc 1\nb.mrc 7\n"
+    with pytest.raises(FormatError, match=r"optics group 7, which data_optics does not have \(it has 1, 2\)"):
+        image_table(parse_star(optics + images, HERE))
+
+
 def test_two_tables_of_different_micrographs_are_refused_unless_one_has_the_usual_name() -> None:
     first = "data_session1\nloop_\n_rlnMicrographName\na.mrc\n"
     second = "data_session2\nloop_\n_rlnMicrographName\na.mrc\nb.mrc\n"

@@ -77,6 +77,20 @@ def test_the_pixel_size_comes_from_tags_when_it_can_be_one(tmp_path: Path, tags:
         assert source.pixel_size_angstrom == (None if expected is None else pytest.approx(expected, rel=1e-5))
 
 
+def test_what_the_tags_say_beyond_grey_values_of_square_pixels_is_told(tmp_path: Path) -> None:
+    uneven = {"resolution": (CENTIMETRE / 1.5, CENTIMETRE / 3), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "a.tif", np.eye(8, dtype=np.uint8), **uneven)
+    with open_micrograph(tmp_path / "a.tif") as source:
+        assert source.pixel_size_angstrom == pytest.approx(1.5)
+        assert source.warnings == ("pixel size differs by axis: x 1.5, y 3 A; x is used",)
+    tifffile.imwrite(
+        tmp_path / "b.tif", np.eye(8, dtype=np.uint8), photometric="palette", colormap=np.zeros((3, 256), "u2")
+    )
+    with open_micrograph(tmp_path / "b.tif") as source:
+        assert "a colour of its own" in source.warnings[0]
+        assert np.array_equal(source.read_rows(0, 8), upside_down(np.eye(8)))
+
+
 def test_real_files_agree_with_tifffile(shared_data: Path) -> None:
     for name, size in (("micrographs/KLH.tif", None), ("movies/TVIPS_bin4.tif", 14.208)):
         path = shared_data / name

@@ -91,6 +91,44 @@ def test_warps_folders_and_those_of_simulate_give_one_micrograph_an_exposure() -
     assert paths("sim") == ["sim/noisy/mic_0.mrc", "sim/noisy/mic_1.mrc"]
 
 
+def test_below_a_session_of_warp_the_movies_above_the_averages_are_no_micrographs() -> None:
+    """Warp 1 writes ``average/`` below the movies, and halves into ``denoising/``."""
+    kinds = ("average", "deconv", "powerspectrum", "denoising/even", "denoising/odd")
+    touch(*(f"w/{kind}/m{i}.mrc" for i in range(2) for kind in kinds), "w/m0.tif", "w/m1.tif")
+    assert paths("w") == ["w/average/m0.mrc", "w/average/m1.mrc"]
+    found = find(["w"], kind="either").micrographs
+    assert [str(item.path) for item in found] == ["w/average/m0.mrc", "w/average/m1.mrc"]
+    assert [str(item.even) for item in found] == ["w/denoising/even/m0.mrc", "w/denoising/even/m1.mrc"]
+    touch("e/m0.tif", "e/average/m0.mrc", "e/m1.tif")
+    assert paths("e") == ["e/average/m0.mrc", "e/m1.tif"], "nobody knows whether the second one is a movie"
+    assert [str(item.path) for item in find(["e"], kind="movies").micrographs] == ["e/m0.tif", "e/m1.tif"]
+
+
+def test_cryosparc_writes_two_sums_and_a_background() -> None:
+    touch(
+        *(
+            f"J2/{i}_x_{end}.mrc"
+            for i in range(2)
+            for end in ("patch_aligned", "patch_aligned_doseweighted", "background")
+        )
+    )
+    found = find(["J2"])
+    assert [item.path.name for item in found.micrographs] == [f"{i}_x_patch_aligned_doseweighted.mrc" for i in range(2)]
+    assert "_patch_aligned 2" in found.note and "_background 2" in found.note
+    touch("J3/0_x_rigid_aligned.mrc", "J3/0_x_background.mrc")
+    assert paths("J3") == ["J3/0_x_rigid_aligned.mrc"]
+
+
+@pytest.mark.parametrize(
+    "end", ["Stk", "DWStk", "Ctf", "diag", "ctffind4", "avrot", "gctf", "denoised", "deconv", "diag_2D"]
+)
+def test_what_programs_leave_beside_a_micrograph_is_none(end: str) -> None:
+    touch(*(f"d/m{i}{tail}.mrc" for i in range(3) for tail in ("", f"_{end}")))
+    assert paths("d") == ["d/m0.mrc", "d/m1.mrc", "d/m2.mrc"]
+    touch(*(f"only/m{i}_{end}.mrc" for i in range(3)))
+    assert len(paths("only")) == 3
+
+
 def test_what_a_shell_makes_of_a_pattern_counts_as_a_pattern() -> None:
     named = touch(*(f"d/m{i}{end}.mrc" for i in range(3) for end in RELION), "d/other.txt")[:-1]
     found = find(sorted(named))

@@ -78,6 +78,11 @@ def test_an_exposure_without_its_halves_is_set_aside_by_name_among_others(there:
     assert [str(item.path) for item in found.alone] == [there.rpartition("@")[2]]
 
 
+def test_halves_may_be_called_half1_and_half2() -> None:
+    touch("d/a_half1.mrc", "d/a_half2.mrc", "d/a.mrc", "d/b_Half1.mrc", "d/b_Half2.mrc")
+    assert halves("d") == [("a.mrc", "d/a_half1.mrc", "d/a_half2.mrc"), ("b.mrc", "d/b_Half1.mrc", "d/b_Half2.mrc")]
+
+
 def test_halves_in_two_folders_belong_together_by_their_names() -> None:
     touch("e/a_EVN.mrc", "o/a_ODD.mrc", "e/b_EVN.mrc", "o/b_ODD.mrc")
     assert halves("e", "o") == [("a.mrc", "e/a_EVN.mrc", "o/a_ODD.mrc"), ("b.mrc", "e/b_EVN.mrc", "o/b_ODD.mrc")]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from cryoplug.errors import FormatError, InputError, StorageError, UsageError
 from cryoplug.formats import registry
 from cryoplug.formats.stack_kind import VOLUME_ADVICE
 from cryoplug.formats.star import image_table, read_star
-from cryoplug.inputs.discovered import DiscoveredMicrograph, known_endings
+from cryoplug.inputs.discovered import DiscoveredMicrograph, known_endings, split_ending
 from cryoplug.inputs.half_names import expected_names
 from cryoplug.inputs.movies.halves import MovieInput
 from cryoplug.inputs.movies.motion import METADATA_COLUMN, MOVIE_FIELD, look_up, project_folders, read_motion
@@ -34,8 +35,9 @@ def halves_or_movies(
     """List the exposures, each with its two halves or as a movie.
 
     Movies come from three places: a STAR file of movies; the motion files of a ``corrected_micrographs.star``, if some
-    of its micrographs have no halves, or a gain reference is given; files of more than one frame. The first file that
-    opens decides whether the files are movies. A tilt series is not a movie, because its views differ.
+    of its micrographs have no halves, or a gain reference is given; files of more than one frame. Files are movies
+    once one of them has several frames, unless more than half turn out to have one first. A file of one frame among movies
+    fails alone. A tilt series is not a movie, because its views differ.
 
     Parameters
     ----------
@@ -80,21 +82,22 @@ def halves_or_movies(
 def _movies(
     items: Sequence[DiscoveredMicrograph], looks: StackLooks, note: Callable[[str], None]
 ) -> tuple[PairedInput, ...] | None:
+    if any(item.section is not None or item.has_halves for item in items):
+        return None  # of stacks of which some have halves, the others are named as lacking them
+    single = several = 0
     for item in items:
-        if item.section is not None:
-            return None
+        if several or single > len(items) / 2:
+            break
         try:
             with registry.open_movie(item.path) as movie:
                 many = movie.frame_count > 1
         except (InputError, StorageError):
             continue  # reported for itself, when its turn comes
-        if not many:
-            return None
-        if any(item.has_halves for item in items):
-            return None  # stacks of which some have halves: the others are named as lacking them
-        _refuse_what_is_no_movie(items, looks, note)
-        return tuple(MovieInput(i, movie) for i, movie in enumerate(items))
-    return None
+        single, several = single + (not many), several + many
+    if not several:
+        return None
+    _refuse_what_is_no_movie(items, looks, note)
+    return tuple(MovieInput(i, movie) for i, movie in enumerate(items))
 
 
 def _refuse_what_is_no_movie(
@@ -137,7 +140,29 @@ def _movies_of_metadata(items: Sequence[DiscoveredMicrograph]) -> tuple[PairedIn
         found.append(_movie_of(len(found), item, names[item.star_row]))
     if all(movie.problem is not None for movie in found) and any(item.even or item.odd for item in items):
         return None  # a project whose movies are gone, with halves: those are the better way
-    return tuple(found)
+    return tuple(_each_movie_once(found, items))
+
+
+def _each_movie_once(found: Sequence[MovieInput], items: Sequence[DiscoveredMicrograph]) -> Iterator[MovieInput]:
+    """Where several micrographs claim one movie, leave it to the one of its name: the motion files of the others are mistaken."""
+    endings = known_endings()
+    claims: dict[str, list[MovieInput]] = defaultdict(list)
+    for movie in found:
+        if movie.problem is None:
+            claims[os.path.realpath(movie.noisy.path)].append(movie)
+    for movie, item in zip(found, items, strict=True):
+        others = claims[os.path.realpath(movie.noisy.path)] if movie.problem is None else []
+        if (
+            len(others) < 2
+            or split_ending(item.path.name, endings)[0] == split_ending(movie.noisy.path.name, endings)[0]
+        ):
+            yield movie
+            continue
+        error = FormatError(
+            f"{movie.motion_star}: is the motion of {movie.noisy.path}, which is the movie of another micrograph, too; run the "
+            "motion correction again"
+        )
+        yield replace(movie, noisy=replace(movie.noisy, path=item.path), problem=error)
 
 
 def _metadata_column(path: Path) -> tuple[str, ...]:

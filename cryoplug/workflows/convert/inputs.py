@@ -67,7 +67,7 @@ def list_inputs(request: ConvertRequest) -> ConvertInputs:
     if companions:
         notes.insert(0, left_out_note(companions))
     if any(isinstance(pair, MovieInput) for pair in pairs):
-        return ConvertInputs(pairs, tuple(range(len(pairs))), companions, tuple(notes))
+        return ConvertInputs(pairs, _exposures(pairs), companions, tuple(notes))
     to_denoise = words_for_whole(request.inputs, found[0].micrographs, used if request.pairs == "halves" else ())
     pairs = with_sections(pairs, looks)
     exposures = _exposures(pairs)

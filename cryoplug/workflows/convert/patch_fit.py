@@ -9,6 +9,7 @@ from cryoplug.core.fourier_crop import cropped_shape
 from cryoplug.core.pixel_size import known_pixel_size
 from cryoplug.errors import InputError, StorageError
 from cryoplug.formats import registry
+from cryoplug.inputs.movies.halves import MovieInput, size_of_halves
 from cryoplug.inputs.pairing import PairedInput
 from cryoplug.workflows.convert.request import ConvertRequest, usual_patch_size
 
@@ -54,9 +55,12 @@ def fitting_patch_size(side_px: int) -> int:
 def _shorter_side(request: ConvertRequest, pair: PairedInput) -> int | None:
     item = pair.noisy
     try:
-        with registry.open_movie(item.path) as opened:
-            shape = opened.frame_shape
-            known = known_pixel_size(request.pixel_size, item.pixel_size_angstrom, opened.pixel_size_angstrom)
+        if isinstance(pair, MovieInput):
+            shape, listed, in_file = size_of_halves(pair)
+        else:
+            with registry.open_movie(item.path) as opened:
+                shape, listed, in_file = opened.frame_shape, item.pixel_size_angstrom, opened.pixel_size_angstrom
+        known = known_pixel_size(request.pixel_size, listed, in_file)
     except (InputError, StorageError):
         return None
     if request.angpix is not None:

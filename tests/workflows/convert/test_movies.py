@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from cryoplug.errors import PairingError, Stopped, UsageError
 from cryoplug.formats import registry
@@ -17,6 +18,7 @@ from cryoplug.formats.mrc_writer import write_mrc
 from cryoplug.store.pairs import open_store
 from cryoplug.workflows.convert import ConvertRequest, convert
 from inputs.movies.made_movies import (
+    FRAMES,
     SHAPE,
     detector,
     drift,
@@ -141,6 +143,54 @@ def test_stacks_beside_a_micrograph_without_halves(tmp_path):
     assert "no m_EVN.mrc and no m_ODD.mrc" in next(
         found.message for found in result.failed if found.input.name == "m.mrc"
     )
+
+
+def test_a_file_of_one_frame_among_movies_fails_alone(tmp_path):
+    write_stack(tmp_path / "in" / "a.mrc", raw_frames()[:1])  # the first one: the camera was stopped
+    for name in "bc":
+        write_stack(tmp_path / "in" / f"{name}.mrc", raw_frames(still=True, seed=ord(name)))
+    result = convert(request(tmp_path / "in", tmp_path / "s"))
+    assert [found.status for found in result.files] == ["failed", "done", "done"]
+    assert "one frame; the halves of a movie need two or more" in result.files[0].message
+
+
+def test_two_micrographs_never_share_a_movie(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = ""
+    for name, claimed in (("a", "a"), ("b", "a"), ("c", "c")):
+        write_stack(Path(f"Movies/{name}.mrc"), raw_frames(still=True, seed=ord(name)))
+        write_motion(
+            Path(f"MotionCorr/job002/Movies/{name}.star"), drift(), rlnMicrographMovieName=f"Movies/{claimed}.mrc"
+        )
+        rows += f"MotionCorr/job002/Movies/{name}.mrc MotionCorr/job002/Movies/{name}.star\n"
+    Path("c.star").write_text(f"data_micrographs\n\nloop_\n_rlnMicrographName\n_rlnMicrographMetadata\n{rows}")
+    result = convert(request(("c.star",), Path("s")))
+    assert [(str(found.input), found.status) for found in result.files] == [
+        ("Movies/a.mrc", "done"), ("MotionCorr/job002/Movies/b.mrc", "failed"), ("Movies/c.mrc", "done")
+    ]  # fmt: skip
+    assert "b.star: is the motion of Movies/a.mrc, which is the movie of another micrograph" in result.files[1].message
+
+
+def test_two_files_of_one_movie_stay_on_one_side_of_the_split(tmp_path):
+    for name in "abcd":
+        frames = raw_frames(still=True, seed=ord(name))
+        write_stack(tmp_path / "in" / f"{name}.mrc", frames)
+        tifffile.imwrite(tmp_path / "in" / f"{name}.tif", frames[:, ::-1])
+    asked = ConvertRequest(
+        (str(tmp_path / "in"),), tmp_path / "s", pairs="halves", patch_size=64, stride=64, test_split=0.5
+    )
+    convert(asked)
+    with open_store(tmp_path / "s") as store:
+        splits = {entry.name: entry.split for entry in store.manifest.micrographs}
+    assert set(splits.values()) == {"train", "test"}
+    assert all(splits[f"{name}.mrc"] == splits[f"{name}.tif"] for name in "abcd")
+
+
+def test_the_patch_size_is_chosen_by_the_halves_which_may_be_binned(tmp_path):
+    movie = write_stack(tmp_path / "m.mrc", raw_frames(still=True))
+    write_motion(tmp_path / "m.star", [(0.0, 0.0)] * FRAMES, rlnMicrographBinning="2.000000")
+    found = convert(ConvertRequest((str(movie),), tmp_path / "s", pairs="halves", store="whole"))
+    assert (found.exit_code, found.details["patch_size"]) == (0, 96), "of halves of 120 x 160 pixels"
 
 
 def test_halves_of_two_exposures_fail_alone_and_by_name(tmp_path, shared_data):
