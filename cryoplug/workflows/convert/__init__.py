@@ -1,4 +1,4 @@
-"""Micrographs in, training pairs out."""
+"""convert: micrographs in, training pairs out."""
 
 from cryoplug.workflows.convert.inputs import list_inputs
 from cryoplug.workflows.convert.rehearsal import rehearse

@@ -1,4 +1,4 @@
-"""Bring the micrographs of a store to one pixel size before anything is measured or cut."""
+"""Crop the micrographs of a store to one pixel size before anything is measured or cut."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cryoplug.errors import InputError
 def cropped_source(
     source: MicrographSource, *, pixel_size_angstrom: float | None, target_angstrom: float
 ) -> MicrographSource:
-    """Return a usable micrograph at the target pixel size, in memory; the one given is closed unless it is returned.
+    """Return the micrograph at the target pixel size, in memory; the original is closed, unless it is returned itself.
 
     Raises
     ------
     InputError
-        Its pixel size is not known, or coarser than the target: there is nothing to crop.
+        Its pixel size is unknown, or coarser than the target, so that it cannot be cropped.
     """
     shape = cropped_grid(
         source.path, source.shape, pixel_size_angstrom=pixel_size_angstrom, target_angstrom=target_angstrom
@@ -39,7 +39,7 @@ def cropped_grid(
     Raises
     ------
     InputError
-        The pixel size of `path` is not known, or coarser than the target: there is nothing to crop.
+        The pixel size of `path` is unknown, or coarser than the target, so that it cannot be cropped.
     """
     if pixel_size_angstrom is None:
         raise unknown_pixel_size(path, f"--angpix {target_angstrom:g} needs it", "leave --angpix out")

@@ -17,19 +17,19 @@ from cryoplug.inputs.pairing import PairedInput
 from cryoplug.workflows.convert.request import AUTO, ConvertRequest
 
 MOST_MICROGRAPHS = 8
-"""Looked at, spread over the list: grey values are those of a program that wrote all of them."""
+"""Most micrographs to look at, spread over the list: one program wrote all of them, so their grey values are alike."""
 SAMPLED_BANDS = 64
-"""Of each, spread over its height."""
+"""Bands of rows to read of each micrograph, spread over its height."""
 
 
 def with_normalization(
     request: ConvertRequest, pairs: Sequence[PairedInput], note: Callable[[str], None]
 ) -> ConvertRequest:
-    """Return the request with the normalization that it leaves open.
+    """Choose the normalization of a request that leaves it open.
 
-    With ``--pairs noise`` it is percentile where the grey values are counts from zero up in every micrograph looked at, and
-    zscore otherwise. Halves and clean partners take zscore whatever they are: the clip of percentile would cut off a part of
-    their noise, and with it the reason why learning from a noisy target works.
+    With ``--pairs noise`` it is percentile if the grey values are counts from zero up in every micrograph that is looked at,
+    else zscore. Halves and clean partners always take zscore: the clip of percentile would cut off a part of their noise, and
+    then learning from a noisy target would not work.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def with_normalization(
     pairs
         Its inputs.
     note
-        Told what was chosen, and why.
+        Called with a sentence: what was chosen, and why.
     """
     if request.normalize not in (None, AUTO) or request.pairs != "noise":
         return replace(request, normalize=request.kind)
@@ -61,7 +61,7 @@ def with_normalization(
 
 
 def _grey_scale(item: DiscoveredMicrograph, request: ConvertRequest) -> GreyScale | None:
-    """Look at a micrograph; None when it cannot be read: it fails later, by its name."""
+    """Look at a micrograph; None if it cannot be read, because it will fail later by name."""
     try:
         section = {} if item.section is None else {"section": item.section}
         with registry.open_micrograph(item.path, **section) as source:
@@ -74,7 +74,7 @@ def _grey_scale(item: DiscoveredMicrograph, request: ConvertRequest) -> GreyScal
 
 
 def _sample(source: MicrographSource, block: int) -> np.ndarray:
-    """Give means of blocks of pixels, as large as those that a Fourier crop makes, in bands over the micrograph."""
+    """Give means of blocks of pixels, as large as the pixels after the Fourier crop, in bands over the micrograph."""
     height, width = (side // block for side in source.shape)
     if not height * width:
         block, (height, width) = 1, source.shape

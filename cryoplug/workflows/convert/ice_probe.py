@@ -1,4 +1,4 @@
-"""Ask the general model where a single exposure shows no particles, and compare its noise there with the law of its spectrum."""
+"""Find places without particles in a single exposure by the general model, and compare its noise there with its law."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from cryoplug.inference.network.every_output import EveryOutput
 
 _MOST_A_SIDE = 3
-"""Windows in each direction: nine take 3 s on two cores."""
+"""Most windows in each direction; nine take 3 s on two cores."""
 
 
 class IceProbe:
-    """Holds the general model.
+    """Holds the general model, which finds places without particles.
 
     Parameters
     ----------
     network
-        Its outputs are the image and the particles.
+        A network with the outputs image and particles.
     """
 
     def __init__(self, network: EveryOutput) -> None:
@@ -39,7 +39,7 @@ class IceProbe:
 
     @classmethod
     def if_there(cls) -> Self | None:
-        """Load the general model; None where this build has none."""
+        """Load the general model; None if this build has none."""
         if not is_there():
             return None
         # Here, because importing torch takes seconds that no other regime of convert needs.
@@ -56,9 +56,9 @@ class IceProbe:
         *,
         pixel_size_angstrom: float | None,
     ) -> tuple[MicrographNoise, str]:
-        """Compare a law with the places without particles; see `cryoplug.metrics.noise_in_ice.checked_in_ice`.
+        """Compare a law with places without particles; see `cryoplug.metrics.noise_in_ice.checked_in_ice`.
 
-        Nothing is changed where the general model does not know the pixel size, or the micrograph is too small.
+        Nothing is changed if the general model does not know the pixel size, or if the micrograph is too small.
 
         Parameters
         ----------
@@ -67,9 +67,9 @@ class IceProbe:
         network
             The micrograph on the network's grid.
         normalization
-            Of the stored pixels.
+            Normalization of the stored pixels.
         pixel_size_angstrom
-            Of the network's grid; None when unknown.
+            Pixel size of the network's grid; None if unknown.
         """
         side = min(WINDOW_PX, *network.shape)
         known = pixel_size_angstrom is not None and self._range[0] <= pixel_size_angstrom <= self._range[1]

@@ -1,4 +1,4 @@
-"""What a conversion works on: micrographs, pairs of files, halves, movies; and what of the inputs is left out."""
+"""The inputs of a conversion: micrographs, pairs of files, halves or movies; and the files that are left out."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from cryoplug.workflows.convert.request import ConvertRequest
 
 @dataclass(frozen=True)
 class ConvertInputs:
-    """The inputs of one conversion, brought together."""
+    """The inputs of one conversion, paired."""
 
     pairs: tuple[PairedInput, ...]
-    """What is packed, in order."""
+    """The pairs to pack, in order."""
     exposures: tuple[int, ...]
-    """For each pair the number of its exposure, or of its stack: those of one number stay on one side of a split."""
+    """For each pair, the number of its exposure or stack; pairs with the same number stay on one side of a split."""
     companions: tuple[Path, ...] = ()
-    """Files that were left out, because they only accompany others."""
+    """Files that were left out because they only accompany others."""
     notes: tuple[str, ...] = ()
-    """What to tell the user."""
+    """Remarks for the user."""
     to_denoise: tuple[str, ...] = ()
-    """What the user named, where `denoise` takes the same words for the same micrographs: not movies, nor halves."""
+    """Names as the user gave them, if `denoise` finds the same micrographs with them (not for movies or halves)."""
 
     @property
     def exposures_repeat(self) -> bool:
-        """Whether any two pairs belong to one exposure or stack."""
+        """Whether two pairs belong to the same exposure or stack."""
         return len(set(self.exposures)) < len(self.exposures)
 
 
 def list_inputs(request: ConvertRequest) -> ConvertInputs:
-    """Find the inputs and bring partners together.
+    """Find the inputs and pair them.
 
     Raises
     ------
     PairingError
         Files do not fit together.
     InputError
-        Nothing was found, or a stack is not what is needed.
+        Nothing was found, or a stack is of the wrong kind.
     """
     sides = request.even, request.odd
     looks = StackLooks()
@@ -81,7 +81,7 @@ def list_inputs(request: ConvertRequest) -> ConvertInputs:
 
 
 def _exposures(pairs: tuple[PairedInput, ...]) -> tuple[int, ...]:
-    """Give numbers to the exposures; sections of one stack count as one, for neighbouring tilts show one area."""
+    """Give numbers to the exposures; sections of one stack count as one, because neighbouring tilts show the same area."""
     endings = known_endings()
     numbers: dict[tuple[str, str], int] = {}
     found = []

@@ -1,4 +1,4 @@
-"""A patch size that suits the data, where none was asked for."""
+"""A patch size that suits the data, if the user gives none."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from cryoplug.inputs.pairing import PairedInput
 from cryoplug.workflows.convert.request import ConvertRequest, usual_patch_size
 
 _LOOKED_AT = 32
-"""Micrographs whose sizes are looked at, spread over the list: only headers are read."""
+"""Most micrographs whose sizes are read, spread over the list; only headers are read."""
 _SIZES = (1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16)
-"""Networks halve their images up to three times."""
+"""Patch sizes to choose from; all are multiples of 8, because networks halve their images up to three times."""
 _LEAST_OF_MANY_PX = 64
-"""Down to this side there are several patches in each direction; smaller images are better taken whole."""
+"""Least side for several patches in each direction; a smaller image is better as one patch."""
 
 
 def with_fitting_patches(request: ConvertRequest, pairs: Sequence[PairedInput]) -> ConvertRequest:
     """Choose the patch size of a request that leaves it open.
 
-    It is the usual one (1024 pixels; 256 of micrographs that are kept whole) where it fits. In smaller micrographs it is the
-    largest of a list with two patches side by side, or what fits once into images below 128 pixels.
+    It is the usual one (1024 pixels; 256 for whole micrographs) if it fits. In smaller micrographs it is the largest size
+    with two patches side by side, and in images below 128 pixels the largest that fits once.
 
     Parameters
     ----------
     request
-        What was asked for; one with a patch size comes back as it is.
+        The request; one with a patch size is returned unchanged.
     pairs
-        The inputs; what cannot be opened does not count.
+        The inputs; files that cannot be opened do not count.
     """
     if request.patch_size is not None:
         return request

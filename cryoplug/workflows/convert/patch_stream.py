@@ -1,4 +1,4 @@
-"""Patches of a micrograph, or all its rows, read in bands, made into pairs by a few threads, given back in order."""
+"""Read patches of a micrograph, or all its rows, in bands; a few threads make pairs of them, which come out in order."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ from cryoplug.workflows.convert.ice_probe import IceProbe
 from cryoplug.workflows.convert.request import ConvertRequest
 
 ZSCORE_NOISE_RANGE = 3.0
-"""With zscore, -3..3 standard deviations take the place of the founding recipe's 0..1."""
+"""With zscore, -3..3 standard deviations correspond to the founding recipe's 0..1."""
 _BAND_ROWS = 256
 _STRIP_PIXELS = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class OpenedPair:
-    """One or two opened micrographs and how their pixels are normalised."""
+    """One or two opened micrographs, and the normalization of their pixels."""
 
     pair: PairedInput
-    """Where they came from."""
+    """The input files."""
     sources: tuple[MicrographSource, ...]
-    """Noisy, then clean if it is another file."""
+    """The noisy file, then the clean one if it is another file."""
     normalizations: tuple[Normalization, ...]
-    """One for each source."""
+    """Normalization of each source."""
     pixel_size_angstrom: float | None
-    """Of the pixels in the store: what was asked for, else `known`."""
+    """Pixel size in the store: that of ``--angpix``, else `known`."""
     known: PixelSize
-    """Of the files, and who says so."""
+    """Pixel size of the files, and its source."""
     notes: tuple[str, ...] = ()
-    """What the comparison of the two showed."""
+    """Remarks from the comparison of the two."""
     noise: MicrographNoise | None = None
-    """Of a single exposure."""
+    """Noise of a single exposure; None for others."""
 
     @property
     def remarks(self) -> str:
-        """What was odd but accepted."""
+        """All remarks: oddities that were accepted."""
         warnings = dict.fromkeys(text for item in self.sources for text in item.warnings)
         return joined([self.pair.remark, *warnings, *self.notes])
 
@@ -101,18 +101,19 @@ def open_pair(
     proof
         Compares the two sides.
     summer
-        Sums movies; None where there are none.
+        Sums movies; None if there are none.
     probe
-        Looks at the places without particles of single exposures; None: they are not looked at.
+        Measures single exposures in places without particles; None does not measure there.
     pool
-        Looks at both sides of a pair at once, and measures them while they are compared; None: one after the other.
+        Threads to read both sides of a pair at once, and to measure them while they are compared; None does one after the
+        other.
 
     Raises
     ------
     InputError, StorageError
         A file cannot be read, is smaller than a patch, or has unusable pixels.
     PairingError
-        The two do not belong together.
+        The two files do not belong together.
     """
     with ExitStack() as stack:
         sources: tuple[MicrographSource, ...]
@@ -199,14 +200,14 @@ def patch_pairs(
     request
         Patch size, stride, seed, dtype, regime.
     pool
-        Makes the pairs; numpy's generators and loops work outside the interpreter's lock.
+        Threads that make the pairs; numpy's generators and loops run without the interpreter's lock.
     ahead
-        Most pairs in the making at once: the bound on memory.
+        Most pairs in progress at a time, which limits the memory.
 
     Yields
     ------
     PatchPair
-        In order; the same whatever the number of threads.
+        In order; the result does not depend on the number of threads.
     """
     waiting: deque[Future[PatchPair]] = deque()
     bands = [_bands(source, norm, request) for source, norm in zip(opened.sources, opened.normalizations, strict=True)]
@@ -230,9 +231,9 @@ def patch_pairs(
 def row_pairs(
     opened: OpenedPair, request: ConvertRequest, pool: ThreadPoolExecutor, *, ahead: int
 ) -> Iterator[PatchPair]:
-    """Give all pixels of a micrograph once, in bands of rows from above; parameters as for `patch_pairs`.
+    """Give all pixels of a micrograph once, in bands from the first row; parameters as for `patch_pairs`.
 
-    With ``--pairs noise`` every band has a generator of its own, so that the noise does not depend on the threads.
+    With ``--pairs noise`` every band has its own generator, so the noise does not depend on the threads.
     """
     waiting: deque[Future[PatchPair]] = deque()
     height = opened.sources[0].shape[0]
@@ -253,16 +254,16 @@ def row_pairs(
 
 
 def check_holds_a_patch(path: Path, shape: tuple[int, int], request: ConvertRequest) -> None:
-    """Refuse a micrograph that is smaller than one patch.
+    """Raise an error if a micrograph is smaller than one patch.
 
     Parameters
     ----------
     path
-        Named in the message.
+        The file, for the message.
     shape
-        ``(y, x)`` of what patches would be cut from.
+        ``(y, x)`` of the image that is cut into patches.
     request
-        Says the size of a patch.
+        Has the size of a patch.
 
     Raises
     ------
@@ -278,21 +279,21 @@ def check_holds_a_patch(path: Path, shape: tuple[int, int], request: ConvertRequ
 
 
 def open_item(item: DiscoveredMicrograph) -> MicrographSource:
-    """Open a micrograph, or the section of a stack that is meant."""
+    """Open a micrograph, or the named section of a stack."""
     if item.section is None:
         return registry.open_micrograph(item.path)
     return registry.open_micrograph(item.path, section=item.section)
 
 
 def _look(side: int, source: MicrographSource, request: ConvertRequest) -> LookedAt:
-    """Look at a micrograph as `denoise` will show it to the network; the founding recipe and clean partners stay as they are."""
+    """Read a micrograph as `denoise` will show it to the network. Hot pixels stay in the founding recipe and clean partners."""
     bare = (request.pairs == "noise" and request.kind == "percentile") or (request.pairs == "clean" and side == 1)
     kind = request.kind if request.angpix is None else "none"
     return look_at(source, kind, repair=not bare, sample=request.pairs in ("clean", "halves"))
 
 
 def _compared(looked: list[LookedAt], proof: PairProof, pair: PairedInput, known: PixelSize) -> list[str]:
-    """Prove that two files show one exposure, and give remarks on them; nothing where there is only one."""
+    """Prove that two files show one exposure, and give remarks on them; none for a single file."""
     samples = [each.sample for each in looked if each.sample is not None]
     if len(samples) < 2:
         return []

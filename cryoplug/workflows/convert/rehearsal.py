@@ -1,4 +1,4 @@
-"""``convert --dry-run``: find, open and check every input, add up what the store would take, and write nothing."""
+"""``convert --dry-run``: find, open and check every input, add up the size of the store, and write nothing."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def rehearse(
     *,
     expect: Expect = unwatched,
 ) -> Plan:
-    """Say what `cryoplug.workflows.convert.convert` would do now: every file is opened and its header read.
+    """Say what `cryoplug.workflows.convert.convert` would do now; this opens every file and reads its header.
 
     Parameters
     ----------
     request
-        What would be done.
+        The request.
     progress
-        Called with what would be skipped or would fail.
+        Called with each file that would be skipped or would fail.
     note, expect
         As for `convert`.
 
     Raises
     ------
     CryoplugError
-        What `convert` itself would end with before its first micrograph.
+        The error with which `convert` would end before its first micrograph.
     """
     request, inputs, head = prepared(request, note, expect)
     complete = None if request.overwrite else complete_already(request, head, inputs, progress)
@@ -87,7 +87,7 @@ def _details(head: Manifest, images: int) -> dict[str, int | bool]:
 
 
 def _images_of(pair: PairedInput, request: ConvertRequest, proof: PairProof) -> tuple[int, int]:
-    """Open the files of a pair as the run does, and say how many pairs they give and how many pixels a side of one has."""
+    """Open the files of a pair as the run does; give the number of patch pairs, and the pixels in one patch."""
     shape, known = _size_of(pair, request, proof)
     path = pair.noisy.path
     if request.angpix is not None:
@@ -100,7 +100,7 @@ def _images_of(pair: PairedInput, request: ConvertRequest, proof: PairProof) -> 
 
 
 def _size_of(pair: PairedInput, request: ConvertRequest, proof: PairProof) -> tuple[tuple[int, int], PixelSize]:
-    """Give ``(y, x)`` of both sides before they are cropped, and their pixel size."""
+    """Give ``(y, x)`` of both sides before cropping, and their pixel size."""
     if isinstance(pair, MovieInput):
         shape, listed, in_file = size_of_halves(pair)
         return shape, pixel_size_of_exposure(request.pixel_size, (listed,), (in_file, in_file))[0]

@@ -1,4 +1,4 @@
-"""What a convert is asked to do, checked before any file is opened."""
+"""The request of a conversion, checked before any file is opened."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from cryoplug.store.pairs import FORMATS, store_target
 STORES = ("patches", "whole")
 NORMALIZATIONS = ("percentile", "zscore", "robust")
 AUTO = "auto"
-"""The normalization is chosen by the data; see `cryoplug.workflows.convert.grey_scales`."""
+"""The data decide the normalization; see `cryoplug.workflows.convert.grey_scales`."""
 
 
 def usual_patch_size(store: str) -> int:
-    """Give the side of patches, in pixels, for a store of ``patches`` or of ``whole`` micrographs."""
+    """Give the usual side of patches in pixels, for a store of ``patches`` or of ``whole`` micrographs."""
     return 256 if store == "whole" else 1024
 
 
@@ -36,53 +36,53 @@ class ConvertRequest:
     """Micrographs in, a store of training pairs out."""
 
     inputs: tuple[str, ...]
-    """Files, folders, globs and STAR files: the micrographs (``noise``), the noisy ones (``clean``), or movies, or
-    micrographs with halves beside them (``halves``)."""
+    """Files, folders, globs and STAR files. ``noise`` and ``single``: the micrographs; ``clean``: the noisy ones;
+    ``halves``: movies, or micrographs with halves beside them."""
     output: Path
     """Folder of the store; for ``hdf5`` also a file name."""
     pairs: str = "noise"
-    """``noise``: noise is added to each micrograph. ``clean``: a clean file for each. ``halves``: even and odd.
-    ``single``: nothing but the micrographs; training adds noise with the spectrum that is measured in each."""
+    """Where pairs come from. ``noise``: noise is added to each micrograph. ``clean``: a clean file for each. ``halves``: even
+    and odd halves. ``single``: only the micrographs; training adds noise with the spectrum measured in each."""
     clean: tuple[str, ...] = ()
     """The clean micrographs."""
     even: tuple[str, ...] = ()
-    """One half of each exposure; becomes the noisy side."""
+    """Even halves, for the noisy side."""
     odd: tuple[str, ...] = ()
-    """The other half; becomes the clean side."""
+    """Odd halves, for the clean side."""
     gain: Path | None = None
-    """Gain reference that the frames of movies are multiplied by."""
+    """Gain reference; frames of movies are multiplied by it."""
     defects: Path | None = None
     """Bad pixels of movies: a list ``x y w h``, or an image that is 0 where pixels are good."""
     accept_unproven: bool = False
-    """Take pairs that share no signal instead of refusing them."""
+    """Whether to accept pairs that share no signal; else they are refused."""
     format: str = "bin"
-    """``bin`` or ``hdf5``."""
+    """Format of the store: ``bin`` or ``hdf5``."""
     store: str = "patches"
-    """``patches``, which may overlap; or ``whole``: each micrograph once, from which training cuts patches anywhere."""
+    """``patches``, which may overlap; or ``whole``: each micrograph once, in which training cuts patches anywhere."""
     dtype: str = "float32"
     """``float32``, or ``float16`` for half the bytes."""
     patch_size: int | None = None
-    """Side of the square patches in pixels; None: chosen by the data, see `cryoplug.workflows.convert.patch_fit`."""
+    """Side of the square patches in pixels; None lets the data decide, see `cryoplug.workflows.convert.patch_fit`."""
     stride: int | None = None
-    """Pixels from one patch to the next, in y and in x; None: half a patch."""
+    """Pixels from one patch to the next, in y and in x; None is half a patch."""
     angpix: float | None = None
-    """Pixel size in angstrom that every micrograph is Fourier-cropped to; None: as they are."""
+    """Pixel size in angstrom to which every micrograph is Fourier-cropped; None does not crop."""
     pixel_size: float | None = None
-    """What the user states of all micrographs, in angstrom: it beats list and header; see `cryoplug.core.pixel_size`."""
+    """Pixel size of all micrographs in angstrom, as the user states it: it beats list and header (`cryoplug.core.pixel_size`)."""
     normalize: str | None = AUTO
-    """``percentile``, ``zscore``, ``robust``, or ``auto`` (the same as None): of noise chosen by the data, see
-    `cryoplug.workflows.convert.grey_scales`; of two files zscore."""
+    """``percentile``, ``zscore``, ``robust``, or ``auto`` (the same as None): with ``noise`` the data decide, see
+    `cryoplug.workflows.convert.grey_scales`; else zscore."""
     test_split: float = 0.1
     """Part of the micrographs, 0 to 1, whose patches are kept for testing."""
     seed: int = 0
-    """Decides split and noise, not negative."""
+    """Random seed of split and noise, not negative."""
     overwrite: bool = False
-    """Replace a finished store."""
+    """Whether to replace a finished store."""
     threads: int = 0
-    """Threads that make patches; 0: as many as there are CPUs, at most 4. The result does not depend on it."""
+    """Threads that make patches; 0 takes one for each CPU, at most 4. The result does not depend on it."""
 
     def __post_init__(self) -> None:
-        """Collect everything that is wrong and say it at once."""
+        """Collect all problems, and raise one error."""
         for name in ("inputs", "clean", "even", "odd"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "output", Path(self.output))
@@ -139,7 +139,7 @@ class ConvertRequest:
 
     @property
     def patch_px(self) -> int:
-        """Side of the patches; the usual one while none is chosen."""
+        """Side of the patches in pixels; the usual one while none is chosen."""
         return usual_patch_size(self.store) if self.patch_size is None else self.patch_size
 
     @property
@@ -149,10 +149,10 @@ class ConvertRequest:
 
     @property
     def kind(self) -> str:
-        """The kind of normalization: as asked, else what suits the regime as long as no pixel was looked at.
+        """Kind of normalization: as asked; else the usual one for the kind of pairs, until pixels have been looked at.
 
-        The halves of an exposure are centred near zero, where the founding recipe's clip at 0 would cut half of the
-        noise away and with it the reason why learning from halves works.
+        The halves of an exposure are centred near zero. The founding recipe's clip at 0 would cut away half of their noise,
+        and then learning from halves would not work.
         """
         if self.normalize not in (None, AUTO):
             return self.normalize
@@ -160,18 +160,18 @@ class ConvertRequest:
 
     @property
     def target(self) -> Path:
-        """The folder or file that is written."""
+        """The folder or file to write."""
         return store_target(self.output, self.format)
 
     def identity(self, pairs: Iterable[PairedInput], exposures: Sequence[int] = ()) -> dict[str, Any]:
-        """Return what decides the pixels of the store.
+        """Return everything that decides the pixels of the store.
 
         Parameters
         ----------
         pairs
-            The inputs: of their files names, sizes and times count (a digest).
+            The inputs; names, sizes and times of their files count (as a digest).
         exposures
-            For each of them the number of its exposure, where several are of one: training never splits those.
+            For each input, the number of its exposure, if several belong to one; training never splits those.
         """
         files = []
         state = cache(file_content)  # a stack is asked for once, not for every section

@@ -30,20 +30,20 @@ from cryoplug.workflows.convert.request import ConvertRequest
 Progress = Callable[[FileResult], None]
 _POOLS = ("convert", "transform")
 _MOST_THREADS = 4
-"""Each takes about 45 MB: with more, 400 MB would not hold."""
+"""Most threads: each takes about 45 MB, and convert should stay below 400 MB."""
 _POLL_S = 0.2
-"""While the next micrograph is opened, or a movie summed, signals are looked at so often."""
+"""Seconds between two looks at signals, while a micrograph is opened or a movie summed."""
 
 
 def pick_test_micrographs(count: int, fraction: float, seed: int) -> frozenset[int]:
-    """Choose whole micrographs for testing, a pure function of the arguments.
+    """Choose whole micrographs for testing, as a pure function of the arguments.
 
     Parameters
     ----------
     count
         Number of micrographs.
     fraction
-        Part of them, 0 to 1. Above 0 at least one is chosen when there are two; below 1 at least one is left.
+        Part of them, 0 to 1. Above 0, at least one of two is chosen; below 1, at least one is left.
     seed
         Not negative.
     """
@@ -54,19 +54,19 @@ def pick_test_micrographs(count: int, fraction: float, seed: int) -> frozenset[i
 
 
 def pick_test_exposures(exposures: Sequence[int], fraction: float, seed: int) -> frozenset[int]:
-    """Choose inputs for testing so that no exposure, and no stack, is on both sides.
+    """Choose inputs for testing so that no exposure and no stack is on both sides.
 
     Parameters
     ----------
     exposures
-        For each input the number of its exposure or stack.
+        For each input, the number of its exposure or stack.
     fraction, seed
         As for `pick_test_micrographs`.
 
     Returns
     -------
     frozenset[int]
-        Positions in the list; none where all are of one exposure.
+        Positions in the list; none if all inputs are of one exposure.
     """
     numbers = list(dict.fromkeys(exposures))
     if len(numbers) == len(exposures):
@@ -76,14 +76,14 @@ def pick_test_exposures(exposures: Sequence[int], fraction: float, seed: int) ->
 
 
 def _test_pairs(inputs: ConvertInputs, request: ConvertRequest) -> frozenset[int]:
-    """Choose pairs for testing, none of which is known to fail: a test split of that alone would stay empty."""
+    """Choose pairs for testing, except pairs that are known to fail, because they could leave the test split empty."""
     usable = [place for place, pair in enumerate(inputs.pairs) if pair.problem is None]
     chosen = pick_test_exposures([inputs.exposures[place] for place in usable], request.test_split, request.seed)
     return frozenset(usable[place] for place in chosen)
 
 
 class ConvertRun:
-    """One pass over the micrographs into one writer; raises what `cryoplug.workflows.convert.convert` raises."""
+    """One pass over the micrographs into one writer; errors are those of `cryoplug.workflows.convert.convert`."""
 
     def __init__(
         self,
@@ -102,12 +102,12 @@ class ConvertRun:
         self.files: list[FileResult] = []
         self.failures: list[FailedInput] = []
         self.pixel_sizes = PixelSizeRemarks()
-        """Where sources of the pixel size differ."""
+        """Counts differences between sources of the pixel size."""
         self.threads = request.threads or min(len(os.sched_getaffinity(0)), _MOST_THREADS)
         self.test = _test_pairs(inputs, request)
 
     def run(self, gain: RunGain) -> BatchResult:
-        """Do it, and give what became of each micrograph."""
+        """Convert all micrographs, and give the result of each."""
         began, resumed = time.perf_counter(), {entry.index for entry in self.writer.acknowledged}
         before = self.writer.count("train") + self.writer.count("test")
         fresh = [pair for pair in self.pairs if pair.index not in resumed]
@@ -244,7 +244,7 @@ def _entry(opened: OpenedPair, split: str) -> MicrographEntry:
 
 
 def store_details(manifest: Manifest, inputs: ConvertInputs) -> dict[str, object]:
-    """Give the figures of a finished store for people and ``--json``: what is in it, and what was left out."""
+    """Give the figures of a finished store, for people and ``--json``: its contents, and the files that were left out."""
     return {
         "train": manifest.counts["train"],
         "test": manifest.counts["test"],
@@ -261,7 +261,7 @@ def store_details(manifest: Manifest, inputs: ConvertInputs) -> dict[str, object
 
 
 def _beyond_the_last_patch(manifest: Manifest) -> float:
-    """Give the part of the pixels (0 to 1) that are in no patch, because a row or column of patches ends before them."""
+    """Give the part of the pixels (0 to 1) in no patch, because rows and columns of patches end before them."""
     if manifest.whole:
         return 0.0
     reach: dict[int, tuple[int, int]] = {}

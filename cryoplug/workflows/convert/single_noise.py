@@ -1,4 +1,4 @@
-"""Measure the noise of single exposures while they are converted, and refuse those whose noise cannot be told."""
+"""Measure the noise of single exposures while they are converted, and refuse those whose noise cannot be measured."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cryoplug.metrics.noise_power import (
 from cryoplug.metrics.noise_shape import NoiseShape, measure_shape
 
 MOST_BLOCKS_A_SIDE = 12
-"""Blocks of 512 that are looked at, in each direction: 38 million pixels at most."""
+"""Most blocks of 512 pixels to measure, in each direction: 38 million pixels in all."""
 WHAT_TO_DO = (
     "train on halves (--pairs halves), denoise with a general model, or give --accept-unproven to take it all the same"
 )
@@ -38,14 +38,14 @@ def measure_law(source: MicrographSource, *, pixel_size_angstrom: float | None, 
     source
         The micrograph as it is in the file.
     pixel_size_angstrom
-        Its sampling; None when unknown.
+        Its pixel size; None if unknown.
     part
-        Side of the network's grid over that of its own.
+        Side of the network's grid over that of the micrograph's own grid.
 
     Raises
     ------
     ShapeError
-        It is too small to tell.
+        It is too small to measure.
     PixelError
         Pixels are not finite, or all equal.
     """
@@ -74,7 +74,7 @@ def measure_law(source: MicrographSource, *, pixel_size_angstrom: float | None, 
 def describe_noise(
     law: NoiseLaw, network: MicrographSource, normalization: Normalization, *, part: float
 ) -> MicrographNoise:
-    """Bring a law to the network's grid, and measure there what a spectrum does not tell.
+    """Bring a law to the network's grid, and measure there the properties that a spectrum does not show.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def describe_noise(
     network
         The micrograph on the network's grid.
     normalization
-        Fitted to that; its scale counts.
+        The normalization fitted to it; its scale is used.
     part
         Side of the network's grid over that of the micrograph's own.
     """
@@ -102,12 +102,12 @@ def describe_noise(
 
 
 def check_trust(noise: MicrographNoise, source: MicrographSource, *, accept_unproven: bool) -> list[str]:
-    """Refuse a micrograph whose noise cannot be trusted; give a remark where that was asked to be accepted.
+    """Raise an error if the noise of a micrograph cannot be trusted; if the user accepts that, give a remark.
 
     Raises
     ------
     PixelError
-        It cannot be trusted.
+        The noise cannot be trusted.
     """
     if noise.trusted:
         return []
@@ -117,7 +117,7 @@ def check_trust(noise: MicrographNoise, source: MicrographSource, *, accept_unpr
 
 
 def _blocks(source: MicrographSource, side: int) -> Iterator[np.ndarray]:
-    """Give blocks that overlap by half, or lie so far apart that there are not too many."""
+    """Give blocks that overlap by half; in large micrographs they lie farther apart, so that there are not too many."""
     starts = [_starts(length, side) for length in source.shape]
     for y in starts[0]:
         rows = source.read_rows(y, y + side)

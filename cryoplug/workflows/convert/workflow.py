@@ -1,4 +1,4 @@
-"""Convert: micrographs in, a store of noisy/clean training pairs out, in bounded memory, killable at any moment."""
+"""convert: micrographs in, a store of noisy/clean training pairs out; bounded memory, and safe to kill at any moment."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def convert(
 ) -> BatchResult:
     """Write the store that the request asks for, or find it complete.
 
-    Killed at any moment, the same request goes on after the last complete micrograph (bins) or starts again (HDF5), and
-    the result is the same to the byte. A bad micrograph is recorded and the others go on. SIGTERM and SIGINT drop the
-    micrograph in work and stop; SIGUSR1 makes safe what is complete, and the work goes on.
+    After a kill, the same request goes on after the last complete micrograph (bins) or starts again (HDF5); the result is the
+    same to the byte. A bad micrograph is recorded, and the others go on. SIGTERM and SIGINT discard the micrograph being
+    processed, and stop. SIGUSR1 writes complete micrographs safely to disk, and the work goes on.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ def convert(
     progress
         Called with each micrograph's result, in the order of the inputs.
     note
-        Called with a sentence that is worth telling and belongs to no single micrograph.
+        Called with remarks that do not belong to a single micrograph.
     expect
-        Told how many micrographs there are.
+        Called with the number of micrographs.
 
     Returns
     -------
@@ -63,11 +63,11 @@ def convert(
     PairingError
         The two lists of files do not fit together, or two halves do not show the same exposure.
     StorageError
-        Writing failed; what was acknowledged stays for the next run.
+        Writing failed; finished micrographs stay for the next run.
     OutputBusyError
         Another live process writes this output.
     Stopped
-        By a signal; what was acknowledged stays for the next run.
+        A signal came; finished micrographs stay for the next run.
     """
     with Interrupts() as interrupts:
         return _convert(request, progress, note, expect, interrupts)
@@ -99,7 +99,7 @@ def _convert(
 def prepared(
     request: ConvertRequest, note: Callable[[str], None], expect: Expect
 ) -> tuple[ConvertRequest, ConvertInputs, Manifest]:
-    """Find the inputs, decide what the request leaves open, and give the head of the store's manifest."""
+    """Find the inputs, decide all open choices of the request, and give the head of the store's manifest."""
     inputs = list_inputs(request)
     pairs = inputs.pairs
     expect(Outlook(len(pairs)))
@@ -131,7 +131,7 @@ def prepared(
 def complete_already(
     request: ConvertRequest, head: Manifest, inputs: ConvertInputs, progress: Progress
 ) -> BatchResult | None:
-    """Give what a finished run of the same request left; None when there is none. Refuse another store in its place."""
+    """Give the result of a finished run of the same request, or None. If another store is there, raise an error."""
     try:
         manifest = finished_manifest(request.target, request.format)
     except FormatError as error:

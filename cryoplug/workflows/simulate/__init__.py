@@ -1,4 +1,4 @@
-"""A seed and ranges in, micrographs with a known truth out."""
+"""simulate: a seed and ranges in, micrographs with a known truth out."""
 
 from cryoplug.workflows.simulate.options import simulate_request
 from cryoplug.workflows.simulate.workflow import (

@@ -1,4 +1,4 @@
-"""From the options of ``simulate`` to its request: the command line and Python come here."""
+"""Make the request of ``simulate`` from its options, for the command line and for Python."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def simulate_request(
     seed: int,
     overwrite: bool,
 ) -> SimulateRequest:
-    """Read the molecules, and check everything; the options are those of the command, the fields of `SimulationSettings`."""
+    """Read the molecules and check everything. Options are those of the command, and fields of `SimulationSettings`."""
     settings = SimulationSettings(
         size_px=size,
         pixel_size_angstrom=pixel_size,

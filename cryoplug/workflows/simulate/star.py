@@ -1,8 +1,8 @@
-"""STAR files of simulated micrographs: the list with the true CTF, and where the particles truly lie.
+"""STAR files of simulated micrographs: the list with the true CTF, and the true places of the particles.
 
-RELION 3.1 looks for coordinates below a folder, under the path of the micrograph without ``X/jobNNN/``: those of
-``Simulate/job001/noisy/mic_0001.mrc`` with ``--coord_dir Simulate/job001/ --coord_suffix _truth.star``, those of
-``simulated/noisy/mic_0001.mrc`` with ``--coord_dir ./``. RELION 4 and later take ``coordinates.star``.
+RELION 3.1 looks for coordinates below a folder, under the path of the micrograph without ``X/jobNNN/``. It finds those of
+``Simulate/job001/noisy/mic_0001.mrc`` with ``--coord_dir Simulate/job001/ --coord_suffix _truth.star``, and those of
+``simulated/noisy/mic_0001.mrc`` with ``--coord_dir ./``. RELION 4 and later read ``coordinates.star``.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from cryoplug.simulation.settings import SimulationSettings
 from cryoplug.simulation.specimen import FloatArray
 
 SUFFIX = "_truth.star"
-"""What follows the stem of a micrograph in the name of its coordinates."""
+"""End of the name of a coordinate file, after the stem of its micrograph."""
 
 
 def micrograph_star(
     settings: SimulationSettings, optics: Sequence[Optics], names: Sequence[str], path: Path
 ) -> StarFile:
-    """List micrographs as RELION 3.1 does: one optics group, each with its true defocus.
+    """List micrographs in the style of RELION 3.1: one optics group, each micrograph with its true defocus.
 
     Parameters
     ----------
@@ -36,10 +36,10 @@ def micrograph_star(
     optics
         The lens of each micrograph.
     names
-        Paths as the output was given. RELION reads paths relative to the folder it runs in, so give the output relative to
-        that.
+        Paths, beginning with the output folder as the user gave it. RELION reads paths relative to the folder in which it
+        runs, so give the output relative to that.
     path
-        Where the list will lie.
+        Path of the list.
     """
     pixel_size = f"{settings.pixel_size_angstrom:.6f}"
     optics_group: dict[str, list[object]] = {
@@ -64,17 +64,17 @@ def micrograph_star(
 
 
 def coordinate_star(particles: Sequence[TrueParticle], label: str, path: Path) -> StarFile:
-    """List the particles of one micrograph as RELION's autopicking does, with their true orientations.
+    """List the particles of one micrograph in the style of RELION's autopicking, with their true orientations.
 
     Parameters
     ----------
     particles
-        Where they lie. ``rlnCoordinateX/Y`` count pixels from the first column and the first row of the MRC, whose centres
-        are 0; the Euler angles turn the molecule, centre of mass at the origin, as RELION's do.
+        The particles. ``rlnCoordinateX/Y`` count pixels from the first column and the first row of the MRC, whose centres are
+        0. The Euler angles are RELION's, and turn the molecule around its centre of mass.
     label
-        Says what made them; a comment.
+        A comment: how they were made.
     path
-        Where the list will lie.
+        Path of the list.
     """
     angles = [euler_angles(each.rotation) for each in particles]
     table: dict[str, list[object]] = {
@@ -95,7 +95,7 @@ def coordinate_star(particles: Sequence[TrueParticle], label: str, path: Path) -
 
 
 def coordinate_list(names: Sequence[str], coordinates: Sequence[str], path: Path) -> StarFile:
-    """List the coordinate file of each micrograph, as RELION 4 and later do."""
+    """List the coordinate file of each micrograph, in the style of RELION 4 and later."""
     table = {"rlnMicrographName": list(names), "rlnMicrographCoordinates": list(coordinates)}
     return star_from_tables({"coordinate_files": table}, path)
 
@@ -106,7 +106,7 @@ def euler_angles(rotation: FloatArray) -> tuple[float, float, float]:
     Parameters
     ----------
     rotation
-        ``(3, 3)``, takes (z, y, x) of the molecule to the microscope, the beam along z.
+        ``(3, 3)``, turns (z, y, x) of the molecule into the frame of the microscope, with the beam along z.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Write simulated micrographs: noisy, its even and odd halves, the truth, where the particles lie, and RELION's lists."""
+"""Write simulated micrographs: noisy images, their halves, the truth, the places of the particles, and RELION's lists."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from cryoplug.simulation.structures import particle_from_structure, read_structu
 from cryoplug.workflows.simulate.star import SUFFIX, coordinate_list, coordinate_star, micrograph_star
 
 KINDS = ("noisy", "even", "odd", "clean", "particles_only")
-"""The folders of an output, one image each per micrograph."""
+"""The folders of an output; each gets one image of each micrograph."""
 
 LISTS = ("micrographs.star", "coordinates.star")
-"""The files beside them: RELION's lists of micrographs and, for RELION 4 and later, of their coordinates."""
+"""The files beside the folders: RELION's list of micrographs, and for RELION 4 and later that of their coordinates."""
 JOB_LIST = f"coords_suffix{SUFFIX}"
-"""What RELION 3.1 takes for the result of a picking job; only in an output that is called like a job of RELION's."""
+"""File that RELION 3.1 takes for the result of a picking job; only in an output with the name of a RELION job."""
 _JOB = re.compile(r"(.*/)?[^/]+/job\d{3,}")
 
 MAX_COUNT = 100_000
@@ -43,21 +43,21 @@ MAX_COUNT = 100_000
 
 @dataclass(frozen=True)
 class SimulateRequest:
-    """What to simulate and where to write it."""
+    """What to simulate, and where to write it."""
 
     output: Path
-    """Folder that gets a folder for each of `KINDS`, and the STAR files; the coordinates lie beside the noisy images."""
+    """Output folder, for a folder of each of `KINDS` and the STAR files; coordinates lie beside the noisy images."""
     count: int = 6
     """Number of micrographs, 1 to 100000."""
     settings: SimulationSettings = field(default_factory=SimulationSettings)
-    """How they look."""
+    """Settings of the micrographs."""
     device: str = "cpu"
-    """Where to compute: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Ice and noise are others on a GPU, and so is the label."""
+    """Where to compute: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. On a GPU ice, noise and the label differ."""
     overwrite: bool = False
-    """Replace micrographs that were made with other settings; without it they are refused."""
+    """Whether to replace micrographs that were made with other settings; else they are an error."""
 
     def __post_init__(self) -> None:
-        """Refuse a count out of range, and a device that means nothing."""
+        """Refuse a count out of range, and an unknown device."""
         problems = list(device_problems(self.device))
         if not 1 <= self.count <= MAX_COUNT:
             problems.append(not_allowed("--count", self.count, f"1 to {MAX_COUNT}"))
@@ -71,24 +71,24 @@ def simulate(
     *,
     expect: Expect = unwatched,
 ) -> BatchResult:
-    """Make the micrographs one by one and list them in a STAR.
+    """Make the micrographs one by one, and list them in a STAR file.
 
-    A micrograph whose files are all there and carry the label of the same settings is skipped, so a call that was
-    stopped goes on where it was. Micrograph n depends on the settings and n alone: a larger count adds to the others.
+    A micrograph is skipped if all its files exist and have the label of the same settings, so a call that was stopped goes on
+    where it was. Micrograph n depends only on the settings and n, so a larger count adds to the existing ones.
 
     Parameters
     ----------
     request
-        What to make.
+        The request.
     progress
         Called with the result of each micrograph.
     expect
-        Told how many micrographs there are.
+        Called with the number of micrographs.
 
     Returns
     -------
     BatchResult
-        One result per micrograph, named by its noisy image; `outputs` holds the STAR.
+        One result for each micrograph, named by its noisy image; `outputs` holds the STAR file.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def simulate(
 
 
 def chosen_specimen(asked: str | None, *, given: bool) -> str:
-    """Return what to invent; refuse to, where molecules are given."""
+    """Return the kind of invented particles; raise an error if molecules are given, too."""
     if asked and given:
         raise UsageError(f"--specimen {asked}: molecules are given by --map or --model; leave out one or the other")
     return asked or "shapes"
@@ -137,14 +137,14 @@ def chosen_specimen(asked: str | None, *, given: bool) -> str:
 def read_molecules(
     maps: Sequence[Path], models: Sequence[Path], *, thresholds: Sequence[float] = ()
 ) -> tuple[ParticleModel, ...]:
-    """Make particles of density maps and of structures; see `read_density` and `read_structure`.
+    """Make particles from density maps and structures; see `read_density` and `read_structure`.
 
     Raises
     ------
     UsageError
         There are thresholds, but not one for each map; or gemmi is missing.
     InputError
-        A file is not there, or holds no molecule.
+        A file is missing, or holds no molecule.
     """
     if thresholds and len(thresholds) != len(maps):
         raise UsageError(f"--map-threshold: {len(thresholds)} for {len(maps)} maps; give one for each map, or none")
@@ -159,9 +159,9 @@ def read_density(path: Path, threshold: float | None = None) -> DensityMap:
     Parameters
     ----------
     path
-        The map; its voxels must be cubes. Axes that the header names in another order are put in order.
+        The map; its voxels must be cubes. Axes in another order, as the header says, are sorted.
     threshold
-        Density above which a voxel belongs to the molecule; None: mean plus one standard deviation.
+        Density above which a voxel belongs to the molecule; None takes mean plus one standard deviation.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def read_density(path: Path, threshold: float | None = None) -> DensityMap:
 
 
 def _write_lists(request: SimulateRequest, optics: list[Optics]) -> tuple[Path, ...]:
-    """Write the list of micrographs, and those of their coordinates."""
+    """Write the list of micrographs, and the lists of their coordinates."""
     names = [str(_path(request, "noisy", index)) for index in range(request.count)]
     coordinates = [str(_coordinates(request, index)) for index in range(request.count)]
     micrographs, listed = (request.output / name for name in LISTS)
@@ -245,7 +245,7 @@ def _carries_label(path: Path, label: str) -> bool:
 
 
 def _refuse_foreign(request: SimulateRequest, finished: list[bool]) -> None:
-    """Refuse files that this call would replace and did not make itself."""
+    """Raise an error if this call would replace files that it did not make."""
     foreign = [
         path
         for index, done in enumerate(finished)

@@ -1,4 +1,4 @@
-"""Training pairs in, the best checkpoint out."""
+"""train: training pairs in, the best checkpoint out."""
 
 from cryoplug.workflows.train.rehearsal import rehearse
 from cryoplug.workflows.train.request import TrainRequest

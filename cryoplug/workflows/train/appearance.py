@@ -1,4 +1,4 @@
-"""What a store looks like, for checkpoint.json: denoise compares micrographs with it."""
+"""The appearance of a store's micrographs, for checkpoint.json; denoise compares micrographs with it."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from cryoplug.metrics.appearance import Appearance, measure_appearance, summariz
 from cryoplug.store.pairs import PairStore
 
 FIELD = "seen"
-"""Of ``checkpoint.json``."""
+"""Field of ``checkpoint.json`` with the appearance."""
 MOST_MICROGRAPHS = 16
 MOST_PATCHES = 4
-"""Patches that are measured of one micrograph."""
+"""Most patches to measure in one micrograph."""
 MOST_SIDE_PX = 512
-"""A larger patch is measured in its middle."""
+"""Largest side to measure, in pixels; of a larger patch the middle is taken."""
 
 
 def appearance_of_store(store: PairStore, indices: np.ndarray) -> dict[str, Any] | None:
-    """Measure what the micrographs of a store look like to a network.
+    """Measure how the micrographs of a store look to a network.
 
-    Where noise was added to one side, the other side is measured: that is the micrograph as denoise will see it.
+    If noise was added to one side, the other side is measured, because that is the micrograph as denoise will see it.
 
     Parameters
     ----------
     store
         The pairs.
     indices
-        Those to train on, ascending. Patches of bare bins count as micrographs.
+        Numbers of the training pairs, ascending. Patches of bare bins count as micrographs.
 
     Returns
     -------
     dict | None
-        See `cryoplug.metrics.appearance.Seen.record`; None when the patches are too small to say anything.
+        See `cryoplug.metrics.appearance.Seen.record`; None if the patches are too small.
     """
     micrographs = np.array([_micrograph(store, int(index)) for index in indices])
     names = np.unique(micrographs)

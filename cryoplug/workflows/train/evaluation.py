@@ -1,4 +1,4 @@
-"""The evaluation that ends a training run: the kept checkpoint on its held-out patches, written into checkpoint.json."""
+"""The evaluation at the end of a training: the kept checkpoint on held-out patches, written into checkpoint.json."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 MOST_PATCHES = 16
 MOST_EXAMPLES = 3
-"""Pairs that the page of the run shows."""
+"""Most pairs on the page of the run."""
 MOST_SIDE_PX = 512
-"""A larger patch is evaluated in its middle."""
+"""Largest side to evaluate, in pixels; of a larger patch the middle is taken."""
 MOST_SECONDS = 10.0
-"""When so much time is spent, no further patch is begun; two are evaluated in any case."""
+"""Seconds after which no further patch is begun; two are always evaluated."""
 
 
 def evaluation_of_kept(
@@ -47,34 +47,34 @@ def evaluation_of_kept(
     note: Callable[[str], None],
     examples: list[Example],
 ) -> tuple[Summary | None, Verdict | None]:
-    """Measure the kept checkpoint, unless an earlier run did, and write what was found into its ``checkpoint.json``.
+    """Measure the kept checkpoint, unless an earlier run did, and write the figures into its ``checkpoint.json``.
 
-    The weights are not touched. What cannot be measured is told, and is no reason for a run to fail.
+    Weights stay unchanged. If something cannot be measured, a note says so; the run does not fail.
 
     Parameters
     ----------
     epoch_folder
         The kept checkpoint.
     store, held_out
-        The pairs and which of them were held out, ascending.
+        The pairs, and the numbers of the held-out ones, ascending.
     config
-        Of the run: device, threads, augmentation.
+        Settings of the run: device, threads, augmentation.
     interrupts
-        Asked between two patches.
+        Signals, looked at between two patches.
     note
-        Told why there is no evaluation.
+        Called with the reason if there is no evaluation.
     examples
-        Gets the first few pairs that were measured now, and what the network made of them.
+        List to which the first few measured pairs are added, with the output of the network.
 
     Returns
     -------
     tuple
-        What was measured now, and the verdict, whichever run measured it; None where there is none.
+        The figures of this call, and the verdict of any call; None without them.
 
     Raises
     ------
     Stopped
-        A signal came; the run is finished, and the same command makes up for the evaluation.
+        A signal came; the training is finished, and the same command does the evaluation later.
     """
     kept = load_checkpoint(epoch_folder)
     if FIELD in kept.details:
@@ -97,7 +97,7 @@ def _measured(
     note: Callable[[str], None],
     examples: list[Example],
 ) -> tuple[Summary, dict[str, Any]] | None:
-    """Give the figures and the curves, or say why there are none."""
+    """Give the figures and the curves; if there are none, say why."""
     if not held_out.size:
         note("no evaluation: nothing was held out (--val-split 0)")
         return None
@@ -119,10 +119,10 @@ def _measured(
 
 
 def _judge_of(store: PairStore, config: TrainConfig) -> str:
-    """Say what the held-out patches are judged by.
+    """Say by what the held-out patches are judged.
 
-    ``halves`` or ``single``: there is no truth, the judge is the other half, or the exposure with noise drawn for it. ``truth``:
-    the clean side counts as truth.
+    ``halves``: by the other half. ``single``: by the exposure with noise drawn for it. ``truth``: by the clean side, which
+    counts as truth.
     """
     from cryoplug.training.choice import pairs_are_halves
 
@@ -200,24 +200,24 @@ def _measure(
 
 @dataclass(frozen=True)
 class _Pair:
-    """One held-out pair, each side in units of its own normalization, ``(y, x)``."""
+    """One held-out pair, ``(y, x)``; each side in the units of its own normalization."""
 
     noisy: ImageF32
-    """What the network gets."""
+    """Input of the network."""
     other: ImageF32
     """The truth, or the other half."""
     scale: float
-    """``scale * other + offset`` has the units of `noisy`."""
+    """Factor: ``scale * other + offset`` is in the units of `noisy`."""
     offset: float
     """See `scale`."""
 
     def rescaled(self, image: ImageF32) -> ImageF32:
-        """Bring the other half, or what became of it, to the units of `noisy`: errors need one scale."""
+        """Bring the other half, raw or denoised, to the units of `noisy`, because errors need one scale."""
         return np.float32(self.scale) * image + np.float32(self.offset)
 
 
 def _recorrupter(store: PairStore, config: TrainConfig) -> Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]:
-    """Give what makes of a crop of a single exposure two images with independent noise."""
+    """Give a function that makes two images with independent noise from a crop of a single exposure."""
     import torch
 
     from cryoplug.workflows.train.single import recorruption_of

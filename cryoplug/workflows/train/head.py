@@ -1,4 +1,4 @@
-"""What every checkpoint of a run says besides its weights: normalization, pixel size, data, and how it was trained."""
+"""The records that every checkpoint of a run has besides its weights: normalization, pixel size, data, training."""
 
 from __future__ import annotations
 

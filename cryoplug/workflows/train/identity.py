@@ -1,4 +1,4 @@
-"""Which training run a folder holds, and whether the one that is asked for is the same."""
+"""Which training run a folder holds, and whether the requested run is the same."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SAMPLED_PATCHES = 8
 PROCESSES, PATCHES_A_STEP = "processes", "patches_a_step"
-"""In the environment of a state: how many processes trained, and the patches that a step took in all of them."""
+"""Names in the environment of a state: the number of processes, and the patches of a step in all of them."""
 
 
 def compare_with_earlier_run(
@@ -33,9 +33,9 @@ def compare_with_earlier_run(
     *,
     processes: int = 1,
 ) -> bool:
-    """Refuse to go on with a run that was asked for something else, and say whether what is there must be forgotten.
+    """Refuse to go on with a run that has other settings, and return whether the earlier run must be deleted.
 
-    Half the processes with twice the ``--batch-size`` take the same steps: `processes` is how many there are now.
+    Half the processes with twice the ``--batch-size`` take the same steps. `processes` is their number now.
     """
     from cryoplug.training.config import TrainConfig, differing_fields
     from cryoplug.training.progress import Note
@@ -77,14 +77,14 @@ def _patches_a_step(config: dict[str, Any], environment: Any) -> int | None:
 
 
 def run_identity(request: TrainRequest, store: PairStore, split: Split, init_sha256: str | None) -> dict[str, Any]:
-    """Return all that decides the weights: configuration, first weights, data and split.
+    """Return everything that decides the weights: configuration, first weights, data and split.
 
     Parameters
     ----------
     request, store, split
-        Of the run.
+        Request, store and split of the run.
     init_sha256
-        Hash of the checkpoint that it starts from; None: weights are drawn from the seed.
+        Hash of the checkpoint from which it starts; None for random weights.
     """
     return {
         **request.config.identity(),
@@ -95,7 +95,7 @@ def run_identity(request: TrainRequest, store: PairStore, split: Split, init_sha
 
 
 def _data_fingerprint(store: PairStore) -> str:
-    """Return the manifest's fingerprint; of bare bins that of their shape, count and a few patches."""
+    """Return the manifest's fingerprint; for bare bins, that of their shape, count and a few patches."""
     if store.manifest is not None:
         return store.manifest.fingerprint()
     count = store.count("train")
@@ -122,7 +122,7 @@ def run_record(
 
 
 def software_versions() -> dict[str, str]:
-    """Return the versions that a checkpoint was made with."""
+    """Return the versions of the software that makes a checkpoint."""
     versions = {"python": platform.python_version()}
     for name in ("cryoplug", "torch", "numpy"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -131,7 +131,7 @@ def software_versions() -> dict[str, str]:
 
 
 def bits_note(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Say why a run that goes on is not bit-identical to one that was never interrupted; empty when it is."""
+    """Say why a run that goes on is not bit-identical to an uninterrupted one; empty if it is."""
     from cryoplug.training.config import differing_fields
 
     alone = {PROCESSES: 1, PATCHES_A_STEP: now.get(PATCHES_A_STEP)}  # what older versions did not write

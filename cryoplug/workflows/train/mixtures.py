@@ -1,4 +1,4 @@
-"""Which mixtures a run trains on: of the halves of an exposure, of a single exposure with drawn noise, or none."""
+"""The mixtures of a training: of two halves, of a single exposure with drawn noise, or none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def mixer_of(opened: Opened, note: Callable[[str], None]) -> Mixer | Recorruption | None:
-    """Make what makes mixtures of halves, if they are asked for and possible, or of single exposures."""
+    """Give the object that makes mixtures of halves (if asked for and possible) or of single exposures; else None."""
     from cryoplug.training.data.balance import measure_balance
     from cryoplug.training.data.mixing import Mixer
 

@@ -1,4 +1,4 @@
-"""Open what a run works on, the store once and the run folder, and refuse what cannot be done."""
+"""Open the store (only once) and the run folder of a training, and refuse what cannot be done."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run works on, checked; nothing is written yet."""
+    """The checked parts of a run, before anything is written."""
 
     request: TrainRequest
-    """Completed by the recipe."""
+    """The request, completed by the recipe."""
     store: PairStore
     """The training pairs."""
     split: Split
-    """Which of them train and which validate."""
+    """Which pairs train and which validate."""
     start: Start | None
-    """The checkpoint that training starts from."""
+    """The checkpoint from which training starts; None for random weights."""
     identity: dict[str, Any]
-    """From `run_identity`."""
+    """Everything that decides the weights, from `run_identity`."""
 
 
 @dataclass(frozen=True)
 class Opened(Prepared):
-    """What a run works on, where it computes and what it holds."""
+    """The checked parts of a run, its folder, device and processes."""
 
     folder: RunFolder | None
-    """Held by this run; None when nothing is saved, or by another process of the run."""
+    """The run folder; None if nothing is saved, or if another process of this run holds it."""
     device: torch.device
     """Where this process computes."""
     processes: Processes
-    """Who train together."""
+    """The processes that train together."""
 
 
 def open_run(
@@ -61,7 +61,7 @@ def open_run(
     stack: contextlib.ExitStack,
     progress: Callable[[Event], None],
 ) -> Opened:
-    """Open the store and the run folder, and refuse what cannot be done; they close with the stack."""
+    """Open the store and the run folder, and refuse what cannot be done; both close with the stack."""
     prepared = prepare(request, str(device), stack, progress)
     request, folder = prepared.request, None
     if request.save:
@@ -121,7 +121,7 @@ def prepare(
 
 
 def say_what_is_odd(prepared: Prepared, progress: Callable[[Event], None]) -> None:
-    """Say what people should know about the run: where it keeps nothing, how its pairs are split, what they hold."""
+    """Print remarks on the run: that nothing is saved, how pairs are split, and what is odd about them."""
     from cryoplug.training.progress import Note
 
     unsaved = "" if prepared.request.save else "nothing will be saved; give --save to keep the best checkpoint"
@@ -130,7 +130,7 @@ def say_what_is_odd(prepared: Prepared, progress: Callable[[Event], None]) -> No
 
 
 def _completed(request: TrainRequest, store: PairStore, *, on_gpu: bool, goes_on: bool) -> TrainConfig:
-    """Fill in by the recipe what the user left open; for that the store is looked at."""
+    """Fill in the settings that the user did not choose, by the recipe that suits the store."""
     from cryoplug.training.presets import with_recipe
 
     manifest = store.manifest

@@ -13,7 +13,7 @@ from cryoplug.reports.training_page import Example, training_page
 from cryoplug.reports.words import verdict_words
 
 PAGE_NAME = "report.html"
-"""In the run folder."""
+"""Name of the page in the run folder."""
 
 
 def write_training_page(
@@ -29,17 +29,17 @@ def write_training_page(
     Parameters
     ----------
     folder
-        Of the run.
+        Folder of the run.
     records
-        One an epoch, as in ``metrics.jsonl``.
+        One record for each epoch, as in ``metrics.jsonl``.
     checkpoint
-        The one that is kept.
+        The kept checkpoint.
     best_epoch
         Its epoch.
     examples
-        Held-out pairs; none where the store is not at hand any more.
+        Held-out pairs; none if the store is not available any more.
     path
-        Where to write; None: ``report.html`` in the folder.
+        Path of the page; None writes ``report.html`` in the folder.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def write_training_page(
 
 
 def page_parts(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Give what the page says about a checkpoint."""
+    """Give the facts on a checkpoint for the page."""
     details = checkpoint.details
     pairs = details.get("pairs")
     pairs = pairs if isinstance(pairs, str) else None

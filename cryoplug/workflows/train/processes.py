@@ -1,4 +1,4 @@
-"""What several processes of one training run agree upon before they begin: request, data, and where the run is."""
+"""Agreement of several processes of one training before they begin: request, data, and position of the run."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 
 def following(request: TrainRequest) -> TrainRequest:
-    """Give the request of a process that is not the first: it computes, and writes nothing."""
+    """Give the request of a process that is not the first; it only computes, and writes nothing."""
     return dataclasses.replace(
         request, save=False, resume=False, overwrite=False, evaluate=False, require_better_than=None
     )
 
 
 def say_nothing(_event: Event) -> None:
-    """Take an event in a process that is not the first."""
+    """Ignore an event, in a process that is not the first."""
 
 
 def processes_note(processes: Processes, config: TrainConfig) -> str:
-    """Say how many train together; empty for one."""
+    """Say how many processes train together; empty for one."""
     if processes.world == 1:
         return ""
     machines = len(set(processes.everyone(_machine())))
@@ -44,12 +44,12 @@ def processes_note(processes: Processes, config: TrainConfig) -> str:
 
 
 def check_all_see_the_same(identity: dict[str, Any], processes: Processes) -> None:
-    """Refuse to train together on different sets, splits or first weights.
+    """Raise an error if processes have different sets, splits or first weights.
 
     Raises
     ------
     UsageError
-        Another process found something else than the first one; it says what.
+        A process differs from the first one; the message says in what.
     """
     from cryoplug.training.config import differing_fields
 
@@ -62,7 +62,7 @@ def check_all_see_the_same(identity: dict[str, Any], processes: Processes) -> No
 
 
 def of_a_step(processes: Processes, config: TrainConfig) -> dict[str, Any]:
-    """Give what the last bits of a run depend on, with several processes."""
+    """Give the facts on which the last bits of a run with several processes depend."""
     return {PROCESSES: processes.world, PATCHES_A_STEP: processes.world * config.batch_size}
 
 
@@ -74,13 +74,13 @@ def state_of_all(
     average: WeightAverage | None,
     environment: dict[str, Any],
 ) -> tuple[Position, dict[str, Any] | None]:
-    """Put the saved state, which the first process reads, into the network of each.
+    """Let the first process read the saved state, and put it into the network of every process.
 
     Returns
     -------
     tuple
-        The position, and the environment that was saved; None for a new run. Where a step takes other patches than before,
-        the position is that of a run that always took as many as now.
+        The position, and the saved environment; None for a new run. If a step now takes another number of patches, the
+        position is that of a run that always took this number.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""``train --dry-run``: open the store, the checkpoint and the run folder, settle every choice, and write nothing."""
+"""``train --dry-run``: open the store, the checkpoint and the run folder, decide all settings, and write nothing."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def rehearse(
     Parameters
     ----------
     request
-        What would be done.
+        The request.
     progress
-        Called with the store, where a finished run has nothing left to do.
+        Called with the store, if the run is already finished.
     note
-        Called with sentences.
+        Called with remarks.
     expect
-        Told that there is one store.
+        Called with the number of stores, which is one.
 
     Raises
     ------
     CryoplugError
-        What the run itself would end with before its first step. `UsageError` also where torchrun started several processes.
+        The error with which the run would end before its first step. `UsageError` also if torchrun started several processes.
     """
     if torchrun_launch().world > 1:
         raise UsageError("--dry-run looks at one process; give the same command without torchrun")
@@ -114,7 +114,7 @@ def _network(prepared: Prepared, device: str) -> PlannedNetwork:
 
 
 def _look_at_run_folder(prepared: Prepared, tell: Callable[[Event], None], note: Note) -> bool:
-    """Compare with an earlier run, say what becomes of it, and whether it is finished."""
+    """Compare with an earlier run, say what would happen to it, and return whether it is finished."""
     from cryoplug.training.run_folder import RunFiles
 
     folder = RunFiles(prepared.request.run_folder)
@@ -134,7 +134,7 @@ def _look_at_run_folder(prepared: Prepared, tell: Callable[[Event], None], note:
 
 
 def _details(prepared: Prepared) -> dict[str, Any]:
-    """Give what the run would read and do, for the record."""
+    """Give facts on what the run would read and do, for the record."""
     config, store, split = prepared.request.config, prepared.store, prepared.split
     pairs = config.crops_per_epoch or len(split.train)
     steps = -(-pairs // config.batch_size)
@@ -154,7 +154,7 @@ def _details(prepared: Prepared) -> dict[str, Any]:
 
 
 def _count_micrographs(store: PairStore) -> int | None:
-    """Count those that the pairs are from; of bare bins that is not known."""
+    """Count the micrographs of the pairs; None for bare bins, where it is not known."""
     return None if store.manifest is None else sum(entry.split == "train" for entry in store.manifest.micrographs)
 
 
@@ -170,7 +170,7 @@ def _say_what_it_would_do(prepared: Prepared, details: dict[str, Any], note: Not
 
 
 def _needed_bytes(prepared: Prepared, network: PlannedNetwork) -> int | None:
-    """Say how much the run folder takes: checkpoint and state, each twice while a new one replaces the old one."""
+    """Give the bytes of the run folder: checkpoint and state, each twice while a new one replaces the old one."""
     if network.parameters is None:
         return None
     config = prepared.request.config

@@ -1,4 +1,4 @@
-"""What a training run is asked for: data, configuration, and where it is kept."""
+"""The request of a training run: data, configuration, and where it is saved."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What to train, on what, and where to keep it."""
+    """What to train, on what, and where to save it."""
 
     data: Path
     """A store: folder with a manifest, folder of bare bins, or ``.h5`` file."""
     config: TrainConfig
     """Everything that decides the weights."""
     save: bool = False
-    """Whether anything is written."""
+    """Whether to save anything."""
     checkpoint_dir: Path = Path("saved_models")
     """The run folder is ``checkpoint_dir/model``."""
     init: Path | None = None
@@ -31,21 +31,21 @@ class TrainRequest:
     val_indices: Path | None = None
     """File that names the validation patches, one index a line."""
     resume: bool = False
-    """Go on with an earlier run, also for more epochs than it was asked for."""
+    """Whether to go on with an earlier run, also for more epochs than it had."""
     overwrite: bool = False
-    """Forget an earlier run in the same folder."""
+    """Whether to delete an earlier run in the same folder."""
     evaluate: bool = True
-    """Whether the kept checkpoint is evaluated on what was held out, when the run ends and is saved."""
+    """Whether to evaluate the kept checkpoint on held-out patches at the end of a saved run."""
     recipe: str = "founding"
-    """What fills in the fields of `config` that are not `given`; see `cryoplug.training.presets.with_recipe`."""
+    """Recipe for the fields of `config` that are not `given`; see `cryoplug.training.presets.with_recipe`."""
     given: frozenset[str] = frozenset()
     """Names of the fields of `config` that the user chose."""
     require_better_than: str | None = None
-    """A baseline that the evaluation at the end must show to be beaten."""
+    """A baseline that the network must beat in the evaluation at the end; None without one."""
 
     @property
     def run_folder(self) -> Path:
-        """Where the run is kept."""
+        """Folder of the run."""
         return self.checkpoint_dir / self.config.model
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What became of a training run."""
+"""The result of a training run."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ if TYPE_CHECKING:
     from cryoplug.training.progress import EpochReport
 
 EXIT_NOT_BETTER = 1
-"""As `evaluate` exits when what was required is not met."""
+"""Exit code if ``--require-better-than`` is not met, as in `evaluate`."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What became of a run."""
+    """The result of a training run."""
 
     epochs: tuple[EpochReport, ...]
-    """Every finished epoch, those of earlier parts of the run included."""
+    """Every finished epoch, also those of earlier parts of the run."""
     best_epoch: int
-    """The epoch that is kept: of the lowest loss, or of halves the latest that cannot be told from it."""
+    """The epoch that is kept: that of the lowest loss, or with halves the latest that is not measurably worse."""
     best_loss: float
-    """Its validation loss; its training loss without validation."""
+    """Validation loss of that epoch; without validation, its training loss."""
     first_batch_loss: float
     """Loss of the first batch before any step."""
     checkpoint: Path | None
-    """The best epoch's folder; None without ``--save``."""
+    """Folder of the kept epoch; None without ``--save``."""
     already_finished: bool
-    """Whether an earlier run had done it all."""
+    """Whether an earlier run had already finished the training."""
     evaluation: Summary | None = None
-    """Of the kept checkpoint, when this call measured it."""
+    """Figures of the kept checkpoint, if this call measured them."""
     verdict: Verdict | None = None
-    """Of the kept checkpoint, whichever call measured it; None when none did."""
+    """Verdict on the kept checkpoint, from any call; None without an evaluation."""
     pairs: str | None = None
-    """Where the training pairs came from; None for bare bins."""
+    """Kind of training pairs; None for bare bins."""
     inputs: tuple[str, ...] = ()
-    """Where `denoise` finds the micrographs of the store; see `cryoplug.store.manifest.Manifest.inputs`."""
+    """Names with which `denoise` finds the micrographs of the store; see `cryoplug.store.manifest.Manifest.inputs`."""
     stated_angstrom: float | None = None
-    """The pixel size that the user stated of them."""
+    """Pixel size of these micrographs, if the user stated it for convert."""
     required: str | None = None
-    """The baseline that had to be beaten."""
+    """The baseline to beat (``--require-better-than``); None without one."""
 
     @property
     def exit_code(self) -> int:
-        """1 when what was required is not met, or not known."""
+        """1 if ``--require-better-than`` is not met, or not known; else 0."""
         return 0 if self.required is None or requirement_of(self.verdict, self.required) else EXIT_NOT_BETTER

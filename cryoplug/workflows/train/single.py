@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 def recorruption_of(
     store: PairStore, config: TrainConfig, device: Any, note: Callable[[str], None] = lambda text: None
 ) -> Recorruption:
-    """Make what adds drawn noise to the crops of a store of single exposures.
+    """Give the object that adds drawn noise to the crops of a store of single exposures.
 
     Parameters
     ----------
     store
-        Of ``convert --pairs single``.
+        Store of ``convert --pairs single``.
     config
-        ``mix`` and seed.
+        Its ``mix`` and seed are used.
     device
-        Where the batches are.
+        Device of the batches.
     note
-        Told where the noise comes from, and how far it is known.
+        Called with a sentence: where the noise comes from, and how well it is known.
 
     Raises
     ------
     FormatError
-        The manifest does not say what the noise of a micrograph is.
+        The manifest has no noise for a micrograph.
     """
     from cryoplug.training.data.recorruption import Recorruption
 

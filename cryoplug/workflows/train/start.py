@@ -1,4 +1,4 @@
-"""Where training starts: at weights drawn from the seed, or at those of a checkpoint, whose network it then goes on with."""
+"""Where training starts: from random weights, or from a checkpoint, whose network is then trained further."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cryoplug.workflows.train.request import TrainRequest
 
 _UNCLIPPED = ("zscore", "robust")
-"""Normalizations that give plain noise a deviation of one; by how much they differ on micrographs says docs/files.md."""
+"""Normalizations that give plain noise a deviation of one; on micrographs they differ a little."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,22 +24,22 @@ class Start:
     """The checkpoint that training starts from."""
 
     checkpoint: Checkpoint
-    """With one output, the image."""
+    """The checkpoint, reduced to one output, the image."""
     sha256: str
-    """Hash of all weights of the checkpoint that was named, further outputs included."""
+    """Hash of all weights of the original checkpoint, with further outputs."""
     name: str
-    """What it is called."""
+    """Its name, for messages."""
 
     @property
     def note(self) -> str:
-        """What the user should know."""
+        """The remark for the user."""
         dropped = "" if self.sha256 == self.checkpoint.sha256 else "; its output image is trained further"
         return f"starting from {self.name} sha256:{self.sha256[:12]}{dropped}"
 
     def details(self, manifest: Manifest | None) -> dict[str, Any]:
-        """Give what the new checkpoint says besides its hash, which is with the recipe of the training.
+        """Give details for the new checkpoint; its hash is recorded with the training recipe.
 
-        A network that knew a range of pixel sizes knows that of the store best from now on: micrographs are brought to it.
+        If the network knew a range of pixel sizes, it now knows that of the store best, so micrographs are cropped to it.
         """
         if self.checkpoint.angpix_range is None or manifest is None or manifest.pixel_size_angstrom is None:
             return {}
@@ -47,7 +47,7 @@ class Start:
 
 
 def started(request: TrainRequest) -> tuple[TrainRequest, Start | None]:
-    """Load what ``--init`` names, and take its network and options over where the user chose none.
+    """Load the checkpoint of ``--init``, and take its network and options, unless the user chose others.
 
     Raises
     ------
@@ -72,12 +72,12 @@ def started(request: TrainRequest) -> tuple[TrainRequest, Start | None]:
 
 
 def check_store(start: Start, manifest: Manifest | None) -> None:
-    """Refuse a store whose pixels are nothing that the start has learnt from; bare bins say nothing about theirs.
+    """Refuse a store whose pixels are unlike those of the starting checkpoint; for bare bins this is not known.
 
     Raises
     ------
     UsageError
-        They are normalised in another way, or their pixel size is not one that it knows.
+        They are normalised in another way, or their pixel size is outside its range.
     """
     if manifest is None:
         return

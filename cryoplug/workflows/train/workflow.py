@@ -1,4 +1,4 @@
-"""Train a network on a store: open, compare with what an earlier run left, train, keep the best checkpoint."""
+"""Train a network on a store: open it, compare with an earlier run, train, keep the best checkpoint."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def train(
     Parameters
     ----------
     request
-        What to do.
+        The request.
     progress
         Called with notes, with a report every 100 batches, and with one after each epoch.
     advance
-        Called with the number of steps that are done, and of those of the whole run.
+        Called with the number of steps done, and the number planned for the whole run.
 
     Raises
     ------
