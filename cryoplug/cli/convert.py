@@ -57,7 +57,9 @@ _WORTH_TELLING = 0.01
     help="Gain reference (.gain, MRC); cryoplug multiplies the frames of movies by it.",
 )
 @click.option(
-    "--defects", type=click.Path(path_type=Path), help="Bad pixels of movies: lines x y w h, or an image, 0 where good."
+    "--defects",
+    type=click.Path(path_type=Path),
+    help="Bad pixels of movies: lines x y w h, or an image that is 0 at good pixels.",
 )
 @accept_unproven_option("Take pairs without common signal (thin ice), and single exposures with doubtful noise.")
 @click.option(

@@ -60,7 +60,7 @@ class ShardType(click.ParamType):
 @click.command(cls=CryoplugCommand)
 @click.argument("inputs", metavar="INPUT...", nargs=-1, shell_complete=complete_paths)
 @checkpoint_option(
-    "What denoises: general (the model that comes with cryoplug), a run folder (its best epoch), an epoch_NNNN folder, or a "
+    "The network: general (the model that comes with cryoplug), a run folder (its best epoch), an epoch_NNNN folder, or a "
     "folder of .bin files of the founding program.",
     default="general",
 )

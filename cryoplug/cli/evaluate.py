@@ -33,7 +33,7 @@ from cryoplug.cli.progress import file_progress
 @click.command(cls=CryoplugCommand)
 @click.argument("inputs", metavar="[INPUT]...", nargs=-1, shell_complete=complete_paths)
 @checkpoint_option(
-    "What denoises: general, or a run folder, an epoch_NNNN folder or a founding folder.  [default: general, without --denoised]"
+    "The network: general, or a run folder, an epoch_NNNN folder or a founding folder.  [default: general, without --denoised]"
 )
 @click.option(
     "--denoised",
@@ -47,7 +47,7 @@ from cryoplug.cli.progress import file_progress
     multiple=True,
     metavar="PATH",
     shell_complete=complete_paths,
-    help="Denoised odd halves; with them B and N are known apart.",
+    help="Denoised odd halves; with them B and N are known separately.",
 )
 @clean_option("The truth of each INPUT; may be repeated.")
 @even_option("Even halves, instead of those beside INPUT.")

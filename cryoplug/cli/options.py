@@ -265,8 +265,8 @@ APPLY_OPTIONS = (
     click.option(
         "--target",
         type=click.Choice(TARGETS),
-        help="What to write: the micrograph with its ice, or what is not ice. Needs a network with both, such as the general "
-        "model.  "
+        help="What to write: the micrograph with its ice, or only what is not ice. Needs a network with both, such as the "
+        "general model.  "
         f"[default: {DEFAULT_TARGET}]",
     ),
     click.option(
@@ -280,16 +280,16 @@ APPLY_OPTIONS = (
         "--merge-highres",
         type=float,
         metavar="A",
-        help="Take what is finer than this resolution from the raw micrograph.",
+        help="Take detail finer than this resolution from the raw micrograph.",
     ),
     click.option(
         "--highpass",
         type=float,
         metavar="A",
-        help="Remove from the result what is larger than A angstrom, such as 1000.",
+        help="Remove everything larger than A angstrom (such as 1000) from the result.",
     ),
     click.option(
-        "--lowpass", type=float, metavar="A", help="Remove from the result what is finer than A angstrom, such as 20."
+        "--lowpass", type=float, metavar="A", help="Remove detail finer than A angstrom (such as 20) from the result."
     ),
     click.option(
         "--output-angpix",

@@ -59,7 +59,7 @@ from cryoplug.cli.progress import file_progress
     "thresholds",
     type=float,
     multiple=True,
-    help="Density that belongs to the molecule, once for each --map.  [default: above mean plus one sigma]",
+    help="Density above which a voxel belongs to the molecule; once for each --map.  [default: mean plus one sigma]",
 )
 @click.option(
     "--model",
@@ -100,14 +100,17 @@ from cryoplug.cli.progress import file_progress
     help="Rms phase of the grain of the ice, in radians.",
 )
 @click.option(
-    "--dirt/--no-dirt", default=False, show_default=True, help="Carbon, gold, crystals, cracks on half of them."
+    "--dirt/--no-dirt",
+    default=False,
+    show_default=True,
+    help="Add carbon, gold, crystals or cracks to half of the micrographs.",
 )
 @click.option(
     "--detector",
     type=click.Choice(["counting", "coincidence", "integrating", "interpolated", "cropped"]),
     default="counting",
     show_default=True,
-    help="Camera, and what was done to its frames. This decides the colour of the noise.",
+    help="Camera, and processing of its frames; this decides the colour of the noise.",
 )
 @device_option("cpu")
 @seed_option("Random seed; micrograph n depends only on the seed and n.")

@@ -62,11 +62,11 @@ if TYPE_CHECKING:
     type=click.Choice(RECIPES),
     default="auto",
     show_default=True,
-    help="Which defaults the options below have. auto: halves or single for a store of those, else founding.",
+    help="Which defaults the options below have. auto: halves or single if the store holds these, else founding.",
 )
 @click.option("--epochs", type=int, default=5, show_default=True, help="Passes over the training patches.")
 @click.option(
-    "--minutes", type=float, help="Train for about so many minutes, instead of --epochs: as many steps as fit."
+    "--minutes", type=float, help="Train for about this many minutes instead of --epochs: as many steps as fit."
 )
 @click.option("--lr", type=float, default=0.001, show_default=True, help="Adam's learning rate.")
 @click.option(
@@ -92,12 +92,12 @@ if TYPE_CHECKING:
     type=float,
     default=0.0,
     show_default=True,
-    help="Each step takes the learning rate times this from every weight.",
+    help="Each step shrinks every weight by the learning rate times this.",
 )
 @click.option(
     "--ema", type=float, help="Validate and keep a moving average of the weights with this decay, such as 0.999."
 )
-@click.option("--patience", type=int, help="Stop after so many epochs in a row without a better one.")
+@click.option("--patience", type=int, help="Stop after this many epochs in a row without a better one.")
 @click.option("--batch-size", type=int, default=8, show_default=True, help="Patches a step.")
 @patch_size_option("Side of the patches of bare bins.", default=1024)
 @click.option(
@@ -111,7 +111,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-batches", type=click.IntRange(min=0), default=0, help="For a quick test: batches an epoch; 0 for all."
 )
-@click.option("--save", is_flag=True, help="Keep the best checkpoint, and the state to go on from.")
+@click.option("--save", is_flag=True, help="Save the best checkpoint, and the state from which training can go on.")
 @click.option(
     "--checkpoint-dir",
     type=click.Path(path_type=Path),
@@ -137,7 +137,7 @@ if TYPE_CHECKING:
 @click.option(
     "--crops-per-epoch",
     type=int,
-    help="Crops from whole micrographs (convert --store whole).  [default: as many as fit in]",
+    help="Crops of whole micrographs (convert --store whole) in an epoch.  [default: as many as fit in]",
 )
 @seed_option("Random seed of weights, split, order and augmentation.")
 @click.option("--shuffle/--no-shuffle", default=True, show_default=True, help="A new order each epoch.")
@@ -173,7 +173,7 @@ if TYPE_CHECKING:
     type=float,
     default=5.0,
     show_default=True,
-    help="Minutes between saves of the state to go on from.",
+    help="Minutes between saves of the state from which training can go on.",
 )
 @overwrite_option
 @dry_run_option

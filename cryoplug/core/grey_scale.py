@@ -103,6 +103,6 @@ def percentile_remark(clipped: float, spread: float) -> str:
     else:
         return ""
     return (
-        f"percentile normalization {found}: these are no counts from zero up; use convert --normalize zscore, and a "
+        f"percentile normalization {found}: the grey values are not counts from zero up; use convert --normalize zscore, and a "
         "checkpoint trained on that store"
     )

@@ -45,7 +45,7 @@ def read_limited(path: Path, limit_bytes: int) -> bytes:
         raise MissingInputError(f"{path}: there is no such file; check the name") from error
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise FormatError(f"{path}: a link that leads to itself; mend or remove it") from error
+            raise FormatError(f"{path}: a link that leads to itself; correct or remove it") from error
         raise StorageError(f"{path}: reading failed: {error.strerror}; check permissions and disk") from error
     with open(descriptor, "rb", buffering=0) as stream:
         status = os.fstat(descriptor)

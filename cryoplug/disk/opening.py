@@ -25,7 +25,7 @@ def read_errors(path: Path) -> Iterator[None]:
         raise MissingInputError(f"{str(path)!r}: this cannot be a file name ({error}); correct it") from error
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise InputError(f"{path}: a link that leads to itself; mend or remove it") from error
+            raise InputError(f"{path}: a link that leads to itself; correct or remove it") from error
         raise StorageError(f"{path}: reading failed: {error.strerror or error}; check permissions and disk") from error
 
 

@@ -106,11 +106,11 @@ class CompressedMrcMovie(MovieSource):
         header = self.header
         if end == HEADER_BYTES + header.nz * header.section_size_bytes:
             raise FormatError(
-                f"{self.path}: nsymbt says {len(header.extended_header)} bytes of extended header, which are not there: the "
-                "header was copied from another file; unpack it: then the pixels are found by the size of the file"
+                f"{self.path}: the header claims {len(header.extended_header)} bytes of extended header (nsymbt), which are not "
+                "there; it was copied from another file. Unpack the file: then cryoplug finds the pixels by its size"
             )
         raise FormatError(
-            f"{self.path}: what is inside ends at byte {end}, before section {index + 1} of {header.nz} is complete; copy or "
+            f"{self.path}: the contents end at byte {end}, before section {index + 1} of {header.nz} is complete; copy or "
             "export it again"
         )
 

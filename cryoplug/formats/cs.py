@@ -146,7 +146,7 @@ def _size(value: object) -> float | None:
 def _opened(path: Path) -> BinaryIO:
     if not path.is_file():
         if path.exists():
-            raise InputError(f"{path}: this is no regular file; name a .cs file")
+            raise InputError(f"{path}: this is not a regular file; name a .cs file")
         raise MissingInputError(f"{path}: there is no such file; name a .cs file")
     return path.open("rb")
 

@@ -258,7 +258,7 @@ def _first_bytes(path: Path) -> bytes:
     with read_errors(path):
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file (a device or a pipe)"
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file (a device or a pipe)"
             raise InputError(f"{path}: this is {kind}; a micrograph is a regular file")
         with path.open("rb") as stream:
             return stream.read(_SNIFF_BYTES)

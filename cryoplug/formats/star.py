@@ -79,7 +79,7 @@ def read_star(path: str | Path) -> StarFile:
     path = Path(path)
     try:
         if not path.is_file():
-            found = "this is no regular file" if path.exists() else "there is no such file"
+            found = "this is not a regular file" if path.exists() else "there is no such file"
             error_class = InputError if path.exists() else MissingInputError
             raise error_class(f"{path}: {found}; name a STAR file")
         size_bytes = path.stat().st_size

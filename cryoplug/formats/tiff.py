@@ -135,7 +135,7 @@ class TiffMovie(MovieSource):
                 self._packed = _holds_two_counts(first)
                 if self._packed:
                     self.notes = (
-                        "two 4-bit counts in each byte, as SerialEM packs super-resolution: told by the size",
+                        "two 4-bit counts in each byte, as SerialEM packs super-resolution: recognised by the size",
                     )
                 self._from_the_top = int(first.compression) not in _EER_COMPRESSIONS
                 self.frame_shape = (int(first.shape[0]), int(first.shape[1]) * (2 if self._packed else 1))
@@ -195,8 +195,8 @@ class TiffMovie(MovieSource):
         turn = first.tags.get(_ORIENTATION)
         if turn is not None and turn.value != _ROWS_FROM_THE_TOP:
             remarks.append(
-                f"the tag Orientation is {int(turn.value)}: RELION, IMOD and EMAN2 pass it over, and so does cryoplug: the "
-                "first row that is stored is the upper one"
+                f"the tag Orientation is {int(turn.value)}; like RELION, IMOD and EMAN2, cryoplug ignores it and takes the "
+                "first stored row as the upper one"
             )
         return frames, tuple(remarks)
 
@@ -257,7 +257,7 @@ def _superres(path: Path, upsampling: int) -> int:
     """Give tifffile's name for an upsampling."""
     if "superres" not in inspect.signature(_library().TiffFile.__init__).parameters:
         raise FormatError(
-            f"{path}: tifffile {_library().__version__} does not tell the places of electrons within a pixel; "
+            f"{path}: tifffile {_library().__version__} does not give the places of electrons within a pixel; "
             "pip install 'tifffile>=2025.10.16'"
         )
     return _UPSAMPLINGS.index(upsampling)

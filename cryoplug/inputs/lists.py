@@ -124,7 +124,7 @@ def from_text(path: Path, endings: frozenset[str]) -> Iterator[DiscoveredMicrogr
             )
         content = path.read_bytes()
     if b"\0" in content:
-        raise FormatError(f"{path}: this is no text; a list of micrographs has one path a line")
+        raise FormatError(f"{path}: this is not a text file; a list of micrographs has one path a line")
     project = _Project(path)
     seen: set[str] = set()
     for number, line in enumerate(content.decode("utf-8-sig", "surrogateescape").splitlines(), start=1):

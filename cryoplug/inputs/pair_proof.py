@@ -229,10 +229,10 @@ def doubt_of_truth(image: ImageF32, truth: ImageF32) -> str:
     if found.significance >= BEYOND_CHANCE:
         return ""
     if _best_correlation(image, truth[::-1]).significance >= BEYOND_CHANCE:
-        return "the truth lies upside down; turn it (the first row of a TIFF is the last one of an MRC)"
+        return "the truth is upside down; turn it (the first row of a TIFF is the last one of an MRC)"
     return (
-        f"the truth shares little with it (correlation at low resolution {_correlation_text(found)}); are the two of one "
-        "exposure, and the same way up? The figures say nothing if they are not"
+        f"the truth shares little with it (correlation at low resolution {_correlation_text(found)}); check that both show one "
+        "exposure, the same way up, because else the figures mean nothing"
     )
 
 

@@ -216,7 +216,7 @@ def bytes_per_pixel(network: nn.Module) -> int:
 def why_not(network: nn.Module) -> str:
     """Say why `BlockUNet` cannot run a network; empty if it can."""
     if not getattr(network, "runs_in_blocks", False):
-        return "it is no unet"
+        return "it is not a unet"
     if any(isinstance(layer, nn.GroupNorm) for layer in network.modules()):
         return "it has a norm"
     depth = int(network.depth)  # type: ignore[arg-type]

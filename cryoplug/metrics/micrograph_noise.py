@@ -97,7 +97,7 @@ class MicrographNoise:
         fine = isinstance(power, list) and len(power) == POINTS and record.get("step") == STEP
         if not (fine and isinstance(power, list) and all(_is_number(value) and 0 < value < 1e12 for value in power)):
             raise FormatError(
-                f"noise: power is no list of {POINTS} numbers above 0, {STEP:g} cycles per pixel apart; convert again"
+                f"noise: power is not a list of {POINTS} numbers above 0, {STEP:g} cycles per pixel apart; convert again"
             )
         if source not in SOURCES:
             raise FormatError(f"noise: source {str(source)[:40]!r}; allowed: {', '.join(SOURCES)}; convert again")
@@ -108,7 +108,7 @@ class MicrographNoise:
                 )
         uncertainty, problem = record.get("uncertainty_db"), record.get("problem")
         if not (uncertainty is None or _is_number(uncertainty)) or not isinstance(problem, str):
-            raise FormatError("noise: uncertainty_db is no number or problem no text; convert again")
+            raise FormatError("noise: uncertainty_db is not a number, or problem is not a text; convert again")
         shape = NoiseShape(*(float(record[name]) for name in _NUMBERS))
         return cls(
             tuple(map(float, power)), shape, source, None if uncertainty is None else float(uncertainty), problem

@@ -162,13 +162,13 @@ def checked_in_ice(
     if high < -ice.error_db and (high + low) / 2 < -margin:
         offset = np.round((most + least) / 2, 2)
         remark = (
-            f"its noise {band} was taken to be {-float(offset.mean()):.1f} dB weaker than the spectrum beyond the signal says: "
-            "places without particles show it"
+            f"its noise {band} was taken to be {-float(offset.mean()):.1f} dB weaker than the spectrum beyond the signal "
+            "predicts, because places without particles show so"
         )
         return _corrected(noise, at, offset, uncertainty_db=(high - low) / 2 + ice.error_db), remark
     if low > margin and ice.part <= MOST_PART:
         return noise, (
-            f"its noise {band} may be up to {low:.1f} dB stronger than taken, or the general model does not see some particles: "
+            f"its noise {band} may be up to {low:.1f} dB stronger than assumed, or the general model misses some particles; "
             "compare the result with a Gaussian"
         )
     return _confirmed(noise, max(abs(high), abs(low)) + ice.error_db), ""
@@ -185,7 +185,7 @@ def _corrected(noise: MicrographNoise, at: Curve, offset_db: Curve, *, uncertain
     if not problem and uncertainty > TRUSTED_DB:
         problem = (
             f"its noise at low frequencies is known to {uncertainty:.2g} dB (allowed: {TRUSTED_DB:g}): places without "
-            "particles contradict what lies beyond the signal"
+            "particles contradict the spectrum beyond the signal"
         )
     digits = tuple(float(f"{value:.6g}") for value in power)
     return dataclasses.replace(noise, power=digits, source="ice", uncertainty_db=uncertainty, problem=problem)

@@ -302,8 +302,8 @@ def _problem(
 def unsure(uncertainty_db: float) -> str:
     """Give the problem of a law that is only too uncertain."""
     return (
-        f"its noise at low frequencies is known to {uncertainty_db:.2g} dB (allowed: {TRUSTED_DB:g}): what lies beyond the "
-        "signal does not say how it goes on below"
+        f"its noise at low frequencies is known to {uncertainty_db:.2g} dB (allowed: {TRUSTED_DB:g}): the spectrum beyond the "
+        "signal does not show how it continues"
     )
 
 

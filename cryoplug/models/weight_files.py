@@ -107,7 +107,7 @@ def _entry_problems(entries: dict[str, TensorEntry], spec: ModelSpec) -> list[st
     problems += [f"{name} is missing; {spec.id} needs it" for name in sorted(set(shapes) - set(entries))]
     if shapes:
         others = sorted(set(entries) - set(shapes))
-        problems += [f"{shown(name)[1:-1]} is no weight of {spec.id}; restore it" for name in others]
+        problems += [f"{shown(name)[1:-1]} is not a weight of {spec.id}; restore it" for name in others]
     for name in sorted(set(shapes) & set(entries)):
         if entries[name].shape != shapes[name]:
             found, needed = _shape_text(entries[name].shape), _shape_text(shapes[name])

@@ -90,7 +90,7 @@ class OutputStar:
         source = self._source(micrographs)
         if source is not None and (self._voltage_kv or self._cs_mm):
             raise UsageError(
-                f"--voltage and --cs: {source} says them; they are for a STAR file that is made from plain files"
+                f"--voltage and --cs: {source} has these already; they are for a STAR file that is made from plain files"
             )
         check_no_input([self.path], [item.path for item in micrographs] + ([source] if source else []))
         check_star_can_name(self.path, [path for item in planned for path in (item.target, item.micrograph.path)])
@@ -128,8 +128,8 @@ class OutputStar:
         if not self._told and any(None in (row.voltage_kv, row.spherical_aberration_mm) for row in rows):
             self._told = True
             self._note(
-                f"{self.path}: voltage and spherical aberration are not all known, and RELION 3.1 reads no micrograph "
-                "without them: give --voltage and --cs, or import the micrographs there"
+                f"{self.path}: voltage or spherical aberration is unknown for some micrographs, and RELION 3.1 needs both: "
+                "give --voltage and --cs, or import the micrographs in RELION"
             )
         return star_from_files(self.path, rows)
 

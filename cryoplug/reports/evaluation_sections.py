@@ -57,8 +57,8 @@ def halves_charts(reports: Sequence[HalvesReport], pixel_size_angstrom: float | 
         Chart(
             "Error in each ring",
             line_chart(error, x, Axis("error B + N", logarithmic=True), title="error in each ring"),
-            "Bias and noise together. Below the raw curve something is gained; where a curve lies above the signal, "
-            "that frequency says nothing any more.",
+            "Bias and noise together. Below the raw curve, the method gains something. Where a curve lies above the signal, "
+            "nothing can be seen at that frequency.",
         ),
     ]
 

@@ -175,8 +175,8 @@ def _frc(curves: Mapping[str, Any], pixel_size_angstrom: float | None) -> list[C
             line_chart(
                 drawn, x, Axis("correlation", limits=(-0.05, 1.05)), title="correlation with the truth by resolution"
             ),
-            "By truth or, of halves, estimated from the other half. The higher curve is nearer to the truth at that "
-            "detail. Curves end where one of them is lost in chance.",
+            "Measured by the truth, or estimated from the other half. The higher curve is nearer to the truth at that "
+            "detail. Curves end where noise hides one of them.",
         )
     ]
 

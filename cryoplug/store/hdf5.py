@@ -212,7 +212,9 @@ def _manifest_text(file: h5py.File, path: Path) -> str | None:
 def _group(file: h5py.File, split: str, path: Path) -> h5py.Group | None:
     found = _linked(file, split, split, path)
     if found is not None and not isinstance(found, h5py.Group):
-        raise FormatError(f"{path}: {split} is no group; allowed: groups {' and '.join(SPLITS)}; run the convert again")
+        raise FormatError(
+            f"{path}: {split} is not a group; allowed: groups {' and '.join(SPLITS)}; run the convert again"
+        )
     return found
 
 
@@ -249,13 +251,13 @@ def _whole_run(group: h5py.Group, side: str, path: Path) -> tuple[list[int], lis
     name = f"{group.name}/{side}".lstrip("/")
     images = _linked(group, side, name, path)
     if not isinstance(images, h5py.Group):
-        raise FormatError(f"{path}: {name} is no group of whole micrographs; run the convert again")
+        raise FormatError(f"{path}: {name} is not a group of whole micrographs; run the convert again")
     offsets, shapes, dtypes, size = [], [], set(), path.stat().st_size
     for index in range(len(images)):
         where = f"{name}/{_image_name(index)}"
         dataset = _linked(images, _image_name(index), where, path)
         if not isinstance(dataset, h5py.Dataset):
-            raise FormatError(f"{path}: {where} is not there or no dataset; run the convert again")
+            raise FormatError(f"{path}: {where} is missing, or not a dataset; run the convert again")
         _refuse_indirect(dataset, where, path)
         if dataset.chunks is not None or dataset.ndim != 2 or not all(0 < s <= MAX_SIDE_PX for s in dataset.shape):
             raise FormatError(
@@ -304,7 +306,7 @@ def _run(group: h5py.Group, side: str, path: Path) -> tuple[PatchRun, tuple[int,
     if dataset is None:
         return None
     if not isinstance(dataset, h5py.Dataset):
-        raise FormatError(f"{path}: {name} is no dataset of shape (n, y, x); run the convert again")
+        raise FormatError(f"{path}: {name} is not a dataset of shape (n, y, x); run the convert again")
     _refuse_indirect(dataset, name, path)
     if dataset.ndim != 3 or not all(0 < side <= MAX_SIDE_PX for side in dataset.shape[1:]):
         raise FormatError(

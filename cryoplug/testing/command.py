@@ -293,4 +293,4 @@ def _check_against_schema(record: dict[str, Any]) -> None:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

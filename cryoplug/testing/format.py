@@ -392,5 +392,5 @@ def _refusal(path: Path) -> Iterator[None]:
         yield
     except FormatError as error:
         assert str(path) in str(error), f"the refusal does not name the path: {error}"
-        assert len(str(error)) < 2000 and "\n" not in str(error), f"the refusal is no sentence: {str(error)[:500]!r}"
+        assert len(str(error)) < 2000 and "\n" not in str(error), f"the refusal is not a sentence: {str(error)[:500]!r}"
     # Anything else that is raised goes on and fails the law, with its own traceback.

@@ -148,7 +148,7 @@ def test_a_header_without_its_extended_header_is_told_for_what_it_is(tmp_path: P
     whole = bytearray((tmp_path / "plain.mrc").read_bytes())
     whole[92:96] = (1024).to_bytes(4, "little")
     path = packed(tmp_path / "a.mrc.gz", bytes(whole))
-    said = "nsymbt says 1024 bytes of extended header, which are not there"
+    said = "the header claims 1024 bytes of extended header"
     with pytest.raises(FormatError, match=said), open_micrograph(path) as source:
         source.read_rows(0, 1)
 

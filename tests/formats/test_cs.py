@@ -154,7 +154,7 @@ def test_a_place_in_a_stack_is_a_whole_number(tmp_path: Path) -> None:
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="there is no such file"):
         cs_images(tmp_path / "none.cs")
-    with pytest.raises(InputError, match="this is no regular file"):
+    with pytest.raises(InputError, match="this is not a regular file"):
         cs_images(tmp_path)
 
 

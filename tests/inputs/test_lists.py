@@ -240,7 +240,7 @@ def test_a_text_file_with_a_path_a_line_is_a_list() -> None:
         (b"", "names no micrograph"),
         (b"# nothing\n\n", "names no micrograph"),
         (b"d/a.mrc\nhello world\n", r"line 2 is 'hello world'; allowed: a path with the ending of a micrograph"),
-        (b"\x00\x01binary", "this is no text"),
+        (b"\x00\x01binary", "this is not a text file"),
         (b"000000@d/a.mrcs\n", "line 1 is '000000@d/a.mrcs'"),
     ],
 )

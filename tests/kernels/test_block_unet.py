@@ -125,7 +125,7 @@ def test_what_overflows_is_seen() -> None:
 
 
 def test_a_network_that_is_not_for_it_says_why() -> None:
-    assert why_not(torch.nn.Conv2d(1, 1, 3)) == "it is no unet"
+    assert why_not(torch.nn.Conv2d(1, 1, 3)) == "it is not a unet"
     assert why_not(build(depth=1, width=8, norm="group")) == "it has a norm"
     assert why_not(build(depth=1, width=12)) == "12 channels are not for the units of a GPU"
     assert not any(why_not(build(**config)) for config in CONFIGS)

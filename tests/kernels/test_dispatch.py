@@ -66,7 +66,7 @@ def test_the_plain_layers_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_unet_goes_in_blocks_on_a_tested_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_blocks(build_unet(), GPU).kernels == "blocks"
     assert choose_blocks(build_unet(), CPU).reason == "the fused kernels need an NVIDIA GPU"
-    assert choose_blocks(build_residual(), GPU).reason.endswith("it is no unet")
+    assert choose_blocks(build_residual(), GPU).reason.endswith("it is not a unet")
     assert choose_blocks(build_unet(norm="group"), GPU).reason.endswith("it has a norm")
     monkeypatch.setenv("CRYOPLUG_KERNELS", "plain")
     assert choose_blocks(build_unet(), GPU).reason == "CRYOPLUG_KERNELS=plain"

@@ -99,7 +99,7 @@ def test_a_law_that_may_be_too_low_is_told_and_stays() -> None:
     for found in (ice(), ice(count=30, unseen=60)):
         noise, remark = checked(law(-1.0), found)
         assert noise == law(-1.0)
-        assert "stronger than taken" in remark
+        assert "stronger than assumed" in remark
 
 
 def test_grain_that_the_denoiser_knows_of_is_not_taken_for_noise() -> None:

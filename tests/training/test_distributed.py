@@ -269,7 +269,7 @@ def test_an_error_that_one_process_meets_is_said_once(data: Path, tmp_path: Path
 def test_processes_that_see_different_sets_do_not_train(data: Path, tmp_path: Path) -> None:
     other = write_pairs(tmp_path / "other", 18)
     errors = as_processes(2, lambda rank: words_of(other if rank else data, tmp_path / "out"))
-    assert "sees something else than the first one (data was" in errors[0].text
+    assert "differs from the first one (data was" in errors[0].text
 
 
 def test_a_loss_that_is_not_finite_is_said_once_with_the_patch_of_whichever_process(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def halves_or_movies(
     taken = {os.path.realpath(path) for path in (gain, defects) if path is not None}
     items = [item for item in found if os.path.realpath(item.path) not in taken]
     if not items:
-        raise InputError("nothing but the gain reference and the defects was found; name the movies")
+        raise InputError("only the gain reference and the defects were found; name the movies")
     have_halves = all(item.has_halves for item in items)
     if not have_halves or taken:
         movies = _movies_of_metadata(items) or _movies(items, looks, note)
@@ -123,9 +123,9 @@ def _refuse_what_is_no_movie(
     if doubtful:
         first = doubtful[0]
         note(
-            f"{first.path}: {first.sections} sections of {first.shape[1]}x{first.shape[0]} pixels are taken for the frames of "
-            f"one movie{f', as in {len(doubtful) - 1} more files' if doubtful[1:] else ''}; particles or tilts have no even and "
-            "odd frames: give their halves with --even and --odd"
+            f"{first.path}: {first.sections} sections of {first.shape[1]}x{first.shape[0]} pixels are treated as the frames of "
+            f"one movie{f', as in {len(doubtful) - 1} more files' if doubtful[1:] else ''}; if they are particles or tilts, give "
+            "their halves with --even and --odd"
         )
 
 

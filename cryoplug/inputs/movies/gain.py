@@ -219,11 +219,11 @@ def gain_complaint(
     filtered = _without_neighbours(raw)
     fits = _fit(filtered, pattern, good)
     if fits <= -_BEYOND_DOUBT:
-        advice = "for EER movies a .gain file is multiplied, any other one divided by: name it so, or give 1 / gain"
+        advice = "EER frames are multiplied by a .gain file and divided by any other file: rename it, or give 1 / gain"
         return (
             f"it is applied the wrong way round: its inverse fits by {-fits:.0f} standard errors; {advice}"
             if is_eer
-            else f"it is to be divided by, not multiplied (its inverse fits by {-fits:.0f} standard errors); "
+            else f"frames must be divided by it, not multiplied (its inverse fits by {-fits:.0f} standard errors); "
             "give 1 / gain, which is RELION's convention"
         )
     turns = _TURNS if may_transpose and raw.shape[0] == raw.shape[1] else _TURNS[:3]
@@ -232,7 +232,7 @@ def gain_complaint(
         name = _IN_THE_FILE.get(name, name) if stored_upside_down else name
         return (
             f"it fits the frames less as it is ({fits:.1f} standard errors) than {name} ({best:.0f}); "
-            "turn the file so and give that one"
+            "turn the file in this way, and give that one"
         )
     expected = _expected_fit(raw, filtered, pattern, good)
     if fits >= _NO_TRACE or expected < 2 * _BEYOND_DOUBT:

@@ -188,20 +188,20 @@ class MovieSummer:
         if self._gain.gain_path is None:
             named = f" (RELION used {motion.gain_name})" if motion is not None and motion.gain_name else ""
             yield from self._once(
-                "no --gain: what the detector adds to every frame, its stripes, is equal in both halves and is learnt as "
-                f"signal, unless the frames are corrected already{named}"
+                "no --gain: the detector's stripes are equal in both halves, so a network learns them as signal, unless the "
+                f"frames are corrected already{named}"
             )
         if motion is None:
-            yield from self._once("no motion STAR file: frames are summed as they are, without undoing drift")
+            yield from self._once("no motion STAR file: frames are summed without correcting drift")
         elif not motion.shifts:
             yield from self._once(
-                f"{motion.path}: knows the shift of no frame (all are -9999, as RELION 5 writes them for MotionCor2 1.5 and "
-                "later): frames are summed as they are, without undoing drift; RELION's own motion correction tells the shifts"
+                f"{motion.path}: has no shifts (all are -9999, as RELION 5 writes them for MotionCor2 1.5 and later): frames are "
+                "summed without correcting drift; RELION's own motion correction gives shifts"
             )
         elif motion.has_local_model:
             yield from self._once("frames are shifted as a whole; the local motion model is not applied")
         if motion is not None and motion.movie_name and _stem(motion.movie_name) != _stem(item.noisy.path.name):
-            yield f"{motion.path}: says that it is the motion of {motion.movie_name}"
+            yield f"{motion.path}: names another movie, {motion.movie_name}"
         unlisted = 0 if motion is None else motion.frames - motion.listed
         if motion is not None and unlisted > 0:
             yield (
@@ -308,4 +308,4 @@ def _listed_pixel_size(item: MovieInput, motion: Motion | None, grid: HalvesGrid
         return listed or found, []
     if abs(listed / found - 1) <= SAME_PIXEL_SIZE:
         return listed, []
-    return listed, [f"pixel size {listed:g} A in the list, {found:g} A by its motion: the list is believed"]
+    return listed, [f"pixel size {listed:g} A in the list, {found:g} A by its motion: the list is used"]

@@ -172,7 +172,7 @@ def read_density(path: Path, threshold: float | None = None) -> DensityMap:
         if volume.frame_count < 2:
             raise FormatError(f"{path}: one section, an image and not a volume; give a density map")
         if volume.pixel_size_angstrom is None:
-            raise FormatError(f"{path}: the header tells no voxel size; set it (cell lengths over mx, my, mz)")
+            raise FormatError(f"{path}: the header has no voxel size; set it (cell lengths over mx, my, mz)")
         voxels = np.stack([volume.read_frame(index) for index in range(volume.frame_count)])
         record = read_header(path).record
         axes = [int(record[name]) for name in ("maps", "mapr", "mapc")]

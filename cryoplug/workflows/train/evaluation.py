@@ -102,9 +102,7 @@ def _measured(
         note("no evaluation: nothing was held out (--val-split 0)")
         return None
     if min(store.patch_shape) < LEAST_SIDE_PX:
-        note(
-            f"no evaluation: patches of {store.patch_shape} (y, x); at least {LEAST_SIDE_PX} pixels a side say something"
-        )
+        note(f"no evaluation: patches of {store.patch_shape} (y, x); at least {LEAST_SIDE_PX} pixels a side are needed")
         return None
     chosen = held_out[np.unique(np.linspace(0, len(held_out) - 1, MOST_PATCHES).round().astype(int))]
     try:
@@ -162,7 +160,7 @@ def _measure(
         if interrupts.stop_signal is not None:
             raise Stopped(
                 interrupts.stop_signal,
-                "the training is finished and safe; the same command makes up for the evaluation",
+                "the training is finished and safe; the same command does the evaluation",
             )
         if len(found) >= 2 and time.monotonic() - begun > MOST_SECONDS:
             break

@@ -56,7 +56,7 @@ def check_all_see_the_same(identity: dict[str, Any], processes: Processes) -> No
     differing = differing_fields(processes.from_first(identity), identity)
     if differing:
         raise UsageError(
-            f"{_machine()}: this machine sees something else than the first one ({'; '.join(differing)}); give all of them "
+            f"{_machine()}: this machine differs from the first one ({'; '.join(differing)}); give all of them "
             "the same command, store and checkpoint"
         )
 

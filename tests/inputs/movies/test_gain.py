@@ -124,7 +124,7 @@ def raw_and_gain(side: int = 500) -> tuple[np.ndarray, np.ndarray]:
         (lambda g: g.T, "than transposed"),
         (lambda g: np.rot90(g), "than rotated by 90 degrees clockwise"),
         (lambda g: np.rot90(g, -1), "than rotated by 90 degrees anticlockwise"),
-        (lambda g: 1 / g, "to be divided by, not multiplied"),
+        (lambda g: 1 / g, "must be divided by it, not multiplied"),
         (lambda g: g + np.random.default_rng(9).normal(0, 0.1, g.shape).astype("f4") - (g - 1), "not in the frames"),
         (lambda g: np.ones_like(g), None),
     ],

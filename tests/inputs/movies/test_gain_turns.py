@@ -91,7 +91,7 @@ def test_a_gain_file_turned_as_the_message_says_is_accepted(tmp_path, pool, turn
         write_stack(tmp_path / movie, frames)
     stored = np.ascontiguousarray(turn(gain[::-1] if name == "gain.tif" else gain))
     save_gain(tmp_path / name, stored, as_stored=True)
-    with pytest.raises(PairingError, match="; turn the file so and give that one") as refused:
+    with pytest.raises(PairingError, match="; turn the file in this way, and give that one") as refused:
         summed(tmp_path / movie, pool, tmp_path / name)
     said = str(refused.value).split(" than ")[1]
     advice = max((text for text in TURNS if said.startswith(text)), key=len)

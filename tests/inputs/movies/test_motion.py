@@ -159,7 +159,7 @@ def test_where_no_shift_is_known_frames_are_summed_as_they_are_and_it_is_said(pr
     halves, even, odd = summed(project([LEFT_OUT] * 8, rlnMicrographStartFrame=3))
     np.testing.assert_array_equal(odd, counts()[2::2].sum(0, dtype=np.float32))
     np.testing.assert_array_equal(even, counts()[3::2].sum(0, dtype=np.float32))
-    assert any("knows the shift of no frame" in text and "MotionCor2" in text for text in halves.even.warnings)
+    assert any("has no shifts" in text and "MotionCor2" in text for text in halves.even.warnings)
 
 
 @pytest.mark.parametrize("upsampling", [1, 2, 4])
@@ -242,7 +242,7 @@ def frame_listed_twice(star: Path, movie: Path) -> None:
         (cut_before_the_first_row, "mic_0002.star", "lists no frame"),
         (missing, "mic_0002.star", "no such file"),
         (of_another_kind, "mic_0002.star", "names no movie"),
-        (a_folder, "mic_0002.star", "no regular file"),
+        (a_folder, "mic_0002.star", "not a regular file"),
         (of_more_frames, "mic_0002.star", "motion of 9 frames, but Movies/mic_0002.mrc has 8"),
         (of_larger_frames, "mic_0002.star", r"motion of frames of \(128, 128\)"),
         (movie_gone, "Movies/mic_0002.mrc", "no such file"),

@@ -64,7 +64,7 @@ def test_the_noise_of_a_camera_that_loses_electrons_is_corrected(tmp_path: Path,
 def test_the_noise_of_a_camera_whose_blur_reaches_far_is_told(tmp_path: Path, clean: np.ndarray) -> None:
     noise, _, remark = converted(tmp_path, clean, lambda f: 1 + 0.43 * np.exp(-((f / 0.03) ** 2)))
     assert noise.source != "ice"
-    assert "stronger than taken" in remark
+    assert "stronger than assumed" in remark
 
 
 @pytest.mark.slow
