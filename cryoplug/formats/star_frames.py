@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import linecache
+import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ VERSION_COMMENT = "# version 30001"
 _NAMES = ("Name", "File", "Image", "Metadata", "NameRaw", "NameEven", "NameOdd")
 """Columns that end so hold names: 001 is one."""
 _SHOWN = 5
+_UNWRITABLE = re.compile(r"""^["'#;]|[\x00-\x1f\x7f\x85]""")
+"""What a text of a new table may not begin with or hold: quotes and comments, and white space other than the space."""
 
 
 def star_from_tables(tables: Mapping[str, Mapping[str, Sequence[Any]]], path: Path) -> StarFile:
@@ -54,6 +57,9 @@ def star_from_tables(tables: Mapping[str, Mapping[str, Sequence[Any]]], path: Pa
         name: pandas.DataFrame({key: list(map(_carried, values)) for key, values in columns.items()})
         for name, columns in tables.items()
     }
+    for columns in tables.values():
+        for name, values in columns.items():
+            check_texts((value for value in values if isinstance(value, str)), path, name)
     try:
         text = starfile.to_string(frames)
     except csv.Error as error:
@@ -65,6 +71,15 @@ def star_from_tables(tables: Mapping[str, Mapping[str, Sequence[Any]]], path: Pa
         StarBlock(block.name, block.is_loop, block.columns, block.rows, [VERSION_COMMENT]) for block in made.blocks
     ]
     return StarFile(blocks, path)
+
+
+def check_texts(values: Iterable[str], path: Path, column: str) -> None:
+    """Raise `FormatError` at a text that starfile cannot write so that all programs read it as it was."""
+    wrong = next((value for value in values if _UNWRITABLE.search(value)), None)
+    if wrong is not None:
+        raise FormatError(
+            f"{path}: {column} {wrong!r} cannot be written into a STAR file that all programs read; rename it"
+        )
 
 
 def _check_kept(tables: Mapping[str, Mapping[str, Sequence[Any]]], made: StarFile) -> None:

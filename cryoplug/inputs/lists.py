@@ -108,7 +108,9 @@ def from_cs(path: Path, kind: str, endings: frozenset[str]) -> Iterator[Discover
 
 
 def from_text(path: Path, endings: frozenset[str]) -> Iterator[DiscoveredMicrograph]:
-    """List the images that a text file names, one a line, each once; empty lines and lines that begin with ``# `` do not count.
+    """List the images that a text file names, one a line, each once.
+
+    Empty lines and lines that begin with ``#`` do not count, unless there is a file of that name.
 
     Raises
     ------
@@ -129,7 +131,7 @@ def from_text(path: Path, endings: frozenset[str]) -> Iterator[DiscoveredMicrogr
     seen: set[str] = set()
     for number, line in enumerate(content.decode("utf-8-sig", "surrogateescape").splitlines(), start=1):
         name = line.strip()
-        if not name or name == "#" or name.startswith("# ") or name in seen:
+        if not name or name in seen or (name.startswith("#") and not os.path.lexists(project.path(name))):
             continue
         seen.add(name)
         section, file_name = split_section(name)

@@ -93,7 +93,8 @@ class OutputStar:
                 f"--voltage and --cs: {source} has these already; they are for a STAR file that is made from plain files"
             )
         check_no_input([self.path], [item.path for item in micrographs] + ([source] if source else []))
-        check_star_can_name(self.path, [path for item in planned for path in (item.target, item.micrograph.path)])
+        names = [path for item in planned for path in (item.target, item.micrograph.path)]
+        check_star_can_name(self.path, names, is_new=source is None)
 
     def write(self, done: Sequence[PlannedOutput]) -> bool:
         """Write the file with these micrographs, atomically; return whether there was anything new to write.

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryoplug.disk.atomic import storage_errors, write_bytes, write_text
-from cryoplug.errors import UsageError
+from cryoplug.errors import FormatError, UsageError
 from cryoplug.formats.star import IMAGE_COLUMN, MICROGRAPH_COLUMN, StarBlock, StarFile, format_star, image_table
-from cryoplug.formats.star_frames import star_from_tables
+from cryoplug.formats.star_frames import check_texts, star_from_tables
 from cryoplug.formats.star_pixel_size import with_pixel_size
 from cryoplug.inputs.discovered import split_section
 
@@ -87,13 +87,19 @@ def _same_file(name: str) -> tuple[int | None, str]:
     return section, os.path.normpath(path)
 
 
-def check_star_can_name(path: Path, images: Iterable[Path]) -> None:
+def check_star_can_name(path: Path, images: Iterable[Path], *, is_new: bool = False) -> None:
     """Raise `UsageError` if the STAR file `path` cannot hold a file name; check this before hours of work.
 
     A STAR file has one line for each row. So it cannot hold a name with a line break, or with spaces and both kinds of quotes.
+    A table that `is_new`, made by starfile and not from another STAR file, can hold less: no tabulators, nor a quote in front.
     """
     for image in images:
         format_star(StarFile([StarBlock("", True, [MICROGRAPH_COLUMN], [[shown_path(image)]])], path))
+        if is_new:
+            try:
+                check_texts([shown_path(image)], path, MICROGRAPH_COLUMN)
+            except FormatError as error:
+                raise UsageError(str(error)) from error
 
 
 def star_from_files(path: Path, micrographs: Sequence[DenoisedMicrograph]) -> StarFile:

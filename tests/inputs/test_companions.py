@@ -211,6 +211,18 @@ def test_what_two_jobs_made_of_one_movie_is_one_exposure() -> None:
     assert sorted(inputs.exposures) == [0, 0, 1, 1, 2, 2]
 
 
+def test_a_link_and_its_file_are_one_exposure() -> None:
+    for i in range(3):
+        image(f"d/m{i}.mrc", i)
+    Path("d/other.mrc").symlink_to("m0.mrc")
+    Path("e").mkdir()
+    Path("e/hard.mrc").hardlink_to("d/m1.mrc")
+    inputs = list_inputs(ConvertRequest(("d", "e"), Path("s")))
+    found = dict(zip((pair.noisy.path.name for pair in inputs.pairs), inputs.exposures, strict=True))
+    assert found["other.mrc"] == found["m0.mrc"] and found["hard.mrc"] == found["m1.mrc"]
+    assert len(set(inputs.exposures)) == 3
+
+
 def test_exposures_of_one_file_each_are_split_as_ever() -> None:
     for count in (1, 2, 7):
         assert pick_test_exposures(list(range(count)), 0.3, 4) == pick_test_micrographs(count, 0.3, 4)

@@ -225,7 +225,7 @@ def test_every_real_list_is_taken_or_refused_by_name(shared_data: Path) -> None:
 def test_a_text_file_with_a_path_a_line_is_a_list() -> None:
     touch("d/a.mrc", "d/b.mrc", "d/stack.mrcs", "MotionCorr/job002/Movies/c.mrc")
     Path("d/list.txt").write_text(
-        "# of today\n\nd/b.mrc\r\nd/a.mrc\nd/b.mrc\n000002@d/stack.mrcs\nMotionCorr/job002/Movies/c.mrc\n"
+        "# of today\n#d/x.mrc\n#comment\n\nd/b.mrc\r\nd/a.mrc\nd/b.mrc\n000002@d/stack.mrcs\nMotionCorr/job002/Movies/c.mrc\n"
     )
     found = discover(["d/list.txt"])
     assert [(str(item.relative), item.section) for item in found] == [

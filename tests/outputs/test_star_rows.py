@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import starfile
 
-from cryoplug.errors import UsageError
+from cryoplug.errors import FormatError, UsageError
 from cryoplug.formats.star import StarFile, format_star, image_table, parse_star, read_star, write_star
 from cryoplug.inputs.discovery import discover
 from cryoplug.outputs.star_rows import (
@@ -172,6 +172,22 @@ def test_a_name_that_no_row_can_hold_is_refused_before_the_work(name: str) -> No
     with pytest.raises(UsageError, match=r"x\.star: the value .* rename it"):
         check_star_can_name(Path("x.star"), [Path("fine 1.mrc"), Path(name)])
     check_star_can_name(Path("x.star"), [Path("fine 1.mrc"), Path("it's.mrc"), Path("é.mrc")])
+
+
+@pytest.mark.parametrize(
+    "name", ["a\tb.mrc", '"a.mrc', "#a.mrc", ";a.mrc", "a\x0bb.mrc", "x/a b.mrc", "x/it's.mrc", 'x/a"b.mrc', "x/é.mrc"]
+)
+def test_what_a_new_star_file_cannot_hold_is_known_before_the_work_and_not_after_it(name: str) -> None:
+    made = DenoisedMicrograph(Path(name), Path("out.mrc"), 1.0)
+    try:
+        star_from_files(Path("x.star"), [made])
+    except FormatError as error:
+        with pytest.raises(UsageError) as early:
+            check_star_can_name(Path("x.star"), [Path(name)], is_new=True)
+        assert "cannot be written into a STAR file that all programs read; rename it" in str(error)
+        assert repr(name) in str(early.value) and repr(name) in str(error)
+    else:
+        check_star_can_name(Path("x.star"), [Path(name)], is_new=True)
 
 
 def test_a_star_that_another_program_wrote_is_not_replaced(working_folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryoplug.disk.file_state import file_state
 from cryoplug.inputs.companions import left_out_note, name_of
 from cryoplug.inputs.discovered import below_job, known_endings
 from cryoplug.inputs.discovery import find, words_for_whole
@@ -83,10 +84,17 @@ def list_inputs(request: ConvertRequest) -> ConvertInputs:
 def _exposures(pairs: tuple[PairedInput, ...]) -> tuple[int, ...]:
     """Give numbers to the exposures; sections of one stack count as one, because neighbouring tilts show the same area."""
     endings = known_endings()
-    numbers: dict[tuple[str, str], int] = {}
+    by_name: dict[tuple[str, str], int] = {}
+    by_file: dict[tuple[int, int, int], int] = {}
     found = []
     for pair in pairs:
-        folder, stem = name_of(pair.noisy.series or pair.noisy.path, endings).exposure
+        file = pair.noisy.series or pair.noisy.path
+        folder, stem = name_of(file, endings).exposure
         # What two jobs of RELION made of one movie has one path below the folder of the job.
-        found.append(numbers.setdefault((below_job(folder), stem), len(numbers)))
+        exposure = below_job(folder), stem
+        number = by_name.get(exposure, len(by_name))
+        if (state := file_state(file)) is not None:  # links give one file several names
+            number = by_file.setdefault(state.same_file, number)
+        by_name[exposure] = number
+        found.append(number)
     return tuple(found)

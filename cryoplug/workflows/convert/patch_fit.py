@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +18,8 @@ _LOOKED_AT = 32
 """Most micrographs whose sizes are read, spread over the list; only headers are read."""
 _SIZES = (1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16)
 """Patch sizes to choose from; all are multiples of 8, because networks halve their images up to three times."""
+_ODD_ONE_OUT = 4
+"""An image so many times smaller than most (a thumbnail, a cut-out) does not decide for them: it fails alone."""
 _LEAST_OF_MANY_PX = 64
 """Least side for several patches in each direction; a smaller image is better as one patch."""
 
@@ -38,6 +41,9 @@ def with_fitting_patches(request: ConvertRequest, pairs: Sequence[PairedInput]) 
         return request
     step = max(1, -(-len(pairs) // _LOOKED_AT))
     sides = [side for pair in pairs[::step] if (side := _shorter_side(request, pair)) is not None]
+    if sides:
+        least = statistics.median(sides) / _ODD_ONE_OUT
+        sides = [side for side in sides if side >= least]
     usual = usual_patch_size(request.store)
     if not sides or min(sides) >= usual:
         return replace(request, patch_size=usual)

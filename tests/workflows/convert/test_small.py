@@ -42,6 +42,16 @@ def test_a_patch_size_is_chosen_by_the_smallest_micrograph(tmp_path: Path) -> No
     assert again.details["complete"], "the choice follows from the data"
 
 
+@pytest.mark.parametrize("odd", [(1, 1), (3, 300), (60, 60)])
+def test_a_much_smaller_image_does_not_decide_for_the_others_and_fails_alone(
+    tmp_path: Path, odd: tuple[int, int]
+) -> None:
+    folder = images(tmp_path / "in", (300, 300), odd, (260, 500))
+    found = convert(ConvertRequest((str(folder),), tmp_path / "s"))
+    assert (found.exit_code, found.details["patch_size"]) == (3, 128)
+    assert [item.status for item in found.files] == ["done", "failed", "done"]
+
+
 def test_the_usual_size_stays_where_it_fits(tmp_path: Path) -> None:
     folder = images(tmp_path / "in", (1030, 1100))
     found = convert(ConvertRequest((str(folder),), tmp_path / "s"))
