@@ -20,11 +20,37 @@ def test_a_child_has_its_own_words_folder_and_variables(warm_start: WarmStart, t
     assert child.returncode == 0 and child.pid != os.getpid()
 
 
-@pytest.mark.parametrize(("program", "code"), [("raise SystemExit(7)", 7), ("raise ValueError('no')", 1), ("", 0)])
+ENDS = [
+    ("raise SystemExit(7)", 7),
+    ("raise SystemExit(-1)", 255),
+    ("raise SystemExit('told')", 1),
+    ("raise ValueError('no')", 1),
+]
+
+
+@pytest.mark.parametrize(("program", "code"), [*ENDS, ("raise SystemExit", 0), ("", 0), ("import os; os.abort()", -6)])
 def test_the_exit_code_is_that_of_the_program(warm_start: WarmStart, program: str, code: int) -> None:
     child = warm_start.start(program=program)
     assert child.wait(timeout=60) == code
-    assert ("ValueError: no" in child.communicate()[1]) == (code == 1)
+    said = child.communicate()[1]
+    assert ("ValueError: no" in said, "told" in said) == ("ValueError" in program, "told" in program)
+
+
+def test_a_child_waits_for_its_threads_and_does_what_was_left_for_the_end(warm_start: WarmStart) -> None:
+    program = (
+        "import atexit, threading, time\natexit.register(print, 'at the end')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.1), print('thread'))).start()\nprint('program')"
+    )
+    assert warm_start.start(program=program).communicate(timeout=60)[0].split("\n") == [
+        "program",
+        "thread",
+        "at the end",
+        "",
+    ]
+
+
+def test_the_interrupt_of_a_child_is_its_end(warm_start: WarmStart) -> None:
+    assert warm_start.start(program="raise KeyboardInterrupt").wait(timeout=60) == -signal.SIGINT
 
 
 def test_a_killed_child_is_dead_and_one_that_runs_is_not(warm_start: WarmStart) -> None:

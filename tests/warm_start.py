@@ -4,12 +4,16 @@ A process that imports torch takes seconds before it does anything. Here one ser
 forks: each child is a real process with a number, an exit code and a life of its own, but its imports are done. The
 server never computes, so it has no threads that a fork would lose.
 
+A child ends as Python does: it waits for its threads, does what was left for the end, writes out what it printed. Only
+what it imported is not taken apart; of a fork that copies all of it, and takes 0.4 s.
+
 What Python or a library reads when it starts (`PYTHONPATH`, `OMP_NUM_THREADS`, locale, `CUDA_VISIBLE_DEVICES`) is that of
 the server: where such a thing is the subject of a test, start a fresh Python instead.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -237,8 +241,30 @@ def _import_all() -> None:
     gc.freeze()
 
 
+def _run(program: str, leave: list[int]) -> None:
+    """Run the program of a child; put into `leave` the exit code of the process, unless Python finds it out itself."""
+    try:
+        exec(program, {"__name__": "__main__"})
+        leave.append(0)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            leave.append((end.code or 0) & 0xFF)
+        raise
+
+
+def _leave(codes: list[int]) -> None:
+    """End the process with this exit code, if there is one."""
+    if codes:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(codes[0])
+
+
 if __name__ == "__main__":
+    codes: list[int] = []
+    # Before anything else is imported: what is registered first is done last.
+    atexit.register(_leave, codes)
     _import_all()
     received = _serve()
     if received is not None:
-        exec(_become(received), {"__name__": "__main__"})
+        _run(_become(received), codes)
