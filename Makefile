@@ -21,7 +21,9 @@ FAULTS_ARGS ?= -q
 
 .PHONY: demo test tests test-slow rules types plugins plugins-environment lint fuzz faults test-pages test-facility derived docs pictures clean
 
-# Python compiles what it loads when it loads it: a tenth of what pip would compile beforehand.
+# Python compiles what it loads when it loads it: a tenth of what pip would compile beforehand. Images of containers often
+# forbid it to keep that: then every process compiles torch and cryoplug anew, which takes 3 to 6 s each.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
