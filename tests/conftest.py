@@ -90,6 +90,16 @@ def no_general_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipped, "FOLDER", tmp_path / "not-there")
 
 
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `train` and `evaluate` draw nothing, where pictures are not the subject: they take longer than these runs."""
+    from cryoplug.reports import evaluation_figures, figures
+
+    monkeypatch.setattr(figures, "loss_curve", lambda *_: None)
+    for name in ("evaluation_curves", "evaluation_panels"):
+        monkeypatch.setattr(evaluation_figures, name, lambda *_: None)
+
+
 def write_general_model(folder: Path) -> Path:
     """Write what the package ships, but tiny: three files, two outputs, float16 weights, a range of pixel sizes."""
     import numpy as np

@@ -72,6 +72,7 @@ class TestMerge(CommandContract):
 
 class TestEvaluate(CommandContract):
     command = "evaluate"
+    pytestmark = pytest.mark.usefixtures("no_pictures")
 
     def arguments(self, folder: Path) -> Sequence[object]:
         even, _ = micrographs(folder, "a_EVN.mrc", "a_ODD.mrc")
@@ -156,6 +157,7 @@ class TestSimulate(CommandContract):
 
 class TestTrain(CommandContract):
     command = "train"
+    pytestmark = pytest.mark.usefixtures("no_pictures")
 
     def arguments(self, folder: Path) -> Sequence[object]:
         pixels = np.random.default_rng(0).random((4, 16, 16), np.float32)

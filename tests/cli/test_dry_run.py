@@ -21,6 +21,8 @@ from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import create_store
 from cryoplug.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

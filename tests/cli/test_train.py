@@ -8,6 +8,8 @@ import pytest
 
 from cryoplug.cli.main import run
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:

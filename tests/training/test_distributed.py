@@ -31,18 +31,13 @@ from cryoplug.training.distributed import Processes, TorchProcesses, open_proces
 from cryoplug.training.progress import EpochReport, Event
 from cryoplug.training.state import Position, moved
 from cryoplug.workflows.convert import ConvertRequest, convert
-from cryoplug.workflows.train import workflow
 from cryoplug.workflows.train.request import TrainRequest
 from cryoplug.workflows.train.workflow import train
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SIDE = 24
 CONFIG = TrainConfig(epochs=2, lr=0.01, batch_size=2, patch_size=SIDE, val_split=0.25, device="cpu", threads=1)
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than these runs."""
-    monkeypatch.setattr(workflow, "_draw_loss_curve", lambda *_: None)
 
 
 @pytest.fixture

@@ -26,9 +26,12 @@ from cryoplug.training.data.mixing import Mixer
 from cryoplug.training.engine import open_engine
 from cryoplug.training.progress import Event, Note
 from cryoplug.training.steps import QueuedSteps, make_optimizer, open_steps
-from cryoplug.workflows.train import TrainRequest, TrainResult, train, workflow
+from cryoplug.workflows.train import TrainRequest, TrainResult, train
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+    pytest.mark.usefixtures("no_pictures"),
+]
 
 SIDE, COUNT, BATCHES = 64, 45, 11
 CONFIG = TrainConfig(epochs=3, lr=0.005, batch_size=4, patch_size=SIDE, device="cuda", augment="dihedral")
@@ -40,11 +43,6 @@ MODELS: list[dict[str, Any]] = [
     {"model": "cryo_cnn", "augment": "halves", "mix": 0.5},
 ]
 NAMES = ["cryo_cnn", "cryo_cnn with recipe", "unet in bf16", "residual_cnn in float32", "mixtures of halves"]
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workflow, "_draw_loss_curve", lambda *_: None)
 
 
 def pairs() -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,9 @@ from cryoplug.training.data.loader import BatchLoader, crops_of_epoch, epoch_ord
 from cryoplug.training.data.split import split_patches
 from cryoplug.training.progress import BatchReport, Event
 from cryoplug.training.steps import CheckedSteps
-from cryoplug.workflows.train import TrainRequest, TrainResult, train, workflow
+from cryoplug.workflows.train import TrainRequest, TrainResult, train
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 SIDE = 8
 SHAPES = [(40, 33), (24, 50), (8, 8), (31, 31)]
@@ -151,11 +153,6 @@ def test_a_micrograph_that_is_cut_anywhere_cannot_validate_in_part(store: PairSt
 def run(data: Path, out: Path, progress: Callable[[Event], None] = lambda _: None, **changes: Any) -> TrainResult:
     fields = {"epochs": 3, "lr": 0.01, "batch_size": 4, "device": "cpu", "threads": 1, "augment": "halves", **changes}
     return train(TrainRequest(data, TrainConfig(**fields), save=True, checkpoint_dir=out), progress)
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workflow, "_draw_loss_curve", lambda *_: None)
 
 
 @pytest.mark.parametrize("fields", [{}, {"crops_per_epoch": 70, "crop_size": 6, "cache": "ram"}], ids=["plain", "more"])

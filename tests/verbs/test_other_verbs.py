@@ -14,7 +14,7 @@ import cryoplug
 from cryoplug.cli.main import run
 from cryoplug.errors import InputError, MissingInputError, UsageError
 
-pytestmark = pytest.mark.usefixtures("here")
+pytestmark = pytest.mark.usefixtures("here", "no_pictures")
 
 
 def test_simulate_makes_what_the_command_makes_and_each_skips_what_the_other_made() -> None:

@@ -27,6 +27,8 @@ from cryoplug.workflows.denoise import run as denoise_module
 from cryoplug.workflows.evaluate import EvaluateRequest, evaluate
 from cryoplug.workflows.inspect import inspect_path
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SIDE = 192
 HEADERS = {"one": 1.0, "binned": 5.2, "ok": 2.6, "unset": None}
 """What the header of each micrograph says; all are the same exposure, really of 2.6 A/px."""

@@ -22,6 +22,8 @@ from cryoplug.workflows.convert import ConvertRequest, convert
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
 from cryoplug.workflows.train import TrainRequest, train
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SHAPE = (121, 180)
 
 

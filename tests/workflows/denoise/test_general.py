@@ -24,6 +24,8 @@ from cryoplug.models.registry import model_spec
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
 from cryoplug.workflows.evaluate import EvaluateRequest, evaluate
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SHAPE = (150, 206)
 GENERAL = Path("general")
 

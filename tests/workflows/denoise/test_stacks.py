@@ -24,6 +24,8 @@ from cryoplug.workflows.denoise import DenoiseRequest, denoise
 from cryoplug.workflows.evaluate import EvaluateRequest, evaluate
 from warm_start import WarmStart
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture(autouse=True)
 def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

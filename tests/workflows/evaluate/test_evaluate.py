@@ -61,13 +61,6 @@ def blurring(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than judging; one test draws."""
-    for name in ("evaluation_curves", "evaluation_panels"):
-        monkeypatch.setattr(evaluation_figures, name, lambda *_: None)
-
-
 def pixels(path: Path) -> np.ndarray:
     with open_micrograph(path) as source:
         return source.read_rows(0, source.shape[0])
@@ -311,7 +304,6 @@ def test_a_request_that_contradicts_itself_is_refused(tmp_path, fields, message)
 
 
 def test_without_matplotlib_the_figures_alone_are_missing(simulated, tmp_path, monkeypatch):
-    from cryoplug.reports import evaluation_figures
 
     def missing(*_: object) -> None:
         raise UsageError("figures need matplotlib")

@@ -12,6 +12,8 @@ from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import create_store, open_store
 from cryoplug.workflows.train.appearance import MOST_MICROGRAPHS, appearance_of_store
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SIDE = 64
 
 

@@ -23,16 +23,13 @@ from cryoplug.training.progress import Event, Note
 from cryoplug.workflows.convert import ConvertRequest, convert
 from cryoplug.workflows.evaluate import EvaluateRequest, evaluate
 from cryoplug.workflows.simulate import SimulateRequest, simulate
-from cryoplug.workflows.train import TrainRequest, TrainResult, train, workflow
+from cryoplug.workflows.train import TrainRequest, TrainResult, train
 from cryoplug.workflows.train import evaluation as train_evaluation
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 SIDE = 96
 CONFIG = TrainConfig(epochs=2, lr=0.003, batch_size=2, val_split=0.5, device="cpu", threads=1)
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workflow, "_draw_loss_curve", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

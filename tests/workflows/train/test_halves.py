@@ -24,7 +24,9 @@ from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import create_store, open_store
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.progress import EpochReport, Event
-from cryoplug.workflows.train import TrainRequest, TrainResult, train, workflow
+from cryoplug.workflows.train import TrainRequest, TrainResult, train
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 SIDE = 24
 CONFIG = TrainConfig(
@@ -38,11 +40,6 @@ CONFIG = TrainConfig(
     checkpoint_minutes=0.0,
     augment="halves",
 )
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workflow, "_draw_loss_curve", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

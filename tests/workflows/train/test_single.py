@@ -18,13 +18,10 @@ from cryoplug.store.pairs import open_store
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.presets import with_recipe
 from cryoplug.workflows.convert import ConvertRequest, convert
-from cryoplug.workflows.train import TrainRequest, workflow
+from cryoplug.workflows.train import TrainRequest
 from cryoplug.workflows.train.single import recorruption_of
 
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workflow, "_draw_loss_curve", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(scope="module")

@@ -21,15 +21,12 @@ from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import create_store
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.progress import Event
-from cryoplug.workflows.train import TrainRequest, TrainResult, train, workflow
+from cryoplug.workflows.train import TrainRequest, TrainResult, train
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 SIDE = 24
 CONFIG = TrainConfig(epochs=2, lr=1e-9, batch_size=4, val_split=0.5, device="cpu", threads=1)
-
-
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workflow, "_draw_loss_curve", lambda *_: None)
 
 
 def store(
