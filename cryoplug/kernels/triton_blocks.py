@@ -34,7 +34,7 @@ def _multiply(
     """Add the product of windows and matrix to the sums: `size` values, in steps of K."""
     k = tl.arange(0, K)
     n1 = tl.arange(0, N1)
-    n2 = N1 + tl.arange(0, max(N2, 16))
+    n2 = N1 + tl.arange(0, N2 if N2 else 16)
     for first in range(0, size, K):
         window = tl.load(source + seen[:, None] + _in_rows(first + k, row8, stride8)[None, :])
         rows = weight + ((first + k) * (N1 + N2))[:, None]
@@ -118,7 +118,7 @@ def convolve_blocks(
     matrix = (image % orientations * tl.num_programs(1) + phase) * parts + part
     weight += matrix.to(tl.int64) * ((fine_size + coarse_size) * (N1 + N2))
     sums1 = tl.zeros((M, N1), tl.float32)
-    sums2 = tl.zeros((M, max(N2, 16)), tl.float32)
+    sums2 = tl.zeros((M, N2 if N2 else 16), tl.float32)
 
     fine_image = fine + (image // shared).to(tl.int64) * (fine_image8 * 8)
     seen = (source_step_y * y + phase_y) * (fine_row8 * 8) + (source_step_x * x + phase_x) * (fine8 * 8)
