@@ -52,5 +52,5 @@ def shift_remark(shift: float, sigma: float) -> str:
         return ""
     return (
         f"the network moved the mean by {abs(shift) / sigma:.3g} standard deviations of the micrograph, and cryoplug moved it "
-        "back; it was trained on another grey scale; train one on such data"
+        "back; it was trained too little, or on another grey scale; train longer, on such data"
     )

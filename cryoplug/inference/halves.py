@@ -199,6 +199,7 @@ def _read_stack(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float, *
                     f"{stacks[0].path}: {stacks[0].frame_count} sections of {stacks[0].frame_shape} (y, x), but {other.path} has "
                     f"{other.frame_count} of {other.frame_shape}; halves must be of the same exposures"
                 )
+        job.check_sections(stacks[0].frame_count)
         if not job.is_stack:
             refuse_movies_and_volumes(job.source)
         whole, count = stacks[0], stacks[0].frame_count

@@ -11,7 +11,7 @@ from cryoplug.core.pixel_size import PixelSize, pixel_size_of_exposure
 from cryoplug.core.results import FileResult
 from cryoplug.core.statistics import PixelStatistics
 from cryoplug.core.tiling import Tile
-from cryoplug.errors import InputError, StorageError, UsageError
+from cryoplug.errors import InputError, ShapeError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
 from cryoplug.inference.regrid import GridPlan
 
@@ -30,10 +30,19 @@ class DenoiseJob:
     """Which image of a stack, from 1; None: the file holds one."""
     is_stack: bool = False
     """Every section of the file is an image, whatever else it looks like: a list names sections of it."""
+    last_section: int = 0
+    """Highest number of a listed section, where `is_stack`: the file must have so many."""
     halves: tuple[Path, Path] | None = None
     """Even and odd half of the exposure, for `cryoplug.inference.halves`; `source` may be one of them."""
     stated_angstrom: float | None = None
     """What the user says of its sampling."""
+
+    def check_sections(self, count: int) -> None:
+        """Raise `ShapeError` if a list names a section that the file does not have: its rows would name nothing."""
+        if self.last_section > count:
+            raise ShapeError(
+                f"{self.source}: section {self.last_section} is listed, but the file has {count}; is it the right stack?"
+            )
 
     def known_pixel_size(self, *headers: float | None) -> PixelSize:
         """Decide on its sampling, given what headers say: of `source`, then of the halves."""

@@ -48,6 +48,8 @@ class DiscoveredMicrograph:
     """If a list names a section of a stack: name of the whole stack below an output folder."""
     is_stack: bool = False
     """Whether a list names sections of it, so that all its sections are images; see `whole_stacks`."""
+    last_section: int = 0
+    """Highest number of a listed section, where `is_stack`: the file must have so many."""
 
     @property
     def shown(self) -> Path:
@@ -66,12 +68,16 @@ def whole_stacks(micrographs: Sequence[DiscoveredMicrograph]) -> list[Discovered
     So sections keep their numbers in the result: ``000012@stack.mrcs`` becomes ``000012@out/stack.mrcs``.
     """
     found: dict[object, DiscoveredMicrograph] = {}
+    last: dict[Path, int] = {}
     for number, item in enumerate(micrographs):
         if item.section is None or item.list_path is None or not item.path.name.lower().endswith(STACK_ENDINGS):
             found[number] = item
         elif item.path not in found:
             found[item.path] = replace(item, section=None, relative=item.stack_relative or item.relative, is_stack=True)
-    return list(found.values())
+            last[item.path] = item.section
+        else:
+            last[item.path] = max(last[item.path], item.section)
+    return [replace(item, last_section=last[item.path]) if item.is_stack else item for item in found.values()]
 
 
 def known_endings() -> frozenset[str]:

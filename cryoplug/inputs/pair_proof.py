@@ -58,8 +58,6 @@ class PairProof:
         """For each pair of stacks, why they are accepted as a pair; empty if nothing shows it."""
         self._refused: set[tuple[Path, Path]] = set()
         """Pairs of stacks that were already refused with a full message."""
-        self._told: set[tuple[Path, Path]] = set()
-        """Pairs of stacks whose acceptance was remarked on once."""
 
     def check_files(self, one: MicrographSource, two: MicrographSource, sizes: tuple[float | None, ...]) -> None:
         """Compare shapes and pixel sizes, from headers and STAR files.
@@ -171,14 +169,15 @@ class PairProof:
             part = float((sampled[0].blank | sampled[1].blank).mean())
             remarks.append(f"{100 * part:.0f} % of the area is one value (a mask); the halves are compared in the rest")
         problem = self._unproven(first, second, two)
+        mixed_up = self._half_of_another(paths, first, second) if problem and self._halves and not summed_here else ""
         accepted = self._stacks.get((one, two))
         self._before = two, dataclasses.replace(sampled[1], strips=())
+        if mixed_up:
+            raise PairingError(f"{one} and {two} do not belong together: {mixed_up}; correct the pairing")
         if problem and summed_here:
             remarks.append(f"even and odd frames share little: {problem}")
         elif problem and accepted:
-            if (one, two) not in self._told:
-                remarks.append(f"accepted because {accepted}")
-            self._told.add((one, two))
+            remarks.append(f"accepted because {accepted}")
         elif problem and self._accept:
             remarks.append(f"accepted without proof: {problem}")
         elif problem:
@@ -201,6 +200,21 @@ class PairProof:
                 "gain, dust or hot pixels that both halves share are learnt as signal"
             )
         return remarks
+
+    def _half_of_another(self, paths: tuple[Path, Path], first: ImageSample, second: ImageSample) -> str:
+        """Say that a half shares nothing with its partner, but much with the half of the exposure before; else empty."""
+        if self._before is None or self._before[1].shape != first.shape or self._before[0] in paths:
+            return ""
+        own, other = (
+            max(low_correlations(*samples), key=lambda band: band.significance)
+            for samples in ((first, second), without_blank_areas(first, self._before[1]))
+        )
+        if not own.significance < BEYOND_CHANCE <= other.significance:
+            return ""
+        return (
+            f"{paths[0]} shows what {self._before[0]} shows (correlation at low resolution {_correlation_text(other)}, and "
+            f"{_correlation_text(own)} with its own)"
+        )
 
     def _unproven(self, first: ImageSample, second: ImageSample, path: Path) -> str:
         bands = low_correlations(first, second)

@@ -15,7 +15,7 @@ from cryoplug.core.hot_pixels import HotPixels, RepairedMicrograph
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32, MicrographSource, MovieSource
 from cryoplug.core.normalization import MeasuredSource, Normalization, check_usable, fit_to
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
-from cryoplug.errors import InputError, SeveralImagesError, StorageError, UsageError
+from cryoplug.errors import InputError, SeveralImagesError, ShapeError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
 from cryoplug.formats.registry import open_micrograph, open_movie
 from cryoplug.inference.bands.sections import refuse_movies_and_volumes
@@ -70,7 +70,13 @@ def read_all(
 
 def open_source(job: DenoiseJob) -> MicrographSource:
     """Open the micrograph of a job; raises `SeveralImagesError` where it is a stack."""
-    return open_micrograph(job.source) if job.section is None else open_micrograph(job.source, section=job.section)
+    source = open_micrograph(job.source, section=job.section)
+    try:
+        job.check_sections(1)
+    except ShapeError:
+        source.close()
+        raise
+    return source
 
 
 class _Guarded(MicrographSource):
@@ -177,6 +183,7 @@ def _read_stack(job: DenoiseJob, denoiser: Denoiser, *, started: float) -> Itera
     if not job.is_stack:
         refuse_movies_and_volumes(job.source)
     with open_movie(job.source) as stack:
+        job.check_sections(stack.frame_count)
         header = getattr(stack, "header", None)
         known = job.known_pixel_size(stack.pixel_size_angstrom)
         plan = denoiser.regrid.plan(stack.frame_shape, known.angstrom, path=job.source)

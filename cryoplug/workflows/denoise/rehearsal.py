@@ -99,6 +99,7 @@ def _bytes_of(item: PlannedOutput, request: DenoiseRequest, regrid: Regrid) -> i
         micrograph.pixel_size_angstrom,
         micrograph.section,
         is_stack=micrograph.is_stack,
+        last_section=micrograph.last_section,
         stated_angstrom=request.pixel_size,
     )
     sections = 1
@@ -110,6 +111,7 @@ def _bytes_of(item: PlannedOutput, request: DenoiseRequest, regrid: Regrid) -> i
             refuse_movies_and_volumes(micrograph.path)
         with open_movie(micrograph.path) as stack:
             shape, in_header, sections = stack.frame_shape, stack.pixel_size_angstrom, stack.frame_count
+            job.check_sections(sections)
     for half in (micrograph.even, micrograph.odd) if request.halves else ():
         if half is not None:
             open_micrograph(half).close()

@@ -147,6 +147,7 @@ class Work:
             micrograph.pixel_size_angstrom,
             micrograph.section,
             is_stack=micrograph.is_stack,
+            last_section=micrograph.last_section,
             halves=halves,
             stated_angstrom=self._stated_angstrom,
         )

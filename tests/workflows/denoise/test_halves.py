@@ -122,6 +122,20 @@ def test_what_is_no_half_is_refused_for_its_exposure_alone(exposures: Path, line
     assert not list((tmp_path / "other").glob("*.mrc"))
 
 
+def test_the_half_of_another_exposure_is_refused_whatever_is_accepted(
+    exposures: Path, linear: Path, tmp_path: Path
+) -> None:
+    for name in ("mic0.mrc", "mic1.mrc"):
+        (exposures / name).unlink()
+    (exposures / "mic0_ODD.mrc").rename(exposures / "swapped")
+    (exposures / "mic1_ODD.mrc").rename(exposures / "mic0_ODD.mrc")
+    (exposures / "swapped").rename(exposures / "mic1_ODD.mrc")
+    result = run(exposures, linear, tmp_path / "out", halves=True)
+    assert "accepted without proof" in result.files[0].message, "nothing is known yet of the other one"
+    assert result.files[1].status == "failed" and result.exit_code == 3
+    assert "mic1_EVN.mrc shows what" in result.files[1].message and "mic0_ODD.mrc shows" in result.files[1].message
+
+
 def test_halves_of_unequal_noise_are_refused(exposures: Path, linear: Path, tmp_path: Path) -> None:
     made = simulate_micrograph(SETTINGS, 0)
     noisier = made.odd + np.random.default_rng(0).normal(0, made.odd.std(), made.odd.shape).astype(np.float32)

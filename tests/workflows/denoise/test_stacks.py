@@ -21,6 +21,7 @@ from cryoplug.models.registry import model_spec
 from cryoplug.workflows.convert import ConvertRequest, convert
 from cryoplug.workflows.convert.inputs import list_inputs
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
+from cryoplug.workflows.denoise.rehearsal import rehearse
 from cryoplug.workflows.evaluate import EvaluateRequest, evaluate
 from warm_start import WarmStart
 
@@ -121,6 +122,23 @@ def test_rows_of_relion_become_one_stack_for_each_stack(checkpoint: Path) -> Non
     for number, path in names:
         assert read(path).shape == (6, 48, 48)
         assert int(number) <= 6
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_a_row_that_names_a_section_beyond_the_end_fails_its_stack_alone(checkpoint: Path, count: int) -> None:
+    stack("E/a.mrcs", images(count, 32, 32))
+    stack("E/b.mrcs", images(6, 32, 32))
+    Path("p.star").write_text(
+        "data_particles\n\nloop_\n_rlnImageName\n000001@E/a.mrcs\n000007@E/a.mrcs\n000006@E/b.mrcs\n"
+    )
+    plan = rehearse(DenoiseRequest(("p.star",), checkpoint, Path("out"), device="cpu"))
+    assert [item.message.split(";")[0] for item in plan.files] == [
+        f"E/a.mrcs: section 7 is listed, but the file has {count}"
+    ]
+    found = run(checkpoint, "out", "p.star", star=Path("out/p.star"))
+    assert [item.status for item in found.files] == ["failed", "done"] and found.exit_code == 3
+    assert f"section 7 is listed, but the file has {count}" in found.files[0].message
+    assert read_star(Path("out/p.star")).blocks[0].column("rlnImageName") == ["000006@out/E/b.mrcs"]
 
 
 def test_a_section_that_no_network_can_use_stays_as_it_is_and_is_named(checkpoint: Path) -> None:
