@@ -1,1 +1,1 @@
-"""A checkpoint applied to micrographs in bounded memory, on three roads: in bands, as a whole, by halves."""
+"""Apply a checkpoint to micrographs in bounded memory, on one of three roads: in bands, as a whole, by halves."""

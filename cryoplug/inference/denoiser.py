@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Denoiser(PreparedNetwork):
-    """A checkpoint that denoises images; what it is given is described at `PreparedNetwork`."""
+    """A checkpoint that denoises images; the arguments are those of `PreparedNetwork`."""
 
     @classmethod
     def from_checkpoint(cls, path: Path | str = GENERAL, settings: ApplySettings | None = None, **options: Any) -> Self:
@@ -29,27 +29,27 @@ class Denoiser(PreparedNetwork):
         return cls(load_checkpoint(path), settings, **options)
 
     def denoise(self, image: np.ndarray, *, pixel_size_angstrom: float | None = None) -> ImageF32:
-        """Denoise one image in memory, which gives what ``cryoplug denoise`` writes, to float32 rounding.
+        """Denoise one image in memory, with the same result as ``cryoplug denoise``, to float32 rounding.
 
         Parameters
         ----------
         image
             ``(y, x)``, any real type, finite, not constant.
         pixel_size_angstrom
-            Sampling of `image`. Needed where the network works at a pixel size of its own (``angpix``, which many
-            checkpoints have), for ``merge_highres``, the filters and ``output_angpix``; else it makes no difference.
+            Pixel size of `image`. It is needed if the network works at its own pixel size (``angpix``, which many
+            checkpoints have), and for ``merge_highres``, the filters and ``output_angpix``. Otherwise it makes no difference.
 
         Returns
         -------
         ImageF32
-            Same shape and grey-scale units.
+            Result with the same shape and grey-scale units.
 
         Raises
         ------
         PixelError
             Pixels are NaN, infinite or all equal, or none is positive (percentile).
         UsageError
-            The pixel size is needed and not given, or no length.
+            The pixel size is needed and not given, or it is not a length.
         """
         if pixel_size_angstrom is not None:
             for text in pixel_size_problems(pixel_size_angstrom, "pixel_size_angstrom="):

@@ -1,4 +1,4 @@
-"""Denoise at another pixel size than the micrograph's: crop, denoise, pad back, and mix with the raw pixels if asked."""
+"""Denoise at another pixel size than the micrograph's: crop, denoise, pad back, and mix in raw pixels if asked."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Regrid:
-    """What is done around the network."""
+    """The processing before and after the network."""
 
     angpix: float | None = None
-    """Pixel size in angstrom that the network sees; None: the micrograph's own."""
+    """Pixel size in angstrom that the network sees; None for the micrograph's own."""
     strength: float = 1.0
-    """Part of the denoised image in the result, 0 to 1; the rest is the raw one."""
+    """Part of the denoised image in the result, 0 to 1; the rest is the raw image."""
     merge_highres_angstrom: float | None = None
-    """Raw Fourier terms beyond this resolution are put back, before `strength` counts; None: none."""
+    """Fourier terms finer than this resolution are taken from the raw image, before `strength`; None takes none."""
     angpix_range: tuple[float, float] | None = None
-    """Pixel sizes in angstrom that the network knows, around `angpix`: a micrograph in it is seen as it is, a finer one is
-    cropped to `angpix`, a coarser one padded to the upper end. None: every micrograph is brought to `angpix`."""
+    """Smallest and largest pixel size in angstrom that the network knows. A micrograph in this range is not resampled, a
+    finer one is cropped to `angpix`, a coarser one padded to the upper end. None resamples every micrograph to `angpix`."""
     highpass_angstrom: float | None = None
-    """What is larger is removed from the result, except for the mean; None: nothing."""
+    """Remove everything larger than this from the result, except for the mean; None removes nothing."""
     lowpass_angstrom: float | None = None
-    """What is finer is removed from the result; None: nothing."""
+    """Remove everything finer than this from the result; None removes nothing."""
     output_angstrom: float | None = None
-    """Pixel size of the grid that the result is cropped to; None: the micrograph's own."""
+    """Pixel size of the grid to which the result is cropped; None for the micrograph's own."""
 
     @classmethod
     def of(
@@ -55,23 +55,23 @@ class Regrid:
         angpix: float | None = None,
         **others: float | None,
     ) -> Self:
-        """Say what is done around the network of a checkpoint.
+        """Give the processing before and after the network of a checkpoint.
 
         Parameters
         ----------
         checkpoint
-            Says by itself at which pixel sizes its network works, if it knows.
+            The checkpoint, which may know the pixel sizes of its network.
         angpix
-            What the user wants instead: a pixel size in angstrom, or 0 for the micrograph's own; None: the checkpoint's.
+            Pixel size in angstrom that the user wants instead; 0 for the micrograph's own; None for the checkpoint's.
         others
-            Fields of the class.
+            Other fields of the class.
         """
         if angpix is not None:
             return cls(angpix or None, **others)  # type: ignore[arg-type]
         return cls(checkpoint.angpix, angpix_range=checkpoint.angpix_range, **others)  # type: ignore[arg-type]
 
     def network_angstrom(self, pixel_size_angstrom: float) -> float:
-        """Give the pixel size that the network sees of a micrograph with this one."""
+        """Give the pixel size that the network sees, for a micrograph with this pixel size."""
         if self.angpix is None:
             return pixel_size_angstrom
         if self.angpix_range is None or pixel_size_angstrom < self.angpix_range[0]:
@@ -80,7 +80,7 @@ class Regrid:
 
     @property
     def shown_angpix(self) -> str:
-        """The pixel size that the network sees, for labels and records; ``none``: each micrograph's own."""
+        """The pixel size that the network sees, for labels and records; ``none`` for each micrograph's own."""
         if self.angpix is None:
             return "none"
         if self.angpix_range is None:
@@ -100,12 +100,12 @@ class Regrid:
 
     @property
     def needs_raw(self) -> bool:
-        """Whether the raw pixels are needed once more, after the network."""
+        """Whether the raw pixels are needed again after the network."""
         return self.strength != 1.0 or self.merge_highres_angstrom is not None
 
     @property
     def why_pixel_size(self) -> str:
-        """Why the pixel size of a micrograph must be known; empty where it need not be."""
+        """Why the pixel size of a micrograph must be known; empty if it need not be."""
         if self.angpix is not None:
             return f"the network works at {self.angpix:g} angstrom"
         for flag, value in (
@@ -123,16 +123,16 @@ class Regrid:
         return "give --angpix 0 to take pixels as they are" if self.angpix is not None else "leave that option out"
 
     def plan(self, shape: tuple[int, int], pixel_size_angstrom: float | None, *, path: Path) -> GridPlan:
-        """Say which grid the network gets.
+        """Decide on the grid for the network.
 
         Parameters
         ----------
         shape
-            Of the micrograph, ``(y, x)``.
+            Shape of the micrograph, ``(y, x)``.
         pixel_size_angstrom
-            Its sampling, if known.
+            Its pixel size, if known.
         path
-            Named in messages.
+            The file, for messages.
 
         Raises
         ------
@@ -158,13 +158,13 @@ class GridPlan:
     """The grids of one micrograph."""
 
     regrid: Regrid
-    """What was asked for."""
+    """The settings."""
     shape: tuple[int, int]
     """``(y, x)`` of the micrograph."""
     network_shape: tuple[int, int]
     """``(y, x)`` that the network sees."""
     pixel_size_angstrom: float | None
-    """Of the micrograph."""
+    """Pixel size of the micrograph; None if unknown."""
     written_shape: tuple[int, int]
     """``(y, x)`` of the result."""
 
@@ -176,14 +176,14 @@ class GridPlan:
 
     @property
     def written_angstrom(self) -> float | None:
-        """Pixel size of the result: that of the micrograph times the ratio of the sides, which are whole numbers."""
+        """Pixel size of the result: that of the micrograph times the ratio of the sides (whole numbers of pixels)."""
         if self.pixel_size_angstrom is None or self.written_shape == self.shape:
             return self.pixel_size_angstrom
         return self.pixel_size_angstrom * math.sqrt(math.prod(self.shape) / math.prod(self.written_shape))
 
     @property
     def remark(self) -> str:
-        """What the user should know about this micrograph."""
+        """The remark for the user; empty without one."""
         return joined((self._remark_on_input(), self._remark_on_output()))
 
     def _remark_on_output(self) -> str:
@@ -203,7 +203,7 @@ class GridPlan:
         )
 
     def as_it_is(self, raw: np.ndarray) -> ImageF32:
-        """Give an image that cannot be denoised on the grid of the result; nearest pixels, for some may not be finite."""
+        """Bring an image that cannot be denoised to the grid of the result, by nearest pixels, because some may not be finite."""
         y, x = (
             np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(int)
             for old, new in zip(self.shape, self.written_shape, strict=True)
@@ -213,7 +213,7 @@ class GridPlan:
     def finish(self, denoised: np.ndarray, raw: np.ndarray | None) -> Iterator[ImageF32]:
         """Bring the network's output to the grid of the result, in bands of rows from top to bottom.
 
-        Raw pixels are mixed in on the micrograph's grid; then it is cropped, and filtered last.
+        Raw pixels are mixed in on the micrograph's grid; then the image is cropped, and filtered last.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""How a checkpoint is applied to an image: the choices that `denoise`, `evaluate` and the Python API have in common."""
+"""How a checkpoint is applied to an image: the settings that `denoise`, `evaluate` and the Python API share."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from cryoplug.models.checkpoint import Checkpoint
 
 LABEL_BYTES = 80
-"""Of a label in an MRC header."""
+"""Length of a label in an MRC header."""
 LEAST_HASH = 8
-"""Digits of a checkpoint's hash in a label; 12 where there is room."""
+"""Least digits of a checkpoint's hash in a label; 12 if there is room."""
 WITHOUT_EFFECT = frozenset({"device", "tile", "threads", "max_memory_bytes"})
-"""Fields that say where and how fast; the pixels do not depend on them, to rounding."""
+"""Fields that only decide where and how fast; the pixels do not depend on them, to rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ApplySettings:
     """How a checkpoint is applied; the requests of `denoise` and `evaluate` have these fields, too.
 
-    A new option costs three places and its use: its field and its check here, its help line in `cryoplug.cli.options`, and
-    its argument in Python in `cryoplug.verbs.applied`.
-    Unless it is named in `WITHOUT_EFFECT`, a field is part of what the records of finished outputs compare.
+    A new option needs three places, and its use: its field and its check here, its help line in `cryoplug.cli.options`, and its
+    argument in Python in `cryoplug.verbs.applied`. The records of finished outputs compare a field, unless it is named in
+    `WITHOUT_EFFECT`.
 
     Raises
     ------
@@ -44,36 +44,36 @@ class ApplySettings:
     """
 
     normalize: str | None = None
-    """``percentile``, ``zscore``, ``robust`` or ``none`` (the bare network); None: the checkpoint's own."""
+    """``percentile``, ``zscore``, ``robust`` or ``none`` (the bare network); None takes the checkpoint's own."""
     angpix: float | None = None
-    """Pixel size in angstrom that the network sees; 0: the micrograph's own; None: what its training data were cropped
-    to, or the micrograph's own."""
+    """Pixel size in angstrom that the network sees; 0 is the micrograph's own; None is that to which the training data were
+    cropped, else the micrograph's own."""
     target: str | None = None
-    """Which output of the network is the result, ``image`` or ``particles``; None: see `cryoplug.inference.target`."""
+    """Output of the network for the result, ``image`` or ``particles``; None: see `cryoplug.inference.target`."""
     strength: float = 1.0
     """Part of the denoised image in the result, 0 to 1; the rest is raw."""
     merge_highres: float | None = None
-    """Resolution in angstrom beyond which Fourier terms are raw; None: none are."""
+    """Fourier terms finer than this resolution (angstrom) are taken from the raw micrograph; None takes none."""
     highpass: float | None = None
-    """What is larger than so many angstrom is removed from the result, except for the mean; half of the amplitude passes
-    there. None: nothing is."""
+    """Remove everything larger than this (angstrom) from the result, except for the mean; at this size half of the amplitude
+    passes. None removes nothing."""
     lowpass: float | None = None
-    """What is finer than so many angstrom is removed from the result, likewise. None: nothing is."""
+    """Remove everything finer than this (angstrom) from the result, in the same way. None removes nothing."""
     output_angpix: float | None = None
-    """Pixel size in angstrom of the grid that the result is cropped to; None: the micrograph's own."""
+    """Pixel size in angstrom of the grid to which the result is cropped; None keeps the micrograph's own."""
     device: str = "auto"
     """``auto`` (the first GPU, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``."""
     precision: str = "auto"
-    """How exactly a GPU computes: ``auto``, ``float32``, ``float16`` or ``bf16``; see `cryoplug.inference.network.precision`."""
+    """Precision on a GPU: ``auto``, ``float32``, ``float16`` or ``bf16``; see `cryoplug.inference.network.precision`."""
     tta: str | bool = "auto"
-    """Whether the network is asked in eight orientations: ``auto``, ``on`` or ``off``; see
-    `cryoplug.inference.network.orientations`. True and False are taken for the last two."""
+    """Whether to average over eight orientations: ``auto``, ``on`` (or True), ``off`` (or False); see
+    `cryoplug.inference.network.orientations`."""
     tile: int = 0
-    """Side of a tile in pixels; 0 chooses. The result does not depend on it, to float32 rounding."""
+    """Side of a tile in pixels; 0 is automatic. The result does not depend on it, to float32 rounding."""
     threads: int = 0
     """CPU threads; 0 takes every core that this process may use."""
     max_memory_bytes: int | None = None
-    """Memory of the process when it computes on the CPU; see `cryoplug.inference.network.memory_plan`. None: no limit."""
+    """Most memory of the process when it computes on the CPU; see `cryoplug.inference.network.memory_plan`. None for no limit."""
 
     def __post_init__(self) -> None:
         if isinstance(self.tta, bool):
@@ -83,7 +83,7 @@ class ApplySettings:
             raise UsageError("; ".join(problems))
 
     def problems(self) -> Iterator[str]:
-        """Say everything that is out of range, in the words of the command line."""
+        """List everything that is out of range, in the words of the command line."""
         if self.normalize is not None and self.normalize not in KINDS:
             yield not_allowed("--normalize", self.normalize, ", ".join(KINDS))
         if self.angpix is not None and not (math.isfinite(self.angpix) and 0 <= self.angpix < MAX_ANGSTROM):
@@ -118,11 +118,11 @@ class ApplySettings:
 
     @property
     def settings(self) -> ApplySettings:
-        """These fields alone, without what a request has besides."""
+        """These fields alone, without the other fields of a request."""
         return ApplySettings(**{item.name: getattr(self, item.name) for item in dataclasses.fields(ApplySettings)})
 
     def regrid(self, checkpoint: Checkpoint) -> Regrid:
-        """Say what is done around the network of a checkpoint."""
+        """Give the processing before and after the network of a checkpoint."""
         return Regrid.of(
             checkpoint,
             angpix=self.angpix,
@@ -134,7 +134,7 @@ class ApplySettings:
         )
 
     def identity(self, checkpoint: Checkpoint) -> dict[str, str]:
-        """Give what the pixels of a result depend on besides the input, as texts to record and to compare."""
+        """Give everything, except for the input, on which the pixels of a result depend, as texts to record and compare."""
         return {
             "checkpoint_sha256": checkpoint.sha256,
             **_texts(self),
@@ -144,7 +144,7 @@ class ApplySettings:
         }
 
     def introduction(self, checkpoint: Checkpoint) -> str:
-        """Say in a line which network is applied and how, where the user has named none; empty where he knows."""
+        """Say in a line which network is applied and how, if the user named none; else empty."""
         if not checkpoint.is_general:
             return ""
         regrid = self.regrid(checkpoint)
@@ -156,16 +156,16 @@ class ApplySettings:
     def label(
         self, checkpoint: Checkpoint, *, precision: str, tta: bool, dtype: str = "float32", halves: bool = False
     ) -> str:
-        """Say in the 80 bytes of an MRC label how an image was made.
+        """Write the label of an MRC file (80 bytes), which says how the image was made.
 
         Parameters
         ----------
         checkpoint
-            What was applied.
+            The checkpoint that was applied.
         precision, tta
-            What ``auto`` came to.
+            The values in use, after ``auto`` was decided.
         dtype
-            Type of the pixels that are written.
+            Type of the written pixels.
         halves
             Whether the halves of the exposure went through the network, too.
         """
@@ -188,7 +188,7 @@ class ApplySettings:
 
 
 def unsaid_identity() -> dict[str, str]:
-    """Give what `ApplySettings.identity` stands for in records of before there was a choice: the defaults."""
+    """Give the values that `ApplySettings.identity` has in older records, from before there was a choice: the defaults."""
     return {**_texts(ApplySettings()), "target": ONLY_TARGET}
 
 

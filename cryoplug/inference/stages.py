@@ -1,4 +1,4 @@
-"""Three threads in a row: one reads, the caller's computes, one writes; an error or a stop in any of them ends all."""
+"""Three threads in a row: one reads, the caller's thread computes, one writes. An error or a stop in any of them ends all."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ def run_stages(
     should_stop: Callable[[], bool],
     gave_up: Callable[[], None],
 ) -> bool:
-    """Run the three stages until there is no more to read.
+    """Run the three stages until everything is read and written.
 
     Parameters
     ----------
     read
-        Puts what is to be computed into a channel, and closes it.
+        Puts items into a channel, and closes it.
     compute
-        Makes of that what is to be written, in order.
+        Computes the items to write from these, in order.
     write
-        Writes until its channel ends, and says whether it came to the end.
+        Writes until its channel ends; returns whether it came to the end.
     capacity
-        How much may wait between reading and computing, and between computing and writing.
+        Most items that wait between reading and computing, and between computing and writing.
     should_stop
-        Asked before each item.
+        Called before each item; True ends the work.
     gave_up
-        Called from any thread when an error ends the work: a reader that waits for more to come should end then.
+        Called from any thread when an error ends the work; a reader that waits for more work should then end.
 
     Returns
     -------
     bool
-        Whether all came to its end; False when `should_stop` ended it.
+        Whether everything was done; False if `should_stop` ended it.
     """
     incoming: Channel[Item] = Channel(capacity[0])
     outgoing: Channel[Message] = Channel(capacity[1])

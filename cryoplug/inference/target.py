@@ -1,4 +1,4 @@
-"""Which of a network's outputs is written, and how it comes back to the micrograph's grey values."""
+"""Which output of a network is written, and how it is brought back to the micrograph's grey values."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ if TYPE_CHECKING:
     from cryoplug.models.checkpoint import Checkpoint
 
 TARGETS = ("image", "particles")
-"""``image``: the micrograph without its noise, its ice included. ``particles``: what in it is not ice."""
+"""``image``: the micrograph without its noise, with its ice. ``particles``: everything in it that is not ice."""
 DEFAULT_TARGET = "image"
-"""Where nothing was asked for and the network has both; see docs/decisions/0019-two-outputs.md."""
+"""Target if the user asks for none and the network has both; see docs/decisions/0019-two-outputs.md."""
 ONLY_TARGET = "image"
-"""Of networks with one output, and of results from before there were two."""
+"""Target of networks with one output, and of results from before there were two."""
 
 
 def choose_target(asked: str | None, checkpoint: Checkpoint) -> str:
-    """Decide what of a checkpoint's outputs is written.
+    """Decide which output of a checkpoint is written.
 
     Parameters
     ----------
     asked
-        One of `TARGETS`; None: `DEFAULT_TARGET`, or what there is.
+        One of `TARGETS`; None takes `DEFAULT_TARGET`, or the only output.
     checkpoint
-        Says what its network gives.
+        The checkpoint, which knows the outputs of its network.
 
     Raises
     ------
     UsageError
-        Its network does not give that.
+        Its network does not have this output.
     """
     outputs = checkpoint.spec.outputs
     if asked is None:
@@ -47,23 +47,23 @@ def choose_target(asked: str | None, checkpoint: Checkpoint) -> str:
 
 
 def output_index(target: str, checkpoint: Checkpoint) -> int:
-    """Tell which channel of the network is a target; networks that name none have it as their first."""
+    """Give the number of the network's channel for a target; it is the first if the network names no outputs."""
     outputs = checkpoint.spec.outputs
     return outputs.index(target) if target in outputs else 0
 
 
 def to_grey_values(normalization: Normalization, mean: float, target: str) -> Normalization:
-    """Say how a target comes back to grey values: by what is inverted here.
+    """Give the normalization whose inverse brings a target back to grey values.
 
-    What is not ice has no grey level of its own. It keeps the scale of the micrograph and lies on its mean, so viewers
-    and pickers find it where the raw micrograph is.
+    Particles without ice have no grey level of their own. They keep the scale of the micrograph and get its mean, so viewers
+    and pickers find them at the grey level of the raw micrograph.
 
     Parameters
     ----------
     normalization
-        What the network's input went through.
+        Normalization of the network's input.
     mean
-        Of the pixels before it.
+        Mean of the pixels before it.
     target
         One of `TARGETS`.
     """

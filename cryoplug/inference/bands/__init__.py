@@ -1,1 +1,1 @@
-"""The road of large images and of CPUs: band of rows by band of rows, in bounded memory."""
+"""The road for large images and CPUs: one band of rows after another, in bounded memory."""

@@ -1,7 +1,7 @@
-"""Stacks: their sections are read some at a time, denoised each for itself, and written in order into one stack.
+"""Stacks: read some sections at a time, denoise each by itself, and write them in order into one stack.
 
-A section comes out as it would alone. What no network can use (NaN, or all pixels equal) stays as it is and is named, so that the
-stack has its sections in their places. Small images go through the network many at a time.
+A section comes out as it would alone. Sections that no network can use (NaN, or all pixels equal) stay unchanged and are named,
+so that all sections keep their places. Small images go through the network many at a time.
 """
 
 from __future__ import annotations
@@ -46,26 +46,26 @@ def refuse_movies_and_volumes(path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Fitted:
-    """Sections that the network can use, ready for it."""
+    """Sections that the network can use, prepared for it."""
 
     places: list[int]
-    """Where each is among the sections of its message, from 0."""
+    """Number of each among the sections of its message, from 0."""
     images: ImageF32
-    """Their pixels ``(n, y, x)``, hot ones repaired."""
+    """Their pixels ``(n, y, x)``, with hot pixels repaired."""
     small: ImageF32
     """The same on the network's grid."""
     measured: list[MeasuredImage]
-    """Of `small`."""
+    """Measurements of `small`."""
     normalizations: list[Normalization]
-    """What is done to each of `small`."""
+    """Normalization of each image of `small`."""
     hot_pixels: int
-    """How many were repaired."""
+    """Number of repaired hot pixels."""
 
 
 def denoised_sections(message: Sections, denoiser: Denoiser, should_stop: Callable[[], bool]) -> Sections:
-    """Denoise some sections of a stack, each as if it were a file of its own.
+    """Denoise some sections of a stack, each as if it were a separate file.
 
-    Small images are too small to tell how noisy each is: there the noise of all sections of the message counts.
+    One small image is too small to measure its noise, so the noise of all sections of the message counts.
     """
     plan, path = message.grid, message.job.source
     assert plan is not None
@@ -101,7 +101,7 @@ def denoised_sections(message: Sections, denoiser: Denoiser, should_stop: Callab
 
 
 def _at_once(fitted: _Fitted, denoiser: Denoiser, should_stop: Callable[[], bool]) -> tuple[ImageF32, list[str]]:
-    """Send small images through the network many at a time; give what it made, in grey values, and a remark for each."""
+    """Apply the network to many small images at a time; give the results in grey values, and a remark for each."""
     greys = [
         normalization_remark(one, clipped=_clipped_part(item, one), sigma=item.moments.std)
         for item, one in zip(fitted.measured, fitted.normalizations, strict=True)
@@ -124,7 +124,7 @@ def _at_once(fitted: _Fitted, denoiser: Denoiser, should_stop: Callable[[], bool
 def _fit(
     pixels: ImageF32, plan: GridPlan, denoiser: Denoiser, path: Path, keep: Callable[[int, PixelError], None]
 ) -> _Fitted:
-    """Measure sections and repair their hot pixels; `keep` is told which cannot be used, and why."""
+    """Measure sections and repair their hot pixels; `keep` is called with those that cannot be used, and the reason."""
     measured = measure_many(pixels, path)
     usable: list[int] = []
     hot_pixels: dict[int, int] = {}
@@ -174,12 +174,12 @@ def _clipped_part(item: MeasuredImage, normalization: Normalization) -> float:
 
 
 class StackRemarks:
-    """What the user should know about the sections of one stack, gathered while they pass; their pixels are not kept.
+    """Collects remarks on the sections of one stack while they pass; their pixels are not kept.
 
     Parameters
     ----------
     sections
-        How many the stack has.
+        Number of sections in the stack.
     """
 
     def __init__(self, sections: int) -> None:
@@ -187,17 +187,17 @@ class StackRemarks:
         self._remark, self._remarked = "", 0
         self._kept: list[tuple[int, str]] = []
         self.hot_pixels = 0
-        """How many were repaired so far."""
+        """Number of hot pixels repaired so far."""
 
     def add(self, part: Sections) -> None:
-        """Take note of denoised sections."""
+        """Add the remarks on some denoised sections."""
         self._remark = self._remark or next(iter(part.remarks), "")
         self._remarked += len(part.remarks)
         self._kept += part.kept
         self.hot_pixels += part.hot_pixels
 
     def sentences(self) -> Iterator[str]:
-        """Say it; some are empty."""
+        """Give all remarks; some may be empty."""
         yield f"{self._sections} sections"
         if self._remarked > self._sections / 2:
             yield f"{self._remark} (so or alike in {self._remarked} of {self._sections} sections)"
@@ -207,7 +207,7 @@ class StackRemarks:
 
 
 def kept_remark(kept: Sequence[tuple[int, str]], sections: int) -> str:
-    """Say which sections were not denoised, and why; empty when all were."""
+    """Say which sections were not denoised, and why; empty if all were."""
     if not kept:
         return ""
     shown = ", ".join(f"{number} ({why})" for number, why in kept[:_SHOWN])

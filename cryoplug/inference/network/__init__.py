@@ -1,1 +1,1 @@
-"""The network on its device: tiles, batches, orientations, precision, and the memory that they take."""
+"""The network on its device: tiles, batches, orientations, precision and memory."""

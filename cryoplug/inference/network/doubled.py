@@ -8,10 +8,10 @@ from cryoplug.kernels.packed import PackedConvolution
 
 
 class Doubled:
-    """What a 3x3 convolution gives of an image each of whose points is repeated 2x2 times; without a bias.
+    """A 3x3 convolution, without bias, of an image in which each point is repeated 2x2 times.
 
-    Take the corner where four coarse points meet. The four fine points around it see these four coarse points and no others,
-    for all nine taps fall on them. So the weights that fall on one coarse point are added up, and four are left.
+    Take the corner where four coarse points meet. The four fine points around it see only these four coarse points, because all
+    nine taps fall on them. So the weights that fall on the same coarse point are added up, and four weights are left.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Doubled:
         coarse
             Coarse rows ``(1, c, y, x)`` in ``torch.channels_last``.
         start, stop
-            The first fine row and one past the last. Row 0 is the lower one of the two that the first coarse row has.
+            The first fine row and one past the last. Row 0 is the second of the two fine rows of the first coarse row.
 
         Returns
         -------
@@ -51,7 +51,7 @@ class Doubled:
 
 
 def _added_up(weight: torch.Tensor) -> torch.Tensor:
-    """Give ``(4 * out, c, 2, 2)``: for the upper left fine point, the upper right, the lower left and the lower right."""
+    """Give weights ``(4 * out, c, 2, 2)`` for the upper left, upper right, lower left and lower right fine point."""
     made = []
     for y in range(2):
         for x in range(2):

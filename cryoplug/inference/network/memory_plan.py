@@ -1,7 +1,7 @@
 """Fit denoising on the CPU into a given amount of memory: smaller tiles first, then fewer threads, then lower bands.
 
-The numbers are estimates from above, measured with `resource.getrusage` on founding networks and 4096 to 11520 px wide
-micrographs. The result does not depend on the choice, to float32 rounding; only the speed does.
+The numbers are upper estimates, measured with `resource.getrusage` on founding networks and micrographs 4096 to 11520 px wide.
+The choice changes only the speed; the result stays the same, to float32 rounding.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from cryoplug.errors import UsageError
 from cryoplug.models.checkpoint import Checkpoint
 
 LEAST_TILE_PX = 64
-"""A tile is not made smaller than this to save memory."""
+"""Smallest side of a tile to which memory limits may reduce it."""
 LEAST_BAND_ROWS = 16
-"""Nor a band lower."""
+"""Smallest height of a band."""
 PLANNED_WIDTH_PX = 4096
-"""Width that must fit before anything is begun; a wider micrograph is judged when it is opened."""
+"""Width that must fit before anything is begun; a wider micrograph is checked when it is opened."""
 _ALLOWANCE_BYTES = 96 << 20
 """Statistics of a micrograph in bands of 4 MB, code that is loaded at the first convolution, file buffers."""
 _BANDS = 16
-"""Copies of a band: waiting in the queues, in the hands of three threads, and their intermediate arrays."""
+"""Copies of a band: in the queues, in three threads, and in their intermediate arrays."""
 _LAYER_COPIES = 2.0
-"""Of the widest layer's input and output: the convolution reorders both."""
+"""Copies of the widest layer's input and output, because the convolution reorders both."""
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]i?|)b?", re.IGNORECASE)
 
@@ -39,7 +39,7 @@ class MemoryPlan:
     threads: int
     """CPU threads."""
     band_bytes: int
-    """What one band, its overlap included, may take as float32."""
+    """Most bytes of one band as float32, with its overlap."""
 
 
 def parse_size(text: str) -> int:
@@ -48,7 +48,7 @@ def parse_size(text: str) -> int:
     Raises
     ------
     UsageError
-        It is no such text, or zero.
+        The text is not of this form, or zero.
     """
     match = _SIZE.fullmatch(text.strip())
     size_bytes = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
@@ -63,7 +63,7 @@ def show_size(size_bytes: float) -> str:
 
 
 def resident_bytes() -> int:
-    """Give the memory that this process has now; 0 where the system does not tell."""
+    """Give the memory of this process in bytes; 0 if the system does not say."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):
@@ -72,7 +72,7 @@ def resident_bytes() -> int:
 
 
 def widest_layer(checkpoint: Checkpoint) -> int:
-    """Give the largest number of channels that go into and come out of one layer together; what the spec says, if it does."""
+    """Give the largest number of channels of one layer, input and output together; that of the spec, if it has one."""
     spec = checkpoint.spec
     if spec.tile_channels:
         return spec.tile_channels
@@ -87,15 +87,15 @@ def plan_memory(
     Parameters
     ----------
     limit_bytes
-        What the whole process may take.
+        Most memory of the whole process.
     in_use_bytes
-        What it takes before the first micrograph; see `resident_bytes`.
+        Its memory before the first micrograph; see `resident_bytes`.
     channels
-        Of the widest layer, in and out; see `widest_layer`.
+        Channels of the widest layer, input and output; see `widest_layer`.
     overlap_px
-        Read around each tile.
+        Pixels read around each tile.
     tile, threads
-        What would be used without a limit; never exceeded.
+        Choice without a limit; never exceeded.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def plan_memory(
 
 
 def band_bytes(rows: int, width: int, *, overlap_px: int) -> int:
-    """Give the size of one band as float32, its overlap included."""
+    """Give the bytes of one band as float32, with its overlap."""
     return (rows + 2 * overlap_px) * width * 4
 
 

@@ -1,7 +1,7 @@
-"""The mean of what a network makes of the eight orientations of an image.
+"""The mean of a network's results for the eight orientations of an image.
 
-A micrograph turned or mirrored is as good a micrograph, so the eight answers differ by the network's own errors only, and
-their mean has less of them.
+A turned or mirrored micrograph is as good as the original. So the eight results differ only by the network's own errors, and
+their mean has smaller errors.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     import torch
 
 COUNT = 8
-"""Quarter turns of an image and of its mirror image."""
+"""Number of orientations: four quarter turns of an image, and of its mirror image."""
 ASKED = ("auto", "on", "off")
-"""What can be asked for."""
+"""Values of ``--tta``."""
 
 
 def averages_orientations(asked: str, device: torch.device, *, angpix: float | None) -> bool:
-    """Decide whether a network is asked in all orientations.
+    """Decide whether to average a network over all orientations.
 
-    ``auto``: where that is cheap beside all the rest, on a GPU and at a pixel size that micrographs are cropped to.
+    ``auto`` does so where it is cheap compared with the rest: on a GPU, if micrographs are cropped to a pixel size.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ def averages_orientations(asked: str, device: torch.device, *, angpix: float | N
     device
         Where the network runs.
     angpix
-        Pixel size that it sees; None: each micrograph's own.
+        Pixel size that it sees; None for each micrograph's own.
 
     Raises
     ------
     UsageError
-        `asked` is none of them.
+        `asked` is not one of these.
     """
     if asked not in ASKED:
         raise UsageError(f"--tta {asked!r} (allowed: {', '.join(ASKED)})")

@@ -1,6 +1,6 @@
-"""How exactly a GPU computes the hidden values of a network.
+"""The precision in which a GPU computes the hidden values of a network.
 
-The figures behind ``auto`` stand in docs/decisions/0014-whole-micrographs-on-gpus.md.
+docs/decisions/0014-whole-micrographs-on-gpus.md has the figures behind ``auto``.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from cryoplug.models.registry import ModelSpec
 
 PRECISIONS = ("auto", "float32", "float16", "bf16")
-"""What can be asked for."""
+"""Values of ``--precision``."""
 MEASURED_IN_FLOAT16 = ("cryo_cnn", "residual_cnn", "unet")
 """Networks whose results in float16 were compared with those in float32."""
 _LEAST_CAPABILITY = {"float16": (7, 0), "bf16": (8, 0)}
-"""NVIDIA generations from which on matrix units take these: Volta, Ampere."""
+"""First NVIDIA generations with matrix units for these types: Volta, Ampere."""
 
 
 def choose_precision(asked: str, spec: ModelSpec, device: torch.device, *, normalize: str) -> str:
     """Choose ``float32``, ``float16`` or ``bf16``.
 
-    ``auto`` takes float16 where the GPU has matrix units for it, the network was compared in it, and the pixels are
-    normalised: of raw counts around 7000 float16 would round away all contrast. Sums and weights stay float32 or better.
+    ``auto`` takes float16 if the GPU has matrix units for it, the network was compared in it, and the pixels are normalised.
+    (For raw counts around 7000, float16 would round away all contrast.) Sums and weights stay float32 or better.
 
     Parameters
     ----------
@@ -37,14 +37,14 @@ def choose_precision(asked: str, spec: ModelSpec, device: torch.device, *, norma
     device
         Where it runs.
     normalize
-        What is done to pixels before it.
+        Normalization of the pixels before it.
 
     Raises
     ------
     UsageError
-        It is none of them, or needs a GPU.
+        It is not one of these, or it needs a GPU.
     DeviceError
-        The GPU cannot.
+        The GPU cannot compute in it.
     """
     if asked not in PRECISIONS:
         raise UsageError(f"precision {asked!r} (allowed: {', '.join(PRECISIONS)})")

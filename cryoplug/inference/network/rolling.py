@@ -1,9 +1,8 @@
 """A `unet` on the CPU, row by row: each layer keeps the rows that it still needs, and nothing is computed twice.
 
-A network that looks 224 pixels far computes more overlap than image when the image is cut into tiles. Here the image passes
-through all layers in steps of some hundred rows. The memory is that of a few hundred rows of each layer, however high the
-image is. All cores share a step: the rows of a layer are cut into pieces, and whoever is done takes the next one. See
-docs/decisions/0034-rolling-rows.md.
+If a network sees 224 pixels far, tiles have more overlap than image. Here the image passes through all layers in steps of some
+hundred rows. This needs the memory of a few hundred rows of each layer, however high the image is. All cores share a step: the
+rows of a layer are cut into pieces, and a core that is free takes the next piece. See docs/decisions/0034-rolling-rows.md.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from cryoplug.machine.devices import Interrupted
 from cryoplug.models.unet import Block, UNet
 
 PIECE_POINTS = 8192
-"""Points of a layer's grid in one piece; with 40 channels they take 1.3 MB."""
+"""Points of a layer's grid in one piece; with 40 channels, 1.3 MB."""
 LEAST_ROWS = 4
 """Rows of the coarsest level in one step. 8 are no faster and take 90 MB more; 2 are 3 % slower (1312 x 1312, general model)."""
 
@@ -39,7 +38,7 @@ class RollingNetwork:
         self._rolling, self._multiple, self._tta, self._workers = rolling, multiple, tta, workers
 
     def start(self, rows: ImageF32, should_stop: Callable[[], bool]) -> Callable[[], ImageF32]:
-        """Begin with normalised rows ``(y, x)``; what is returned waits for the result and gives it."""
+        """Begin to compute normalised rows ``(y, x)``; call the returned function to wait for the result."""
         return self._workers.submit(self._run, rows, should_stop).result
 
     def _run(self, rows: ImageF32, should_stop: Callable[[], bool]) -> ImageF32:
@@ -55,7 +54,7 @@ class RollingNetwork:
 def rolling_network(
     network: Network, *, multiple: int, tta: bool, workers: ThreadPoolExecutor, threads: int
 ) -> RollingNetwork | None:
-    """Give a network on the CPU that rolls over the rows of an image; None where this one cannot.
+    """Give a network on the CPU that rolls over the rows of an image; None if this network cannot.
 
     Parameters
     ----------
@@ -68,7 +67,7 @@ def rolling_network(
     workers
         Threads that compute on one core each.
     threads
-        How many they are.
+        Number of threads.
     """
     if not isinstance(network.module, UNet) or not rolls(network.module):
         return None
@@ -77,24 +76,24 @@ def rolling_network(
 
 
 def rolls(module: nn.Module) -> bool:
-    """Tell whether a network can be computed so: a `unet` without a norm over all that it sees."""
+    """Say whether a network can be computed in this way: a `unet` without a norm over the image."""
     blocks = [block for block in module.children() if isinstance(block, Block)]
     return isinstance(module, UNet) and all(isinstance(block.norm1, nn.Identity) for block in blocks)
 
 
 class RollingUNet:
-    """Maps an image ``(1, 1, y, x)``, float32 on the CPU, to one output of a `unet`, as the module does to rounding.
+    """Maps an image ``(1, 1, y, x)``, float32 on the CPU, to one output of a `unet`; equal to the module's, to rounding.
 
     Parameters
     ----------
     module
         The network; see `rolls`.
     output
-        Which of its outputs, from 0.
+        Number of the output, from 0.
     workers
         Threads that compute on one core each; the caller is one of them.
     threads
-        How many there are.
+        Number of these threads.
     """
 
     def __init__(self, module: UNet, *, output: int, workers: ThreadPoolExecutor, threads: int) -> None:
@@ -118,7 +117,7 @@ class RollingUNet:
         images
             One image, whose sides are multiples of the network's pooling grid.
         should_stop
-            Asked before each step; `Interrupted` is raised when it says yes.
+            Called before each step; if it returns True, `Interrupted` is raised.
         """
         height = images.shape[2]
         network: RollingLevel | RollingBlock = RollingBlock(self._middle, self._pieces)
@@ -145,7 +144,7 @@ class RollingUNet:
         return images.clamp(-self._clip, self._clip) if self._clip else images
 
     def _pieces(self, rows: int, width: int, make: Callable[[int, int], None]) -> None:
-        """Cut rows into pieces, at least one for each thread, and make them together."""
+        """Cut rows into pieces, at least one for each thread, and compute them together."""
         high = 2 * max(1, min(PIECE_POINTS // width, -(-rows // self._threads)) // 2)
         left = deque(range(0, rows, high))
 

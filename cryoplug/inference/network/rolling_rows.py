@@ -1,4 +1,4 @@
-"""The layers of a `unet` over rows that come in parts: each gives what it can compute, and keeps what it still needs."""
+"""The layers of a `unet` over rows that arrive in parts: each layer gives the rows it can compute, and keeps those it needs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cryoplug.kernels.packed import PackedConvolution
 from cryoplug.models.unet import Block
 
 Pieces = Callable[[int, int, Callable[[int, int], None]], None]
-"""Called with a number of rows, their width, and what makes those from the first number to before the second."""
+"""Called with a number of rows, their width, and a function that makes the rows from one number to before another."""
 
 
 class PackedBlock:
-    """The weights of a block; of one that joins a skip and a coarser level, each by itself."""
+    """The weights of a block; if it joins a skip and a coarser level, the weights for each."""
 
     def __init__(self, block: Block, *, skip: int = 0) -> None:
         one, two = block.conv1, block.conv2
@@ -28,7 +28,7 @@ class PackedBlock:
 
 
 class RollingLayer:
-    """A 3x3 convolution over rows that come in parts; there are zeros above and below the image."""
+    """A 3x3 convolution over rows that arrive in parts, with zeros above and below the image."""
 
     def __init__(self, layer: PackedConvolution, pieces: Pieces) -> None:
         self._layer, self._pieces = layer, pieces
@@ -43,20 +43,20 @@ class RollingLayer:
         around: bool = False,
         addend: Callable[[int, int], torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """Give the rows that can be computed now: all up to the one before the last that came.
+        """Give the rows that can be computed now: all up to the last but one.
 
         Parameters
         ----------
         rows
-            The next ones ``(1, c, y, x)``; maybe none.
+            The next rows ``(1, c, y, x)``; maybe none.
         last
             Whether they end the image.
         relu
             Whether a ReLU follows.
         around
-            Whether what goes into the convolution is added to what comes out of it.
+            Whether to add the input of the convolution to its output.
         addend
-            Gives what else is added, for the rows from the first number to before the second.
+            Gives another addend, for the rows from one number to before another.
         """
         seen = _with_zeros(self._kept, rows, last=last)
         self._kept = _last_rows(seen, 2)
@@ -73,7 +73,7 @@ class RollingLayer:
 
 
 class RollingBlock:
-    """A block over rows that come in parts."""
+    """A block over rows that arrive in parts."""
 
     def __init__(self, packed: PackedBlock, pieces: Pieces) -> None:
         self._conv1, self._conv2 = RollingLayer(packed.conv1, pieces), RollingLayer(packed.conv2, pieces)
@@ -107,7 +107,7 @@ class _RollingJoin:
 
 
 class RollingLevel:
-    """A block down, all that is coarser, and the block up."""
+    """A block down, all coarser levels, and the block up."""
 
     def __init__(self, down: PackedBlock, below: RollingLevel | RollingBlock, up: PackedBlock, pieces: Pieces) -> None:
         self._down, self._below, self._up = RollingBlock(down, pieces), below, _RollingJoin(up, pieces)
@@ -128,7 +128,7 @@ class RollingLevel:
         return skip if before is None else torch.cat((before, skip), dim=2)
 
     def _halve(self, waiting: torch.Tensor) -> torch.Tensor:
-        """Give the means of 2x2 points of the rows that wait and were not halved before; an odd one at their end waits."""
+        """Give the means of 2x2 points for waiting rows that were not halved yet; an odd row at the end waits."""
         new = waiting[:, :, self._halved : self._halved + (waiting.shape[2] - self._halved) // 2 * 2]
         self._halved += new.shape[2]
         made = _empty_rows(new.shape[1], new.shape[2] // 2, new.shape[3] // 2)
@@ -142,7 +142,7 @@ class RollingLevel:
 
 
 def _with_zeros(kept: torch.Tensor | None, rows: torch.Tensor, *, last: bool) -> torch.Tensor:
-    """Put the rows that were kept, or the zeros above the image, before the new ones, and behind the last the zeros below."""
+    """Put kept rows, or the zeros above the image, before the new rows; after the last rows, add the zeros below."""
     if kept is None and not rows.shape[2]:
         return rows
     before = torch.zeros_like(rows[:, :, :1]) if kept is None else kept
@@ -150,7 +150,7 @@ def _with_zeros(kept: torch.Tensor | None, rows: torch.Tensor, *, last: bool) ->
 
 
 def _last_rows(seen: torch.Tensor, count: int) -> torch.Tensor | None:
-    """Give a copy of the last rows, so that the others are free; None before the first."""
+    """Give a copy of the last rows, so that the memory of the others is freed; None before the first rows."""
     return seen[:, :, -count:].clone(memory_format=torch.channels_last) if seen.shape[2] else None
 
 

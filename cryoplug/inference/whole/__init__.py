@@ -1,1 +1,1 @@
-"""The road of GPUs: a whole micrograph on the device, copied there once and back once."""
+"""The road for GPUs: a whole micrograph on the device, copied there once and back once."""

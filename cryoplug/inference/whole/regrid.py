@@ -1,8 +1,8 @@
 """Change the pixel size of a whole image on the device, as `cryoplug.core.fourier_crop` does on the host.
 
-The rules are theirs: each axis is cut or padded on its own, and the two waves of an even grid's Nyquist frequency are one.
-The transforms are float32: a consumer card computes float64 at a 64th of the speed. They are of the pixels less their mean.
-Dose-weighted micrographs have a mean of 7000 over a deviation of 9; the rounding of such a mean would drown the waves.
+The rules are the same: each axis is cut or padded by itself, and the two waves of an even grid's Nyquist frequency are one.
+Transforms are in float32, because a consumer card computes float64 at a 64th of the speed. The mean is subtracted first:
+dose-weighted micrographs may have a mean of 7000 and a deviation of 9, and rounding such a mean would drown the waves.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def resample_image(pixels: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor
     Returns
     -------
     torch.Tensor
-        Contiguous, of `shape`; `pixels` itself when that is its shape.
+        Contiguous, of `shape`; `pixels` itself if it has that shape.
     """
     if tuple(pixels.shape) == shape:
         return pixels
@@ -30,7 +30,7 @@ def resample_image(pixels: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor
 
 
 def finish(denoised: torch.Tensor, raw: torch.Tensor | None, plan: GridPlan) -> torch.Tensor:
-    """Bring the network's output to the grid of the result, mixed with the raw pixels and filtered if asked.
+    """Bring the network's output to the grid of the result; mix in raw pixels and filter, if asked.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def finish(denoised: torch.Tensor, raw: torch.Tensor | None, plan: GridPlan) -> 
 def filtered_image(
     pixels: torch.Tensor, *, pixel_size_angstrom: float, highpass: float | None, lowpass_angstrom: float | None
 ) -> torch.Tensor:
-    """Give what `cryoplug.core.fourier_filter.filtered_image` gives, to the rounding of float32."""
+    """Filter like `cryoplug.core.fourier_filter.filtered_image`, to the rounding of float32."""
     mean = pixels.mean(dtype=torch.float64).float()
     result = pixels - mean
     if highpass is not None:
@@ -82,7 +82,7 @@ def _lowpass(pixels: torch.Tensor, resolution_px: float) -> torch.Tensor:
 
 
 def _mixed(denoised: torch.Tensor, raw: torch.Tensor | None, plan: GridPlan) -> torch.Tensor:
-    """Put raw pixels into the result, on the micrograph's grid."""
+    """Mix raw pixels into the result, on the micrograph's grid."""
     merge, strength = plan.regrid.merge_highres_angstrom, plan.regrid.strength
     result = resample_image(denoised, plan.shape)
     if merge is not None:
@@ -99,7 +99,7 @@ def _mixed(denoised: torch.Tensor, raw: torch.Tensor | None, plan: GridPlan) -> 
 def merge_high_resolution(
     denoised: torch.Tensor, raw: torch.Tensor, *, pixel_size_angstrom: float, resolution_angstrom: float
 ) -> torch.Tensor:
-    """Take the Fourier terms of `raw` beyond a resolution, and those of `denoised` up to it.
+    """Combine two images: Fourier terms finer than a resolution from `raw`, the others from `denoised`.
 
     Parameters
     ----------
