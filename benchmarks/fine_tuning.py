@@ -1,27 +1,32 @@
-"""What a user's own halves add to the general model: fine-tuned, against a network trained on the same halves from nothing.
+"""What a user's own data add to the general model: fine-tuned, against a network that learnt the same from nothing.
 
     python benchmarks/fine_tuning.py --map ribosome.mrc groel.mrc      # a GPU, 20 minutes a map
 
 Each map is simulated as in general_model.py: micrographs of 4096 x 4096 at 1.3 A/px, 40 e/A2. ``convert --pairs halves``
 takes 20 of them, and 4 of them (--train 20 4). On each store ``train --model unet`` learns for 5 minutes from nothing, and
 ``train --init general`` for 3, one after the other. Four other micrographs judge, by the figures of quality_simulated.py;
-the row ``untrained`` is the general model as it is.
+the row ``untrained`` is the general model as it is. ``--starts nothing single single_general`` asks what is lost without
+halves: ``convert --pairs single`` takes the sums of the same halves.
 
-``--part 0.25`` shortens all trainings to a quarter; the column ``minutes`` says what that makes. With ``--folder``
-micrographs and stores are kept and used again; ``--starts`` with nothing behind it only makes them.
+``--part 0.25`` shortens all trainings to a quarter; the column ``minutes`` says what that makes. With ``--folder`` all files
+are kept: what is there is used again, and a training that has ended is not repeated. So several runs, also side by side on
+several GPUs, can share the work, and a last one gives all rows. ``--prepare`` makes micrographs and stores, and ends.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
@@ -31,11 +36,16 @@ from quality_simulated import baseline_snr, denoised_snr, report
 from rows import add_place_options, run_in_its_place
 from single_exposures import command, one_core
 
-LEARNT = ("even", "odd")
+LEARNT = ("even", "odd", "noisy")
 JUDGED = ("noisy", "clean", "particles_only")
+FIRST_JUDGED = 20
+"""Number of the first micrograph that judges, unless more are learnt from."""
+MOST_CORRELATION = 6.0
+"""Noise of two halves is independent when its correlation is within so many standard errors of 0."""
 COLUMNS = (
     *HARDWARE_COLUMNS,
     *("map", "micrographs", "pixel_size", "angpix", "dose", "seed", "start", "minutes", "steps", "train_s"),
+    *("epochs", "kept_epoch", "val_loss"),
     *("clean_above_wiener_db", "clean_deviation_db", "particles_only_above_gaussian_db", "particles_only_deviation_db"),
     "clean_above_nothing_db",
 )
@@ -45,16 +55,24 @@ COLUMNS = (
 class Start:
     """What a training begins with."""
 
+    pairs: str
+    """``halves`` or ``single``: what it learns from."""
     options: tuple[str, ...]
     """Of ``cryoplug train``."""
     minutes: float
 
 
-STARTS = {"nothing": Start(("--model", "unet"), 5.0), "general": Start(("--init", "general"), 3.0)}
+UNTRAINED = "untrained"
+STARTS = {
+    "nothing": Start("halves", ("--model", "unet"), 5.0),
+    "general": Start("halves", ("--init", "general"), 3.0),
+    "single": Start("single", ("--model", "unet"), 5.0),
+    "single_general": Start("single", ("--init", "general"), 3.0),
+}
 
 
 def main() -> int:
-    """Simulate, train both, denoise, compare; print a table and append CSV rows."""
+    """Simulate, train all, denoise, compare; print a table and append CSV rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--map", type=Path, nargs="+", required=True, help="density maps the general model never saw")
     parser.add_argument(
@@ -66,47 +84,84 @@ def main() -> int:
     parser.add_argument("--angpix", type=float, default=2.6, help="pixel size of the network (default 2.6)")
     parser.add_argument("--dose", type=float, default=40.0, help="electrons per square angstrom (default 40)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--starts", nargs="*", choices=list(STARTS), default=list(STARTS))
+    parser.add_argument("--starts", nargs="+", choices=[UNTRAINED, *STARTS], default=[UNTRAINED, "nothing", "general"])
     parser.add_argument("--part", type=float, default=1.0, help="take so large a part of all minutes (default 1)")
+    parser.add_argument("--prepare", action="store_true", help="only make the micrographs and stores of the --starts")
     parser.add_argument("--train-option", action="append", default=[], help="more of cryoplug train")
     add_place_options(parser, "fine_tuning.csv")
     return run_in_its_place(parser.parse_args(), run, COLUMNS)
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, object]]:
-    """Do all of it in a folder; give a row for each training as soon as it is judged."""
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), initializer=one_core) as pool:
+    """Do all of it in a folder; give a row for each training when it is judged."""
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(cores, initializer=one_core) as pool, ThreadPoolExecutor(1) as judge:
         for path in arguments.map:
             place = folder / path.stem
-            if not (place / "test").exists():
-                simulate(place, path, arguments, pool)
-            for count in arguments.train:
-                if not (place / f"store_{count}").exists():
-                    convert(place, count, arguments)
-            if not arguments.starts:
+            simulate(place, path, arguments, pool)
+            trainings = [
+                (start, count) for count in arguments.train for start in arguments.starts if start != UNTRAINED
+            ]
+            for pairs, count in sorted({(STARTS[start].pairs, count) for start, count in trainings}):
+                convert(place, pairs, count, arguments)
+            if arguments.prepare:
                 continue
-            names = sorted(one.name for one in (place / "test" / "noisy").iterdir())
-            simple = pool.map(baseline_snr, [(place / "test", name) for name in names])
-            denoise(place, "untrained", "general")
-            raw = list(simple)
-            margins = judged(place, "untrained", names, raw, pool)
-            yield {**context(arguments, path, 0), "start": "untrained", "minutes": 0, **margins}
-            for count in arguments.train:
-                of_nothing = None
-                for start in arguments.starts:
-                    name = f"{start}_{count}"
-                    done = train(place, name, count, start, arguments)
-                    margins = judged(place, name, names, raw, pool)
-                    image = float(str(margins["clean_above_wiener_db"]))
-                    of_nothing = image if start == "nothing" else of_nothing
-                    beside = "" if of_nothing is None else round(image - of_nothing, 3)
-                    print(f"{path.stem}, {count} micrographs, from {start}: {beside} dB to nothing", flush=True)
-                    yield {**context(arguments, path, count), **done, **margins, "clean_above_nothing_db": beside}
+            untrained = [(UNTRAINED, 0)] if UNTRAINED in arguments.starts else []
+            yield from compare(place, path, [*untrained, *trainings], arguments, pool, judge)
+
+
+def compare(
+    place: Path,
+    path: Path,
+    trainings: list[tuple[str, int]],
+    arguments: argparse.Namespace,
+    pool: ProcessPoolExecutor,
+    judge: ThreadPoolExecutor,
+) -> Iterator[dict[str, object]]:
+    """Train on one map, one after another; judge a network while the next one is trained."""
+    names = sorted(one.name for one in (place / "test" / "noisy").iterdir())
+    simple = [pool.submit(baseline_snr, (place / "test", name)) for name in names]
+
+    def judged(name: str, checkpoint: Path | str, about: dict[str, object]) -> dict[str, object]:
+        command("denoise", [place / "test" / "noisy", "--checkpoint", checkpoint, "-o", place / name / "denoised"])
+        found = list(pool.map(denoised_snr, [(place / "test", place / name, micrograph) for micrograph in names]))
+        row = {**about, **report(f"{place.name} {name}", found, [one.result() for one in simple])}
+        (place / name / "figures.json").write_text(json.dumps(row))
+        return row
+
+    rows: dict[str, Future[dict[str, object]]] = {}
+    for start, count in trainings:
+        name = f"{start}_{count}" if count else start
+        if (place / name / "figures.json").exists():
+            continue
+        about, checkpoint = context(arguments, path, count), "general"
+        if count:
+            about |= train(place, name, count, start, arguments)
+            checkpoint = str(place / name / "models" / "unet")
+        else:
+            about |= {"start": start, "minutes": 0}
+        rows[name] = judge.submit(judged, name, checkpoint, about)
+    for start, count in trainings:
+        name = f"{start}_{count}" if count else start
+        row = rows[name].result() if name in rows else json.loads((place / name / "figures.json").read_text())
+        nothing = place / f"nothing_{count}" / "figures.json"
+        beside: object = ""
+        if count and nothing.exists():
+            of_nothing = json.loads(nothing.read_text())["clean_above_wiener_db"]
+            beside = round(float(str(row["clean_above_wiener_db"])) - of_nothing, 3)
+            print(f"{path.stem}, {count} micrographs, from {start}: {beside:+} dB to nothing", flush=True)
+        yield {**row, "clean_above_nothing_db": beside}
 
 
 def simulate(place: Path, path: Path, arguments: argparse.Namespace, pool: ProcessPoolExecutor) -> None:
-    """Write halves to learn from into ``train/``, and sums with their truths into ``test/``."""
+    """Write exposures and their halves to learn from into ``train/``, and sums with their truths into ``test/``."""
     begin, most = time.perf_counter(), max(arguments.train)
+    first = max(most, FIRST_JUDGED)
+    wanted = [(place / "train", index, LEARNT) for index in range(most)]
+    wanted += [(place / "test", index, JUDGED) for index in range(first, first + arguments.test)]
+    missing = [one for one in wanted if not file_of(one[0], one[2][-1], one[1]).exists()]
+    if not missing:
+        return
     settings = SimulationSettings(
         size_px=arguments.size,
         pixel_size_angstrom=arguments.pixel_size,
@@ -114,59 +169,77 @@ def simulate(place: Path, path: Path, arguments: argparse.Namespace, pool: Proce
         seed=arguments.seed,
         molecules=read_molecules([path], []),
     )
-    tasks = [(place / "train", settings, index, LEARNT) for index in range(most)]
-    tasks += [(place / "test", settings, index, JUDGED) for index in range(most, most + arguments.test)]
-    list(pool.map(write, tasks))
-    print(f"{path.stem}: simulated in {time.perf_counter() - begin:.0f} s", flush=True)
+    correlations = np.array(list(pool.map(write, [(settings, *one) for one in missing])))
+    error = 1 / arguments.size
+    print(
+        f"{path.stem}: {len(missing)} simulated in {time.perf_counter() - begin:.0f} s; noise of the halves correlates by "
+        f"{correlations.min():+.5f} to {correlations.max():+.5f}, standard error {error:.5f}",
+        flush=True,
+    )
+    if np.abs(correlations).max() > MOST_CORRELATION * error:
+        raise SystemExit(f"{path.stem}: the noise of the halves is not independent; they teach nothing")
 
 
-def write(task: tuple[Path, SimulationSettings, int, tuple[str, ...]]) -> None:
-    """Simulate one micrograph."""
-    folder, settings, index, kinds = task
+def write(task: tuple[SimulationSettings, Path, int, tuple[str, ...]]) -> float:
+    """Simulate one micrograph; give the correlation of the noise of its halves."""
+    settings, folder, index, kinds = task
     micrograph = simulate_micrograph(settings, index)
     for kind in kinds:
-        path = folder / kind / f"mic_{index:04d}.mrc"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target = file_of(folder, kind, index)
+        target.parent.mkdir(parents=True, exist_ok=True)
         pixels = getattr(micrograph, kind)
-        write_mrc(path, pixels, pixel_size_angstrom=settings.pixel_size_angstrom, label="fine_tuning")
+        write_mrc(target, pixels, pixel_size_angstrom=settings.pixel_size_angstrom, label="fine_tuning")
+    even, odd = (half.astype(np.float64) - micrograph.clean / 2 for half in (micrograph.even, micrograph.odd))
+    return float(np.sum(even * odd) / np.sqrt(np.sum(even**2) * np.sum(odd**2)))
 
 
-def convert(place: Path, count: int, arguments: argparse.Namespace) -> None:
-    """Make a store of the halves of so many first micrographs."""
-    files = [(f"--{kind}", file) for kind in LEARNT for file in sorted((place / "train" / kind).iterdir())[:count]]
-    words = [word for pair in files for word in pair]
+def file_of(folder: Path, kind: str, index: int) -> Path:
+    """Say where an image of a micrograph lies."""
+    return folder / kind / f"mic_{index:04d}.mrc"
+
+
+def store_of(place: Path, pairs: str, count: int) -> Path:
+    """Say where a store lies."""
+    return place / f"{pairs}_store_{count}"
+
+
+def convert(place: Path, pairs: str, count: int, arguments: argparse.Namespace) -> None:
+    """Make a store of so many first micrographs."""
+    if store_of(place, pairs, count).exists():
+        return
+    kinds = {"--even": "even", "--odd": "odd"} if pairs == "halves" else {"": "noisy"}
+    words = [
+        word
+        for option, kind in kinds.items()
+        for index in range(count)
+        for word in (option, file_of(place / "train", kind, index))
+        if word
+    ]
     options = ["--angpix", arguments.angpix, "--store", "whole", "--test-split", 0]
-    command("convert", ["--pairs", "halves", *words, *options, "-o", place / f"store_{count}"])
+    command("convert", ["--pairs", pairs, *words, *options, "-o", store_of(place, pairs, count)])
 
 
 def train(place: Path, name: str, count: int, start: str, arguments: argparse.Namespace) -> dict[str, object]:
-    """Train and denoise; say how many steps that were."""
-    minutes = STARTS[start].minutes * arguments.part
-    words = [place / f"store_{count}", *STARTS[start].options, "--minutes", minutes, "--no-evaluation"]
+    """Train; say how long, and which of how many epochs was kept."""
+    chosen, models = STARTS[start], place / name / "models"
+    minutes = chosen.minutes * arguments.part
+    words = [store_of(place, chosen.pairs, count), *chosen.options, "--minutes", minutes, "--no-evaluation"]
     begin = time.perf_counter()
-    told = command("train", [*words, *arguments.train_option, "--save", "--checkpoint-dir", place / name / "models"])
+    told = command("train", [*words, *arguments.train_option, "--save", "--checkpoint-dir", models])
     seconds = round(time.perf_counter() - begin, 1)
-    denoise(place, name, place / name / "models" / "unet")
+    (place / name / "train.txt").write_text(told)
+    epochs = [json.loads(line) for line in next(models.rglob("metrics.jsonl")).read_text().splitlines()]
+    kept = [epoch for epoch in epochs if epoch["best"]][-1]
     planned = re.findall(r"--minutes [^:]*: (\d+) steps", told)
     return {
         "start": start,
         "minutes": round(minutes, 3),
         "steps": planned[-1] if planned else "",
         "train_s": seconds,
+        "epochs": len(epochs),
+        "kept_epoch": kept["epoch"],
+        "val_loss": round(kept["val_loss"], 6),
     }
-
-
-def denoise(place: Path, name: str, checkpoint: Path | str) -> None:
-    """Denoise the micrographs to be judged."""
-    command("denoise", [place / "test" / "noisy", "--checkpoint", checkpoint, "-o", place / name / "denoised"])
-
-
-def judged(
-    place: Path, name: str, names: list[str], raw: list[dict[str, dict[str, float]]], pool: ProcessPoolExecutor
-) -> dict[str, object]:
-    """Compare denoised micrographs with the truth and with the best simple filters."""
-    found = list(pool.map(denoised_snr, [(place / "test", place / name, micrograph) for micrograph in names]))
-    return report(f"{place.name} {name}", found, raw)
 
 
 def context(arguments: argparse.Namespace, path: Path, count: int) -> dict[str, object]:
