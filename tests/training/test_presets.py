@@ -100,10 +100,10 @@ def test_the_founding_recipe_can_be_asked_for() -> None:
 
 def test_whole_micrographs_are_cut_small_and_an_epoch_is_worth_its_validation() -> None:
     config = chosen(TrainConfig(), whole=(2048, 1800))
-    assert (config.crop_size, config.batch_size, config.crops_per_epoch) == (256, 16, 8000)
+    assert (config.crop_size, config.batch_size, config.crops_per_epoch) == (256, 16, 32000)
     config = chosen(TrainConfig(), whole=(2048, 200))
     assert config.crop_size == 200
     config = chosen(
         TrainConfig(crop_size=512, batch_size=4), whole=(2048, 1800), given=frozenset({"crop_size", "batch_size"})
     )
-    assert (config.crop_size, config.batch_size, config.crops_per_epoch) == (512, 4, 2000)
+    assert (config.crop_size, config.batch_size, config.crops_per_epoch) == (512, 4, 8000)
