@@ -6,11 +6,13 @@ Each map is simulated as in general_model.py: micrographs of 4096 x 4096 at 1.3 
 takes 20 of them, and 4 of them (--train 20 4). On each store ``train --model unet`` learns for 5 minutes from nothing, and
 ``train --init general`` for 3, one after the other. Four other micrographs judge, by the figures of quality_simulated.py;
 the row ``untrained`` is the general model as it is. ``--starts nothing single single_general`` asks what is lost without
-halves: ``convert --pairs single`` takes the sums of the same halves.
+halves: ``convert --pairs single`` takes the sums of the same halves. ``truth_general`` learns the noise-free images of the
+same micrographs from the general model: what no training on noisy ones can be expected to pass by much.
 
 ``--part 0.25`` shortens all trainings to a quarter; the column ``minutes`` says what that makes. With ``--folder`` all files
 are kept: what is there is used again, and a training that has ended is not repeated. So several runs, also side by side on
 several GPUs, can share the work, and a last one gives all rows. ``--prepare`` makes micrographs and stores, and ends.
+``--label`` tells trainings apart that differ by their --train-option.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +38,7 @@ from quality_simulated import baseline_snr, denoised_snr, report
 from rows import add_place_options, run_in_its_place
 from single_exposures import command, one_core
 
-LEARNT = ("even", "odd", "noisy")
+LEARNT = ("even", "odd", "noisy", "clean")
 JUDGED = ("noisy", "clean", "particles_only")
 FIRST_JUDGED = 20
 """Number of the first micrograph that judges, unless more are learnt from."""
@@ -45,7 +47,7 @@ MOST_CORRELATION = 6.0
 COLUMNS = (
     *HARDWARE_COLUMNS,
     *("map", "micrographs", "pixel_size", "angpix", "dose", "seed", "start", "minutes", "steps", "train_s"),
-    *("epochs", "kept_epoch", "val_loss"),
+    *("options", "epochs", "kept_epoch", "val_loss"),
     *("clean_above_wiener_db", "clean_deviation_db", "particles_only_above_gaussian_db", "particles_only_deviation_db"),
     "clean_above_nothing_db",
 )
@@ -56,7 +58,7 @@ class Start:
     """What a training begins with."""
 
     pairs: str
-    """``halves`` or ``single``: what it learns from."""
+    """``halves``, ``single`` or ``clean``: what it learns from."""
     options: tuple[str, ...]
     """Of ``cryoplug train``."""
     minutes: float
@@ -68,6 +70,7 @@ STARTS = {
     "general": Start("halves", ("--init", "general"), 3.0),
     "single": Start("single", ("--model", "unet"), 5.0),
     "single_general": Start("single", ("--init", "general"), 3.0),
+    "truth_general": Start("clean", ("--init", "general", "--recipe", "halves", "--augment", "dihedral"), 3.0),
 }
 
 
@@ -87,7 +90,8 @@ def main() -> int:
     parser.add_argument("--starts", nargs="+", choices=[UNTRAINED, *STARTS], default=[UNTRAINED, "nothing", "general"])
     parser.add_argument("--part", type=float, default=1.0, help="take so large a part of all minutes (default 1)")
     parser.add_argument("--prepare", action="store_true", help="only make the micrographs and stores of the --starts")
-    parser.add_argument("--train-option", action="append", default=[], help="more of cryoplug train")
+    parser.add_argument("--train-option", action="append", default=[], help="more of cryoplug train, as in --lr=0.001")
+    parser.add_argument("--label", default="", help="of these trainings; rows have it, with the options, as `options`")
     add_place_options(parser, "fine_tuning.csv")
     return run_in_its_place(parser.parse_args(), run, COLUMNS)
 
@@ -96,6 +100,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, objec
     """Do all of it in a folder; give a row for each training when it is judged."""
     cores = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(cores, initializer=one_core) as pool, ThreadPoolExecutor(1) as judge:
+        judged = []
         for path in arguments.map:
             place = folder / path.stem
             simulate(place, path, arguments, pool)
@@ -107,7 +112,9 @@ def run(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, objec
             if arguments.prepare:
                 continue
             untrained = [(UNTRAINED, 0)] if UNTRAINED in arguments.starts else []
-            yield from compare(place, path, [*untrained, *trainings], arguments, pool, judge)
+            judged.append(compare(place, path, [*untrained, *trainings], arguments, pool, judge))
+        for rows in judged:
+            yield from rows()
 
 
 def compare(
@@ -117,8 +124,8 @@ def compare(
     arguments: argparse.Namespace,
     pool: ProcessPoolExecutor,
     judge: ThreadPoolExecutor,
-) -> Iterator[dict[str, object]]:
-    """Train on one map, one after another; judge a network while the next one is trained."""
+) -> Callable[[], Iterator[dict[str, object]]]:
+    """Train on one map, one after another; a network is judged while the next one is trained. The result waits for the rows."""
     names = sorted(one.name for one in (place / "test" / "noisy").iterdir())
     simple = [pool.submit(baseline_snr, (place / "test", name)) for name in names]
 
@@ -129,10 +136,11 @@ def compare(
         (place / name / "figures.json").write_text(json.dumps(row))
         return row
 
-    rows: dict[str, Future[dict[str, object]]] = {}
+    rows: list[Future[dict[str, object]] | dict[str, object]] = []
     for start, count in trainings:
-        name = f"{start}_{count}" if count else start
+        name = f"{start}_{count}{arguments.label}" if count else start
         if (place / name / "figures.json").exists():
+            rows.append(figures_of(place / name))
             continue
         about, checkpoint = context(arguments, path, count), "general"
         if count:
@@ -140,24 +148,33 @@ def compare(
             checkpoint = str(place / name / "models" / "unet")
         else:
             about |= {"start": start, "minutes": 0}
-        rows[name] = judge.submit(judged, name, checkpoint, about)
-    for start, count in trainings:
-        name = f"{start}_{count}" if count else start
-        row = rows[name].result() if name in rows else json.loads((place / name / "figures.json").read_text())
-        nothing = place / f"nothing_{count}" / "figures.json"
-        beside: object = ""
-        if count and nothing.exists():
-            of_nothing = json.loads(nothing.read_text())["clean_above_wiener_db"]
-            beside = round(float(str(row["clean_above_wiener_db"])) - of_nothing, 3)
-            print(f"{path.stem}, {count} micrographs, from {start}: {beside:+} dB to nothing", flush=True)
-        yield {**row, "clean_above_nothing_db": beside}
+        rows.append(judge.submit(judged, name, checkpoint, about))
+
+    def finished() -> Iterator[dict[str, object]]:
+        for (start, count), row in zip(trainings, rows, strict=True):
+            figures = row.result() if isinstance(row, Future) else row
+            beside: object = ""
+            if count and (place / f"nothing_{count}" / "figures.json").exists():
+                of_nothing = figures_of(place / f"nothing_{count}")
+                key = "clean_above_wiener_db"
+                beside = round(float(str(figures[key])) - float(str(of_nothing[key])), 3)
+                print(f"{path.stem}, {count} micrographs, from {start}: {beside:+} dB to nothing", flush=True)
+            yield {**figures, "clean_above_nothing_db": beside}
+
+    return finished
+
+
+def figures_of(training: Path) -> dict[str, object]:
+    """Read what a training reached that was judged before."""
+    figures: dict[str, object] = json.loads((training / "figures.json").read_text())
+    return figures
 
 
 def simulate(place: Path, path: Path, arguments: argparse.Namespace, pool: ProcessPoolExecutor) -> None:
     """Write exposures and their halves to learn from into ``train/``, and sums with their truths into ``test/``."""
     begin, most = time.perf_counter(), max(arguments.train)
     first = max(most, FIRST_JUDGED)
-    wanted = [(place / "train", index, LEARNT) for index in range(most)]
+    wanted: list[tuple[Path, int, tuple[str, ...]]] = [(place / "train", index, LEARNT) for index in range(most)]
     wanted += [(place / "test", index, JUDGED) for index in range(first, first + arguments.test)]
     missing = [one for one in wanted if not file_of(one[0], one[2][-1], one[1]).exists()]
     if not missing:
@@ -207,15 +224,19 @@ def convert(place: Path, pairs: str, count: int, arguments: argparse.Namespace) 
     """Make a store of so many first micrographs."""
     if store_of(place, pairs, count).exists():
         return
-    kinds = {"--even": "even", "--odd": "odd"} if pairs == "halves" else {"": "noisy"}
+    kinds = {
+        "halves": {"--even": "even", "--odd": "odd"},
+        "single": {"": "noisy"},
+        "clean": {"": "noisy", "--clean": "clean"},
+    }
     words = [
         word
-        for option, kind in kinds.items()
+        for option, kind in kinds[pairs].items()
         for index in range(count)
         for word in (option, file_of(place / "train", kind, index))
         if word
     ]
-    options = ["--angpix", arguments.angpix, "--store", "whole", "--test-split", 0]
+    options = ["--angpix", arguments.angpix, "--store", "whole", "--test-split", 0, "--normalize", "zscore"]
     command("convert", ["--pairs", pairs, *words, *options, "-o", store_of(place, pairs, count)])
 
 
@@ -234,6 +255,7 @@ def train(place: Path, name: str, count: int, start: str, arguments: argparse.Na
     return {
         "start": start,
         "minutes": round(minutes, 3),
+        "options": " ".join([arguments.label, *arguments.train_option]).strip(),
         "steps": planned[-1] if planned else "",
         "train_s": seconds,
         "epochs": len(epochs),
