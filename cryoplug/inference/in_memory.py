@@ -20,7 +20,8 @@ from cryoplug.core.mean_kept import mean_shift
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
 from cryoplug.core.normalization import check_usable, clipped_fraction, fit_normalization
 from cryoplug.core.statistics import moments_of, scan_pixels
-from cryoplug.inference.likeness import look
+from cryoplug.inference.likeness import look, shows_no_particles
+from cryoplug.inference.remarks import invented_remark
 from cryoplug.inference.target import to_grey_values
 
 if TYPE_CHECKING:
@@ -128,9 +129,13 @@ def on_the_networks_grid(
             finish_one()
     while under_way:
         finish_one()
-    remarks = tuple(filter(None, [grey, *unlike_training]))
+    made = moments_of(denoised)
+    invented = ""
+    if shows_no_particles(source, normalization, denoiser.target):
+        invented = invented_remark(made.std, moments.std)
+    remarks = tuple(filter(None, [grey, *unlike_training, invented]))
     if denoiser.bare:
         return InMemory(denoised, remarks)
-    shift = mean_shift(moments, moments_of(denoised).mean)
+    shift = mean_shift(moments, made.mean)
     denoised += np.float32(shift)
     return InMemory(denoised, remarks, shift, moments.std)

@@ -10,7 +10,7 @@ import numpy as np
 
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.normalization import Normalization
-from cryoplug.metrics.appearance import Seen, measure_appearance, unlike
+from cryoplug.metrics.appearance import Seen, looks_like_noise, measure_appearance, unlike
 
 if TYPE_CHECKING:
     from cryoplug.models.checkpoint import Checkpoint
@@ -61,6 +61,25 @@ def look(source: Rows, normalization: Normalization, checkpoint: Checkpoint) -> 
         (normalization.apply(window) for window in _windows(source)), [normalization], checkpoint
     )
     return normalization, remarks
+
+
+def shows_no_particles(source: Rows, normalization: Normalization, target: str) -> bool:
+    """Tell whether particles are asked for that the raw pixels show no sign of: dark and bright spots are balanced.
+
+    Particles are dark, so their micrographs are skewed. The grain of ice and of carbon is not, though its spectrum may be
+    that of particles. A few faint particles may go unseen here; see `remarks.invented_remark`.
+
+    Parameters
+    ----------
+    source, normalization
+        As for `look`.
+    target
+        One of `cryoplug.inference.target.TARGETS`; False for all but ``particles``.
+    """
+    if target != "particles":
+        return False
+    found = measure_appearance(normalization.apply(window) for window in _windows(source))
+    return found is not None and looks_like_noise(found)
 
 
 def look_at_many(

@@ -143,6 +143,8 @@ class End:
     """What was added already so that the mean is kept, in grey values."""
     sigma: float = 0.0
     """Deviation of what the network saw, where there is no `seen`."""
+    no_particles: bool = False
+    """Whether particles are written that the raw pixels show no sign of."""
 
     @property
     def sigma_seen(self) -> float:

@@ -15,6 +15,9 @@ OTHER_SCALE = 1.5
 """Factor between the pixel sizes of a micrograph and of the training data from which on a warning is given."""
 ROUNDING_WARNING = 0.05
 """Rounding to float16 of this part of the deviation begins to be seen."""
+MUCH_CAME_OUT = 0.05
+"""Part of the variance. Particles that came out with more were to be seen in the raw pixels of 21 real micrographs of
+apoferritin and of 5 simulated fields, whose skewness was 1.8 to 23 standard errors at some block size."""
 
 
 def remarks_on_reading(
@@ -44,7 +47,13 @@ def remarks_on_reading(
 
 
 def remarks_on_writing(
-    before: str, *, mean_shift: float, sigma: float, rounding_rms: float = 0.0, sigma_written: float = 0.0
+    before: str,
+    *,
+    mean_shift: float,
+    sigma: float,
+    rounding_rms: float = 0.0,
+    sigma_written: float = 0.0,
+    no_particles: bool = False,
 ) -> str:
     """Add what is known only when a micrograph is denoised.
 
@@ -56,8 +65,27 @@ def remarks_on_writing(
         What was added to keep the mean, and the deviation of what the network saw, in grey values.
     rounding_rms, sigma_written
         By how much float16 rounded the pixels, and their deviation.
+    no_particles
+        From `likeness.shows_no_particles`.
     """
-    return joined([before, shift_remark(mean_shift, sigma), _rounding_remark(rounding_rms, sigma_written)])
+    invented = invented_remark(sigma_written, sigma) if no_particles else ""
+    return joined([before, shift_remark(mean_shift, sigma), _rounding_remark(rounding_rms, sigma_written), invented])
+
+
+def invented_remark(sigma_written: float, sigma: float) -> str:
+    """Warn of particles that the raw pixels show no sign of; empty when next to nothing came out.
+
+    Parameters
+    ----------
+    sigma_written, sigma
+        Deviation of what came out, and of what the network saw.
+    """
+    if not sigma_written**2 > MUCH_CAME_OUT * sigma**2 > 0:
+        return ""
+    return (
+        f"the particles have {100 * (sigma_written / sigma) ** 2:.0f} % of the variance, but the raw pixels look like noise: "
+        "dark and bright spots are balanced; it may be the grain of ice or carbon; compare with the raw micrograph, blurred"
+    )
 
 
 def remarks_on_scale(plan: GridPlan, checkpoint: Checkpoint) -> Iterator[str]:

@@ -19,7 +19,7 @@ from cryoplug.errors import InputError, SeveralImagesError, ShapeError, StorageE
 from cryoplug.formats.mrc import MrcHeader
 from cryoplug.formats.registry import open_micrograph, open_movie
 from cryoplug.inference.bands.sections import refuse_movies_and_volumes
-from cryoplug.inference.likeness import look
+from cryoplug.inference.likeness import look, shows_no_particles
 from cryoplug.inference.messages import Begin, DenoiseJob, End, Failed, Message, Rows, Sections
 from cryoplug.inference.regrid import GridPlan
 from cryoplug.inference.remarks import remarks_on_reading
@@ -115,6 +115,7 @@ def _read_one(job: DenoiseJob, source: _Guarded, denoiser: Denoiser, out: Channe
     measured = MeasuredSource(pixels)
     normalization, statistics = fit_to(measured, denoiser.normalize), measured.statistics()
     normalization, unlike_training = look(pixels, normalization, denoiser.checkpoint)
+    no_particles = raw is None and shows_no_particles(pixels, normalization, denoiser.target)
     out.put(
         Begin(
             job,
@@ -150,6 +151,7 @@ def _read_one(job: DenoiseJob, source: _Guarded, denoiser: Denoiser, out: Channe
             (of_whole or statistics).std,
             seen=None if denoiser.bare else statistics,
             hot_pixels=len(hot),
+            no_particles=no_particles,
         )
     )
 

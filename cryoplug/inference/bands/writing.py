@@ -81,6 +81,7 @@ def _write_one(start: Begin, messages: Iterator[Message], label: str, dtype: str
             sigma=end.sigma_seen,
             rounding_rms=writer.rounding_rms,
             sigma_written=writer.std,
+            no_particles=end.no_particles,
         ),
         time.perf_counter() - start.started,
         shape=start.shape,

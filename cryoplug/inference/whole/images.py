@@ -19,7 +19,7 @@ from cryoplug.core.normalization import Normalization, check_usable, fit_to
 from cryoplug.core.statistics import PixelStatistics
 from cryoplug.core.thumbnail import BeforeAfter, SmallImage, thumbnail_step
 from cryoplug.formats.mrc import StoredStatistics
-from cryoplug.inference.likeness import look
+from cryoplug.inference.likeness import look, shows_no_particles
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.regrid import GridPlan
 from cryoplug.inference.target import to_grey_values
@@ -74,6 +74,8 @@ class MeasuredOnDevice:
     """Of what the network sees, whose mean its output is to have; None: it is left as it is."""
     hot: HotPixels = field(default_factory=HotPixels)
     """Its hot pixels, which the network does not see."""
+    no_particles: bool = False
+    """Whether particles are asked for that the raw pixels show no sign of."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,8 @@ class WholeImages:
                 tuple(unlike),
                 seen=None if self._denoiser.bare else statistics,
                 hot=hot,
+                no_particles=not plan.regrid.needs_raw
+                and shows_no_particles(on_device, normalization, self._denoiser.target),
             )
             seen = normalised(pixels, normalization)
             return Prepared(measured, seen, raw if plan.regrid.needs_raw else None, small, self._lanes.reached())

@@ -301,6 +301,7 @@ class _Run:
                 sigma=measured.seen.std if measured.seen else 0.0,
                 rounding_rms=computed.rounding_rms,
                 sigma_written=std,
+                no_particles=measured.no_particles,
             ),
             time.perf_counter() - measured.started,
             shape=shape,
