@@ -128,7 +128,7 @@ def watch_never_complete(trial: Trial) -> None:
     trial.add("mic_0001.mrc")
     payload = (trial.bench.micrographs / "mic_0002.mrc").read_bytes()
     (trial.inputs / "mic_0002.mrc").write_bytes(payload[: len(payload) // 2])
-    trial.judge(_watch(trial).finish(), code=3, says=("mic_0002.mrc", "never completed"))
+    trial.judge(_watch(trial).finish(), code=3, says=("mic_0002.mrc", "never became complete"))
     trial.same_results(RESULTS[:1])
     trial.only_results(RESULTS[:1])
 

@@ -1,4 +1,4 @@
-"""Micrographs and a checkpoint in, denoised micrographs out."""
+"""Denoise micrographs with a checkpoint."""
 
 from cryoplug.workflows.denoise.rehearsal import rehearse
 from cryoplug.workflows.denoise.request import DenoiseRequest

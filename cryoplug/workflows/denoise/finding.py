@@ -1,4 +1,4 @@
-"""Find what a run denoises: micrographs, with their halves where these are used, and what only accompanies them."""
+"""Find the micrographs of a run, and their halves if it uses halves."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from cryoplug.workflows.denoise.request import DenoiseRequest
 
 
 def find_micrographs(request: DenoiseRequest) -> tuple[list[DiscoveredMicrograph], list[Path]]:
-    """Find the micrographs of a request.
+    """Find the micrographs that a request names.
 
     Parameters
     ----------
     request
-        Its inputs, and its halves.
+        The request; its inputs and halves are searched.
 
     Returns
     -------
     tuple
-        The micrographs, without results of earlier runs; and the files that only accompany them and are left out.
+        The micrographs, without results of earlier runs; then the files that are left out because they only accompany a
+        micrograph (halves, masks, power spectra).
     """
     found = find(request.inputs) if request.inputs else Discovery(())
     micrographs = without_own_outputs(whole_stacks(found.micrographs), request.output, named=request.inputs)

@@ -1,4 +1,4 @@
-"""Denoise on several GPUs: a process for each, which share the work by claims as any processes do; one result."""
+"""Denoise on several GPUs: one process per GPU; the processes share the micrographs by claims and give one result."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore
 
 _POLL_S = 0.2
 _GRACE_S = 60.0
-"""A process that was told to stop finishes what it is writing; after so long it is killed."""
+"""Seconds that a process gets to finish its file after a stop was asked for; then it is killed."""
 
 
 class Denoise(Protocol):
-    """The workflow, handed in: each process calls it with what it is asked for."""
+    """The denoise workflow, passed in as a function; each process calls it with its own request."""
 
     def __call__(
         self, request: DenoiseRequest, progress: Progress, note: Note, *, before: RecordsBefore
@@ -39,7 +39,7 @@ class _Ended:
 
 
 def requests_for(request: DenoiseRequest) -> list[DenoiseRequest]:
-    """Give what each process is asked for: its own GPU, and no STAR file and no page, which the one that waits writes."""
+    """Give the request of each process: one GPU, no STAR file, no page; the process that waits for them writes both."""
     return [replace(request, gpu=(number,), star=None, report=None) for number in request.gpu]
 
 
@@ -57,28 +57,28 @@ def denoise_in_processes(
     Parameters
     ----------
     denoise
-        What each of them does; a function of a module, for it is named to the new process.
+        The function that each process calls; it must belong to a module, because the new process imports it by name.
     requests
-        What each is asked for.
+        One request per process.
     before
-        What was there before; see `RecordsBefore`.
+        The records that were there before the run; see `RecordsBefore`.
     report
         Called with every result of every process, from this thread.
     note
-        Called with what they have to say.
+        Called with each sentence for the user.
     should_stop
-        When it says yes they are told to stop, and what they are writing is waited for.
+        When it returns True, the processes stop after the file that they are writing.
 
     Returns
     -------
     bool
-        Whether they came to the end; False when `should_stop` ended them.
+        True when all processes finished their work; False when `should_stop` ended them.
 
     Raises
     ------
     CryoplugError
-        The first error that ended one of them; the others are stopped then. What was finished before is safe. When one is
-        killed, the others do what it leaves; only the death of all is an error.
+        The first error that ended a process; the others are stopped then. Finished micrographs are safe. When a process
+        is killed, the others do its share; it is an error only when all are killed.
     """
     context = multiprocessing.get_context("spawn")
     parts: dict[Connection, tuple[BaseProcess, str]] = {}
@@ -148,18 +148,18 @@ def _death_of(process: BaseProcess, device: str) -> CryoplugError:
     code = process.exitcode
     how = f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with exit code {code}"
     return DeviceError(
-        f"{device}: its process ended {how} without a word, what was finished is safe; look at the system's log for lack of "
-        "memory or a failed driver, and run again"
+        f"{device}: its process ended {how} without a message; finished micrographs are safe; "
+        "look at the system's log for lack of memory or a failed driver, and run again"
     )
 
 
 def _work(denoise: Denoise, request: DenoiseRequest, before: RecordsBefore, connection: Connection) -> None:
-    """Do the part of one process, and tell the one that began it."""
+    """Do the work of one process, and report it to the process that started it."""
     parent = os.getppid()
 
     def send(message: FileResult | str) -> None:
         if os.getppid() != parent:
-            raise DeviceError("the process that began this one is gone; run the same command again to go on")
+            raise DeviceError("the process that started this one is gone; run the same command again to go on")
         connection.send(message)
 
     error: CryoplugError | None = None

@@ -1,4 +1,4 @@
-"""Which exposures `denoise --halves` works on, and the proof that two files are halves of one."""
+"""Find the exposures for `denoise --halves`, and check that two files are halves of one exposure."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ def exposures(
     even: Sequence[DiscoveredMicrograph] = (),
     odd: Sequence[DiscoveredMicrograph] = (),
 ) -> list[DiscoveredMicrograph]:
-    """Bring micrographs and halves together, each exposure once.
+    """Pair micrographs with their halves; each exposure occurs once.
 
     Parameters
     ----------
     micrographs
-        As discovered: whole exposures whose halves a STAR file names, or which lie beside them or in folders of their own;
-        or halves themselves. May be empty when `even` and `odd` are given.
+        Micrographs as they were found: whole exposures, or halves. The halves of an exposure are named by a STAR file,
+        lie beside it, or lie in separate folders. May be empty when `even` and `odd` are given.
     even, odd
-        The halves, where they were named; they are paired with each other and with `micrographs` by their names.
+        The halves, if the user named them; they are paired with each other and with `micrographs` by their file names.
 
     Returns
     -------
     list
-        Each with ``even`` and ``odd``; ``path`` is the whole exposure where that was found, else the even half. Behind them
-        those of which a half is missing: they are to fail by name, for none is denoised in another way than the rest.
+        Exposures with ``even`` and ``odd``; ``path`` is the whole exposure if it was found, else the even half. After
+        them the exposures that lack a half: these must fail, because all micrographs of a run are denoised in one way.
 
     Raises
     ------
     PairingError
-        None has halves, or some that were named belong to no other.
+        No exposure has halves, or a half that the user named has no partner.
     """
     if even:
         return _named(micrographs, even, odd)
@@ -79,7 +79,7 @@ def _named(
 def _with_names_of_exposures(
     found: Sequence[DiscoveredMicrograph], endings: frozenset[str]
 ) -> list[DiscoveredMicrograph]:
-    """Call a result after its exposure, ``X.mrc``, where that is not there and the even half, ``X_EVN.mrc``, stands for it."""
+    """Name each result after its exposure (``X.mrc``), also if only its halves (``X_EVN.mrc``) are there."""
     names = [
         without_side(item.relative, endings) if item.path in (item.even, item.odd) else item.relative for item in found
     ]
@@ -88,10 +88,10 @@ def _with_names_of_exposures(
 
 
 def pair_prover() -> Callable[[MicrographSource, MicrographSource, tuple[float | None, ...]], list[str]]:
-    """Give what compares the halves of one exposure after another.
+    """Give a function that compares the two halves of an exposure.
 
-    Copies of one image and halves of different shape are refused. Without common signal there is a remark: thin ice has
-    none, and nothing is learnt from the pair here.
+    It refuses two copies of one image, and halves of different shape. Halves without common signal only get a remark:
+    thin ice has none, and `denoise` does not learn from the pair.
     """
     proof = PairProof(halves=True, accept_unproven=True)
 

@@ -1,4 +1,4 @@
-"""The page of a denoise run: written when it ends, and while it watches kept up to date with the last micrographs alone."""
+"""The page of a denoise run: written at its end; while a run watches, the page shows the last micrographs."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from cryoplug.reports.html import write_page
 from cryoplug.workflows.denoise.previews import Previews
 
 REFRESH_S = 10.0
-"""A live page is written, and read again by the browser, about so often."""
+"""Seconds between two updates of a live page, in the file and in the browser."""
 MOST_LAST = 60
-"""Rows of the last micrographs on a live page, and again as many of those that failed: it never grows with the run."""
+"""Most rows on a live page, for the last micrographs and again for those that failed; so the page does not grow."""
 _SHARE = 20
-"""Between two times of writing lies at least so many times what writing took."""
+"""A live page waits this many times as long as writing it took before it is written again."""
 _MINUTES = 120
 
 
 class RunPage:
-    """Collects what becomes of each micrograph, and writes the page.
+    """Collects the result of each micrograph, and writes the page.
 
     Parameters
     ----------
     path
-        Where the page goes.
+        Path of the page.
     folder
         The output folder.
     previews
-        Where the pictures are.
+        Pictures of the micrographs.
     details
-        What the run does; read when the page is written.
+        Settings of the run, as rows of the page; read when the page is written.
     """
 
     def __init__(self, path: Path, folder: Path, previews: Previews, details: Mapping[str, Any]) -> None:
@@ -61,7 +61,7 @@ class RunPage:
         self._minutes: Counter[int] = Counter()
 
     def take(self, target: Path, result: FileResult) -> None:
-        """Note what became of a micrograph, for a live page."""
+        """Keep the result of a micrograph for the live page."""
         row = self._row(target, result)
         self._status[target] = row.status
         self._failed.pop(target, None)
@@ -76,7 +76,7 @@ class RunPage:
             self._last.appendleft(row)
 
     def show_live(self, waiting: Sequence[str]) -> None:
-        """Write the live page, unless that was done a moment ago; a page that cannot be written now is tried again."""
+        """Write the live page, unless it was written a moment ago; if writing fails, it is tried again later."""
         now = time.monotonic()
         if now - self._written_at < max(REFRESH_S, _SHARE * self._took_s):
             return
@@ -97,7 +97,7 @@ class RunPage:
     def finish(self, planned: Sequence[PlannedOutput], results: Mapping[Path, FileResult]) -> Path:
         """Write the page of all micrographs.
 
-        Where nothing was left to do, and an earlier run has written the page, it stays.
+        A page of an earlier run stays if this run had nothing to do.
 
         Raises
         ------
@@ -159,7 +159,7 @@ class RunPage:
     def _earlier(
         self, items: Sequence[PlannedOutput], results: Mapping[Path, FileResult]
     ) -> dict[Path, Mapping[str, Any]]:
-        """Find in the journal what earlier runs, or other processes, say of the micrographs that were skipped."""
+        """Find the records of skipped micrographs in the journals of earlier runs and of other processes."""
         wanted: dict[PurePath, Path] = {
             item.target.relative_to(self._folder): item.target
             for item in items
@@ -169,12 +169,12 @@ class RunPage:
         return {wanted[name]: line for path in self._journals() for name, line in last_lines(path, wanted).items()}
 
     def _journals(self) -> list[Path]:
-        """Give all journals of the folder, the common one last."""
+        """Give all journals of the folder; the common journal is the last."""
         own = Path(JOURNAL_NAME)
         return [*sorted(self._folder.glob(f"{own.stem}.*-*{own.suffix}")), self._folder / own]
 
     def _is_newest(self) -> bool:
-        """Tell whether the page was written after the last line of every journal."""
+        """Tell whether the page is newer than every journal."""
         try:
             written = self.path.stat().st_mtime_ns
             return all(path.stat().st_mtime_ns <= written for path in self._journals() if path.exists())

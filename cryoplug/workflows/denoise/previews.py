@@ -1,4 +1,4 @@
-"""The previews of a run: made where a micrograph is finished, from its pixels in memory or from the two files."""
+"""The previews of a run: each is made when its micrograph is finished, from pixels in memory or from the files."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Previews:
     folder
         The output folder.
     wanted
-        Whether there are to be any. If not, one that an earlier run left goes when its micrograph is denoised again.
+        Whether to make previews. If not, an old preview is removed when its micrograph is denoised again.
     halves
-        Whether exposures are denoised by their halves, so that the raw image may be their sum.
+        Whether exposures are denoised by their halves; the raw image may then be the sum of two files.
     stated_angstrom
         Pixel size of all micrographs, as the user states it.
     """
@@ -33,11 +33,11 @@ class Previews:
         self._stated = stated_angstrom
 
     def path_of(self, target: Path) -> Path:
-        """Say where the picture of an output is."""
+        """Give the path of the picture of an output."""
         return self._folder / preview_name(target.relative_to(self._folder))
 
     def is_there(self, item: PlannedOutput) -> bool:
-        """Tell whether the picture is there and was made after the micrograph."""
+        """Tell whether the picture exists and is newer than the micrograph."""
         try:
             return self.path_of(item.target).stat().st_mtime_ns >= item.target.stat().st_mtime_ns
         except OSError:
@@ -51,16 +51,16 @@ class Previews:
         Parameters
         ----------
         item
-            Which one.
+            The micrograph.
         both
-            Thumbnails of its pixels, where they were at hand; None: the files are read.
+            Thumbnails of its pixels, if they are in memory; None: the files are read.
         pixel_size_angstrom
-            Of the raw micrograph, with `both`; None when unknown.
+            Pixel size of the raw micrograph in angstrom, given with `both`; None when unknown.
 
         Returns
         -------
         str
-            Empty; or why there is no picture, when the raw file cannot be read any more.
+            Empty; or, if the raw file can no longer be read, the reason why there is no picture.
 
         Raises
         ------
@@ -90,7 +90,7 @@ class Previews:
 
 
 def raw_files(item: PlannedOutput, *, halves: bool) -> tuple[Path, ...]:
-    """Give the files whose sum is the raw micrograph: itself, or both halves where nothing else is there."""
+    """Give the files whose sum is the raw micrograph: the micrograph, or both halves if there is no other file."""
     micrograph = item.micrograph
     sides = (micrograph.even, micrograph.odd)
     if halves and micrograph.path in sides:

@@ -33,23 +33,23 @@ def rehearse(
     *,
     expect: Expect = unwatched,
 ) -> Plan:
-    """Say what `cryoplug.workflows.denoise.denoise` would do now.
+    """Report what `cryoplug.workflows.denoise.denoise` would do now.
 
-    The checkpoint is loaded, the device looked for, every micrograph opened and its header read; pixels are not.
+    It loads the checkpoint, looks for the device, and reads the header of every micrograph; it reads no pixels.
 
     Parameters
     ----------
     request
-        What would be done; one with ``watch`` is planned for what is there now.
+        The request; with ``watch``, only the micrographs that are there now are planned.
     progress
-        Called with what would be skipped or would fail.
+        Called with each micrograph that would be skipped or would fail.
     note, expect
         As for `denoise`.
 
     Raises
     ------
     CryoplugError
-        What the run itself would end with before its first micrograph.
+        The error that would end the run before its first micrograph.
     """
     checkpoint = load_checkpoint(request.checkpoint)
     check_names(request)
@@ -91,7 +91,7 @@ def rehearse(
 
 
 def _bytes_of(item: PlannedOutput, request: DenoiseRequest, regrid: Regrid) -> int:
-    """Open the micrograph and its halves as the run does, and say how large the result will be."""
+    """Open the micrograph and its halves as the run does, and give the size of the result in bytes."""
     micrograph = item.micrograph
     job = DenoiseJob(
         micrograph.path,

@@ -19,12 +19,12 @@ from cryoplug.reports.page_name import page_name_problems
 
 MAX_VOLTAGE_KV = 5000
 PAGE_NAME = "report.html"
-"""Of the page, in the output folder."""
+"""Name of the page in the output folder."""
 
 
 @dataclass(frozen=True)
 class DenoiseRequest(ApplySettings):
-    """What to denoise, with what, and where to; how, say the fields of `ApplySettings`, given by name."""
+    """What to denoise, with which checkpoint, and where to write; the fields of `ApplySettings` say how."""
 
     inputs: tuple[str, ...]
     """Files, folders, patterns, STAR files and cryoSPARC datasets."""
@@ -33,40 +33,40 @@ class DenoiseRequest(ApplySettings):
     output: Path
     """Folder for the denoised MRC files; made when missing."""
     star: Path | None = None
-    """STAR file to write; None: none."""
+    """STAR file to write; None: do not write one."""
     voltage_kv: float | None = None
-    """Acceleration voltage for a STAR file that is made from plain files; None: what the microscope wrote, if it did."""
+    """Acceleration voltage (kV) for a STAR file made from plain files; None: taken from the header, if it is there."""
     spherical_aberration_mm: float | None = None
-    """Of the microscope, for the same."""
+    """Spherical aberration (mm) for a STAR file made from plain files; None: taken from the header, if it is there."""
     halves: bool = False
-    """Denoise every exposure by its two halves, which must be at hand, and their sum."""
+    """Denoise every exposure from its two halves and write their sum; both halves must be there."""
     even: tuple[str, ...] = ()
-    """With `halves`: where the even halves are; else they are looked for beside the inputs. There need be no inputs then."""
+    """With `halves`: the even halves; empty: searched beside the inputs. With even and odd halves, `inputs` may be empty."""
     odd: tuple[str, ...] = ()
-    """And the odd ones."""
+    """With `halves`: the odd halves."""
     pixel_size: float | None = None
-    """What the user states of all micrographs, in angstrom: it beats list and header; see `cryoplug.core.pixel_size`."""
+    """Pixel size of all micrographs in angstrom, as the user states it; it overrides list and header."""
     gpu: tuple[int, ...] = ()
-    """Numbers of GPUs among those that CUDA_VISIBLE_DEVICES shows, from 0. One is the same as ``cuda:N``; of several each
-    gets a process of its own."""
+    """Numbers of GPUs, from 0, among those in CUDA_VISIBLE_DEVICES. One number is the same as ``cuda:N``; with several,
+    each GPU gets its own process."""
     float16: bool = False
     """Write float16 (mode 12) instead of float32."""
     shard: Shard | None = None
-    """The part of the micrographs to work on; None: all. What belongs to all of them, `merge` writes."""
+    """The part of the micrographs to work on; None: all. `merge` then writes the STAR file and the page of all parts."""
     overwrite: bool = False
-    """Redo finished files, and replace files that came about in another way."""
+    """Denoise finished micrographs again, and replace files with the same name from other sources."""
     watch: bool = False
-    """Go on looking for new micrographs."""
+    """Keep looking for new micrographs."""
     poll_s: float = 15.0
-    """Watching: seconds between two looks."""
+    """With `watch`: seconds between two looks for new files."""
     settle_s: float = 60.0
-    """Watching: a micrograph is taken when its size and time have stood still for so many seconds."""
+    """With `watch`: seconds for which the size and time of a file must not change before it is denoised."""
     idle_exit_s: float | None = None
-    """Watching: end when nothing happened for so many seconds; None: go on until a signal comes."""
+    """With `watch`: end after this many seconds without a new file; None: go on until a signal comes."""
     previews: bool = True
     """Write a picture of each micrograph, raw, denoised and removed, into ``previews`` below the output folder."""
     report: Path | None = None
-    """The page of the run, HTML; None: ``report.html`` in the output folder, or none without `previews`."""
+    """Path of the page of the run (HTML); None: ``report.html`` in the output folder, or no page without `previews`."""
 
     def __post_init__(self) -> None:
         for name in ("inputs", "even", "odd"):
@@ -74,7 +74,7 @@ class DenoiseRequest(ApplySettings):
         super().__post_init__()
 
     def problems(self) -> Iterator[str]:
-        """Say everything that is wrong, in the words of the command line."""
+        """Give all mistakes of the request, as messages for the command line."""
         if not self.inputs and not self.even:
             yield "no input (allowed: files, folders, patterns, lists; or --halves with --even and --odd)"
         yield from super().problems()
@@ -103,11 +103,11 @@ class DenoiseRequest(ApplySettings):
 
     @property
     def settings(self) -> ApplySettings:
-        """How the checkpoint is applied, on the device that ``device`` and ``gpu`` say together."""
+        """How to apply the checkpoint, and on which device; ``device`` and ``gpu`` together choose it."""
         return replace(super().settings, device=self.device_name)
 
     def identity(self, checkpoint: Checkpoint) -> dict[str, str]:
-        """Give everything besides the input that the pixels of an output depend on."""
+        """Give everything that determines the pixels of an output, except the input."""
         return {
             **super().identity(checkpoint),
             "dtype": self.dtype,
@@ -117,14 +117,14 @@ class DenoiseRequest(ApplySettings):
 
     @property
     def page(self) -> Path | None:
-        """Where the page of the run goes; None: there is none."""
+        """Path of the page of the run; None: no page is written."""
         if self.report is not None:
             return self.report
         return self.output / PAGE_NAME if self.previews else None
 
     @property
     def device_name(self) -> str:
-        """What ``device`` and ``gpu`` say together; of several GPUs the first."""
+        """The device that ``device`` and ``gpu`` choose together; with several GPUs, the first."""
         return device_name(self.device, self.gpu[0] if self.gpu else None)
 
     @property
@@ -141,8 +141,8 @@ class DenoiseRequest(ApplySettings):
                 yield f"--gpu {shown} and --device {self.device} name different devices; give one of them"
             if self.watch:
                 yield (
-                    f"--gpu {shown} with --watch (allowed: one GPU); start one such command for each GPU, into the same "
-                    "folder: each micrograph is done by one of them"
+                    f"--gpu {shown} with --watch (allowed: one GPU); start one such command for each GPU, with the "
+                    "same output folder; the commands share the micrographs"
                 )
         for number in self.gpu if len(self.gpu) == 1 else ():
             try:
@@ -153,6 +153,6 @@ class DenoiseRequest(ApplySettings):
 
 @functools.cache
 def unsaid() -> Mapping[str, str]:
-    """Give what a record stands for that was written before there was a choice."""
+    """Give the settings that an old record means but does not name, because they could not be chosen then."""
     defaults = {**unsaid_identity(), "dtype": "float32", "halves": "no", "pixel_size": "none"}
     return MappingProxyType(defaults)

@@ -1,4 +1,4 @@
-"""One run of denoise: what is to be done, done here or by a process a GPU, and what is written at the end."""
+"""One run of denoise: plan the work, do it here or in one process per GPU, and write the lists and the page."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore, Work,
 
 
 def output_star(request: DenoiseRequest, note: Note, *, only_look: bool = False) -> OutputStar | None:
-    """Begin the STAR file that was asked for; None if there is none. `only_look`: leave what an interrupted run left of it."""
+    """Begin the STAR file of a request; None if it asks for none. `only_look`: keep the remains of an interrupted run."""
     if request.star is None:
         return None
     return OutputStar(
@@ -56,7 +56,7 @@ def output_star(request: DenoiseRequest, note: Note, *, only_look: bool = False)
 
 @dataclass
 class DenoiseRun:
-    """A run that has its checkpoint, and begins: ask it for a `batch`, a `shard` or a `watch`.
+    """A run whose checkpoint is loaded; call `batch`, `shard` or `watch` to start it.
 
     `progress`, `note`, `before` and `expect` are those of `cryoplug.workflows.denoise.workflow.denoise`.
     """
@@ -71,9 +71,9 @@ class DenoiseRun:
     before: RecordsBefore | None
     expect: Expect
     denoise: Denoise
-    """The workflow: with several GPUs, a process for each calls it."""
+    """The workflow; with several GPUs, the process of each GPU calls it."""
     merges: bool = False
-    """Whether this joins what shards did."""
+    """Whether this run joins the results of shards."""
 
     def __post_init__(self) -> None:
         request, checkpoint = self.request, self.checkpoint
@@ -117,7 +117,7 @@ class DenoiseRun:
         )
 
     def shard(self, shard: Shard) -> BatchResult:
-        """Denoise the part of a list that is a shard, and leave a record of it for `merge`."""
+        """Denoise one shard of a list, and leave a record for `merge`."""
         check_writable(self.request.output)
         record = ShardRecord(shard, self.request, str(Path.cwd()), self.checkpoint.sha256, finished=False)
         record.write()
@@ -130,7 +130,7 @@ class DenoiseRun:
         return ShardResult(batch.files, batch.outputs, batch.details)
 
     def batch(self, failed: Mapping[Path, FileResult] | None = None) -> BatchResult:
-        """Denoise what is there; in a merge only look, where `failed` holds what could not be denoised."""
+        """Denoise the micrographs that are there. A merge denoises nothing; `failed` holds the failures of its shards."""
         request = self.request
         micrographs, companions = find_micrographs(request)
         self._leave_out(companions)
@@ -159,19 +159,19 @@ class DenoiseRun:
         return BatchResult(files, outputs, self.details)
 
     def _not_failed(self, todo: Sequence[PlannedOutput], failed: Mapping[Path, FileResult]) -> list[PlannedOutput]:
-        """Take over what shards say of those that failed; nothing may be left to do then."""
+        """Take over the failures of the shards; afterwards no micrograph may be left to do."""
         left = [item for item in todo if item.shown not in failed]
         if left:
             raise InputError(
                 f"{self.request.output}: {len(left)} of {len(self.work.results) + len(todo)} micrographs are not denoised, first "
-                f"{left[0].shown}: they came later, or changed; run all shards again, then merge"
+                f"{left[0].shown}: they were added or changed later; run all shards again, then merge"
             )
         for item in todo:
             self.work.take_over(item, failed[item.shown])
         return []
 
     def watch(self) -> WatchResult:
-        """Denoise what is there and what comes."""
+        """Denoise the micrographs that are there and those that arrive later."""
         check_writable(self.request.output)
         watch = Watch(
             self.request,
@@ -193,7 +193,7 @@ class DenoiseRun:
         return WatchResult(tuple(self.work.results.values()), outputs, self.details)
 
     def _leave_out(self, companions: Sequence[Path]) -> None:
-        """Count files that only accompany micrographs, and say that they are left out."""
+        """Count the files that only accompany micrographs, and report that they are left out."""
         self.details["companions"] = len(companions)
         if companions and self.before is None:  # of several processes, the one that waits for them has said it
             self.note(left_out_note(companions))
@@ -205,7 +205,7 @@ class DenoiseRun:
             self.page.show_live(watch.waiting)
 
     def _write_pictures(self, planned: Sequence[PlannedOutput]) -> None:
-        """Make the previews that earlier runs left out, and write the page."""
+        """Make the previews that earlier runs did not make, and write the page."""
         if self.before is not None:
             return
         if self.request.previews:
@@ -222,7 +222,7 @@ class DenoiseRun:
             self.details["report"] = self.page.finish(planned, self.work.results)
 
     def should_stop(self) -> bool:
-        """Tell whether a signal asked for an end, or an error is one; SIGUSR1 gets an answer and ends nothing."""
+        """Tell whether a signal or an error ends the run; SIGUSR1 only gets an answer."""
         if self.interrupts.save_requested:
             self.interrupts.save_requested = False
             self.note(f"SIGUSR1: {self._finished()} finished micrographs are on the disk already; going on")
@@ -290,7 +290,7 @@ class DenoiseRun:
         )
 
     def _write_star(self, planned: Sequence[PlannedOutput], *, last: bool) -> tuple[Any, ...]:
-        """Write the STAR file with what is done; a source that cannot be read now is tried again, but not for ever."""
+        """Write the STAR file of finished micrographs; if a source cannot be read now, try again a few times."""
         if self.star is None or self.request.shard is not None:
             return ()
         results, done = self.work.results, self._done(planned)

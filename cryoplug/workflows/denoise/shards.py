@@ -1,4 +1,4 @@
-"""What a shard of a denoise run leaves for `merge`: what it was asked for, whether it came to the end, what failed in it."""
+"""The record that a shard of a denoise run leaves for `merge`: its request, whether it finished, and its failures."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from cryoplug.outputs.planning import RECORD_FOLDER
 from cryoplug.workflows.denoise.request import DenoiseRequest
 
 FOLDER = f"{RECORD_FOLDER}/shards"
-"""Of the records, in the output folder."""
+"""Folder of the records, relative to the output folder."""
 _VERSION = 1
 
 
 def journal_name(shard: Shard | None) -> str:
-    """Return the name of the journal of a process: each shard has its own, for network disks lose lines of a common one."""
+    """Return the name of the journal of a process. Each shard has its own: network disks lose lines of a shared file."""
     return JOURNAL_NAME if shard is None else f"denoise.shard-{shard.index}-of-{shard.count}.jsonl"
 
 
 @dataclass(frozen=True)
 class ShardResult(BatchResult):
-    """What became of a shard; one without micrographs is as good as any."""
+    """The result of a shard; a shard without micrographs is no failure."""
 
     @property
     def exit_code(self) -> int:
-        """That of its micrographs, and 0 when it has none."""
+        """The exit code of its micrographs; 0 when it has none."""
         return super().exit_code if self.files else 0
 
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What is known of a shard."""
+    """The record of one shard."""
 
     shard: Shard
-    """Which."""
+    """The shard: its number, and how many there are."""
     request: DenoiseRequest
-    """What it was asked for, without `shard`."""
+    """The request of the shard, without its `shard` field."""
     folder: str
-    """The working folder: names of micrographs may be relative to it."""
+    """The working folder of the run; names of micrographs may be relative to it."""
     checkpoint_sha256: str
-    """Of the weights."""
+    """SHA-256 of the weights."""
     finished: bool
-    """Whether it came to the end."""
+    """Whether the shard finished."""
     failed: tuple[FileResult, ...] = ()
-    """The micrographs that it could not denoise."""
+    """Results of the micrographs that failed."""
 
     def write(self) -> None:
         """Write the record into the output folder.
@@ -60,7 +60,7 @@ class ShardRecord:
         Raises
         ------
         StorageError
-            The system refused.
+            The file cannot be written.
         """
         path = _path(self.request.output, self.shard)
         with storage_errors(path):
@@ -80,12 +80,12 @@ class ShardRecord:
 
 
 def read_shards(output: Path) -> list[ShardRecord]:
-    """Read the records of all shards of the run whose last one was written last, and check that they are whole.
+    """Read the records of all shards of the newest run, and check that they are complete.
 
     Raises
     ------
     InputError
-        There are none, one is missing or unfinished, or they were asked for different things; it says which.
+        There are no records, a shard is missing or unfinished, or the requests differ; the message names the shard.
     """
     paths = sorted((output / FOLDER).glob("*-of-*.json"), key=lambda path: path.stat().st_mtime)
     if not paths:
@@ -109,16 +109,16 @@ def read_shards(output: Path) -> list[ShardRecord]:
         differing = _differing(first, record)
         if differing:
             raise InputError(
-                f"{output}: shards {first.shard} and {record.shard} were asked for different things ({', '.join(differing)}); "
+                f"{output}: shards {first.shard} and {record.shard} had different options ({', '.join(differing)}); "
                 "run all shards with the same command"
             )
     return records
 
 
 def merge_journals(output: Path, shards: Sequence[Shard]) -> Path:
-    """Put the lines of the shards' journals into that of the folder, oldest first, and remove those of the shards.
+    """Join the journals of the shards into the journal of the folder, oldest line first, and remove them.
 
-    A line that is there already is not added again, so a merge that was killed is repeated without harm.
+    A line that is already there is not added again, so a merge that was killed can be repeated.
     """
     target = output / JOURNAL_NAME
     own = [output / journal_name(shard) for shard in shards]
@@ -142,7 +142,7 @@ def _differing(one: ShardRecord, other: ShardRecord) -> list[str]:
 
 
 _OF_A_MACHINE = ("device", "gpu", "threads", "max_memory_bytes", "tile", "overwrite", "shard")
-"""Fields of a request that may differ between shards."""
+"""Fields of a request that may differ between shards, because they do not change the pixels."""
 
 
 def _path(output: Path, shard: Shard) -> Path:

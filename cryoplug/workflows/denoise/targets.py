@@ -1,4 +1,4 @@
-"""Where a run writes: what its output and its lists may be called, and which file each micrograph of its part becomes."""
+"""Where a run writes: check the names of its outputs, and give each micrograph its output file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_names(request: DenoiseRequest) -> None:
 
 
 def planner_of(request: DenoiseRequest) -> OutputPlanner:
-    """Make what gives each micrograph its target, never that of the journal, the STAR file or the page."""
+    """Make the planner that gives each micrograph its output file; no output replaces the journal, STAR file or page."""
     reserved = (request.output / JOURNAL_NAME, request.star, request.page)
     return OutputPlanner(request.output, reserved=[path for path in reserved if path is not None])
 
@@ -32,7 +32,7 @@ def plan_part(
     planner: OutputPlanner,
     star: OutputStar | None,
 ) -> list[PlannedOutput]:
-    """Give the target of each micrograph that belongs to the request's part of the list.
+    """Give the output file of each micrograph in the part of the list that the request covers.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Watching: look again and again for new micrographs, and give out those that are complete.
+"""Watch for new micrographs, and hand out those that are complete.
 
-Network disks tell nobody that a file has come, so the folders, patterns and STAR files are read anew at every look. What
-cannot be found or read at one look (a folder that is not there yet, a STAR file that is half written) is tried at the next.
+Network disks do not report new files, so the folders, patterns and STAR files are read again at every look. A source that
+cannot be read now (a folder that does not exist yet, a half-written STAR file) is tried again at the next look.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from cryoplug.workflows.denoise.request import DenoiseRequest
 from cryoplug.workflows.denoise.work import Note, Work, pause
 
 LOOKED_AT_AGAIN = 1000
-"""Finished micrographs that are looked at again at each look: a network disk gives some thousand answers a second."""
+"""Most finished micrographs that one look checks again; a network disk gives some thousand answers a second."""
 _SHOWN = 8
 _Key = tuple[Path, int | None]
 
 
 @dataclass(frozen=True)
 class WatchResult(BatchResult):
-    """What became of everything that was seen while watching; nothing to do is no failure."""
+    """The results of all micrographs that were seen while watching; no micrographs is no failure."""
 
     @property
     def exit_code(self) -> int:
@@ -40,16 +40,16 @@ class WatchResult(BatchResult):
 
 @dataclass
 class _Known:
-    """A micrograph that was seen at some look."""
+    """A micrograph that a look has found."""
 
     item: PlannedOutput
     dealt_with: FileState | None = None
-    """How the file was when it was worked on, skipped or refused last."""
+    """State of the file when it was last denoised, skipped or refused; None: not yet."""
 
     def is_new(self, state: FileState, *, failed: bool) -> bool:
-        """Tell whether the file is another one than that which was dealt with.
+        """Tell whether the file has changed since it was last denoised, skipped or refused.
 
-        A failed one is tried again when anything about it changed, a finished one when its content did.
+        A failed micrograph is tried again after any change; a finished one only if its content changed.
         """
         if self.dealt_with is None or failed:
             return state != self.dealt_with
@@ -57,20 +57,20 @@ class _Known:
 
 
 class Watch:
-    """The micrographs of a request, as they come.
+    """Finds the micrographs of a request as they arrive.
 
     Parameters
     ----------
     request
-        What to watch, and how.
+        The request: what to watch, and how often.
     work
-        Told of every micrograph that is not to be done.
+        Gets the result of every micrograph that is not denoised.
     planner
-        Chooses names for new ones.
+        Chooses the output names of new micrographs.
     note
-        Called with sentences about what is waited for, each once.
+        Called once with each sentence about the files that the run waits for.
     after_look
-        Called after every look, in the thread that asks for the jobs: time to write a STAR file.
+        Called after every look, in the thread that takes the jobs; for example to write a STAR file.
     """
 
     def __init__(
@@ -91,17 +91,17 @@ class Watch:
         self._last_event = time.monotonic()
         self._is_settling = False
         self.waiting: list[str] = []
-        """Sentences about what the last look found and could not be taken yet."""
+        """Sentences about the files that the last look found but that are not complete yet."""
         self.companions: tuple[Path, ...] = ()
-        """Files that the last look left out, because they only accompany a micrograph."""
+        """Files that the last look left out because they only accompany a micrograph."""
 
     @property
     def planned(self) -> list[PlannedOutput]:
-        """All micrographs that were ever seen, in the order in which they came."""
+        """All micrographs seen so far, in order of arrival."""
         return [known.item for known in self._known.values()]
 
     def waiting_for(self) -> tuple[str, ...]:
-        """Say what is waited for, the most important first: nothing while there is work."""
+        """Give sentences about the files that the run waits for, the most important first; empty while there is work."""
         if self._work.in_work:
             return ()
         limit = self._request.idle_exit_s
@@ -109,7 +109,7 @@ class Watch:
         return (*self.waiting, f"new micrographs may come{end}")
 
     def jobs(self, should_stop: Callable[[], bool]) -> Iterator[DenoiseJob]:
-        """Give out micrographs until nothing has happened for so long as the request says, or a stop is asked for."""
+        """Hand out micrographs until none has arrived for the time that the request sets, or until a stop is asked for."""
         while not should_stop():
             looked = time.monotonic()
             ready = self._look()
@@ -139,7 +139,7 @@ class Watch:
                 pause(self._pause_s(), should_stop)
 
     def give_up_waiting(self) -> None:
-        """Fail what was named but never came or never became complete."""
+        """Record a failure for each file that was named but never arrived or never became complete."""
         for key in self._listed:
             item = self._known[key].item
             if item.target in self._work.results:
@@ -147,12 +147,12 @@ class Watch:
             path = item.micrograph.path
             missing = missing_bytes(path)
             if missing:
-                self._work.fail(item, FormatError(f"{path}: still lacks {missing} bytes; it was never completed"))
+                self._work.fail(item, FormatError(f"{path}: still lacks {missing} bytes; it never became complete"))
             elif not path.exists():
                 self._work.fail(item, MissingInputError(f"{path}: there is no such file; it never came"))
 
     def _look(self) -> list[tuple[_Known, FileState]]:
-        """Find everything anew; give what is complete and to be done."""
+        """Search all sources again; give the micrographs that are complete and to be denoised."""
         if self._work.in_work:
             self._last_event = time.monotonic()
         self._take_in(self._discover())
@@ -179,14 +179,14 @@ class Watch:
         return ready
 
     def _waiting_for(self, unsettled: Sequence[Path], ready: int) -> list[str]:
-        texts = [f"{ready} micrographs are complete and wait for their turn"] if ready > 1 else []
+        texts = [f"{ready} complete micrographs are next"] if ready > 1 else []
         texts += [f"{path.name} must stand still for {self._request.settle_s:g} s" for path in unsettled[:_SHOWN]]
         if len(unsettled) > _SHOWN:
             texts.append(f"and {len(unsettled) - _SHOWN} more that are being written")
         return texts
 
     def _to_look_at(self) -> list[_Key]:
-        """Give what is not finished, and in turn a part of what is: it may have been written anew."""
+        """Give the micrographs to check: all unfinished ones, and in turn some finished ones, whose files may have changed."""
         work = self._work
         free = [key for key in self._listed if self._known[key].item.target not in work.in_work]
         finished: list[_Key] = []
@@ -254,10 +254,10 @@ class Watch:
         return True
 
     def _is_over(self, looked: float) -> bool:
-        """Tell whether the look that began at `looked` found nothing new for long enough.
+        """Tell whether nothing new has arrived for long enough, as of the look that began at `looked`.
 
-        However long a look and what follows it take on a busy machine: what came meanwhile is found by the next look, and
-        a file that must stand still first will be taken.
+        A look can take long on a busy machine. Files that arrived meanwhile are found by the next look, and a file that
+        must first stay unchanged is still taken.
         """
         limit = self._request.idle_exit_s
         if self._work.in_work:

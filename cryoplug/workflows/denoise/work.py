@@ -1,4 +1,4 @@
-"""One run over an output folder: who works on which micrograph, what is finished, and what became of each."""
+"""The state of one run: which process works on which micrograph, what is finished, and each result."""
 
 from __future__ import annotations
 
@@ -35,36 +35,36 @@ from cryoplug.workflows.denoise.request import unsaid
 Progress = Callable[[FileResult], None]
 Note = Callable[[str], None]
 RecordsBefore = dict[Path, FileState | None]
-"""What the record of each target was when a run with ``overwrite`` began; processes of one run have it in common, so that
-none redoes what another one has just finished."""
+"""State of each output's record when a run with ``overwrite`` began. All processes of the run share it, so that none repeats
+what another one has just finished."""
 WAIT_POLL_S = 1.0
-"""Between two looks at what other processes work on."""
+"""Seconds between two looks at the work of other processes."""
 _STEP_S = 0.1
 
 
 class Work:
-    """What the threads of a run share.
+    """The state that the threads of a run share.
 
     Parameters
     ----------
     settings
-        What the pixels depend on besides the input.
+        Everything that determines the pixels, except the input.
     overwrite
-        Redo what an earlier run finished.
+        Denoise again what an earlier run finished.
     claims
-        Those of this process.
+        The claims of this process.
     journal
         Gets a line for each micrograph that is worked on.
     progress
         Called with every result, from one thread at a time.
     before
-        What was there before, where this process is one of several of a run.
+        The records from before the run, if this process is one of several of a run.
     stated_angstrom
         Pixel size of all micrographs, as the user states it.
     previews
-        Makes the picture of each micrograph; None: there are none.
+        Makes the picture of each micrograph; None: no pictures.
     taken
-        Called with every target and its result, as `progress` is.
+        Called with every output and its result, from the same threads as `progress`.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class Work:
         taken: Callable[[Path, FileResult], None] = lambda target, result: None,
     ) -> None:
         self.results: dict[Path, FileResult] = {}
-        """By target: what became of a micrograph last."""
+        """The last result of each micrograph, by its output file."""
         self.in_work: set[Path] = set()
-        """Targets that were handed out and have no result yet."""
+        """Output files that are being worked on and have no result yet."""
         self.pixel_sizes = PixelSizeRemarks()
-        """Where sources of the pixel size differ."""
+        """Collects the cases in which sources of the pixel size differ."""
         self._settings = settings
         self._stated_angstrom = stated_angstrom
         self._overwrite = overwrite
@@ -100,7 +100,7 @@ class Work:
         self._lock = threading.Lock()
 
     def is_to_do(self, item: PlannedOutput) -> bool:
-        """Tell whether a micrograph is to be worked on; else its result says why not."""
+        """Tell whether a micrograph is to be denoised; if not, its result says why."""
         if self._overwrite:
             self.before.setdefault(item.target, file_state(item.record))
             return True
@@ -119,7 +119,7 @@ class Work:
         Returns
         -------
         DenoiseJob | Owner | None
-            A job to do now; who else is working on it; or None when there is nothing to do any more.
+            A job to do now; or the process that already works on it; or None if nothing is left to do.
         """
         if self._settings["halves"] == "yes" and not item.micrograph.has_halves:
             self.fail(item, no_halves(item.micrograph))
@@ -153,7 +153,7 @@ class Work:
         )
 
     def begin(self, job: DenoiseJob) -> None:
-        """Note on the disk that an output is being written."""
+        """Record on the disk that an output is being written."""
         beside = [] if self._previews is None else [self._previews.path_of(job.target)]
         begin_output(*self._items[job.target], beside=beside)
 
@@ -162,7 +162,7 @@ class Work:
         self._looks[job.target] = both, pixel_size_angstrom
 
     def finish(self, job: DenoiseJob, result: DenoiseResult) -> None:
-        """Keep what became of a job, and give its claim back."""
+        """Keep the result of a job, and release its claim."""
         item, record = self._items.pop(job.target)
         both, pixel_size_angstrom = self._looks.pop(job.target, (None, None))
         result = replace(result, input=item.shown)
@@ -179,15 +179,15 @@ class Work:
         self.in_work.discard(job.target)
 
     def fail(self, item: PlannedOutput, error: CryoplugError) -> None:
-        """Say that a micrograph cannot be worked on."""
+        """Record that a micrograph cannot be denoised."""
         self._fail(item.target, item.shown, error)
 
     def refuse(self, path: Path, error: CryoplugError) -> None:
-        """Say that no output can be planned for a micrograph."""
+        """Record that a micrograph gets no output."""
         self._fail(path, path, error)
 
     def take_over(self, item: PlannedOutput, result: FileResult) -> None:
-        """Keep a result of another process of this run; that one skipped what the other did says nothing new."""
+        """Keep a result of another process of this run; a skip counts only if there is no result yet."""
         if result.status != "skipped" or item.target not in self.results:
             self._report(item.target, result)
 
@@ -208,7 +208,7 @@ class Work:
             self._progress(result)
 
     def _is_done_meanwhile(self, item: PlannedOutput) -> bool:
-        """Tell whether another process has dealt with it since `is_to_do`; its result says so."""
+        """Tell whether another process has done it since `is_to_do`; the result is kept then."""
         if self._overwrite and file_state(item.record) == self.before.get(item.target):
             return False
         try:
@@ -228,7 +228,7 @@ class Work:
 def shared_jobs(
     work: Work, todo: Sequence[PlannedOutput], should_stop: Callable[[], bool], note: Note
 ) -> Iterator[DenoiseJob]:
-    """Give out what no other process is working on; at the end wait for theirs, and take what they leave undone."""
+    """Hand out micrographs that no other process works on; at the end, wait for the others and take what they leave."""
     waiting = list(todo)
     told: set[str] = set()
     while waiting and not should_stop():
@@ -250,7 +250,7 @@ def shared_jobs(
 
 
 def pause(seconds: float, should_stop: Callable[[], bool]) -> None:
-    """Sleep, and wake up early when a stop is asked for."""
+    """Sleep for some seconds; wake up early when a stop is asked for."""
     end = time.monotonic() + seconds
     while not should_stop() and (left := end - time.monotonic()) > 0:
         time.sleep(min(left, _STEP_S))

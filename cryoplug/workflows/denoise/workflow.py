@@ -1,4 +1,4 @@
-"""Denoise: micrographs and a checkpoint in, denoised MRC files, a journal and a STAR file out."""
+"""Denoise micrographs with a checkpoint; write denoised MRC files, a journal and a STAR file."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def denoise(
     before: RecordsBefore | None = None,
     expect: Expect = unwatched,
 ) -> BatchResult:
-    """Denoise every micrograph that is not finished yet; with ``watch``, also those that are still to come.
+    """Denoise every micrograph that is not finished yet; with ``watch``, also those that arrive later.
 
-    Several processes, also of several machines, may work into one output folder: each micrograph is done by one of them.
+    Several processes, also on several machines, may share one output folder; each micrograph is done by one of them.
 
     Parameters
     ----------
     request
         What to do.
     progress
-        Called with each `FileResult` as it comes, from one thread at a time, though not always the same one.
+        Called with each `FileResult` when it is ready; from one thread at a time, not always the same one.
     note
-        Called with a sentence that is worth telling and belongs to no single file; from any thread.
+        Called with each sentence for the user that concerns no single file; from any thread.
     before
-        For processes of one run; see `cryoplug.workflows.denoise.work.RecordsBefore`.
+        Only for the processes of one run; see `cryoplug.workflows.denoise.work.RecordsBefore`.
     expect
-        Told how many micrographs there are, and what a run that watches waits for.
+        Called with the number of micrographs, and with what a run that watches waits for.
 
     Returns
     -------
@@ -54,16 +54,16 @@ def denoise(
     Raises
     ------
     UsageError
-        An output would overwrite an input, or the options contradict each other: nothing was begun.
+        An output would overwrite an input, or options contradict each other; nothing was started.
     InputError
         Nothing to denoise was found, or the checkpoint cannot be used.
     StorageError
-        The output cannot be written, or writing failed; what was finished before is safe.
+        The output cannot be written, or writing failed; finished micrographs are safe.
     DeviceError
         The GPU that was asked for is missing, or memory ran out.
     Stopped
-        SIGINT or SIGTERM came; the file in work was dropped, the same command goes on. SIGUSR1 ends nothing: there is
-        nothing to save that is not on the disk already.
+        SIGINT or SIGTERM came. The unfinished file was dropped; the same command goes on. SIGUSR1 does not end a run:
+        everything finished is already on the disk.
     """
     with Interrupts() as interrupts, Claims() as claims:
         checkpoint = load_checkpoint(request.checkpoint)
@@ -95,21 +95,22 @@ def merge(
     output
         The output folder of all shards.
     star
-        STAR file to write; None: the one that the shards were asked for, if any.
+        STAR file to write; None: the one that the shards name, if any.
     overwrite
-        Replace a STAR file that no earlier run wrote.
+        Replace a STAR file even if no earlier run wrote it.
     progress, note, expect
         As for `denoise`.
 
     Returns
     -------
     BatchResult
-        As of `denoise` for all micrographs.
+        Result of all micrographs, as from `denoise`.
 
     Raises
     ------
     InputError
-        A shard is missing or unfinished, or a micrograph is not denoised, because the list has grown since; it says which.
+        A shard is missing or unfinished, or a micrograph is not denoised because the list has grown since; the message
+        names it.
     """
     records = read_shards(output)
     first = records[0]

@@ -1,4 +1,4 @@
-"""Micrographs and a checkpoint, or denoised files, in; how good they are out."""
+"""Measure how good denoised micrographs are: those of a checkpoint, or files of another program."""
 
 from cryoplug.workflows.evaluate.rehearsal import rehearse
 from cryoplug.workflows.evaluate.request import EvaluateRequest

@@ -1,4 +1,4 @@
-"""What the headers of a micrograph's files say, compared with one another as they are opened."""
+"""Compare the headers of a micrograph's files with one another as the files are opened."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from cryoplug.workflows.evaluate.inputs import Subject
 
 
 class Headers:
-    """The shape and the pixel size that all files of one micrograph have.
+    """The common shape and pixel size of all files of one micrograph.
 
     Parameters
     ----------
     stated_angstrom
-        The pixel size that the user states; None: list and header say it.
+        Pixel size in angstrom that the user states; None: list and header give it.
     """
 
     def __init__(self, stated_angstrom: float | None) -> None:
         self.first: Path | None = None
         """The file that was opened first."""
         self.shape: tuple[int, int] = (0, 0)
-        """``(y, x)`` of it."""
+        """Shape ``(y, x)`` of the first file, in pixels."""
         self._stated = stated_angstrom
         self._listed: list[float | None] = []
         self._headers: list[float | None] = []
@@ -41,7 +41,7 @@ class Headers:
         Raises
         ------
         ShapeError
-            It has another shape than the first one, or is too small to measure.
+            Its shape differs from the first file's, or it is too small to measure.
         InputError
             It cannot be read.
         """
@@ -60,12 +60,12 @@ class Headers:
 
     @property
     def pixel_size(self) -> PixelSize:
-        """That of the files that were opened, and who says so."""
+        """The pixel size of the opened files, and its source."""
         return pixel_size_of_exposure(self._stated, self._listed, self._headers)[0]
 
 
 def open_item(item: DiscoveredMicrograph) -> MicrographSource:
-    """Open a file, or the section of a stack that is meant."""
+    """Open a file, or one section of a stack."""
     return open_micrograph(item.path) if item.section is None else open_micrograph(item.path, section=item.section)
 
 
@@ -73,7 +73,7 @@ def open_item(item: DiscoveredMicrograph) -> MicrographSource:
 def open_halves(
     subject: Subject, proof: PairProof, stated_angstrom: float | None
 ) -> Iterator[tuple[MicrographSource, MicrographSource, PixelSize]]:
-    """Open the halves of a micrograph, compare their headers, and give them with their pixel size.
+    """Open the halves of a micrograph, compare their headers, and give the halves with their pixel size.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which files an evaluation takes together: noisy, truth, halves and denoised ones of each micrograph."""
+"""Find the files of each micrograph for an evaluation: noisy image, truth, halves and denoised images."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ Found = list[DiscoveredMicrograph]
 
 @dataclass(frozen=True)
 class Subject:
-    """The files of one micrograph; None for what is not at hand."""
+    """The files of one micrograph; None for a file that does not exist."""
 
     name: Path
-    """What it is called in records: the noisy file, or the even half; ``000012@stack.mrcs`` for a section."""
+    """Name in records: the noisy file, or the even half; ``000012@stack.mrcs`` for a section."""
     noisy: DiscoveredMicrograph | None = None
     """The whole exposure."""
     clean: DiscoveredMicrograph | None = None
-    """Its truth."""
+    """The truth: the same image without noise."""
     even: DiscoveredMicrograph | None = None
     """One half."""
     odd: DiscoveredMicrograph | None = None
     """The other half; there when `even` is."""
     denoised: DiscoveredMicrograph | None = None
-    """What became of `noisy`, made elsewhere."""
+    """The result of another program for `noisy`."""
     denoised_even: DiscoveredMicrograph | None = None
-    """What became of `even`, made elsewhere."""
+    """The result of another program for `even`."""
     denoised_odd: DiscoveredMicrograph | None = None
-    """What became of `odd`, made elsewhere."""
+    """The result of another program for `odd`."""
     remarks: tuple[str, ...] = ()
-    """How files were brought together, where that is worth telling."""
+    """Remarks on how the files were paired."""
     problem: InputError | None = None
-    """Why it cannot be measured: raised when its turn comes, so that it fails alone."""
+    """Why it cannot be measured. The error is raised when this micrograph is measured, so the others go on."""
 
 
 FILES = ("noisy", "clean", "even", "odd", "denoised", "denoised_even", "denoised_odd")
@@ -55,14 +55,14 @@ def list_subjects(request: EvaluateRequest, note: Callable[[str], None] = lambda
     Parameters
     ----------
     request
-        What was asked for.
+        The request.
     note
-        Told of files that were left out.
+        Called with a sentence about files that were left out.
 
     Raises
     ------
     PairingError
-        Files do not fit together, or there is nothing to judge by: neither a truth nor halves.
+        Files do not fit together, or there is neither a truth nor halves to compare with.
     InputError
         Nothing was found.
     """
@@ -119,7 +119,7 @@ def list_subjects(request: EvaluateRequest, note: Callable[[str], None] = lambda
 
 
 def words_to_denoise(request: EvaluateRequest, subjects: Sequence[Subject]) -> tuple[str, ...]:
-    """Give the inputs as the user named them, where `denoise` takes the same words for the same micrographs; else none."""
+    """Give the inputs as the user named them if `denoise` accepts them for the same micrographs; else nothing."""
     if not request.inputs:
         return ()
     halves = {item.path.absolute() for subject in subjects for item in (subject.even, subject.odd) if item is not None}
@@ -127,7 +127,7 @@ def words_to_denoise(request: EvaluateRequest, subjects: Sequence[Subject]) -> t
 
 
 def _by_section(subject: Subject, looks: StackLooks, endings: frozenset[str]) -> Iterator[Subject]:
-    """Give a subject for each section where the files of one are stacks."""
+    """Give one subject per section if the files of a subject are stacks."""
     files = {name: item for name in FILES if (item := getattr(subject, name)) is not None}
     count, problem = common_sections(list(files.values()), looks)
     if not count:
@@ -165,7 +165,7 @@ def _refuse_raw(raw: Found, denoised: Found) -> None:
     known = {(os.path.realpath(item.path), item.section) for item in raw}
     for item in denoised:
         if (os.path.realpath(item.path), item.section) in known:
-            raise PairingError(f"{item.path}: is given as raw and as denoised; name the denoised file")
+            raise PairingError(f"{item.path}: is given both as raw and as denoised; give the denoised file")
 
 
 def _all(items: Sequence[DiscoveredMicrograph | None]) -> Found:

@@ -1,4 +1,4 @@
-"""Read one micrograph's files, denoise what is to be denoised, and measure."""
+"""Read the files of one micrograph, denoise if needed, and measure."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ NO_PIXEL_SIZE = PixelSize(None)
 
 @dataclass(frozen=True, eq=False)
 class MeasuredMicrograph:
-    """What was found about one micrograph."""
+    """The measurements of one micrograph."""
 
     name: Path
-    """What it is called."""
+    """Name of the micrograph in records."""
     shape: tuple[int, int]
-    """``(y, x)``."""
+    """Shape ``(y, x)`` in pixels."""
     pixel_size_angstrom: float | None
-    """Sampling; None when unknown."""
+    """Pixel size in angstrom; None when unknown."""
     found: Judgement
-    """What was found."""
+    """The measures, by method."""
     seam: float | None
-    """See `cryoplug.metrics.seams`; None where there are no tile borders, or they are unknown."""
+    """Measure of tile borders, see `cryoplug.metrics.seams`; None if there are no borders or they are unknown."""
     remarks: tuple[str, ...] = ()
-    """What the user should know."""
+    """Remarks for the user."""
     pixel_size: PixelSize = NO_PIXEL_SIZE
-    """Who says the pixel size, and who says something else."""
+    """The pixel size, its source, and sources that differ."""
     panels: dict[str, np.ndarray] = field(default_factory=dict)
     """Images to show, by caption."""
 
     def record(self) -> dict[str, Any]:
-        """Give what ``--json`` shows: no curves, no images."""
+        """Give the record that ``--json`` prints, without curves and images."""
         agreement = self.found.agreement
         halves, truth = self.found.halves, self.found.truth
         return {
@@ -81,9 +81,9 @@ class Measurer:
     Parameters
     ----------
     request
-        What was asked for.
+        The request.
     denoiser
-        The checkpoint to apply; None for files that were denoised elsewhere.
+        The checkpoint to apply; None for files that another program denoised.
     """
 
     def __init__(self, request: EvaluateRequest, denoiser: Denoiser | None) -> None:
@@ -198,7 +198,7 @@ class _Files:
         noisy, clean = self.images.noisy, self.images.clean
         if noisy is not None and clean is not None and np.array_equal(noisy, clean):
             raise PixelError(
-                f"{self.first}: has the same pixels as its truth; name the image without noise with --clean"
+                f"{self.first}: has the same pixels as its truth; give the image without noise with --clean"
             )
         self.pixel_size = self._headers.pixel_size
         self.pixel_size_angstrom = self.pixel_size.angstrom

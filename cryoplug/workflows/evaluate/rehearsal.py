@@ -36,23 +36,23 @@ def rehearse(
     *,
     expect: Expect = unwatched,
 ) -> Plan:
-    """Say what `cryoplug.workflows.evaluate.evaluate` would do now.
+    """Report what `cryoplug.workflows.evaluate.evaluate` would do now.
 
-    The checkpoint is loaded, the device looked for, every file opened and its header read; pixels are not.
+    It loads the checkpoint, looks for the device, and reads the header of every file; it reads no pixels.
 
     Parameters
     ----------
     request
-        What would be done.
+        The request.
     progress
-        Called with what would fail.
+        Called with each micrograph that would fail.
     note, expect
         As for `evaluate`.
 
     Raises
     ------
     CryoplugError
-        What the run itself would end with before its first micrograph.
+        The error that would end the run before its first micrograph.
     """
     check_output(request)
     subjects = list_subjects(request, note)
@@ -107,6 +107,6 @@ def _look(subject: Subject, request: EvaluateRequest, proof: PairProof, regrid: 
 
 
 def _is_another(subject: Subject, name: str) -> bool:
-    """Tell whether a micrograph has such a file, and is not called by its name."""
+    """Tell whether a micrograph has this kind of file, and is named after another one."""
     item = getattr(subject, name)
     return item is not None and item.shown != subject.name

@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do, checked before any file is opened."""
+"""The request of an evaluation, checked before any file is opened."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cryoplug.models.shipped import GENERAL, is_general
 
 @dataclass(frozen=True)
 class EvaluateRequest(ApplySettings):
-    """A checkpoint or denoised files, and what to judge them by; how it is applied, say the fields of `ApplySettings`.
+    """A checkpoint or denoised files, and what to compare them with; the fields of `ApplySettings` say how to denoise.
 
-    With `denoised`, ``tile`` says where that program had its tile borders.
+    With `denoised`, ``tile`` is the tile size of the other program, in pixels.
     """
 
     output: Path
@@ -25,11 +25,11 @@ class EvaluateRequest(ApplySettings):
     inputs: tuple[str, ...] = ()
     """Noisy micrographs; their halves are looked for beside them unless `even` and `odd` are given."""
     checkpoint: Path | None = None
-    """``general``, run folder, ``epoch_NNNN`` folder or founding folder; applied here. None: ``general``, without `denoised`."""
+    """``general``, run folder, ``epoch_NNNN`` folder or founding folder. None: ``general``, unless `denoised` is given."""
     denoised: tuple[str, ...] = ()
-    """Instead of a checkpoint: what another program made of the inputs (with a truth) or of the even halves."""
+    """Instead of a checkpoint: results of another program for the inputs (with a truth) or for the even halves."""
     denoised_odd: tuple[str, ...] = ()
-    """And of the odd halves; may be left out."""
+    """Results of another program for the odd halves; may be left out."""
     clean: tuple[str, ...] = ()
     """The truth of each input."""
     even: tuple[str, ...] = ()
@@ -37,20 +37,20 @@ class EvaluateRequest(ApplySettings):
     odd: tuple[str, ...] = ()
     """The other half."""
     direction: str = "auto"
-    """Which half is denoised and judged by the other one: ``auto``, ``even``, ``odd`` or ``both``."""
+    """Which half is denoised and compared with the other half: ``auto``, ``even``, ``odd`` or ``both``."""
     require_better_than: str | None = None
-    """A baseline that must be beaten."""
+    """A baseline that the result must beat, such as ``gaussian``; None: no condition."""
     pixel_size: float | None = None
-    """What the user states of all micrographs, in angstrom: it beats list and header; see `cryoplug.core.pixel_size`."""
+    """Pixel size of all micrographs in angstrom, as the user states it; it overrides list and header."""
     accept_unproven: bool = False
-    """Take halves that share no signal instead of refusing them."""
+    """Accept halves that share no signal, instead of refusing them."""
     overwrite: bool = False
     """Replace an earlier evaluation."""
 
     def problems(self) -> Iterator[str]:
-        """Say everything that is wrong, in the words of the command line."""
+        """Give all mistakes of the request, as messages for the command line."""
         if self.output_angpix is not None:
-            yield "--output-angpix: what is compared must have one grid (allowed with denoise alone); leave it out"
+            yield "--output-angpix: images that are compared must have the same grid (allowed only with denoise); leave it out"
         if self.checkpoint is not None and self.denoised:
             yield "give either --checkpoint or --denoised"
         if self.denoised_odd and not self.denoised:
@@ -73,17 +73,17 @@ class EvaluateRequest(ApplySettings):
 
     @property
     def applied(self) -> Path | None:
-        """The checkpoint to apply; None: files that were denoised elsewhere are judged."""
+        """The checkpoint to apply; None: files that another program denoised are measured."""
         return None if self.denoised else self.checkpoint or Path(GENERAL)
 
     @property
     def denoiser(self) -> str:
-        """What is judged, as `cryoplug.reports.words.DENOISERS` calls it."""
+        """What is measured, in the words of `cryoplug.reports.words.DENOISERS`."""
         if self.applied is None:
             return "other"
         return "general" if is_general(self.applied) else "trained"
 
     @property
     def denoised_is_of_inputs(self) -> bool:
-        """Whether the denoised files belong to the inputs; else they belong to the halves."""
+        """Whether the denoised files belong to the inputs; if not, they belong to the halves."""
         return bool(self.inputs and self.clean)

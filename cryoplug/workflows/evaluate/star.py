@@ -18,16 +18,17 @@ def evaluation_star(measured: Sequence[MeasuredMicrograph], path: Path) -> StarF
     Parameters
     ----------
     measured
-        What was found, in order.
+        The measured micrographs, in order.
     path
-        Where the file will lie.
+        Path of the file.
 
     Returns
     -------
     StarFile
-        Table ``micrographs``, or ``particles`` where all are sections of stacks. The columns are called
+        Table ``micrographs``, or ``particles`` if all are sections of stacks. The columns are called
         ``cryoplug``, then ``Truth`` or ``Halves``, the method, and the figure, as in ``evaluation.json``:
-        ``cryoplugTruthDenoisedSnrDb``. What was not measured has no column; where some have it, the others get ``None``.
+        ``cryoplugTruthDenoisedSnrDb``. A figure that no micrograph has gets no column; if only some have it,
+        the others get ``None``.
     """
     rows = [_figures(item) for item in measured]
     names = dict.fromkeys(name for row in rows for name in row)

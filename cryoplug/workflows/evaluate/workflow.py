@@ -1,4 +1,4 @@
-"""Evaluate: how good a checkpoint, or what another program denoised, is on micrographs, with truth or with halves."""
+"""Measure a checkpoint, or the results of another program, on micrographs with a truth or with halves."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ CURVES_NAME = "curves.png"
 PANELS_NAME = "panels.png"
 PAGE_NAME = "report.html"
 EXIT_NOT_BETTER = 1
-"""As `inspect` exits when it finds something wrong."""
+"""Exit code when a required baseline is not beaten; the same as `inspect` uses for something wrong."""
 Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class EvaluationResult(BatchResult):
-    """What became of each micrograph, and the means."""
+    """The result of each micrograph, and the means."""
 
     summary: Summary | None = None
-    """None when no micrograph could be measured."""
+    """Means over all micrographs; None when no micrograph could be measured."""
     page: Path | None = None
-    """The page to open in a browser; it shows what `outputs` hold."""
+    """The page to open in a browser; it shows the same figures as `outputs`."""
     words: tuple[str, ...] = ()
     """The verdict in short sentences, the most important first; empty when no micrograph could be measured."""
     to_denoise: tuple[str, ...] = ()
-    """What the user named, where `denoise` takes the same words for the same micrographs: not halves."""
+    """The inputs as the user named them, if `denoise` accepts them for the same micrographs; empty for halves."""
 
     @property
     def exit_code(self) -> int:
-        """That of `BatchResult`; 1 when what was required is not met."""
+        """The exit code of `BatchResult`; 1 when a required baseline is not beaten."""
         code = super().exit_code
         requirement = None if self.summary is None else self.summary.requirement
         return EXIT_NOT_BETTER if requirement is not None and not requirement.met else code
@@ -77,15 +77,15 @@ def evaluate(
     Parameters
     ----------
     request
-        What to do.
+        The request.
     progress
-        Called with what became of each micrograph.
+        Called with the result of each micrograph.
     note
-        Called with a sentence that is worth telling and belongs to no single micrograph.
+        Called with each sentence for the user that concerns no single micrograph.
     show
         Called with the record of each micrograph that was measured, after `progress`.
     expect
-        Told how many micrographs there are.
+        Called with the number of micrographs.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def evaluate(
     Raises
     ------
     UsageError
-        The output holds an evaluation and `overwrite` is off, or the files cannot be judged as asked.
+        The output holds an evaluation and `overwrite` is off, or the files do not allow the requested comparison.
     InputError
         Nothing was found, files do not pair, or the checkpoint cannot be used.
     StorageError
@@ -147,7 +147,7 @@ def evaluate(
 
 
 def check_output(request: EvaluateRequest) -> None:
-    """Refuse a folder that is a file, or holds an evaluation that is not to be replaced."""
+    """Refuse an output that is a file, or a folder whose evaluation must not be replaced."""
     refuse_file(request.output)
     if (request.output / JSON_NAME).exists() and not request.overwrite:
         raise UsageError(f"{request.output / JSON_NAME}: is there already; choose another folder, or use --overwrite")
@@ -248,7 +248,7 @@ def _shown(value: Any) -> str:
 
 
 def _rows(files: Sequence[FileResult], measured: Sequence[MeasuredMicrograph]) -> list[JudgedRow]:
-    """Give a row for each file; those that could be measured stand in the same order."""
+    """Give a row for each file; measured micrographs keep their order."""
     left = iter(measured)
     rows = []
     for result in files:
@@ -267,7 +267,7 @@ def _rows(files: Sequence[FileResult], measured: Sequence[MeasuredMicrograph]) -
 
 
 def _curves(item: MeasuredMicrograph) -> dict[str, Any]:
-    """Give the curves of one micrograph, to 0.5 cycles per pixel, with five digits."""
+    """Give the curves of one micrograph up to 0.5 cycles per pixel, with five digits."""
     curves: dict[str, Any] = {}
     if item.found.truth is not None:
         frc = {method: _digits(curve) for method, curve in item.found.truth.frc.items()}

@@ -1,4 +1,4 @@
-"""Any path in; what it is and what is wrong with it out."""
+"""Inspect any path: say what it is and what is wrong with it."""
 
 from cryoplug.workflows.inspect.inspection import Inspection
 from cryoplug.workflows.inspect.workflow import InspectRequest, InspectResult, inspect, inspect_path

@@ -28,11 +28,11 @@ from cryoplug.workflows.inspect.pixel_sizes import pixel_size_findings
 
 _SHOWN_MISSING = 5
 _SECOND_OPINION_BYTES = 32 << 20
-"""A longer STAR file takes starfile seconds."""
+"""Largest STAR file in bytes that starfile also reads; starfile takes seconds for a larger one."""
 
 
 def inspect_micrograph(path: Path, *, quick: bool = False) -> Inspection:
-    """Inspect an image file: its header, its size, its statistics, and all that its format's validator finds.
+    """Inspect an image file: its header, size, statistics, and everything that the validator of its format finds.
 
     Every image of a stack or movie is read; the statistics shown are those of the first.
 
@@ -41,7 +41,7 @@ def inspect_micrograph(path: Path, *, quick: bool = False) -> Inspection:
     path
         The file.
     quick
-        Look at the header alone.
+        Read only the header.
     """
     summary: dict[str, Any] = {"size_bytes": path.stat().st_size}
     try:
@@ -91,14 +91,14 @@ def inspect_micrograph(path: Path, *, quick: bool = False) -> Inspection:
 
 
 def _without_pixel_size(summary: dict[str, Any]) -> list[Finding]:
-    """Say that the file does not state its pixel size, before `denoise` asks for it."""
+    """Report that the file does not state its pixel size, before `denoise` asks for it."""
     if not lacks_pixel_size(summary):
         return []
     return [Finding("note", "pixel size", f"not known: {UNKNOWN_ADVICE}")]
 
 
 def _read_first(movie: MovieSource, findings: list[Finding]) -> dict[str, Any]:
-    """Read the first image of a file whose validator has not shared its reading, and find what it did not."""
+    """Read the first image of a file if its validator did not share its reading, and check the pixels."""
     read = OneReading()
     with movie.frame(0) as source:
         stats = read(source)
@@ -112,7 +112,7 @@ def _read_first(movie: MovieSource, findings: list[Finding]) -> dict[str, Any]:
 
 
 def _examined(path: Path) -> tuple[Examination, list[Finding]]:
-    """Look at a header, and ask mrcfile what it makes of it."""
+    """Read a header, and compare it with the reading of mrcfile."""
     # Examined, not opened: the numbers of a header that cannot be used are what shows why.
     descriptor = open_for_reading(path)
     try:
@@ -124,7 +124,7 @@ def _examined(path: Path) -> tuple[Examination, list[Finding]]:
 
 
 def _mrc_quick(path: Path, summary: dict[str, Any]) -> Inspection:
-    """Tell all of an MRC file that its header tells: one look, for there may be thousands."""
+    """Describe an MRC file from its header alone; there may be thousands of files."""
     seen, opinion = _examined(path)
     summary |= _mrc_header(seen)
     kind = "micrograph"
@@ -163,7 +163,7 @@ def _mrc_header(seen: Examination) -> dict[str, Any]:
 
 
 def _acquisition(path: Path) -> dict[str, Any]:
-    """Show what the microscope wrote into the extended header."""
+    """Give the values that the microscope wrote into the extended header."""
     try:
         found = read_acquisition(read_header(path))
     except InputError:
@@ -191,7 +191,7 @@ def inspect_star(path: Path) -> Inspection:
     }
     findings: list[Finding] = []
     if not star.blocks:
-        findings.append(Finding("error", "text", "no data_ block in it; it is empty or no STAR file"))
+        findings.append(Finding("error", "text", "has no data_ block; it is empty or not a STAR file"))
     else:
         table = _images(star, findings)
         if table is not None:

@@ -1,4 +1,4 @@
-"""What lies in a folder and in all folders below it: micrographs and lists, stores, runs, and what is passed over."""
+"""List the contents of a folder and its subfolders: micrographs, lists, stores, runs, and files that are skipped."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ _LISTS = (".star", ".cs")
 
 @dataclass(frozen=True)
 class FolderPart:
-    """One folder without those below it, or one path that is inspected as a whole."""
+    """One folder without its subfolders, or one path that is inspected as a whole."""
 
     path: Path
-    """As the user named it, or below that."""
+    """Path as the user named it, or a path below that."""
     whole: bool = False
-    """Whether it is a store, a checkpoint, a run, no folder at all, or cannot be read."""
+    """Whether the path is inspected as a whole: a store, checkpoint, run, plain file, or unreadable folder."""
     images: tuple[Path, ...] = ()
-    """Micrographs, STAR files and datasets directly in it, sorted."""
+    """Micrographs, STAR files and datasets directly in this folder, sorted."""
     others: dict[str, int] = field(default_factory=dict)
-    """How many other files there are, by ending; ``hidden`` ones, and what is neither file nor folder, together."""
+    """Number of other files, by ending; ``hidden`` counts hidden files and everything that is neither file nor folder."""
     not_entered: tuple[str, ...] = ()
-    """Names of folders in it that are not looked into: hidden ones, and links to one that was looked into already."""
+    """Names of subfolders that are not searched: hidden ones, and links to a folder that was already searched."""
 
     @property
     def anything(self) -> bool:
-        """Whether anything but folders lies in it."""
+        """Whether the folder holds anything except subfolders."""
         return bool(self.images or self.others or self.not_entered)
 
 
 def look_into(path: Path) -> Iterator[FolderPart]:
-    """Give a folder, then all below it, each once and in order of their names, as `convert` and `denoise` search them.
+    """Give a folder, then its subfolders, each once and sorted by name, in the order of `convert` and `denoise`.
 
     Parameters
     ----------
     path
-        Anything; what is no plain folder is given as a whole.
+        Any path; what is not a plain folder is given as a whole.
     """
     yield from _look_into(path, set())
 
@@ -96,7 +96,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_one_thing(path: Path) -> bool:
-    """Tell whether a folder is a store, a checkpoint, a run, or holds runs and nothing else."""
+    """Tell whether a folder is a store, a checkpoint or a run, or holds only runs."""
     if is_store(path) or is_checkpoint(path) or is_run(path):
         return True
     runs = runs_below(path)
@@ -111,7 +111,7 @@ def _is_one_thing(path: Path) -> bool:
 
 
 def runs_below(path: Path) -> list[Path]:
-    """Give the runs and checkpoints directly in a folder, or in its folder ``saved_models``."""
+    """Give the runs and checkpoints directly in a folder, or in its subfolder ``saved_models``."""
     folders = sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
     runs = [item for item in folders if is_run(item) or is_checkpoint(item)]
     parents = [item for item in folders if item.name == "saved_models"] if not runs else []

@@ -1,4 +1,4 @@
-"""Inspect the general model that comes with the package: its weights, and what its card says."""
+"""Inspect the general model that comes with the package: its weights, and the facts on its card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record that an inspection leaves."""
+"""The record of an inspection."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ class Inspection:
     """What a path holds and what is wrong with it."""
 
     path: Path
-    """As the user named it; a file inside a store or checkpoint stands for its folder."""
+    """Path as the user named it; for a file inside a store or checkpoint, the folder."""
     kind: str
     """``micrograph``, ``star``, ``store``, ``checkpoint``, ``run``, ``runs``, ``system``, ``missing`` or ``unusable``."""
     summary: dict[str, Any] = field(default_factory=dict)
-    """What it is, in plain JSON types; a unit ends each name that needs one."""
+    """Description in plain JSON types; names of quantities end with their unit."""
     findings: tuple[Finding, ...] = ()
-    """Everything that is wrong or unusual, not the first of it only."""
+    """Everything that is wrong or unusual."""
 
     @property
     def wrong(self) -> bool:
-        """Whether something is wrong: any error or warning; notes do not count."""
+        """Whether any finding is an error or a warning; notes do not count."""
         return any(item.severity != "note" for item in self.findings)
 
 
 @dataclass(frozen=True)
 class InspectedFolder:
-    """What was looked at in a folder, and what was not."""
+    """What was inspected in a folder, and what was not."""
 
     path: Path
-    """As the user named it, or below that."""
+    """Path as the user named it, or a path below that."""
     files: int
-    """Files directly in it that were looked at."""
+    """Number of inspected files directly in this folder."""
     wrong: int
-    """Those with errors or warnings."""
+    """Number of these files with errors or warnings."""
     passed_over: dict[str, int]
-    """How many files of other kinds there are, by ending; ``hidden`` ones together."""
+    """Number of files of other kinds, by ending; ``hidden`` counts hidden files."""
     not_entered: tuple[str, ...]
-    """Names of folders in it that were not looked into, sorted: hidden ones, and links to one that was looked into already."""
+    """Names of subfolders that were not searched, sorted: hidden ones, and links to a folder that was already searched."""
     companions: int = 0
-    """Of the files: those that only accompany a micrograph, which `convert` and `denoise` leave out of a folder."""
+    """Number of these files that only accompany a micrograph; `convert` and `denoise` leave them out of a folder."""
     without_pixel_size: int = 0
-    """Of the files: images that do not state their pixel size."""
+    """Number of these files that are images without a pixel size."""
 
 
 def lacks_pixel_size(summary: Mapping[str, Any]) -> bool:
-    """Tell from what was found of an image that nothing in the file states its pixel size."""
+    """Tell from the summary of an image whether the file does not state its pixel size."""
     return "shape" in summary and said(summary.get("pixel_size_angstrom")) is None

@@ -1,4 +1,4 @@
-"""All that inspect asks of the pixels of one image, from one reading, which the validator of its format shares."""
+"""Compute everything that inspect shows of an image's pixels in one reading, shared with the format's validator."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from cryoplug.core.statistics import PixelStatistics, scan_pixels
 
 
 class OneReading:
-    """Reads an image when it is called with one; afterwards `summary` has what is shown of it."""
+    """Called with an image, it reads the pixels; afterwards `summary` holds the values to show."""
 
     def __init__(self) -> None:
         self.summary: dict[str, Any] = {}
-        """Empty until an image was read to its end."""
+        """Values to show; empty until an image was read completely."""
 
     def __call__(self, source: MicrographSource) -> PixelStatistics:
         """Read all pixels once, and give their statistics; hot pixels are found but not repaired."""
@@ -42,7 +42,7 @@ class OneReading:
 
 
 def _grey_values(sampled: np.ndarray, finder: HotPixelFinder, statistics: PixelStatistics) -> dict[str, Any]:
-    """Say which normalization suits the image, and how many of its pixels are hot."""
+    """Give the normalization that suits the image, and the number of hot pixels."""
     if statistics.nonfinite_count or statistics.is_constant:
         return {}
     found = grey_scale_of_sorted(sampled)

@@ -1,4 +1,4 @@
-"""The page of an inspection: a row a path, and of stores and runs what their pixels and curves look like."""
+"""The page of an inspection: one row per path, with pictures of stores and curves of runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cryoplug.workflows.inspect.inspection import Inspection
 from cryoplug.workflows.inspect.runs import run_metrics
 
 MOST_PICTURED = 12
-"""Stores and runs that are pictured; of the others the rows say what there is to say."""
+"""Most stores and runs that get pictures; the others only have their rows."""
 
 
 class InspectPage:
@@ -29,9 +29,9 @@ class InspectPage:
     Parameters
     ----------
     path
-        Where it goes.
+        Path of the page.
     patch_size
-        Side of the patches of bare bins.
+        Side in pixels of the patches in bare bins.
     """
 
     def __init__(self, path: Path, patch_size: int) -> None:
@@ -42,7 +42,7 @@ class InspectPage:
         self._pictured = 0
 
     def take(self, item: Inspection) -> None:
-        """Keep what was found at a path, and look into stores and runs."""
+        """Keep the inspection of a path, and read pictures and curves of stores and runs."""
         summary = item.summary
         shape = summary.get("shape")
         self._rows.append(
@@ -81,7 +81,7 @@ class InspectPage:
 
 
 def _run(path: Path) -> list[Section]:
-    """Give losses and evaluation of a run folder, or the evaluation of a checkpoint."""
+    """Give the losses and the evaluation of a run folder, or the evaluation of a checkpoint."""
     folder = path if path.is_dir() else path.parent
     best = best_epoch(folder) or folder
     checkpoint = load_checkpoint(best)

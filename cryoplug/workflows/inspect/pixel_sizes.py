@@ -1,4 +1,4 @@
-"""Whether a list and the headers of the MRC files that it names agree about the pixel size."""
+"""Check whether a list and the headers of its MRC files agree about the pixel size."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from cryoplug.formats.registry import formats
 from cryoplug.inputs.discovered import DiscoveredMicrograph
 
 MOST_HEADERS = 2000
-"""Spread over a longer list: a network disk gives some thousand answers a second."""
+"""Most headers to read, spread over the list; a network disk gives some thousand answers a second."""
 
 
 def pixel_size_findings(named: Sequence[DiscoveredMicrograph]) -> Iterator[Finding]:
-    """Say where headers give another pixel size than the list, which counts in every command.
+    """Report headers whose pixel size differs from the list; all commands use the list.
 
     Parameters
     ----------
     named
-        As a list names them; what is no MRC file, missing or damaged is passed over here.
+        The images as the list names them; missing, damaged and non-MRC files are skipped here.
     """
     endings = formats()["mrc"].extensions
     ours = [item for item in named if item.pixel_size_angstrom and item.path.name.lower().endswith(endings)]

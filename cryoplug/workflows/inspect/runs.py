@@ -1,4 +1,4 @@
-"""Inspect checkpoints, run folders and the ``saved_models`` folder above them; torch is not needed for it."""
+"""Inspect checkpoints, run folders and the ``saved_models`` folder above them, without torch."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _MAX_RUN_JSON_BYTES = 1 << 20
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Say whether a folder holds weights, or a file is one of a checkpoint's."""
+    """Tell whether a folder holds weights, or a file belongs to a checkpoint."""
     items = path.iterdir() if path.is_dir() else [path]
     return any(_CHECKPOINT_FILE.fullmatch(item.name) for item in items)
 
 
 def is_run(folder: Path) -> bool:
-    """Say whether a folder is what one training leaves: ``epoch_NNNN`` folders, metrics, resume state."""
+    """Tell whether a folder is the run folder of a training: ``epoch_NNNN`` folders, metrics, resume state."""
     return folder.is_dir() and (bool(_epochs(folder)) or any((folder / name).exists() for name in _RUN_FILES))
 
 
 def inspect_checkpoint(path: Path) -> Inspection:
-    """Inspect one checkpoint: a folder of weights, or a file of it."""
+    """Inspect one checkpoint: its folder, or a file in it."""
     folder = path if path.is_dir() else path.parent
     findings = validate_checkpoint(folder)
     names = {item.name for item in folder.iterdir() if not item.name.startswith(".")}
@@ -84,7 +84,7 @@ def inspect_checkpoint(path: Path) -> Inspection:
 
 
 def _verdict(details: dict[str, Any], findings: list[Finding]) -> list[str]:
-    """Say what the evaluation at the end of training came to; worse than doing nothing is something wrong."""
+    """Give the verdict of the evaluation after training; a result worse than doing nothing is a warning."""
     verdict = recorded_verdict(details)
     if verdict is None:
         return []
@@ -98,7 +98,7 @@ def _verdict(details: dict[str, Any], findings: list[Finding]) -> list[str]:
 
 
 def inspect_run(folder: Path) -> Inspection:
-    """Inspect a run folder: its epochs, its metrics, and the checkpoint that it would give to `denoise`."""
+    """Inspect a run folder: its epochs, its metrics, and the checkpoint that `denoise` would use."""
     findings: list[Finding] = []
     epochs = _epochs(folder)
     best = best_epoch(folder)
@@ -165,7 +165,7 @@ def _epochs(folder: Path) -> list[Path]:
 
 
 def run_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Give the records of a run's epochs, as far as they can be read."""
+    """Give the records of a run's epochs that can be read."""
     return _metrics(folder, [])
 
 

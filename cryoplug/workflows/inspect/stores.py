@@ -1,4 +1,4 @@
-"""Inspect a store of training pairs: manifest, counts, sizes, and its patches read a pair at a time."""
+"""Inspect a store of training pairs: manifest, counts, sizes and patches."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from cryoplug.workflows.inspect.inspection import Inspection
 PAIR_BINS = frozenset(name for names in (*BIN_NAMES.values(), *SISTER_NAMES.values()) for name in names) | {
     *INTERLEAVED_NAMES.values()
 }
-"""Names under which bare bins are known, those of the founding program included."""
+"""File names of bare bins, including those of the founding program."""
 
 _STORE_FILES = PAIR_BINS | {MANIFEST_NAME, HDF5_NAME}
 _PIXELS_TO_READ = 1 << 29
-"""A split of up to this many pairs of pixels is read whole (about 20 s); of a larger one an even sample of as many."""
+"""Most pairs of pixels to read from a split (about 20 s); a larger split is sampled evenly."""
 
 
 def is_store(folder: Path) -> bool:
-    """Say whether a folder holds a store, a finished one or not."""
+    """Tell whether a folder holds a store, finished or not."""
     return folder.is_dir() and any(item.name in _STORE_FILES or _is_leftover(item) for item in folder.iterdir())
 
 
@@ -43,7 +43,7 @@ def inspect_store(path: Path, *, patch_size: int = 1024, verify: bool = False) -
     patch_size
         Side in pixels of the patches of bare bins.
     verify
-        Read every patch, however large the store, and compare it with the checksum that the convert wrote.
+        Read every patch, even of a large store, and compare it with the checksum that `convert` wrote.
     """
     files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
     known = [item for item in files if item == path or item.name in _STORE_FILES or _is_leftover(item)]
@@ -165,7 +165,7 @@ def _split(store: PairStore, split: str, findings: list[Finding], *, everything:
 
 
 class _Sums:
-    """Moments of the pairs seen so far, in float64."""
+    """Sums of the pairs read so far, in float64, for means and correlations."""
 
     def __init__(self) -> None:
         self.count = 0

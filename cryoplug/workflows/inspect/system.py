@@ -1,4 +1,4 @@
-"""Say what this machine offers to the networks: devices, versions, and which kernels would run."""
+"""Describe this machine for the networks: devices, versions, and the kernels that would run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryoplug.workflows.inspect.inspection import Inspection
 
 
 def inspect_system() -> Inspection:
-    """Return a record of the versions and devices; for each device the kernels of cryo_cnn, and why those."""
+    """Return a record of versions and devices, with the kernels of cryo_cnn on each device and the reason for them."""
     import torch
 
     from cryoplug.kernels.dispatch import choose_for_device

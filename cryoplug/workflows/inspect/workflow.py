@@ -1,4 +1,4 @@
-"""Say what each path is and everything that is wrong with it; nothing is changed, and one bad path stops no other."""
+"""Describe each path and everything that is wrong with it; nothing is changed, and a bad path does not stop the others."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ __all__ = ["InspectRequest", "InspectResult", "Inspection", "inspect", "inspect_
 
 @dataclass(frozen=True)
 class InspectRequest:
-    """What to look at."""
+    """The paths to inspect, and how."""
 
     paths: tuple[Path, ...]
-    """Micrographs, STAR files, stores, bare bins, checkpoints, run folders, or folders of these, looked into in all depths."""
+    """Micrographs, STAR files, stores, bare bins, checkpoints, run folders, or folders of these at any depth."""
     patch_size: int = 1024
     """Side in pixels of the square patches in bare bins; a store with a manifest knows its own."""
     verify: bool = False
-    """Read every patch of a store, however large it is, and compare it with its checksum."""
+    """Read every patch of a store, even of a large one, and compare it with its checksum."""
     quick: bool = False
     """Read only the headers of micrographs, stacks and movies."""
     system: bool = False
-    """Look at this machine first: devices, versions and kernels."""
+    """Describe this machine first: devices, versions and kernels."""
     report: Path | None = None
-    """Page to write, HTML; None: none."""
+    """Path of the page to write (HTML); None: no page."""
     keep: bool = True
-    """Keep all records for the result; thousands take memory, and `progress` has seen each."""
+    """Keep all records for the result. Thousands need memory; `progress` gets each of them anyway."""
 
     def __post_init__(self) -> None:
         """Refuse patches without pixels."""
@@ -54,14 +54,14 @@ class InspectRequest:
 
 @dataclass(frozen=True)
 class InspectResult:
-    """What was found at every path."""
+    """The findings at every path."""
 
     inspections: tuple[Inspection, ...] = field(default_factory=tuple)
-    """One record a path, in the order of the request; a folder gives one for all that it holds."""
+    """One record per path, in the order of the request; a folder gives one record per path in it."""
     inspected: int = 0
-    """Paths that were looked at."""
+    """Number of inspected paths."""
     wrong: int = 0
-    """Those with errors or warnings."""
+    """Number of paths with errors or warnings."""
 
     @property
     def exit_code(self) -> int:
@@ -81,9 +81,9 @@ def inspect(
     request
         The paths.
     progress
-        Called with each record as soon as it is there.
+        Called with each record as soon as it is ready.
     folder_done
-        Called behind the files that lie directly in each folder.
+        Called after the files directly in each folder.
     """
     found: list[Inspection] = []
     inspected = wrong = unsized = 0
@@ -140,7 +140,7 @@ def inspect(
 
 
 def inspect_path(path: Path, *, patch_size: int = 1024, verify: bool = False, quick: bool = False) -> Inspection:
-    """Inspect one path; whatever is wrong with it becomes a finding, and nothing is raised for it.
+    """Inspect one path; every problem becomes a finding, and nothing is raised.
 
     Parameters
     ----------

@@ -134,7 +134,7 @@ def test_when_all_processes_are_killed_the_run_says_so(here: Path, checkpoint: P
             process.kill()
 
     request = DenoiseRequest(("mics",), checkpoint, Path("out"), gpu=(0, 1), previews=False)
-    with pytest.raises(DeviceError, match="ended by SIGKILL without a word"):
+    with pytest.raises(DeviceError, match="ended by SIGKILL without a message"):
         denoise(request, kill_all)
     denoise(replace(request, star=Path("out.star")))  # the same command goes on, and leaves no claim
 

@@ -146,7 +146,7 @@ def test_what_leaves_nothing_or_compares_two_grids_is_refused() -> None:
         ApplySettings(highpass=20.0, lowpass=1000.0)
     with pytest.raises(UsageError, match=r"--lowpass -3.*--output-angpix 0"):
         ApplySettings(lowpass=-3.0, output_angpix=0.0)
-    with pytest.raises(UsageError, match="--output-angpix: what is compared must have one grid"):
+    with pytest.raises(UsageError, match="--output-angpix: images that are compared must have the same grid"):
         EvaluateRequest(Path("e"), inputs=("a.mrc",), checkpoint=Path("run"), output_angpix=4.0)
 
 

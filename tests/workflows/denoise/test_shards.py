@@ -160,7 +160,7 @@ def test_shards_of_different_commands_are_not_joined(here: Path, checkpoints: tu
     paths = [path.name for path in micrographs(here, NAMES)]
     go(checkpoints[0], *paths, shard=Shard(0, 2))
     go(checkpoints[0], *paths, shard=Shard(1, 2), strength=0.5)
-    with pytest.raises(InputError, match=r"shards 0/2 and 1/2 were asked for different things \(strength\)"):
+    with pytest.raises(InputError, match=r"shards 0/2 and 1/2 had different options \(strength\)"):
         merge(Path("out"))
 
 
