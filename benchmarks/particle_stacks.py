@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`cryoplug denoise` of one large stack of particles on the CPU, against a plain copy of it, and against the network alone.
+"""`cryoplug denoise` of one large stack of particles, against a plain copy of it, and against the network alone.
 
 The stack is made once, then each side runs in processes of its own, in turn: the copy reads and writes 8 MB at a time and
 ends with an fsync, as the command does; the network alone takes normalised images from memory, as many at a time as the command
@@ -7,7 +7,7 @@ gives it, a tenth of the stack, multiplied by ten. Importing torch is in no time
 the wall clock's: on a machine that is not idle it says more. The stack was just written, so all sides
 read it from the page cache. Appends one row to particle_stacks.csv beside this file.
 
-    python benchmarks/particle_stacks.py [--count 100000] [--size 64] [--model cryo_cnn] [--threads 2] [--folder DIR]
+    python benchmarks/particle_stacks.py [--count 100000] [--size 64] [--model cryo_cnn] [--device cuda] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def timed(work, times=1):
     seconds, cpu_s = (time.perf_counter() - start) * times, (time.process_time() - cpu_start) * times
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"seconds": seconds, "cpu_s": cpu_s, "rss_mib": rss}))
-folder, threads = sys.argv[1], int(sys.argv[2])
+folder, threads, device = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 """
 
 COPY = (
@@ -73,7 +73,7 @@ COMMAND = (
 from cryoplug.cli.main import run
 def work():
     code = run(["denoise", f"{folder}/particles.mrcs", "--checkpoint", f"{folder}/run", "-o", f"{folder}/out",
-                "--threads", str(threads), "--device", "cpu", "--overwrite", "--json"])
+                "--threads", str(threads), "--device", device, "--overwrite", "--json"])
     assert code == 0, code
 timed(work)
 """
@@ -84,10 +84,11 @@ NETWORK = (
     + """
 import numpy as np
 from cryoplug.inference.denoiser import Denoiser
-count, size = int(sys.argv[3]), int(sys.argv[4])
-denoiser = Denoiser.from_checkpoint(f"{folder}/run", device="cpu", threads=threads)
+count, size = int(sys.argv[4]), int(sys.argv[5])
+denoiser = Denoiser.from_checkpoint(f"{folder}/run", device=device, threads=threads)
 at_once = max(1, (1 << 21) // size**2)
 images = np.random.default_rng(0).standard_normal((min(count // 10, at_once), size, size), np.float32)
+denoiser.many(images[:2])
 def work():
     for _ in range(max(1, count // 10 // len(images))):
         denoiser.many(images)
@@ -97,12 +98,19 @@ timed(work, times=count / done)
 )
 
 
+DEVICE = """
+import json, sys, torch
+print(json.dumps(torch.cuda.get_device_name(sys.argv[1]) if sys.argv[1].startswith("cuda") else "cpu"))
+"""
+
+
 def main() -> None:
     """Measure the three sides in turn and append a row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--model", choices=["cryo_cnn", "unet"], default="cryo_cnn")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where to put the stack; three times its size must fit")
@@ -112,12 +120,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="cryoplug-benchmark-", dir=options.folder) as folder:
         child(MAKE, folder, options.count, options.size, options.model)
         for _ in range(options.repeats):
-            copies.append(child(COPY, folder, options.threads))
-            commands.append(child(COMMAND, folder, options.threads))
-            networks.append(child(NETWORK, folder, options.threads, options.count, options.size))
+            place = (folder, options.threads, options.device)
+            copies.append(child(COPY, *place))
+            commands.append(child(COMMAND, *place))
+            networks.append(child(NETWORK, *place, options.count, options.size))
     row = {
         "date": datetime.date.today().isoformat(),
         "cpu": cpu_name(),
+        "device": child(DEVICE, options.device),
         "threads": options.threads,
         "load_1min": round(os.getloadavg()[0], 2),
         "torch": child("import json, torch; print(json.dumps(torch.__version__))"),

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cryoplug.core.micrograph import ImageF32
@@ -25,6 +27,7 @@ from cryoplug.inference.bands.sections import denoised_sections
 from cryoplug.inference.bands.writing import write_all
 from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, Message, Rows, Sections
+from cryoplug.inference.prepared import MOST_SECTIONS
 from cryoplug.inference.stages import run_stages
 from cryoplug.inference.whole.pipeline import run_whole
 
@@ -94,19 +97,29 @@ def _run_in_bands(jobs: Iterable[DenoiseJob], denoiser: Denoiser, delivery: Deli
 
 
 def _computed(messages: Iterable[Message], denoiser: Denoiser, should_stop: Callable[[], bool]) -> Iterator[Message]:
-    """Pass messages on in order, bands computed; the next band is begun before the last one is waited for."""
-    under_way: deque[tuple[Rows, Callable[[], ImageF32]]] = deque()
-    at_once = 1
-    for message in messages:
-        if isinstance(message, Rows):
-            under_way.append((message, denoiser.start(message.pixels, message.band, should_stop)))
-        elif isinstance(message, Begin):
-            shape = message.shape if message.grid is None else message.grid.network_shape
-            at_once = denoiser.bands_at_once(shape)
-        while under_way and (len(under_way) >= at_once or not isinstance(message, Rows)):
-            rows, finish = under_way.popleft()
-            yield replace(rows, pixels=finish())
-        if isinstance(message, Sections):
-            yield denoised_sections(message, denoiser, should_stop)
-        elif not isinstance(message, Rows):
-            yield message
+    """Pass messages on in order, computed; the next band, or part of a stack, is begun before the last one is waited for."""
+    under_way: deque[Callable[[], Message]] = deque()
+    bands = 1
+    with ThreadPoolExecutor(MOST_SECTIONS, thread_name_prefix="cryoplug-sections") as pool:
+        for message in messages:
+            at_once = 0
+            if isinstance(message, Begin):
+                shape = message.shape if message.grid is None else message.grid.network_shape
+                bands = denoiser.bands_at_once(shape)
+            elif isinstance(message, Rows):
+                at_once = bands
+                finish = denoiser.start(message.pixels, message.band, should_stop)
+                under_way.append(partial(_finished, message, finish))
+            elif isinstance(message, Sections):
+                assert message.grid is not None
+                at_once = denoiser.sections_at_once(message.grid.network_shape)
+                compute = partial(denoised_sections, message, denoiser, should_stop)
+                under_way.append(compute if at_once == 1 else pool.submit(compute).result)
+            while under_way and len(under_way) >= at_once:
+                yield under_way.popleft()()
+            if not at_once:
+                yield message
+
+
+def _finished(rows: Rows, finish: Callable[[], ImageF32]) -> Rows:
+    return replace(rows, pixels=finish())

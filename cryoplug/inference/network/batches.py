@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from threading import Lock
 
 import numpy as np
 import torch
@@ -32,6 +34,8 @@ class Batches:
         self._tile_network = tile_network
         self._device = device
         self._border = border
+        # A network on a GPU has buffers of its own: one thread at a time. On a CPU each call has its own.
+        self._turn: AbstractContextManager[object] = nullcontext() if device.type == "cpu" else Lock()
 
     def __call__(
         self,
@@ -65,7 +69,7 @@ class Batches:
         count = min(len(images), max(1, most_pixels // (height * width)))
         while True:
             try:
-                with device_errors(), only(self._device):
+                with self._turn, device_errors(), only(self._device):
                     return self._run(images, should_stop, count, workers)
             except OutOfDeviceMemory as error:
                 self._tile_network.network.forget_buffers()

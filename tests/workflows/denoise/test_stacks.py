@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+import threading
 import time
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import mrcfile
 import numpy as np
@@ -16,6 +18,8 @@ from cryoplug.formats.mrc import read_header
 from cryoplug.formats.registry import open_movie
 from cryoplug.formats.stack_kind import look_at_stack
 from cryoplug.formats.star import read_star
+from cryoplug.inference.bands.sections import denoised_sections
+from cryoplug.inference.messages import Sections
 from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.workflows.convert import ConvertRequest, convert
@@ -167,6 +171,34 @@ def test_a_stack_is_never_in_memory_as_a_whole(checkpoint: Path, monkeypatch: py
     finally:
         tracemalloc.stop()
     assert peak < Path("m.mrcs").stat().st_size / 2
+
+
+def test_parts_that_are_under_way_at_once_keep_their_places(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the number of threads, and however long one part takes."""
+    pixels = images(40, 32, 32)
+    pixels[13] = 3
+    stack("m.mrcs", pixels)
+    stack("n.mrcs", pixels[::-1].copy())
+    run(checkpoint, "one", "m.mrcs", "n.mrcs")
+    monkeypatch.setattr("cryoplug.inference.bands.reading.CHUNK_PIXELS", 4 * 32 * 32)
+    lock, at_once, most = threading.Lock(), 0, 0
+
+    def slow_first(message: Sections, *rest: Any) -> Sections:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.02 * (message.first // 4 % 2))
+        made = denoised_sections(message, *rest)
+        with lock:
+            at_once -= 1
+        return made
+
+    monkeypatch.setattr("cryoplug.inference.pipeline.denoised_sections", slow_first)
+    run(checkpoint, "many", "m.mrcs", "n.mrcs")
+    assert most == 2
+    for name in ("m.mrcs", "n.mrcs"):
+        np.testing.assert_allclose(read(f"one/{name}"), read(f"many/{name}"), atol=1e-4)
 
 
 def test_a_second_run_does_nothing_and_a_changed_stack_is_done_again(checkpoint: Path) -> None:
