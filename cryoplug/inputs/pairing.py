@@ -196,6 +196,8 @@ def _from_pairs_of_folders(micrographs: Sequence[DiscoveredMicrograph]) -> list[
 def _missing(item: DiscoveredMicrograph, endings: frozenset[str]) -> str:
     if item.section is not None:
         return f"{item.path}: is a stack, of which section {item.section} was named"
+    if not (item.even or item.odd or os.path.lexists(item.path)):
+        return f"{item.path}: there is no such file, nor halves of that name"
     even, odd = expected_names(item.path.name, endings)
     wanted = [name for name, half in ((even, item.even), (odd, item.odd)) if half is None]
     return f"{item.path}: no {' and no '.join(wanted)} beside it"

@@ -110,6 +110,15 @@ def test_what_is_missing_is_named(names: tuple[str, ...], message: str) -> None:
         halves("d")
 
 
+def test_what_is_not_there_at_all_is_not_said_to_lack_halves() -> None:
+    with pytest.raises(
+        PairingError, match=r"1 of 1 have no halves: m/x\.mrc: there is no such file, nor halves of that"
+    ):
+        halves("m/x.mrc")
+    touch("m/x_EVN.mrc", "m/x_ODD.mrc")
+    assert halves("m/x.mrc") == [("x.mrc", "m/x_EVN.mrc", "m/x_ODD.mrc")]
+
+
 def test_one_half_never_serves_two_exposures() -> None:
     touch("d/a_EVN.mrc", "d/a_even.mrc", "d/a_ODD.mrc")
     with pytest.raises(PairingError, match=r"d/a_ODD\.mrc: belongs to d/a_EVN\.mrc and to d/a_even\.mrc"):
