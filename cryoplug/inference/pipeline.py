@@ -27,7 +27,6 @@ from cryoplug.inference.bands.sections import denoised_sections
 from cryoplug.inference.bands.writing import write_all
 from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.messages import Begin, DenoiseJob, DenoiseResult, Message, Rows, Sections
-from cryoplug.inference.prepared import MOST_SECTIONS
 from cryoplug.inference.stages import run_stages
 from cryoplug.inference.whole.pipeline import run_whole
 
@@ -100,7 +99,7 @@ def _computed(messages: Iterable[Message], denoiser: Denoiser, should_stop: Call
     """Pass messages on in order, computed; the next band, or part of a stack, is begun before the last one is waited for."""
     under_way: deque[Callable[[], Message]] = deque()
     bands = 1
-    with ThreadPoolExecutor(MOST_SECTIONS, thread_name_prefix="cryoplug-sections") as pool:
+    with ThreadPoolExecutor(thread_name_prefix="cryoplug-sections") as pool:
         for message in messages:
             at_once = 0
             if isinstance(message, Begin):
