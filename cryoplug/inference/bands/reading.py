@@ -70,7 +70,8 @@ def read_all(
 
 def open_source(job: DenoiseJob) -> MicrographSource:
     """Open the micrograph of a job; raises `SeveralImagesError` where it is a stack."""
-    source = open_micrograph(job.source, section=job.section)
+    section = {} if job.section is None else {"section": job.section}
+    source = open_micrograph(job.source, **section)
     try:
         job.check_sections(1)
     except ShapeError:
