@@ -20,6 +20,7 @@ from cryoplug.outputs.star_rows import (
     DenoisedMicrograph,
     check_star_can_name,
     check_star_is_ours,
+    shown_path,
     star_from_files,
     star_from_star,
     write_own_star,
@@ -78,7 +79,8 @@ class OutputStar:
         self._note, self._told = note, False
         self._pixel_sizes: dict[Path, float | None] = {}
         self._resampled = resampled
-        self._written: tuple[tuple[Path, ...], FileState | None] = ((), None)
+        self._renewed = 0
+        self._written: tuple[tuple[Path, ...], FileState | None, int] = ((), None, 0)
         check_no_input([path], [Path(text) for text in inputs if "\0" not in text])
         check_star_is_ours(path, self._record, overwrite=overwrite)
         for written in () if only_look else (path, self._record):
@@ -105,13 +107,19 @@ class OutputStar:
             The STAR file from which it is made cannot be read (any more), or changes all the time.
         """
         source = self._source([item.micrograph for item in done])
-        made_of = tuple(item.target for item in done), None if source is None else file_state(source)
+        made_of = tuple(item.target for item in done), None if source is None else file_state(source), self._renewed
         if not done or made_of == self._written:
             return False
         star = self._from_files(done) if source is None else self._from_star(source, done)
         write_own_star(self.path, self._record, star)
         self._written = made_of
         return True
+
+    def renew(self, target: Path) -> None:
+        """Forget what is known of a denoised file that was just written, perhaps again; any thread may call."""
+        self._rows.pop(target, None)
+        self._pixel_sizes.pop(Path(shown_path(target)), None)
+        self._renewed += 1
 
     def _source(self, micrographs: Sequence[DiscoveredMicrograph]) -> Path | None:
         """Return the STAR file that names all micrographs, if there is one."""

@@ -82,4 +82,4 @@ def test_the_weights_of_this_tree_are_small_and_sound_if_they_are_there() -> Non
     assert validate_checkpoint("general") == []
     found = load_checkpoint("general")
     assert found.spec.outputs == ("image", "particles") and found.angpix is not None
-    assert {"data", "licence"} <= {name.lower() for name in shipped.card_facts()}
+    assert {"data", "licence", "how good", "weak at"} <= {name.lower() for name in shipped.card_facts()}

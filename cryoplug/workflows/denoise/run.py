@@ -113,7 +113,7 @@ class DenoiseRun:
             before=self.before,
             stated_angstrom=request.pixel_size,
             previews=self.previews,
-            taken=self.page.take if self.page is not None and request.watch else lambda target, result: None,
+            taken=self._take,
         )
 
     def shard(self, shard: Shard) -> BatchResult:
@@ -220,6 +220,12 @@ class DenoiseRun:
                     self.note(f"{item.shown}: {remark}")
         if self.page is not None:
             self.details["report"] = self.page.finish(planned, self.work.results)
+
+    def _take(self, target: Path, result: FileResult) -> None:
+        if self.star is not None:
+            self.star.renew(target)
+        if self.page is not None and self.request.watch:
+            self.page.take(target, result)
 
     def should_stop(self) -> bool:
         """Tell whether a signal or an error ends the run; SIGUSR1 only gets an answer."""

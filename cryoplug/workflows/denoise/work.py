@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from cryoplug.core.thumbnail import BeforeAfter
 from cryoplug.disk.atomic import storage_errors
 from cryoplug.disk.claims import Claims, Owner
 from cryoplug.disk.file_state import FileState, file_state
-from cryoplug.errors import CryoplugError, UsageError
+from cryoplug.errors import CryoplugError, StorageError, UsageError
 from cryoplug.inference.messages import DenoiseJob, DenoiseResult
 from cryoplug.inputs.pairing import no_halves
 from cryoplug.outputs.journal import Journal
@@ -111,6 +112,7 @@ class Work:
             self.fail(item, error)
             return False
         self._skip(item, "finished by an earlier run; --overwrite redoes it")
+        self._remove_dead_claim(item)
         return False
 
     def claim(self, item: PlannedOutput) -> DenoiseJob | Owner | None:
@@ -206,6 +208,12 @@ class Work:
                 self.pixel_sizes.add(result.pixel_size)
             self._taken(target, result)
             self._progress(result)
+
+    def _remove_dead_claim(self, item: PlannedOutput) -> None:
+        """Remove what a process left that was killed after its last micrograph was finished."""
+        with contextlib.suppress(StorageError):  # nothing depends on it
+            if item.claim.exists() and self._claims.take(item.claim) is None:
+                self._claims.release(item.claim)
 
     def _is_done_meanwhile(self, item: PlannedOutput) -> bool:
         """Tell whether another process has done it since `is_to_do`; the result is kept then."""

@@ -27,5 +27,5 @@ def inspect_general(path: Path) -> Inspection:
     facts = shipped.card_facts()
     if not facts:
         notes.append(Finding("warning", shipped.CARD_NAME, "missing, or without a table of facts; install it again"))
-    summary = {**found.summary, "folder": str(shipped.FOLDER), "card": facts}
+    summary = {"card": facts, **found.summary, "folder": str(shipped.FOLDER)}
     return replace(found, path=path, summary=summary, findings=(*found.findings, *notes))

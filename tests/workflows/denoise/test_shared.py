@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from cryoplug.core.results import BatchResult, FileResult
-from cryoplug.disk.claims import Claims
+from cryoplug.disk.claims import Claims, process_started
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.star import image_table, read_star
 from cryoplug.inference.denoiser import Denoiser
@@ -110,6 +111,20 @@ def test_what_a_killed_process_was_working_on_is_taken_over(
     request = DenoiseRequest(("mics",), checkpoint, Path("out"), star=Path("out.star"), device="cpu", threads=1)
     batch = denoise(request)
     assert batch.exit_code == 0 and Counter(item.status for item in batch.files) == {"done": 9, "skipped": 1}
+    assert_all_outputs_are_right(checkpoint)
+
+
+def test_the_claim_of_a_process_that_was_killed_when_it_had_finished_goes_with_the_next_run(
+    here: Path, checkpoint: Path
+) -> None:
+    request = DenoiseRequest(("mics",), checkpoint, Path("out"), star=Path("out.star"), device="cpu", threads=1)
+    denoise(request)
+    claim = Path("out", RECORD_FOLDER, "m3.mrc.claim")
+    with Claims() as claims:
+        claims.take(claim)
+        text = claim.read_text()
+    claim.write_text(text.replace(process_started(os.getpid()), "7"))
+    denoise(request)
     assert_all_outputs_are_right(checkpoint)
 
 

@@ -222,6 +222,17 @@ def test_a_micrograph_that_is_written_anew_after_it_was_done_is_done_again(here,
     assert_nothing_is_left_over()
 
 
+def test_a_micrograph_that_comes_again_with_another_pixel_size_has_it_in_the_star_file(here, checkpoint):
+    write_mrc(Path("a.mrc"), pixels(1), pixel_size_angstrom=1.5)
+    watcher = Watcher(checkpoint, "a.mrc", star=Path("out.star"), idle_exit_s=1.5)
+    watcher.until(lambda: Path("out.star").exists())
+    time.sleep(0.2)
+    write_mrc(Path("a.mrc"), pixels(2), pixel_size_angstrom=2.5)
+    assert watcher.result().exit_code == 0
+    assert watcher.told == [("a.mrc", "done")] * 2
+    assert image_table(read_star("out.star")).pixel_sizes == [2.5]
+
+
 def test_of_many_finished_ones_a_few_are_looked_at_again_at_a_time(here, checkpoint, monkeypatch):
     monkeypatch.setattr(watch, "LOOKED_AT_AGAIN", 2)
     names = [f"in/{letter}.mrc" for letter in "abcdefg"]
