@@ -68,17 +68,18 @@ MRC = FormatSpec(
     examine=mrc.examine_mrc,
     searched=(".mrc", ".mrcs", ".st"),
 )
+PACKED_MRC = FormatSpec(
+    id="mrc-compressed",
+    description="MRC2014 image inside gzip, bzip2, xz or zstd",
+    extensions=compressed.ENDINGS,
+    open=compressed.open_compressed,
+    validate=compressed.validate_compressed,
+    validate_with=compressed.validate_compressed,
+    sniff=compressed.sniff_compressed,
+    open_movie=compressed.CompressedMrcMovie,
+)
 _OTHERS = (
-    FormatSpec(
-        id="mrc-compressed",
-        description="MRC2014 image inside gzip, bzip2, xz or zstd",
-        extensions=compressed.ENDINGS,
-        open=compressed.open_compressed,
-        validate=compressed.validate_compressed,
-        validate_with=compressed.validate_compressed,
-        sniff=compressed.sniff_compressed,
-        open_movie=compressed.CompressedMrcMovie,
-    ),
+    PACKED_MRC,
     FormatSpec(
         id="tiff",
         description="TIFF image or movie in grey scale",

@@ -31,7 +31,8 @@ MOVIE_ADVICE = (
 """Advice for a movie."""
 TILT_SERIES_ENDINGS = (".st", ".ali")
 """IMOD's endings of raw and of aligned tilt series."""
-VOLUME_ENDINGS = (".rec", ".map")
+VOLUME_ENDINGS = (".rec", ".map", ".ccp4")
+_PACKED = re.compile(r"\.(?:gz|bz2|xz|zst)$", re.IGNORECASE)
 _VOLUME_NAME = re.compile(r"(?:^|[_.-])(?:rec|vol|tomo|tomogram)(?:[_.-]|\d*$)", re.IGNORECASE)
 _BESIDE = (".mdoc", ".rawtlt", ".tlt")
 _MOST_MDOC_BYTES = 1 << 20
@@ -76,17 +77,19 @@ def look_at_stack(path: Path) -> StackLook:
 
 
 def _kind_of(path: Path, header: MrcHeader) -> tuple[Kind, str, bool]:
-    name = path.name.lower()
+    name = _PACKED.sub("", path.name.lower())
     if why := _tilt_series(path, header):
         return "tilt series", why, True
     if name.endswith(VOLUME_ENDINGS):
-        return "volume", f"files that end in {path.suffix} are", True
+        return "volume", f"files that end in {name[name.rindex('.') :]} are", True
     space_group, sampled = int(header.record["ispg"]), int(header.record["mz"])
     if not name.endswith(".mrcs"):
         stem = path.name.split(".")[0]
         if _VOLUME_NAME.search(stem) and header.mode not in _MOVIE_MODES:
             return "volume", f"its name ({path.name}) says so", True
-        if 1 <= space_group <= 230 and sampled == header.nz:
+        if 2 <= space_group <= 230:
+            return "volume", f"its header says so (ISPG {space_group}, a crystal)", True
+        if space_group == 1 and sampled == header.nz:
             return "volume", f"its header says so (ISPG {space_group}, MZ {sampled})", False
     if header.mode in _MOVIE_MODES:
         return "movie", f"its pixels are {_MOVIE_MODES[header.mode]}, which detectors count in", True
@@ -102,8 +105,13 @@ def _tilt_series(path: Path, header: MrcHeader) -> str:
         return f"its extended header has tilt angles from {min(angles):g} to {max(angles):g} degrees"
     if angles:
         return ""  # one for all: frames of an exposure
+    unpacked = path.with_name(_PACKED.sub("", path.name))
     for beside in _BESIDE:
-        for other in (path.with_name(path.name + beside), path.with_suffix(beside)):
+        for other in (
+            path.with_name(path.name + beside),
+            unpacked.with_name(unpacked.name + beside),
+            unpacked.with_suffix(beside),
+        ):
             found = _angles_of(other)
             if len(found) == header.nz and _spread(found):
                 return f"{other.name} beside it has tilt angles from {min(found):g} to {max(found):g} degrees"

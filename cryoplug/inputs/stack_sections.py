@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from cryoplug.errors import FormatError, InputError, StorageError
-from cryoplug.formats.registry import MRC
+from cryoplug.formats.registry import MRC, PACKED_MRC
 from cryoplug.formats.stack_kind import VOLUME_ADVICE, StackLook, look_at_stack
 from cryoplug.inputs.discovered import DiscoveredMicrograph, known_endings, with_section
 from cryoplug.inputs.pairing import PairedInput
@@ -34,7 +34,7 @@ class StackLooks:
         return self._known[path]
 
     def _look(self, path: Path) -> StackLook | None:
-        if not path.name.lower().endswith(MRC.extensions):
+        if not path.name.lower().endswith(MRC.extensions + PACKED_MRC.extensions):
             return None
         try:
             alike = str(path.parent), path.suffix, path.stat().st_size

@@ -81,7 +81,9 @@ class OutputPlanner:
 
     def _plan(self, item: DiscoveredMicrograph) -> PlannedOutput:
         relative = item.relative
-        name = relative if item.section is None and _is_stack(relative) else _as_mrc(relative, self._endings)
+        name = _as_mrc(relative, self._endings)
+        if item.section is None:
+            name = relative if _is_stack(relative) else _unpacked_stack(relative, self._endings) or name
         if str(name) in self._sources or (name != relative and str(name) in self._relatives):
             name = relative.with_name(relative.name + ".mrc")
         target = self._folder / name
@@ -225,6 +227,12 @@ class _Inputs:
 def _is_stack(relative: PurePosixPath) -> bool:
     # RELION takes an .mrc for one volume, whatever it holds: what was called a stack stays one.
     return relative.suffix in STACK_ENDINGS
+
+
+def _unpacked_stack(relative: PurePosixPath, endings: frozenset[str]) -> PurePosixPath | None:
+    """Give ``p.mrcs`` for ``p.mrcs.gz``; None for any other name."""
+    stem, ending = split_ending(relative.name, endings)
+    return relative.with_name(f"{stem}.mrcs") if ending.lower().startswith(".mrcs.") else None
 
 
 def _as_mrc(relative: PurePosixPath, endings: frozenset[str]) -> PurePosixPath:

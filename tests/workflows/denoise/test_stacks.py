@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 import threading
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from cryoplug.core.results import BatchResult
+from cryoplug.errors import FormatError
 from cryoplug.formats.mrc import read_header
 from cryoplug.formats.registry import open_movie
 from cryoplug.formats.stack_kind import look_at_stack
@@ -244,6 +246,50 @@ def test_volumes_and_movies_are_refused_with_what_to_do(
     (found,) = run(checkpoint, "out", path).files
     assert found.status == "failed" and found.exit_code == 4
     assert message in found.message
+
+
+def packed(path: Path) -> Path:
+    target = path.with_name(path.name + ".gz")
+    target.write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    return target
+
+
+def test_a_packed_stack_is_what_it_is_unpacked(checkpoint: Path) -> None:
+    pixels = images(5, 40, 48)
+    file = packed(stack("in/p.mrcs", pixels))
+    found = run(checkpoint, "out", str(file), strength=0.0)
+    assert [item.status for item in found.files] == ["done"]
+    np.testing.assert_array_equal(read("out/p.mrcs"), pixels)
+    store = convert(ConvertRequest((str(file),), Path("s"), patch_size=32))
+    assert [item.status for item in store.files] == ["done"] * 5
+    run(checkpoint, "alone", f"000002@{file}")
+    assert Path("alone/p_000002.mrc").exists()
+
+
+@pytest.mark.parametrize(("name", "ispg"), [("v.map", 0), ("v.ccp4", 0), ("v.mrc", 4), ("v.mrc", 1)])
+def test_a_volume_is_one_packed_or_not(name: str, ispg: int) -> None:
+    # A crystal's cell is sampled finer than the part that is there.
+    fields = {"ispg": ispg, "mz": 84} if ispg > 1 else {}
+    path = stack(f"in/{name}", images(5, 16, 16), volume=ispg == 1, **fields)
+    assert look_at_stack(path).kind == "volume"
+    if name != "v.ccp4":
+        assert look_at_stack(packed(path)).kind == "volume"
+
+
+def test_a_packed_tilt_series_is_not_taken_for_a_movie() -> None:
+    for beside in ("ts.mrc.gz.mdoc", "ts.mrc.mdoc", "ts.rawtlt"):
+        file = packed(stack("in/ts.mrc", images(3, 16, 16)))
+        text = (
+            "-3\n0\n3\n"
+            if beside.endswith("tlt")
+            else "".join(f"[ZValue = {i}]\nTiltAngle = {3 * i - 3}\n" for i in range(3))
+        )
+        Path("in", beside).write_text(text)
+        assert look_at_stack(file).kind == "tilt series"
+        with pytest.raises(FormatError, match="this is a tilt series"):
+            convert(ConvertRequest((str(file),), Path("s"), pairs="halves"))
+        Path("in", beside).unlink()
 
 
 def seri(angles: list[float]) -> bytes:
