@@ -236,8 +236,8 @@ def test_twenty_thousand_files_and_rows_take_seconds() -> None:
     began = time.process_time()
     found = discover(["many"])
     assert len(found) == 20_000
-    even, odd = halves_of(found)
-    assert len(pair_files(even, odd, sides=("even", "odd"))) == 10_000
+    halves = halves_of(found)
+    assert len(pair_files(halves.even, halves.odd, sides=("even", "odd"))) == 10_000
     star = write_star("m.star", *(f"many/mic_{i:05d}.mrc" for i in range(20_000)))
     assert len(discover([star])) == 20_000
     # 2 to 4 seconds of a processor; quadratic work would take minutes.
