@@ -141,7 +141,7 @@ def test_a_run_that_is_finished_has_nothing_to_do(here: Path, capsys: pytest.Cap
     for words, name in (([*DENOISE, "a.mrc"], "out"), ([*CONVERT, "a.mrc", "b.mrc"], "store")):
         assert run([*words, "--dry-run", "--json"]) == 0
         first = json.loads(capsys.readouterr().out.splitlines()[-1])
-        jsonschema.validate(first, schema_of("plan"))
+        jsonschema.Draft202012Validator(schema_of("plan")).validate(first)
         assert run(words) == 0
         capsys.readouterr()
         assert run([*words, "--dry-run", "--json"]) == 0
@@ -158,7 +158,7 @@ def test_a_plan_of_training_says_what_a_finished_and_another_run_mean(
         said = capsys.readouterr()
         plan = json.loads(said.out.splitlines()[-1]) if said.out else {}
         if plan:
-            jsonschema.validate(plan, schema_of("plan"))
+            jsonschema.Draft202012Validator(schema_of("plan")).validate(plan)
         return code, plan, said.err
 
     code, plan, said = planned()
@@ -224,7 +224,7 @@ def test_a_plan_of_an_evaluation_names_what_is_judged_and_by_what(
     assert run([*EVALUATE, "x_EVN.mrc", "--dry-run", "--json"]) == 0
     said = capsys.readouterr()
     plan = json.loads(said.out)
-    jsonschema.validate(plan, schema_of("plan"))
+    jsonschema.Draft202012Validator(schema_of("plan")).validate(plan)
     assert "would judge x_EVN.mrc with its odd half" in said.err and "evaluation.json" in plan["writes"]
     assert plan["parameters"] > 0 and plan["device"] == "cpu" and plan["output"] == "judged"
     assert run([*EVALUATE, "a.mrc", "--clean", "b.mrc", "--denoised", "smaller.mrc", "--dry-run", "--json"]) == 4

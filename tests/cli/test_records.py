@@ -127,21 +127,21 @@ def test_a_record_that_fails_is_in_the_schema_and_names_the_totals(
     (tmp_path / "bad.mrc").write_bytes(b"nothing")
     assert run(["denoise", str(tmp_path / "bad.mrc"), "-o", str(tmp_path / "out"), "--device", "cpu", "--json"]) == 4
     (record,) = map(json.loads, capsys.readouterr().out.splitlines())
-    jsonschema.validate(record, record_schema())
+    jsonschema.Draft202012Validator(record_schema()).validate(record)
     assert (record["status"], record["finished"], record["total"]) == ("failed", 1, 1)
 
 
 def test_a_field_that_nobody_documented_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     echo_result({**vars(FileResult(Path("a"), "done")), "speed": 3}, as_json=True, type="file")
     with pytest.raises(jsonschema.ValidationError, match="speed"):
-        jsonschema.validate(json.loads(capsys.readouterr().out), schema_of("file"))
+        jsonschema.Draft202012Validator(schema_of("file")).validate(json.loads(capsys.readouterr().out))
 
 
 def test_a_figure_that_nobody_documented_is_found() -> None:
     record = {name: 1.0 for name in DEFINITIONS["TruthScore"]["properties"]}
     part = {"$ref": "#/$defs/TruthScore", "$defs": DEFINITIONS}
-    jsonschema.validate(record, part)
+    jsonschema.Draft202012Validator(part).validate(record)
     with pytest.raises(jsonschema.ValidationError, match="sharpness"):
-        jsonschema.validate({**record, "sharpness": 1.0}, part)
+        jsonschema.Draft202012Validator(part).validate({**record, "sharpness": 1.0})
     with pytest.raises(jsonschema.ValidationError, match="ssim"):
-        jsonschema.validate({**record, "ssim": "good"}, part)
+        jsonschema.Draft202012Validator(part).validate({**record, "ssim": "good"})

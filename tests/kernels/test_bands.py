@@ -19,7 +19,7 @@ from cryoplug.kernels.bands import (
 )
 from cryoplug.models.registry import CRYO_CNN, RESIDUAL_CNN, ModelSpec
 
-SHAPES = [(1, 1), (2, 7), (37, 41), (64, 64), (65, 33), (131, 17)]
+SHAPES = [(1, 1), (2, 7), (37, 41), (48, 48), (65, 17), (131, 5)]
 
 
 class Pooling(nn.Module):

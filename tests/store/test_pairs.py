@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from cryoplug.errors import (
 )
 from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import create_store, finished_manifest, open_store
+from warm_start import WarmStart
 
 SIDE = 16
 FORMATS = ("bin", "hdf5")
@@ -172,16 +171,15 @@ with create_store(folder, head, overwrite=True) as writer:
 """
 
 
-def run_and_kill(folder: Path, step: int) -> bool:
-    command = [sys.executable, "-c", KILLED_WHILE_RENAMING, str(folder), str(step)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode in (0, -9), ended.stderr
-    return ended.returncode == 0
+def run_and_kill(warm_start: WarmStart, folder: Path, step: int) -> bool:
+    child = warm_start.start(folder, step, program=KILLED_WHILE_RENAMING)
+    assert child.wait(timeout=60) in (0, -9), child.communicate()
+    return child.returncode == 0
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_killed_at_any_rename_the_store_is_old_or_new_or_can_be_finished(tmp_path, old):
-    assert run_and_kill(tmp_path / "reference", 10_000)
+def test_killed_at_any_rename_the_store_is_old_or_new_or_can_be_finished(tmp_path, warm_start, old):
+    assert run_and_kill(warm_start, tmp_path / "reference", 10_000)
     reference = finished_manifest(tmp_path / "reference", "bin")
     survived, step = False, 0
     while not survived:
@@ -190,7 +188,7 @@ def test_killed_at_any_rename_the_store_is_old_or_new_or_can_be_finished(tmp_pat
             with create_store(folder, head(seed=9)) as writer:
                 write_micrograph(writer, 5)
                 before = writer.finish()
-        survived = run_and_kill(folder, step)
+        survived = run_and_kill(warm_start, folder, step)
         try:
             with open_store(folder) as store:
                 assert store.manifest in ([reference, before] if old else [reference])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import multiprocessing
 import os
@@ -75,6 +76,7 @@ def as_processes(count: int, work: Callable[[int], Any], *, nodes: int = 1) -> l
     answers = context.Queue()
 
     def begin(rank: int) -> None:
+        gc.freeze()  # else the fork's garbage collector copies all that the parent has
         os.environ |= {
             "RANK": str(rank),
             "WORLD_SIZE": str(count),
