@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 
 import cryoplug
 from cryoplug.cli.main import COMMANDS
+from cryoplug.models.registry import BUILT_IN
 
 PUBLIC = {*cryoplug.__all__} - {"__version__"}
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,10 +40,8 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FREE = {"__init__", "testing"}
 
 TORCH_AT_THE_TOP = (
+    *(f"{str(spec.factory).partition(':')[0].removeprefix('cryoplug.').replace('.', '/')}.py" for spec in BUILT_IN),
     "inference/network/batches.py",
-    "models/cryo_cnn.py",
-    "models/residual_cnn.py",
-    "models/unet.py",
     "kernels/",
     "machine/copy_stream.py",
     "machine/core_workers.py",

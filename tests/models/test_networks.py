@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cryoplug.errors import UsageError
-from cryoplug.models.registry import CRYO_CNN, RESIDUAL_CNN, UNET, ModelSpec, model_spec, models
+from cryoplug.models.registry import BUILT_IN, CRYO_CNN, RESIDUAL_CNN, ModelSpec, model_spec, models
 
 
 def plain(layers: int, channels: int) -> nn.Sequential:
@@ -49,7 +49,7 @@ def test_a_plugin_cannot_take_the_place_of_a_founding_model(monkeypatch: pytest.
     mine = ModelSpec("mine", "", "nowhere:build", 1)
     thief = ModelSpec("cryo_cnn", "", "nowhere:build", 1)
     monkeypatch.setattr("cryoplug.extensions.load_all", lambda group, **_: {"mine": mine, "thief": thief})
-    assert models() == {"cryo_cnn": CRYO_CNN, "residual_cnn": RESIDUAL_CNN, "unet": UNET, "mine": mine}
+    assert models() == {**{spec.id: spec for spec in BUILT_IN}, "mine": mine}
 
 
 def test_a_spec_with_impossible_numbers_is_refused() -> None:
