@@ -221,8 +221,10 @@ def train(
     --mix.
 
     With --init, the network and its options are those of the checkpoint. The defaults are then --lr 0.0001
-    --schedule cosine --warmup-steps 50 (not with --recipe founding). --init general goes on with the image of the general
-    model. It needs micrographs of 2 to 5 A/px: convert --angpix 2.6.
+    --schedule cosine --warmup-steps 50 (not with --recipe founding). Halves and single exposures have --lr 0.001 on a GPU,
+    and the unet --weight-decay 0.01. --init general goes on with the image of the general model. It needs micrographs of
+    2 to 5 A/px: convert --angpix 2.6. It pays where fewer than some 2000 steps are made, as on a CPU; after that, --model
+    unet from nothing was better.
 
     On several GPUs or machines, torchrun starts one process each, and these train together. A step takes --batch-size
     patches of every process, so two processes give what one gives with twice the --batch-size. If torchrun starts them

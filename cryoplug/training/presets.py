@@ -27,6 +27,8 @@ _UNET_DECAY = 0.1
 
 _GOING_ON: dict[str, Any] = {"lr": 1e-4, "schedule": "cosine", "warmup_steps": 50}
 """Defaults when training starts from trained weights: a tenth of the usual rate, which ends at 0, so as not to undo them."""
+_GOING_ON_DECAY = 0.01
+"""Weight decay of a `unet` that starts from trained weights: the one that they were trained with."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,12 @@ class Scale:
     steps_per_epoch: int
     """Steps in an epoch with crops of whole micrographs. It ends with validation and saving, which take 1 to 2 s on an H200:
     a quarter of the time with epochs of 500 steps."""
+    going_on_rate: float
+    """Learning rate from trained weights, with mixtures; see docs/decisions/0020-training-further-keeps-the-image.md."""
 
 
-GPU = Scale(pixels_per_step=1 << 21, unet_width=32, steps_per_epoch=2000)
-CPU = Scale(pixels_per_step=1 << 18, unet_width=16, steps_per_epoch=500)
+GPU = Scale(pixels_per_step=1 << 21, unet_width=32, steps_per_epoch=2000, going_on_rate=1e-3)
+CPU = Scale(pixels_per_step=1 << 18, unet_width=16, steps_per_epoch=500, going_on_rate=1e-4)
 """On a CPU many small steps teach more than a few large ones; a batch that fills a GPU would take seconds."""
 
 
@@ -92,7 +96,10 @@ def with_recipe(
         return _checked(config, single=single)
     if recipe == "auto" and pairs not in ("halves", "single"):
         return _checked(_filled(config, start, given), single=single)
+    scale = GPU if on_gpu else CPU
     chosen = {**_HALVES, **start}
+    if goes_on:
+        chosen["lr"] = scale.going_on_rate
     if single:
         chosen["augment"] = "dihedral"
     if whole is not None:
@@ -104,7 +111,6 @@ def with_recipe(
         del chosen["mix"]
     mix = config.mix if "mix" in given else chosen.get("mix", config.mix)
     pixels = patch_shape[0] * patch_shape[1] * (1 if mix == 1.0 and not single else 2)
-    scale = GPU if on_gpu else CPU
     batch_size = max(1, round(scale.pixels_per_step / pixels))
     chosen |= {"batch_size": batch_size}
     if whole is not None:
@@ -112,7 +118,7 @@ def with_recipe(
         chosen |= {"crops_per_epoch": scale.steps_per_epoch * taken}
     if config.model == "unet":
         chosen["model_options"] = {**_UNET, "width": scale.unet_width, **config.model_options}
-        chosen["weight_decay"] = _UNET_DECAY
+        chosen["weight_decay"] = _GOING_ON_DECAY if goes_on else _UNET_DECAY
     return _checked(_filled(config, chosen, given), single=single)
 
 

@@ -30,13 +30,23 @@ def chosen(
 
 @pytest.mark.parametrize("pairs", [None, "noise", "clean", "halves", "single"])
 def test_trained_weights_are_moved_at_a_tenth_of_the_usual_rate_and_come_to_rest(pairs: str | None) -> None:
-    config = chosen(TrainConfig(), pairs=pairs, goes_on=True)
+    config = chosen(TrainConfig(), pairs=pairs, goes_on=True, on_gpu=False)
     assert config.lr == pytest.approx(0.1 * TrainConfig().lr) and config.schedule == "cosine"
     assert 0 < config.warmup_steps < 200
     assert config.augment == {"halves": "halves", "single": "dihedral"}.get(pairs or "", "none")
     asked = TrainConfig(lr=0.01, schedule="constant")
     kept = chosen(asked, pairs=pairs, goes_on=True, given=frozenset({"lr", "schedule"}))
     assert (kept.lr, kept.schedule) == (0.01, "constant")
+
+
+@pytest.mark.parametrize("pairs", ["noise", "clean", "halves", "single"])
+def test_the_large_steps_of_a_gpu_move_trained_weights_faster_and_decay_them_less(pairs: str) -> None:
+    config = chosen(TrainConfig(model="unet"), pairs=pairs, goes_on=True, on_gpu=True)
+    assert config.lr == (1e-3 if pairs in ("halves", "single") else 1e-4)
+    assert config.weight_decay == (0.01 if pairs in ("halves", "single") else 0)
+    asked = TrainConfig(model="unet", lr=2e-4, weight_decay=0.5)
+    kept = chosen(asked, pairs=pairs, goes_on=True, on_gpu=True, given=frozenset({"lr", "weight_decay"}))
+    assert (kept.lr, kept.weight_decay) == (2e-4, 0.5)
 
 
 def test_the_founding_way_is_the_same_from_any_start() -> None:

@@ -141,7 +141,7 @@ def test_the_command_fills_in_a_low_rate_and_says_where_it_starts(
     assert command_line(["train", *map(str, words)]) == 0
     assert "starting from the general model" in capsys.readouterr().err
     record = json.loads((tmp_path / "out" / "unet" / "run.json").read_text())["config"]
-    assert (record["lr"], record["schedule"], record["mix"], record["weight_decay"]) == (1e-4, "cosine", 0.5, 0.1)
+    assert (record["lr"], record["schedule"], record["mix"], record["weight_decay"]) == (1e-4, "cosine", 0.5, 0.01)
     assert command_line(["train", *map(str, words), "--model", "cryo_cnn"]) == 2
     assert "--init general: holds unet, but --model is cryo_cnn" in capsys.readouterr().err
 
