@@ -196,6 +196,14 @@ class StackRemarks:
         self._kept += part.kept
         self.hot_pixels += part.hot_pixels
 
+    def check_any(self, path: Path) -> None:
+        """Raise `PixelError` if no section could be denoised: a copy of the stack is no result."""
+        if len(self._kept) == self._sections:
+            number, why = self._kept[0]
+            raise PixelError(
+                f"{path}: none of its {self._sections} sections can be denoised, such as {number} ({why}); repair or leave it out"
+            )
+
     def sentences(self) -> Iterator[str]:
         """Give all remarks; some may be empty."""
         yield f"{self._sections} sections"

@@ -125,6 +125,10 @@ def _copy_sections(writer: MrcRowWriter, start: Begin, messages: Iterator[Messag
             writer.write_rows(message.pixels.reshape(-1, message.pixels.shape[2]))
             remarks.add(message)
         elif isinstance(message, End):
+            try:
+                remarks.check_any(start.job.source)
+            except PixelError as error:
+                raise _AtItsEnd(Failed(start.job, start.started, error)) from error
             said = joined((*remarks.sentences(), message.message))
             return dataclasses.replace(message, message=said, hot_pixels=remarks.hot_pixels)
         elif isinstance(message, Failed):

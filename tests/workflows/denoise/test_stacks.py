@@ -162,6 +162,15 @@ def test_a_section_that_no_network_can_use_stays_as_it_is_and_is_named(checkpoin
     assert np.abs(result[[0, 1, 3, 5]] - pixels[[0, 1, 3, 5]]).min(axis=(1, 2)).max() > 0
 
 
+def test_a_stack_of_which_nothing_can_be_denoised_fails(checkpoint: Path) -> None:
+    stack("in/a.mrcs", np.ones((3, 32, 32), np.float32))
+    stack("in/b.mrcs", images(2, 32, 32))
+    found = run(checkpoint, "out", "in")
+    assert [item.status for item in found.files] == ["failed", "done"] and found.exit_code == 3
+    assert "none of its 3 sections can be denoised, such as 1 (all 1024 pixels are 1" in found.files[0].message
+    assert not Path("out/a.mrcs").exists()
+
+
 def test_a_stack_is_never_in_memory_as_a_whole(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cryoplug.inference.bands.reading.CHUNK_PIXELS", 1 << 16)
     stack("m.mrcs", np.random.default_rng(0).normal(0, 1, (4000, 32, 32)).astype(np.float32))
