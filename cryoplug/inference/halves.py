@@ -1,4 +1,4 @@
-"""Denoise exposures by their two halves: each half goes through the network by itself, and so does their sum.
+"""Denoise exposures from their two halves: the network denoises each half and their sum.
 
 ::
 
@@ -45,43 +45,44 @@ if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
 
 Prove = Callable[[MicrographSource, MicrographSource, tuple[float | None, ...]], list[str]]
-"""Compares two opened halves, with the pixel size of each: gives remarks, or raises `InputError` when they are no pair."""
+"""Compares two opened halves and their pixel sizes; gives remarks, or raises `InputError` when they are not a pair."""
 BLOCK_PX = 8
-"""A micrograph is compared with the sum of its halves by blocks so wide, where dose weighting has changed little."""
+"""Side in pixels of the blocks in which a micrograph is compared with the sum of its halves; at this scale dose weighting
+changes little."""
 LEAST_CORRELATION = 0.5
-"""Of those blocks; the sum of the same frames reaches nearly 1."""
+"""Least correlation of those blocks; the sum of the same frames reaches nearly 1."""
 
 
 @dataclass(frozen=True)
 class _Exposure:
-    """What was read of one exposure; all images ``(y, x)`` of one shape."""
+    """The images and facts that were read of one exposure; all images ``(y, x)`` of one shape."""
 
     job: DenoiseJob
-    """What is worked on."""
+    """The job."""
     started: float
-    """When, by `time.perf_counter`."""
+    """Time of the start, by `time.perf_counter`."""
     plan: GridPlan
-    """The grid of the images and that of the network."""
+    """The grids of the images and of the network."""
     template: MrcHeader | None
-    """Header to carry over; None when no source is an MRC."""
+    """Header to carry over; None when no source is MRC."""
     pixel_size: PixelSize
-    """Sampling to write."""
+    """Pixel size to write, and its source."""
     even: ImageF32
-    """One half, in its own grey values."""
+    """The even half, in its own grey values."""
     odd: ImageF32
-    """The other one."""
+    """The odd half, in its own grey values."""
     whole: ImageF32
-    """The micrograph, or the sum of the halves where there is none."""
+    """The micrograph, or the sum of the halves if there is no micrograph."""
     scale: float
-    """``scale * (even + odd) + offset`` has the units of `whole`."""
+    """Factor: ``scale * (even + odd) + offset`` has the units of `whole`."""
     offset: float
-    """See `scale`."""
+    """Offset in grey values of `whole`; see `scale`."""
     warnings: tuple[str, ...]
-    """What the files and their comparison say."""
+    """Warnings about the files and their comparison."""
     hot: HotPixels
     """The hot pixels of `whole`, which were repaired."""
     section: int | None = None
-    """Of a stack: which one, from 1."""
+    """Number of the section in a stack, from 1; None: not a stack."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +90,19 @@ class _KeptSection:
     """A section of a stack that cannot be denoised by halves, and stays as it is."""
 
     job: DenoiseJob
-    """What is worked on."""
+    """The job."""
     started: float
-    """When, by `time.perf_counter`."""
+    """Time of the start, by `time.perf_counter`."""
     section: int
-    """Which one, from 1."""
+    """Number of the section, from 1."""
     pixels: ImageF32
-    """As in the file, or the sum of the halves."""
+    """Pixels as in the file, or the sum of the halves."""
     why: str
-    """What was wrong."""
+    """The reason."""
 
 
 _Item = _Exposure | _KeptSection | Begin | End | Failed
-"""What the reader sends: exposures and what failed; of a stack its begin, its sections, and its end."""
+"""Messages of the reader: exposures and failures; for a stack its begin, sections and end."""
 
 
 def run_halves(
@@ -116,15 +117,15 @@ def run_halves(
     Parameters
     ----------
     jobs
-        Each with its ``halves``. Where ``source`` is one of them there is no micrograph of the whole exposure, and the
-        result is in units of their sum.
+        Jobs with ``halves``. If ``source`` is one of the halves, there is no micrograph of the whole exposure, and the
+        result has the units of their sum.
     prove
         Called in the reader thread with the two opened halves and the pixel size of each.
 
     Returns
     -------
     bool
-        Whether all jobs were dealt with; False when ``delivery.should_stop`` ended it.
+        Whether all jobs were done; False when ``delivery.should_stop`` ended the run.
     """
     should_stop = delivery.should_stop
 
@@ -188,7 +189,7 @@ def _read_all(
 
 
 def _read_stack(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float, *, repair: bool) -> Iterator[_Item]:
-    """Read a stack section by section; one that is no pair or cannot be used stays as it is."""
+    """Read a stack section by section; a section that is not a pair or cannot be used stays as it is."""
     assert job.halves is not None
     paths = list(dict.fromkeys([job.source, *job.halves]))
     with contextlib.ExitStack() as opened:
@@ -287,7 +288,7 @@ def _refuse_unlike(sides: tuple[ImageF32, ImageF32], job: DenoiseJob) -> None:
     if not equally_noisy(ratio):
         raise PairingError(
             f"{job.source}: the noise of its even half has {ratio:.3g} times the variance of the odd one's (allowed: 1 / "
-            f"{EQUALLY_NOISY:g} to {EQUALLY_NOISY:g}), so their mean would be worse than the better one; denoise without --halves"
+            f"{EQUALLY_NOISY:g} to {EQUALLY_NOISY:g}), so their mean is worse than the better half; denoise without --halves"
         )
 
 
@@ -297,7 +298,7 @@ def _header(source: MicrographSource) -> MrcHeader | None:
 
 
 def _fit(pixels: ImageF32, both: ImageF32, job: DenoiseJob) -> tuple[float, float]:
-    """Find what turns the sum of the halves into the micrograph's units, and see that they are the same exposure."""
+    """Fit scale and offset from the sum of the halves to the micrograph, and check that they are the same exposure."""
     ours, theirs = (_blocks(image).astype(np.float64) for image in (pixels, both))
     moved = theirs - theirs.mean()
     covariance, variance = float((ours * moved).mean()), float((moved**2).mean())
@@ -329,7 +330,7 @@ def _denoised_section(item: _Exposure | _KeptSection, denoiser: Denoiser, should
 
 
 def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[], bool]) -> list[Message]:
-    """Compute one exposure and say how it is to be written."""
+    """Compute one exposure, and give the messages that write it."""
     plan = exposure.plan
     result = _by_halves(exposure, denoiser, should_stop)
     message = remarks_on_reading(
@@ -364,7 +365,7 @@ def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[],
 
 
 def _by_halves(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[], bool]) -> InMemory:
-    """Compute halves and sum; give their mean on the network's grid, with what is to be said of the sum."""
+    """Denoise the halves and the sum; give their mean on the network's grid, with the remarks on the sum."""
     even, odd, whole = (
         on_the_networks_grid(denoiser, image, exposure.plan, path=exposure.job.source, should_stop=should_stop)
         for image in (exposure.even, exposure.odd, exposure.whole)

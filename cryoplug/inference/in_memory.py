@@ -1,6 +1,6 @@
-"""One image through all that surrounds the network, in memory: the Python API, ``--halves`` and `evaluate` come here.
+"""Denoise one image in memory, with all steps around the network; used by the Python API, ``--halves`` and `evaluate`.
 
-What `cryoplug denoise` does with a file in bands or on a GPU is the same; the tests hold the two together.
+`cryoplug denoise` does the same with a file in bands or on a GPU; tests check that the results agree.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from cryoplug.inference.regrid import GridPlan
 
 NAME = Path("<array>")
-"""What an image that came from no file is called in messages."""
+"""Name in messages of an image that does not come from a file."""
 
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
-    """An image that went through the network."""
+    """A denoised image."""
 
     pixels: ImageF32
-    """``(y, x)``, grey values of the image that was given."""
+    """Pixels ``(y, x)`` in the grey values of the given image."""
     remarks: tuple[str, ...]
-    """What the user should know of its grey values, and how it differs from what the checkpoint was trained on."""
+    """Remarks for the user: on the grey values, and on differences from the training data."""
     mean_shift: float = 0.0
-    """What was added to the network's result so that it keeps the mean, in grey values."""
+    """Value added to the network's result to keep the mean, in grey values."""
     sigma_seen: float = 0.0
-    """Standard deviation of what the network saw; 0 where the mean is left as it comes."""
+    """Standard deviation of the network's input, in grey values; 0 if the mean is not corrected."""
 
 
 def in_memory(
@@ -59,9 +59,9 @@ def in_memory(
     image
         ``(y, x)``, any real type, finite, not constant.
     pixel_size_angstrom
-        Sampling of `image`; needed where the network works at a pixel size of its own.
+        Pixel size of `image`; needed if the network works at a fixed pixel size.
     path
-        What the image is called in messages.
+        Name of the image in messages.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def on_the_networks_grid(
     path: Path = NAME,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> InMemory:
-    """Send one image through the network; the result stays on the network's grid, for `GridPlan.finish`.
+    """Run the network over one image; the result stays on the network's grid, for `GridPlan.finish`.
 
     Parameters
     ----------

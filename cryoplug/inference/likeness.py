@@ -1,4 +1,4 @@
-"""Is a micrograph like the training data, and how strong is its noise? Asked before it is denoised."""
+"""Compare a micrograph with the training data before it is denoised: its look, and the strength of its noise."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from cryoplug.models.checkpoint import Checkpoint
 
 FIELD = "seen"
-"""Of ``checkpoint.json``; checkpoints of older versions and of the founding program do not have it."""
+"""Field of ``checkpoint.json``; checkpoints of older versions and of the founding program do not have it."""
 WINDOWS = 2
-"""In each direction: with those of 512 pixels about a million pixels, measured in 26 ms on one core."""
+"""Windows in each direction; with windows of 512 pixels, about a million pixels, measured in 26 ms on one core."""
 WINDOW_PX = 512
 MOST_LOOKED_AT = 32
-"""Of the small images of a stack that are denoised together: 130,000 pixels of particles of 64 x 64."""
+"""Most images of a stack that are compared per batch: 130,000 pixels of particles of 64 x 64."""
 MOST_MATCHED = 1.5
-"""Factor up to which the noise is brought to that of the training data. Halves and their sum differ by 1.4 at the most;
-what differs by more was filtered, and its noise near Nyquist says nothing about the rest."""
+"""Largest factor by which the noise is scaled to that of the training data. Halves and their sum differ by 1.4 at most. A
+larger factor means that the image was filtered; its noise near Nyquist then says nothing about the rest."""
 
 
 class Rows(Protocol):
@@ -33,29 +33,29 @@ class Rows(Protocol):
     shape: tuple[int, int]
 
     def read_rows(self, start: int, stop: int) -> ImageF32:
-        """Give rows of its pixels."""
+        """Give rows of pixels."""
 
 
 def look(source: Rows, normalization: Normalization, checkpoint: Checkpoint) -> tuple[Normalization, list[str]]:
-    """Compare a micrograph with the training data, and match its noise level where that is known to help.
+    """Compare a micrograph with the training data, and match its noise level if that is known to help.
 
     A network that learnt from halves has seen half the dose. Scaled to a standard deviation of 1, a whole exposure has
-    less noise than a half had; scaled to the half's noise, it is denoised better (docs/decisions/0010).
+    less noise than a half. Scaled to the noise of a half, it is denoised better (docs/decisions/0010).
 
     Parameters
     ----------
     source
         The micrograph on the network's grid; some of its rows are read.
     normalization
-        As fitted to it.
+        Normalization fitted to the micrograph.
     checkpoint
-        What will be applied.
+        The checkpoint that will be applied.
 
     Returns
     -------
     tuple
-        The normalization to apply and to invert, and how the micrograph differs from the training data. Without a
-        record of these, the normalization as it is and nothing.
+        The normalization to apply and to invert, and remarks on how the micrograph differs from the training data. If the
+        checkpoint has no record of these, the given normalization and no remarks.
     """
     (normalization,), remarks = _compare(
         (normalization.apply(window) for window in _windows(source)), [normalization], checkpoint
@@ -64,17 +64,17 @@ def look(source: Rows, normalization: Normalization, checkpoint: Checkpoint) -> 
 
 
 def shows_no_particles(source: Rows, normalization: Normalization, target: str) -> bool:
-    """Tell whether particles are asked for that the raw pixels show no sign of: dark and bright spots are balanced.
+    """Tell whether particles are requested although the raw pixels show no sign of any: dark and bright spots are balanced.
 
-    Particles are dark, so their micrographs are skewed. The grain of ice and of carbon is not, though its spectrum may be
-    that of particles. A few faint particles may go unseen here; see `remarks.invented_remark`.
+    Particles are dark, so their micrographs have skewed grey values. The grain of ice and of carbon has not, even if its
+    spectrum is like that of particles. A few faint particles may be missed here; see `remarks.invented_remark`.
 
     Parameters
     ----------
     source, normalization
         As for `look`.
     target
-        One of `cryoplug.inference.target.TARGETS`; False for all but ``particles``.
+        One of `cryoplug.inference.target.TARGETS`; the answer is False for all except ``particles``.
     """
     if target != "particles":
         return False
@@ -85,19 +85,19 @@ def shows_no_particles(source: Rows, normalization: Normalization, target: str) 
 def look_at_many(
     images: Sequence[tuple[np.ndarray, Normalization]], checkpoint: Checkpoint
 ) -> tuple[list[Normalization], list[str]]:
-    """Compare small images of one stack, together, with the training data; see `look`.
+    """Compare small images of one stack together with the training data; see `look`.
 
     Parameters
     ----------
     images
-        Each ``(y, x)`` on the network's grid, with the normalization that was fitted to it.
+        Images ``(y, x)`` on the network's grid, each with the normalization that was fitted to it.
     checkpoint
-        What will be applied.
+        The checkpoint that will be applied.
 
     Returns
     -------
     tuple
-        The normalization of each, all matched by one factor; and how they differ from the training data.
+        The normalization of each image, all scaled by one factor; and remarks on how they differ from the training data.
     """
     step = max(1, -(-len(images) // MOST_LOOKED_AT))
     sample = (normalization.apply(image) for image, normalization in images[::step])
@@ -125,7 +125,7 @@ def _compare(
 
 
 def _learnt_from_halves(checkpoint: Checkpoint) -> bool:
-    """Tell whether a network has seen nothing but halves; mixtures of them are nearly as clean as the sum."""
+    """Tell whether a network was trained only on halves; mixtures of halves are nearly as clean as the sum."""
     training = checkpoint.details.get("training")
     mixed = isinstance(training, dict) and training.get("mix", 1.0) != 1.0
     return checkpoint.details.get("pairs") == "halves" and not mixed

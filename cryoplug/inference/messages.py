@@ -1,4 +1,4 @@
-"""What travels through the pipeline: jobs go in, bands pass from thread to thread, results come out."""
+"""The messages of the pipeline: jobs go in, bands pass from thread to thread, results come out."""
 
 from __future__ import annotations
 
@@ -25,76 +25,76 @@ class DenoiseJob:
     target: Path
     """The MRC file to write; replaced when it exists."""
     pixel_size_angstrom: float | None = None
-    """What the list says of its sampling: STAR file or dataset."""
+    """Pixel size from the list (STAR file or dataset) in angstrom; None when not listed."""
     section: int | None = None
-    """Which image of a stack, from 1; None: the file holds one."""
+    """Number of the image in a stack, from 1; None: the file holds one image."""
     is_stack: bool = False
-    """Every section of the file is an image, whatever else it looks like: a list names sections of it."""
+    """Every section of the file is an image, even if it looks like a movie or volume, because a list names its sections."""
     last_section: int = 0
-    """Highest number of a listed section, where `is_stack`: the file must have so many."""
+    """With `is_stack`: highest section number in the list; the file must have at least so many sections."""
     halves: tuple[Path, Path] | None = None
     """Even and odd half of the exposure, for `cryoplug.inference.halves`; `source` may be one of them."""
     stated_angstrom: float | None = None
-    """What the user says of its sampling."""
+    """Pixel size that the user states in angstrom; None: not stated."""
 
     def check_sections(self, count: int) -> None:
-        """Raise `ShapeError` if a list names a section that the file does not have: its rows would name nothing."""
+        """Raise `ShapeError` if a list names a section that the file does not have."""
         if self.last_section > count:
             raise ShapeError(
                 f"{self.source}: section {self.last_section} is listed, but the file has {count}; is it the right stack?"
             )
 
     def known_pixel_size(self, *headers: float | None) -> PixelSize:
-        """Decide on its sampling, given what headers say: of `source`, then of the halves."""
+        """Choose its pixel size; `headers` are the pixel sizes of `source`, then of the halves."""
         return pixel_size_of_exposure(self.stated_angstrom, (self.pixel_size_angstrom,), headers)[0]
 
 
 @dataclass(frozen=True)
 class DenoiseResult(FileResult):
-    """What became of one micrograph, with the numbers that its line in a journal needs."""
+    """The result of one micrograph, with the numbers for its line in the journal."""
 
     shape: tuple[int, int] | None = None
-    """``(y, x)``; None when it could not be opened."""
+    """Shape ``(y, x)`` in pixels; None when it could not be opened."""
     sections: int = 1
-    """Images of a stack."""
+    """Number of images in a stack."""
     pixel_size_angstrom: float | None = None
-    """Sampling that was written; None when unknown."""
+    """Pixel size that was written, in angstrom; None when unknown."""
     pixel_size: PixelSize | None = None
-    """That of the micrograph: who says so, and who says something else; None when it failed."""
+    """Pixel size of the micrograph, its source, and sources that differ; None when it failed."""
     sigma_in: float | None = None
     """Standard deviation of the micrograph."""
     sigma_out: float | None = None
-    """Standard deviation of what was written."""
+    """Standard deviation of the written pixels."""
     hot_pixels: int = 0
-    """How many were repaired before the network saw them."""
+    """Number of hot pixels that were repaired before the network."""
     mean_shift: float = 0.0
-    """What was added to the network's result so that it keeps the mean of the micrograph, in grey values."""
+    """Value added to the network's result to keep the mean of the micrograph, in grey values."""
 
 
 @dataclass(frozen=True)
 class Begin:
-    """A micrograph was opened and measured; its bands follow."""
+    """The micrograph was opened and measured; its bands follow."""
 
     job: DenoiseJob
-    """What is worked on."""
+    """The job."""
     started: float
-    """When, by `time.perf_counter`."""
+    """Time of the start, by `time.perf_counter`."""
     shape: tuple[int, int]
     """``(y, x)``."""
     template: MrcHeader | None
-    """Header to carry over; None when the source is no MRC."""
+    """Header to carry over; None when the source is not MRC."""
     pixel_size_angstrom: float | None
-    """Sampling to write."""
+    """Pixel size to write in angstrom; None when unknown."""
     pixel_size: PixelSize
-    """That of the micrograph, and who says so."""
+    """Pixel size of the micrograph, and its source."""
     to_grey_values: Normalization
-    """What is undone when the bands are written; see `cryoplug.inference.target.to_grey_values`."""
+    """Normalization to invert when the bands are written; see `cryoplug.inference.target.to_grey_values`."""
     grid: GridPlan | None = None
-    """How the bands come back to `shape`; None: they are on it."""
+    """How to bring the bands back to `shape`; None: they already have it."""
     raw: ImageF32 | None = None
-    """The micrograph, where `grid` needs it once more."""
+    """The micrograph, if `grid` needs it again."""
     sections: int = 1
-    """Of a stack, whose images come as `Sections`."""
+    """Number of images in a stack; they come as `Sections`."""
 
 
 @dataclass(frozen=True)
@@ -102,29 +102,29 @@ class Rows:
     """One band, normalised."""
 
     band: Tile
-    """Where it lies."""
+    """Position of the band in the image."""
     pixels: ImageF32
-    """Of ``band.read`` before the network, of ``band.paste`` after it."""
+    """Pixels of ``band.read`` before the network, of ``band.paste`` after it."""
 
 
 @dataclass(frozen=True)
 class Sections:
-    """Some images of a stack, in order: as they are in the file, and after the network denoised in grey values."""
+    """Some images of a stack, in order: as in the file; after the network, denoised and in grey values."""
 
     job: DenoiseJob
-    """What is worked on."""
+    """The job."""
     first: int
-    """Number of the first one, from 1."""
+    """Number of the first image, from 1."""
     pixels: ImageF32
-    """``(n, y, x)``."""
+    """Pixels ``(n, y, x)``."""
     grid: GridPlan | None = None
-    """The grid of the images and that of the network; None when they are denoised already."""
+    """The grids of the images and of the network; None when they are already denoised."""
     remarks: tuple[str, ...] = ()
-    """What the user should know, one text for each image that there is something to say about."""
+    """Remarks for the user, one for each image that needs one."""
     kept: tuple[tuple[int, str], ...] = ()
-    """Numbers of those that no network can use, and why: they stay as they are."""
+    """Numbers of the images that cannot be denoised, with reasons; they stay as they are."""
     hot_pixels: int = 0
-    """How many were repaired before the network saw them."""
+    """Number of hot pixels that were repaired before the network."""
 
 
 @dataclass(frozen=True)
@@ -132,36 +132,36 @@ class End:
     """All bands of a micrograph have been sent."""
 
     message: str
-    """Warnings about it."""
+    """Warnings about the micrograph."""
     sigma_in: float
-    """Its standard deviation, without hot pixels."""
+    """Standard deviation of the micrograph without hot pixels."""
     seen: PixelStatistics | None = None
-    """Of what the network saw, whose mean its output is still to get; None: it is left as it is."""
+    """Statistics of the network's input; the output still has to get this mean. None: the mean is not corrected."""
     hot_pixels: int = 0
-    """How many were repaired."""
+    """Number of hot pixels that were repaired."""
     mean_shift: float = 0.0
-    """What was added already so that the mean is kept, in grey values."""
+    """Value that was already added to keep the mean, in grey values."""
     sigma: float = 0.0
-    """Deviation of what the network saw, where there is no `seen`."""
+    """Standard deviation of the network's input, if `seen` is None."""
     no_particles: bool = False
-    """Whether particles are written that the raw pixels show no sign of."""
+    """Whether particles are written although the raw pixels show no sign of any."""
 
     @property
     def sigma_seen(self) -> float:
-        """Deviation of what the network saw; 0 where it does not count."""
+        """Standard deviation of the network's input; 0 where it is not needed."""
         return self.sigma if self.seen is None else self.seen.std
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A micrograph could not be read; it comes instead of `Begin`, or of `End`."""
+    """The micrograph could not be read; this message comes instead of `Begin` or `End`."""
 
     job: DenoiseJob
-    """What was worked on."""
+    """The job."""
     started: float
-    """When, by `time.perf_counter`."""
+    """Time of the start, by `time.perf_counter`."""
     error: InputError | StorageError | UsageError
-    """Why."""
+    """The error."""
 
 
 Message = Begin | Rows | Sections | End | Failed

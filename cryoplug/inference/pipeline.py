@@ -1,14 +1,14 @@
 """Denoise a list of micrographs: choose the road, and read, compute and write at the same time.
 
-A GPU gets whole micrographs, several at a time: `cryoplug.inference.whole.pipeline`. Else bands of rows travel through
-bounded queues, file after file:
+A GPU gets whole micrographs, several at a time: `cryoplug.inference.whole.pipeline`. Otherwise bands of rows pass through
+bounded queues, one file after another:
 
 ::
 
     reader thread                      calling thread           writer thread
     open, measure, normalise, read  -> network, band by band -> grey values, MRC rows, rename
 
-A band is about 2 MB and few are under way, so memory depends neither on the size of a micrograph nor on their number.
+A band is about 2 MB and few are in memory, so memory depends neither on the size of micrographs nor on their number.
 The reader measures the next micrograph while the last one is computed and written.
 """
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["QUEUE_BANDS", "DenoiseJob", "DenoiseResult", "run_pipeline"]
 
 QUEUE_BANDS = 2
-"""Bands that may wait between two threads: one being taken, one ready."""
+"""Most bands that wait between two threads: one being taken, one ready."""
 
 
 def run_pipeline(
@@ -48,27 +48,27 @@ def run_pipeline(
     Parameters
     ----------
     jobs
-        In order; no target may be the source of another. It is asked for the next one in a reader thread, and may wait
-        for work to come.
+        Jobs in order; no target may be the source of another job. The reader thread asks for the next job, and may wait
+        for it.
     denoiser
-        Called from this thread only. In bands another pixel size holds a micrograph in memory whose width is the
-        network's, `strength` and the merging of high frequencies the raw one, too.
+        The network; called only from this thread. In bands, another pixel size needs a micrograph on the network's grid
+        in memory; `strength` and the merging of high frequencies also need the raw one.
     delivery
-        How results are written, and who is told.
+        How results are written and reported.
     whole
-        Whether micrographs are computed as a whole, which needs memory for several of them; None: on a GPU. What is too
-        large for the device goes in bands.
+        Whether to compute micrographs as a whole, which needs memory for several of them; None: only on a GPU.
+        Micrographs that are too large for the device go in bands.
 
     Returns
     -------
     bool
-        Whether all jobs were dealt with; False when ``delivery.should_stop`` ended it.
+        Whether all jobs were done; False when ``delivery.should_stop`` ended the run.
 
     Raises
     ------
     StorageError
-        Writing failed; the file in work is dropped, nothing more is begun. A source that cannot be read is no reason to
-        stop: it is given to ``delivery.finish`` as failed.
+        Writing failed; the unfinished file is dropped, and no other is begun. A source that cannot be read does not stop
+        the run: it goes to ``delivery.finish`` as failed.
     DeviceError
         The device has too little memory or failed.
     """
@@ -96,7 +96,7 @@ def _run_in_bands(jobs: Iterable[DenoiseJob], denoiser: Denoiser, delivery: Deli
 
 
 def _computed(messages: Iterable[Message], denoiser: Denoiser, should_stop: Callable[[], bool]) -> Iterator[Message]:
-    """Pass messages on in order, computed; the next band, or part of a stack, is begun before the last one is waited for."""
+    """Compute messages and pass them on in order; the next band or part of a stack is begun before waiting for the last."""
     under_way: deque[Callable[[], Message]] = deque()
     bands = 1
     with ThreadPoolExecutor(thread_name_prefix="cryoplug-sections") as pool:

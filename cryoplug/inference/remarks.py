@@ -1,4 +1,4 @@
-"""What denoise says about a micrograph: on every road the same sentences, in the same order."""
+"""The remarks of denoise on a micrograph; every road gives the same sentences in the same order."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cryoplug.inference.regrid import GridPlan
 from cryoplug.models.checkpoint import Checkpoint
 
 OTHER_SCALE = 1.5
-"""Factor between the pixel sizes of a micrograph and of the training data from which on a warning is given."""
+"""A warning is given if the pixel sizes of micrograph and training data differ by this factor or more."""
 ROUNDING_WARNING = 0.05
-"""Rounding to float16 of this part of the deviation begins to be seen."""
+"""Rounding to float16 begins to be visible at this part of the standard deviation."""
 MUCH_CAME_OUT = 0.05
-"""Part of the variance. Particles that came out with more were to be seen in the raw pixels of 21 real micrographs of
-apoferritin and of 5 simulated fields, whose skewness was 1.8 to 23 standard errors at some block size."""
+"""Part of the variance above which particles must be visible in the raw pixels. They were in 21 real micrographs of
+apoferritin and in 5 simulated fields: their skewness was 1.8 to 23 standard errors at some block size."""
 
 
 def remarks_on_reading(
@@ -28,18 +28,18 @@ def remarks_on_reading(
     grey_values: Iterable[str] = (),
     hot: HotPixels | None = None,
 ) -> str:
-    """Say what is known of a micrograph before it is written.
+    """Give the remarks that are known before a micrograph is written.
 
     Parameters
     ----------
     warnings
-        Of its reader: about the header.
+        Warnings of the reader about the header.
     plan
-        Its grid and that of the network.
+        The grids of the micrograph and of the network.
     checkpoint
-        What is applied.
+        The checkpoint that is applied.
     grey_values
-        What is said about its grey values, and how they differ from the training data.
+        Remarks on its grey values, and on differences from the training data.
     hot
         Its hot pixels.
     """
@@ -55,16 +55,16 @@ def remarks_on_writing(
     sigma_written: float = 0.0,
     no_particles: bool = False,
 ) -> str:
-    """Add what is known only when a micrograph is denoised.
+    """Add the remarks that are known only after a micrograph is denoised.
 
     Parameters
     ----------
     before
         From `remarks_on_reading`.
     mean_shift, sigma
-        What was added to keep the mean, and the deviation of what the network saw, in grey values.
+        The value added to keep the mean, and the standard deviation of the network's input, in grey values.
     rounding_rms, sigma_written
-        By how much float16 rounded the pixels, and their deviation.
+        Root mean square of the rounding to float16, and standard deviation of the pixels.
     no_particles
         From `likeness.shows_no_particles`.
     """
@@ -73,12 +73,12 @@ def remarks_on_writing(
 
 
 def invented_remark(sigma_written: float, sigma: float) -> str:
-    """Warn of particles that the raw pixels show no sign of; empty when next to nothing came out.
+    """Warn of particles of which the raw pixels show no sign; empty when the result holds almost nothing.
 
     Parameters
     ----------
     sigma_written, sigma
-        Deviation of what came out, and of what the network saw.
+        Standard deviations of the result and of the network's input.
     """
     if not sigma_written**2 > MUCH_CAME_OUT * sigma**2 > 0:
         return ""
@@ -89,7 +89,7 @@ def invented_remark(sigma_written: float, sigma: float) -> str:
 
 
 def remarks_on_scale(plan: GridPlan, checkpoint: Checkpoint) -> Iterator[str]:
-    """Say what the user should know about the pixel size of a micrograph and that of the training data."""
+    """Give a remark if the pixel sizes of micrograph and training data differ much."""
     yield plan.remark
     size = plan.pixel_size_angstrom
     known = (None if size is None else plan.regrid.network_angstrom(size)) or plan.regrid.angpix
@@ -109,7 +109,7 @@ def _nearest_trained(checkpoint: Checkpoint, known: float | None) -> float | Non
 
 
 def _rounding_remark(rounding_rms: float, sigma: float) -> str:
-    """Say that float16 is too coarse for pixels of this deviation; empty when it is not."""
+    """Warn that float16 is too coarse for pixels with this standard deviation; empty when it is not."""
     if not rounding_rms > ROUNDING_WARNING * sigma:
         return ""
     part = 100 * rounding_rms / sigma if sigma else math.inf

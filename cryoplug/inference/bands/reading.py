@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
 
 HELD_PIXELS = 1 << 20
-"""A micrograph of no more is read once and held: a file of 512 x 512 was read by 77 calls, which took 4 ms of processor time."""
+"""A micrograph of at most this many pixels is read once and kept; reading 512 x 512 by 77 calls took 4 ms."""
 CHUNK_PIXELS = 1 << 21
-"""Of a stack in memory at a time: five hundred particles of 64 x 64, or one view of a tilt series; 8 MB."""
+"""Most pixels of a stack in memory at a time (8 MB): five hundred particles of 64 x 64, or one view of a tilt series."""
 
 
 def read_all(
@@ -41,7 +41,7 @@ def read_all(
     out: Channel[Message],
     should_stop: Callable[[], bool],
 ) -> None:
-    """Send all jobs, one after another; one that cannot be read becomes `Failed`."""
+    """Send all jobs one after another; a job that cannot be read becomes `Failed`."""
 
     def given_up() -> bool:
         return out.aborted or should_stop()
@@ -69,7 +69,7 @@ def read_all(
 
 
 def open_source(job: DenoiseJob) -> MicrographSource:
-    """Open the micrograph of a job; raises `SeveralImagesError` where it is a stack."""
+    """Open the micrograph of a job; raises `SeveralImagesError` if it is a stack."""
     section = {} if job.section is None else {"section": job.section}
     source = open_micrograph(job.source, **section)
     try:
@@ -81,7 +81,7 @@ def open_source(job: DenoiseJob) -> MicrographSource:
 
 
 class _Guarded(MicrographSource):
-    """A source that ends the reading, statistics included, as soon as nobody wants it any more; a small one is read once."""
+    """A source whose reading ends, also for statistics, as soon as the pipeline stops; a small source is read once."""
 
     def __init__(self, source: MicrographSource, given_up: Callable[[], bool]) -> None:
         self.path, self.shape, self.dtype = source.path, source.shape, source.dtype
@@ -104,7 +104,7 @@ class _Guarded(MicrographSource):
         return self._held[start:stop].copy()
 
     def close(self) -> None:
-        """Do nothing: who opened the source closes it."""
+        """Do nothing; the caller that opened the source closes it."""
 
 
 def _read_one(job: DenoiseJob, source: _Guarded, denoiser: Denoiser, out: Channel[Message], *, started: float) -> None:
@@ -160,7 +160,7 @@ def _read_one(job: DenoiseJob, source: _Guarded, denoiser: Denoiser, out: Channe
 def _on_the_networks_grid(
     source: MicrographSource, plan: GridPlan
 ) -> tuple[MicrographSource, ImageF32 | None, PixelStatistics | None]:
-    """Give what the network sees, the micrograph if it is needed again, and its statistics if they were measured."""
+    """Give the network's input, the micrograph if it is needed again, and its statistics if they were measured."""
     if plan.does_nothing:
         return source, None, None
     statistics = scan_pixels(source)
@@ -176,12 +176,12 @@ def _on_the_networks_grid(
 
 
 def _read_stack(job: DenoiseJob, denoiser: Denoiser, *, started: float) -> Iterator[Message]:
-    """Read a stack, and give what the pipeline needs to denoise and write it.
+    """Read a stack, and give the messages with which the pipeline denoises and writes it.
 
     Raises
     ------
     FormatError
-        The file is a movie or a volume, and nothing says that its sections are images.
+        The file is a movie or a volume, and no list says that its sections are images.
     """
     if not job.is_stack:
         refuse_movies_and_volumes(job.source)

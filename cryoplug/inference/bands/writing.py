@@ -1,4 +1,4 @@
-"""The pipeline's last thread: bring bands back to grey values and write them as MRC files."""
+"""The pipeline's last thread: convert bands back to grey values and write them as MRC files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cryoplug.machine.channel import Channel, Closed
 
 
 def write_all(messages: Channel[Message], delivery: Delivery) -> bool:
-    """Write every file that comes; return whether all that was begun came to its end."""
+    """Write every file that arrives; return whether every file that was begun is complete."""
     stream = messages.messages()
     try:
         for message in stream:
@@ -96,7 +96,7 @@ def _write_one(start: Begin, messages: Iterator[Message], label: str, dtype: str
 
 
 def _copy_rows(writer: MrcRowWriter, start: Begin, messages: Iterator[Message], *, hold: bool) -> tuple[End, float]:
-    """Write all rows; give the last message, and what was added to keep the mean."""
+    """Write all rows; give the last message, and the value added to keep the mean."""
     grid = start.grid
     shape = start.shape if grid is None else grid.network_shape
     denoised = np.empty(shape, np.float32) if hold else None
@@ -118,7 +118,7 @@ def _copy_rows(writer: MrcRowWriter, start: Begin, messages: Iterator[Message], 
 
 
 def _copy_sections(writer: MrcRowWriter, start: Begin, messages: Iterator[Message]) -> End:
-    """Write all sections of a stack; give the last message, with what became of them."""
+    """Write all sections of a stack; give the last message, with the results of the sections."""
     remarks = StackRemarks(start.sections)
     for message in messages:
         if isinstance(message, Sections):
@@ -137,7 +137,7 @@ def _copy_sections(writer: MrcRowWriter, start: Begin, messages: Iterator[Messag
 
 
 def _finish_rows(writer: MrcRowWriter, start: Begin, denoised: np.ndarray | None, end: End) -> float:
-    """Write what waits for the whole image, and see that the mean is kept; give what was added for that."""
+    """Write the rows that need the whole image, and keep the mean; give the value added for that."""
     if denoised is None:
         # All is in the file already: it is not held in memory, so the file is gone through once more if need be.
         shift = mean_shift(end.seen, writer.mean)
@@ -153,7 +153,7 @@ def _finish_rows(writer: MrcRowWriter, start: Begin, denoised: np.ndarray | None
 
 
 class _AtItsEnd(Exception):
-    """A file failed after its last message had come: nothing of it may stay, and what comes next is the next one's."""
+    """A file failed after its last message; nothing of it may stay, and the next message belongs to the next file."""
 
     def __init__(self, failed: Failed) -> None:
         super().__init__(str(failed.error))
@@ -161,7 +161,7 @@ class _AtItsEnd(Exception):
 
 
 def failure(failed: Failed, shape: tuple[int, int] | None = None) -> DenoiseResult:
-    """Say that a micrograph failed."""
+    """Give the result of a failed micrograph."""
     error = failed.error
     seconds = time.perf_counter() - failed.started
     return DenoiseResult(failed.job.source, "failed", None, str(error), seconds, error.exit_code, shape=shape)

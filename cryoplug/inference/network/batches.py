@@ -1,4 +1,4 @@
-"""Small images of one shape go through a network many at a time: as many pixels as a tile has, which is what fits."""
+"""Run a network over many small images of one shape at a time, with at most as many pixels as a tile."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from cryoplug.machine.devices import Interrupted, OutOfDeviceMemory, device_erro
 
 
 class Batches:
-    """Maps normalised images ``(n, y, x)`` to denoised ones, each as it would come out alone, to float32 rounding.
+    """Denoises normalised images ``(n, y, x)``; each result equals that of the image alone, up to float32 rounding.
 
     Parameters
     ----------
     tile_network
-        What is asked.
+        The network.
     device
-        Where it is.
+        Device of the network.
     border
-        By how many pixels each image is continued on all sides; see `cryoplug.inference.network.borders`.
+        Pixels by which each image is continued on all sides; see `cryoplug.inference.network.borders`.
     """
 
     def __init__(self, tile_network: TileNetwork, device: torch.device, *, border: int) -> None:
@@ -50,20 +50,20 @@ class Batches:
         Parameters
         ----------
         images
-            Normalised.
+            Normalised images ``(n, y, x)``.
         should_stop
             Asked before each batch.
         most_pixels
-            Of a batch; fewer when memory runs out.
+            Most pixels of a batch; fewer when memory runs out.
         workers
-            Threads that each take batches; None: this one does.
+            Threads that take batches; None: the calling thread does.
 
         Raises
         ------
         DeviceError
             Not even one image fits into memory, or the device failed.
         Interrupted
-            `should_stop` said yes.
+            `should_stop` returned True.
         """
         height, width = (side + 2 * self._border for side in images.shape[1:])
         count = min(len(images), max(1, most_pixels // (height * width)))

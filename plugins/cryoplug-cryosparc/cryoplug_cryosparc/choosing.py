@@ -1,4 +1,4 @@
-"""Which External job a run works in: a new one, the one that an earlier run left unfinished, or none because all is done."""
+"""Choose the External job of a run: a new job, an unfinished job of an earlier run, or none if all is done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryoplug_cryosparc.instance import OPEN, ExternalJob, Instance, Source
 from cryoplug_cryosparc.records import RECORD_NAME, JobRecord, find_records, new_record
 
 RESULTS = "denoised"
-"""Folder of the denoised micrographs, in that of the job."""
+"""Folder of the denoised micrographs inside the job's folder."""
 _DESCRIPTION = (
     "Denoised by cryoplug from {source}. For looking and picking; extract particles from the raw micrographs."
 )
@@ -23,20 +23,20 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line says of the job itself."""
+    """The options of the command line that concern the job."""
 
     project: str
-    """Such as ``P3``."""
+    """Project, such as ``P3``."""
     workspace: str
-    """Such as ``W1``."""
+    """Workspace, such as ``W1``."""
     source: Source
-    """Whose exposures."""
+    """Job and output whose exposures are denoised."""
     title: str
-    """Of a new job."""
+    """Title of a new job."""
     thumbnails: bool
-    """Whether the output gets thumbnails of its own."""
+    """Whether the output gets thumbnails of the denoised micrographs."""
     overwrite: bool
-    """Whether to begin anew where the same was done before."""
+    """Whether to make a new job even if an earlier job did the same."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Choice:
     job: ExternalJob
     """The job."""
     record: JobRecord
-    """What it was made for."""
+    """Record of the command and the input for which the job was made."""
     is_done: bool = False
-    """Whether an earlier run has done all of it."""
+    """Whether an earlier run has finished the job."""
 
 
 def choose(instance: Instance, project: Path, asked: Asked, *, command: str, exposures: str, note: Note) -> Choice:
-    """Choose the job, or make it.
+    """Choose a job of an earlier run, or make a new one.
 
     Parameters
     ----------
@@ -61,11 +61,11 @@ def choose(instance: Instance, project: Path, asked: Asked, *, command: str, exp
     project
         Folder of the project.
     asked
-        What the command asks for, with the name of the output of its source.
+        The options that concern the job; its source includes the name of an output.
     command, exposures
-        What stands for the command, and for the rows of the input; see `JobRecord`.
+        Fingerprints of the command and of the rows of the input; see `JobRecord`.
     note
-        Called with what was found.
+        Called with each sentence for the user.
     """
     unfinished = []
     for record, job, status in _earlier(instance, project, asked, command):
@@ -82,7 +82,7 @@ def choose(instance: Instance, project: Path, asked: Asked, *, command: str, exp
         note(f"{record.job}, begun {record.begun} on {record.host}, is {status} in cryoSPARC, but its run has ended")
         if status in OPEN and chosen is None:
             chosen = _noted(job, project, asked, command=command, exposures=exposures, note=note)
-            job.log(f"cryoplug goes on here; the run that began {record.begun} on {record.host} ended without a word")
+            job.log(f"cryoplug goes on here; the run that began {record.begun} on {record.host} ended unexpectedly")
     if chosen is None:
         description = _DESCRIPTION.format(source=asked.source)
         new = instance.create_job(asked.project, asked.workspace, title=asked.title, description=description)
@@ -106,7 +106,7 @@ def _earlier(
 
 
 def _noted(job: ExternalJob, project: Path, asked: Asked, *, command: str, exposures: str, note: Note) -> Choice:
-    """Leave in the job's folder what it is for."""
+    """Write the record of the job into its folder."""
     record = new_record(job.uid, command=command, exposures=exposures, source=str(asked.source))
     with failing(job, note), storage_errors(project / job.uid):
         record.write(project)
@@ -114,7 +114,7 @@ def _noted(job: ExternalJob, project: Path, asked: Asked, *, command: str, expos
 
 
 def _take_over(old: Path, new: Path) -> None:
-    """Move what an ended job finished into the folder of the other one; no output of cryoSPARC names it yet."""
+    """Move the finished files of an ended job into the folder of the new job; no output of cryoSPARC names them yet."""
     with storage_errors(new):
         if (old / RESULTS).is_dir() and not (new / RESULTS).exists():
             (old / RESULTS).rename(new / RESULTS)

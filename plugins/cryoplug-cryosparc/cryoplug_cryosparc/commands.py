@@ -9,11 +9,11 @@ from cryoplug.cli.denoise import denoise as core_denoise
 from cryoplug.cli.options import CryoplugCommand, options_of
 
 _BY_THE_JOB = {"inputs", "output", "star", "voltage_kv", "spherical_aberration_mm"}
-"""The job decides them, or they belong to a STAR file."""
+"""Options that the job sets, or that belong to a STAR file."""
 _HALVES = {"halves", "even", "odd"}
-"""cryoSPARC's half images were never seen here: see the README."""
+"""Options for halves; they are left out because no half images of cryoSPARC have been tested, see the README."""
 _MANY_RUNS = {"shard", "watch", "poll", "settle", "idle_exit"}
-"""One External job has one run, and a list that does not grow while it runs."""
+"""Options for several runs or growing lists; an External job has one run and a fixed list."""
 
 
 @click.group()

@@ -1,4 +1,4 @@
-"""The denoise job: the exposures of a job in, an External job with denoised micrographs out."""
+"""The denoise job: take the exposures of a job, and make an External job with denoised micrographs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from cryoplug_cryosparc.thumbnails import Thumbnail, Thumbnails
 from cryoplug_cryosparc.tools import dataset_bytes, load_dataset
 
 INPUT_NAME = "cryoplug_input.cs"
-"""In the folder of the job: the exposures, as they were when the run began."""
+"""File in the job's folder: the exposures as they were when the run began."""
 
 
 def denoise_exposures(
@@ -59,7 +59,7 @@ def denoise_exposures(
     Returns
     -------
     int
-        0, or 3 when some micrographs failed: they are named, and not in the output.
+        0, or 3 when some micrographs failed; these are named and left out of the output.
     """
     asked = Asked(project, workspace, Source.parse(exposures), title, thumbnails, bool(fields["overwrite"]))
     fields = {name: _from_here(value) for name, value in fields.items()}
@@ -72,7 +72,7 @@ def denoise_exposures(
 
 
 def _from_here(value: Any) -> Any:
-    """Keep the meaning of a path: the work is done in the project's folder, from which cryoSPARC's paths start."""
+    """Make a path absolute, because the work is done in the project's folder, where cryoSPARC's paths start."""
     return value.absolute() if isinstance(value, Path) and not is_general(value) else value
 
 
@@ -127,7 +127,7 @@ def _in_job(job: ExternalJob, asked: Asked, rows: bytes, request: DenoiseRequest
 def _denoised(
     job: ExternalJob, request: DenoiseRequest, thumbnails: Thumbnails | None, *, total: int, as_json: bool
 ) -> BatchResult:
-    """Denoise, and say what happens on stderr, on stdout and in the job's log."""
+    """Denoise, and report on stderr, on stdout and in the job's log."""
     log = JobLog(job, total, _urgent)
     problems: list[CryoplugError] = []
 
@@ -186,5 +186,5 @@ def _note(text: str) -> None:
 
 
 def _urgent(text: str) -> None:
-    """Say what somebody should know even with ``--quiet``."""
+    """Print a message that is shown even with ``--quiet``."""
     say(f"cryosparc: {text}", urgent=True)

@@ -1,4 +1,4 @@
-"""However the command ends, the External job must not look as if it were running."""
+"""Mark the External job as failed when the command ends early, so that it does not look as if it were running."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from cryoplug_cryosparc.errors import EndedThereError, JobGoneError
 from cryoplug_cryosparc.instance import ExternalJob
 
 MARKING_S = 20
-"""What marking the job as failed may take: a queue kills 30 s after SIGTERM."""
+"""Most seconds for marking the job as failed; a queue kills a process 30 s after SIGTERM."""
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class _StopSignal(BaseException):
-    """Raised by the handler; no ``except Exception`` of a library takes it for an error of its own."""
+    """Raised by the signal handler; not an `Exception`, so that no library catches it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -33,7 +33,7 @@ class _TooLongError(BaseException):
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """End the block at SIGTERM, SIGINT and SIGHUP by raising `Stopped`, also while it waits for the server.
+    """End the block with `Stopped` on SIGTERM, SIGINT and SIGHUP, also while it waits for the server.
 
     While `cryoplug denoise` works, its own handlers let it finish what it is writing.
     """
@@ -50,14 +50,14 @@ def stoppable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def failing(job: ExternalJob, note: Callable[[str], None]) -> Iterator[None]:
-    """Mark the job as failed when the block ends by an error or a signal, and let that go on.
+    """Mark the job as failed when the block ends by an error or a signal, then raise that error again.
 
     Parameters
     ----------
     job
         The job.
     note
-        Called when the server could not be told.
+        Called with a sentence when the job could not be marked.
     """
     try:
         yield
@@ -85,7 +85,7 @@ def _in_words(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _at_most(seconds: int) -> Iterator[None]:
-    """End the block by an error after a while; further signals that ask for an end wait as long."""
+    """End the block with an error after this many seconds; stop signals wait until the block has ended."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
         raise _TooLongError(f"no answer within {seconds} s")

@@ -1,4 +1,4 @@
-"""What cryoSPARC, or the way to it, did not do; each becomes one sentence and an exit code."""
+"""Errors of cryoSPARC and of the connection to it; each becomes one sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Problem:
     """What went wrong between cryosparc-tools and the server."""
 
     kind: Kind
-    """``login``: not, or no longer, logged in. ``right``: this account may not. ``missing``: no such project or job.
-    ``refused``: the server says no. ``failed``: an error within the server. ``silent``: no answer. ``strange``: an answer
-    that cryosparc-tools does not understand."""
+    """``login``: not logged in, or the login expired. ``right``: the account has no permission. ``missing``: no such project
+    or job. ``refused``: the server refuses. ``failed``: an error in the server. ``silent``: no answer. ``strange``: an
+    answer that cryosparc-tools does not understand."""
     detail: str
-    """What the server or the system said, on one line."""
+    """Message of the server or the system, on one line."""
 
 
 class ServerError(CryoplugError):
@@ -35,7 +35,7 @@ class JobGoneError(ServerError):
 
 
 class EndedThereError(CryoplugError):
-    """Somebody ended the External job in cryoSPARC; what is finished is safe, as after SIGTERM."""
+    """Somebody ended the External job in cryoSPARC; finished micrographs are safe, as after SIGTERM."""
 
     exit_code = 143
 
@@ -48,11 +48,11 @@ def as_error(problem: Problem, *, doing: str, url: str, log_in: str, tools: str)
     problem
         What went wrong.
     doing
-        What was asked for, as in ``job J43: saving the output``.
+        The action that failed, such as ``job J43: saving the output``.
     url
-        Of cryoSPARC.
+        Address of cryoSPARC.
     log_in
-        The command or the variables by which one logs in.
+        The command or the variables for the login.
     tools
         Name and version of the installed cryosparc-tools.
     """

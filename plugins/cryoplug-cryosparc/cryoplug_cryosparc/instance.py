@@ -19,21 +19,21 @@ from cryoplug_cryosparc.tools import JobOutput, Tools, installed
 EXPOSURES = "exposures"
 """Name of the input of the External job."""
 OUTPUT = "micrographs"
-"""Name of its output."""
+"""Name of the output of the External job."""
 RAW_SLOT = "micrograph_blob"
 """Slot with the micrographs."""
 ACTIVE = ("running", "waiting")
-"""Status of an External job that somebody works on."""
+"""Status of an External job that is being worked on."""
 OPEN = ("building", *ACTIVE)
 """Status of an External job that takes inputs and outputs."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Whose exposures are denoised."""
+    """The job and output whose exposures are denoised."""
 
     job: str
-    """Such as ``J12``."""
+    """Job, such as ``J12``."""
     output: str | None = None
     """Name of its output; None: the only one with exposures."""
 
@@ -44,7 +44,7 @@ class Source:
         Raises
         ------
         UsageError
-            It is neither.
+            The text has another form.
         """
         match = re.fullmatch(r"(J\d+)(?:\.([A-Za-z]\w*))?", text)
         if match is None:
@@ -63,9 +63,9 @@ class Instance:
     Parameters
     ----------
     url
-        Where it is; None: what the environment or the login says.
+        Address of cryoSPARC; None: taken from the environment or the login.
     note
-        Called with a remark on versions that do not fit.
+        Called with a remark if the versions do not fit.
     """
 
     def __init__(self, url: str | None, note: Callable[[str], None]) -> None:
@@ -84,7 +84,7 @@ class Instance:
 
     @contextlib.contextmanager
     def asking(self, doing: str) -> Iterator[None]:
-        """Turn what cryosparc-tools raises into one sentence about `doing`."""
+        """Turn errors of cryosparc-tools into one sentence about `doing`."""
         try:
             yield
         except CryoplugError:
@@ -104,7 +104,7 @@ class Instance:
         Raises
         ------
         StorageError
-            It is not on this machine.
+            The folder is not on this machine.
         """
         with self.asking(f"project {project}"):
             folder = self.tools.folder(self._cs.find_project(project))
@@ -121,14 +121,14 @@ class Instance:
         Returns
         -------
         tuple
-            The source with the name of its output, and the dataset: ``uid`` and ``micrograph_blob``, a row a micrograph.
+            The source with the name of its output, and the dataset: ``uid`` and ``micrograph_blob``, one row per micrograph.
 
         Raises
         ------
         InputError
-            The output has no micrographs, or none yet.
+            The output has no micrographs, or does not have them yet.
         UsageError
-            There is no such job or output, or the job has several of exposures.
+            There is no such job or output, or the job has several outputs with exposures.
         """
         with self.asking(f"job {source.job}"):
             job = self._cs.find_job(project, source.job)
@@ -172,7 +172,7 @@ class ExternalJob:
             return self._tools.status(self._job)
 
     def prepare(self, source: Source, slots: dict[str, str]) -> None:
-        """Connect the exposures and add the output, as far as that was not done before.
+        """Connect the exposures and add the output, unless an earlier run has done so.
 
         Parameters
         ----------
@@ -203,7 +203,7 @@ class ExternalJob:
             self._job.log(text, level=level)
 
     def progress(self, text: str) -> None:
-        """Say in the job's log how far it is: one line that changes where that is possible."""
+        """Show progress in the job's log; in one line that changes, if the version allows it."""
         with self._asking("writing into its log"):
             self._tools.progress(self._job, text)
 
@@ -221,12 +221,12 @@ class ExternalJob:
         return True
 
     def empty_output(self, rows: Any) -> Any:
-        """Give a dataset with the columns that cryoSPARC wants of the output, and the ``uid`` of these rows."""
+        """Give an empty dataset with the columns that cryoSPARC requires, and the ``uid`` of these rows."""
         with self._asking("asking for the columns of its output"):
             return self._job.alloc_output(OUTPUT, rows)
 
     def save(self, dataset: Any) -> None:
-        """Hand over the output."""
+        """Save the output in cryoSPARC."""
         with self._asking("saving its output"):
             self._job.save_output(OUTPUT, dataset)
 

@@ -1,7 +1,7 @@
-"""The job's log in cryoSPARC: what becomes of the micrographs, told by a thread of its own.
+"""Write the results of micrographs into the job's log in cryoSPARC, in a separate thread.
 
-A slow server, or one that is started again, must not hold up denoising. The same thread looks whether somebody has
-ended or deleted the job in cryoSPARC, which ends denoising.
+A slow or restarting server must not delay denoising. The same thread checks whether somebody has ended or deleted the
+job in cryoSPARC; then denoising ends.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from cryoplug_cryosparc.errors import JobGoneError
 from cryoplug_cryosparc.instance import ACTIVE, ExternalJob
 
 LOOK_S = 10.0
-"""Between two looks at the job's status, and two lines of progress."""
+"""Seconds between two checks of the job's status, and between two lines of progress."""
 CLOSE_S = 30.0
-"""What is still to be said at the end may take so long."""
+"""Most seconds for the last lines at the end."""
 
 
 class JobLog:
-    """Tells the job's log what happens, until it is closed.
+    """Writes into the job's log until it is closed.
 
     Parameters
     ----------
     job
         The job, which is running.
     total
-        How many micrographs there are.
+        Number of micrographs.
     note
-        Called once when lines cannot be delivered, and when the job was ended by somebody else.
+        Called once when lines cannot be written, and when somebody else ended the job.
     """
 
     def __init__(self, job: ExternalJob, total: int, note: Callable[[str], None]) -> None:
         self.ended_by: str | None = None
-        """Status that somebody gave the job in cryoSPARC; None: nobody did."""
+        """Status with which somebody ended the job in cryoSPARC; None: nobody ended it."""
         self._job = job
         self._total = total
         self._note = note
@@ -56,7 +56,7 @@ class JobLog:
         self._thread.start()
 
     def line(self, text: str, level: str = "text") -> None:
-        """Say something."""
+        """Write a line into the job's log."""
         self._lines.put((text, level))
 
     def file(self, result: FileResult) -> None:
@@ -68,7 +68,7 @@ class JobLog:
             self.line(describe(result), "warning")
 
     def close(self) -> None:
-        """Say what is left to say, and end; a second call does nothing."""
+        """Write the remaining lines, and end; a second call does nothing."""
         self._lines.put(None)
         self._thread.join(CLOSE_S)
 
@@ -116,7 +116,7 @@ class JobLog:
 
 
 def progress_line(counts: Counter[str], total: int, elapsed_s: float) -> str:
-    """Say how far a run is, and how long it will take."""
+    """Give a line with the progress of a run and the time left."""
     done, left = counts["done"], total - counts.total()
     text = f"{counts['done'] + counts['skipped']} of {total} micrographs are denoised"
     if counts["failed"]:

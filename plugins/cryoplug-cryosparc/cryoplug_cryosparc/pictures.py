@@ -15,7 +15,7 @@ from cryoplug_cryosparc.instance import RAW_SLOT, ExternalJob
 from cryoplug_cryosparc.results import DENOISED_SLOT
 
 MOST = 4
-"""Micrographs that the job's log shows: the first and the last, and others between them."""
+"""Most micrographs that the job's log shows: the first, the last, and some between them."""
 
 
 def show_pictures(
@@ -28,7 +28,7 @@ def show_pictures(
 ) -> None:
     """Show some micrographs in the job's log, and the first of them on its card.
 
-    A picture that cannot be made or delivered is said, and is no reason to lose a night's work.
+    A picture that cannot be made or sent gives a message; the run goes on.
 
     Parameters
     ----------
@@ -37,11 +37,11 @@ def show_pictures(
     denoised
         Dataset with the raw and the denoised micrographs; paths from the working folder.
     small
-        The larger thumbnail of each denoised micrograph, by the micrograph's path; empty: there are none.
+        The larger thumbnail of each denoised micrograph, by its path; empty: no thumbnails.
     stated_angstrom
         Pixel size that the user states; None: that of the dataset.
     note
-        Called with what went wrong.
+        Called with a sentence about each problem.
     """
     for place, row in enumerate(_spread(len(denoised), MOST)):
         raw, path = str(denoised[f"{RAW_SLOT}/path"][row]), str(denoised[f"{DENOISED_SLOT}/path"][row])

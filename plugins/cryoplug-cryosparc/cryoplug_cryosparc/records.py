@@ -1,4 +1,4 @@
-"""Which External job a command has begun: a small file in the job's folder, and a claim while the command runs.
+"""Record which External job a command has begun: in a small file in the job's folder, and by a claim while it runs.
 
 cryoSPARC cannot see that this process was killed. The next run of the same command finds the file, and goes on in that job.
 """
@@ -26,27 +26,27 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class JobRecord:
-    """What an External job was made for."""
+    """The record of an External job: the command and the input for which it was made."""
 
     job: str
-    """Such as ``J43``; also the name of its folder."""
+    """Job, such as ``J43``; also the name of its folder."""
     command: str
-    """Stands for project, workspace, exposures and all options that pixels depend on."""
+    """Fingerprint of project, workspace, exposures and all options that change pixels."""
     exposures: str
-    """Stands for the rows of the input."""
+    """Fingerprint of the rows of the input."""
     source: str
-    """Such as ``J12.micrographs``; for people."""
+    """Name of the input for messages, such as ``J12.micrographs``."""
     saved: bool = False
-    """Whether cryoSPARC has the output; then nothing is left but to mark the job as completed."""
+    """Whether the output was saved in cryoSPARC; then the job only has to be marked as completed."""
     host: str = ""
-    """Machine that began it."""
+    """Name of the machine that began the job."""
     begun: str = ""
-    """When, in UTC."""
+    """Time when the job was begun, in UTC."""
     version: int = _VERSION
-    """Layout of this record."""
+    """Version of the layout of this record."""
 
     def write(self, project: Path) -> None:
-        """Write it into the folder of the job."""
+        """Write the record into the folder of the job."""
         folder = project / self.job
         folder.mkdir(exist_ok=True)
         write_text(folder / RECORD_NAME, to_json(asdict(self)) + "\n")
@@ -74,12 +74,12 @@ def find_records(project: Path, command: str) -> list[JobRecord]:
 
 @contextlib.contextmanager
 def only_run_of(project: Path, command: str) -> Iterator[None]:
-    """Let no second run of the same command into the block.
+    """Allow only one run of the same command in the block.
 
     Raises
     ------
     OutputBusyError
-        There is one that lives.
+        Another run of this command is alive.
     """
     with Claims() as claims:
         claims.take_or_fail(project / f".cryoplug_{command[:16]}.claim", "the External job of this command")
@@ -87,7 +87,7 @@ def only_run_of(project: Path, command: str) -> Iterator[None]:
 
 
 def fingerprint(content: Mapping[str, Any] | bytes) -> str:
-    """Give a short text that stands for the content."""
+    """Give a short fingerprint of the content."""
     payload = content if isinstance(content, bytes) else json.dumps(content, sort_keys=True).encode()
     return hashlib.sha256(payload).hexdigest()
 

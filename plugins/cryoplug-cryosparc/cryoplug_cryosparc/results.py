@@ -14,7 +14,7 @@ from cryoplug_cryosparc.thumbnails import DTYPE, SLOTS, Thumbnail, Thumbnails
 DENOISED_SLOT = f"{RAW_SLOT}_denoised"
 """The slot into which cryoSPARC's own Micrograph Denoiser writes."""
 _KEPT = ("is_background_subtracted", "import_sig")
-"""Columns in which the denoised micrograph is what the raw one was."""
+"""Columns that the denoised micrograph takes over from the raw one."""
 
 
 def output_slots(*, thumbnails: bool) -> dict[str, str]:
@@ -28,13 +28,13 @@ def fill(output: Any, denoised: Any, found: Mapping[str, Thumbnail], thumbnails:
     Parameters
     ----------
     output
-        Dataset with the columns that cryoSPARC wants, and the ``uid`` of the rows of `denoised`, in their order.
+        Dataset with the columns that cryoSPARC requires, and the ``uid`` of the rows of `denoised`, in that order.
     denoised
-        What ``cryoplug denoise`` wrote for the input: its columns, and those of `DENOISED_SLOT`.
+        Dataset that ``cryoplug denoise`` wrote: the columns of the input, and those of `DENOISED_SLOT`.
     found
         Thumbnail of each denoised micrograph, by its path from the project.
     thumbnails
-        Who made them; None: there are none.
+        The maker of the thumbnails; None: no thumbnails.
 
     Returns
     -------

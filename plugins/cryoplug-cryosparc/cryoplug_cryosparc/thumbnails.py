@@ -1,4 +1,4 @@
-"""Small pictures of the denoised micrographs, such as cryoSPARC shows while exposures are curated and picks are inspected.
+"""Thumbnails of denoised micrographs, which cryoSPARC shows when exposures are curated and picks are inspected.
 
 Their names are those of cryoSPARC's own: ``thumbnails/NAME_thumb_@1x.png`` and ``@2x``. The first row of the micrograph is
 the lowest of the picture: a public program that draws picks onto cryoSPARC's thumbnails has to turn them over first.
@@ -20,7 +20,7 @@ from cryoplug.formats.registry import open_micrograph
 from cryoplug.outputs.pictures import grey_bytes, png
 
 FOLDER = "thumbnails"
-"""In the folder of the job."""
+"""Folder of the thumbnails inside the job's folder."""
 SLOTS = {"1x": "micrograph_thumbnail_blob_1x", "2x": "micrograph_thumbnail_blob_2x"}
 """Slots of an exposure."""
 DTYPE = "thumbnail_blob"
@@ -37,13 +37,13 @@ class Thumbnail:
     micrograph: str
     """Path of the denoised micrograph below the folder of results."""
     shape: tuple[int, int]
-    """Of the larger picture, ``(y, x)``."""
+    """Shape ``(y, x)`` of the larger picture, in pixels."""
     step: int
-    """Side in pixels of the block of the micrograph that is one pixel of the larger picture."""
+    """Number of micrograph pixels along one pixel of the larger picture."""
     vmin: float
-    """Grey value that is black."""
+    """Grey value that is drawn black."""
     vmax: float
-    """Grey value that is white."""
+    """Grey value that is drawn white."""
 
     def path(self, size: str) -> str:
         """Give the path of a picture, ``1x`` or ``2x``, from the folder of the job."""
@@ -52,12 +52,12 @@ class Thumbnail:
 
 
 class Thumbnails:
-    """Makes the thumbnails of a job, and knows those of earlier runs.
+    """Makes the thumbnails of a job, and finds those of earlier runs.
 
     Parameters
     ----------
     job_folder
-        Of the External job.
+        Folder of the External job.
     results
         Folder of the denoised micrographs.
     """
@@ -75,7 +75,7 @@ class Thumbnails:
         Raises
         ------
         InputError
-            It cannot be read.
+            The micrograph cannot be read.
         StorageError
             The pictures cannot be written.
         """
@@ -95,14 +95,14 @@ class Thumbnails:
         return made
 
     def of(self, micrograph: Path) -> Thumbnail:
-        """Give the thumbnail of a micrograph; it is made where an earlier run did not."""
+        """Give the thumbnail of a micrograph; make it if no earlier run has."""
         found = self._known.get(micrograph.relative_to(self._results).as_posix())
         if found is not None and all((self._job_folder / found.path(size)).is_file() for size in SLOTS):
             return found
         return self.make(micrograph)
 
     def columns(self, size: str, found: Thumbnail) -> dict[str, Any]:
-        """Give what the slot of a size says, by the names of its columns; paths start from the project."""
+        """Give the columns of the slot of a size, by name; paths start from the project's folder."""
         factor = 2 if size == "1x" else 1
         return {
             "path": f"{self._job_folder.name}/{found.path(size)}",
@@ -117,7 +117,7 @@ class Thumbnails:
 
 
 def _halved(pixels: Any) -> Any:
-    """Average blocks of 2 by 2; a row or column that is left over is left out."""
+    """Average blocks of 2 by 2 pixels; an odd last row or column is dropped."""
     rows, columns = (max(1, side // 2) for side in pixels.shape)
     cut = pixels[: 2 * rows, : 2 * columns]
     return cut.reshape(rows, cut.shape[0] // rows, columns, cut.shape[1] // columns).mean(axis=(1, 3), dtype=np.float32)

@@ -1,7 +1,7 @@
-"""cryosparc-tools: what cryoplug needs of it, whichever version is installed.
+"""The functions that cryoplug needs from cryosparc-tools, for each supported version.
 
-In `cryoplug_cryosparc.tools4` and `cryoplug_cryosparc.tools5` stands all in which the versions differ. No other file
-imports cryosparc-tools.
+The differences between versions are in `cryoplug_cryosparc.tools4` and `cryoplug_cryosparc.tools5`. No other file imports
+cryosparc-tools.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 from cryoplug_cryosparc.errors import Kind, Problem
 
 TIMEOUT_S = 120
-"""Of one request; cryosparc-tools tries three times."""
+"""Most seconds for one request; cryosparc-tools tries three times."""
 URL_VARIABLE = "CRYOSPARC_BASE_URL"
-"""Address of cryoSPARC, as in a browser."""
+"""Variable with the address of cryoSPARC, as in a browser."""
 HOST_VARIABLE, PORT_VARIABLE = "CRYOSPARC_MASTER_HOSTNAME", "CRYOSPARC_BASE_PORT"
-"""The same in two parts."""
+"""Variables with the same address in two parts."""
 DEFAULT_PORT = 39000
 _MOST_LETTERS = 300
 
@@ -32,20 +32,20 @@ class JobOutput:
     """An output of a job."""
 
     name: str
-    """Such as ``micrographs``."""
+    """Name, such as ``micrographs``."""
     type: str
-    """Such as ``exposure``."""
+    """Type, such as ``exposure``."""
     slots: frozenset[str]
-    """Such as ``micrograph_blob`` and ``ctf``."""
+    """Names of its slots, such as ``micrograph_blob`` and ``ctf``."""
 
 
 class Tools(ABC):
-    """What cryoplug needs of cryosparc-tools; `project` and `job` are its own objects.
+    """The functions that cryoplug needs from cryosparc-tools; `project` and `job` are objects of cryosparc-tools.
 
     Parameters
     ----------
     version
-        Such as ``5.0.3``.
+        Version, such as ``5.0.3``.
     """
 
     has_tiles: bool
@@ -56,11 +56,11 @@ class Tools(ABC):
 
     @abstractmethod
     def url(self, given: str | None) -> str:
-        """Choose the instance: what is given, else what the environment or the login says."""
+        """Give the address of the instance: the given one, else that of the environment or the login."""
 
     @abstractmethod
     def log_in(self, url: str) -> str:
-        """Say how one logs in."""
+        """Give the command or the variables for the login."""
 
     @abstractmethod
     def connect(self, url: str) -> Any:
@@ -88,7 +88,7 @@ class Tools(ABC):
 
     @abstractmethod
     def progress(self, job: Any, text: str) -> None:
-        """Say in the job's log how far it is."""
+        """Show progress in the job's log."""
 
     @abstractmethod
     def tile(self, job: Any, output: str, png: bytes) -> None:
@@ -96,15 +96,15 @@ class Tools(ABC):
 
     @abstractmethod
     def fail(self, job: Any, reason: str) -> None:
-        """Mark a job as failed and say why in its log."""
+        """Mark a job as failed and write the reason into its log."""
 
     @abstractmethod
     def problem(self, error: Exception) -> Problem:
-        """Say what an error of cryosparc-tools means."""
+        """Translate an error of cryosparc-tools into a `Problem`."""
 
 
 def installed() -> Tools:
-    """Give the tools of the version that is installed."""
+    """Give the functions for the installed version."""
     # Its own remarks on each attempt; what becomes of the last one is said in a sentence.
     warnings.filterwarnings("ignore", message=r"\*\*\* ")
     warnings.filterwarnings("ignore", message=r"\[API\]")
@@ -134,29 +134,29 @@ def dataset_bytes(dataset: Any) -> bytes:
 
 
 def url_of_variables() -> str:
-    """Give the address that the variables for host and port say; empty when neither is set."""
+    """Give the address from the variables for host and port; empty if neither is set."""
     host, port = os.environ.get(HOST_VARIABLE, ""), os.environ.get(PORT_VARIABLE, "")
     return f"http://{host or 'localhost'}:{port or DEFAULT_PORT}" if host or port else ""
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Give an error, what caused it, and so on."""
+    """Give an error and its chain of causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def problem_of_code(code: int | None, data: Any, said: str) -> Problem:
-    """Say what an HTTP code means.
+    """Translate an HTTP code into a `Problem`.
 
     Parameters
     ----------
     code
-        The code.
+        The HTTP code.
     data
-        What the server sent with it.
+        Data that the server sent with the code.
     said
-        What is known where that says nothing.
+        Text to use if the data has no message.
     """
     kinds: dict[int, Kind] = {401: "login", 403: "right", 404: "missing"}
     detail = data.get("detail", data.get("message", said)) if isinstance(data, dict) else said

@@ -1,6 +1,6 @@
 """cryosparc-tools 4.7: three ports, secrets from the environment, records as dicts, slots that are called ``prefix``.
 
-It has no login command, no tile images, and no line in the log that changes.
+This version has no login command, no tile images, and no log line that can change.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cryoplug_cryosparc.tools import (
 
 _SECRETS = ("CRYOSPARC_LICENSE_ID", "CRYOSPARC_EMAIL", "CRYOSPARC_PASSWORD")
 _LINE_EVERY_S = 60.0
-"""Progress gets a new line each time, but not more often than this."""
+"""Least seconds between two lines of progress, because each is a new line in the log."""
 
 
 class Tools4(Tools):

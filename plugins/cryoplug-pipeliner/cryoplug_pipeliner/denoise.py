@@ -1,4 +1,4 @@
-"""The job ``cryoplug.denoise.micrographs``: a STAR file of micrographs in, one of denoised micrographs out."""
+"""The job ``cryoplug.denoise.micrographs``: denoise the micrographs of a STAR file, and write a STAR file of the results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from cryoplug_pipeliner.job import (
 )
 
 _COMMON = ("model", "checkpoint_sha256", "normalize", "target", "strength", "highpass", "lowpass", "merge_highres")
-"""Of the journal: what all micrographs of a job share, and metadata says once."""
+"""Fields of the journal that all micrographs of a job share; the metadata has them once."""
 
 
 class Denoise(CryoplugJob):
@@ -63,26 +63,26 @@ class Denoise(CryoplugJob):
         self.joboptions["trained_model"] = trained_model_field()
 
     def input_words(self) -> list[str]:
-        """Spell them as RELION does."""
+        """Give the inputs as RELION writes them."""
         star = self.joboptions["in_mics"].value
         return ["--o", self.output_dir, "--in_mics", star, *checkpoint_words(self.joboptions)]
 
     def check(self, parsed: dict[str, Any]) -> None:
-        """Check what the command asks of its options."""
+        """Check the options as the command does."""
         star, folder = str(parsed["in_mics"]), parsed["folder"]
         DenoiseRequest(inputs=(star,), output=folder, star=folder / STAR_NAME, **fields_of(DenoiseRequest, parsed))
 
     def additional_joboption_validation(self) -> list[JobOptionValidationResult]:
-        """Let cryoplug judge, and let one field name the network."""
+        """Let cryoplug check the values, and refuse a network in two fields."""
         return [*two_checkpoints(self.joboptions), *super().additional_joboption_validation()]
 
     def create_output_nodes(self) -> None:
-        """Offer the denoised micrographs to pickers, and the log file."""
+        """List the denoised micrographs, for pickers, and the log file."""
         self.add_output_node(STAR_NAME, NODE_MICROGRAPHGROUPMETADATA, ["relion", "cryoplug", "denoised"])
         self.add_output_node(LOGFILE, NODE_LOGFILE, ["cryoplug", "denoise"])
 
     def gather_metadata(self) -> Metadata:
-        """Say what was done to how many micrographs."""
+        """Give the settings of the job and the number of micrographs."""
         done, failed = self._lines(self._outputs()), self._failed()
         last: dict[str, Any] = next(reversed(done.values()), {})
         return {
@@ -96,11 +96,11 @@ class Denoise(CryoplugJob):
         }
 
     def prepare_clean_up_lists(self, do_harsh: bool = False) -> tuple[list[str], list[str]]:
-        """Give up the pictures when space is short; the micrographs stay, since pickers need them."""
+        """Remove pictures when space is short; keep the micrographs, which pickers need."""
         return [], [self.file_name("previews")] if do_harsh and self.file("previews").is_dir() else []
 
     def displays(self) -> Sequence[ResultsDisplayObject]:
-        """Show before and after, the denoised micrographs, what failed, and the page of the run."""
+        """Show pictures before and after, the denoised micrographs, the failures, and the page of the run."""
         star = self.file_name(STAR_NAME)
         outputs, failed = self._outputs(), self._failed()
         count = f"Denoised: {len(outputs)}. Failed: {len(failed)}."
@@ -131,7 +131,7 @@ class Denoise(CryoplugJob):
         return last_lines(self.file(JOURNAL_NAME), outputs)
 
     def _failed(self) -> dict[str, str]:
-        """Give the micrographs whose last try failed, and why."""
+        """Give the micrographs whose last try failed, with the reasons."""
         last: dict[str, dict[str, Any]] = {}
         for line in self.file(JOURNAL_NAME).read_text(encoding="utf-8", errors="replace").splitlines():
             try:

@@ -1,4 +1,4 @@
-"""What the results tab of Doppio shows: words, tables, curves, pictures, the page of the run."""
+"""Contents of Doppio's results tab: text, tables, curves, pictures, the page of the run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pipeliner.display_tools import create_results_display_object
 from pipeliner.results_display_objects import ResultsDisplayObject, ResultsDisplayPending
 
 MOST_IMAGES = 500
-"""In a carousel, as in those of Pipeliner's own jobs."""
+"""Most images in a carousel, as in Pipeliner's own jobs."""
 _NOTHING = Mean(math.nan, math.nan, 0)
-"""Of a figure that was not measured."""
+"""Stands in for a figure that was not measured."""
 
 
 def nothing_yet(reason: str) -> ResultsDisplayObject:
-    """Say why there is nothing to be seen."""
+    """Show the reason why there are no results."""
     return ResultsDisplayPending(message="There are no results yet", reason=reason)
 
 
@@ -34,7 +34,7 @@ def text(title: str, lines: Iterable[str], *, data: Sequence[str], flag: str = "
 
 
 def carousel(title: str, images: Sequence[str], *, list_name: str) -> ResultsDisplayObject:
-    """Show pictures one by one; of very many the first ones."""
+    """Show pictures one by one; if there are very many, only the first ones."""
     shown = list(images[:MOST_IMAGES])
     if len(shown) < len(images):
         title = f"{title}: the first {len(shown)} of {len(images)}"
@@ -56,7 +56,7 @@ def page(title: str, path: Path) -> ResultsDisplayObject:
 
 
 def logfile(path: Path) -> ResultsDisplayObject:
-    """Offer the PDF of a job."""
+    """Show the PDF of a job."""
     return create_results_display_object("pdffile", title="Log file", file_path=str(path), start_collapsed=True)
 
 
@@ -87,9 +87,9 @@ def evaluation_tables(summary: Mapping[str, Any], *, source: str) -> list[Result
     Parameters
     ----------
     summary
-        As it stands in ``evaluation.json`` or ``checkpoint.json``.
+        The means, as in ``evaluation.json`` or ``checkpoint.json``.
     source
-        That file.
+        The file that holds them.
     """
     tables = []
     for judge, columns, by in (("truth", TRUTH_COLUMNS, "the truth"), ("halves", HALVES_COLUMNS, "the other half")):
@@ -114,7 +114,7 @@ def evaluation_tables(summary: Mapping[str, Any], *, source: str) -> list[Result
 
 
 def scores_of(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Give the means of the denoiser itself for the metadata of a project: by judge, by figure."""
+    """Give the means of the denoiser for the metadata of a project, by judge and figure."""
     return {
         judge: {key: value.mean for key, value in _means(summary[judge][DENOISED]).items()}
         for judge in ("truth", "halves")
@@ -123,7 +123,7 @@ def scores_of(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def _means(scores: Mapping[str, Any]) -> dict[str, Mean]:
-    """Read the figures of a method; what was not measured is left out."""
+    """Read the figures of a method; figures that were not measured are left out."""
     return {
         key: Mean(
             value["mean"], math.nan if value["standard_error"] is None else value["standard_error"], value["count"]

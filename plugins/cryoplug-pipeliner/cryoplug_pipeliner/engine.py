@@ -1,12 +1,12 @@
-"""What the Pipeliner starts: a command of cryoplug, with the exit code that the Pipeliner understands.
+"""Run a command of cryoplug for the Pipeliner, with an exit code that the Pipeliner understands.
 
 ``python3 -m cryoplug_pipeliner.engine JOB_FOLDER/ cryoplug WORDS...`` runs ``cryoplug WORDS...`` in this process. Two things
-are otherwise than on the command line:
+differ from the command line:
 
-- The Pipeliner takes every exit code but 0 for a failure, and stops all that waits for the job. cryoplug says 3 when it has
-  finished but some micrographs failed. Each was named and left out, so the job has succeeded.
-- When the process of the Pipeliner that watches the job is killed, nobody would stop the job or say how it ended: it would
-  stay "Running" in the project for ever. So this process ends with it, and marks the job as failed.
+- The Pipeliner takes every exit code except 0 for a failure, and stops all jobs that wait for this one. cryoplug exits with
+  3 when it has finished but some micrographs failed. They were named and left out, so the job counts as a success.
+- If the Pipeliner's process that watches the job is killed, nothing would stop the job or record its end, and it would stay
+  "Running" in the project for ever. So this process then ends too, and marks the job as failed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cryoplug.cli.output import say
 from pipeliner.data_structure import ABORT_TRIGGER, FAIL_FILE
 
 SOME_FAILED = 3
-"""Exit code of cryoplug: finished, but some inputs failed, and each was named."""
+"""Exit code of cryoplug: finished, but some inputs failed; each was named."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -34,14 +34,14 @@ def run(folder: Path, words: list[str]) -> int:
     Parameters
     ----------
     folder
-        Of the job.
+        Folder of the job.
     words
-        What follows ``cryoplug``.
+        Words after ``cryoplug``.
 
     Returns
     -------
     int
-        Exit code for the Pipeliner; 0 alone means success.
+        Exit code for the Pipeliner; only 0 means success.
     """
     own, watcher = os.getpid(), os.getppid()
 
@@ -55,7 +55,7 @@ def run(folder: Path, words: list[str]) -> int:
         return unwatched
 
     def stop(number: int, _frame: FrameType | None) -> NoReturn:
-        """End while cryoplug is still being loaded; later it takes signals itself."""
+        """End the process while cryoplug is still loading; later cryoplug handles signals itself."""
         mark_if_unwatched(stopped=True)
         os._exit(128 + number)
 

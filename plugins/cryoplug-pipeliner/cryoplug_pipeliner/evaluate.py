@@ -1,4 +1,4 @@
-"""The job ``cryoplug.denoise.evaluate``: how good a network is on micrographs that have even and odd halves."""
+"""The job ``cryoplug.denoise.evaluate``: measure a network on micrographs that have even and odd halves."""
 
 from __future__ import annotations
 
@@ -66,31 +66,31 @@ class Evaluate(CryoplugJob):
         self.joboptions["trained_model"] = trained_model_field()
 
     def input_words(self) -> list[str]:
-        """Judge anew when the job is continued: the STAR file may have grown."""
+        """Give the inputs, and measure again when the job is continued, because the STAR file may have grown."""
         again = ["--overwrite"] if self.is_continue else []
         star = self.joboptions["in_mics"].value
         return [star, "--output", self.output_dir, *again, *checkpoint_words(self.joboptions)]
 
     def check(self, parsed: dict[str, Any]) -> None:
-        """Check what the command asks of its options."""
+        """Check the options as the command does."""
         EvaluateRequest(**fields_of(EvaluateRequest, parsed))
 
     def additional_joboption_validation(self) -> list[JobOptionValidationResult]:
-        """Let cryoplug judge, and let one field name the network."""
+        """Let cryoplug check the values, and refuse a network in two fields."""
         return [*two_checkpoints(self.joboptions), *super().additional_joboption_validation()]
 
     def create_output_nodes(self) -> None:
-        """Offer the figures, and the table as text."""
+        """List the figures, and the table as text."""
         self.add_output_node(JSON_NAME, NODE_EVALUATIONMETRIC, ["cryoplug"])
         self.add_output_node(TEXT_NAME, NODE_LOGFILE, ["cryoplug", "evaluate"])
 
     def create_post_run_output_nodes(self) -> None:
-        """Offer the figures of every micrograph; they are left out where a name does not fit into a STAR file."""
+        """List the figures of every micrograph, unless a name does not fit into a STAR file."""
         if self.file(STAR_NAME).is_file():
             self.add_output_node(STAR_NAME, NODE_EVALUATIONMETRIC, ["cryoplug", "micrographs"])
 
     def gather_metadata(self) -> Metadata:
-        """Say how good it is."""
+        """Give the figures for the metadata."""
         found = self._evaluation()
         return {
             "MicrographCount": found["summary"]["micrographs"],

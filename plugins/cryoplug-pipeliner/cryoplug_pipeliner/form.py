@@ -21,7 +21,7 @@ from pipeliner.job_options import (
 )
 
 NOT_CHOSEN = "default"
-"""Shown first where one of several choices need not be made."""
+"""First entry of a menu whose option may be left out."""
 _SPELLED_OUT = {
     "angpix": "pixel size for the network",
     "output angpix": "pixel size of the result",
@@ -33,9 +33,9 @@ _SPELLED_OUT = {
     "tta": "average 8 orientations",
     "val split": "validation split",
 }
-"""What the name of an option says only to those who know it; on a form there is room for words."""
+"""Longer labels for options whose names are too short for a form."""
 _STEP = 0.1
-"""Of the slider of a number that need not be whole."""
+"""Step of the slider for a number that need not be whole."""
 
 
 def field_name(option: OptionDescription) -> str:
@@ -49,11 +49,11 @@ def field(option: OptionDescription, *, group: str, left_open: bool, in_continue
     Parameters
     ----------
     option
-        As cryoplug declares it.
+        The option, as cryoplug declares it.
     group
-        Title of the fields among which it stands.
+        Title of its group of fields.
     left_open
-        The command's default depends on other options, so the empty field stands for it.
+        The command's default depends on other options, so an empty field means the default.
     in_continue
         May be changed when the job is continued.
     """
@@ -86,9 +86,9 @@ def field(option: OptionDescription, *, group: str, left_open: bool, in_continue
 
 
 def arguments(options: Iterable[OptionDescription], fields: Mapping[str, JobOption]) -> list[str]:
-    """Give the words for what is not as cryoplug has it by itself.
+    """Give the words for fields that differ from cryoplug's defaults.
 
-    What is at its default is left out, so that a recipe, or the environment of a facility, can still say it.
+    A field at its default is left out, so that a recipe or the environment of a facility can still set it.
     """
     words: list[str] = []
     for option in options:

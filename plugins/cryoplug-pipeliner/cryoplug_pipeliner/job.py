@@ -1,4 +1,4 @@
-"""What the jobs have in common: fields from cryoplug's declarations, validation by its records, the command line."""
+"""Common parts of the jobs: fields from cryoplug's declarations, validation by its records, and the command line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from cryoplug_pipeliner import displays
 from cryoplug_pipeliner.form import arguments, chosen, field, field_name
 
 LOGFILE = "logfile.pdf"
-"""In the folder of a denoise or train job."""
+"""File in the folder of a denoise or train job."""
 _REFERENCE = Ref(
     authors="The cryoplug authors",
     title="cryoplug: denoise cryo-EM micrographs",
@@ -46,7 +46,7 @@ class CryoplugJob(PipelinerJob):
 
     CATEGORY_LABEL = "Denoise"
     command: ClassVar[click.Command]
-    """Whose options the job has."""
+    """The command whose options the job has."""
     called: ClassVar[str]
     """The words after ``cryoplug``."""
     groups: ClassVar[Mapping[str, Sequence[str]]]
@@ -54,7 +54,7 @@ class CryoplugJob(PipelinerJob):
     left_open: ClassVar[frozenset[str]] = frozenset()
     """Options whose default depends on others: their fields are empty, and the command decides."""
     changed_in_continue: ClassVar[frozenset[str]] = frozenset({"device", "gpu", "tile", "max-memory"})
-    """Options that may change when the job goes on: those that the pixels do not depend on."""
+    """Options that may change when the job is continued, because they do not change the pixels."""
     threads_flag: ClassVar[str] = "--j"
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class CryoplugJob(PipelinerJob):
 
     @abstractmethod
     def add_inputs(self) -> None:
-        """Add the fields of input files, which are the first ones."""
+        """Add the fields of input files; they come first."""
 
     @abstractmethod
     def input_words(self) -> list[str]:
@@ -93,20 +93,20 @@ class CryoplugJob(PipelinerJob):
 
     @abstractmethod
     def check(self, parsed: dict[str, Any]) -> None:
-        """Make the records that the command makes of its options; they raise CryoplugError where something is wrong."""
+        """Make the records that the command makes from its options; they raise CryoplugError if something is wrong."""
 
     @abstractmethod
     def displays(self) -> Sequence[ResultsDisplayObject]:
-        """Show what a finished job has made.
+        """Show the results of a finished job.
 
         Raises
         ------
         OSError
-            It has made nothing yet.
+            There are no results yet.
         """
 
     def get_commands(self) -> list[PipelinerCommand]:
-        """Say the version, then run the command."""
+        """Print the version, then run the command."""
         engine = ["python3", "-P", "-m", "cryoplug_pipeliner.engine", self.output_dir]
         return [
             *self.get_program_version_commands(),
@@ -114,12 +114,12 @@ class CryoplugJob(PipelinerJob):
         ]
 
     def words(self) -> list[str]:
-        """Give what follows the name of the command."""
+        """Give the words after the name of the command."""
         threads = [self.threads_flag, str(int(self.joboptions["nr_threads"].get_number()))]
         return [*self.input_words(), *arguments(self._shown, self.joboptions), *threads, *self.parse_additional_args()]
 
     def additional_joboption_validation(self) -> list[JobOptionValidationResult]:
-        """Let cryoplug parse the command line, and its records judge the values: the sentences are those of the command."""
+        """Let cryoplug parse the command line and check the values; the messages are those of the command."""
         try:
             context = self.command.make_context(str(self.command.name), self.words())
             self.check(dict(context.params))
@@ -134,14 +134,14 @@ class CryoplugJob(PipelinerJob):
         return []
 
     def create_results_display(self) -> Sequence[ResultsDisplayObject]:
-        """Show results, or say that there are none yet."""
+        """Show the results, or a note that there are none yet."""
         try:
             return self.displays()
         except OSError as error:
             return [displays.nothing_yet(f"{error}; run.out and run.err say what the job has done so far")]
 
     def file(self, name: str) -> Path:
-        """Name a file in the folder of the job."""
+        """Give the path of a file in the folder of the job."""
         return Path(self.output_dir) / name
 
     def file_name(self, name: str) -> str:
@@ -149,7 +149,7 @@ class CryoplugJob(PipelinerJob):
         return str(self.file(name))
 
     def _wrong(self, message: str, *, in_fields: bool = True) -> JobOptionValidationResult:
-        """Find the fields that a sentence is about; what is in none of them was written into the additional arguments."""
+        """Find the fields that a message is about; if there are none, the additional arguments."""
         named = [self.joboptions[field_name(item)] for item in self._shown if in_fields and _names(message, item)]
         return JobOptionValidationResult("error", named or [self.joboptions["other_args"]], message)
 
@@ -160,7 +160,7 @@ def micrographs_field(*, help_text: str, required: bool = True, unless: str = ""
     Parameters
     ----------
     help_text
-        What it is for.
+        Help text of the field.
     required
         Whether it must be filled in.
     unless
@@ -190,13 +190,13 @@ def trained_model_field() -> JobOption:
 
 
 def checkpoint_words(job_options: Mapping[str, JobOption]) -> list[str]:
-    """Give ``--checkpoint`` for the network of a train job, which ``model.json`` stands for; without one, nothing."""
+    """Give ``--checkpoint`` for the network of a train job, found by its ``model.json``; without one, nothing."""
     model = job_options["trained_model"].value
     return ["--checkpoint", f"{Path(model).parent}/"] if model else []
 
 
 def two_checkpoints(job_options: Mapping[str, JobOption]) -> list[JobOptionValidationResult]:
-    """Say that a network is chosen in two fields, if it is."""
+    """Report a network that is chosen in two fields."""
     both = [job_options["trained_model"], job_options["checkpoint"]]
     if not both[0].value or both[1].value == both[1].default_value:
         return []
@@ -205,13 +205,13 @@ def two_checkpoints(job_options: Mapping[str, JobOption]) -> list[JobOptionValid
 
 
 def fields_of(record: type, parsed: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick those of the options that a record of cryoplug has as fields."""
+    """Pick the options that are fields of a record of cryoplug."""
     known = {item.name for item in fields(record)}
     return {name: value for name, value in parsed.items() if name in known}
 
 
 def _in_paragraphs(text: str) -> str:
-    """Let each paragraph of a help flow, and leave out examples: jobs are not written on a command line."""
+    """Join the lines of each paragraph of a help text, and drop examples, which show a command line."""
     paragraphs = [" ".join(part.split()) for part in text.split("\n\n")]
     return "\n\n".join(part for part in paragraphs if not part.startswith("Example:"))
 
@@ -221,7 +221,7 @@ def _names(message: str, option: OptionDescription) -> bool:
 
 
 def _program() -> ExternalProgram:
-    """Find cryoplug in the environment of the Pipeliner, whose options the fields have, also when it is not activated."""
+    """Find cryoplug in the Pipeliner's environment, also if it is not activated; the fields show the options of this cryoplug."""
     beside = Path(sysconfig.get_path("scripts")) / "cryoplug"
     found = shutil.which("cryoplug")
     use = "cryoplug" if not beside.exists() or (found and Path(found).samefile(beside)) else str(beside)

@@ -1,4 +1,4 @@
-"""The job ``cryoplug.denoise.train``: training pairs from micrographs or movies, then a network of one's own."""
+"""The job ``cryoplug.denoise.train``: make training pairs from micrographs or movies, then train a network."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Train(CryoplugJob):
         self.joboptions["epochs"].deactivate_if = JobOptionCondition([("minutes", "!=", None)])
 
     def add_inputs(self) -> None:
-        """Add the micrographs, or else the movies."""
+        """Add the fields for micrographs and for movies."""
         self.joboptions["in_mics"] = micrographs_field(
             help_text=(
                 "Micrographs of MotionCorr. Their halves are named in the STAR file, or lie beside them (X_EVN.mrc and "
@@ -79,12 +79,12 @@ class Train(CryoplugJob):
         )
 
     def input_words(self) -> list[str]:
-        """Spell them as RELION does."""
+        """Give the inputs as RELION writes them."""
         given = [(name, self.joboptions[name].value) for name in ("in_mics", "in_movies")]
         return ["--o", self.output_dir, *(word for name, star in given if star for word in (f"--{name}", star))]
 
     def check(self, parsed: dict[str, Any]) -> None:
-        """Check what the two commands, convert and train, ask of their options."""
+        """Check the options as the commands convert and train do."""
         star = parsed["in_mics"] or parsed["in_movies"] or "micrographs.star"
         pairs = {**fields_of(ConvertRequest, parsed), "patch_size": parsed["patch_size"] or None}
         ConvertRequest(inputs=(star,), output=parsed["folder"] / STORE_NAME, **pairs)
@@ -97,12 +97,12 @@ class Train(CryoplugJob):
         TrainConfig(**config)
 
     def create_output_nodes(self) -> None:
-        """Offer the network to denoise and evaluate jobs, and the log file."""
+        """List the network, for denoise and evaluate jobs, and the log file."""
         self.add_output_node(MODEL_NAME, NODE_MLMODEL, ["cryoplug"])
         self.add_output_node(LOGFILE, NODE_LOGFILE, ["cryoplug", "train"])
 
     def gather_metadata(self) -> Metadata:
-        """Say which network it is, and how good."""
+        """Give the network and its figures for the metadata."""
         model, details = self._model(), self._checkpoint()
         return {
             "Network": {name: model[name] for name in ("model", "sha256", "normalize", "pixel_size_angstrom")},
@@ -116,7 +116,7 @@ class Train(CryoplugJob):
         }
 
     def prepare_clean_up_lists(self, do_harsh: bool = False) -> tuple[list[str], list[str]]:
-        """Give up the training pairs; if space is very short, also what continuing needs."""
+        """Remove the training pairs; if space is very short, also the files needed to continue."""
         resume = [str(path) for path in self.file("").glob("*/resume")] if do_harsh else []
         return [], [*([self.file_name(STORE_NAME)] if self.file(STORE_NAME).is_dir() else []), *resume]
 

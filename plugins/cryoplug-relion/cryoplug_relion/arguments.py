@@ -1,7 +1,7 @@
-"""How RELION spells a command: ``--o DIR [--in_mics STAR ...] [--LABEL VALUE ...] --j N OTHER_ARGS``.
+"""Read the arguments that RELION writes: ``--o DIR [--in_mics STAR ...] [--LABEL VALUE ...] --j N OTHER_ARGS``.
 
-The labels come from ten pairs of fields in the GUI. A field that is left empty makes a flag without a value; whoever
-sets a flag may as well write Yes or No behind it, as RELION's own job files do.
+The labels come from ten pairs of fields in the GUI. An empty field gives a flag without a value. A flag may also have the
+value Yes or No, as in RELION's own job files.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from cryoplug.cli.options import CryoplugCommand
 
 _YES, _NO = {"yes", "true", "1", "on"}, {"no", "false", "0", "off"}
 _UNUSED_INPUTS = ("--in_parts", "--in_coords", "--in_3dref", "--in_mask")
-"""Further fields of an External job."""
+"""Input fields of an External job that cryoplug does not use."""
 _MAY_BE_EMPTY = ("--gpu",)
-"""Everywhere in RELION, no number of a GPU means that the program chooses."""
+"""Options that may be empty; in RELION, an empty GPU number means that the program chooses."""
 
 
 class RelionCommand(CryoplugCommand):
-    """A command whose arguments RELION writes."""
+    """A command that takes the arguments that RELION writes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Bring what RELION writes into the usual form, then parse."""
+        """Turn the arguments that RELION writes into the usual form, then parse them."""
         options = {name: item for item in self.get_params(ctx) for name in (*item.opts, *item.secondary_opts)}
         return super().parse_args(ctx, _usual_form(args, options))
 
@@ -35,7 +35,7 @@ class RelionCommand(CryoplugCommand):
 
 
 def job_options() -> list[click.Parameter]:
-    """Make the options that RELION gives to every job."""
+    """Make the options that every job has."""
     folder = click.Path(path_type=Path)
     return [
         click.Option(
@@ -68,7 +68,7 @@ def job_options() -> list[click.Parameter]:
 
 
 def gpu_option() -> click.Parameter:
-    """Make ``--gpu`` for a command of the core that has none."""
+    """Make ``--gpu`` for a command that does not have it."""
     return click.Option(
         ["--gpu"],
         type=click.IntRange(min=0),
@@ -78,7 +78,7 @@ def gpu_option() -> click.Parameter:
 
 
 def given_by_user(context: click.Context, names: Collection[str]) -> frozenset[str]:
-    """Tell which options were chosen: on the command line, by the environment, or by a file."""
+    """Tell which options were set: on the command line, by the environment, or by a file."""
     return frozenset(name for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT)
 
 
@@ -109,10 +109,12 @@ def _option(word: str, options: dict[str, click.Parameter]) -> tuple[str, click.
 
 
 def _opposite(name: str, option: click.Parameter) -> list[str]:
-    """Give the flag that says the contrary (``--no-shuffle``); none where leaving the flag out says it."""
+    """Give the flag for No (``--no-shuffle``); none if leaving the flag out means No."""
     return (option.opts if name in option.secondary_opts else option.secondary_opts)[:1]
 
 
 def _refuse(_context: click.Context, parameter: click.Parameter, value: Any) -> None:
     if value is not None:
-        raise click.UsageError(f"{parameter.opts[0]} {value}: is of no use here; leave this field of the job empty")
+        raise click.UsageError(
+            f"{parameter.opts[0]} {value}: this job does not use it; leave this field of the job empty"
+        )

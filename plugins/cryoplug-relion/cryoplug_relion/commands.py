@@ -21,7 +21,7 @@ SHARE = Path(__file__).parent / "share"
 _BY_THE_JOB = {"inputs", "output", "threads"}
 _WATCHING = {"watch", "poll", "settle", "idle_exit"}
 _OTHER_PAIRS = {"pairs", "clean", "even", "odd", "store_format"}
-"""Of convert: what no STAR file of RELION names."""
+"""Options of convert that RELION's jobs do not have, because no STAR file of RELION names such files."""
 _OTHER_TRAINING = {
     *(
         "data",
@@ -53,12 +53,12 @@ _PAIR_NAMES = tuple(str(item.name) for item in _pair_options())
 
 
 class JobGroup(click.Group):
-    """A group whose commands are jobs: RELION learns how each one ends, also after wrong usage."""
+    """A group of jobs: each tells RELION how it ended, also after a usage error."""
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Make the second process as soon as the arguments name a folder; see `cryoplug_relion.supervisor`."""
+        """Start the second process as soon as the arguments name a folder; see `cryoplug_relion.supervisor`."""
         folder = job_folder(args)
         if folder is None or extra.get("resilient_parsing"):
             return super().make_context(info_name, args, parent, **extra)
@@ -206,7 +206,7 @@ def train(
 def share(as_json: bool) -> None:
     """Print the folder of ready-made job files, a queue script and schemes.
 
-    For instance: cp -r "$(cryoplug relion share)"/relion5/Schemes .
+    Example: cp -r "$(cryoplug relion share)"/relion5/Schemes .
 
     Example: cryoplug relion share
     """

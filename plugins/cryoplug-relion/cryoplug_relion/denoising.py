@@ -1,4 +1,4 @@
-"""The denoise job: a STAR file of micrographs in, denoised micrographs and a STAR file of them out."""
+"""The denoise job: denoise the micrographs of a STAR file, and write a STAR file of the results."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ COARSER = (
     "these micrographs are coarser than the raw ones, and picks on them count their pixels: before extracting from the raw "
     "ones, multiply rlnCoordinateX and rlnCoordinateY by their pixel size over the raw one (docs/relion.md has the command)"
 )
-"""What to do where another pixel size is written."""
+"""Advice for the user if the denoised micrographs have another pixel size."""
 _PICTURES = 4
-"""Micrographs that the log file shows: the first and the last, and others between them."""
+"""Most micrographs that the log file shows: the first, the last, and some between them."""
 
 
 def denoise_job(*, folder: Path, in_mics: str | None, in_movies: str | None, as_json: bool, **fields: Any) -> int:
-    """Denoise what is new, and leave what RELION looks for.
+    """Denoise new micrographs, and write the files that RELION looks for.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def denoise_job(*, folder: Path, in_mics: str | None, in_movies: str | None, as_
     Returns
     -------
     int
-        0, or 3 when some micrographs failed: they are named, and left out of the STAR file.
+        0, or 3 when some micrographs failed; these are named and left out of the STAR file.
     """
     star = only_micrographs(in_mics, in_movies)
     request = DenoiseRequest(inputs=(star,), output=folder, star=folder / STAR_NAME, **fields)
@@ -77,7 +77,7 @@ def denoise_job(*, folder: Path, in_mics: str | None, in_movies: str | None, as_
 
 
 class _ReadBack:
-    """Reads every output again. What an earlier run finished was read then; of it the size is compared."""
+    """Reads every new output again. For outputs of an earlier run, only the size is compared."""
 
     def __init__(self) -> None:
         self._problems: list[str] = []
@@ -96,12 +96,12 @@ class _ReadBack:
             self._problems.append(f"{result.output}: {bad} pixels are not finite")
 
     def check(self, star: Path, batch: BatchResult) -> None:
-        """Compare the STAR file and the micrographs that it names with what was made.
+        """Compare the STAR file and its micrographs with the results of the job.
 
         Raises
         ------
         StorageError
-            Something is not as it was written.
+            The disk holds something other than what was written.
         """
         named = {Path(split_section(name)[1]).absolute() for name in image_table(read_star(star)).names}
         made = {item.output.absolute() for item in batch.files if item.output is not None}

@@ -1,4 +1,4 @@
-"""Which of a job's input fields is used, and the list of a training job, which stays as it was."""
+"""Choose the input field that a job uses, and keep a fixed list for a training job."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from cryoplug.formats.star import image_table, read_star
 from cryoplug.store.pairs import finished_files
 
 LIST_NAME = "training_list.star"
-"""In the folder of a convert or train job: the STAR file as it was when the pairs were made."""
+"""File in the folder of a convert or train job: the STAR file as it was when the pairs were made."""
 STORE_NAME = "store"
-"""In the folder of a convert or train job: the training pairs."""
+"""Folder of the training pairs inside the folder of a convert or train job."""
 MODEL_NAME = "model.json"
-"""In the folder of a train job: which checkpoint is the best one, and how good."""
+"""File in the folder of a train job: the best checkpoint and its figures."""
 
 
 def only_micrographs(in_mics: str | None, in_movies: str | None) -> str:
@@ -24,7 +24,7 @@ def only_micrographs(in_mics: str | None, in_movies: str | None) -> str:
     Raises
     ------
     UsageError
-        There is none, or movies are given.
+        No STAR file of micrographs is given, or movies are given.
     """
     if in_movies:
         raise UsageError(
@@ -36,12 +36,12 @@ def only_micrographs(in_mics: str | None, in_movies: str | None) -> str:
 
 
 def micrographs_or_movies(in_mics: str | None, in_movies: str | None) -> str:
-    """Give the one STAR file that training pairs are made from.
+    """Give the STAR file from which training pairs are made.
 
     Raises
     ------
     UsageError
-        There is none, or there are two.
+        No STAR file is given, or two are.
     """
     if in_mics and in_movies:
         raise UsageError(
@@ -55,10 +55,10 @@ def micrographs_or_movies(in_mics: str | None, in_movies: str | None) -> str:
 
 
 def lasting_list(folder: Path, star: str, note: Callable[[str], None]) -> Path:
-    """Copy the STAR file into the job's folder, once: a network is trained on what was there when the job began.
+    """Copy the STAR file into the job's folder once, so that a network is trained on the list as it was at the start.
 
-    A job that is continued while its input has grown then goes on with its own pairs instead of failing, and trains on
-    no mixture. As long as the pairs are not complete, the list is taken anew.
+    If the input grows before the job is continued, the job goes on with its own pairs: it does not fail, and does not mix
+    old and new pairs. Until the pairs are complete, the list is copied again.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def lasting_list(folder: Path, star: str, note: Callable[[str], None]) -> Path:
     star
         The input.
     note
-        Called when the input has changed since.
+        Called with a sentence when the input has changed since.
     """
     kept = folder / LIST_NAME
     if kept.is_file() and finished_files(folder / STORE_NAME, "bin"):

@@ -24,7 +24,7 @@ _RAW, _DENOISED = "#4477aa", "#cc3311"
 
 
 class Logfile:
-    """Pages that are collected, and written when the block ends without an error."""
+    """Collects pages, and writes them when the block ends without an error."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -45,7 +45,7 @@ class Logfile:
             write_bytes(self._path, self._buffer.getvalue())
 
     def text(self, title: str, lines: Sequence[str]) -> None:
-        """Add pages of lines; long ones are cut in the middle, for names differ at their ends."""
+        """Add pages of text; long lines are cut in the middle, because names differ at their ends."""
         for start in range(0, max(len(lines), 1), _LINES):
             figure = new_figure(*_PAGE_INCHES)
             figure.text(0.05, 0.94, title, fontsize=15, weight="bold")
@@ -101,7 +101,7 @@ def check_logfile(path: Path) -> None:
     Raises
     ------
     StorageError
-        Its beginning or its end is not that of a PDF.
+        The file does not begin or end like a PDF.
     """
     payload = path.read_bytes()
     if not payload.startswith(b"%PDF-") or not payload.rstrip().endswith(b"%%EOF"):
@@ -109,7 +109,7 @@ def check_logfile(path: Path) -> None:
 
 
 def listed(title: str, items: Sequence[str]) -> list[str]:
-    """Give lines of a list below its title; none for an empty one, and of a very long one the beginning."""
+    """Give a list as lines below its title; nothing for an empty list, only the beginning of a very long one."""
     if not items:
         return []
     more = [f"  and {len(items) - _MOST_LISTED} more; see run.out and run.err"] if len(items) > _MOST_LISTED else []

@@ -1,4 +1,4 @@
-"""The empty files by which a job and RELION talk to each other; RELION looks at nothing else, least of all exit codes."""
+"""The empty files by which a job and RELION communicate; RELION ignores everything else, including exit codes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ SUCCESS = "RELION_JOB_EXIT_SUCCESS"
 FAILURE = "RELION_JOB_EXIT_FAILURE"
 ABORTED = "RELION_JOB_EXIT_ABORTED"
 ABORT_NOW = "RELION_JOB_ABORT_NOW"
-"""Written by RELION or its user; the job answers it with `ABORTED` and removes it."""
+"""Written by RELION or its user to stop a job; the job replaces it by `ABORTED`."""
 _ENDS = (SUCCESS, FAILURE, ABORTED)
 
 
 def clear_ends(folder: Path) -> None:
-    """Remove what an earlier run said about its end. RELION does so too before it starts a job again."""
+    """Remove the end markers of an earlier run. RELION also does this before it starts a job again."""
     for name in _ENDS:
         (folder / name).unlink(missing_ok=True)
 
 
 def mark_end(folder: Path, name: str) -> None:
-    """Say how the job ended, and remove the wish to abort it; where there is no such folder, nobody is listening."""
+    """Write how the job ended, and remove the request to abort; do nothing if the folder does not exist."""
     if not folder.is_dir():
         return
     (folder / name).touch()
@@ -30,5 +30,5 @@ def mark_end(folder: Path, name: str) -> None:
 
 
 def abort_wanted(folder: Path) -> bool:
-    """Tell whether RELION asks for an end."""
+    """Tell whether RELION asks the job to stop."""
     return (folder / ABORT_NOW).exists()

@@ -1,6 +1,6 @@
-"""``RELION_OUTPUT_NODES.star``: what a job made, for RELION's project and its Browse buttons.
+"""``RELION_OUTPUT_NODES.star``: the outputs of a job, for RELION's project and its Browse buttons.
 
-RELION 3.1 reads the numbers, 4 and 5 the labels; each keeps quiet about the other column, so both are always written.
+RELION 3.1 reads the numbers, RELION 4 and 5 read the labels. Each ignores the other column, so both are always written.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ class Kind:
     """A type of file in RELION's project."""
 
     number: int
-    """In RELION 3.1."""
+    """Number of the type in RELION 3.1."""
     label_4: str
-    """In RELION 4."""
+    """Label of the type in RELION 4."""
     label_5: str
-    """In RELION 5. It takes the label of 4, too, but then no other job offers the file."""
+    """Label of the type in RELION 5. RELION 5 also accepts the label of RELION 4, but then no other job offers the file."""
 
 
 MICROGRAPHS = Kind(1, "MicrographsData.star.relion", "MicrographGroupMetadata.star.relion")
 LOGFILE = Kind(13, "LogFile.pdf.relion", "LogFile.pdf.relion")
 PARAMETERS = Kind(15, "ProcessData.json.cryoplug.model", "ParamsData.json.cryoplug.model")
-"""What a job found out and another one needs. RELION has no type for networks; this is that of polishing, a text."""
+"""Type for a trained network. RELION has no type for networks; this is the type of polishing parameters, a text file."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Node:
     """One output of a job."""
 
     path: Path
-    """From the project's folder, inside the job's folder."""
+    """Path relative to the project's folder; inside the job's folder."""
     kind: Kind
-    """Its type."""
+    """Type of the file."""
 
 
 def write_nodes(folder: Path, nodes: Sequence[Node], release: str) -> Path:
@@ -54,14 +54,14 @@ def write_nodes(folder: Path, nodes: Sequence[Node], release: str) -> Path:
     folder
         Of the job.
     nodes
-        What it made; the files exist.
+        Outputs of the job; the files exist.
     release
         One of `cryoplug_relion.release.RELEASES`.
 
     Raises
     ------
     StorageError
-        What is on the disk is not what was written.
+        The disk holds something other than what was written.
     """
     label = {"3.1": lambda kind: kind.label_4, "4": lambda kind: kind.label_4, "5": lambda kind: kind.label_5}[release]
     rows = [[str(node.path), str(node.kind.number), label(node.kind)] for node in nodes]

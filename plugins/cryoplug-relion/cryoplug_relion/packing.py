@@ -34,13 +34,13 @@ class Packed:
     """A finished store of training pairs."""
 
     request: ConvertRequest
-    """What was asked for."""
+    """The request."""
     batch: BatchResult
-    """What became of each micrograph."""
+    """The result of each micrograph."""
 
     @property
     def lines(self) -> list[str]:
-        """The store in words, for the log file."""
+        """Text about the store for the log file."""
         counts, failed = self.batch.details, self.batch.failed
         size, stride = counts["patch_size"], counts["stride"]
         kind = "whole micrographs" if self.request.store == "whole" else f"patches of {size} px, one every {stride} px,"
@@ -57,7 +57,7 @@ class Packed:
 
 
 def convert_job(*, folder: Path, in_mics: str | None, in_movies: str | None, as_json: bool, **fields: Any) -> int:
-    """Make the training pairs that are missing, and leave what RELION looks for.
+    """Make the missing training pairs, and write the files that RELION looks for.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def convert_job(*, folder: Path, in_mics: str | None, in_movies: str | None, as_
     Returns
     -------
     int
-        0, or 3 when some micrographs failed: they are named.
+        0, or 3 when some micrographs failed; these are named.
     """
     packed = pack(folder, in_mics=in_mics, in_movies=in_movies, as_json=as_json, fields=fields)
     with Logfile(folder / LOGFILE) as pages:
@@ -86,12 +86,12 @@ def convert_job(*, folder: Path, in_mics: str | None, in_movies: str | None, as_
 
 
 def pack(folder: Path, *, in_mics: str | None, in_movies: str | None, as_json: bool, fields: dict[str, Any]) -> Packed:
-    """Make the store of a job, or find it complete, and read it back.
+    """Make the store of a job unless it is complete, and read it back.
 
     Raises
     ------
     InputError
-        No micrograph gave a pair, or what is on the disk is not what was written.
+        No micrograph gave a pair, or the disk holds something other than what was written.
     """
     star = micrographs_or_movies(in_mics, in_movies)
     fields = {**fields, "patch_size": fields["patch_size"] or None}
@@ -114,7 +114,7 @@ def pack(folder: Path, *, in_mics: str | None, in_movies: str | None, as_json: b
 
 
 def sample_pairs(store_path: Path) -> list[dict[str, Image]]:
-    """Read a few pairs of a store, spread over it, each as pictures by their captions."""
+    """Read a few pairs, spread over a store; each pair as pictures by caption."""
     with open_store(store_path) as store:
         count = store.count("train")
         indices = np.unique(np.linspace(0, count - 1, min(count, _SHOWN_PAIRS)).round().astype(int))

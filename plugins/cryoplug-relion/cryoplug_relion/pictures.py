@@ -1,4 +1,4 @@
-"""Small views of large micrographs, read in bands: a job of thousands must not need memory for a picture."""
+"""Small views of large micrographs, read in bands to save memory."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Image = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What a page shows of one micrograph."""
+    """The pictures and curves of one micrograph for a page."""
 
     overview: Image
-    """The whole, averaged down."""
+    """The whole image, averaged to fewer pixels."""
     detail: Image
-    """The middle, a pixel a pixel."""
+    """The middle of the image, at full resolution."""
     frequency: Curve
-    """In cycles per pixel, from the first ring to Nyquist."""
+    """Spatial frequencies in cycles per pixel, from the first ring to Nyquist."""
     power: Curve
-    """Mean power of a Fourier term at each frequency, of the middle."""
+    """Mean power of a Fourier term of the middle, at each frequency."""
     pixel_size_angstrom: float | None
-    """From the header."""
+    """Pixel size from the header in angstrom; None when unset."""
 
 
 def view(source: MicrographSource) -> View:
@@ -53,9 +53,9 @@ def view(source: MicrographSource) -> View:
 
 
 def grey_limits(image: Image) -> tuple[float, float]:
-    """Give the values that are drawn black and white: all but the extreme half percent lies between.
+    """Give the grey values that are drawn black and white; half a percent of the pixels lies beyond each of them.
 
-    The borders do not count: convolutions that see zeros beyond them leave a dark frame around a denoised image.
+    The borders do not count, because zeros beyond the border leave a dark frame around a denoised image.
     """
     y, x = (length // _BORDER for length in image.shape)
     low, high = np.percentile(image[y : image.shape[0] - y, x : image.shape[1] - x], [0.5, 99.5])

@@ -1,4 +1,4 @@
-"""Which RELION made a job: 3.1, 4 or 5. They name the types of their files differently."""
+"""Find which RELION made a job: 3.1, 4 or 5. They use different names for file types."""
 
 from __future__ import annotations
 

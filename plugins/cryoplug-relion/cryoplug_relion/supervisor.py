@@ -1,10 +1,10 @@
-"""Two processes: one works, the other one watches it and tells RELION how it ended.
+"""Run a job in two processes: one works, the other watches it and tells RELION how it ended.
 
-A job that ends without a marker stays "Running" in RELION for ever, and with it every scheme that waits for it. The worker
-may end in ways in which it can write nothing any more: killed by the kernel when memory runs out, by a fault of a
-library. So the process that RELION starts makes a second one, which does everything else, and itself does nothing but
-watch: it is small, so that the kernel picks the other one. It also looks for RELION's wish to abort, and passes signals
-on. When the watching process is killed, the worker dies with it, and the same command goes on later.
+A job that ends without a marker stays "Running" in RELION for ever, and every scheme that waits for it waits for ever. The
+worker may end without a chance to write a marker: killed by the kernel when memory runs out, or by a fault in a library. So
+the process that RELION starts makes a second one, the worker, and only watches it. The watching process is small, so the
+kernel kills the worker first. It also looks for RELION's request to abort, and passes signals on. When the watching process
+is killed, the worker ends too, and the same command goes on later.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ import click
 from cryoplug_relion.markers import ABORTED, FAILURE, SUCCESS, abort_wanted, clear_ends, mark_end
 
 STOP_GRACE_S = 20.0
-"""What the worker gets to stop after a signal; Slurm kills 30 s after SIGTERM, and then nobody could tell RELION."""
+"""Seconds that the worker gets to stop after a signal; less than 30, because Slurm kills 30 s after SIGTERM."""
 POLL_S = 1.0
-"""Between two looks for RELION's wish to abort."""
+"""Seconds between two looks for RELION's request to abort."""
 ENDINGS_WITH_RESULT = (0, 3)
-"""Exit codes of cryoplug with which outputs are complete: all done; some micrographs failed, and each was named."""
+"""Exit codes of cryoplug with complete outputs: 0, all done; 3, some micrographs failed and were named."""
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU)
 _PR_SET_PDEATHSIG = 1
 _COMPLETE = b"complete"
 
 _report: int | None = None
-"""In the worker: where it says that its outputs are complete."""
+"""In the worker: file descriptor on which it reports that its outputs are complete."""
 
 
 def job_folder(arguments: Sequence[str]) -> Path | None:
-    """Find the folder in the arguments of a job, however wrong the rest of them is; None when none is named."""
+    """Find the folder in the arguments of a job, even if the other arguments are wrong; None if none is named."""
     found = None
     for index, word in enumerate(arguments):
         name, equals, value = word.partition("=")
@@ -57,7 +57,7 @@ def supervised(folder: Path, work: Callable[[], int]) -> int:
     folder
         The job's folder; it may be missing, and is not made here.
     work
-        Gives the exit code; it is called in the second process, and only there.
+        Does the work and gives the exit code; it is called only in the second process.
 
     Returns
     -------
@@ -90,13 +90,13 @@ def supervised(folder: Path, work: Callable[[], int]) -> int:
 
 
 def outputs_are_complete() -> None:
-    """Say in the worker, as its last deed, that every output is there and was read back."""
+    """Report, as the last step of the worker, that every output is there and was read back."""
     if _report is not None:
         os.write(_report, _COMPLETE)
 
 
 def _work_and_end(work: Callable[[], int], own_end: int, watcher: int, mask: Collection[int]) -> NoReturn:
-    """Be the worker. Whoever called must not go on in two processes, so this one ends here."""
+    """Do the work in the second process, and end that process here, so that the caller's code does not run twice."""
     global _report
     code = 1
     try:
@@ -157,7 +157,7 @@ def _ended(worker: int) -> int | None:
 
 
 def _die_with(watcher: int) -> None:
-    """Ask the kernel to kill this process when the watching one is gone: two workers of one job must not meet."""
+    """Ask the kernel to kill this process when the watching one ends, so that a job never has two workers."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != watcher:
         os._exit(1)

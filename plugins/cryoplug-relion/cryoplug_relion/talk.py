@@ -1,7 +1,7 @@
-"""What goes to run.out and run.err: whole lines, written at once; run.err has nothing but what went wrong.
+"""Write run.out and run.err: whole lines at once; run.err has only problems.
 
-RELION's window follows run.out and shows run.err in red. Micrographs that an earlier run finished get no line of their
-own: an on-the-fly job runs again every few minutes for days.
+RELION's window shows run.out, and run.err in red. Micrographs that an earlier run finished get no line, because an
+on-the-fly job runs again every few minutes for days.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Talk:
     Parameters
     ----------
     verb
-        What is being done; begins each line.
+        Name of the work; begins each line.
     total
         How many micrographs there are.
     as_json
@@ -34,11 +34,11 @@ class Talk:
         self._counts: Counter[str] = Counter()
 
     def note(self, text: str) -> None:
-        """Say something that belongs to no single file."""
+        """Print a sentence that concerns no single file."""
         self._say(f"{self.verb}: {text}", wrong=False)
 
     def file(self, result: FileResult) -> None:
-        """Say what became of a micrograph."""
+        """Print the result of a micrograph."""
         self.record(result)
         self._counts[result.status] += 1
         if result.status != "skipped":
@@ -46,11 +46,11 @@ class Talk:
             self._say(f"{self.verb}: {place}: {describe(result)}", wrong=result.status == "failed")
 
     def record(self, record: Any) -> None:
-        """Write a record, where records are asked for."""
+        """Write a record, if records were requested."""
         echo_result(record, as_json=self.as_json)
 
     def summary(self) -> None:
-        """Say the counts of all."""
+        """Print the counts of all micrographs."""
         text = ", ".join(f"{count} {status}" for status, count in sorted(self._counts.items()))
         self.note((text or "nothing to do").replace("skipped", "finished before"))
 

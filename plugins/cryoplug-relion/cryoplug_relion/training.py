@@ -1,4 +1,4 @@
-"""The train job: training pairs from the job's input, then a network, then the best checkpoint and its curves."""
+"""The train job: make training pairs from the input, train a network, and keep the best checkpoint with its curves."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def train_job(
     pairs: dict[str, Any],
     config: dict[str, Any],
 ) -> int:
-    """Make the training pairs that are missing, train what is missing, and leave what RELION looks for.
+    """Make the missing training pairs, train the missing epochs, and write the files that RELION looks for.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def train_job(
     as_json
         Write records to stdout.
     evaluate, recipe, given
-        As in `TrainRequest`; the last two: what fills in the fields that the user did not choose.
+        As in `TrainRequest`; the last two fill in the fields that the user did not set.
     pairs
         Further fields of `ConvertRequest`.
     config
@@ -67,7 +67,7 @@ def train_job(
     Returns
     -------
     int
-        0, or 3 when some micrographs failed: they are named.
+        0, or 3 when some micrographs failed; these are named.
     """
     if {"epochs", "minutes"} <= given:
         raise UsageError("--epochs and --minutes both say when training ends; give one of them")

@@ -22,7 +22,7 @@ _NOT_FOR_MERGE = (
     *("--array", "-a", "--dependency", "-d", "--gres", "--gpus", "-G"),
     *("--mem-per-gpu", "--cpus-per-gpu", "--ntasks-per-gpu", "--tres-per"),
 )
-"""What sbatch is told for an array alone: what joins its parts needs no GPU, and has its own place in the queue."""
+"""Options of sbatch that only the array gets; the job that merges needs no GPU and waits on its own."""
 
 
 @click.group()
@@ -47,7 +47,7 @@ def _job_options(command: Any) -> Any:
                 type=click.Path(path_type=Path),
                 default=Path("slurm-logs"),
                 show_default=True,
-                help="Folder for what the jobs say.",
+                help="Folder for the output of the jobs.",
             ),
             click.option("--print", "only_print", is_flag=True, help="Print the script, submit nothing."),
             json_option,

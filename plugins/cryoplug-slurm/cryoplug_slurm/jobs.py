@@ -1,4 +1,4 @@
-"""Slurm's own programs: submit a script, ask what became of jobs, end them."""
+"""Call Slurm's programs: submit a script, ask for the state of jobs, end them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ ENDED = frozenset(
     ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "PREEMPTED")
 )
 FORGOTTEN = "FORGOTTEN"
-"""State of a task that Slurm knew before, and now does not, so that nobody can say how it ended."""
+"""State of a task that Slurm has forgotten; how it ended is unknown."""
 POLL_S = 2.0
 PATIENCE_S = 600.0
-"""So long may Slurm's controller be away while jobs are followed; a restart takes seconds, a failover minutes."""
+"""Most seconds without an answer of Slurm's controller; a restart takes seconds, a failover minutes."""
 GRACE_S = 60.0
-"""A task that was asked to end finishes what it is writing; after so long Slurm ends it."""
+"""Seconds that a task gets to finish its file after it was asked to end; then Slurm kills it."""
 _USUAL_REASONS = frozenset(
     ("", "None", "(null)", "Priority", "Resources", "Dependency", "BeginTime", "JobArrayTaskLimit")
 )
-"""Why a job waits, where nothing is wrong."""
+"""Reasons for which jobs usually wait; not worth a remark."""
 _NO_ANSWER = ("contact", "timed out", "Zero Bytes", "onnection refused", "Communication")
 _NO_CLUSTER = ("configuration source", "configuration file", "config file")
 _NO_SUCH_JOB = "Invalid job id"
 
 
 class UnknownJobError(UsageError):
-    """Slurm does not know a job, or not any more."""
+    """Slurm does not know a job, or has forgotten it."""
 
 
 class NoAnswerError(CryoplugError):
@@ -44,17 +44,17 @@ class Task:
     name: str
     """``12`` or ``12_3``; tasks that wait together are one, ``12_[4-7]``."""
     state: str
-    """Slurm's word, or `FORGOTTEN`."""
+    """State in Slurm's word, or `FORGOTTEN`."""
     exit_code: int = 0
-    """Of its script; 128 plus the signal that ended it."""
+    """Exit code of its script; 128 plus the signal, if a signal ended it."""
     restarts: int = 0
-    """How often it went back into the queue."""
+    """Number of times that it went back into the queue."""
     reason: str = ""
-    """Why it waits, in Slurm's word."""
+    """Reason why it waits, in Slurm's word."""
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more comes of it."""
+        """Whether the task has ended."""
         return self.state in ENDED or self.state == FORGOTTEN
 
     def __str__(self) -> str:
@@ -72,14 +72,14 @@ def submit(script: str) -> str:
 
 
 def tasks(job: str) -> list[Task]:
-    """Ask Slurm about a job, which remembers those that ended for some minutes.
+    """Ask Slurm about a job; Slurm remembers ended jobs for some minutes.
 
     Raises
     ------
     UnknownJobError
-        It knows no such job.
+        Slurm knows no such job.
     NoAnswerError
-        Its controller is away.
+        Slurm's controller does not answer.
     """
     if not re.fullmatch(r"\d+(_\d+)?", job):
         raise UsageError(f"{job}: not the number of a job (allowed: 12, or 12_3 for a task of an array)")
@@ -100,21 +100,21 @@ def tasks(job: str) -> list[Task]:
 
 
 def follow(jobs: Sequence[str], tell: Callable[[str], None]) -> list[Task]:
-    """Wait until jobs have ended, and tell what changes meanwhile.
+    """Wait until jobs have ended, and report each change.
 
-    Slurm forgets a task some minutes after its end, when others of its array may still wait: what was seen of it counts.
+    Slurm forgets a task some minutes after its end, while others of its array may still wait; its last seen state is kept.
 
     Parameters
     ----------
     jobs
-        Their numbers.
+        Numbers of the jobs.
     tell
         Called with a line for each change.
 
     Returns
     -------
     list
-        What became of each task.
+        The last state of each task.
 
     Raises
     ------
@@ -146,12 +146,12 @@ def follow(jobs: Sequence[str], tell: Callable[[str], None]) -> list[Task]:
 
 
 def cancel(jobs: Sequence[str], tell: Callable[[str], None]) -> list[Task]:
-    """End jobs: what waits leaves the queue, what runs is asked to end, and is ended by force after a while.
+    """End jobs: waiting jobs leave the queue; running jobs are asked to end, and killed after a while.
 
     Raises
     ------
     CryoplugError
-        Slurm did not end one of them; it says why.
+        Slurm did not end a job; the message gives its reason.
     """
     before = [task for job in jobs for task in tasks(job)]  # refuses what is no job before anything is ended
     if running := [task.name for task in before if task.state == "RUNNING"]:
@@ -169,7 +169,7 @@ def cancel(jobs: Sequence[str], tell: Callable[[str], None]) -> list[Task]:
 
 
 def _what_is_known(job: str, before: dict[str, Task]) -> dict[str, Task]:
-    """Ask about a job; what Slurm has forgotten of it stays as it was seen last."""
+    """Ask about a job; tasks that Slurm has forgotten keep their last seen state."""
     try:
         now = {task.name: task for task in tasks(job)}
     except UnknownJobError:
@@ -223,5 +223,5 @@ def _run(command: list[str], text: str | None = None, *, job: str = "") -> str:
 
 
 def _plain(said: str) -> str:
-    """Give what a program of Slurm complains of on one line, without its own name before every line of it."""
+    """Give the error of a Slurm program on one line, without the program's name before each part."""
     return " ".join(re.sub(r"(?m)^\w+(?: error)?: (?:error: )?", "", said).split())

@@ -1,4 +1,4 @@
-"""Look at what a job will work on before it waits in a queue for hours."""
+"""Check the inputs of a job before it waits in a queue for hours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cryoplug.errors import UsageError
 
 
 def comes_later(sbatch: Sequence[str]) -> bool:
-    """Tell whether a job waits for other jobs, which may still have to write what it reads."""
+    """Tell whether a job waits for other jobs, which may still have to write its inputs."""
     return any(option.startswith(("--dependency", "-d")) for option in sbatch)
 
 
@@ -19,17 +19,17 @@ def micrographs_of(asked: Mapping[str, Any]) -> tuple[int, str]:
     Parameters
     ----------
     asked
-        What the command understood.
+        The parsed options of the command.
 
     Returns
     -------
     tuple
-        How many there are; and a remark when some are named but not there.
+        The number of micrographs; and a remark if some named ones are missing.
 
     Raises
     ------
     CryoplugError
-        The command would refuse them; its exit code.
+        The command would refuse them; with the same exit code.
     """
     from dataclasses import fields
 
@@ -51,12 +51,12 @@ def micrographs_of(asked: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def look_at_store(asked: Mapping[str, Any]) -> None:
-    """Open the store of ``cryoplug train``, and the checkpoint that it begins with.
+    """Open the store of ``cryoplug train``, and the checkpoint from which it starts.
 
     Parameters
     ----------
     asked
-        What the command understood.
+        The parsed options of the command.
 
     Raises
     ------

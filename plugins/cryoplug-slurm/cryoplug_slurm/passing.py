@@ -1,4 +1,4 @@
-"""Commands that pass most of their options on to another command of cryoplug: its help, and its own look at them."""
+"""Commands that pass most of their options to another command of cryoplug, and use its help and checks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cryoplug.cli.options import CryoplugCommand
 
 
 class PassingCommand(CryoplugCommand):
-    """A command with options of its own; those that it does not know are for the command of the same name.
+    """A command with its own options; all others go to the command of cryoplug with the same name.
 
     Parameters
     ----------
     without
-        Flags of that command that have no place here; the help leaves them out.
+        Flags of that command that are not allowed here; the help leaves them out.
     """
 
     def __init__(self, *words: Any, without: Sequence[str] = (), **named: Any) -> None:
@@ -32,7 +32,7 @@ class PassingCommand(CryoplugCommand):
         formatter.write_usage(ctx.command_path, " ".join(["[OPTIONS]", *pieces]))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List one's own options, then those of the other command as it declares them."""
+        """List the own options, then those of the other command."""
         super().format_options(ctx, formatter)
         command, context = _other(str(self.name))
         own = {name for item in self.get_params(ctx) for name in (*item.opts, *item.secondary_opts)}
@@ -43,12 +43,12 @@ class PassingCommand(CryoplugCommand):
 
 
 def understood(name: str, words: Sequence[str], here: click.Context) -> dict[str, Any]:
-    """Let a command look at its options; give what it understood, with variables and the configuration file counted in.
+    """Let a command parse its options, with environment variables and configuration file; give the values.
 
     Raises
     ------
     click.UsageError
-        They are wrong; it is worded as the command itself words it.
+        The options are wrong; the message is that of the command.
     """
     command, _ = _other(name)
     root = here.find_root()
@@ -58,7 +58,7 @@ def understood(name: str, words: Sequence[str], here: click.Context) -> dict[str
 
 
 def configuration(here: click.Context) -> list[str]:
-    """Give the words that lead a job to the same ``cryoplug --config`` file; none where there is none."""
+    """Give the words that make a job use the same ``cryoplug --config`` file; none if there is no file."""
     path: Path | None = here.find_root().meta.get(CONFIG)
     return [] if path is None else ["--config", str(path.absolute())]
 

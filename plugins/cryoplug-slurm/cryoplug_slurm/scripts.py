@@ -1,4 +1,4 @@
-"""Batch scripts from templates: those that come with the plugin, or a copy that the user has made his own."""
+"""Batch scripts from templates: those of the plugin, or a copy that the user has changed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def template_text(name: str, path: Path | None = None) -> str:
     name
         ``denoise``, ``merge`` or ``train``.
     path
-        The user's own; None: what comes with the plugin.
+        The user's own template; None: the template of the plugin.
 
     Raises
     ------
     MissingInputError
-        `path` is not there.
+        `path` does not exist.
     """
     if path is None:
         return files("cryoplug_slurm").joinpath("templates", f"{name}.sbatch").read_text(encoding="utf-8")
@@ -36,12 +36,12 @@ def template_text(name: str, path: Path | None = None) -> str:
 
 
 def filled(text: str, fields: Mapping[str, str], options: Sequence[str]) -> str:
-    """Put values into a template: a word for each ``@FIELD@``, and a line ``#SBATCH`` for each option.
+    """Fill in a template: a word for each ``@FIELD@``, and a line ``#SBATCH`` for each option.
 
     Raises
     ------
     UsageError
-        The template has a field that is not known.
+        The template has an unknown field.
     """
     values = {**fields, "OPTIONS": "\n".join(f"#SBATCH {option}" for option in options)}
     unknown = sorted({name for name in _FIELD.findall(text) if name not in values})

@@ -1,4 +1,4 @@
-"""cryoplug in Scipion 3: the plugin, its variables, and where it finds the program."""
+"""cryoplug in Scipion 3: the plugin, its variables, and the search for the program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _references = ["Cryoplug"]
 
 
 class Plugin(pwem.Plugin):
-    """What Scipion asks a plugin for."""
+    """The plugin, with the methods that Scipion calls."""
 
     _homeVar = constants.CRYOPLUG_HOME
     _supportedVersions = [constants.VERSION]
@@ -36,7 +36,7 @@ class Plugin(pwem.Plugin):
         cls._defineVar(
             constants.CRYOPLUG_BIN,
             "",
-            description="The cryoplug program, where it is not CRYOPLUG_HOME/bin/cryoplug.",
+            description="Path of the cryoplug program, if it is not CRYOPLUG_HOME/bin/cryoplug.",
             var_type=VarTypes.PATH,
         )
         cls._defineVar(
@@ -59,13 +59,13 @@ class Plugin(pwem.Plugin):
 
     @classmethod
     def validateInstallation(cls) -> list[str]:
-        """Say what is missing; Scipion shows it, and runs nothing."""
+        """Give messages about missing parts; Scipion shows them and does not start the protocol."""
         problem = cls.program().problem()
         return [problem] if problem else []
 
     @classmethod
     def getActiveVersion(cls, home: str | None = None, versions: list[str] | None = None) -> str:
-        """Ask the program; empty when it does not answer."""
+        """Ask the program for its version; empty when it does not answer."""
         try:
             return cls.program().answer("--version").split()[1]
         except (CryoplugError, IndexError):

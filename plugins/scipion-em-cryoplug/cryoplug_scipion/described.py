@@ -1,4 +1,4 @@
-"""What the options of cryoplug are: asked from the program itself, by ``cryoplug describe COMMAND``.
+"""Describe the options of cryoplug, as the program itself gives them by ``cryoplug describe COMMAND``.
 
 Scipion makes a form of every protocol of a project when it opens the project, also on a machine without cryoplug. There
 the description comes from described/COMMAND.json, as the program wrote it; a test keeps it equal. Nothing runs with it: a
@@ -23,10 +23,10 @@ class Option:
     """One option of a command."""
 
     name: str
-    """As on the command line, without the dashes."""
+    """Name as on the command line, without the dashes."""
     flag: str
     off_flag: str
-    """What says no; empty where there is no such flag."""
+    """Flag that means No; empty if there is no such flag."""
     kind: str
     """``integer``, ``number``, ``choice``, ``flag``, ``path``, or another one, which is text."""
     choices: tuple[str, ...]
@@ -39,7 +39,7 @@ class Option:
 
     @property
     def attribute(self) -> str:
-        """Its name in a protocol."""
+        """Name of the option in a protocol."""
         return self.name.replace("-", "_")
 
 

@@ -1,4 +1,4 @@
-"""Options of cryoplug in a form of Scipion, and what a filled form means on the command line.
+"""Show options of cryoplug in a form of Scipion, and turn a filled form into a command line.
 
 A protocol says which options it shows, and in which section. Their help, defaults, choices and ranges are cryoplug's own.
 """
@@ -21,11 +21,11 @@ _CLASSES = {
 }
 # Any other kind, such as a size in memory, is text.
 _NOT_CHOSEN = "default"
-"""Shown first where an option with choices need not be given."""
+"""First entry of a menu whose option may be left out."""
 
 
 class _InRange(params.Conditional):
-    """Whether a number is within what cryoplug allows; none is always."""
+    """Check that a number is in the range that cryoplug allows; an empty field is always valid."""
 
     def __init__(self, option: Option) -> None:
         low, high = option.minimum, option.maximum
@@ -60,9 +60,9 @@ def add_options(form: Any, options: Iterable[Option], *, expert: bool = False) -
 
 
 def arguments(protocol: Any, options: Iterable[Option]) -> list[str]:
-    """Give the words for what is not as cryoplug has it by itself.
+    """Give the words for fields that differ from cryoplug's defaults.
 
-    What has its default is left out: for some options the default depends on others.
+    A field at its default is left out, because some defaults depend on other options.
     """
     words: list[str] = []
     for option in options:
@@ -81,7 +81,7 @@ def arguments(protocol: Any, options: Iterable[Option]) -> list[str]:
 
 
 def choices(option: Option) -> tuple[str, ...]:
-    """Give what a menu shows; Scipion keeps the place in it."""
+    """Give the entries of a menu; Scipion stores the index of the chosen one."""
     return option.choices if option.default is not None else (_NOT_CHOSEN, *option.choices)
 
 

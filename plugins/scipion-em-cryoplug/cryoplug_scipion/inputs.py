@@ -1,4 +1,4 @@
-"""Micrographs from sets of Scipion that may still grow, and the halves that belong to them."""
+"""Read micrographs and their halves from sets of Scipion that may still grow."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from cryoplug_scipion.listing import Exposure
 from cryoplug_scipion.program import CryoplugError
 
 _SIDE = re.compile(r"[_\-. ]?(evn|even|odd)(?=[_\-. ]|$)", re.IGNORECASE)
-"""Part of a name that says which half it is."""
+"""Part of a name that marks the even or odd half."""
 _ENDING = re.compile(r"\.(mrcs?|tiff?|eer|dm[34]|map)$", re.IGNORECASE)
 _LOOKS_AT_A_LOCKED_SET = 20
 
 
 class GrowingSet:
-    """A set of micrographs of another protocol, read anew when its file has changed."""
+    """A set of micrographs of another protocol, read again when its file has changed."""
 
     def __init__(self, micrographs: Any) -> None:
         self._file = micrographs.getFileName()
@@ -28,10 +28,10 @@ class GrowingSet:
         self.items: dict[int, Any] = {}
         """Micrographs by their number in the set."""
         self.is_closed = False
-        """Whether no more will come."""
+        """Whether the set is complete."""
 
     def look(self) -> None:
-        """Read it if it has changed. Another process may be writing at that moment; then the next look does."""
+        """Read the set if it has changed; if another process is writing it now, the next look reads it."""
         state = Path(self._file).stat()
         seen = (state.st_mtime_ns, state.st_size)
         if seen == self._seen:
@@ -52,12 +52,12 @@ class GrowingSet:
 
 
 def place(micrograph: Any) -> tuple[int, str]:
-    """Give the place in a stack from 1, 0 for a file with one image; and the file."""
+    """Give the index in a stack (from 1; 0 for a file with one image) and the file."""
     return micrograph.getIndex() or 0, micrograph.getFileName()
 
 
 def exposures(of: GrowingSet, even: GrowingSet | None = None, odd: GrowingSet | None = None) -> list[Exposure]:
-    """Give the rows of a list; with halves those whose two halves are there already."""
+    """Give the rows of a list; with halves, only the exposures whose two halves are there."""
     if even is None or odd is None:
         return [Exposure(number, place(item)) for number, item in of.items.items()]
     return [
@@ -69,8 +69,8 @@ def exposures(of: GrowingSet, even: GrowingSet | None = None, odd: GrowingSet | 
 def partners(of: GrowingSet, *others: GrowingSet) -> dict[int, tuple[Any, ...]]:
     """Find micrographs of one exposure in several sets, by the name of the micrograph.
 
-    Motion correction in Scipion gives that name to all of its sets alike; the number in a set says nothing. Where no names
-    are equal, those are that differ only in EVN and ODD, in even and odd, or in the ending of a file.
+    Motion correction in Scipion uses the same name in all its sets; the numbers in the sets mean nothing. If no names are
+    equal, names match that differ only in EVN and ODD, in even and odd, or in the ending of the file.
 
     Returns
     -------

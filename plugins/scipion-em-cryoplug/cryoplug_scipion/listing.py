@@ -1,7 +1,7 @@
-"""Micrographs of Scipion as a STAR file that cryoplug reads, and which micrograph each of its answers is about.
+"""Write micrographs of Scipion as a STAR file for cryoplug, and find the micrograph of each record that it returns.
 
-A micrograph is named by its absolute path; cryoplug then calls the result after the file alone. Where two files have one
-name, or a STAR file cannot hold it, a link of another name stands for the file.
+A micrograph is listed by its absolute path; cryoplug names the result after the file. If two files have the same name, or
+a STAR file cannot hold the name, the list names a link to the file.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ class Exposure:
     """One row: an image, with its halves if there are any."""
 
     id: int
-    """Of the micrograph in its set."""
+    """Number of the micrograph in its set."""
     image: tuple[int, str]
-    """Place in a stack from 1, 0 for a file with one image; and the file."""
+    """Index in a stack (from 1; 0 for a file with one image) and the file."""
     even: tuple[int, str] | None = None
     odd: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True)
 class Optics:
-    """What all micrographs of a set have in common."""
+    """The optics that all micrographs of a set share."""
 
     pixel_size_angstrom: float
     voltage_kv: float | None = None
@@ -54,7 +54,7 @@ class Listing:
     Parameters
     ----------
     path
-        Of the STAR file.
+        Path of the STAR file.
     links
         Folder for links.
     """
@@ -70,7 +70,7 @@ class Listing:
         return len(self._names)
 
     def add(self, exposures: Iterable[Exposure]) -> bool:
-        """Take in what is new; tell whether anything was."""
+        """Add new exposures; return whether there were any."""
         before = len(self._names)
         for item in exposures:
             if item.id in self._names:
@@ -82,7 +82,7 @@ class Listing:
         return len(self._names) > before
 
     def write(self, optics: Optics) -> None:
-        """Write the file; cryoplug, which may read at that moment, sees the old one or the new one."""
+        """Write the file; cryoplug may read it at that moment, and sees either the old or the new file."""
         halves = bool(self._names) and len(next(iter(self._names.values()))) == 3
         columns = [NAME, EVEN, ODD] if halves else [NAME]
         of_optics = {
@@ -102,11 +102,11 @@ class Listing:
         os.replace(new, self.path)
 
     def id_of(self, record: dict[str, Any]) -> int | None:
-        """Tell which micrograph a record of cryoplug is about; None: none of these."""
+        """Give the number of the micrograph that a record of cryoplug concerns; None: no micrograph of this list."""
         return self._ids.get(record.get("input", ""))
 
     def file_of(self, number: int) -> Path:
-        """Give the file, or the link to it, by which a micrograph is listed."""
+        """Give the file or link that lists a micrograph."""
         name = self._names[number][0]
         return Path(name.split("@", 1)[1] if re.match(r"\d{6}@/", name) else name)
 

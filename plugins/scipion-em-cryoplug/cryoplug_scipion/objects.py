@@ -1,4 +1,4 @@
-"""What the protocols give besides micrographs: a trained model, and an evaluation."""
+"""Outputs of the protocols besides micrographs: a trained model, and an evaluation."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class CryoplugModel(EMObject):
         return self._path.get()
 
     def setVerdict(self, text: str) -> None:
-        """Keep what cryoplug says about it."""
+        """Keep the verdict of cryoplug."""
         self._verdict.set(text)
 
     def getVerdict(self) -> str:
-        """Give what cryoplug says about it, on the micrographs that it has not seen; empty if it was not evaluated."""
+        """Give the verdict of cryoplug on micrographs that the network has not seen; empty if it was not evaluated."""
         return self._verdict.get("")
 
     def __str__(self) -> str:
@@ -31,7 +31,7 @@ class CryoplugModel(EMObject):
 
 
 class CryoplugEvaluation(EMObject):
-    """How much better a denoiser is than doing nothing and than the best Gaussian blur, in decibels."""
+    """Gain of a denoiser over the raw micrograph and over the best Gaussian blur, in decibels."""
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)
@@ -50,15 +50,15 @@ class CryoplugEvaluation(EMObject):
         self._verdict.set(" ".join(record["words"]))
 
     def getGainOverRaw(self) -> float:
-        """Give the decibels by which the denoised micrograph is nearer to the truth than the raw one."""
+        """Give the gain in signal-to-noise ratio over the raw micrograph, in decibels."""
         return self._gainOverRaw.get()
 
     def getGainOverGaussian(self) -> float:
-        """Give the decibels by which it is nearer to the truth than the best Gaussian blur."""
+        """Give the gain in signal-to-noise ratio over the best Gaussian blur, in decibels."""
         return self._gainOverGaussian.get()
 
     def getVerdict(self) -> str:
-        """Give what cryoplug says, in a few sentences."""
+        """Give the verdict of cryoplug, in a few sentences."""
         return self._verdict.get("")
 
     def __str__(self) -> str:

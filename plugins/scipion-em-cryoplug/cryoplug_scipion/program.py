@@ -1,4 +1,4 @@
-"""The cryoplug program: where it is, what it answers, and a run of it that can be followed and stopped."""
+"""The cryoplug program: find it, ask it, and start runs that can be followed and stopped."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import Any, Callable, Sequence
 
 ANSWER_TIMEOUT_S = 120
-"""For short questions, such as its version; activating an environment on a network disk takes its time."""
+"""Most seconds for a short question, such as the version; activating an environment on a network disk is slow."""
 STOP_GRACE_S = 60.0
-"""What cryoplug gets to end after SIGTERM."""
+"""Seconds that cryoplug gets to end after SIGTERM."""
 _OF_SCIPION = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 """Variables of Scipion's Python that would lead cryoplug's Python to the wrong packages."""
 _CLOCK = re.compile(r"^[0-9-]{10} [0-9:]{8} ")
-"""Before each line of talk."""
+"""The time stamp before each line of the log."""
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
 
 class CryoplugError(Exception):
-    """Something that the user can do something about; its text is the sentence for them."""
+    """An error that the user can correct; its text is the message."""
 
 
 @dataclass(frozen=True)
@@ -39,32 +39,32 @@ class Program:
     Raises
     ------
     CryoplugError
-        From every method that starts it, where it is not there or does not answer.
+        From every method that starts it: the program does not exist or does not answer.
     """
 
     executable: str
-    """Path of the program, or its bare name, which is then looked for on PATH."""
+    """Path of the program, or its name, which is then looked up on PATH."""
     activation: str = ""
-    """Shell command that comes first; empty: none."""
+    """Shell command that runs before the program; empty: none."""
 
     def problem(self) -> str:
-        """Say why cryoplug cannot be started; empty when nothing speaks against it."""
+        """Give the reason why cryoplug cannot be started; empty when it can."""
         if self.activation or shutil.which(self.executable):
             return ""
         return (
-            f"cryoplug was not found at {self.executable}. Install it into an environment of its own and set CRYOPLUG_HOME "
+            f"cryoplug was not found at {self.executable}. Install it into its own environment and set CRYOPLUG_HOME "
             "to the folder of that environment, or CRYOPLUG_BIN to the program, or CRYOPLUG_ENV_ACTIVATION to the command "
             "that activates it (in scipion.conf or as an environment variable)."
         )
 
     def command(self, words: Sequence[str]) -> list[str]:
-        """Give the words that start it as one process, also behind an activation."""
+        """Give the words that start it as one process, also after an activation command."""
         if not self.activation:
             return [self.executable, *words]
         return ["bash", "-c", f'{self.activation.rstrip(" ;&")} && exec "$0" "$@"', self.executable, *words]
 
     def answer(self, *words: str) -> str:
-        """Give what a short command writes to stdout."""
+        """Run a short command, and give its stdout."""
         self._check()
         try:
             done = subprocess.run(
@@ -91,7 +91,7 @@ class Program:
         words
             The command and its arguments.
         note
-            Called with every line of talk, from another thread.
+            Called with every line of the log, from another thread.
         """
         self._check()
         return Run(self.command([*words, "--json"]), words, note)
@@ -104,8 +104,8 @@ class Program:
 class Run:
     """A command that is running: its records, line by line, and its end.
 
-    It is killed when the thread that started it ends in whatever way, ``kill -9`` included: a second run of the same
-    protocol must not meet it.
+    The command is killed when the thread that started it ends in any way, also by ``kill -9``, so that a second run of
+    the same protocol does not meet it.
     """
 
     def __init__(self, command: Sequence[str], words: Sequence[str], note: Callable[[str], object]) -> None:
@@ -133,11 +133,11 @@ class Run:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Process id of the command."""
         return self._process.pid
 
     def records(self, timeout_s: float | None) -> list[dict[str, Any]]:
-        """Give the records that have come.
+        """Give the records that have arrived.
 
         Parameters
         ----------
@@ -167,7 +167,7 @@ class Run:
         Raises
         ------
         CryoplugError
-            The exit code is not allowed; the message holds what cryoplug said.
+            The exit code is not allowed; the message holds cryoplug's error.
         """
         code = self._process.wait()
         self._talk.join()
@@ -176,7 +176,7 @@ class Run:
         return code
 
     def stop(self) -> list[dict[str, Any]]:
-        """Ask it to end, wait for that, and give the records that were left; what it has finished stays."""
+        """Ask the command to end, wait, and give the remaining records; finished micrographs stay."""
         self._process.terminate()
         try:
             self._process.wait(STOP_GRACE_S)
@@ -231,5 +231,5 @@ def _die_with(parent: int) -> Callable[[], None]:
 
 
 def beside(folder: str) -> Path:
-    """Give the place of the program within the folder of an environment."""
+    """Give the path of the program in the folder of an environment."""
     return Path(folder) / "bin" / "cryoplug"

@@ -1,4 +1,4 @@
-"""What the three protocols have in common: the form, the device, and how a command is run."""
+"""Common parts of the three protocols: the form, the device, and how a command is run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryoplug_scipion.form import arguments, choices
 from cryoplug_scipion.listing import Listing
 
 FINISHED = (0, 3)
-"""Exit codes with a result: all done; done, but some micrographs failed, and each is named."""
+"""Exit codes with a result: 0, all done; 3, done, but some micrographs failed and were named."""
 SHOWN_FAILURES = 5
 
 
@@ -26,7 +26,7 @@ class CryoplugProtocol(EMProtocol):
     _base = True
     stepsExecutionMode = STEPS_SERIAL
     _shown: dict[str, tuple[str, ...]] = {}
-    """Options in the form by command: which there are, what they mean and what they are by default, cryoplug says."""
+    """Names of the options in the form, by command; cryoplug itself gives their help and defaults."""
 
     def __init__(self, **kwargs: Any) -> None:
         for command, names in self._shown.items():
@@ -42,24 +42,24 @@ class CryoplugProtocol(EMProtocol):
 
     @staticmethod
     def options(command: str, names: Iterable[str]) -> list[Option]:
-        """Give those of the named options that the installed cryoplug has."""
+        """Give the named options that the installed cryoplug has."""
         known = options(command, Plugin.program())
         return [known[name] for name in names if name in known]
 
     def add_model(self, form: Any) -> None:
-        """Ask for a model that another protocol trained."""
+        """Add the field for a model that another protocol trained."""
         form.addParam(
             "inputModel",
             params.PointerParam,
             pointerClass="CryoplugModel",
             allowsNull=True,
             label="Trained model",
-            help="A model of the protocol 'train a denoiser'. Without one, the checkpoint below is taken: by itself the "
-            "general model, which comes with cryoplug and needs no training.",
+            help="A model of the protocol 'train a denoiser'. If it is empty, the checkpoint below is used: "
+            "by default the general model, which comes with cryoplug and needs no training.",
         )
 
     def add_machine(self, form: Any) -> None:
-        """Ask for what Scipion asks of all programs, and for options that the form does not show."""
+        """Add the fields that all programs in Scipion have, and a field for further options."""
         form.addHidden(
             params.USE_GPU,
             params.BooleanParam,
@@ -101,11 +101,11 @@ class CryoplugProtocol(EMProtocol):
         return words + shlex.split(self.moreOptions.get(""))
 
     def form_words(self, command: str) -> list[str]:
-        """Give the words for what the user chose in the form."""
+        """Give the words for the fields that the user filled in."""
         return arguments(self, self.options(command, self._shown[command]))
 
     def model_words(self, command: str) -> list[str]:
-        """Give the words for what denoises."""
+        """Give the words for the network."""
         model = self.inputModel.get()
         return (
             ["--checkpoint", model.getPath()]
@@ -121,12 +121,12 @@ class CryoplugProtocol(EMProtocol):
         words
             The command and its arguments.
         take
-            Called with every record as it comes.
+            Called with every record as it arrives.
 
         Raises
         ------
         CryoplugError
-            It ended without a result; the protocol then fails with that sentence.
+            The command ended without a result; the protocol then fails with this message.
         """
         self.info(f"cryoplug {shlex.join(words)}")
         run = Plugin.program().start(words, self.info)
@@ -151,7 +151,7 @@ class CryoplugProtocol(EMProtocol):
 
 
 def told_failures(failures: dict[str, str]) -> list[str]:
-    """Say which micrographs failed and why, the first few of them."""
+    """Give lines with the first failed micrographs and the reasons."""
     lines = [f"{len(failures)} failed:"] if failures else []
     lines += [f"  {why}" for why in list(failures.values())[:SHOWN_FAILURES]]
     if len(failures) > SHOWN_FAILURES:

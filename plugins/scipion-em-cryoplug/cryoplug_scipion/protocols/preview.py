@@ -1,4 +1,4 @@
-"""One micrograph denoised as a form says, before the protocol runs."""
+"""Denoise one micrograph with the settings of a form, before the protocol runs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cryoplug_scipion.program import CryoplugError
 
 
 def preview(protocol: Any) -> Path:
-    """Denoise the first micrograph of the input of a denoise protocol, which need not have run.
+    """Denoise the first input micrograph of a denoise protocol, which need not have run.
 
     Returns
     -------
     Path
-        A picture: raw, denoised, and what was removed. It lies in a temporary folder.
+        Path of a picture in a temporary folder: raw, denoised, and what was removed.
 
     Raises
     ------

@@ -21,13 +21,13 @@ from cryoplug_scipion.program import CryoplugError, Run
 from cryoplug_scipion.protocols.base import CryoplugProtocol, told_failures
 
 LOOK_S = 2.0
-"""Between two looks at the input."""
+"""Seconds between two looks at the input."""
 USAGE = 2
-"""Exit code of a micrograph that was denoised with other options before."""
+"""Exit code of a micrograph that was already denoised with other options."""
 
 
 class CryoplugDenoiseOutputs(Enum):
-    """What the protocol gives."""
+    """Outputs of the protocol."""
 
     outputMicrographs = SetOfMicrographs
 
@@ -35,9 +35,9 @@ class CryoplugDenoiseOutputs(Enum):
 class CryoplugProtDenoise(CryoplugProtocol):
     """Denoise micrographs for looking and picking; extract particles from the raw ones.
 
-    The micrographs keep their names, numbers, pixel size and CTF, so picks on them fit the raw micrographs. By itself the
-    general model of cryoplug denoises, which needs no training. The protocol works in streaming: one cryoplug process
-    stays in memory and denoises micrographs as they come, and the output grows. Continue does only what is new.
+    The micrographs keep their names, numbers, pixel size and CTF, so picks on them fit the raw micrographs. By default the
+    general model of cryoplug denoises; it needs no training. The protocol works in streaming: one cryoplug process stays in
+    memory and denoises micrographs as they arrive, and the output grows. Continue denoises only new micrographs.
     """
 
     _label = "denoise micrographs"
@@ -107,10 +107,10 @@ class CryoplugProtDenoise(CryoplugProtocol):
         self._insertFunctionStep(self.denoiseStep, str(datetime.now()))
 
     def _stepsCheck(self) -> None:
-        """Nothing to do; that it is here tells Scipion that the protocol works in streaming."""
+        """Do nothing; this method tells Scipion that the protocol works in streaming."""
 
     def denoiseStep(self, started: str) -> None:
-        """Denoise what is there and what comes, until the input is closed."""
+        """Denoise all micrographs, also those that arrive later, until the input is closed."""
         self._list = self.listing("micrographs")
         self._failures: dict[str, str] = {}
         self._incoming = GrowingSet(self.inputMicrographs.get())
@@ -130,11 +130,11 @@ class CryoplugProtDenoise(CryoplugProtocol):
         self._update(closed=True)
 
     def _follow(self, words: list[str]) -> None:
-        """Denoise with one process as long as the input is open. It ends without a sign; what is left, the last run does."""
+        """Denoise with one process while the input is open; a last run does the rest."""
         run: Run | None = None
         while not self._look():
             if run is None and len(self._list):
-                self.info("the input is still open; one cryoplug process denoises what comes")
+                self.info("the input is still open; one cryoplug process denoises new micrographs as they arrive")
                 run = Plugin.program().start(words, self.info)
             if run is None:
                 time.sleep(LOOK_S)
@@ -146,7 +146,7 @@ class CryoplugProtDenoise(CryoplugProtocol):
             self._take(run.stop())
 
     def _look(self) -> bool:
-        """Look at the input, put what is new on the list, and tell whether the input is closed."""
+        """Look at the input, add new micrographs to the list, and tell whether the input is closed."""
         for one in (self._incoming, *self._halves):
             one.look()
         if self._list.add(exposures(self._incoming, *self._halves)):
@@ -154,7 +154,7 @@ class CryoplugProtDenoise(CryoplugProtocol):
         return all(one.is_closed for one in (self._incoming, *self._halves))
 
     def _take(self, records: list[dict[str, Any]]) -> None:
-        """Add what is denoised to the output."""
+        """Add denoised micrographs to the output."""
         new: list[tuple[int, str]] = []
         for record in records:
             number = self._list.id_of(record)
@@ -204,7 +204,7 @@ class CryoplugProtDenoise(CryoplugProtocol):
         return self._getExtraPath("denoised", "report.html")
 
     def previews_folder(self) -> Path:
-        """Give the folder of pictures, one a micrograph: raw, denoised, and what was removed."""
+        """Give the folder of pictures, one per micrograph: raw, denoised, and what was removed."""
         return Path(self._getExtraPath("denoised", "previews"))
 
     def _summary(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Say how good a denoiser is on the user's own micrographs."""
+"""Measure a denoiser on the user's own micrographs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ HALVES, TRUTH = 0, 1
 
 
 class CryoplugEvaluateOutputs(Enum):
-    """What the protocol gives."""
+    """Outputs of the protocol."""
 
     outputEvaluation = CryoplugEvaluation
 
 
 class CryoplugProtEvaluate(CryoplugProtocol):
-    """Say how good a denoiser is on your own micrographs, beside the best simple filters.
+    """Measure a denoiser on your own micrographs, and compare it with the best simple filters.
 
-    It is judged by even and odd halves, one denoised and the other not, or by a known truth, such as that of simulated
-    micrographs. The first line says whether the denoised micrograph is better than the raw one and than a Gaussian blur.
+    It uses even and odd halves (one denoised, the other not), or a known truth, such as that of simulated micrographs.
+    The first line says whether the denoised micrograph is better than the raw one and than a Gaussian blur.
     """
 
     _label = "evaluate a denoiser"
@@ -62,7 +62,8 @@ class CryoplugProtEvaluate(CryoplugProtocol):
             display=params.EnumParam.DISPLAY_COMBO,
             important=True,
             label="Judge by",
-            help="Halves: one is denoised, the other one judges it. The truth: noise-free micrographs of the same names.",
+            help="Halves: one half is denoised and compared with the other half. "
+            "The truth: noise-free micrographs with the same names.",
         )
         for name, label, judge in (
             ("inputEven", "Even halves", HALVES),
@@ -77,7 +78,7 @@ class CryoplugProtEvaluate(CryoplugProtocol):
                 condition=f"judge=={judge}",
                 important=True,
                 label=label,
-                help="Micrographs of one name belong together.",
+                help="Micrographs with the same name belong together.",
             )
         self.add_model(form)
         add_options(form, self.options("evaluate", ("checkpoint",)), expert=True)
@@ -92,7 +93,7 @@ class CryoplugProtEvaluate(CryoplugProtocol):
         self._insertFunctionStep(self.evaluateStep)
 
     def evaluateStep(self) -> None:
-        """Measure, and give the figures to Scipion."""
+        """Measure, and pass the figures to Scipion."""
         pointers = (
             [self.inputEven, self.inputOdd] if self.judge.get() == HALVES else [self.inputMicrographs, self.inputTruth]
         )
@@ -118,7 +119,7 @@ class CryoplugProtEvaluate(CryoplugProtocol):
         return [str(self._listed("halves", exposures(even, even, odd), self.inputEven).path)]
 
     def _by_truth(self, noisy: GrowingSet, truth: GrowingSet) -> list[str]:
-        """Write two lists; cryoplug pairs files by name, so the truth gets links with the names of the micrographs."""
+        """Write two lists; the truth gets links named after the micrographs, because cryoplug pairs files by name."""
         pairs = partners(noisy, truth)
         raw = self._listed(
             "micrographs", [Exposure(number, place(noisy.items[number])) for number in pairs], self.inputMicrographs

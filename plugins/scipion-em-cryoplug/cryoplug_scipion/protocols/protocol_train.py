@@ -21,7 +21,7 @@ HALVES, SINGLE = 0, 1
 
 
 class CryoplugTrainOutputs(Enum):
-    """What the protocol gives."""
+    """Outputs of the protocol."""
 
     outputModel = CryoplugModel
 
@@ -30,7 +30,7 @@ class CryoplugProtTrain(CryoplugProtocol):
     """Train a network on your own micrographs: on even and odd halves, or on the micrographs alone.
 
     Halves are the two sets that motion correction writes when it splits even and odd frames. The general model needs no
-    training; try it first. To go on from it, write general into Init, 2.6 into Angpix, and give some minutes. When
+    training; try it first. To train it further, write general into Init and 2.6 into Angpix, and set the minutes. If
     training was stopped, Continue goes on where it stopped.
     """
 
@@ -67,8 +67,8 @@ class CryoplugProtTrain(CryoplugProtocol):
             display=params.EnumParam.DISPLAY_COMBO,
             important=True,
             label="Train on",
-            help="Halves are best: the noise of the one says nothing about the noise of the other. With micrographs alone, "
-            "cryoplug measures their noise and adds noise like it.",
+            help="Halves are best, because their noise is independent. With micrographs alone, "
+            "cryoplug measures their noise and adds similar noise.",
         )
         for name, label, pairs in (
             ("inputEven", "Even halves", HALVES),
@@ -82,7 +82,7 @@ class CryoplugProtTrain(CryoplugProtocol):
                 condition=f"pairs=={pairs}",
                 important=True,
                 label=label,
-                help="As motion correction leaves them, not filtered.",
+                help="Output of motion correction, not filtered.",
             )
         add_options(form, self.options("convert", ("angpix",)))
         add_options(form, self.options("convert", ("normalize", "accept-unproven")), expert=True)
@@ -147,7 +147,7 @@ class CryoplugProtTrain(CryoplugProtocol):
         self.run_command([*fixed, *resume, *shlex.split(words)], take)
 
     def createOutputStep(self, words: str) -> None:
-        """Give the run folder to Scipion; cryoplug takes its best epoch, also after more epochs."""
+        """Pass the run folder to Scipion; cryoplug uses its best epoch, also after more epochs."""
         model = CryoplugModel(path=self._run_folder())
         if self._verdict().is_file():
             model.setVerdict(self._verdict().read_text(encoding="utf-8").splitlines()[0])
@@ -170,7 +170,7 @@ class CryoplugProtTrain(CryoplugProtocol):
     # ------------------------------------------------------------------ info
 
     def report(self) -> str:
-        """Give the HTML page: losses, the verdict, and what the network makes of pairs that it has not seen."""
+        """Give the HTML page: losses, the verdict, and results on pairs that the network has not seen."""
         pages = sorted(Path(self._getExtraPath("saved_models")).glob("*/report.html"))
         return str(pages[-1]) if pages else self._getExtraPath("saved_models", "report.html")
 

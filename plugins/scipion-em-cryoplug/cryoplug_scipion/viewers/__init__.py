@@ -1,4 +1,4 @@
-"""What "Analyze results" shows: the HTML page of a run, in the browser."""
+"""Viewers for "Analyze results": they open the HTML page of a run in the browser."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PageView(View):
 
 
 class CryoplugViewer(Viewer):
-    """Shows the page of a denoise, train or evaluate protocol, and of what they give."""
+    """Shows the page of a denoise, train or evaluate protocol, or of its outputs."""
 
     _name = "cryoplug page"
     _targets = [CryoplugProtDenoise, CryoplugProtTrain, CryoplugProtEvaluate, CryoplugModel, CryoplugEvaluation]
@@ -35,7 +35,7 @@ class CryoplugViewer(Viewer):
         page = Path(obj.report())
         if page.is_file():
             return [PageView(page)]
-        text = f"{page} is not there: the protocol has not come that far, or previews are switched off."
+        text = f"{page} does not exist yet: the protocol has not written it, or previews are switched off."
         return [MessageView(text, "No page yet", tkParent=self._tkRoot)]
 
 
@@ -49,7 +49,9 @@ class CryoplugPreviewsViewer(Viewer):
         folder = obj.previews_folder()
         if folder.is_dir():
             return [PageView(folder)]
-        return [MessageView(f"{folder} is not there: no preview is written yet.", "No previews", tkParent=self._tkRoot)]
+        return [
+            MessageView(f"{folder} does not exist: no preview is written yet.", "No previews", tkParent=self._tkRoot)
+        ]
 
 
 __all__ = ["CryoplugPreviewsViewer", "CryoplugViewer"]

@@ -1,4 +1,4 @@
-"""Wizards of the forms: choose a checkpoint, and see one micrograph denoised before all of them are."""
+"""Wizards of the forms: choose a checkpoint, and preview one denoised micrograph."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GENERAL = "general"
 
 
 class CryoplugCheckpointWizard(Wizard):
-    """Choose among the general model and what was trained in this project."""
+    """Choose the general model or a model that was trained in this project."""
 
     _targets = [
         (CryoplugProtDenoise, ["checkpoint"]),
@@ -28,12 +28,14 @@ class CryoplugCheckpointWizard(Wizard):
     ]
 
     def show(self, form: Any, *params: Any) -> None:
-        """Show the list and put what was chosen into the form."""
+        """Show the list, and put the choice into the form."""
         from pyworkflow.gui import dialog
         from pyworkflow.gui.tree import ListTreeProviderString
 
         provider = ListTreeProviderString([pwobj.String(item) for item in checkpoints(form.protocol.getProject())])
-        chosen = dialog.ListDialog(form.root, "Checkpoints", provider, "Select what denoises, or what to start from")
+        chosen = dialog.ListDialog(
+            form.root, "Checkpoints", provider, "Select the model to denoise with, or to start from"
+        )
         if chosen.values:
             form.setVar(
                 "init" if isinstance(form.protocol, CryoplugProtTrain) else "checkpoint", chosen.values[0].get()
@@ -41,7 +43,7 @@ class CryoplugCheckpointWizard(Wizard):
 
 
 class CryoplugPreviewWizard(Wizard):
-    """Denoise the first micrograph as the form says now, and show it before and after."""
+    """Denoise the first micrograph with the current form, and show it before and after."""
 
     _targets = [(CryoplugProtDenoise, ["target", "strength", "highpass", "lowpass"])]
 
@@ -58,7 +60,7 @@ class CryoplugPreviewWizard(Wizard):
 
 
 def checkpoints(project: Any) -> list[str]:
-    """Give what may stand in the field of a checkpoint, the newest model first after the general one."""
+    """Give the possible values of the checkpoint field: the general model, then trained models, newest first."""
     trained = [
         output.getPath()
         for run in project.getRuns()
