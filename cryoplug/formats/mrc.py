@@ -1,6 +1,6 @@
-"""MRC2014 micrographs: read by bands of rows, written strictly, validated completely.
+"""MRC2014 micrographs: read in bands of rows, write by the standard, and validate completely.
 
-The header is examined in `cryoplug.formats.mrc_header`, written in `cryoplug.formats.mrc_writer`; import from here.
+`cryoplug.formats.mrc_header` examines headers, `cryoplug.formats.mrc_writer` writes files; import from this module.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 _STATISTICS_TOLERANCE = 1e-3
-"""In standard deviations; float32 sums of other programs agree better than this."""
+"""Largest difference of header statistics, in standard deviations; float32 sums of other programs agree better than this."""
 
 
 class MrcMicrograph(MicrographSource):
@@ -61,13 +61,13 @@ class MrcMicrograph(MicrographSource):
     path
         The file.
     section
-        Which one, counted from 1; None for a file that must have a single section.
+        Number of the section, from 1; None: the file must have a single section.
 
     Raises
     ------
     FormatError
-        The header is no MRC header, disagrees with the size of the file, or declares a mode that is not read; or there
-        are several sections and none was named.
+        The header is not an MRC header, does not fit the file size, or has an unsupported mode; or the file has several
+        sections and `section` is None.
     ShapeError
         There is no such section.
     """
@@ -91,7 +91,7 @@ class MrcMicrograph(MicrographSource):
         self.warnings = (*header.warnings, remark) if remark else header.warnings
 
     def read_rows(self, start: int, stop: int) -> ImageF32:
-        """Read rows with ``pread``: a memory map would end in SIGBUS when the file is cut meanwhile."""
+        """Read rows with ``pread``, because a memory map ends in SIGBUS when the file is cut meanwhile."""
         self.check_rows(start, stop)
         size = self.header.row_size_bytes
         return self.header.unpack(
@@ -100,11 +100,11 @@ class MrcMicrograph(MicrographSource):
 
     @property
     def stored_dtype(self) -> np.dtype | None:
-        """Type of the pixels as they lie in the file, with its byte order; None for two pixels in a byte (mode 101)."""
+        """Type of the stored pixels, with byte order; None for two pixels in a byte (mode 101)."""
         return None if self.header.mode == 101 else self.header.dtype
 
     def read_stored(self, start: int, stop: int, into: memoryview) -> None:
-        """Read the bytes of rows as they lie in the file."""
+        """Read the stored bytes of rows."""
         self.check_rows(start, stop)
         size = self.header.row_size_bytes
         self._pixels.read_into(into[: (stop - start) * size], self._first_byte + start * size)
@@ -145,7 +145,7 @@ class MrcMovie(MovieSource):
         return header.unpack(self._pixels.read(index * header.section_size_bytes, header.section_size_bytes), header.ny)
 
     def read_frames(self, start: int, stop: int) -> ImageF32:
-        """Read several sections at once: of particles of 64 x 64 a thousand take 2 ms, one after another 20."""
+        """Read several sections at once: a thousand particles of 64 x 64 take 2 ms, and 20 ms one by one."""
         self.check_frames(start, stop)
         size = self.header.section_size_bytes
         raw = self._pixels.read(start * size, (stop - start) * size)
@@ -177,7 +177,7 @@ class _PixelBytes:
             raise
 
     def _check_written(self) -> None:
-        """Refuse a file whose pixels are one hole: zeros without end, which would take hours to read."""
+        """Refuse a sparse file without pixels: it holds only zeros, which may take hours to read."""
         header, descriptor = self.header, self._descriptor
         try:
             hole = os.lseek(descriptor, header.data_offset, os.SEEK_HOLE)
@@ -214,7 +214,7 @@ class _PixelBytes:
             return retried(lambda: os.preadv(self._descriptor, [place], offset), again=self._open_again)
 
     def _open_again(self) -> None:
-        """Get a new handle on the file; the old one may have gone stale."""
+        """Get a new handle on the file; the old one may be stale."""
         path = self.header.path
         self.close()
         self._descriptor = open_for_reading(path)
@@ -245,12 +245,12 @@ def validate_mrc(path: Path, measure: Measure = scan_pixels) -> list[Finding]:
     path
         The file.
     measure
-        Called with the image of a file that holds a single one.
+        Called with the image, if the file holds a single one.
 
     Returns
     -------
     list[Finding]
-        Errors are what makes cryoplug refuse the file; with one of them in the header the pixels are not read.
+        Findings; with any error, cryoplug refuses the file. With an error in the header, pixels are not read.
     """
     findings = examine_mrc(path)
     if any(finding.severity == "error" for finding in findings):

@@ -1,8 +1,8 @@
-"""What microscopes write into the extended header of an MRC file: pixel size, voltage, dose, defocus, tilt.
+"""Read the extended header that microscopes write: pixel size, voltage, dose, defocus, tilt.
 
 Thermo Fisher's records (FEI1, FEI2) are laid out as `mrcfile.dtypes` says; their bit mask tells which fields were set. SerialEM's
-(SERI, and older files without a type) are described in IMOD's mrc_format.txt. All of it is a claim of the program that wrote the
-file: what cannot be read or makes no sense is left out, and no file is refused for it.
+(SERI, and older files without a type) are described in IMOD's mrc_format.txt. All values are
+claims of the writing program: a value that cannot be read or makes no sense is left out, and no file is refused for it.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ _FEI = (b"FEI1", b"FEI2")
 _SET_BY = {"HT": 5, "Dose": 6, "Alpha tilt": 7, "Pixel size X": 14, "Applied defocus": 24}
 _PIXEL_SIZES_ANGSTROM = (0.01, 1000.0)
 _SERIAL_EM_BYTES = (2, 6, 4, 2, 2, 4, 2, 4, 2, 4, 2)
-"""Bytes that each bit of SerialEM's flags stands for; the first bit is the tilt angle in hundredths of a degree."""
+"""Number of bytes for each bit of SerialEM's flags; the first bit is the tilt angle in hundredths of a degree."""
 
 
 @dataclass(frozen=True)
 class Acquisition:
-    """What the microscope says about the first image of a file; None for what it does not say."""
+    """The values of the microscope for the first image of a file; None for missing values."""
 
     pixel_size_angstrom: float | None = None
-    """Sampling."""
+    """Pixel size in angstrom."""
     voltage_kv: float | None = None
-    """Acceleration voltage."""
+    """Acceleration voltage in kV."""
     dose_e_per_angstrom2: float | None = None
-    """Dose of the exposure, electrons on an area of the specimen."""
+    """Dose of the exposure, in electrons per square angstrom of the specimen."""
     defocus_um: float | None = None
-    """Defocus that was asked for; positive is underfocus."""
+    """Requested defocus in micrometres; positive is underfocus."""
     tilt_degrees: float | None = None
-    """Tilt of the stage."""
+    """Tilt of the stage in degrees."""
     microscope: str = ""
-    """Its name."""
+    """Name of the microscope."""
     camera: str = ""
-    """Its name."""
+    """Name of the camera."""
 
 
 def read_acquisition(header: MrcHeader) -> Acquisition | None:
-    """Read what the microscope wrote about the first image; None where there is no record of Thermo Fisher's."""
+    """Read the values of the microscope for the first image; None without a record by Thermo Fisher."""
     records = _fei_records(header, 1)
     if records is None:
         return None
@@ -66,9 +66,9 @@ def read_acquisition(header: MrcHeader) -> Acquisition | None:
 
 
 def pixel_size_of_file(header: MrcHeader) -> tuple[float | None, str]:
-    """Give the pixel size in angstrom that a file states, and a remark where it is not that of its cell.
+    """Give the pixel size in angstrom that a file states, and a remark if it does not come from its cell.
 
-    A cell that is unset, or says exactly 1 A, was not filled in: there what the microscope wrote counts.
+    A cell that is unset or gives exactly 1 A was not filled in; then the microscope's value counts.
     """
     stated = header.pixel_size_angstrom
     if stated not in (None, 1.0):
@@ -82,7 +82,7 @@ def pixel_size_of_file(header: MrcHeader) -> tuple[float | None, str]:
 
 
 def tilt_angles(header: MrcHeader) -> list[float]:
-    """Give the tilt of the stage in degrees for each section; empty when the extended header does not tell."""
+    """Give the tilt of the stage in degrees for each section; empty if the extended header does not give it."""
     records = _fei_records(header, header.nz)
     if records is not None:
         angles = [_number(record, "Alpha tilt") for record in records]

@@ -1,4 +1,4 @@
-"""What IMOD and SerialEM say in a header about mode 0, where MRC2014 knows only signed bytes.
+"""Read what IMOD and SerialEM write in a header about mode 0, which MRC2014 defines as signed bytes.
 
 IMOD keeps a stamp and flags where MRC2014 has unused bytes; see mrc_format.txt in IMOD's documentation.
 """
@@ -12,11 +12,11 @@ _SIGNED_BYTES = 1
 _TWO_VALUES_IN_A_BYTE = 16
 _TWO_VALUES_LABEL = b"4 bits packed"
 _LARGEST_NX = (1 << 30) - 1
-"""Twice this is still a 32-bit integer."""
+"""Largest width in pixels; twice this is still a 32-bit integer."""
 
 
 def how_unsigned(record: np.void, head: bytes) -> str:
-    """Tell in a sentence why the bytes of mode 0 are unsigned; empty where they are signed, or in another mode."""
+    """Give the reason why the bytes of mode 0 are unsigned; empty if they are signed, or in another mode."""
     if int(record["mode"]) != 0:
         return ""
     flags = _flags(head)
@@ -29,7 +29,7 @@ def how_unsigned(record: np.void, head: bytes) -> str:
 
 
 def has_two_values_in_a_byte(record: np.void, head: bytes) -> bool:
-    """Tell whether this is what SerialEM wrote before there was mode 101: mode 0, half as wide as the image."""
+    """Tell whether SerialEM wrote two pixels per byte as mode 0, half as wide as the image, before mode 101 existed."""
     if int(record["mode"]) != 0 or not 0 < int(record["nx"]) <= _LARGEST_NX:
         return False
     if (_flags(head) or 0) & _TWO_VALUES_IN_A_BYTE:
@@ -39,7 +39,7 @@ def has_two_values_in_a_byte(record: np.void, head: bytes) -> bool:
 
 
 def as_mode_101(record: np.void) -> np.void:
-    """Give the header as it would be written today: mode 101, and the width and cell of the image."""
+    """Give the header in today's form: mode 101, with the width and cell of the image."""
     modern = record.copy()
     if int(record["mx"]) == int(record["nx"]):
         modern["mx"] = 2 * int(record["mx"])
@@ -50,7 +50,7 @@ def as_mode_101(record: np.void) -> np.void:
 
 
 def _flags(head: bytes) -> int | None:
-    """Give IMOD's flags; None without its stamp."""
+    """Give IMOD's flags; None without IMOD's stamp."""
     stamp = head[152:156]
     if stamp not in (_STAMP, _STAMP[::-1]):
         return None

@@ -1,8 +1,8 @@
-"""What the library mrcfile, and so the tools that are built on it, make of an MRC file that cryoplug reads in its own way.
+"""Find where the library mrcfile, and tools built on it, read an MRC file differently from cryoplug.
 
-It is given header bytes that the own examination has approved, never the file: it allocates what a header claims. Where it
-differs, nobody else tells: 4-bit counts and headers without a stamp are refused there, and IMOD's unsigned bytes become
-negative numbers. See docs/decisions/0001-own-star-reader.md.
+mrcfile gets only header bytes that cryoplug has checked, never the file, because it allocates what a header claims. No other
+program reports these differences: mrcfile refuses 4-bit counts and headers without a stamp, and turns IMOD's unsigned bytes
+into negative numbers. See docs/decisions/0001-own-star-reader.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WHO = "mrcfile and the tools built on it"
 
 
 def second_opinion(head: bytes, size_bytes: int, seen: Examination) -> list[str]:
-    """Tell where mrcfile will read something else than cryoplug, or nothing.
+    """List the differences between the readings of mrcfile and of cryoplug.
 
     Parameters
     ----------
@@ -31,12 +31,12 @@ def second_opinion(head: bytes, size_bytes: int, seen: Examination) -> list[str]
     size_bytes
         Size of the whole file.
     seen
-        What the own examination of both found.
+        Result of cryoplug's own examination.
 
     Returns
     -------
     list[str]
-        One sentence for each difference; empty when there is none, and for a file that cryoplug does not read either.
+        One sentence for each difference; empty if there is none, or if cryoplug does not read the file either.
     """
     if seen.record is None or any(finding.severity == "error" for finding in seen.findings):
         return []

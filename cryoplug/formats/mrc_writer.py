@@ -1,4 +1,4 @@
-"""Write float32 or float16 MRC files, row by row, with the header of the micrograph that they were made of."""
+"""Write float32 or float16 MRC files row by row, with the header of the source micrograph."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ FLOAT16_LIMIT = 65504.0
 
 @dataclass(frozen=True)
 class StoredStatistics:
-    """What a header says about the pixels that follow it, in grey values."""
+    """Statistics in a header about the pixels that follow it, in grey values."""
 
     minimum: float
     """Smallest pixel."""
     maximum: float
     """Largest pixel."""
     mean: float
-    """Mean."""
+    """Mean of the pixels."""
     std: float
     """Standard deviation, division by n; MRC calls it rms."""
 
@@ -56,13 +56,13 @@ def write_mrc(
     Parameters
     ----------
     path
-        Where to; an existing file is replaced.
+        Path of the file; an existing file is replaced.
     pixels
-        ``(y, x)``, any real type.
+        Pixels ``(y, x)``, any real type.
     pixel_size_angstrom
-        Sampling; None keeps that of the template, or leaves it unset.
+        Pixel size in angstrom; None keeps that of the template, or leaves it unset.
     label
-        Text of the label that is added; at most 80 ASCII characters, begins with ``cryoplug``.
+        Text of the added label: at most 80 ASCII characters, begins with ``cryoplug``.
     template
         Header and extended header to carry over.
     dtype
@@ -75,7 +75,7 @@ def write_mrc(
     PixelError
         A pixel is beyond the range of float16.
     StorageError
-        The system refused; nothing is left.
+        The file cannot be written; nothing is left.
     """
     path = Path(path)
     if pixels.ndim != 2:
@@ -98,8 +98,8 @@ def write_mrc(
 class MrcRowWriter:
     """Write an image whose rows arrive one band after another, from top to bottom.
 
-    The file is mode 2 or 12, little-endian. What stays true of the template is kept: cell, origins, labels, vendor
-    fields, and the extended header byte for byte. Statistics are recomputed from what is stored, one label is added.
+    The file is mode 2 or 12, little-endian. Fields of the template that stay valid are kept: cell, origins, labels, vendor
+    fields, and the extended header byte for byte. Statistics are computed from the stored pixels; one label is added.
 
     Parameters
     ----------
@@ -110,15 +110,15 @@ class MrcRowWriter:
     template
         Header to carry over, from `cryoplug.formats.mrc.read_header`.
     pixel_size_angstrom
-        Sampling; None keeps that of the template, or leaves it unset.
+        Pixel size in angstrom; None keeps that of the template, or leaves it unset.
     label
-        Text of the label that is added; ``cryoplug`` is put before it unless it begins so.
+        Text of the added label; ``cryoplug`` is put before it unless it begins with it.
     path
         Final name of the file, for messages.
     dtype
         ``float32`` or ``float16``.
     sections
-        Images of `shape` that follow one another: a stack. Those of a template with as many keep its cell and space group.
+        Number of images of a stack. If the template has as many sections, its cell and space group are kept.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class MrcRowWriter:
         self._rows_done += rows.shape[0]
 
     def finish(self) -> None:
-        """Check that all rows came, and write the header again, now with the statistics."""
+        """Check that all rows were written, and write the header again, now with the statistics."""
         if self._rows_done != self._shape[0]:
             raise ShapeError(f"{self._path}: {self._rows_done} of {self._shape[0]} rows were written; write the rest")
         moments = self._moments
@@ -197,12 +197,12 @@ class MrcRowWriter:
             self._stream.seek(0, 2)
 
     def shift(self, offset: float) -> None:
-        """Add a number to all pixels that were written so far: they are read again and written in their places.
+        """Add a number to all pixels written so far; they are read and written again in place.
 
         Raises
         ------
         PixelError
-            A pixel is beyond the range of float16 then.
+            A pixel would be beyond the range of float16.
         """
         width, first = self._shape[1], self._first_pixel
         rows = max(1, _SHIFTED_BYTES // (width * self._dtype.itemsize))
@@ -224,17 +224,17 @@ class MrcRowWriter:
 
     @property
     def mean(self) -> float:
-        """Mean of the rows so far; NaN when one of them holds a pixel that is not finite."""
+        """Mean of the rows so far; NaN if a pixel is not finite."""
         return self._moments.mean if self._all_finite else math.nan
 
     @property
     def std(self) -> float:
-        """Standard deviation of the rows so far; NaN when one of them holds a pixel that is not finite."""
+        """Standard deviation of the rows so far; NaN if a pixel is not finite."""
         return self._moments.std if self._all_finite else math.nan
 
     @property
     def rounding_rms(self) -> float:
-        """By how much the rows so far were rounded to float16, root mean square; 0 for float32."""
+        """Root mean square of the rounding of the rows so far to float16; 0 for float32."""
         return math.sqrt(self._rounding_squares / max(1, self._rows_done * self._shape[1]))
 
     def _converted(self, rows: np.ndarray) -> np.ndarray:
@@ -253,7 +253,7 @@ class MrcRowWriter:
 
 
 def check_float16_range(largest: float, dtype: str, path: Path) -> None:
-    """Raise `PixelError` when the largest size of a pixel does not fit into a file of float16."""
+    """Raise `PixelError` if the largest absolute pixel value does not fit into float16."""
     if dtype == "float16" and largest > FLOAT16_LIMIT:
         raise PixelError(
             f"{path}: a pixel of {largest:g} does not fit into float16 (allowed: up to {FLOAT16_LIMIT:g}); "
@@ -271,14 +271,14 @@ def mrc_head(
     label: str = "",
     dtype: str = "float32",
 ) -> bytes:
-    """Give all that stands before the pixels of a file whose pixels are known already.
+    """Give all bytes before the pixels, for a file whose pixels are already known.
 
     Parameters
     ----------
     shape, path, template, pixel_size_angstrom, label, dtype
         As for `MrcRowWriter`.
     statistics
-        Of the pixels as they are stored; None when one of them is not finite.
+        Statistics of the stored pixels; None if a pixel is not finite.
     """
     header = _new_header(
         shape, template=template, pixel_size_angstrom=pixel_size_angstrom, label=label, path=path, dtype=dtype

@@ -1,7 +1,7 @@
-"""STAR files of RELION: reading and writing them, and which of their tables lists images.
+"""Read and write STAR files of RELION, and find the table that lists images.
 
 RELION 3.0 has one table (``data_`` or ``data_images``) with the optics in every row; 3.1 and later have ``data_optics``
-beside ``data_micrographs``, ``data_movies`` or ``data_particles``. The text itself: `cryoplug.formats.star_parser`.
+beside ``data_micrographs``, ``data_movies`` or ``data_particles``. `cryoplug.formats.star_parser` reads the text itself.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ __all__ = [
 ]
 
 MAX_BYTES = 1 << 30
-"""A STAR file of ten million particles is about this long."""
+"""Largest STAR file in bytes; one of ten million particles is about this long."""
 MAX_LINE_BYTES = 1 << 20
-"""A row of a thousand columns has some 20 kB."""
+"""Longest line in bytes; a row of a thousand columns has some 20 kB."""
 _SNIFFED_BYTES = 1 << 16
 _SHOWN_BLOCKS, _SHOWN_LETTERS = 20, 100
 MICROGRAPH_COLUMN = "rlnMicrographName"
 MOVIE_COLUMN = "rlnMicrographMovieName"
 IMAGE_COLUMN = "rlnImageName"
 IMAGE_COLUMNS = (MICROGRAPH_COLUMN, MOVIE_COLUMN, IMAGE_COLUMN)
-"""What names the images of a table, in the order in which they are looked for."""
+"""Columns that name the images of a table, in the order of the search."""
 _USUAL_NAMES = {MICROGRAPH_COLUMN: "micrographs", MOVIE_COLUMN: "movies", IMAGE_COLUMN: "particles"}
 _TILT_SERIES_COLUMN = "rlnTomoTiltSeriesStarFile"
 _TILT_SERIES_SIZE = "rlnTomoTiltSeriesPixelSize"
@@ -49,18 +49,18 @@ _TILT_COLUMNS = ("rlnTomoNominalStageTiltAngle", "rlnTomoTiltMovieIndex", "rlnTo
 
 @dataclass(frozen=True)
 class ImageTable:
-    """The table of a STAR file that lists the images asked for."""
+    """The table of a STAR file that lists the requested images."""
 
     block: StarBlock
     """The table."""
     column: str
-    """Its column with the names of the images."""
+    """The column with the names of the images."""
     pixel_sizes: list[float | None]
-    """Pixel size of the image of each row in angstrom; None where nothing reliable is said."""
+    """Pixel size of the image of each row in angstrom; None if the file gives no reliable value."""
 
     @property
     def names(self) -> list[str]:
-        """Names as they stand there, one per row: ``path`` or ``000012@path``."""
+        """Names as in the file, one per row: ``path`` or ``000012@path``."""
         return self.block.column(self.column)
 
 
@@ -74,7 +74,8 @@ def read_star(path: str | Path) -> StarFile:
     MissingInputError
         There is no such file.
     FormatError
-        With the line: a short or long row, a column or block twice, a quote that never ends, text outside of a block.
+        A short or long row, a column or block twice, a quote that never ends, or text outside a block; the message names the
+        line.
     """
     path = Path(path)
     try:
@@ -125,7 +126,7 @@ def write_star(path: str | Path, star: StarFile) -> None:
 
 
 def image_table(star: StarFile, kind: str = "micrographs") -> ImageTable:
-    """Give the table that lists the images asked for.
+    """Give the table that lists the requested images.
 
     Parameters
     ----------
@@ -139,7 +140,7 @@ def image_table(star: StarFile, kind: str = "micrographs") -> ImageTable:
     Raises
     ------
     FormatError
-        There is none; the message lists the blocks, and what there is instead.
+        There is no such table; the message lists the blocks and what the file lists instead.
     """
     columns = {
         "micrographs": (MICROGRAPH_COLUMN, IMAGE_COLUMN),
@@ -155,7 +156,7 @@ def image_table(star: StarFile, kind: str = "micrographs") -> ImageTable:
 
 
 def tilt_series_stars(star: StarFile) -> dict[str, float | None]:
-    """Give the STAR files of tilt series that a STAR file lists where it lists no images, each with its pixel size if known."""
+    """If a STAR file lists tilt series instead of images, give their STAR files, each with its pixel size if known."""
     if any(column in block.columns for block in star.blocks for column in IMAGE_COLUMNS):
         return {}
     block = next((block for block in star.blocks if _TILT_SERIES_COLUMN in block.columns), None)
@@ -179,7 +180,7 @@ def _table_with(star: StarFile, column: str) -> StarBlock | None:
 
 
 def _refuse_another_list(star: StarFile, table: StarBlock, column: str) -> None:
-    """Refuse a file in which nothing but their order says which of two tables is meant."""
+    """Refuse a file in which two tables list different images, because only their order would choose between them."""
     if table.name == _USUAL_NAMES[column] or not table.is_loop:
         return
     listed: set[str] | None = None
@@ -237,7 +238,7 @@ def _pixel_sizes(star: StarFile, table: StarBlock, column: str) -> list[float | 
 
 
 def _size_columns(table: StarBlock, column: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Which columns say the pixel size of the images of `column`: in the optics table, and in the row."""
+    """Give the columns with the pixel size of the images of `column`: in the optics table, and in the rows."""
     if column == IMAGE_COLUMN:
         return ("rlnImagePixelSize",), ("rlnImagePixelSize", "rlnPixelSize")
     both = ("rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize")
@@ -268,7 +269,7 @@ def _optics_pixel_sizes(star: StarFile, columns: tuple[str, ...]) -> dict[str, f
 
 
 def _group(text: str) -> str:
-    """Give an optics group as RELION understands it: ``1``, ``01`` and ``1.000000`` are one."""
+    """Give an optics group as RELION reads it: ``1``, ``01`` and ``1.000000`` are the same group."""
     try:
         return str(int(float(text)))
     except (ValueError, OverflowError):

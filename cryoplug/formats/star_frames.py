@@ -1,7 +1,7 @@
-"""STAR tables as pandas' DataFrames, by way of the library starfile: tables that are made from nothing, and a second opinion.
+"""Use the library starfile: make new STAR tables, give tables as pandas' DataFrames, and compare its reading with cryoplug's.
 
-What passes through cryoplug is read and written by its own reader, token by token (docs/decisions/0001). What cryoplug makes
-itself is formatted by starfile. Both pandas and starfile are imported when they are first needed: that takes half a second.
+Files that pass through cryoplug are read and written by its own reader, token by token (docs/decisions/0001). New tables are
+formatted by starfile. pandas and starfile are imported when they are first needed, because that takes half a second.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
 VERSION_COMMENT = "# version 30001"
 _NAMES = ("Name", "File", "Image", "Metadata", "NameRaw", "NameEven", "NameOdd")
-"""Columns that end so hold names: 001 is one."""
+"""Endings of columns that hold names; there, 001 is text."""
 _SHOWN = 5
 _UNWRITABLE = re.compile(r"""^["'#;]|[\x00-\x1f\x7f\x85]""")
-"""What a text of a new table may not begin with or hold: quotes and comments, and white space other than the space."""
+"""Text that a new table cannot hold: quotes and comment signs at the start, and white space other than the space."""
 
 
 def star_from_tables(tables: Mapping[str, Mapping[str, Sequence[Any]]], path: Path) -> StarFile:
-    """Make a STAR file of tables.
+    """Make a STAR file from tables.
 
     Parameters
     ----------
     tables
-        By name of the block: columns without underscore, each with a value a row. Floats get six digits after the point.
+        Tables by block name: columns without underscore, one value per row. Floats get six digits after the point.
     path
-        Where it belongs.
+        Path of the file.
 
     Returns
     -------
     StarFile
-        As it will be read back; each block with RELION's version line.
+        The file as it will be read back; each block has RELION's version line.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def star_from_tables(tables: Mapping[str, Mapping[str, Sequence[Any]]], path: Pa
 
 
 def check_texts(values: Iterable[str], path: Path, column: str) -> None:
-    """Raise `FormatError` at a text that starfile cannot write so that all programs read it as it was."""
+    """Raise `FormatError` for a text that starfile cannot write so that all programs read it unchanged."""
     wrong = next((value for value in values if _UNWRITABLE.search(value)), None)
     if wrong is not None:
         raise FormatError(
@@ -83,7 +83,7 @@ def check_texts(values: Iterable[str], path: Path, column: str) -> None:
 
 
 def _check_kept(tables: Mapping[str, Mapping[str, Sequence[Any]]], made: StarFile) -> None:
-    """Raise `FormatError` where a text does not come back as it was: starfile quotes spaces, but no ``#a`` and no ``data_b``."""
+    """Raise `FormatError` if a text changes when it is read back: starfile quotes spaces, but not ``#a`` or ``data_b``."""
     for name, columns in tables.items():
         block = made.block(name)
         for column, values in columns.items():
@@ -100,7 +100,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _carried(value: Any) -> Any:
-    """Give a text as letters, one for each of its bytes: names of files may hold bytes that pandas refuses (PEP 383)."""
+    """Give a text as one letter per byte, because file names may hold bytes that pandas refuses (PEP 383)."""
     return _bytes(value).decode("latin-1") if isinstance(value, str) else value
 
 
@@ -109,14 +109,14 @@ def _brought_back(text: str) -> str:
 
 
 def star_from_frames(frames: Mapping[str, pandas.DataFrame], path: str | Path = "frames.star") -> StarFile:
-    """Make a STAR file of DataFrames, as starfile's users have them; `cryoplug.write_star` writes it.
+    """Make a STAR file from DataFrames, as users of starfile have them; `cryoplug.write_star` writes it.
 
     Parameters
     ----------
     frames
-        By name of the block, without ``data_``.
+        DataFrames by block name, without ``data_``.
     path
-        Where it belongs.
+        Path of the file.
     """
     return star_from_tables(
         {name: {str(key): frame[key] for key in frame} for name, frame in frames.items()}, Path(path)
@@ -126,8 +126,8 @@ def star_from_frames(frames: Mapping[str, pandas.DataFrame], path: str | Path = 
 def star_frames(star: StarFile) -> dict[str, pandas.DataFrame]:
     """Give every block of a STAR file as a DataFrame, as starfile does.
 
-    A column in which every value is a number becomes numbers, except those that hold names (``001`` stays that). A block that is
-    no table has one row.
+    A column of numbers becomes numeric, except columns that hold names (``001`` stays text). A block that is not a table has
+    one row.
     """
     import pandas
 
@@ -151,17 +151,17 @@ def _numbers(values: pandas.Series[Any]) -> pandas.Series[Any]:
 
 
 def second_opinion(star: StarFile) -> list[str]:
-    """Tell where starfile, and the tools that are built on it, will read something else than stands in a STAR file.
+    """List where starfile, and tools built on it, will read a STAR file wrongly.
 
     Parameters
     ----------
     star
-        As cryoplug's own reader read it from ``star.path``.
+        The file, as cryoplug's own reader read it from ``star.path``.
 
     Returns
     -------
     list[str]
-        One sentence for each kind of difference; empty when there is none.
+        One sentence for each kind of difference; empty if there is none.
     """
     import starfile
 

@@ -1,6 +1,6 @@
-"""Reading the text of STAR files: strictly, token by token.
+"""Read the text of STAR files strictly, token by token.
 
-Line numbers are in every message, because a short row that a lenient reader pads shifts columns without a word.
+Every message names the line. A lenient reader pads a short row, and its columns shift unnoticed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from cryoplug.errors import FormatError
 from cryoplug.formats.star_text import SPACE, TOKEN, StarBlock, StarFile
 
 MAX_COLUMNS = 1000
-"""RELION knows some 400 names; the lists of a hostile file would be searched for hours."""
+"""Most columns of a block; RELION knows some 400 names, and a hostile file with more would take hours."""
 MAX_BLOCKS = 20_000
-"""A tilt series has one block; the largest projects have some thousand."""
+"""Most blocks of a file; a tilt series has one block, and the largest projects have some thousand."""
 MAX_FILLER_LINES = 100_000
-"""Lines of comment or nothing, one after another."""
+"""Most comment or empty lines in a row."""
 # A quote ends a token only before white space, so that an apostrophe within a name stays what it is (the CIF rule).
 _QUOTED = {mark: re.compile(rf"{mark}(.*?){mark}(?=[{SPACE}]|$)") for mark in "'\""}
 _NUMBER = re.compile(r"#\d+(?![^\s\[])\s*")
@@ -31,7 +31,7 @@ def parse_star(text: str, path: Path) -> StarFile:
 
 
 def parse_lines(lines: Iterable[str], path: Path) -> StarFile:
-    """Read lines without their ends, one at a time; the last one is empty when the text ends with a newline."""
+    """Read lines without line ends, one at a time; the last line is empty if the text ends with a newline."""
     parser = _Parser(path)
     ends = ["", ""]
     for number, line in enumerate(lines, start=1):

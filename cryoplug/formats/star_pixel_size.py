@@ -1,4 +1,4 @@
-"""Write another pixel size of the micrographs into a STAR file: where its readers look for it, and nowhere else."""
+"""Write another pixel size of the micrographs into a STAR file, only in the columns that its readers use."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _MICROGRAPHS = "rlnMicrographPixelSize"
 def with_pixel_size(star: StarFile, angstrom: float) -> StarFile:
     """Give the STAR file with this pixel size for every micrograph that it lists.
 
-    RELION 3.1 and later have it in the optics table; where there is none it stands in the rows: as itself, and in
-    RELION 3.0 as the size of a detector's pixel over the magnification.
+    RELION 3.1 and later have it in the optics table. Without that table it is in the rows: as a pixel size, or, in RELION
+    3.0, as the size of a detector pixel and the magnification.
 
     Parameters
     ----------
     star
-        Lists micrographs, or particles as sections of stacks.
+        A file that lists micrographs, or particles as sections of stacks.
     angstrom
-        The pixel size. Particles that were cut from micrographs keep their own sampling.
+        The pixel size in angstrom. Particles that were cut from micrographs keep their own pixel size.
     """
     listed = image_table(star)
     column = _COLUMN.get(listed.column, _MICROGRAPHS)

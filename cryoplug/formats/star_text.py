@@ -1,6 +1,6 @@
-"""The tables of STAR files as text, and writing them in RELION's own layout.
+"""The tables of STAR files as text, and their output in RELION's layout.
 
-Nothing is turned into a number and back: what is not changed on purpose is written as it was read.
+Values are never converted to numbers and back: a value that is not changed on purpose is written as it was read.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ class StarBlock:
     """One ``data_`` block: a table (``loop_``) or a list of names with one value each."""
 
     name: str
-    """What follows ``data_``; may be empty."""
+    """Name after ``data_``; may be empty."""
     is_loop: bool
-    """Whether it is a table; a list has exactly one row. A block without columns is an empty list."""
+    """True: a table (``loop_``); False: a list with exactly one row. A block without columns is an empty list."""
     columns: list[str] = field(default_factory=list)
-    """Names without the leading underscore, in file order, each once."""
+    """Column names without the leading underscore, in file order, each once."""
     rows: list[list[str]] = field(default_factory=list)
     """Values as text without quotes; every row as long as `columns`."""
     preamble: list[str] = field(default_factory=list)
     """Comment lines before the block with their ``#``: ``# version 30001``."""
     notes: dict[str, str] = field(default_factory=dict)
-    """Comments behind the name of a column, without the running number that RELION puts there."""
+    """Comments after the name of a column, without the running number that RELION puts there."""
 
     def column(self, name: str) -> list[str]:
         """Give the values of a column, one per row.
@@ -40,7 +40,7 @@ class StarBlock:
         Raises
         ------
         FormatError
-            There is no such column; the message lists those that are there.
+            There is no such column; the message lists the columns of the block.
         """
         if name not in self.columns:
             raise FormatError(f"block {self.name!r} has no column {name}; it has: {', '.join(self.columns) or 'none'}")
@@ -48,12 +48,12 @@ class StarBlock:
         return [row[index] for row in self.rows]
 
     def with_column(self, name: str, values: Sequence[str]) -> StarBlock:
-        """Give a copy in which a column has new values; a new column goes to the end.
+        """Give a copy with new values in a column; a new column goes to the end.
 
         Parameters
         ----------
         name
-            Without the underscore.
+            Name of the column without the underscore.
         values
             One text per row.
         """
@@ -72,18 +72,18 @@ class StarFile:
     """All blocks of a STAR file."""
 
     blocks: list[StarBlock]
-    """In file order; no two of one name."""
+    """Blocks in file order; each name occurs once."""
     path: Path
-    """Where it was read from, or where it belongs."""
+    """Path from which it was read, or to which it will be written."""
     epilogue: list[str] = field(default_factory=list)
     """Comment lines after the last block."""
 
     def block(self, name: str) -> StarBlock | None:
-        """Give the block of that name, if there is one."""
+        """Give the block of this name; None if there is none."""
         return next((block for block in self.blocks if block.name == name), None)
 
     def with_block(self, block: StarBlock) -> StarFile:
-        """Give a copy in which `block` stands for the block of its name; a new one goes to the end."""
+        """Give a copy in which `block` replaces the block of its name; a new block goes to the end."""
         if self.block(block.name) is None:
             return replace(self, blocks=[*self.blocks, block])
         return replace(self, blocks=[block if old.name == block.name else old for old in self.blocks])
