@@ -21,9 +21,9 @@ REACH_PX = 3
 """Reach of a neighbourhood in each direction, in pixels: it has 7 x 7."""
 MOST_IN_CLUMP = 9
 """Most pixels beyond the limits in a neighbourhood: up to 3 x 3 are a hot clump, more are an object in the ice."""
-_QUANTILES = (0.1587, 0.5, 0.8413)
+QUANTILES_OF_LIMITS = (0.1587, 0.5, 0.8413)
 """Quantiles of a normal distribution one standard deviation below the mean, at the mean, and one above."""
-_MOST_EXAMINED = 1 << 15
+MOST_EXAMINED = 1 << 15
 """Neighbourhoods to examine at a time: 6 MB."""
 
 ReadRows = Callable[[int, int], ImageF32]
@@ -98,7 +98,7 @@ def limits_of_sorted(ascending: np.ndarray) -> GreyLimits | None:
 
 def ranks_of_limits(count: int) -> list[int]:
     """Give the ranks, among `count` finite pixels in ascending order, of the three pixels that `limits_between` needs."""
-    return [round(part * (count - 1)) for part in _QUANTILES]
+    return [round(part * (count - 1)) for part in QUANTILES_OF_LIMITS]
 
 
 def limits_between(below: float, median: float, above: float) -> GreyLimits | None:
@@ -241,22 +241,49 @@ def _examined(
     steps = np.arange(-REACH_PX, REACH_PX + 1)
     hot = np.zeros(len(y), bool)
     values = np.empty(len(y), np.float32)
-    for begin in range(0, len(y), _MOST_EXAMINED):
-        part = slice(begin, begin + _MOST_EXAMINED)
+    for begin in range(0, len(y), MOST_EXAMINED):
+        part = slice(begin, begin + MOST_EXAMINED)
         window = y[part, None, None] + steps[:, None], x[part, None, None] + steps[None]
         outside = beyond[window[0] + REACH_PX, window[1] + REACH_PX]
         outside |= (window[0] < 0) | (window[0] >= height) | (window[1] < 0) | (window[1] >= width)
         around = rows[np.clip(window[0], 0, height - 1), np.clip(window[1], 0, width - 1)]
-        around[outside] = np.nan
-        around = around.reshape(-1, steps.size**2)
-        own = rows[y[part], x[part]]
-        median = _median_of_finite(around)
-        sigma = 1.4826 * _median_of_finite(np.abs(around - median[:, None]))
-        # Comparing with NaN says no: nothing is hot that is not finite, or has no sound neighbour.
-        with np.errstate(invalid="ignore"):
-            hot[part] = (np.abs(own - median) > SIGMAS * np.maximum(sigma, limits.sigma)) & np.isfinite(own)
-        values[part] = median
+        hot[part], values[part] = _judged(rows[y[part], x[part]], around, outside, limits)
     return y[hot] + at, x[hot], values[hot]
+
+
+def hot_among(y: np.ndarray, x: np.ndarray, around: ImageF32, shape: tuple[int, int], limits: GreyLimits) -> HotPixels:
+    """Give the hot pixels among some that lie beyond the limits, where their neighbourhoods were read one by one.
+
+    Parameters
+    ----------
+    y, x
+        Where these pixels are, in reading order.
+    around
+        Their neighbourhoods, ``(n, 7, 7)``; what lies outside of the image may be anything. It is changed.
+    shape
+        Of the image, ``(y, x)``.
+    limits
+        From `grey_limits`.
+    """
+    steps = np.arange(-REACH_PX, REACH_PX + 1)
+    rows, columns = y[:, None, None] + steps[:, None], x[:, None, None] + steps
+    inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
+    beyond = _beyond(around, limits) & inside
+    lone = beyond.sum(axis=(1, 2)) <= MOST_IN_CLUMP
+    y, x, around, outside = y[lone], x[lone], around[lone], (beyond | ~inside)[lone]
+    hot, values = _judged(around[:, REACH_PX, REACH_PX].copy(), around, outside, limits)
+    return HotPixels(y[hot], x[hot], values[hot])
+
+
+def _judged(own: ImageF32, around: ImageF32, outside: np.ndarray, limits: GreyLimits) -> tuple[np.ndarray, np.ndarray]:
+    """Tell which pixels are hot, and what is seen in their place, by their neighbourhoods ``(n, 7, 7)``, which are changed."""
+    around[outside] = np.nan
+    flat = around.reshape(len(own), (2 * REACH_PX + 1) ** 2)
+    median = _median_of_finite(flat)
+    sigma = 1.4826 * _median_of_finite(np.abs(flat - median[:, None]))
+    # Comparing with NaN says no: nothing is hot that is not finite, or has no sound neighbour.
+    with np.errstate(invalid="ignore"):
+        return (np.abs(own - median) > SIGMAS * np.maximum(sigma, limits.sigma)) & np.isfinite(own), median
 
 
 def _counts_around(marked: np.ndarray) -> np.ndarray:

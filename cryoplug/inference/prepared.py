@@ -18,7 +18,7 @@ from cryoplug.errors import DeviceError
 from cryoplug.inference.network.batches import Batches
 from cryoplug.inference.network.borders import band_borders, border_width, continued, continued_on_device
 from cryoplug.inference.network.device_image import DeviceImage
-from cryoplug.inference.network.fastest import Network
+from cryoplug.inference.network.fastest import Fits, Network
 from cryoplug.inference.network.memory_plan import (
     LEAST_TILE_PX,
     MemoryPlan,
@@ -156,6 +156,7 @@ class PreparedNetwork:
                     precision=asked.precision,
                     normalize=self.normalize,
                     target=self.target,
+                    note=note,
                 )
         except OutOfDeviceMemory as error:
             raise DeviceError(f"{self.device}: not enough memory for the weights ({error}); free memory") from error
@@ -275,12 +276,14 @@ class PreparedNetwork:
             pixels = max(pixels, BATCH_PIXELS)
         return self._batches(images, should_stop, most_pixels=pixels, workers=self._workers)
 
-    def forward_on_device(self, pixels: torch.Tensor, should_stop: Callable[[], bool] = lambda: False) -> torch.Tensor:
+    def forward_on_device(
+        self, pixels: torch.Tensor, should_stop: Callable[[], bool] = lambda: False, fits: Fits = None
+    ) -> torch.Tensor:
         """Run the network over a whole image that is on the device; see `cryoplug.inference.network.device_image`."""
         if not self._border:
-            return self._device_image(pixels, should_stop)
+            return self._device_image(pixels, should_stop, fits)
         height, width = pixels.shape
-        made = self._device_image(continued_on_device(pixels, self._border), should_stop)
+        made = self._device_image(continued_on_device(pixels, self._border), should_stop, fits)
         return made[self._border : self._border + height, self._border : self._border + width].contiguous()
 
     def _unless_memory_runs_out(self, compute: Callable[[], ImageF32], tile: tuple[int, int]) -> ImageF32 | None:

@@ -82,6 +82,8 @@ class BlockUNet:
         self._shape: tuple[int, ...] = ()
         self._lock = threading.Lock()
         self._done: torch.cuda.Event | None = None
+        self.changes = 0
+        """How often the memory that is kept between two calls was given back or made anew."""
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Apply the network; sides are multiples of its pooling grid. Buffers are kept for the next images of this shape.
@@ -91,23 +93,29 @@ class BlockUNet:
         torch.OutOfMemoryError
             The device has no memory even for a single orientation.
         """
-        seen = images.clamp(-self._clip, self._clip) if self._clip else images
         # One after another: several threads may ask, each on a stream of its own, and the maps are there once.
         with self._lock:
+            if not images.is_cuda or torch.cuda.is_current_stream_capturing():
+                return self._compute(images)
             if self._done is not None:
                 torch.cuda.current_stream(images.device).wait_event(self._done)
-            made = self._pixels(self._mean(seen[:, 0]))
-            if images.is_cuda:
-                self._done = torch.cuda.Event()
-                self._done.record()
-        if self._adds_input:
-            return made.add_(images)
-        return made.add_(images - seen) if self._adds_rest else made
+            made = self._compute(images)
+            self._done = torch.cuda.Event()
+            self._done.record()
+            return made
 
     def forget_buffers(self) -> None:
         """Free the memory that is kept between two calls."""
         with self._lock:
             self._maps, self._shape = {}, ()
+            self.changes += 1
+
+    def _compute(self, images: torch.Tensor) -> torch.Tensor:
+        seen = images.clamp(-self._clip, self._clip) if self._clip else images
+        made = self._pixels(self._mean(seen[:, 0]))
+        if self._adds_input:
+            return made.add_(images)
+        return made.add_(images - seen) if self._adds_rest else made
 
     def _mean(self, images: torch.Tensor) -> torch.Tensor:
         """Give the mean over orientations: ``(n, rows, columns, outputs of a block)``."""
@@ -174,6 +182,7 @@ class BlockUNet:
         if self._shape == (count, height, width):
             return
         self._shape, self._at_once = (), self._orientations
+        self.changes += 1
         while True:
             self._maps = {}
             try:

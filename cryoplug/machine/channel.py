@@ -30,6 +30,11 @@ class Channel(Generic[T]):
         """Whether the reader has gone, so that no item will be taken any more."""
         return self._aborted
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is there to be taken now."""
+        return not self._items
+
     def put(self, item: T) -> None:
         """Add an item, and wait for room; raise `Closed` if the reader has gone."""
         with self._changed:

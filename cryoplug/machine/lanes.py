@@ -54,12 +54,15 @@ class Lanes:
 
     @contextlib.contextmanager
     def own(self) -> Iterator[None]:
-        """Queue the work that is launched in the block on this thread's own stream."""
+        """Queue the work that is launched in the block on this thread's own stream, ahead of what lies on the common one.
+
+        Its kernels are small, and many are waited for: behind a network's, each would wait for a whole layer.
+        """
         if self._device.type != "cuda":
             yield
             return
         if not hasattr(self._own, "stream"):
-            self._own.stream = torch.cuda.Stream(self._device)
+            self._own.stream = torch.cuda.Stream(self._device, priority=-1)
         with torch.cuda.stream(self._own.stream):
             yield
 

@@ -36,6 +36,11 @@ class PinnedBuffers:
         """Bytes that all buffers take now."""
         return self._size_bytes
 
+    def has(self, size_bytes: int) -> bool:
+        """Tell whether a buffer of this size would be lent at once."""
+        with self._changed:
+            return self._can_lend(size_bytes)
+
     def take(self, size_bytes: int) -> torch.Tensor:
         """Lend a buffer of uint8 of at least `size_bytes`; raise `Closed` if the run is ending."""
         with self._changed:

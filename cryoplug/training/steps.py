@@ -7,14 +7,13 @@ So however late the host looks, weights, moments and average are those before th
 from __future__ import annotations
 
 import abc
-import contextlib
-import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from cryoplug.kernels.recording import collector_at_rest
 from cryoplug.training.average import WeightAverage
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.data.mixing import Mixer
@@ -268,7 +267,7 @@ class QueuedSteps(Steps):
         self._graph = None  # its memory is free before the new one asks for as much
         graph = torch.cuda.CUDAGraph()
         # The loader's threads go on copying meanwhile, which a recording that minds all threads would refuse.
-        with _collector_at_rest(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with collector_at_rest(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._compute(noisy, clean)
         self._graph, self._recorded_key = graph, key
         graph.replay()
@@ -286,18 +285,6 @@ class QueuedSteps(Steps):
             self._average.blend(self._blend * (1.0 - self._failed))
         scale = 1.0 if self._mixer is None else self._mixer.loss_scale
         torch.stack((loss.detach().float() * scale, self._failed), out=self._outcome)
-
-
-@contextlib.contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """Switch off garbage collection: if an old recording were freed while a new one is made, it would spoil the new one."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 def _finite(value: float) -> bool:

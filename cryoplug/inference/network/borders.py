@@ -51,6 +51,8 @@ def continued_on_device(pixels: torch.Tensor, width_px: int) -> torch.Tensor:
     """Give a whole image ``(y, x)`` on a device with its mirror image on all sides."""
     import torch
 
+    if width_px < min(pixels.shape):
+        return torch.nn.functional.pad(pixels[None, None], (width_px,) * 4, mode="reflect")[0, 0]
     y, x = (
         torch.from_numpy(np.pad(np.arange(side), width_px, mode="reflect")).to(pixels.device) for side in pixels.shape
     )

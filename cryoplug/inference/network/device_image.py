@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from cryoplug.core.tiling import plan_tiles
+from cryoplug.inference.network.fastest import Fits
 from cryoplug.inference.network.memory_plan import LEAST_TILE_PX, widest_layer
 from cryoplug.inference.network.tile_network import TileNetwork
 from cryoplug.machine.devices import Interrupted, OutOfDeviceMemory, device_errors, free_cached_memory, only
@@ -50,7 +51,7 @@ class DeviceImage:
         self._asked_tile = (tile, tile) if tile else None
         self._most_pixels = 0
 
-    def __call__(self, pixels: torch.Tensor, should_stop: Callable[[], bool]) -> torch.Tensor:
+    def __call__(self, pixels: torch.Tensor, should_stop: Callable[[], bool], fits: Fits = None) -> torch.Tensor:
         """Run the network.
 
         Parameters
@@ -59,6 +60,8 @@ class DeviceImage:
             Normalised, ``(y, x)``, float32.
         should_stop
             Asked before each tile.
+        fits
+            See `cryoplug.inference.network.fastest.Network`.
 
         Returns
         -------
@@ -77,7 +80,7 @@ class DeviceImage:
         while True:
             try:
                 with device_errors(), only(self._device):
-                    return self._in_tiles(pixels, should_stop)
+                    return self._in_tiles(pixels, should_stop, fits)
             except OutOfDeviceMemory:
                 self._tile_network.network.forget_buffers()
                 if self._most_pixels <= LEAST_TILE_PX**2:
@@ -86,14 +89,14 @@ class DeviceImage:
             # Only here, when the error and all that it held on to is gone.
             free_cached_memory(self._device)
 
-    def _in_tiles(self, pixels: torch.Tensor, should_stop: Callable[[], bool]) -> torch.Tensor:
+    def _in_tiles(self, pixels: torch.Tensor, should_stop: Callable[[], bool], fits: Fits) -> torch.Tensor:
         shape = int(pixels.shape[0]), int(pixels.shape[1])
         tile = self._asked_tile or self._largest_tile(shape)
         result = torch.empty_like(pixels)
         for part in plan_tiles(shape, tile=tile, overlap=self._overlap, multiple=self._tile_network.multiple):
             if should_stop():
                 raise Interrupted
-            result[part.paste.slices] = self._tile_network(pixels[part.read.slices])[part.crop.slices]
+            result[part.paste.slices] = self._tile_network(pixels[part.read.slices], fits)[part.crop.slices]
         return result
 
     def _largest_tile(self, shape: tuple[int, int]) -> tuple[int, int]:

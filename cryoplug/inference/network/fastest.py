@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,10 +19,14 @@ from cryoplug.kernels.dispatch import KernelChoice, choose_blocks, choose_kernel
 from cryoplug.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cryoplug.kernels.fused import FusedCryoCNN
 
 FUSED_SHAPES = 18
 """Shapes of tiles for which the fused kernels keep buffers: inside, at the borders and in the corners, also turned."""
+Fits = list[torch.Tensor] | None
+"""Flags on the device; see `Network.__call__`."""
 _DTYPES = {"float16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -42,6 +47,8 @@ class Network:
         What is done to pixels before the network.
     target
         Which output; see `cryoplug.inference.target`.
+    note
+        Called with a sentence when the kernels that were chosen cannot be built.
 
     Raises
     ------
@@ -58,8 +65,10 @@ class Network:
         precision: str,
         normalize: str,
         target: str = ONLY_TARGET,
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
         spec = checkpoint.spec
+        self._note = note
         self.output = output_index(target, checkpoint)
         """Which output, from 0."""
         self._channel = slice(self.output, self.output + 1) if len(spec.outputs) > 1 else slice(None)
@@ -83,21 +92,32 @@ class Network:
         self.module.to(memory_format=self.layout)  # type: ignore[call-overload]
         self._fused: dict[torch.Size, FusedCryoCNN] = {}
         self._blocks: dict[int, BlockUNet] = {}
+        self._changes = 0
+        self._building = threading.Lock()
 
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Apply the network; what does not fit into half precision is computed once more in float32."""
+    def __call__(self, pixels: torch.Tensor, fits: Fits = None) -> torch.Tensor:
+        """Apply the network; what does not fit into half precision is computed once more in float32.
+
+        Parameters
+        ----------
+        pixels
+            Normalised.
+        fits
+            Where nobody is to wait here: gets what tells on the device whether all did fit, and nothing is computed once more.
+        """
         if self._half is None:
             return self._plain(pixels)
         denoised = self._in_half(pixels)
-        # Half precision ends at 65504, and one value beyond spoils all that see it.
-        return denoised if bool(denoised.isfinite().all()) else self._plain(pixels)
+        return denoised if _fits(denoised, fits) else self._plain(pixels)
 
-    def averaged(self, images: torch.Tensor) -> torch.Tensor:
+    def averaged(self, images: torch.Tensor, fits: Fits = None) -> torch.Tensor:
         """Give the mean of what the network makes of the eight orientations of images; their sides fit its pooling grid."""
         denoised = self._in_blocks(images, COUNT)
         if denoised is None:
-            return mean_over_orientations(lambda turned: self(turned.contiguous(memory_format=self.layout)), images)
-        return denoised if bool(denoised.isfinite().all()) else mean_over_orientations(self._plain, images)
+            return mean_over_orientations(
+                lambda turned: self(turned.contiguous(memory_format=self.layout), fits), images
+            )
+        return denoised if _fits(denoised, fits) else mean_over_orientations(self._plain, images)
 
     def bytes_per_pixel(self, values: int) -> int:
         """Give what a pixel of a tile takes at least, of a network whose widest layer has so many values for it."""
@@ -115,9 +135,15 @@ class Network:
         """Size of a hidden value."""
         return 4 if self._half is None else 2
 
+    @property
+    def memory_state(self) -> tuple[int, ...]:
+        """Changes whenever memory that is kept between two calls is given back or made anew."""
+        return self._changes, *(network.changes for network in self._blocks.values())
+
     def forget_buffers(self) -> None:
         """Give back the memory that is kept between two calls."""
         self._fused.clear()
+        self._changes += 1
         for network in self._blocks.values():
             network.forget_buffers()
 
@@ -144,11 +170,16 @@ class Network:
 
     def _in_blocks(self, images: torch.Tensor, orientations: int) -> torch.Tensor | None:
         """Compute on blocks of pixels; None where they are not used, or their kernels cannot be built here."""
-        if self.kernels.kernels != "blocks":
-            return None
         network = self._blocks.get(orientations)
         if network is not None:
             return network(images)
+        with self._building:  # of several threads, one builds, or says that it cannot be done
+            if self.kernels.kernels != "blocks":
+                return None
+            network = self._blocks.get(orientations)
+            return self._first_in_blocks(images, orientations) if network is None else network(images)
+
+    def _first_in_blocks(self, images: torch.Tensor, orientations: int) -> torch.Tensor | None:
         network = BlockUNet(self.module, output=self.output, orientations=orientations)
         try:
             denoised = network(images)
@@ -159,9 +190,14 @@ class Network:
                 raise
             # An older triton, a compiler that fails: the layers compute the same, to the rounding of float16.
             reason = " ".join(str(error).split())[:200]
-            self.kernels = KernelChoice("plain", f"the kernels could not be built ({reason})")
             self._blocks.clear()
+            self._changes += 1
             self._make_half_module()
+            self.kernels = KernelChoice("plain", f"the kernels could not be built ({reason})")
+            self._note(
+                f"{images.device}: cryoplug's kernels could not be built ({reason}); going on with torch's layers, which are "
+                "slower and give the same to the rounding of half precision"
+            )
             return None
         self._blocks[orientations] = network
         return denoised
@@ -176,10 +212,20 @@ class Network:
         if network is None:
             if len(self._fused) >= FUSED_SHAPES:
                 self._fused.clear()
+                self._changes += 1
             batch, _, height, width = shape
             network = fused_network(list(self.module.parameters()), batch=batch, height=height, width=width)
             self._fused[shape] = network
         return network
+
+
+def _fits(denoised: torch.Tensor, fits: Fits) -> bool:
+    """Tell whether nothing was too large: half precision ends at 65504, and one value beyond spoils all that see it."""
+    fitted = denoised.isfinite().all()
+    if fits is None:
+        return bool(fitted)
+    fits.append(fitted)
+    return True
 
 
 def with_weights(checkpoint: Checkpoint) -> nn.Module:

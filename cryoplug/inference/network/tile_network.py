@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cryoplug.inference.network.fastest import Network
+from cryoplug.inference.network.fastest import Fits, Network
 from cryoplug.models.unet import mirrored_beyond
 
 
@@ -28,18 +28,18 @@ class TileNetwork:
         """Its pooling grid."""
         self._tta = tta
 
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+    def __call__(self, pixels: torch.Tensor, fits: Fits = None) -> torch.Tensor:
         """Apply the network; what comes back is as large as the pooling grid makes it, and begins where `pixels` does."""
-        return self.many(pixels[None])[0]
+        return self.many(pixels[None], fits)[0]
 
-    def many(self, images: torch.Tensor) -> torch.Tensor:
-        """Apply the network to several images of one shape, ``(n, y, x)``, at once."""
+    def many(self, images: torch.Tensor, fits: Fits = None) -> torch.Tensor:
+        """Apply the network to several images of one shape, ``(n, y, x)``, at once; for `fits` see it."""
         # inference_mode belongs to a thread, so every worker enters it.
         with torch.inference_mode():
             padded = filled_up(images[:, None], self.multiple)
             if self._tta:
-                return self.network.averaged(padded)[:, 0]
-            return self.network(padded.contiguous(memory_format=self.network.layout))[:, 0]
+                return self.network.averaged(padded, fits)[:, 0]
+            return self.network(padded.contiguous(memory_format=self.network.layout), fits)[:, 0]
 
 
 def filled_up(images: torch.Tensor, multiple: int) -> torch.Tensor:

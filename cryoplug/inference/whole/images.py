@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ from cryoplug.inference.whole.pixels import (
     written_numbers,
 )
 from cryoplug.inference.whole.regrid import finish, resample_image
+from cryoplug.kernels.recording import Recorded
 from cryoplug.machine.devices import device_errors, only
 from cryoplug.machine.lanes import Lane, Lanes
 
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 1 << 28
 """Larger micrographs than 16384x16384 go in bands; so do those that are larger on the network's grid."""
+MOST_RECORDED = 1 << 25
+"""Pixels, of the larger grid: what is larger keeps a GPU busy, and a recording keeps the memory of all steps for itself."""
 DEVICE_BYTES_PER_PIXEL = 48
 """On the network's grid: stored, normalised and denoised pixels, and the sorting of them with 8-byte places."""
 REGRID_BYTES_PER_PIXEL = 40
@@ -86,6 +90,8 @@ class Prepared:
     """What is known of it."""
     pixels: torch.Tensor
     """What the network sees, ``(y, x)``."""
+    levels: torch.Tensor
+    """Scale and offset of what is undone after the network; what `_keep_mean` wants to know; the scale before it. float64."""
     raw: torch.Tensor | None = None
     """The micrograph, where it is needed once more."""
     small: torch.Tensor | None = None
@@ -103,7 +109,7 @@ class Computed:
     buffer: torch.Tensor
     """Pixels as they are written; valid after `wait`."""
     numbers: torch.Tensor
-    """See `written_numbers`, and what was added to keep the mean; valid after `wait`."""
+    """See `written_numbers`; what was added to keep the mean; whether all did fit into half precision. Valid after `wait`."""
     wait: Callable[[], None]
     """Returns when the copy is complete."""
     small: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -119,23 +125,33 @@ class Computed:
 
     def statistics(self) -> StoredStatistics | None:
         """Give what the header says; None when a pixel is not finite."""
-        values = self.numbers[:4].tolist()
+        values = self._numbers[:4]
         return StoredStatistics(*values) if all(map(math.isfinite, values)) else None
+
+    @functools.cached_property
+    def _numbers(self) -> list[float]:
+        found: list[float] = self.numbers.tolist()
+        return found
+
+    @property
+    def fits(self) -> bool:
+        """Whether half precision was enough for the network; else it is to be computed once more."""
+        return bool(self._numbers[7])
 
     @property
     def largest(self) -> float:
         """Largest size of a pixel before it was rounded to the type of the file."""
-        return float(self.numbers[4])
+        return self._numbers[4]
 
     @property
     def mean_shift(self) -> float:
         """What was added so that the mean is kept, in grey values."""
-        return float(self.numbers[6])
+        return self._numbers[6]
 
     @property
     def rounding_rms(self) -> float:
         """By how much that rounded, root mean square."""
-        return math.sqrt(float(self.numbers[5]))
+        return math.sqrt(self._numbers[5])
 
 
 class WholeImages:
@@ -159,6 +175,7 @@ class WholeImages:
         self.device = denoiser.device
         self._on_gpu = denoiser.device.type == "cuda"
         self._lanes = Lanes(denoiser.device)
+        self._recorded = Recorded()
         self.stored = np.dtype(dtype).newbyteorder("<")
         """Type of a pixel that is written."""
         self._torch_dtype = {"float32": torch.float32, "float16": torch.float16}[dtype]
@@ -213,12 +230,12 @@ class WholeImages:
             raw = decode(stored.to(self.device, non_blocking=True, copy=True), dtype, source.shape)
             hot = HotPixels() if self._denoiser.bare else repair(raw)
             small = _thumbnail(raw) if self._thumbnails else None
-            pixels, of_raw = raw, None
-            if plan.network_shape != plan.shape:
-                of_raw = self._usable_statistics(raw, source)
-                pixels = resample_image(raw, plan.network_shape)
-            # It waits for the statistics, and with them for the copy before them.
-            on_device = DevicePixels(pixels, source.path)
+            pixels, before = resample_image(raw, plan.network_shape), DevicePixels(raw, source.path)
+            on_device = DevicePixels(pixels, source.path, self._denoiser.normalize)
+            # It waits for the statistics, and with them for the copy of the pixels.
+            DevicePixels.measure_all(*([] if pixels is raw else [before]), on_device)
+            if pixels is not raw:
+                check_usable(before, before.statistics())
             normalization, statistics = fit_to(on_device, self._denoiser.normalize), on_device.statistics()
             normalization, unlike = look(on_device, normalization, self._denoiser.checkpoint)
             clipped = int(clipped_count(pixels, normalization)) if normalization.kind == "percentile" else 0
@@ -229,7 +246,7 @@ class WholeImages:
                 plan,
                 normalization,
                 to_grey_values(normalization, statistics.mean, self._denoiser.target),
-                (of_raw or statistics).std,
+                (statistics if pixels is raw else before.statistics()).std,
                 normalization_remark(normalization, clipped=clipped / pixels.numel(), sigma=statistics.std),
                 tuple(unlike),
                 seen=None if self._denoiser.bare else statistics,
@@ -237,11 +254,16 @@ class WholeImages:
                 no_particles=not plan.regrid.needs_raw
                 and shows_no_particles(on_device, normalization, self._denoiser.target),
             )
-            seen = normalised(pixels, normalization)
-            return Prepared(measured, seen, raw if plan.regrid.needs_raw else None, small, self._lanes.reached())
+            levels = torch.tensor(_levels(measured), dtype=torch.float64, device=self.device)
+            seen = normalised(pixels, normalization, levels[4])
+            return Prepared(
+                measured, seen, levels, raw if plan.regrid.needs_raw else None, small, self._lanes.reached()
+            )
 
-    def compute(self, prepared: Prepared, target: torch.Tensor, should_stop: Callable[[], bool]) -> Computed:
-        """Denoise a micrograph; from one thread.
+    def compute(
+        self, prepared: Prepared, target: torch.Tensor, should_stop: Callable[[], bool], *, again: bool = False
+    ) -> Computed:
+        """Denoise a micrograph, without waiting for the device; from one thread.
 
         Parameters
         ----------
@@ -251,6 +273,8 @@ class WholeImages:
             Host buffer for the result.
         should_stop
             Asked before each tile.
+        again
+            Because it did not `Computed.fits` before: in float32 where it does not. That waits for the device.
 
         Raises
         ------
@@ -262,28 +286,56 @@ class WholeImages:
             `should_stop` said yes.
         """
         with torch.inference_mode(), device_errors(), only(self.device):
-            prepared.lane.hand_over(prepared.pixels, prepared.raw, prepared.small)
-            denoised = restored(
-                self._denoiser.forward_on_device(prepared.pixels, should_stop), prepared.measured.to_grey_values
-            )
-            shift = _keep_mean(denoised, prepared.measured.seen)
-            denoised = finish(denoised, prepared.raw, prepared.measured.plan)
-            written = denoised.to(self._torch_dtype)
-            numbers = torch.cat([written_numbers(denoised, written), shift])
-            small = () if prepared.small is None else (prepared.small, _thumbnail(denoised))
-            size = self.written_bytes(prepared.measured.plan.written_shape)
+            prepared.lane.hand_over(prepared.pixels, prepared.levels, prepared.raw, prepared.small)
+            measured = prepared.measured
+
+            def result(pixels: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+                fits: list[torch.Tensor] = []
+                made = self._denoiser.forward_on_device(pixels, should_stop, None if again else fits)
+                return self._result(made, levels, prepared.raw, measured, fits)
+
+            inputs = prepared.pixels, prepared.levels
+            if again or not self._is_worth_recording(measured.plan):
+                written, numbers, *after = result(*inputs)
+            else:
+                written, numbers, *after = self._recorded(self._kind(measured), result, *inputs)
+            small = () if prepared.small is None else (prepared.small, *after)
+            size = self.written_bytes(measured.plan.written_shape)
             with self._lanes.back(written, numbers, *small):
                 target[:size].copy_(written.flatten().view(torch.uint8), non_blocking=True)
                 on_host = [self._to_host(tensor) for tensor in (numbers, *small)]
                 lane = self._lanes.reached()
             thumbnails = (on_host[1], on_host[2]) if small else None
-            return Computed(prepared.measured, target, on_host[0], lane.wait, thumbnails)
+            return Computed(measured, target, on_host[0], lane.wait, thumbnails)
 
-    def _usable_statistics(self, raw: torch.Tensor, source: MicrographSource) -> PixelStatistics:
-        on_device = DevicePixels(raw, source.path)
-        statistics = on_device.statistics()
-        check_usable(on_device, statistics)
-        return statistics
+    def _result(
+        self,
+        made: torch.Tensor,
+        levels: torch.Tensor,
+        raw: torch.Tensor | None,
+        measured: MeasuredOnDevice,
+        fits: list[torch.Tensor],
+    ) -> tuple[torch.Tensor, ...]:
+        """Make of the network's output what is written, the numbers of `Computed`, and the thumbnail if it is wanted."""
+        denoised = restored(made, measured.to_grey_values, levels[:2])
+        shift = _keep_mean(denoised, levels[2], levels[3]) if measured.seen else levels.new_zeros(1)
+        denoised = finish(denoised, raw, measured.plan)
+        written = denoised.to(self._torch_dtype)
+        all_fit = torch.stack(fits).all() if fits else torch.ones((), device=denoised.device)
+        numbers = torch.cat([written_numbers(denoised, written), shift, all_fit.double()[None]])
+        return (written, numbers, _thumbnail(denoised)) if self._thumbnails else (written, numbers)
+
+    def _is_worth_recording(self, plan: GridPlan) -> bool:
+        """Tell whether the host would be the limit; filters and what needs the raw pixels ask it for numbers."""
+        asks_host = plan.regrid.filters or plan.regrid.needs_raw
+        return self._on_gpu and not asks_host and max(map(math.prod, (plan.shape, plan.network_shape))) <= MOST_RECORDED
+
+    def _kind(self, measured: MeasuredOnDevice) -> Hashable:
+        """Give what two micrographs have in common for which the very same is launched."""
+        plan, undone = measured.plan, measured.to_grey_values
+        grids = plan.shape, plan.network_shape, plan.written_shape
+        levels = undone.scale != 1.0, undone.offset != 0.0, measured.seen is None
+        return grids, levels, self._denoiser.network.memory_state
 
     def _to_host(self, numbers: torch.Tensor) -> torch.Tensor:
         host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=self._on_gpu)
@@ -298,12 +350,17 @@ def _thumbnail(image: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.avg_pool2d(image[None, None], block)[0, 0]
 
 
-def _keep_mean(denoised: torch.Tensor, seen: PixelStatistics | None) -> torch.Tensor:
+def _levels(measured: MeasuredOnDevice) -> list[float]:
+    """Give `Prepared.levels`."""
+    undone, seen = measured.to_grey_values, measured.seen
+    kept = (seen.mean, TOLERATED * seen.std) if seen else (0.0, 0.0)
+    return [undone.scale, undone.offset, *kept, measured.normalization.scale]
+
+
+def _keep_mean(denoised: torch.Tensor, mean: torch.Tensor, tolerated: torch.Tensor) -> torch.Tensor:
     """Add what `cryoplug.core.mean_kept.mean_shift` says, without waiting for the device; give it, as float64."""
-    if seen is None:
-        return torch.zeros(1, dtype=torch.float64, device=denoised.device)
-    shift = seen.mean - denoised.mean(dtype=torch.float64)
-    wanted = shift.isfinite() & (shift.abs() > TOLERATED * seen.std)
+    shift = mean - denoised.mean(dtype=torch.float64)
+    wanted = shift.isfinite() & (shift.abs() > tolerated)
     shift = torch.where(wanted, shift, torch.zeros_like(shift))
     denoised += shift.float()
     return shift[None]

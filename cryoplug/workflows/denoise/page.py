@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -29,6 +30,8 @@ MOST_LAST = 60
 _SHARE = 20
 """A live page waits this many times as long as writing it took before it is written again."""
 _MINUTES = 120
+_AT_ONCE = 4
+"""Micrographs whose spectra are measured at a time."""
 
 
 class RunPage:
@@ -110,7 +113,8 @@ class RunPage:
             return self.path
         before = self._earlier(items, results) if statuses["skipped"] else {}
         rows = [self._row(item.target, results[item.target], before.get(item.target)) for item in items]
-        featured = [self._feature(index, items[index], rows[index]) for index in choose_featured(rows)]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            featured = list(pool.map(lambda at: self._feature(at, items[at], rows[at]), choose_featured(rows)))
         warned = sum(row.is_problem and row.status != "failed" for row in rows)
         report = self._report(rows, statuses, warned, featured=featured)
         write_page(self.path, denoise_page(report))

@@ -78,15 +78,29 @@ def test_what_does_not_fit_into_half_precision_is_computed_in_float32(
     torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize("tta", [True, False])
+@pytest.mark.parametrize("factor", [1.0, 20.0])
+def test_who_does_not_wait_is_told_whether_all_did_fit(
+    monkeypatch: pytest.MonkeyPatch, images: torch.Tensor, tta: bool, factor: float
+) -> None:
+    blocks = TileNetwork(in_blocks(monkeypatch, network_of(checkpoint_of(factor))), multiple=8, tta=tta)
+    wanted, fits = blocks.many(images), list[torch.Tensor]()
+    found = blocks.many(images, fits)
+    assert [bool(flag) for flag in fits] == [factor == 1.0]
+    assert torch.equal(found, wanted) == (factor == 1.0), "else nothing was computed once more"
+
+
 def test_without_a_compiler_the_layers_compute(monkeypatch: pytest.MonkeyPatch, images: torch.Tensor) -> None:
     wanted = TileNetwork(network_of(checkpoint_of()), multiple=8, tta=False).many(images)
-    blocks = in_blocks(monkeypatch, network_of(checkpoint_of()))
+    blocks, notes = in_blocks(monkeypatch, network_of(checkpoint_of())), list[str]()
     error = RuntimeError("CUDA error: device-side assert")
     monkeypatch.setattr(BlockUNet, "__call__", lambda *anything: (_ for _ in ()).throw(error))
     with pytest.raises(RuntimeError, match="device-side"):
         TileNetwork(blocks, multiple=8, tta=False).many(images)
     error = RuntimeError("Failed to find C compiler")
+    monkeypatch.setattr(blocks, "_note", notes.append)
     found = TileNetwork(blocks, multiple=8, tta=False).many(images)
+    assert len(notes) == 1 and "(Failed to find C compiler); going on with torch's layers" in notes[0]
     assert blocks.kernels == KernelChoice("plain", "the kernels could not be built (Failed to find C compiler)")
     assert (found - wanted).abs().max() <= 2e-3 * (wanted.max() - wanted.min())
 

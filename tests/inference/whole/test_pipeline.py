@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from cryoplug.core.hot_pixels import repaired_image
 from cryoplug.core.normalization import KINDS, fit_normalization, fit_to
 from cryoplug.core.results import FileResult
 from cryoplug.core.thumbnail import thumbnail_of
@@ -21,7 +23,8 @@ from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.inference.whole import images as whole_images
 from cryoplug.inference.whole import pipeline as whole_pipeline
-from cryoplug.inference.whole.pixels import DevicePixels, decode, normalised, restored
+from cryoplug.inference.whole import pixels as whole_pixels
+from cryoplug.inference.whole.pixels import DevicePixels, decode, normalised, repair, restored
 from cryoplug.machine.channel import Closed
 from cryoplug.machine.devices import OutOfDeviceMemory
 from cryoplug.machine.pinned import PinnedBuffers
@@ -133,6 +136,26 @@ def test_every_type_of_pixel_is_decoded_to_what_numpy_reads(name):
     assert np.array_equal(decode(torch.from_numpy(raw), dtype, (7, 5)).numpy(), wanted)
 
 
+@pytest.mark.parametrize("most", [1 << 15, 0], ids=["one by one", "in rows"])
+@pytest.mark.parametrize("shape", [(90, 130), (7, 300), (200, 5)])
+def test_hot_pixels_found_on_a_device_are_those_of_the_host(monkeypatch, shape, most):
+    monkeypatch.setattr(whole_pixels, "MOST_EXAMINED", most)
+    rng = np.random.default_rng(4)
+    image = rng.normal(100, 5, shape).astype(np.float32)
+    height, width = shape
+    image[0, 0] = image[-1, -1] = image[0, width // 2] = 4000
+    image[height // 2, 1] = -900
+    image[:3, 2:4] = 700  # a clump
+    image[-6:, -5:] = 300  # a thing in the ice
+    image[height // 2, 4], image[1, -2] = np.nan, np.inf
+    wanted, hot = repaired_image(image)
+    pixels = torch.from_numpy(image.copy())
+    found = repair(pixels)
+    assert len(hot) > 2 and np.array_equal(pixels.numpy(), wanted, equal_nan=True)
+    for name in ("y", "x", "values"):
+        assert np.array_equal(getattr(found, name), getattr(hot, name))
+
+
 def test_other_formats_and_packed_pixels_go_the_same_way(tmp_path, denoiser):
     import tifffile
 
@@ -231,6 +254,43 @@ def test_memory_that_never_suffices_says_so_after_trying_small_tiles():
     denoiser.network.module = Full()
     with pytest.raises(OutOfDeviceMemory):
         denoiser.forward_on_device(torch.zeros(300, 300))
+
+
+class Narrow:
+    """Stands for a network in half precision, into which the pixels of some micrographs do not fit."""
+
+    def __init__(self, denoiser: Denoiser, limit: float, *, has_room: bool = True) -> None:
+        self.real, self.limit, self.has_room = denoiser.forward_on_device, limit, has_room
+        self.again = 0
+
+    def __call__(self, pixels: torch.Tensor, should_stop: Callable[[], bool], fits: object) -> torch.Tensor:
+        made = self.real(pixels, should_stop)
+        if isinstance(fits, list):
+            fits.append((pixels.abs() < self.limit).all())
+            return made if bool(fits[-1]) else torch.full_like(made, math.nan)
+        self.again += 1
+        if not self.has_room:
+            raise torch.OutOfMemoryError("tried to allocate")
+        return made
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_what_does_not_fit_into_half_precision_is_computed_once_more_and_the_others_are_not(
+    tmp_path, monkeypatch, has_room
+):
+    denoiser = denoiser_of()
+    jobs = jobs_in(tmp_path, 5)
+    for job in (jobs[1], jobs[4]):
+        pixels = mrcfile.read(job.source).copy()
+        pixels[70:76, 40:46] += 60  # no hot pixels, which would be repaired
+        write_mrc(job.source, pixels)
+    narrow = Narrow(denoiser, 8.0, has_room=has_room)
+    monkeypatch.setattr(denoiser, "forward_on_device", narrow)
+    complete, results = run(jobs, denoiser)
+    assert complete and {result.status for result in results.values()} == {"done"} and narrow.again == 2
+    for job in jobs:
+        wanted = denoiser.denoise(mrcfile.read(job.source))
+        assert np.allclose(mrcfile.read(job.target), wanted, rtol=0, atol=1e-4)
 
 
 def broken(error: Exception) -> Callable[..., None]:
@@ -336,8 +396,8 @@ def test_readers_and_writers_work_at_the_same_time_and_hold_few_files(tmp_path, 
             under_way -= 1
 
     assert run(coming(), denoiser, begin=begin, finish=finish)[0]
-    # In the hands of each thread and in the two queues.
-    assert most <= 2 * threads.readers + 2 * threads.writers + 1
+    # In the hands of each thread and in the two queues; and one that is queued on the device.
+    assert most <= 2 * threads.readers + 2 * threads.writers + 2
 
 
 def test_buffers_are_bounded_in_number_and_bytes_and_lent_again():
