@@ -4,11 +4,12 @@
 
 Parts, in turn within each round: `cp` of all files, `cryo_cnn`, `unet` at full resolution (depth 3, width 32), and
 `unet_angpix` (depth 3, width 32, stem 2, skip none) at twice the pixel size of the files, as the command does it by itself
-(on a GPU in eight orientations) and with `--tta off`, and the general model at two pixel sizes. Each command runs in a process
-of its own, which first denoises two other files: what is timed is the whole command, from finding the files to the last record,
-but neither the start of Python, torch and CUDA nor the compilation of kernels; the time of the process from its start to its
-end is printed beside it. Then: the stages of one micrograph one after another, what the bookkeeping of a file takes,
-differences from the CPU, and micrographs of a quarter and of four times the area.
+(on a GPU in eight orientations) and with `--tta off`, and the general model at two pixel sizes, at one of them also without
+previews. Each command runs in a process of its own, which first denoises two other files: what is timed is the whole command,
+from finding the files to the last record, but neither the start of Python, torch and CUDA nor the compilation of kernels; the
+time of the process from its start to its end is printed beside it. The rate from the first tenth of the files on leaves out
+what a command pays once: weights, locked memory, the page. Then: the stages of one micrograph one after another, what the
+bookkeeping of a file takes, differences from the CPU, and micrographs of a quarter and of four times the area.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "unet_angpix, --tta off": ("unet_angpix", "--tta", "off"),
     "general model, 0.8 A/px": ("general", "--pixel-size", "0.8"),
     "general model, 1.3 A/px": ("general", "--pixel-size", "1.3"),
+    "general model, 0.8 A/px, --no-previews": ("general", "--pixel-size", "0.8", "--no-previews"),
 }
 """What is timed: a network, and options of its command. The general model is the one that cryoplug brings."""
 STAGED = {
@@ -68,6 +70,7 @@ STAGED = {
 
 COMMAND = """
 import json, sys, threading, time
+from pathlib import Path
 import torch
 from cryoplug.cli.main import run
 from cryoplug.workflows.denoise.work import Work
@@ -100,7 +103,10 @@ if gpu:
     torch.cuda.reset_peak_memory_stats()
 seconds = denoise(source, target)
 peak = torch.cuda.max_memory_allocated() / 2**20 if gpu else 0
-print(json.dumps({"seconds": seconds, "peak_mib": peak, "spent": spent}))
+times = sorted(path.stat().st_mtime for path in Path(target).glob("*.mrc"))
+first = len(times) // 10
+rate = (len(times) - 1 - first) / (times[-1] - times[first]) if len(times) > 2 else 0.0
+print(json.dumps({"seconds": seconds, "rate": rate, "peak_mib": peak, "spent": spent}))
 """
 
 STAGES = """
@@ -189,6 +195,7 @@ def rates(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
     warm = make_files(folder / "warm", 2, arguments.size)
     programs = {name: words for name, words in PROGRAMS.items() if not arguments.programs or name in arguments.programs}
     seconds: dict[str, list[float]] = {"cp": [], **{program: [] for program in programs}}
+    steady: dict[str, list[float]] = {program: [] for program in programs}
     peaks: dict[str, float] = {}
     for _ in range(arguments.rounds):
         copy = folder / "copy"
@@ -201,6 +208,7 @@ def rates(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
             memory = arguments.memory_gib
             done = command(folder, where(folder, model), source, warm, arguments.device, *options, memory_gib=memory)
             seconds[program].append(done["seconds"])
+            steady[program].append(done["rate"])
             peaks[program] = done["peak_mib"]
             each = {name: f"{1000 * value / arguments.files:.2f}" for name, value in done["spent"].items()}
             print(f"{program}: {done['seconds']:.2f} s, process {done['process']:.2f} s; ms a file: {each}", flush=True)
@@ -214,6 +222,9 @@ def rates(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
         yield show(
             {"part": part, "program": program, "files": arguments.files, "shape": shape, **summary, "peak_mib": peak}
         )
+    for program, found in steady.items():
+        row = {"part": f"{part}, from the first tenth on", "program": program, "files": arguments.files, "shape": shape}
+        yield show({**row, **of(found, "files/s")})
     for program in programs:
         ratio = statistics.median(seconds["cp"]) / statistics.median(seconds[program])
         print(f"{program}: {100 * ratio:.0f} % of the rate of cp", flush=True)
