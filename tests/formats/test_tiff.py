@@ -202,7 +202,7 @@ def test_the_tag_of_orientation_is_passed_over_as_in_relion(tmp_path: Path, orie
     tifffile.imwrite(tmp_path / "m.tif", pixels, extratags=[(274, "H", 1, orientation, True)])
     with open_micrograph(tmp_path / "m.tif") as source:
         assert np.array_equal(source.read_rows(0, 5), upside_down(pixels))
-        assert [text.split(":")[0] for text in source.warnings] == (
+        assert [text.split(";")[0] for text in source.warnings] == (
             [] if orientation == 1 else [f"the tag Orientation is {orientation}"]
         )
 
