@@ -33,6 +33,7 @@ _rlnMicrographOriginalPixelSize #3
 _rlnMicrographPixelSize #4 [binned]
 opticsGroup1 1 0.885000 1.770000
 opticsGroup2 2 0.900000 -1
+opticsGroup3 3 -1 -1
 
 # version 30001
 
