@@ -308,6 +308,10 @@ class WholeImages:
             thumbnails = (on_host[1], on_host[2]) if small else None
             return Computed(measured, target, on_host[0], lane.wait, thumbnails)
 
+    def forget_recording(self) -> None:
+        """Give back the memory of a recording: for when there is too little for something else."""
+        self._recorded.forget()
+
     def _result(
         self,
         made: torch.Tensor,

@@ -288,6 +288,7 @@ class _Run:
 
     def _compute_in_bands(self, job: DenoiseJob) -> None:
         self._hand_on()
+        self._images.forget_recording()
         free_cached_memory(self._denoiser.device)
         if not self._in_bands(job):
             raise Interrupted

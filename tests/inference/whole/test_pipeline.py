@@ -284,10 +284,12 @@ def test_what_does_not_fit_into_half_precision_is_computed_once_more_and_the_oth
         pixels = mrcfile.read(job.source).copy()
         pixels[70:76, 40:46] += 60  # no hot pixels, which would be repaired
         write_mrc(job.source, pixels)
-    narrow = Narrow(denoiser, 8.0, has_room=has_room)
+    narrow, forgotten = Narrow(denoiser, 8.0, has_room=has_room), []
+    monkeypatch.setattr(whole_images.WholeImages, "forget_recording", lambda self: forgotten.append(1))
     monkeypatch.setattr(denoiser, "forward_on_device", narrow)
     complete, results = run(jobs, denoiser)
     assert complete and {result.status for result in results.values()} == {"done"} and narrow.again == 2
+    assert len(forgotten) == (0 if has_room else 2), "its memory may be what is lacking"
     for job in jobs:
         wanted = denoiser.denoise(mrcfile.read(job.source))
         assert np.allclose(mrcfile.read(job.target), wanted, rtol=0, atol=1e-4)
