@@ -98,8 +98,8 @@ class CompressedMrcMovie(MovieSource):
                     self._refuse_short(start + done, index)
                 buffer[done : done + len(chunk)] = chunk
                 done += len(chunk)
-            if index + 1 == self.header.nz:
-                self._stream.read(1)  # the checksum is looked at when the end is reached
+        if index + 1 == self.header.nz:
+            self.check_end()  # damage may have made the contents longer: the checksum comes after all of them
         return self.header.unpack(raw, self.header.ny)
 
     def _refuse_short(self, end: int, index: int) -> None:

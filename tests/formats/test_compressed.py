@@ -105,6 +105,22 @@ def test_damage_is_told(tmp_path: Path, noise: np.ndarray, ending: str) -> None:
         source.read_rows(0, 1)
 
 
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz"])
+@pytest.mark.parametrize("more", [0, 1, 5000])
+def test_the_checksum_is_looked_at_even_where_bytes_follow_the_pixels(
+    tmp_path: Path, noise: np.ndarray, ending: str, more: int
+) -> None:
+    write_mrc(tmp_path / "plain.mrc", noise, pixel_size_angstrom=1.5)
+    path = packed(tmp_path / f"a{ending}", (tmp_path / "plain.mrc").read_bytes() + bytes(more))
+    with open_micrograph(path) as source:
+        assert np.array_equal(source.read_rows(0, 50), noise)
+    whole = bytearray(path.read_bytes())
+    whole[{".gz": -6, ".bz2": -4, ".xz": -40}[ending]] ^= 0xFF
+    path.write_bytes(whole)
+    with pytest.raises(FormatError, match="damaged or incomplete"), open_micrograph(path) as source:
+        source.read_rows(0, 50)
+
+
 @pytest.mark.parametrize("ending", PACK)
 def test_a_bomb_is_refused_before_it_grows(tmp_path: Path, ending: str) -> None:
     write_mrc(tmp_path / "plain.mrc", np.zeros((2, 2), np.float32))
