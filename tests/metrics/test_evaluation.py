@@ -61,9 +61,9 @@ def test_the_truth_scores_all_methods_too():
 
 
 def test_over_simulated_micrographs_the_error_without_truth_is_the_true_one():
-    settings = SimulationSettings(size_px=512, pixel_size_angstrom=5.2, seed=3)
+    settings = SimulationSettings(size_px=384, pixel_size_angstrom=5.2, seed=3)
     told, true = [], []
-    for index in range(6):
+    for index in range(4):
         item = simulate_micrograph(settings, index)
         raw = item.even, item.odd
         denoised = tuple(np.sqrt(np.maximum(gaussian_blur(image, 2.0), 0)) * 30 for image in raw)
