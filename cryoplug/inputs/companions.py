@@ -18,6 +18,7 @@ from cryoplug.inputs.discovered import known_endings, split_ending
 from cryoplug.inputs.exposure_names import ExposureName, Role, exposure_name
 
 _SHOWN = 6
+_ENDINGS_OF_MOVIES = (".tif", ".tiff", ".eer")
 _LEAST_EXPOSURES = 2
 """Least number of exposures that look like a pattern; one micrograph and its power spectrum may be named one by one."""
 
@@ -119,12 +120,16 @@ class _Beside:
         return all(name in named for name in self._files[exposure] if split_ending(name, self._endings)[1] in kinds)
 
 
+def _unmarked(path: Path) -> str:
+    return "movies" if path.name.lower().endswith(_ENDINGS_OF_MOVIES) else "micrographs of movies"
+
+
 def left_out_note(left_out: Sequence[Path]) -> str:
     """Say which files were left out because they only accompany micrographs; empty if there are none."""
     if not left_out:
         return ""
     endings = known_endings()
-    marks = Counter(name_of(path, endings).mark or "micrographs of movies" for path in left_out)
+    marks = Counter(name_of(path, endings).mark or _unmarked(path) for path in left_out)
     shown = ", ".join(f"{mark} {count}" for mark, count in marks.most_common(_SHOWN))
     files = "1 file that only accompanies a micrograph is" if len(left_out) == 1 else (
         f"{len(left_out)} files that only accompany micrographs are"

@@ -96,6 +96,7 @@ def test_below_a_session_of_warp_the_movies_above_the_averages_are_no_micrograph
     kinds = ("average", "deconv", "powerspectrum", "denoising/even", "denoising/odd")
     touch(*(f"w/{kind}/m{i}.mrc" for i in range(2) for kind in kinds), "w/m0.tif", "w/m1.tif")
     assert paths("w") == ["w/average/m0.mrc", "w/average/m1.mrc"]
+    assert "movies 2" in find(["w"]).note and "micrographs of movies" not in find(["w"]).note
     found = find(["w"], kind="either").micrographs
     assert [str(item.path) for item in found] == ["w/average/m0.mrc", "w/average/m1.mrc"]
     assert [str(item.even) for item in found] == ["w/denoising/even/m0.mrc", "w/denoising/even/m1.mrc"]
