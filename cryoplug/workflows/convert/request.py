@@ -128,6 +128,10 @@ class ConvertRequest:
         lists = {"INPUT": self.inputs, "--clean": self.clean, "--even": self.even, "--odd": self.odd}
         if self.pairs == "halves" and self.inputs and (self.even or self.odd):
             return ["--pairs halves takes INPUT (movies, or micrographs with halves beside them) or --even and --odd"]
+        if self.pairs != "halves" and (self.even or self.odd):
+            return [f"--even and --odd go with --pairs halves, not with --pairs {self.pairs}"]
+        if self.pairs != "clean" and self.clean:
+            return [f"--clean goes with --pairs clean, not with --pairs {self.pairs}"]
         separate = self.pairs == "halves" and bool(self.even or self.odd)
         needed = {"--even", "--odd"} if separate else {"INPUT", "--clean"} if self.pairs == "clean" else {"INPUT"}
         problems = [f"--pairs {self.pairs} needs {flag}" for flag in lists if flag in needed and not lists[flag]]

@@ -48,7 +48,11 @@ def test_the_command_says_where_the_store_is_and_that_it_is_complete(tmp_path):
     ("changes", "message"),
     [
         ({"inputs": ()}, "--pairs noise needs INPUT"),
-        ({"clean": ("x",)}, "--pairs noise does not use --clean"),
+        ({"clean": ("x",)}, "--clean goes with --pairs clean, not with --pairs noise"),
+        (
+            {"inputs": (), "even": ("x",), "odd": ("y",)},
+            "--even and --odd go with --pairs halves, not with --pairs noise",
+        ),
         ({"pairs": "clean"}, "--pairs clean needs --clean"),
         ({"pairs": "halves", "inputs": (), "even": ("x",)}, "--pairs halves needs --odd"),
         ({"pairs": "halves", "even": ("x",), "odd": ("y",)}, "--pairs halves takes INPUT (movies, or"),
