@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -38,11 +39,21 @@ def grey_bytes(image: ImageF32, low: float, high: float) -> npt.NDArray[np.uint8
 
 def jpeg(pixels: npt.NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
     """Pack grey levels ``(y, x)`` into a JPEG file."""
-    # Pillow holds Python's lock while it packs into an object of Python (6 ms for a preview), but not into a file of the system.
-    with os.fdopen(os.memfd_create("jpeg"), "w+b") if hasattr(os, "memfd_create") else io.BytesIO() as file:
+    with _file_in_memory() as file:
         _image(pixels).save(file, format="JPEG", quality=quality)
         file.seek(0)
         return file.read()
+
+
+def _file_in_memory() -> BinaryIO:
+    """Open a file of the system that is on no disk; where that is not allowed, one of Python.
+
+    Pillow holds Python's lock while it packs into an object of Python (6 ms for a preview), but not into a file of the system.
+    """
+    if hasattr(os, "memfd_create"):
+        with contextlib.suppress(OSError):
+            return os.fdopen(os.memfd_create("picture"), "w+b")
+    return io.BytesIO()
 
 
 def png(pixels: npt.NDArray[np.uint8]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -145,3 +146,16 @@ def test_pictures_in_memory_come_back_as_they_were() -> None:
     assert grey_bytes(np.array([[0.0, 1.0, 2.0, np.nan]], np.float32), 0.0, 1.0).tolist() == [[0, 255, 255, 0]]
     assert resized(np.full((8, 8), 3.0, np.float32), (4, 2)).tolist() == [[3.0, 3.0]] * 4
     assert text_mask("A").max() == 255
+
+
+def test_a_picture_is_the_same_where_the_system_allows_no_file_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (50, 80), np.uint8)
+    wanted = jpeg(pixels)
+
+    def refused(name: str) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "memfd_create", refused, raising=False)
+    assert jpeg(pixels) == wanted
+    monkeypatch.delattr(os, "memfd_create")
+    assert jpeg(pixels) == wanted and wanted[:2] == b"\xff\xd8"
