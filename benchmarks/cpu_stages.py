@@ -42,6 +42,7 @@ from cryoplug.core.statistics import moments_of, scan_pixels
 from cryoplug.formats.mrc import MrcRowWriter
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.inference.denoiser import Denoiser
+from cryoplug.inference.resampling import resample_on_host
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.outputs.previews import preview_of_files, write_preview
 folder, path = Path(sys.argv[1]), Path(sys.argv[1]) / "micrograph.mrc"
@@ -55,7 +56,7 @@ lap("hot pixels")
 scan_pixels(source)
 lap("statistics")
 plan = denoiser.regrid.plan(source.shape, raw.pixel_size_angstrom, path=path)
-small = resample_source(source, plan.network_shape)
+small = resample_source(source, plan.network_shape, resample=resample_on_host)
 lap("Fourier crop, with reading")
 pixels = ArrayMicrograph(small, path)
 normalization = fit_to(MeasuredSource(pixels), denoiser.normalize)

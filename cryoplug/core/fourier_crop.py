@@ -9,6 +9,7 @@ borders rings within a few pixels of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 
@@ -43,44 +44,12 @@ def cropped_shape(shape: tuple[int, int], *, pixel_size_angstrom: float, target_
     return max(1, round(shape[0] * ratio)), max(1, round(shape[1] * ratio))
 
 
-def resample_image(pixels: np.ndarray, shape: tuple[int, int]) -> ImageF32:
-    """Bring an image ``(y, x)`` to another grid; each axis is cut or padded on its own.
+class Resample(Protocol):
+    """A `resample_axis`: this one, or a faster one that gives the same numbers."""
 
-    Returns
-    -------
-    ImageF32
-        New array of `shape`.
-    """
-    along_x = np.concatenate([resample_axis(rows, shape[1], axis=1) for rows in _row_blocks(pixels)])
-    return _resample_columns(along_x, shape[0])
-
-
-def resample_source(
-    source: MicrographSource, shape: tuple[int, int], seen: Callable[[int, ImageF32], None] = lambda row, rows: None
-) -> ImageF32:
-    """Read a micrograph band by band and bring it to another grid, in the memory of ``source.shape[0] * shape[1]`` pixels.
-
-    Parameters
-    ----------
-    source
-        The opened micrograph, all pixels finite.
-    shape
-        The new ``(y, x)``.
-    seen
-        Called with the number of the first row and the rows of each band that is read.
-    """
-    along_x = np.empty((source.shape[0], shape[1]), np.float32)
-    for start, rows in row_bands(source):
-        seen(start, rows)
-        along_x[start : start + len(rows)] = resample_axis(rows, shape[1], axis=1)
-    return _resample_columns(along_x, shape[0])
-
-
-def resampled_rows(pixels: np.ndarray, shape: tuple[int, int]) -> Iterator[ImageF32]:
-    """Give the result of `resample_image` in bands of rows, from top to bottom, without holding all of it."""
-    along_y = _resample_columns(pixels, shape[0])
-    for rows in _row_blocks(along_y, shape[1]):
-        yield resample_axis(rows, shape[1], axis=1)
+    def __call__(self, pixels: np.ndarray, size: int, *, axis: int) -> ImageF32:
+        """Cut or pad along one axis to `size` samples."""
+        ...
 
 
 def resample_axis(pixels: np.ndarray, size: int, *, axis: int) -> ImageF32:
@@ -100,6 +69,54 @@ def resample_axis(pixels: np.ndarray, size: int, *, axis: int) -> ImageF32:
         else:
             kept[..., count - 1] *= 0.5
     return np.fft.irfft(np.moveaxis(kept, -1, axis), n=size, axis=axis, norm="forward").astype(np.float32)
+
+
+def resample_image(pixels: np.ndarray, shape: tuple[int, int], *, resample: Resample = resample_axis) -> ImageF32:
+    """Bring an image ``(y, x)`` to another grid; each axis is cut or padded on its own, by `resample`.
+
+    Returns
+    -------
+    ImageF32
+        New array of `shape`.
+    """
+    along_x = np.concatenate([resample(rows, shape[1], axis=1) for rows in _row_blocks(pixels)])
+    return _resample_columns(along_x, shape[0], resample)
+
+
+def resample_source(
+    source: MicrographSource,
+    shape: tuple[int, int],
+    seen: Callable[[int, ImageF32], None] = lambda row, rows: None,
+    *,
+    resample: Resample = resample_axis,
+) -> ImageF32:
+    """Read a micrograph band by band and bring it to another grid, in the memory of ``source.shape[0] * shape[1]`` pixels.
+
+    Parameters
+    ----------
+    source
+        The opened micrograph, all pixels finite.
+    shape
+        The new ``(y, x)``.
+    seen
+        Called with the number of the first row and the rows of each band that is read.
+    resample
+        Cuts or pads along one axis.
+    """
+    along_x = np.empty((source.shape[0], shape[1]), np.float32)
+    for start, rows in row_bands(source):
+        seen(start, rows)
+        along_x[start : start + len(rows)] = resample(rows, shape[1], axis=1)
+    return _resample_columns(along_x, shape[0], resample)
+
+
+def resampled_rows(
+    pixels: np.ndarray, shape: tuple[int, int], *, resample: Resample = resample_axis
+) -> Iterator[ImageF32]:
+    """Give the result of `resample_image` in bands of rows, from top to bottom, without holding all of it."""
+    along_y = _resample_columns(pixels, shape[0], resample)
+    for rows in _row_blocks(along_y, shape[1]):
+        yield resample(rows, shape[1], axis=1)
 
 
 def merge_high_resolution(
@@ -126,12 +143,12 @@ def merge_high_resolution(
     return result
 
 
-def _resample_columns(pixels: np.ndarray, size: int) -> ImageF32:
+def _resample_columns(pixels: np.ndarray, size: int, resample: Resample) -> ImageF32:
     result = np.empty((size, pixels.shape[1]), np.float32)
     step = max(1, _BLOCK_PIXELS // max(size, pixels.shape[0]))
     for start in range(0, pixels.shape[1], step):
         columns = slice(start, start + step)
-        result[:, columns] = resample_axis(pixels[:, columns], size, axis=0)
+        result[:, columns] = resample(pixels[:, columns], size, axis=0)
     return result
 
 

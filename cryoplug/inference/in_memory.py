@@ -22,6 +22,7 @@ from cryoplug.core.normalization import check_usable, clipped_fraction, fit_norm
 from cryoplug.core.statistics import moments_of, scan_pixels
 from cryoplug.inference.likeness import look, shows_no_particles
 from cryoplug.inference.remarks import invented_remark
+from cryoplug.inference.resampling import resample_on_host
 from cryoplug.inference.target import to_grey_values
 
 if TYPE_CHECKING:
@@ -109,7 +110,11 @@ def on_the_networks_grid(
     should_stop
         Asked before each tile; `Interrupted` is raised when it says yes.
     """
-    small = image if plan.network_shape == plan.shape else resample_image(image, plan.network_shape)
+    small = (
+        image
+        if plan.network_shape == plan.shape
+        else resample_image(image, plan.network_shape, resample=resample_on_host)
+    )
     source = ArrayMicrograph(small, path)
     normalization, moments = fit_normalization(source, denoiser.normalize), moments_of(small)
     grey = normalization_remark(normalization, clipped=clipped_fraction(source, normalization), sigma=moments.std)

@@ -20,6 +20,7 @@ from cryoplug.core.fourier_filter import filtered_image
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.pixel_size import unknown_pixel_size
 from cryoplug.core.remarks import joined
+from cryoplug.inference.resampling import resample_on_host
 
 if TYPE_CHECKING:
     from typing import Self
@@ -223,11 +224,11 @@ class GridPlan:
             The micrograph; may be None unless ``regrid.needs_raw``.
         """
         if not self.regrid.needs_raw:
-            yield from self._filtered(resampled_rows(denoised, self.written_shape))
+            yield from self._filtered(resampled_rows(denoised, self.written_shape, resample=resample_on_host))
             return
         mixed = self._mixed(denoised, raw)
         if self.written_shape != self.shape:
-            mixed = resampled_rows(np.concatenate(list(mixed)), self.written_shape)
+            mixed = resampled_rows(np.concatenate(list(mixed)), self.written_shape, resample=resample_on_host)
         yield from self._filtered(mixed)
 
     def _filtered(self, bands: Iterator[ImageF32]) -> Iterator[ImageF32]:
@@ -244,7 +245,7 @@ class GridPlan:
 
     def _mixed(self, denoised: np.ndarray, raw: np.ndarray | None) -> Iterator[ImageF32]:
         merge = self.regrid.merge_highres_angstrom
-        bands: Iterator[ImageF32] = resampled_rows(denoised, self.shape)
+        bands = resampled_rows(denoised, self.shape, resample=resample_on_host)
         if merge is not None:
             assert raw is not None and self.pixel_size_angstrom is not None
             whole = merge_high_resolution(

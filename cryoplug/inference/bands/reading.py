@@ -23,6 +23,7 @@ from cryoplug.inference.likeness import look, shows_no_particles
 from cryoplug.inference.messages import Begin, DenoiseJob, End, Failed, Message, Rows, Sections
 from cryoplug.inference.regrid import GridPlan
 from cryoplug.inference.remarks import remarks_on_reading
+from cryoplug.inference.resampling import resample_on_host
 from cryoplug.inference.target import to_grey_values
 from cryoplug.machine.channel import Channel, Closed
 
@@ -171,7 +172,7 @@ def _on_the_networks_grid(
         if raw is not None:
             raw[start : start + len(rows)] = rows
 
-    small = resample_source(source, plan.network_shape, see)
+    small = resample_source(source, plan.network_shape, see, resample=resample_on_host)
     return ArrayMicrograph(small, source.path), raw, statistics
 
 

@@ -27,6 +27,7 @@ from cryoplug.inference.in_memory import on_the_networks_grid
 from cryoplug.inference.likeness import look_at_many
 from cryoplug.inference.messages import Sections
 from cryoplug.inference.regrid import GridPlan
+from cryoplug.inference.resampling import resample_on_host
 from cryoplug.inference.target import to_grey_values
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def _fit(
     images, measured = _chosen(pixels, usable), [measured[place] for place in usable]
     small = images
     if usable and plan.network_shape != plan.shape:
-        small = np.stack([resample_image(image, plan.network_shape) for image in images])
+        small = np.stack([resample_image(image, plan.network_shape, resample=resample_on_host) for image in images])
         measured = measure_many(small, path)
     normalizations: dict[int, Normalization] = {}
     for index, item in enumerate(measured):

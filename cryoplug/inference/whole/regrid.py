@@ -11,6 +11,7 @@ import torch
 
 from cryoplug.core.fourier_filter import continuation, gaussian_transfer
 from cryoplug.inference.regrid import GridPlan
+from cryoplug.inference.resampling import resample_axis
 
 
 def resample_image(pixels: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
@@ -24,9 +25,9 @@ def resample_image(pixels: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor
     if tuple(pixels.shape) == shape:
         return pixels
     mean = pixels.mean()
-    along_x = _resample_axis(pixels - mean, shape[1], axis=1)
+    along_x = resample_axis(pixels - mean, shape[1], axis=1)
     # cuFFT may give an axis back in another order of memory.
-    return _resample_axis(along_x, shape[0], axis=0).add_(mean).contiguous()
+    return resample_axis(along_x, shape[0], axis=0).add_(mean).contiguous()
 
 
 def finish(denoised: torch.Tensor, raw: torch.Tensor | None, plan: GridPlan) -> torch.Tensor:
@@ -118,19 +119,3 @@ def merge_high_resolution(
     terms = torch.fft.rfft2(raw - denoised)
     terms.masked_fill_(y * y + x * x <= 1.0 / resolution_angstrom**2, 0.0)
     return torch.fft.irfft2(terms, s=(height, width)).add_(denoised)
-
-
-def _resample_axis(pixels: torch.Tensor, size: int, *, axis: int) -> torch.Tensor:
-    before = int(pixels.shape[axis])
-    if before == size:
-        return pixels
-    smaller = min(before, size)
-    terms = torch.fft.rfft(pixels, dim=axis, norm="forward").narrow(axis, 0, smaller // 2 + 1)
-    if smaller % 2 == 0:
-        nyquist = terms.select(axis, smaller // 2)
-        if size < before:
-            nyquist.copy_(2.0 * nyquist.real)
-        else:
-            nyquist.mul_(0.5)
-    # It puts zeros behind the terms where the grid has more.
-    return torch.fft.irfft(terms, n=size, dim=axis, norm="forward")
