@@ -1,7 +1,7 @@
-"""The MRC header: parsed leniently, examined completely, and checked against the file size before any allocation.
+"""The MRC header: parse it leniently, examine it completely, and check it against the file size before any allocation.
 
-A file of 1 KiB that claims 65536 x 65536 pixels made another reader take 16 GiB; so every product is a Python integer,
-and no length is believed before it is compared with the size of the file.
+A file of 1 KiB that claims 65536 x 65536 pixels made another reader allocate 16 GiB. So every product is a Python integer,
+and every length is compared with the size of the file before it is used.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from cryoplug.formats.mrc_imod import as_mode_101, has_two_values_in_a_byte, how
 
 HEADER_BYTES = 1024
 MAX_EXTENDED_BYTES = 64 << 20
-"""An image has one extended record of about a kilobyte; a stack of 65536 frames would need this."""
+"""Largest extended header in bytes; an image has a record of about a kilobyte, and 65536 frames would need this."""
 MAX_SIDE_PX = 1 << 17
-"""Longest side that is read; the largest detectors have 16384 pixels, so a row stays small against memory."""
+"""Longest side in pixels that is read; the largest detectors have 16384, and a row must stay small against memory."""
 
 SUPPORTED_MODES = {0: "int8", 1: "int16", 2: "float32", 6: "uint16", 12: "float16", 101: "4-bit integers"}
 _REFUSED_MODES = {3: "complex int16: a transform", 4: "complex float32: a transform", 16: "RGB: a colour picture"}
@@ -50,31 +50,31 @@ class MrcHeader:
     """A header that cryoplug can use: a supported mode, and all pixels in the file."""
 
     path: Path
-    """The file that it was read from."""
+    """The file of the header."""
     record: np.void
     """All fields, of `mrcfile.dtypes.HEADER_DTYPE` in native byte order."""
     byte_order: ByteOrder
     """``<``: the file is little-endian; ``>``: big-endian."""
     mode: int
-    """Type of the pixels; a key of `SUPPORTED_MODES`."""
+    """Number of the pixel type; a key of `SUPPORTED_MODES`."""
     nx: int
     """Columns."""
     ny: int
     """Rows."""
     nz: int
-    """Sections; more than 1 in stacks, movies and volumes."""
+    """Number of sections; more than 1 in stacks, movies and volumes."""
     dtype: np.dtype
     """Type of a stored pixel with its byte order; mode 101 stores two pixels in a byte."""
     extended_header: bytes
-    """The bytes between header and pixels, as they are."""
+    """The unchanged bytes between header and pixels."""
     data_offset: int
-    """Byte at which the first row starts."""
+    """Offset in bytes of the first row."""
     size_bytes: int
     """Size of the whole file when it was opened."""
     pixel_size_angstrom: float | None
-    """``cella.x / mx``; None when it is unset, infinite or negative."""
+    """Pixel size ``cella.x / mx``; None if it is unset, infinite or negative."""
     warnings: tuple[str, ...]
-    """What is wrong with the header, yet accepted."""
+    """Warnings: mistakes in the header that cryoplug accepts."""
 
     @property
     def row_size_bytes(self) -> int:
@@ -87,7 +87,7 @@ class MrcHeader:
         return self.row_size_bytes * self.ny
 
     def unpack(self, raw: npt.NDArray[np.uint8], rows: int) -> ImageF32:
-        """Turn the bytes of whole rows into pixels ``(rows, nx)``, grey scale of the file."""
+        """Turn the bytes of whole rows into pixels ``(rows, nx)`` in the grey values of the file."""
         stored = raw.view(self.dtype).reshape(rows, self.row_size_bytes // self.dtype.itemsize)
         if self.mode == 101:
             unpacked = np.empty((rows, stored.shape[1] * 2), np.float32)
@@ -99,14 +99,14 @@ class MrcHeader:
 
 @dataclass(frozen=True)
 class Examination:
-    """All that the first 1024 bytes and the file size tell."""
+    """Everything that the first 1024 bytes and the file size tell."""
 
     record: np.void | None
-    """The fields in native byte order, not to be written to; None when this is no MRC header."""
+    """The fields in native byte order, read-only; None if this is not an MRC header."""
     byte_order: ByteOrder
-    """How the fields were read."""
+    """Byte order in which the fields were read."""
     unsigned_bytes: bool
-    """Mode 0 holds 0 to 255, as IMOD wrote it before 2011."""
+    """Whether mode 0 holds 0 to 255, as IMOD wrote it before 2011."""
     findings: tuple[Finding, ...]
     """Errors, warnings and notes."""
 
@@ -119,7 +119,7 @@ def read_header(path: str | Path) -> MrcHeader:
     MissingInputError
         There is no such file.
     FormatError
-        Everything that makes the file unusable, in one message.
+        The file is unusable; the message has all reasons.
     """
     path = Path(path)
     descriptor = open_for_reading(path)
@@ -135,13 +135,13 @@ def read_head(descriptor: int) -> tuple[bytes, int]:
 
 
 def parse_header(path: Path, descriptor: int) -> MrcHeader:
-    """Read the header of an opened file, or raise `FormatError` with all that is wrong."""
+    """Read the header of an opened file, or raise `FormatError` with all mistakes."""
     head, size_bytes = read_head(descriptor)
     return parse_head(path, head, size_bytes, lambda count: os.pread(descriptor, count, HEADER_BYTES))
 
 
 def parse_head(path: Path, head: bytes, size_bytes: int, read_extended: Callable[[int], bytes]) -> MrcHeader:
-    """Check the first 1024 bytes against the file size; `read_extended` gives that many of the bytes after them."""
+    """Check the first 1024 bytes against the file size; `read_extended(n)` gives the next n bytes."""
     seen = examine(head, size_bytes)
     errors = [finding.message for finding in seen.findings if finding.severity == "error"]
     if errors or seen.record is None:
@@ -174,7 +174,7 @@ def row_bytes(mode: int, nx: int) -> int:
 
 
 def pixel_size(record: np.void, axis: str = "x") -> float | None:
-    """Give ``cella / m`` of an axis in angstrom, or None when that is no positive number that a pixel can have."""
+    """Give ``cella / m`` of an axis in angstrom, or None if that cannot be the size of a pixel."""
     samples, length = int(record[f"m{axis}"]), float(record["cella"][axis])
     if samples < 1 or not (math.isfinite(length) and length > 0):
         return None
@@ -184,14 +184,14 @@ def pixel_size(record: np.void, axis: str = "x") -> float | None:
 
 
 def sniff_mrc(head: bytes) -> bool:
-    """Tell whether bytes may be the start of an MRC file: a ``MAP`` stamp, or fields that make sense."""
+    """Tell whether bytes can be the start of an MRC file: they have a ``MAP`` stamp, or fields that make sense."""
     if len(head) < HEADER_BYTES:
         return False
     return head[208:211] == b"MAP" or any(_plausible(_fields(head, order)) for order in ("<", ">"))
 
 
 def describe_foreign(head: bytes) -> str:
-    """Say what a file is that has no MRC header."""
+    """Describe a file that has no MRC header."""
     if not head:
         return "the file is empty"
     if all(byte in _TEXT_BYTES for byte in head):
@@ -203,7 +203,7 @@ def describe_foreign(head: bytes) -> str:
 
 @functools.lru_cache(maxsize=8)
 def examine(head: bytes, size_bytes: int) -> Examination:
-    """Look at a header from all sides; several readers of one file ask, one after another, and the first answer is kept.
+    """Examine a header completely; the result is kept, because several readers of one file ask for it.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def examine(head: bytes, size_bytes: int) -> Examination:
     Returns
     -------
     Examination
-        With at least one error unless cryoplug can read the file.
+        The examination; it has an error if cryoplug cannot read the file.
     """
     by_order = {order: _fields(head, order) for order in _ORDERS} if len(head) >= HEADER_BYTES else {}
     order, finding = _byte_order(head, size_bytes, by_order)
@@ -389,7 +389,7 @@ def _has_sizes(record: np.void) -> bool:
 
 
 def _stale_extended_header(record: np.void, size_bytes: int) -> str:
-    """Tell in a sentence that nsymbt is that of another file: without it the size fits to the byte; else an empty text."""
+    """Give a sentence if nsymbt belongs to another file (without it, the size fits to the byte); else an empty text."""
     claimed = int(record["nsymbt"])
     if claimed == 0 or not _has_sizes(record) or expected_bytes(record) - claimed != size_bytes:
         return ""
@@ -400,6 +400,6 @@ def _stale_extended_header(record: np.void, size_bytes: int) -> str:
 
 
 def expected_bytes(record: np.void) -> int:
-    """Give the size of a whole file with this header, in bytes; the mode must be a known one."""
+    """Give the size in bytes of a complete file with this header; the mode must be known."""
     nx, ny, nz, mode, extended = (int(record[name]) for name in ("nx", "ny", "nz", "mode", "nsymbt"))
     return HEADER_BYTES + extended + row_bytes(mode, nx) * ny * nz

@@ -1,4 +1,4 @@
-"""A checkpoint's network, ready for images of any size: bands of rows, each cut into tiles, equal to the whole image at once."""
+"""A checkpoint's network for images of any size, in bands of rows cut into tiles; the result equals that of the whole image."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ from cryoplug.machine.devices import (
 from cryoplug.models.checkpoint import Checkpoint
 
 CPU_TILE_PX = (128, 256)
-"""Rows and columns of a tile on the CPU: 16 channels of it are 2 MB and stay in cache."""
+"""Rows and columns of a tile on the CPU; 16 channels of it are 2 MB and stay in cache."""
 OVERLAPS_PER_TILE, MOST_WIDENED_PX = 8, 448
-"""A network that looks far gets larger tiles on the CPU, up to a side, or most of the work would be overlap."""
+"""A network with a large receptive field gets larger tiles on the CPU, up to this side in pixels, to limit the overlap."""
 CUDA_TILE_PX = (512, 4096)
-"""Rows and columns of a tile on a GPU: large enough to fill it, 270 MB for 32 channels."""
+"""Rows and columns of a tile on a GPU; large enough to use all of it, 270 MB for 32 channels."""
 BAND_PIXELS = 1 << 20
-"""A band of a very wide image gets fewer rows, so that its size stays near 4 MB."""
+"""Pixels of a band; a very wide image gets fewer rows per band, so that a band stays near 4 MB."""
 SHALLOW_LAYERS = 4
-"""Up to this many layers the faster order of summation is used; see `PreparedNetwork`."""
+"""Most layers for which the faster order of summation is used; see `PreparedNetwork`."""
 BATCH_PIXELS = 1 << 16
-"""So many pixels of small images go through a network at once on a CPU, where a tile has fewer. Images of 64 x 64, `cryo_cnn`,
-one core: 0.38 ms an image; half as many pixels 0.45 (more calls), eight times as many 0.48 (beyond the cache)."""
+"""Pixels of small images that go through a network at once on a CPU, if a tile has fewer. Images of 64 x 64, `cryo_cnn`, one
+core: 0.38 ms per image; with half as many pixels 0.45 (more calls), with eight times as many 0.48 (beyond the cache)."""
 MOST_SECTIONS = 4
-"""Parts of a stack that are under way at once."""
+"""Most parts of a stack in work at once."""
 LEAST_ROWS = 64
-"""But not fewer than these: every band is computed together with its overlap."""
+"""Fewest rows of a band, because every band is computed together with its overlap."""
 ROLLED_PIXELS = 1 << 23
-"""Of a band of a network that rolls over its rows: 32 MB, so that hardly any image is cut, and overlap costs 10 % at most."""
+"""Pixels of a band for a network that rolls over its rows (32 MB): hardly any image is cut, and overlap costs 10 % at most."""
 
 
 class PreparedNetwork:
@@ -74,20 +74,20 @@ class PreparedNetwork:
     checkpoint
         The weights, from `cryoplug.models.checkpoint.load_checkpoint`.
     settings
-        How it is applied; None: as ``cryoplug denoise`` does when it is given no option.
+        How the network is applied; None: as ``cryoplug denoise`` without options.
     bare
         See the attribute; None: for the founding program's own checkpoints with percentile, and for ``none``.
     note
-        Called with a sentence when something is worth telling: tiles made smaller, a limit that does not count.
+        Called with each sentence for the user, for example when tiles are made smaller.
     options
-        Fields of `cryoplug.inference.settings.ApplySettings`, which beat those of `settings`: ``device="cpu"``.
+        Fields of `cryoplug.inference.settings.ApplySettings`, which override `settings`; for example ``device="cpu"``.
 
     Raises
     ------
     DeviceError
-        The GPU that was asked for is not there.
+        The requested GPU does not exist.
     UsageError
-        An argument is out of range, or the memory too little.
+        An argument is out of range, or there is too little memory.
     FormatError
         The weights do not fit the network.
     """
@@ -106,7 +106,7 @@ class PreparedNetwork:
         self.settings = replace(asked, normalize=asked.normalize or checkpoint.normalize)
         """How it is applied."""
         self.regrid = asked.regrid(checkpoint)
-        """What is done around the network."""
+        """Steps around the network: change of pixel size, strength, filters."""
         self.normalize = asked.normalize or checkpoint.normalize
         self.target = choose_target(asked.target, checkpoint)
         """Which output of the network is the result."""
@@ -121,19 +121,19 @@ class PreparedNetwork:
         self._overlap = -(-spec.receptive_field_px // self._multiple) * self._multiple
         as_founded = checkpoint.founding and self.normalize == "percentile"
         self.bare = (self.normalize == "none" or as_founded) if bare is None else bare
-        """Whether the network is applied as it is, as the founding program does with its own: no hot pixel is repaired, no
-        border continued, no mean kept."""
+        """Whether the network is applied without corrections, as in the founding program: hot pixels are not repaired,
+        borders not continued, the mean not kept."""
         self._border = 0 if self.bare else border_width(self._overlap, self._multiple)
         if self.bare and as_founded:
             note(
-                "this checkpoint is the founding program's own. By its contract it gives what it gave there, to the last pixel: "
-                f"zeros beyond the border leave a dark frame of {spec.receptive_field_px} px, and hot pixels and the mean stay "
-                "as they come. Do not pick in that frame; what cryoplug train makes of it (train --init) has none of this"
+                "this checkpoint comes from the founding program, so its result equals that program's to the last pixel: zeros "
+                f"beyond the border leave a dark frame of {spec.receptive_field_px} px, hot pixels are not repaired, and the "
+                "mean is not kept. Do not pick in that frame; train --init makes a checkpoint without these effects"
             )
         if spec.uses_whole_image:
             note(
-                f"{spec.id}: this network takes its norm over what it sees at once, so the result depends on the tiles; "
-                "one trained with norm=none gives the same whatever the tiles"
+                f"{spec.id}: this network normalises over each tile, so the result depends on the tiles; "
+                "a network trained with norm=none gives the same result for all tiles"
             )
         self._told_of_memory = False
         on_cpu = self.device.type == "cpu"
@@ -174,7 +174,7 @@ class PreparedNetwork:
             )
 
     def bands(self, shape: tuple[int, int]) -> list[Tile]:
-        """Cut an image ``(y, x)`` into bands of full width, from top to bottom, each to be given to `forward`."""
+        """Cut an image ``(y, x)`` into bands of full width, from top to bottom; each goes to `forward`."""
         rows = min(self._tile[0], max(LEAST_ROWS, 4 * self._overlap, BAND_PIXELS // shape[1]))
         if self.device.type != "cpu":
             rows = self._tile[0]
@@ -187,9 +187,9 @@ class PreparedNetwork:
     def tile_borders(
         self, shape: tuple[int, int], *, pixel_size_angstrom: float | None = None
     ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-        """Give the first row and the first column of every tile that an image ``(y, x)`` is computed in.
+        """Give the first rows and first columns of the tiles of an image ``(y, x)``.
 
-        None where the network works on another grid than the image's.
+        None if the network works on another grid than the image.
         """
         if not self.regrid.plan(shape, pixel_size_angstrom, path=Path("<array>")).does_nothing:
             return None
@@ -199,14 +199,14 @@ class PreparedNetwork:
         return tuple(sorted({band.paste.y0 for band in bands})), tuple(sorted(columns))
 
     def bands_at_once(self, shape: tuple[int, int]) -> int:
-        """Tell how many bands of an image ``(y, x)`` to `start` before the first is waited for, so that no core is idle."""
+        """Give the number of bands of an image ``(y, x)`` to `start` before waiting for the first, so that no core is idle."""
         if self._workers is None or self.threads == 1 or self._rolling is not None:
             return 1
         tiles = len(self._tiles(self._continued_shape(self.bands(shape)[0])))
         return 1 + -(-self.threads // tiles)
 
     def forward(self, rows: ImageF32, band: Tile, should_stop: Callable[[], bool] = lambda: False) -> ImageF32:
-        """Run the network over a band; see `start`, for whose result this waits."""
+        """Run the network over a band and wait for the result; see `start`."""
         return self.start(rows, band, should_stop)()
 
     def start(
@@ -219,15 +219,15 @@ class PreparedNetwork:
         rows
             Normalised pixels of ``band.read``.
         band
-            From `bands`.
+            The band, from `bands`.
         should_stop
             Asked before each tile.
 
         Returns
         -------
         Callable
-            Waits for the end and gives normalised pixels of ``band.paste``, a new array. It raises `DeviceError` when
-            even small tiles do not fit into memory or the device failed, and `Interrupted` when `should_stop` said yes.
+            A function that waits and gives normalised pixels of ``band.paste``, a new array. It raises `DeviceError` if even
+            small tiles do not fit into memory or the device failed, and `Interrupted` if `should_stop` returned True.
         """
         begun_with = self._tile
         crop = band.crop.slices
@@ -261,16 +261,16 @@ class PreparedNetwork:
         return len(bands) == 1 and shape[0] <= self._tile[0] and self._continued_shape(bands[0])[1] <= self._tile[1]
 
     def sections_at_once(self, shape: tuple[int, int]) -> int:
-        """Give how many parts of a stack of images ``(y, x)`` to begin before the first is waited for.
+        """Give the number of parts of a stack of images ``(y, x)`` to begin before waiting for the first.
 
-        Small images take as long to measure as to compute on a GPU: one part is measured while another one is computed.
+        On a GPU, measuring small images takes as long as computing them, so one part is measured while another is computed.
         """
         if self.threads == 1 or self._plan is not None or not self.is_one_tile(shape):
             return 1
         return 2 if self.device.type == "cpu" else min(self.threads, MOST_SECTIONS)
 
     def many(self, images: ImageF32, should_stop: Callable[[], bool] = lambda: False) -> ImageF32:
-        """Run the network over normalised images ``(n, y, x)``, each of which `is_one_tile`, many at a time."""
+        """Run the network over many normalised images ``(n, y, x)`` at a time; each must fit into one tile, see `is_one_tile`."""
         pixels = self._tile[0] * self._tile[1]
         if self._workers is not None and self._plan is None and not self.settings.tile:
             pixels = max(pixels, BATCH_PIXELS)
@@ -279,7 +279,7 @@ class PreparedNetwork:
     def forward_on_device(
         self, pixels: torch.Tensor, should_stop: Callable[[], bool] = lambda: False, fits: Fits = None
     ) -> torch.Tensor:
-        """Run the network over a whole image that is on the device; see `cryoplug.inference.network.device_image`."""
+        """Run the network over a whole image on the device; see `cryoplug.inference.network.device_image`."""
         if not self._border:
             return self._device_image(pixels, should_stop, fits)
         height, width = pixels.shape
@@ -287,7 +287,7 @@ class PreparedNetwork:
         return made[self._border : self._border + height, self._border : self._border + width].contiguous()
 
     def _unless_memory_runs_out(self, compute: Callable[[], ImageF32], tile: tuple[int, int]) -> ImageF32 | None:
-        """Compute; None when memory ran out with this tile, and then tiles are smaller from now on."""
+        """Compute; None if memory ran out with this tile, and tiles are smaller from then on."""
         try:
             with device_errors(), only(self.device):
                 return compute()
@@ -313,9 +313,7 @@ class PreparedNetwork:
         if limit_bytes is None:
             return None
         if self.device.type != "cpu":
-            self._note(
-                f"--max-memory counts for the CPU alone; {self.device} takes smaller tiles when its own runs out"
-            )
+            self._note(f"--max-memory counts only on the CPU; {self.device} takes smaller tiles when its own runs out")
             return None
         plan = plan_memory(
             limit_bytes,
@@ -329,7 +327,7 @@ class PreparedNetwork:
         return plan
 
     def _begin(self, rows: ImageF32, should_stop: Callable[[], bool]) -> Callable[[], ImageF32]:
-        """Begin to compute a band; what is returned waits for it."""
+        """Begin to compute a band; give a function that waits for the result."""
         if self._rolling is not None:
             return self._rolling.start(rows, should_stop)
         tiles = self._tiles(rows.shape)

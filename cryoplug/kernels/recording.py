@@ -1,4 +1,4 @@
-"""A computation on a GPU that is recorded once and replayed: that costs the host next to nothing, whatever it launches."""
+"""Record a computation on a GPU once and replay it; a replay costs the host almost no time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Compute = Callable[..., tuple[torch.Tensor, ...]]
 
 
 class Recorded:
-    """Does what functions do, and from the fourth of one kind on without launching their kernels one by one."""
+    """Calls functions; from the fourth call of one kind on, it replays a recording instead of launching each kernel."""
 
     def __init__(self) -> None:
         self._key: Hashable = None
         self._seen = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self.refused = ""
-        """Why the last kind that was to be recorded was not."""
+        """Reason why the last recording failed; empty: none failed."""
         self._inputs: tuple[torch.Tensor, ...] = ()
         self._outputs: tuple[torch.Tensor, ...] = ()
 
@@ -32,11 +32,11 @@ class Recorded:
         Parameters
         ----------
         key
-            Equal keys: the same is done to inputs of the same shapes, and all memory besides inputs and results is the same.
+            Identifies a computation: equal keys mean the same steps, shapes of inputs, and memory apart from inputs and results.
         compute
-            Maps the inputs, tensors on a GPU, to others; it neither waits for the device nor copies from or to it.
+            Maps input tensors on a GPU to result tensors; it neither waits for the device nor copies from or to it.
         inputs
-            What changes from call to call.
+            Tensors that change from call to call.
         """
         if key != self._key:
             self.forget()
@@ -58,7 +58,7 @@ class Recorded:
         return tuple(made.clone() for made in self._outputs)
 
     def forget(self) -> None:
-        """Give back what was recorded."""
+        """Free the memory of the recordings."""
         self._key, self._seen, self._graph = None, 0, None
         self._inputs = self._outputs = ()
 

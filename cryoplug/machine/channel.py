@@ -32,7 +32,7 @@ class Channel(Generic[T]):
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is there to be taken now."""
+        """Whether there is no item to take now."""
         return not self._items
 
     def put(self, item: T) -> None:

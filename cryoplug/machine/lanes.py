@@ -16,10 +16,10 @@ import torch
 
 @dataclass(frozen=True)
 class Lane:
-    """The work that was queued on one stream up to a certain moment."""
+    """Marks a moment in the work of one stream: everything that was queued before it."""
 
     event: torch.cuda.Event | None = None
-    """None on the CPU, where everything is done at once."""
+    """Event on the stream; None on the CPU, where work is done immediately."""
 
     def wait(self) -> None:
         """Wait, on the host, until this work is done."""
@@ -54,7 +54,7 @@ class Lanes:
 
     @contextlib.contextmanager
     def own(self) -> Iterator[None]:
-        """Queue the work that is launched in the block on this thread's own stream, ahead of what lies on the common one.
+        """Queue the work of the block on this thread's own stream, so that it does not wait for the common stream.
 
         Its kernels are small, and many are waited for: behind a network's, each would wait for a whole layer.
         """

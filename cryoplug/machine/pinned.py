@@ -37,7 +37,7 @@ class PinnedBuffers:
         return self._size_bytes
 
     def has(self, size_bytes: int) -> bool:
-        """Tell whether a buffer of this size would be lent at once."""
+        """Tell whether a buffer of this size can be lent without waiting."""
         with self._changed:
             return self._can_lend(size_bytes)
 

@@ -76,7 +76,7 @@ class OutputStar:
         self._rows: dict[Path, DenoisedMicrograph] = {}
         self._voltage_kv, self._cs_mm = voltage_kv, spherical_aberration_mm
         self._stated = pixel_size_angstrom
-        self._note, self._told = note, False
+        self._note, self._has_noted = note, False
         self._pixel_sizes: dict[Path, float | None] = {}
         self._resampled = resampled
         self._renewed = 0
@@ -134,8 +134,8 @@ class OutputStar:
 
     def _from_files(self, done: Sequence[PlannedOutput]) -> StarFile:
         rows = [self._row(item) for item in done]
-        if not self._told and any(None in (row.voltage_kv, row.spherical_aberration_mm) for row in rows):
-            self._told = True
+        if not self._has_noted and any(None in (row.voltage_kv, row.spherical_aberration_mm) for row in rows):
+            self._has_noted = True
             self._note(
                 f"{self.path}: voltage or spherical aberration is unknown for some micrographs, and RELION 3.1 needs both: "
                 "give --voltage and --cs, or import the micrographs in RELION"

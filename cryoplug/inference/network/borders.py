@@ -1,8 +1,9 @@
-"""Continue an image beyond its border before a network sees it, so that the border is not seen in the result.
+"""Continue an image beyond its border before the network, so that the border leaves no trace in the result.
 
-The layers of a network put zeros outside. To one that learnt from pixels between 0 and 1 they are black: its outermost rows
-came out 10 to 300 standard deviations too dark. So the image is continued by its mirror image first, without repeating the
-border itself, and the network's own zeros lie outside of that. See docs/decisions/0022-what-surrounds-the-network.md.
+The layers of a network put zeros outside the image. If the network learnt from pixels between 0 and 1, zeros are black, and
+the outermost rows come out 10 to 300 standard deviations too dark. So the image is first continued by its mirror image,
+without repeating the border itself, and the network's zeros lie outside of that.
+See docs/decisions/0022-what-surrounds-the-network.md.
 """
 
 from __future__ import annotations
@@ -18,25 +19,25 @@ if TYPE_CHECKING:
     import torch
 
 MOST_PX = 16
-"""A network that looks farther gets no more: 8 pixels bring the error in the first row of a U-Net from 1.41 times that inside
-to 1.02, as 64 do, and every pixel costs time."""
+"""Most pixels by which an image is continued, also for a larger receptive field. 8 pixels bring the error in the first row of
+a U-Net from 1.41 times the error inside to 1.02, as 64 pixels do, and every pixel costs time."""
 
 
 def border_width(overlap_px: int, multiple: int) -> int:
-    """Give by how much an image is continued on each side.
+    """Give the number of pixels by which an image is continued on each side.
 
     Parameters
     ----------
     overlap_px
-        How far the network looks, rounded up to `multiple`.
+        Reach of the network in pixels, rounded up to `multiple`.
     multiple
-        Its pooling grid, whose place must not move.
+        Spacing of its pooling grid in pixels; the grid must not move relative to the image.
     """
     return min(overlap_px, -(-MOST_PX // multiple) * multiple)
 
 
 def band_borders(band: Tile, *, overlap_px: int, width_px: int) -> tuple[int, int]:
-    """Give by how many rows a band is continued above and below: none unless the border of the image is in sight of it."""
+    """Give the number of rows by which a band is continued above and below; 0 where the image border is out of reach."""
     above = overlap_px - (band.paste.y0 - band.read.y0)
     below = overlap_px - (band.read.y1 - band.paste.y1)
     return min(above, width_px), min(below, width_px)

@@ -15,7 +15,7 @@ from cryoplug.machine.devices import Interrupted, OutOfDeviceMemory, device_erro
 from cryoplug.models.checkpoint import Checkpoint
 
 LEAST_ROWS = 64
-"""Tiles of full width are not lower than this and four overlaps: squares have less overlap then."""
+"""Tiles of full width have at least this many rows and four overlaps; below that, square tiles have less overlap."""
 
 
 class DeviceImage:
@@ -24,15 +24,15 @@ class DeviceImage:
     Parameters
     ----------
     checkpoint
-        Whose network it is.
+        The checkpoint of the network.
     tile_network
-        It, on its device.
+        The network for one tile, on its device.
     device
-        Where all is.
+        The device of the network and the images.
     overlap
-        Of tiles; see `cryoplug.core.tiling.plan_tiles`.
+        Overlap of tiles in pixels; see `cryoplug.core.tiling.plan_tiles`.
     tile
-        Side of a tile in pixels; 0 chooses.
+        Side of a tile in pixels; 0: chosen automatically.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class DeviceImage:
         Parameters
         ----------
         pixels
-            Normalised, ``(y, x)``, float32.
+            Normalised pixels ``(y, x)``, float32.
         should_stop
             Asked before each tile.
         fits
@@ -75,7 +75,7 @@ class DeviceImage:
         DeviceError
             The device failed.
         Interrupted
-            `should_stop` said yes.
+            `should_stop` returned True.
         """
         while True:
             try:
@@ -109,7 +109,7 @@ class DeviceImage:
         return side, side
 
     def _pixels_that_fit(self) -> int:
-        """Give how many pixels of a tile fit into the GPU's memory, and into what its kernels can count."""
+        """Give the most pixels of a tile that fit into the GPU's memory and into the index range of its kernels."""
         if not self._most_pixels:
             values, network = widest_layer(self._checkpoint), self._tile_network.network
             self._most_pixels = network.most_values // values

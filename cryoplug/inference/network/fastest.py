@@ -1,4 +1,4 @@
-"""A checkpoint's network on its device, run by whatever is fastest there at the precision that was chosen."""
+"""Run a checkpoint's network by the fastest kernels of its device, at the chosen precision."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cryoplug.kernels.fused import FusedCryoCNN
 
 FUSED_SHAPES = 18
-"""Shapes of tiles for which the fused kernels keep buffers: inside, at the borders and in the corners, also turned."""
+"""Most shapes of tiles for which the fused kernels keep buffers: inside, at borders and in corners, also turned."""
 Fits = list[torch.Tensor] | None
 """Flags on the device; see `Network.__call__`."""
 _DTYPES = {"float16": torch.float16, "bf16": torch.bfloat16}
@@ -38,15 +38,15 @@ class Network:
     checkpoint
         The weights.
     device
-        Where to.
+        Device to run on.
     layout
         Memory format of pixels and weights in float32.
     precision
         One of `cryoplug.inference.network.precision.PRECISIONS`.
     normalize
-        What is done to pixels before the network.
+        Normalization of the pixels before the network.
     target
-        Which output; see `cryoplug.inference.target`.
+        Output of the network; see `cryoplug.inference.target`.
     note
         Called with a sentence when the kernels that were chosen cannot be built.
 
@@ -70,7 +70,7 @@ class Network:
         spec = checkpoint.spec
         self._note = note
         self.output = output_index(target, checkpoint)
-        """Which output, from 0."""
+        """Number of the output, from 0."""
         self._channel = slice(self.output, self.output + 1) if len(spec.outputs) > 1 else slice(None)
         self.precision = choose_precision(precision, spec, device, normalize=normalize)
         """``float32``, ``float16`` or ``bf16``."""
@@ -79,7 +79,7 @@ class Network:
         self._half = _DTYPES.get(self.precision)
         self._half_module: nn.Module | None = None
         self.kernels = choose_kernels(self.module, device)
-        """Which kernels compute; all but ``plain`` keep hidden values in float16."""
+        """Kernels that compute; all except ``plain`` keep hidden values in float16."""
         if self.kernels.kernels == "fused" and self.precision != "float16":
             self.kernels = KernelChoice("plain", f"the fused kernels compute in float16, not in {self.precision}")
         elif self.kernels.kernels == "plain" and self.precision == "float16" and not spec.uses_whole_image:
@@ -96,7 +96,7 @@ class Network:
         self._building = threading.Lock()
 
     def __call__(self, pixels: torch.Tensor, fits: Fits = None) -> torch.Tensor:
-        """Apply the network; what does not fit into half precision is computed once more in float32.
+        """Apply the network; a result that does not fit into half precision is computed again in float32.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ class Network:
         return denoised if _fits(denoised, fits) else self._plain(pixels)
 
     def averaged(self, images: torch.Tensor, fits: Fits = None) -> torch.Tensor:
-        """Give the mean of what the network makes of the eight orientations of images; their sides fit its pooling grid."""
+        """Give the mean result over the eight orientations of images, whose sides fit the pooling grid."""
         denoised = self._in_blocks(images, COUNT)
         if denoised is None:
             return mean_over_orientations(
@@ -120,19 +120,19 @@ class Network:
         return denoised if _fits(denoised, fits) else mean_over_orientations(self._plain, images)
 
     def bytes_per_pixel(self, values: int) -> int:
-        """Give what a pixel of a tile takes at least, of a network whose widest layer has so many values for it."""
+        """Give the least bytes per pixel of a tile for a network whose widest layer has this many values per pixel."""
         return bytes_per_pixel(self.module) if self.kernels.kernels == "blocks" else values * self.bytes_per_value
 
     @property
     def most_values(self) -> int:
-        """How many values of the widest layer, in and out, a tile may have at most."""
+        """Most values of the widest layer, input and output, that a tile may have."""
         # The largest tensor of cuDNN is at most half of them, and may have 2^31 values. On blocks of pixels it is an
         # eighth; that leaves a factor of two.
         return 1 << (33 if self.kernels.kernels == "blocks" else 32)
 
     @property
     def bytes_per_value(self) -> int:
-        """Size of a hidden value."""
+        """Size of a hidden value in bytes."""
         return 4 if self._half is None else 2
 
     @property
@@ -141,7 +141,7 @@ class Network:
         return self._changes, *(network.changes for network in self._blocks.values())
 
     def forget_buffers(self) -> None:
-        """Give back the memory that is kept between two calls."""
+        """Free the memory that is kept between two calls."""
         self._fused.clear()
         self._changes += 1
         for network in self._blocks.values():
@@ -169,7 +169,7 @@ class Network:
         return outputs[:, self._channel]
 
     def _in_blocks(self, images: torch.Tensor, orientations: int) -> torch.Tensor | None:
-        """Compute on blocks of pixels; None where they are not used, or their kernels cannot be built here."""
+        """Compute on blocks of pixels; None if blocks are not used, or their kernels cannot be built here."""
         network = self._blocks.get(orientations)
         if network is not None:
             return network(images)
@@ -229,7 +229,7 @@ def _fits(denoised: torch.Tensor, fits: Fits) -> bool:
 
 
 def with_weights(checkpoint: Checkpoint) -> nn.Module:
-    """Build a checkpoint's network on the CPU, to be asked, not trained; see `Network` for what is raised."""
+    """Build a checkpoint's network on the CPU, for inference; see `Network` for the errors."""
     module = checkpoint.spec.build(config=checkpoint.config)
     weights = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in checkpoint.weights.items()}
     try:

@@ -1,4 +1,4 @@
-"""A network applied to one tile: filled up to its pooling grid, and in all orientations where that is wanted."""
+"""Apply a network to one tile: fill it up to the pooling grid, and average over eight orientations on request."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from cryoplug.models.unet import mirrored_beyond
 
 
 class TileNetwork:
-    """Maps normalised pixels ``(y, x)``, float32 on the network's device, to denoised ones.
+    """Denoises normalised pixels ``(y, x)``, float32 on the network's device.
 
     Parameters
     ----------
     network
-        What is asked.
+        The network.
     multiple
-        Its pooling grid: sides that it takes are multiples of this.
+        Spacing of its pooling grid; sides of its input are multiples of this.
     tta
         Whether to give the mean over eight orientations.
     """
 
     def __init__(self, network: Network, *, multiple: int, tta: bool) -> None:
         self.network = network
-        """What is asked."""
+        """The network."""
         self.multiple = multiple
-        """Its pooling grid."""
+        """Spacing of its pooling grid in pixels."""
         self._tta = tta
 
     def __call__(self, pixels: torch.Tensor, fits: Fits = None) -> torch.Tensor:
-        """Apply the network; what comes back is as large as the pooling grid makes it, and begins where `pixels` does."""
+        """Apply the network; the result may be larger, up to the pooling grid, and begins at the same pixel."""
         return self.many(pixels[None], fits)[0]
 
     def many(self, images: torch.Tensor, fits: Fits = None) -> torch.Tensor:
@@ -43,6 +43,6 @@ class TileNetwork:
 
 
 def filled_up(images: torch.Tensor, multiple: int) -> torch.Tensor:
-    """Mirror images at the bottom and on the right up to a network's pooling grid; only the image's own border gets it."""
+    """Mirror images at the bottom and on the right up to the pooling grid; only tiles at the image border need it."""
     bottom, right = (-side % multiple for side in images.shape[-2:])
     return mirrored_beyond(images, bottom, right)

@@ -1,4 +1,4 @@
-"""One micrograph as a whole on the device: prepared there, denoised, and copied back."""
+"""Denoise one micrograph as a whole on the device: prepare it there, denoise it, and copy it back."""
 
 from __future__ import annotations
 
@@ -42,44 +42,44 @@ if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
 
 MOST_PIXELS = 1 << 28
-"""Larger micrographs than 16384x16384 go in bands; so do those that are larger on the network's grid."""
+"""Most pixels of a whole micrograph (16384x16384), also on the network's grid; larger ones go in bands."""
 MOST_RECORDED = 1 << 25
 """Pixels, of the larger grid: what is larger keeps a GPU busy, and a recording keeps the memory of all steps for itself."""
 DEVICE_BYTES_PER_PIXEL = 48
-"""On the network's grid: stored, normalised and denoised pixels, and the sorting of them with 8-byte places."""
+"""Device memory per pixel of the network's grid: stored, normalised and denoised pixels, and sorting with 8-byte indices."""
 REGRID_BYTES_PER_PIXEL = 40
-"""More, of the larger side of both grids in each direction, when they differ or the raw pixels are kept: pixels, Fourier
-terms twice, cuFFT's workspace, and frequencies in float64."""
+"""More device memory per pixel if the grids differ or raw pixels are kept: pixels, Fourier terms twice, cuFFT's workspace, and
+frequencies in float64. It counts the larger side of both grids in each direction."""
 
 
 @dataclass(frozen=True)
 class MeasuredOnDevice:
-    """What is known of a micrograph that was read and measured."""
+    """The facts about a micrograph that was read and measured."""
 
     job: DenoiseJob
-    """What is worked on."""
+    """The job."""
     started: float
-    """When, by `time.perf_counter`."""
+    """Time of the start, by `time.perf_counter`."""
     source: MicrographSource
-    """Closed soon: its names, numbers and header."""
+    """The source, for names, numbers and header; it is closed soon."""
     plan: GridPlan
-    """Its grid, with the sampling to write, and the network's."""
+    """The grids of the micrograph and of the network, with the pixel size to write."""
     normalization: Normalization
-    """What was applied."""
+    """Normalization that was applied."""
     to_grey_values: Normalization
-    """What is undone after the network."""
+    """Normalization to invert after the network."""
     sigma_in: float
     """Standard deviation of the micrograph."""
     grey: str
-    """What to say about its grey values."""
+    """Remark on its grey values; empty: none."""
     unlike_training: tuple[str, ...] = ()
-    """How it differs from what the checkpoint was trained on."""
+    """Remarks on how it differs from the training data."""
     seen: PixelStatistics | None = None
-    """Of what the network sees, whose mean its output is to have; None: it is left as it is."""
+    """Statistics of the network's input, whose mean the output must have; None: the mean is not corrected."""
     hot: HotPixels = field(default_factory=HotPixels)
-    """Its hot pixels, which the network does not see."""
+    """Its hot pixels, which were repaired before the network."""
     no_particles: bool = False
-    """Whether particles are asked for that the raw pixels show no sign of."""
+    """Whether particles are requested although the raw pixels show no sign of any."""
 
 
 @dataclass(frozen=True)
@@ -87,33 +87,33 @@ class Prepared:
     """A micrograph on the device, ready for the network."""
 
     measured: MeasuredOnDevice
-    """What is known of it."""
+    """The facts about it."""
     pixels: torch.Tensor
-    """What the network sees, ``(y, x)``."""
+    """Input of the network, ``(y, x)``."""
     levels: torch.Tensor
     """Scale and offset of what is undone after the network; what `_keep_mean` wants to know; the scale before it. float64."""
     raw: torch.Tensor | None = None
-    """The micrograph, where it is needed once more."""
+    """The micrograph, if it is needed again."""
     small: torch.Tensor | None = None
-    """Its thumbnail, where that is wanted."""
+    """Its thumbnail, if wanted."""
     lane: Lane = field(default_factory=Lane)
-    """After this the tensors are what they are said to be."""
+    """Work that must be done before the tensors are valid."""
 
 
 @dataclass(frozen=True)
 class Computed:
-    """A denoised micrograph in a host buffer, or on its way there."""
+    """A denoised micrograph in a host buffer, or being copied there."""
 
     measured: MeasuredOnDevice
-    """What it was made of."""
+    """The facts about the source micrograph."""
     buffer: torch.Tensor
-    """Pixels as they are written; valid after `wait`."""
+    """Pixels to write; valid after `wait`."""
     numbers: torch.Tensor
-    """See `written_numbers`; what was added to keep the mean; whether all did fit into half precision. Valid after `wait`."""
+    """Numbers of `written_numbers`, the value added to keep the mean, and 1 if half precision was enough; valid after `wait`."""
     wait: Callable[[], None]
     """Returns when the copy is complete."""
     small: tuple[torch.Tensor, torch.Tensor] | None = None
-    """Thumbnails of the micrograph and of the result, where they are wanted; valid after `wait`."""
+    """Thumbnails of micrograph and result, if wanted; valid after `wait`."""
 
     def before_after(self) -> BeforeAfter | None:
         """Give the thumbnails; None when they were not wanted."""
@@ -124,7 +124,7 @@ class Computed:
         return BeforeAfter(SmallImage(raw, plan.shape), SmallImage(denoised, plan.written_shape))
 
     def statistics(self) -> StoredStatistics | None:
-        """Give what the header says; None when a pixel is not finite."""
+        """Give the statistics for the header; None if a pixel is not finite."""
         values = self._numbers[:4]
         return StoredStatistics(*values) if all(map(math.isfinite, values)) else None
 
@@ -135,22 +135,22 @@ class Computed:
 
     @property
     def fits(self) -> bool:
-        """Whether half precision was enough for the network; else it is to be computed once more."""
+        """Whether half precision was enough for the network; if not, the micrograph must be computed again."""
         return bool(self._numbers[7])
 
     @property
     def largest(self) -> float:
-        """Largest size of a pixel before it was rounded to the type of the file."""
+        """Largest absolute pixel value before rounding to the type of the file."""
         return self._numbers[4]
 
     @property
     def mean_shift(self) -> float:
-        """What was added so that the mean is kept, in grey values."""
+        """Value added to keep the mean, in grey values."""
         return self._numbers[6]
 
     @property
     def rounding_rms(self) -> float:
-        """By how much that rounded, root mean square."""
+        """Root mean square of the rounding to the type of the file."""
         return math.sqrt(self._numbers[5])
 
 
@@ -162,11 +162,11 @@ class WholeImages:
     denoiser
         The network.
     dtype
-        ``float32`` or ``float16``: what is written.
+        Type of the written pixels: ``float32`` or ``float16``.
     at_once
-        How many threads call `prepare` at a time.
+        Number of threads that call `prepare` at a time.
     thumbnails
-        Whether thumbnails are made on the way.
+        Whether to make thumbnails.
     """
 
     def __init__(self, denoiser: Denoiser, dtype: str, *, at_once: int, thumbnails: bool = False) -> None:
@@ -177,7 +177,7 @@ class WholeImages:
         self._lanes = Lanes(denoiser.device)
         self._recorded = Recorded()
         self.stored = np.dtype(dtype).newbyteorder("<")
-        """Type of a pixel that is written."""
+        """Type of a written pixel."""
         self._torch_dtype = {"float32": torch.float32, "float16": torch.float16}[dtype]
         self._most_bytes: int | None = None
         if self._on_gpu:
@@ -210,9 +210,9 @@ class WholeImages:
         Parameters
         ----------
         stored
-            Bytes of its pixels in a host buffer, which is not needed any more when this returns.
+            Bytes of its pixels in a host buffer, which is free again when this returns.
         dtype
-            Of a pixel in it.
+            Type of a pixel in the buffer.
         source, job, started, plan
             See `MeasuredOnDevice`.
 
@@ -221,7 +221,7 @@ class WholeImages:
         PixelError
             The pixels cannot be normalised.
         OutOfDeviceMemory
-            There is no room for a whole image.
+            A whole image does not fit into memory.
         DeviceError
             The device failed.
         """
@@ -279,11 +279,11 @@ class WholeImages:
         Raises
         ------
         OutOfDeviceMemory
-            There is no room for a whole image.
+            A whole image does not fit into memory.
         DeviceError
             The device failed.
         Interrupted
-            `should_stop` said yes.
+            `should_stop` returned True.
         """
         with torch.inference_mode(), device_errors(), only(self.device):
             prepared.lane.hand_over(prepared.pixels, prepared.levels, prepared.raw, prepared.small)
@@ -320,7 +320,7 @@ class WholeImages:
         measured: MeasuredOnDevice,
         fits: list[torch.Tensor],
     ) -> tuple[torch.Tensor, ...]:
-        """Make of the network's output what is written, the numbers of `Computed`, and the thumbnail if it is wanted."""
+        """Turn the network's output into the pixels to write, the numbers of `Computed`, and the thumbnail if wanted."""
         denoised = restored(made, measured.to_grey_values, levels[:2])
         shift = _keep_mean(denoised, levels[2], levels[3]) if measured.seen else levels.new_zeros(1)
         denoised = finish(denoised, raw, measured.plan)
@@ -330,12 +330,12 @@ class WholeImages:
         return (written, numbers, _thumbnail(denoised)) if self._thumbnails else (written, numbers)
 
     def _is_worth_recording(self, plan: GridPlan) -> bool:
-        """Tell whether the host would be the limit; filters and what needs the raw pixels ask it for numbers."""
+        """Tell whether the host would limit the speed; not with filters or raw pixels, which need numbers from the host."""
         asks_host = plan.regrid.filters or plan.regrid.needs_raw
         return self._on_gpu and not asks_host and max(map(math.prod, (plan.shape, plan.network_shape))) <= MOST_RECORDED
 
     def _kind(self, measured: MeasuredOnDevice) -> Hashable:
-        """Give what two micrographs have in common for which the very same is launched."""
+        """Give a key that is equal for micrographs with exactly the same launches."""
         plan, undone = measured.plan, measured.to_grey_values
         grids = plan.shape, plan.network_shape, plan.written_shape
         levels = undone.scale != 1.0, undone.offset != 0.0, measured.seen is None
@@ -348,7 +348,7 @@ class WholeImages:
 
 
 def _thumbnail(image: torch.Tensor) -> torch.Tensor:
-    """Do on the device what `cryoplug.core.thumbnail` does."""
+    """Make a thumbnail on the device, as `cryoplug.core.thumbnail` does."""
     step = thumbnail_step((image.shape[0], image.shape[1]))
     block = min(step, image.shape[0]), min(step, image.shape[1])
     return torch.nn.functional.avg_pool2d(image[None, None], block)[0, 0]
@@ -362,7 +362,7 @@ def _levels(measured: MeasuredOnDevice) -> list[float]:
 
 
 def _keep_mean(denoised: torch.Tensor, mean: torch.Tensor, tolerated: torch.Tensor) -> torch.Tensor:
-    """Add what `cryoplug.core.mean_kept.mean_shift` says, without waiting for the device; give it, as float64."""
+    """Add the shift of `cryoplug.core.mean_kept.mean_shift`, without waiting for the device; give the shift as float64."""
     shift = mean - denoised.mean(dtype=torch.float64)
     wanted = shift.isfinite() & (shift.abs() > tolerated)
     shift = torch.where(wanted, shift, torch.zeros_like(shift))
@@ -371,7 +371,7 @@ def _keep_mean(denoised: torch.Tensor, mean: torch.Tensor, tolerated: torch.Tens
 
 
 def device_bytes(plan: GridPlan) -> int:
-    """Give what a micrograph may take on a device while it is prepared, or computed beside the network's own memory."""
+    """Give the device memory of a micrograph while it is prepared or computed, without the network's own, in bytes."""
     size_bytes = DEVICE_BYTES_PER_PIXEL * math.prod(plan.network_shape)
     if plan.does_nothing:
         return size_bytes

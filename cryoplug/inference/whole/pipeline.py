@@ -6,9 +6,9 @@
     open, read, copy to the GPU, Fourier-crop if     -> network, back  -> header and pixels, rename
     asked, measure, normalise
 
-Before it waits for a micrograph, the calling thread queues the next one, so that the device is never idle. Buffers are bounded
-in number and bytes, and so is all that is under way. A micrograph that is too large goes through the pipeline of bands while
-the readers and writers go on. Results come in the order of completion.
+Before it waits for a micrograph, the calling thread queues the next one, so that the device is never idle. Number and bytes of
+all buffers are limited. A micrograph that is too large goes through the pipeline of bands, while readers and writers go on.
+Results come in the order of completion.
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ if TYPE_CHECKING:
     from cryoplug.inference.whole.images import Computed, Prepared, WholeImages
 
 BUFFER_BYTES = 1 << 30
-"""Most host memory of all readers' buffers, and again of all writers'; one micrograph may have more."""
+"""Most bytes of host memory for all readers' buffers, and again for all writers'; one large micrograph may have more."""
 READ_BYTES = 16 << 20
-"""Between two looks at whether the work goes on."""
+"""Bytes to read between two checks for a stop."""
 
 
 @dataclass(frozen=True)
 class Threads:
-    """How many work beside the computing one."""
+    """Numbers of reader and writer threads beside the computing thread."""
 
     readers: int
-    """Each holds one micrograph."""
+    """Number of readers; each holds one micrograph."""
     writers: int
-    """Each holds one result."""
+    """Number of writers; each holds one result."""
 
     @classmethod
     def for_cores(cls, cores: int) -> Threads:
-        """Choose for a machine: on 16 cores one thread reads 3.9 and writes 2.1 GB/s of a RAM disk, eight 23 and 13.
+        """Choose for a machine. On 16 cores, one thread reads 3.9 and writes 2.1 GB/s of a RAM disk; eight reach 23 and 13.
 
         Most of a reader's and a writer's time is waiting: for the device, for a copy in the system, for Python's lock.
         """
@@ -69,7 +69,7 @@ class Threads:
 
 @dataclass(frozen=True)
 class TooLarge:
-    """A micrograph that does not go as a whole."""
+    """A micrograph that is too large to go as a whole."""
 
     job: DenoiseJob
     """What is worked on."""
@@ -92,14 +92,14 @@ def run_whole(
         threads, and in the order of completion. After a stop, results that are being written become whole files; what
         was only read or computed is dropped.
     in_bands
-        Denoises one micrograph band by band, and says whether it came to its end.
+        Denoises one micrograph in bands, and returns whether it was finished.
     threads
-        How many; None chooses.
+        Numbers of threads; None: chosen automatically.
 
     Returns
     -------
     bool
-        Whether all jobs were dealt with; False when ``delivery.should_stop`` ended it.
+        Whether all jobs were done; False when ``delivery.should_stop`` ended the run.
     """
     from cryoplug.inference.whole.images import WholeImages
 
@@ -170,7 +170,7 @@ class _Run:
                     self._incoming.close()
 
     def compute(self) -> bool:
-        """Compute what comes, until the end or a stop: the calling thread. Give whether it came to the end."""
+        """Compute loaded micrographs in the calling thread until the end or a stop; return whether the end was reached."""
         complete = False
         try:
             for message in self._incoming.messages(self._delivery.should_stop):
@@ -276,7 +276,7 @@ class _Run:
         self._outgoing.put(computed)
 
     def _computed(self, prepared: Prepared, target: torch.Tensor, *, again: bool = False) -> Computed | None:
-        """Compute; in bands, and None, where memory runs out."""
+        """Compute a micrograph; if memory runs out, compute it in bands and return None."""
         try:
             return self._images.compute(prepared, target, self._delivery.should_stop, again=again)
         except OutOfDeviceMemory:

@@ -1,4 +1,4 @@
-"""A whole micrograph on a device: decoded from the bytes of its file, measured, normalised and brought back there."""
+"""A whole micrograph on a device: decode the bytes of its file, measure, normalise, and restore grey values."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def decode(stored: torch.Tensor, dtype: np.dtype, shape: tuple[int, int]) -> tor
     Parameters
     ----------
     stored
-        uint8, one-dimensional, as in the file.
+        Bytes as in the file: uint8, one-dimensional.
     dtype
-        Of a pixel in the file, with its byte order.
+        Type of a pixel in the file, with its byte order.
     shape
         ``(y, x)``.
     """
@@ -62,9 +62,9 @@ class DevicePixels:
     pixels
         ``(y, x)``, float32.
     path
-        Named in messages.
+        Name in messages.
     kind
-        Of the normalization that will be fitted to them, so that its quantiles are looked for beside the statistics.
+        Kind of the normalization that will be fitted to them; its quantiles are then found together with the statistics.
     """
 
     def __init__(self, pixels: torch.Tensor, path: Path, kind: str = "none") -> None:
@@ -152,7 +152,7 @@ class DevicePixels:
 
 
 def repair(pixels: torch.Tensor) -> HotPixels:
-    """Replace hot pixels by the median of their neighbours, in place, as `RepairedMicrograph` does; give what they were."""
+    """Replace hot pixels by the median of their neighbours, in place, as `RepairedMicrograph` does; give the hot pixels."""
     shape = int(pixels.shape[0]), int(pixels.shape[1])
     limits = _grey_limits(pixels[on_device(tuple(sampled_rows(shape[0]).tolist()), pixels.device)])
     if limits is None:
@@ -199,7 +199,7 @@ def _in_rows(pixels: torch.Tensor, beyond: torch.Tensor, limits: GreyLimits) -> 
 
 
 def _grey_limits(rows: torch.Tensor) -> GreyLimits | None:
-    """Do what `cryoplug.core.hot_pixels.grey_limits` does, where the rows are."""
+    """Do what `cryoplug.core.hot_pixels.grey_limits` does, on the device of the rows."""
     finite = rows.isfinite()
     count = finite.sum()
     # `torch.where` with a plain number would copy that to the device, and wait.
@@ -219,7 +219,7 @@ def on_device(numbers: tuple[float, ...], device: torch.device) -> torch.Tensor:
 
 
 def normalised(pixels: torch.Tensor, normalization: Normalization, scale: torch.Tensor | None = None) -> torch.Tensor:
-    """Give what `Normalization.apply` gives, by the same steps in float32; a new tensor. Its scale may be there already."""
+    """Normalise in the same float32 steps as `Normalization.apply`; gives a new tensor. Its scale may be there already."""
     result = pixels - normalization.offset if normalization.offset != 0.0 else pixels.clone()
     if normalization.scale != 1.0:
         # A plain number would be turned into its reciprocal first, which rounds otherwise than the processor.
@@ -231,7 +231,7 @@ def normalised(pixels: torch.Tensor, normalization: Normalization, scale: torch.
 
 
 def restored(pixels: torch.Tensor, normalization: Normalization, on_device: torch.Tensor | None = None) -> torch.Tensor:
-    """Give what `Normalization.invert` gives; changes `pixels`. Scale and offset may lie on the device already."""
+    """Restore grey values as `Normalization.invert` does; changes `pixels`. Scale and offset may lie on the device already."""
     scale, offset = (normalization.scale, normalization.offset) if on_device is None else on_device.float().unbind()
     if normalization.scale != 1.0:
         pixels *= scale
@@ -241,26 +241,26 @@ def restored(pixels: torch.Tensor, normalization: Normalization, on_device: torc
 
 
 def clipped_count(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
-    """Count on the device which pixels a percentile normalization clips."""
+    """Count the pixels that a percentile normalization clips, on the device."""
     low, high = normalization.offset, normalization.offset + normalization.scale
     return (pixels < low).sum() + (pixels > high).sum()
 
 
 def written_numbers(denoised: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
-    """Measure what is about to be written, on the device.
+    """Measure the pixels to be written, on the device.
 
     Parameters
     ----------
     denoised
         Grey values, float32.
     stored
-        The same in the type of the file.
+        The same pixels in the type of the file.
 
     Returns
     -------
     torch.Tensor
-        Minimum, maximum, mean and standard deviation of `stored`, not finite where a pixel is not; the largest finite size
-        of `denoised`; and the mean square of the rounding. float64.
+        As float64: minimum, maximum, mean and standard deviation of `stored`, not finite if a pixel is not; the largest
+        finite absolute value of `denoised`; and the mean square of the rounding.
     """
     finite, _, low, high, mean, std = measure(denoised)
     largest = torch.maximum(low.abs(), high.abs())

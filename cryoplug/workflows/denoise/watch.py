@@ -85,7 +85,7 @@ class Watch:
         self._known: dict[_Key, _Known] = {}
         self._listed: list[_Key] = []
         self._refused: set[_Key] = set()
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
         self._turn = 0
         self._changed: set[_Key] = set()
         self._last_event = time.monotonic()
@@ -272,6 +272,6 @@ class Watch:
         return max(0.05, left)
 
     def _say(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+        if text not in self._noted:
+            self._noted.add(text)
             self._note(text)

@@ -70,7 +70,7 @@ def open_run(
         folder = stack.enter_context(RunFolder(request.run_folder))
         if compare_with_earlier_run(folder, request, prepared.identity, progress, processes=processes.world):
             folder.forget()
-    say_what_is_odd(prepared, progress)
+    note_oddities(prepared, progress)
     return Opened(**vars(prepared), folder=folder, device=device, processes=processes)
 
 
@@ -120,7 +120,7 @@ def prepare(
     )
 
 
-def say_what_is_odd(prepared: Prepared, progress: Callable[[Event], None]) -> None:
+def note_oddities(prepared: Prepared, progress: Callable[[Event], None]) -> None:
     """Print remarks on the run: that nothing is saved, how pairs are split, and what is odd about them."""
     from cryoplug.training.progress import Note
 

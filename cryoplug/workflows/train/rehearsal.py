@@ -17,7 +17,7 @@ from cryoplug.machine.launch import torchrun_launch
 from cryoplug.models.registry import model_spec
 from cryoplug.store.pairs import PairStore
 from cryoplug.workflows.train.identity import compare_with_earlier_run
-from cryoplug.workflows.train.opening import Prepared, prepare, say_what_is_odd
+from cryoplug.workflows.train.opening import Prepared, note_oddities, prepare
 from cryoplug.workflows.train.page import PAGE_NAME
 from cryoplug.workflows.train.request import TrainRequest
 
@@ -60,18 +60,18 @@ def rehearse(
         raise UsageError("--dry-run looks at one process; give the same command without torchrun")
     expect(Outlook(1))
 
-    def tell(event: Event) -> None:
+    def note_event(event: Event) -> None:
         note(getattr(event, "text", ""))
 
     with contextlib.ExitStack() as stack:
         device = resolved_name(request.config.device)
-        prepared = prepare(request, device, stack, tell)
+        prepared = prepare(request, device, stack, note_event)
         network = _network(prepared, device)
-        done = prepared.request.save and _look_at_run_folder(prepared, tell, note)
-        say_what_is_odd(prepared, tell)
+        done = prepared.request.save and _look_at_run_folder(prepared, note_event, note)
+        note_oddities(prepared, note_event)
         details = _details(prepared)
         if not done:
-            _say_what_it_would_do(prepared, details, note)
+            _note_plan(prepared, details, note)
         return _plan(prepared, network, details, done=done, progress=progress)
 
 
@@ -113,13 +113,13 @@ def _network(prepared: Prepared, device: str) -> PlannedNetwork:
     return PlannedNetwork(config.model, spec.parameters if start is None else start.checkpoint.parameters, device)
 
 
-def _look_at_run_folder(prepared: Prepared, tell: Callable[[Event], None], note: Note) -> bool:
+def _look_at_run_folder(prepared: Prepared, note_event: Callable[[Event], None], note: Note) -> bool:
     """Compare with an earlier run, say what would happen to it, and return whether it is finished."""
     from cryoplug.training.run_folder import RunFiles
 
     folder = RunFiles(prepared.request.run_folder)
     refuse_held(folder.lock_path, str(folder.path))
-    if compare_with_earlier_run(folder, prepared.request, prepared.identity, tell):
+    if compare_with_earlier_run(folder, prepared.request, prepared.identity, note_event):
         note(f"would start again, and forget the run in {folder.path}")
         return False
     earlier = folder.read_request()
@@ -158,7 +158,7 @@ def _count_micrographs(store: PairStore) -> int | None:
     return None if store.manifest is None else sum(entry.split == "train" for entry in store.manifest.micrographs)
 
 
-def _say_what_it_would_do(prepared: Prepared, details: dict[str, Any], note: Note) -> None:
+def _note_plan(prepared: Prepared, details: dict[str, Any], note: Note) -> None:
     micrographs = "" if details["micrographs"] is None else f", of {details['micrographs']} micrographs"
     note(
         f"would read {prepared.store.path} ({size_text(details['read_bytes'])}): {details['train_pairs']} pairs of "

@@ -86,13 +86,13 @@ def _in_project(instance: Instance, folder: Path, asked: Asked, request: Denoise
     with only_run_of(folder, command):
         choice = choose(instance, folder, asked, command=command, exposures=fingerprint(rows), note=_note)
         if choice.is_done:
-            _tell(asked, choice, as_json=as_json)
+            _report(asked, choice, as_json=as_json)
             return 0
         with failing(choice.job, _urgent):
             code = _in_job(choice.job, asked, rows, request, total=len(dataset), as_json=as_json)
             choice.record.with_output().write(folder)
             choice.job.complete()
-        _tell(asked, choice, as_json=as_json)
+        _report(asked, choice, as_json=as_json)
         return code
 
 
@@ -174,7 +174,7 @@ def _thumbnails_of(denoised: Any, thumbnails: Thumbnails | None) -> dict[str, Th
     return {str(path): thumbnails.of(Path(str(path))) for path in denoised[f"{DENOISED_SLOT}/path"]}
 
 
-def _tell(asked: Asked, choice: Choice, *, as_json: bool) -> None:
+def _report(asked: Asked, choice: Choice, *, as_json: bool) -> None:
     uid = choice.job.uid
     record = {"project": asked.project, "job": uid, "output": OUTPUT, "status": "completed"}
     text = f"{asked.project} {uid}: completed; its output {OUTPUT} has the slot {DENOISED_SLOT}"
