@@ -57,7 +57,7 @@ class Correlation:
     """A correlation coefficient and how far chance alone spreads it."""
 
     value: float
-    """-1 to 1."""
+    """Correlation coefficient, from -1 to 1."""
     error: float
     """Standard error when the two images have nothing in common; above 0."""
 

@@ -38,7 +38,7 @@ class MicrographSource(abc.ABC):
     dtype: np.dtype
     """Type of a pixel on disk; `read_rows` always gives float32."""
     pixel_size_angstrom: float | None
-    """Sampling from the file's header; None when the header leaves it unset."""
+    """Pixel size in angstrom from the file's header; None if it is unset there."""
     warnings: tuple[str, ...] = ()
     """Oddities of the header that were accepted; one sentence each."""
 

@@ -98,7 +98,7 @@ class _KeptSection:
     pixels: ImageF32
     """Pixels as in the file, or the sum of the halves."""
     why: str
-    """The reason."""
+    """Reason why it cannot be denoised."""
 
 
 _Item = _Exposure | _KeptSection | Begin | End | Failed

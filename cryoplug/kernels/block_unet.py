@@ -83,7 +83,7 @@ class BlockUNet:
         self._lock = threading.Lock()
         self._done: torch.cuda.Event | None = None
         self.changes = 0
-        """How often the memory that is kept between two calls was given back or made anew."""
+        """Number of times that the memory kept between two calls was freed or allocated again."""
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Apply the network; sides are multiples of its pooling grid. Buffers are kept for the next images of this shape.

@@ -68,7 +68,7 @@ class BigTable:
     """A table of many rows, with search and sort."""
 
     name: str
-    """Of its data."""
+    """Name of the table's data in the page."""
     label: str
     """What the rows are, in the plural."""
     columns: Sequence[Column]
@@ -101,7 +101,7 @@ class Findings:
     items: Sequence[tuple[str, Sequence[tuple[str, str, str]]]]
     """Name of the file; and of each finding its class of the style sheet, how bad it is in a word, and the sentence."""
     more: str = ""
-    """What is said below, where not all are shown."""
+    """Text below the findings if not all are shown."""
     block = "findings"
 
 
@@ -112,9 +112,9 @@ class Section:
     title: str
     """Heading."""
     blocks: Sequence[Any]
-    """Of the kinds above; charts that follow each other stand side by side."""
+    """Charts, tables and other blocks of this module; consecutive charts stand side by side."""
     lead: str = ""
-    """What one sees here, below the heading."""
+    """Introduction below the heading."""
 
     @property
     def groups(self) -> list[list[Any]]:

@@ -117,9 +117,9 @@ class Patch:
     """The field in which dirt is made."""
 
     shape: tuple[int, int]
-    """Pixels, ``(y, x)``."""
+    """Shape of the image, ``(y, x)``, in pixels."""
     pixel_size_angstrom: float
-    """Sampling."""
+    """Pixel size of the image in angstrom."""
     generator: torch.Generator
     """Random generator for the grain; maps are on its device."""
     radian_per_volt_angstrom: float

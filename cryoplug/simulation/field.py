@@ -32,9 +32,9 @@ class Field:
     """All settings of a field; only the random numbers of the device are not in it."""
 
     shape: tuple[int, int]
-    """Pixels, ``(y, x)``."""
+    """Shape of the image, ``(y, x)``, in pixels."""
     pixel_size_angstrom: float
-    """Sampling of the image."""
+    """Pixel size of the image in angstrom."""
     dose_e_per_angstrom2: float = 40.0
     """Electrons recorded per square angstrom, averaged over the field."""
     optics: Optics = field(default_factory=lambda: Optics(defocus_um=1.5))

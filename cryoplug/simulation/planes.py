@@ -15,7 +15,7 @@ class FrequencyPlane:
     shape: tuple[int, int]
     """Shape of the image in pixels, ``(y, x)``."""
     pixel_size_angstrom: float
-    """Sampling of the image."""
+    """Pixel size of the image in angstrom."""
     y: torch.Tensor
     """Frequencies along y in 1/angstrom, ``(y, 1)``."""
     x: torch.Tensor

@@ -29,7 +29,7 @@ class SimulationSettings:
     size_px: int = 2048
     """Side of the square micrograph, 64 to 8192."""
     pixel_size_angstrom: float = 2.6
-    """Sampling, 0.5 to 20 angstrom."""
+    """Pixel size, 0.5 to 20 angstrom."""
     dose_e_per_angstrom2: float = 40.0
     """Electrons recorded per square angstrom over the whole exposure; above 0, at most 1000."""
     defocus_um: tuple[float, float] = (0.8, 2.5)

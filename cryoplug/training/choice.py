@@ -38,7 +38,7 @@ class Verdict:
     lowest: bool
     """Whether its loss is the lowest so far."""
     difference: float | None = None
-    """Its loss minus the lowest loss before, mean over the units; None without units or in the first epoch."""
+    """Loss minus the lowest loss before, as mean over the units; None without units or in the first epoch."""
     standard_error: float | None = None
     """Standard error of that difference over the units; None with fewer than two."""
 

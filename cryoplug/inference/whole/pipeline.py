@@ -72,7 +72,7 @@ class TooLarge:
     """A micrograph that is too large to go as a whole."""
 
     job: DenoiseJob
-    """What is worked on."""
+    """The job."""
 
 
 def run_whole(

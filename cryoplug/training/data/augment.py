@@ -39,7 +39,7 @@ class Orientation:
     """One of the 8 orientations of a square patch (4 of any other): transposed first, then mirrored."""
 
     transpose: bool = False
-    """Rows become columns."""
+    """Whether to swap rows and columns."""
     flip_y: bool = False
     """The last row becomes the first."""
     flip_x: bool = False

@@ -20,7 +20,7 @@ from cryoplug.disk.atomic import write_text
 from cryoplug.disk.claims import Claims
 
 RECORD_NAME = "cryoplug_job.json"
-"""In the folder of the External job."""
+"""Name of the record in the folder of the External job."""
 _VERSION = 1
 
 
