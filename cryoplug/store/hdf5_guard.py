@@ -24,6 +24,7 @@ from cryoplug.disk.checked_input import allocated_bytes
 from cryoplug.errors import FormatError, InputError, PairingError
 from cryoplug.store.layout import PatchRun, StoreLayout, check_count, storage_dtype
 from cryoplug.store.manifest import SPLITS, Manifest
+from cryoplug.store.manifest_reader import manifest_from_json
 
 BASE_SECONDS, BASE_BYTES = 0.4, 80_000_000
 """Processor time (s) and memory (bytes) allowed for any file; opening 100,000 patches takes a tenth of it."""
@@ -122,7 +123,7 @@ def _ask(path: Path) -> tuple[dict[str, Any], dict[str, tuple[PatchRun, PatchRun
             text = process.stdout.read() if head["has_manifest"] else None
         finally:
             process.kill()
-    return head, runs, None if text is None else Manifest.from_json(text, path=path, pixel_bytes=size)
+    return head, runs, None if text is None else manifest_from_json(text, path=path, pixel_bytes=size)
 
 
 def _head(line: bytes) -> dict[str, Any] | None:

@@ -20,7 +20,8 @@ from cryoplug.store import raw
 from cryoplug.store.finding import HDF5_NAME, find_layout
 from cryoplug.store.grid import Crop, CropGrid
 from cryoplug.store.layout import PatchRun, StoreLayout
-from cryoplug.store.manifest import SPLITS, Manifest, Window, read_manifest
+from cryoplug.store.manifest import SPLITS, Manifest, Window
+from cryoplug.store.manifest_reader import read_manifest
 from cryoplug.store.writer import StoreWriter
 
 HDF5_SUFFIXES = (".h5", ".hdf5")

@@ -21,7 +21,8 @@ from cryoplug.disk.atomic import PARTIAL_SUFFIX, atomic_file, fsync_folder, stor
 from cryoplug.disk.lock import OutputLock
 from cryoplug.errors import FormatError, MissingInputError, StorageError
 from cryoplug.store.layout import PatchRun, StoreLayout, check_count, check_equal_counts, storage_dtype
-from cryoplug.store.manifest import MAX_SIDE_PX, SPLITS, Manifest, MicrographEntry, Window, read_manifest
+from cryoplug.store.manifest import MAX_SIDE_PX, SPLITS, Manifest, MicrographEntry, Window
+from cryoplug.store.manifest_reader import manifest_from_json, read_manifest
 from cryoplug.store.writer import StoreWriter
 
 MANIFEST_NAME = "dataset.json"
@@ -103,7 +104,7 @@ def finish_interrupted(folder: Path) -> None:
     try:
         lines = _journal_lines(folder)
         if lines and "publish" in lines[-1]:
-            _publish_bins(folder, Manifest.from_json(str(lines[-1]["publish"]), path=journal_path(folder)))
+            _publish_bins(folder, manifest_from_json(str(lines[-1]["publish"]), path=journal_path(folder)))
     finally:
         lock.release()
 
