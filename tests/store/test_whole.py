@@ -224,7 +224,7 @@ def test_bins_of_another_size_and_changed_pixels_are_found(tmp_path: Path) -> No
 
 def test_an_hdf5_file_that_is_not_what_its_manifest_says_is_refused(tmp_path: Path) -> None:
     for name, harm, message in (
-        ("shape", lambda file: file.move("train/noisy/000001", "train/noisy/000009"), "000001 is not there"),
+        ("shape", lambda file: file.move("train/noisy/000001", "train/noisy/000009"), "000001 is missing"),
         ("swap", swap, "holds other images than the manifest says|differ in shape"),
         ("manifest", lambda file: file.attrs.__delitem__("manifest"), "whole micrographs without a manifest"),
         ("chunks", rechunk, "allowed: contiguous"),
