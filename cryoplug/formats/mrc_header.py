@@ -337,7 +337,10 @@ def _geometry_findings(record: np.void) -> list[Finding]:
         message = f"pixel size differs by axis: x {spacing_x:g}, y {shown} A; x is used"
         findings.append(Finding("warning", "cella", message))
     elif spacing_x == 1.0:
-        message = "pixel size is exactly 1 A, which programs also write when they do not know it: it counts as unknown"
+        message = (
+            "pixel size is exactly 1 A, which programs also write when they do not know it: it counts as unknown; "
+            "give --pixel-size where one is needed"
+        )
         findings.append(Finding("note", "cella, mx", message))
     nx, ny = int(record["nx"]), int(record["ny"])
     if spacing_x is not None and nx > 0 and ny > 0 and (grid[0], grid[1]) != (nx, ny):

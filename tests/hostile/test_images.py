@@ -35,8 +35,8 @@ def mrc_header(nx: int = 32, ny: int = 24, nz: int = 1, *, mode: int = 2, extend
         (mrc_header(32, -(1 << 31)), "-2147483648"),
         (mrc_header(32, 24, -1), "32 x 24 x -1"),
         (mrc_header(0), "size is 0 x 24 x 1"),
-        (mrc_header(extended=HUGE), "2147483647 bytes of extended header"),
-        (mrc_header(extended=-1), "extended header of -1 bytes; allowed: 0 and above"),
+        (mrc_header(32, 25, extended=HUGE), "2147483647 bytes of extended header"),
+        (mrc_header(32, 25, extended=-1), "extended header of -1 bytes; allowed: 0 and above"),
     ],
 )
 def test_a_header_that_lies_is_refused(tmp_path: Path, refused, header: bytes, message: str) -> None:
