@@ -6,8 +6,8 @@ DOCS_VENV ?= .venv-docs
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -q
-# Processes that run tests side by side; the tests of one file stay together.
-WORKERS ?= 2
+# Processes that run tests side by side; the tests of one file stay together. One more than two cores: some tests wait.
+WORKERS ?= 3
 # Which tests `make test` runs: an expression of marks; all when it is empty.
 TESTS ?= not slow
 
