@@ -45,7 +45,7 @@ TORCH_AT_THE_TOP = (
     "kernels/",
     "machine/copy_stream.py",
     "machine/core_workers.py",
-    "machine/lanes.py",
+    "machine/streams.py",
     "machine/pinned.py",
     "training/",
     "inference/prepared.py",

@@ -36,7 +36,7 @@ from cryoplug.inference.whole.pixels import (
 from cryoplug.inference.whole.regrid import finish, resample_image
 from cryoplug.kernels.recording import Recorded
 from cryoplug.machine.devices import device_errors, only
-from cryoplug.machine.lanes import Lane, Lanes
+from cryoplug.machine.streams import QueuedWork, Streams
 
 if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
@@ -96,7 +96,7 @@ class Prepared:
     """The micrograph, if it is needed again."""
     small: torch.Tensor | None = None
     """Its thumbnail, if wanted."""
-    lane: Lane = field(default_factory=Lane)
+    queued: QueuedWork = field(default_factory=QueuedWork)
     """Work that must be done before the tensors are valid."""
 
 
@@ -174,7 +174,7 @@ class WholeImages:
         self._denoiser = denoiser
         self.device = denoiser.device
         self._on_gpu = denoiser.device.type == "cuda"
-        self._lanes = Lanes(denoiser.device)
+        self._streams = Streams(denoiser.device)
         self._recorded = Recorded()
         self.stored = np.dtype(dtype).newbyteorder("<")
         """Type of a written pixel."""
@@ -225,7 +225,7 @@ class WholeImages:
         DeviceError
             The device failed.
         """
-        with torch.inference_mode(), device_errors(), only(self.device), self._lanes.own():
+        with torch.inference_mode(), device_errors(), only(self.device), self._streams.own():
             # A copy on the CPU, too: the buffer is lent to the next micrograph while this one's raw pixels are still needed.
             raw = decode(stored.to(self.device, non_blocking=True, copy=True), dtype, source.shape)
             hot = HotPixels() if self._denoiser.bare else repair(raw)
@@ -257,7 +257,7 @@ class WholeImages:
             levels = torch.tensor(_levels(measured), dtype=torch.float64, device=self.device)
             seen = normalised(pixels, normalization, levels[4])
             return Prepared(
-                measured, seen, levels, raw if plan.regrid.needs_raw else None, small, self._lanes.reached()
+                measured, seen, levels, raw if plan.regrid.needs_raw else None, small, self._streams.reached()
             )
 
     def compute(
@@ -286,7 +286,7 @@ class WholeImages:
             `should_stop` returned True.
         """
         with torch.inference_mode(), device_errors(), only(self.device):
-            prepared.lane.hand_over(prepared.pixels, prepared.levels, prepared.raw, prepared.small)
+            prepared.queued.hand_over(prepared.pixels, prepared.levels, prepared.raw, prepared.small)
             measured = prepared.measured
 
             def result(pixels: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -301,12 +301,12 @@ class WholeImages:
                 written, numbers, *after = self._recorded(self._kind(measured), result, *inputs)
             small = () if prepared.small is None else (prepared.small, *after)
             size = self.written_bytes(measured.plan.written_shape)
-            with self._lanes.back(written, numbers, *small):
+            with self._streams.back(written, numbers, *small):
                 target[:size].copy_(written.flatten().view(torch.uint8), non_blocking=True)
                 on_host = [self._to_host(tensor) for tensor in (numbers, *small)]
-                lane = self._lanes.reached()
+                queued = self._streams.reached()
             thumbnails = (on_host[1], on_host[2]) if small else None
-            return Computed(measured, target, on_host[0], lane.wait, thumbnails)
+            return Computed(measured, target, on_host[0], queued.wait, thumbnails)
 
     def forget_recording(self) -> None:
         """Give back the memory of a recording: for when there is too little for something else."""

@@ -105,10 +105,10 @@ class DeviceLoader(BatchLoader):
         self._patch_pixels = height * width
         self._rows_at_once = min(batch_size, max(1, BUFFER_BYTES // (self._patch_pixels * store.dtype.itemsize)))
         self._buffer_pixels = self._rows_at_once * self._patch_pixels
-        self._lane = CopyStream(device, buffers=readers + 2, pixels=self._buffer_pixels, dtype=dtype)
+        self._copy_stream = CopyStream(device, buffers=readers + 2, pixels=self._buffer_pixels, dtype=dtype)
         self._inputs = torch.zeros((2, batch_size, 1, height, width), device=device)
         self._raw = [
-            _Slot(torch.zeros((2, batch_size, height, width), dtype=dtype, device=device), self._lane.mark())
+            _Slot(torch.zeros((2, batch_size, height, width), dtype=dtype, device=device), self._copy_stream.mark())
             for _ in range(SLOTS)
         ]
         self._let_copies_wait()
@@ -122,7 +122,7 @@ class DeviceLoader(BatchLoader):
             Returns whether it took all the memory that training needs.
         """
         still = [Pick(0, Crop(0, 0, 0), UPRIGHT)] * self._batch_size
-        taken = compute(*self._deliver(_FromSlot(0, still, (), self._lane.mark())))
+        taken = compute(*self._deliver(_FromSlot(0, still, (), self._copy_stream.mark())))
         self._delivered = STEPS_BEFORE_CACHE if taken else 0
 
     @property
@@ -146,8 +146,8 @@ class DeviceLoader(BatchLoader):
             loads = self._loads(cache, picks, pool)
             return _FromCache(slot, picks, [future for load in loads.values() for future in load.futures], loads)
         raw = self._raw[slot]
-        self._lane.copies_wait_for(raw.emptied)
-        copied = self._lane.mark()
+        self._copy_stream.copies_wait_for(raw.emptied)
+        copied = self._copy_stream.mark()
         futures = [
             pool.submit(
                 self._carry_patches,
@@ -167,9 +167,9 @@ class DeviceLoader(BatchLoader):
 
     def _let_copies_wait(self) -> None:
         # Fresh memory may have been given back by arithmetic that is still under way.
-        mark = self._lane.mark()
-        self._lane.set_after_arithmetic(mark)
-        self._lane.copies_wait_for(mark)
+        mark = self._copy_stream.mark()
+        self._copy_stream.set_after_arithmetic(mark)
+        self._copy_stream.copies_wait_for(mark)
 
     def _loads(self, cache: GpuCache, picks: Sequence[Pick], pool: ThreadPoolExecutor) -> dict[int, Load]:
         """Begin to load missing images; give these, and those that are still loading."""
@@ -178,7 +178,7 @@ class DeviceLoader(BatchLoader):
         # A few small images in one go, a large one in parts.
         for first in range(0, len(missing), step := 1 if self._store.whole else self._rows_at_once):
             images = missing[first : first + step]
-            load = Load(self._lane.mark())
+            load = Load(self._copy_stream.mark())
             for side in range(self._store.sides):
                 if self._store.whole:
                     tasks = self._parts_of(cache, side, images[0])
@@ -203,7 +203,7 @@ class DeviceLoader(BatchLoader):
             for image, part in zip(images, np.split(pixels, np.cumsum(sizes)[:-1]), strict=True):
                 self._store.read_pixels(side, image, first, part, split=SPLIT)
 
-        self._lane.carry(targets, read, copied)
+        self._copy_stream.carry(targets, read, copied)
 
     def _carry_patches(self, crops: Sequence[Crop], side: int, targets: Sequence[torch.Tensor], copied: Mark) -> None:
         # Sides change places on the device, with everything else that is drawn.
@@ -211,24 +211,24 @@ class DeviceLoader(BatchLoader):
             for crop, patch in zip(crops, pixels.reshape(-1, *self._store.patch_shape), strict=True):
                 self._source.read_crop(side, crop, patch)
 
-        self._lane.carry(targets, read, copied)
+        self._copy_stream.carry(targets, read, copied)
 
     def _deliver(self, filling: Filling) -> tuple[torch.Tensor, torch.Tensor]:
         self._delivered += 1
         if isinstance(filling, _FromCache):
             assert self._cache is not None
             for image, load in filling.loads.items():
-                self._lane.arithmetic_waits_for(load.copied)
+                self._copy_stream.arithmetic_waits_for(load.copied)
                 self._cache.loads.pop(image, None)
                 self._cache.known.add(image)
             source = self._cache.pixels
         else:
             assert isinstance(filling, _FromSlot)
-            self._lane.arithmetic_waits_for(filling.copied)
+            self._copy_stream.arithmetic_waits_for(filling.copied)
             source = self._raw[filling.slot].pixels.view(-1)
         cuts = [self._cut(filling, row, pick, side) for side in range(2) for row, pick in enumerate(filling.picks)]
         cut_patches(source, cuts, self._inputs.view(-1, *self._store.patch_shape))
-        self._lane.set_after_arithmetic(self._raw[filling.slot].emptied)
+        self._copy_stream.set_after_arithmetic(self._raw[filling.slot].emptied)
         noisy, clean = self._inputs
         return noisy[: len(filling.picks)], clean[: len(filling.picks)]
 

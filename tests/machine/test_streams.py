@@ -7,29 +7,29 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from cryoplug.machine.lanes import Lanes
+from cryoplug.machine.streams import Streams
 
 
 def made_beside(device: torch.device, count: int = 6) -> list[float]:
     """Compute on several threads' own streams, go on on this thread's, and copy back beside it."""
-    lanes = Lanes(device)
+    streams = Streams(device)
 
     def prepare(number: int) -> tuple[torch.Tensor, object]:
-        with lanes.own():
+        with streams.own():
             pixels = torch.full((512, 512), float(number), device=device)
             for _ in range(20):
                 pixels = pixels @ torch.eye(512, device=device)
-            return pixels, lanes.reached()
+            return pixels, streams.reached()
 
     found = []
     with ThreadPoolExecutor(3) as pool:
-        for pixels, lane in pool.map(prepare, range(count)):
-            lane.hand_over(pixels, None)  # type: ignore[attr-defined]
+        for pixels, queued in pool.map(prepare, range(count)):
+            queued.hand_over(pixels, None)  # type: ignore[attr-defined]
             result = pixels + 1
             host = torch.empty(result.shape, pin_memory=device.type == "cuda")
-            with lanes.back(result):
+            with streams.back(result):
                 host.copy_(result, non_blocking=True)
-                done = lanes.reached()
+                done = streams.reached()
             del pixels, result
             done.wait()
             found.append(float(host.mean()))

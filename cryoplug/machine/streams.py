@@ -15,7 +15,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Lane:
+class QueuedWork:
     """Marks a moment in the work of one stream: everything that was queued before it."""
 
     event: torch.cuda.Event | None = None
@@ -38,7 +38,7 @@ class Lane:
                 tensor.record_stream(stream)
 
 
-class Lanes:
+class Streams:
     """The streams of a device.
 
     Parameters
@@ -77,10 +77,10 @@ class Lanes:
             before.hand_over(*tensors)
             yield
 
-    def reached(self) -> Lane:
+    def reached(self) -> QueuedWork:
         """Mark the work launched so far on the current stream."""
         if self._device.type != "cuda":
-            return Lane()
+            return QueuedWork()
         event = torch.cuda.Event()
         event.record()
-        return Lane(event)
+        return QueuedWork(event)
