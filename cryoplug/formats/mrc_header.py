@@ -7,7 +7,6 @@ and every length is compared with the size of the file before it is used.
 from __future__ import annotations
 
 import functools
-import math
 import os
 import string
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.results import Finding
 from cryoplug.disk.opening import open_for_reading
 from cryoplug.errors import FormatError
+from cryoplug.formats.mrc_claims import geometry_findings, label_findings, pixel_size
 from cryoplug.formats.mrc_imod import as_mode_101, has_two_values_in_a_byte, how_unsigned
 
 HEADER_BYTES = 1024
@@ -35,7 +35,6 @@ SUPPORTED_MODES = {0: "int8", 1: "int16", 2: "float32", 6: "uint16", 12: "float1
 _REFUSED_MODES = {3: "complex int16: a transform", 4: "complex float32: a transform", 16: "RGB: a colour picture"}
 _PIXEL_TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", 101: "u1"}
 _MODE_BITS = {0: 8, 1: 16, 2: 32, 3: 32, 4: 64, 6: 16, 12: 16, 16: 24, 101: 4}
-_KNOWN_TYPES = {b"CCP4", b"MRCO", b"SERI", b"AGAR", b"FEI1", b"FEI2", b"HDF5"}
 _TEXT_BYTES = frozenset(string.printable.encode("ascii"))
 
 ByteOrder = Literal["<", ">"]
@@ -173,16 +172,6 @@ def row_bytes(mode: int, nx: int) -> int:
     return (nx * _MODE_BITS[mode] + 7) // 8
 
 
-def pixel_size(record: np.void, axis: str = "x") -> float | None:
-    """Give ``cella / m`` of an axis in angstrom, or None if that cannot be the size of a pixel."""
-    samples, length = int(record[f"m{axis}"]), float(record["cella"][axis])
-    if samples < 1 or not (math.isfinite(length) and length > 0):
-        return None
-    # A denormal cell (3.6e-43 was seen) is garbage, and so is a pixel of a millimetre.
-    spacing = length / samples
-    return spacing if 1e-4 < spacing < 1e7 else None
-
-
 def sniff_mrc(head: bytes) -> bool:
     """Tell whether bytes can be the start of an MRC file: they have a ``MAP`` stamp, or fields that make sense."""
     if len(head) < HEADER_BYTES:
@@ -227,8 +216,8 @@ def examine(head: bytes, size_bytes: int) -> Examination:
         findings.append(Finding("warning", "nsymbt", stale))
         record["nsymbt"], record["exttyp"] = 0, b""
     findings += _size_findings(record, size_bytes)
-    findings += _geometry_findings(record)
-    findings += _label_findings(record)
+    findings += geometry_findings(record)
+    findings += label_findings(record)
     unsigned = how_unsigned(record, head)
     if unsigned:
         findings.append(Finding("warning", "mode", unsigned))
@@ -320,57 +309,6 @@ def _size_findings(record: np.void, size_bytes: int) -> list[Finding]:
     if expected < size_bytes:
         message = f"{size_bytes - expected} bytes follow the last pixel; they are ignored"
         findings.append(Finding("warning", "file", message))
-    return findings
-
-
-def _geometry_findings(record: np.void) -> list[Finding]:
-    findings = []
-    spacing_x, spacing_y = pixel_size(record, "x"), pixel_size(record, "y")
-    cell = tuple(float(record["cella"][axis]) for axis in "xyz")
-    grid = tuple(int(record[name]) for name in ("mx", "my", "mz"))
-    if spacing_x is None:
-        severity: Literal["note", "warning"] = "note" if cell[0] == 0 else "warning"
-        message = f"pixel size is unset (cell {cell[0]:g} A over {grid[0]} samples)"
-        findings.append(Finding(severity, "cella, mx", message))
-    elif spacing_y is None or abs(spacing_x - spacing_y) > 1e-3 * spacing_x:
-        shown = "unset" if spacing_y is None else f"{spacing_y:g}"
-        message = f"pixel size differs by axis: x {spacing_x:g}, y {shown} A; x is used"
-        findings.append(Finding("warning", "cella", message))
-    elif spacing_x == 1.0:
-        message = (
-            "pixel size is exactly 1 A, which programs also write when they do not know it: it counts as unknown; "
-            "give --pixel-size where one is needed"
-        )
-        findings.append(Finding("note", "cella, mx", message))
-    nx, ny = int(record["nx"]), int(record["ny"])
-    if spacing_x is not None and nx > 0 and ny > 0 and (grid[0], grid[1]) != (nx, ny):
-        message = (
-            f"the cell has {grid[0]} x {grid[1]} samples but the image {nx} x {ny} pixels: pixel size {spacing_x:g} A "
-            f"is right for a cut-out, {spacing_x * grid[0] / nx:g} A for a binned image; state the right one with --pixel-size"
-        )
-        findings.append(Finding("warning", "mx, my", message))
-    axes = tuple(int(record[name]) for name in ("mapc", "mapr", "maps"))
-    if sorted(axes) != [1, 2, 3]:
-        message = f"axis order {axes}; allowed: a permutation of 1, 2, 3; 1, 2, 3 is assumed"
-        findings.append(Finding("warning", "mapc, mapr, maps", message))
-    elif axes != (1, 2, 3):
-        message = f"axis order {axes}; rows are taken as they are stored"
-        findings.append(Finding("warning", "mapc, mapr, maps", message))
-    return findings
-
-
-def _label_findings(record: np.void) -> list[Finding]:
-    findings = []
-    if int(record["nversion"]) not in (20140, 20141):
-        message = f"{int(record['nversion'])}; MRC2014 says 20140 or 20141 (many programs leave it 0)"
-        findings.append(Finding("note", "nversion", message))
-    if int(record["nsymbt"]) > 0 and bytes(record["exttyp"]) not in _KNOWN_TYPES:
-        message = f"type {bytes(record['exttyp'])!r} of the extended header is unknown; it is carried over untouched"
-        findings.append(Finding("note", "exttyp", message))
-    filled = [bool(bytes(label).strip(b" \0")) for label in record["label"]]
-    said = int(record["nlabl"])
-    if said != sum(filled):
-        findings.append(Finding("note", "nlabl", f"says {said} labels, {sum(filled)} hold text"))
     return findings
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from mrcfile.mrcinterpreter import MrcInterpreter
 from mrcfile.utils import data_dtype_from_header
 
-from cryoplug.formats.mrc_header import HEADER_BYTES, SUPPORTED_MODES, Examination, pixel_size
+from cryoplug.formats.mrc_claims import pixel_size
+from cryoplug.formats.mrc_header import HEADER_BYTES, SUPPORTED_MODES, Examination
 
 _NSYMBT = slice(92, 96)
 _FOUR_BITS = 101

@@ -16,7 +16,8 @@ import cryoplug
 from cryoplug.core.statistics import RunningMoments
 from cryoplug.disk.atomic import atomic_file, storage_errors
 from cryoplug.errors import PixelError, ShapeError, UsageError
-from cryoplug.formats.mrc_header import MrcHeader, pixel_size
+from cryoplug.formats.mrc_claims import pixel_size
+from cryoplug.formats.mrc_header import MrcHeader
 
 _WRITTEN_DTYPE = HEADER_DTYPE.newbyteorder("<")
 _LABELS = 10

@@ -14,8 +14,9 @@ from cryoplug.core.results import Finding
 from cryoplug.disk.opening import open_for_reading
 from cryoplug.errors import FormatError, InputError
 from cryoplug.formats.cs import cs_images
+from cryoplug.formats.mrc_claims import pixel_size
 from cryoplug.formats.mrc_extended import read_acquisition
-from cryoplug.formats.mrc_header import SUPPORTED_MODES, Examination, examine, pixel_size, read_head, read_header
+from cryoplug.formats.mrc_header import SUPPORTED_MODES, Examination, examine, read_head, read_header
 from cryoplug.formats.mrc_second_opinion import second_opinion as mrcfiles_opinion
 from cryoplug.formats.registry import format_of, open_movie
 from cryoplug.formats.star import IMAGE_COLUMNS, ImageTable, StarFile, image_table, read_star
