@@ -91,6 +91,13 @@ def shown_number(value: Any, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
+def shown_setting(value: Any) -> str:
+    """Write the value of a setting: ``yes``, ``1.3``, ``cuda``."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def shown_duration(seconds: float) -> str:
     """Write a time as people say it: ``41 s``, ``12 min 5 s``, ``3 h 20 min``."""
     whole = round(seconds)

@@ -20,7 +20,7 @@ from cryoplug.outputs.journal import JOURNAL_NAME, last_lines
 from cryoplug.outputs.planning import PlannedOutput
 from cryoplug.reports.denoise_page import DenoiseReport, DenoiseRow, Featured, Live, denoise_page
 from cryoplug.reports.featured import choose_featured, feature
-from cryoplug.reports.html import write_page
+from cryoplug.reports.html import shown_setting, write_page
 from cryoplug.workflows.denoise.previews import Previews
 
 REFRESH_S = 10.0
@@ -136,7 +136,9 @@ class RunPage:
             counts=counts,
             problems=problems,
             settings=[
-                (label, _shown(self._details[name])) for name, label in _SETTINGS if _says(self._details.get(name))
+                (label, shown_setting(self._details[name]))
+                for name, label in _SETTINGS
+                if _says(self._details.get(name))
             ],
             seconds=time.monotonic() - self._started,
             featured=featured,
@@ -228,12 +230,6 @@ _SETTINGS = (
 
 def _says(value: Any) -> bool:
     return value is not None and value != ""
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _number(value: Any) -> float | None:

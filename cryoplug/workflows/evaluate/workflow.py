@@ -23,7 +23,7 @@ from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.reports.evaluation import Summary, summarize, table
 from cryoplug.reports.evaluation_page import JudgedRow, evaluation_page
-from cryoplug.reports.html import write_page
+from cryoplug.reports.html import shown_setting, write_page
 from cryoplug.reports.words import verdict_words
 from cryoplug.workflows.evaluate.inputs import list_subjects, words_to_denoise
 from cryoplug.workflows.evaluate.measure import MeasuredMicrograph, Measurer
@@ -219,7 +219,7 @@ def _write(
         outputs += [folder / CURVES_NAME, folder / PANELS_NAME]
     except UsageError as error:
         note(str(error))
-    facts = [(_LABELS.get(name, name), _shown(value)) for name, value in about.items() if value is not None]
+    facts = [(_LABELS.get(name, name), shown_setting(value)) for name, value in about.items() if value is not None]
     page = evaluation_page(folder, words, summary, _rows(files, measured), measured[0].panels, about=facts)
     write_page(folder / PAGE_NAME, page)
     # Last, since its presence says that the evaluation is complete.
@@ -239,12 +239,6 @@ _LABELS = {
     "angpix": "pixel size that the network sees (Å)",
     "tta": "mean of eight orientations",
 }
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _rows(files: Sequence[FileResult], measured: Sequence[MeasuredMicrograph]) -> list[JudgedRow]:
