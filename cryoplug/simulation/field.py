@@ -1,6 +1,6 @@
 """One field of view with a known truth, on any device: specimen, then lens, then camera.
 
-Phases are weak: each layer of particles has the transfer function of its own height, and contrasts add up. Thickness and
+Phases are weak: each layer of particles has the transfer function of its own depth, and contrasts add up. Thickness and
 absorption multiply. Opposite borders join. One generator makes all random choices on the device, so a field is reproducible
 on the same kind of device. Choices on the host (particles, lens, camera) are the same for all devices.
 """
@@ -61,8 +61,8 @@ class Placed:
     """``(n, 2)``, y and x; the centre of pixel 0 is 0. Places beyond a border continue at the opposite one."""
     rotations: FloatArray
     """``(n, 3, 3)``, applied to (z, y, x); the beam runs along z."""
-    heights_angstrom: FloatArray
-    """``(n,)``, heights above the middle of the ice."""
+    depths_angstrom: FloatArray
+    """``(n,)``, depths below the middle of the ice, as the beam runs."""
     contrast: float = 1.0
     """Factor on their potential."""
 
@@ -153,7 +153,7 @@ def _particle_terms(settings: Field, placed: Sequence[Placed], plane: FrequencyP
     """Give the transform of the contrast of all particles."""
     total = torch.zeros(plane.squared.shape, dtype=torch.complex64, device=plane.squared.device)
     sigma = 2 * interaction_constant(settings.optics.voltage_kv)
-    layers = [_layers(each.heights_angstrom, settings.layer_angstrom) for each in placed]
+    layers = [_layers(each.depths_angstrom, settings.layer_angstrom) for each in placed]
     for layer in sorted({int(number) for numbers in layers for number in numbers}):
         # Blobs of one width are spread together: a transform costs more than their drawing.
         charges: dict[float, torch.Tensor] = {}
@@ -164,13 +164,13 @@ def _particle_terms(settings: Field, placed: Sequence[Placed], plane: FrequencyP
         terms = torch.zeros_like(total)
         for width, charge in charges.items():
             terms += plane.forward(charge) * _blob(width, plane)
-        height = layer * settings.layer_angstrom
-        total += terms * (sigma * contrast_transfer_plane(plane, settings.optics, height_angstrom=height))
+        depth = layer * settings.layer_angstrom
+        total += terms * (sigma * contrast_transfer_plane(plane, settings.optics, depth_angstrom=depth))
     return total
 
 
-def _layers(heights_angstrom: FloatArray, thickness: float) -> npt.NDArray[np.int64]:
-    return np.rint(np.asarray(heights_angstrom) / thickness).astype(np.int64)
+def _layers(depths_angstrom: FloatArray, thickness: float) -> npt.NDArray[np.int64]:
+    return np.rint(np.asarray(depths_angstrom) / thickness).astype(np.int64)
 
 
 def _charge(each: Placed, chosen: npt.NDArray[np.int64], plane: FrequencyPlane) -> torch.Tensor:

@@ -109,8 +109,8 @@ def true_particles(settings: SimulationSettings, index: int) -> tuple[TruePartic
         rng=np.random.default_rng([settings.seed, 2, index]),
     )
     return tuple(
-        TrueParticle(models[choice], choice + 1, y / pixel, x / pixel, height, rotation)
-        for choice, y, x, height, rotation in placed
+        TrueParticle(models[choice], choice + 1, y / pixel, x / pixel, depth, rotation)
+        for choice, y, x, depth, rotation in placed
     )
 
 
@@ -147,7 +147,7 @@ def _placed(particles: tuple[TrueParticle, ...], margin: int) -> list[Placed]:
             group[0].model,
             np.array([(each.y_px + margin, each.x_px + margin) for each in group]),
             np.array([each.rotation for each in group]),
-            np.array([each.height_angstrom for each in group]),
+            np.array([each.depth_angstrom for each in group]),
         )
         for group in groups.values()
     ]

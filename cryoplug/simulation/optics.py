@@ -98,7 +98,7 @@ def contrast_transfer(frequency: FloatArray, optics: Optics) -> FloatArray:
     return -np.sin(phase + np.arcsin(optics.amplitude_contrast) + np.deg2rad(optics.phase_shift_deg))
 
 
-def contrast_transfer_plane(plane: FrequencyPlane, optics: Optics, *, height_angstrom: float = 0.0) -> torch.Tensor:
+def contrast_transfer_plane(plane: FrequencyPlane, optics: Optics, *, depth_angstrom: float = 0.0) -> torch.Tensor:
     """Return the contrast transfer function over a Fourier plane, with envelope and astigmatism.
 
     Parameters
@@ -107,8 +107,8 @@ def contrast_transfer_plane(plane: FrequencyPlane, optics: Optics, *, height_ang
         The Fourier plane; the result is on its device.
     optics
         The lens.
-    height_angstrom
-        Height of the object above the plane of the given defocus; its underfocus is smaller by as much.
+    depth_angstrom
+        Way of the beam from the plane of the given defocus to the object; its underfocus is larger by as much.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def contrast_transfer_plane(plane: FrequencyPlane, optics: Optics, *, height_ang
     angle = np.deg2rad(2 * optics.astigmatism_angle_deg)
     # cos(2 (a - a0)) f^2 without an angle: (x^2 - y^2) cos 2 a0 + 2 x y sin 2 a0.
     along = (plane.x**2 - plane.y**2) * float(np.cos(angle)) + 2 * plane.x * plane.y * float(np.sin(angle))
-    defocus = (optics.defocus_um * 1e4 + height_angstrom) * plane.squared + optics.astigmatism_angstrom / 2 * along
+    defocus = (optics.defocus_um * 1e4 + depth_angstrom) * plane.squared + optics.astigmatism_angstrom / 2 * along
     aberration = 0.5 * optics.spherical_aberration_mm * 1e7 * wavelength**2
     phase = np.pi * wavelength * (defocus - aberration * plane.squared**2)
     phase += float(np.arcsin(optics.amplitude_contrast) + np.deg2rad(optics.phase_shift_deg))

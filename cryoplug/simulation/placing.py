@@ -29,8 +29,8 @@ class TrueParticle:
     """Row of its centre of mass; the centre of pixel 0 is 0. The first row of an MRC is row 0."""
     x_px: float
     """Column of its centre of mass, in the same way."""
-    height_angstrom: float
-    """Height above the middle of the ice; its underfocus is smaller by as much."""
+    depth_angstrom: float
+    """Depth below the middle of the ice, as the beam runs; its underfocus is larger by as much."""
     rotation: FloatArray
     """``(3, 3)``, applied to the model's (z, y, x); the beam runs along z."""
 
@@ -61,7 +61,7 @@ def place_particles(
 
     Returns
     -------
-    list of (model index, y, x, height, rotation)
+    list of (model index, y, x, depth, rotation)
         Places in angstrom.
     """
     if count is None:
@@ -73,13 +73,13 @@ def place_particles(
         choice = int(rng.integers(len(models)))
         model = models[choice]
         rotation = rotation_in_ice(model, rng, thickness_angstrom=thickness_angstrom)
-        discs, depth = _footprint(model, rotation)
-        height = float(rng.uniform(-0.5, 0.5)) * max(thickness_angstrom - depth, 0.0)
+        discs, extent = _footprint(model, rotation)
+        depth = float(rng.uniform(-0.5, 0.5)) * max(thickness_angstrom - extent, 0.0)
         for y, x in rng.uniform((0, 0), extent_angstrom, size=(TRIES, 2)):
             here = discs + np.array([y, x, 0.0])
             if taken.free(here):
                 taken.add(here)
-                placed.append((choice, float(y), float(x), height, rotation))
+                placed.append((choice, float(y), float(x), depth, rotation))
                 break
     return placed
 
@@ -121,12 +121,12 @@ def _footprint(model: ParticleModel, rotation: FloatArray) -> tuple[FloatArray, 
     half = np.ptp(along, axis=0) / 2 + margin
     long, short = float(half.max()), float(half.min())
     long_axis, centre = axes[int(half.argmax())], middle @ axes
-    depth = float(np.ptp(turned[:, 0])) + 2 * margin
+    extent = float(np.ptp(turned[:, 0])) + 2 * margin
     if long < 1.3 * short:
-        return np.array([[*centre, long]]), depth
+        return np.array([[*centre, long]]), extent
     count = int(np.ceil(long / short))
     steps = np.linspace(-(long - short), long - short, count)
-    return np.column_stack([centre + steps[:, None] * long_axis, np.full(count, short)]), depth
+    return np.column_stack([centre + steps[:, None] * long_axis, np.full(count, short)]), extent
 
 
 def _area(model: ParticleModel) -> float:

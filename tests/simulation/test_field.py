@@ -21,10 +21,10 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def one_particle(size_px: int, *, height_angstrom: float = 0.0, contrast: float = 1.0) -> Placed:
+def one_particle(size_px: int, *, depth_angstrom: float = 0.0, contrast: float = 1.0) -> Placed:
     ball = particle_models(np.random.default_rng(0))[0]
     middle = np.full((1, 2), size_px / 2)
-    return Placed(ball, middle, np.eye(3)[None], np.array([height_angstrom]), contrast)
+    return Placed(ball, middle, np.eye(3)[None], np.array([depth_angstrom]), contrast)
 
 
 def rings(plane: FrequencyPlane, image: torch.Tensor, edges: list[float]) -> list[float]:
@@ -59,12 +59,12 @@ def test_along_its_axes_an_astigmatic_lens_has_its_two_defoci(angle, unit):
             assert float(transfer[row, column]) == pytest.approx(float(expected[0]), abs=1e-3)
 
 
-def test_a_particle_above_the_middle_is_less_in_focus_by_its_height():
-    above = expose(
-        Field((256, 256), 3.0, optics=Optics(1.0), ice=QUIET), [one_particle(256, height_angstrom=1500)], generator()
+def test_a_particle_below_the_middle_is_further_underfocus_by_its_depth():
+    below = expose(
+        Field((256, 256), 3.0, optics=Optics(1.0), ice=QUIET), [one_particle(256, depth_angstrom=1500)], generator()
     )
     lens = expose(Field((256, 256), 3.0, optics=Optics(1.15), ice=QUIET), [one_particle(256)], generator())
-    torch.testing.assert_close(above.particles, lens.particles, atol=0.02, rtol=0)
+    torch.testing.assert_close(below.particles, lens.particles, atol=0.02, rtol=0)
 
 
 def test_particles_are_dark_under_focus_and_the_truths_differ_by_the_ice_alone():

@@ -148,10 +148,10 @@ def test_dirt_lies_on_about_half_of_the_micrographs_and_never_without_being_aske
 def test_particles_and_lens_are_known_without_making_the_micrograph(micrograph):
     assert micrograph.optics == SETTINGS.optics_of(1)
     for one, other in zip(micrograph.particles, true_particles(SETTINGS, 1), strict=True):
-        assert (one.y_px, one.x_px, one.height_angstrom, one.number) == (
+        assert (one.y_px, one.x_px, one.depth_angstrom, one.number) == (
             other.y_px,
             other.x_px,
-            other.height_angstrom,
+            other.depth_angstrom,
             other.number,
         )
 

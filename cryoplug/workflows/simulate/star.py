@@ -85,7 +85,7 @@ def coordinate_star(particles: Sequence[TrueParticle], label: str, path: Path) -
         "rlnAngleTilt": [f"{tilt:.4f}" for _, tilt, _ in angles],
         "rlnAnglePsi": [f"{psi:.4f}" for _, _, psi in angles],
         "rlnAutopickFigureOfMerit": [1.0] * len(particles),
-        "cryoplugHeightAngstrom": [f"{each.height_angstrom:.1f}" for each in particles],
+        "cryoplugHeightAngstrom": [f"{-each.depth_angstrom:.1f}" for each in particles],
         "cryoplugParticleKind": [each.model.kind for each in particles],
         "cryoplugParticleName": [each.model.name.replace(" ", "_") for each in particles],
     }
