@@ -26,7 +26,7 @@ from cryoplug.cli.progress import file_progress
 @output_option("Output folder.")
 @click.option("--count", type=int, default=6, show_default=True, help="Number of micrographs.")
 @click.option("--size", type=int, default=2048, show_default=True, help="Side of a micrograph in pixels.")
-@pixel_size_option("Sampling in angstrom.", default=2.6)
+@pixel_size_option("Pixel size in angstrom.", default=2.6)
 @click.option(
     "--dose", type=float, default=40.0, show_default=True, help="Electrons per square angstrom, whole exposure."
 )
@@ -45,7 +45,9 @@ from cryoplug.cli.progress import file_progress
     help="What to invent without --map and --model: five simple shapes, or random molecules.  [default: shapes]",
 )
 @click.option(
-    "--kinds", type=int, default=5, show_default=True, help="Number of random molecules, mixed on each micrograph."
+    "--kinds",
+    type=int,
+    help="With --specimen random: number of molecules, mixed on each micrograph.  [default: 5]",
 )
 @click.option(
     "--map",

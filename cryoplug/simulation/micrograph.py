@@ -13,11 +13,14 @@ from cryoplug.simulation.dirt import DirtPopulation, random_dirt
 from cryoplug.simulation.field import Field, Placed, expose
 from cryoplug.simulation.ice import Ice
 from cryoplug.simulation.optics import Optics, electron_wavelength_angstrom
-from cryoplug.simulation.placing import TrueParticle, place_particles
+from cryoplug.simulation.placing import TrueParticle, hidden_part, place_particles
 from cryoplug.simulation.planes import FrequencyPlane
 from cryoplug.simulation.settings import SimulationSettings
 
 ImageF32 = npt.NDArray[np.float32]
+
+MOST_HIDDEN = 0.5
+"""Part of a particle behind dirt from which on it is not listed: nobody can pick it."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class SimulatedMicrograph:
     optics: Optics
     """The lens; its defocus holds for the middle of the ice."""
     particles: tuple[TrueParticle, ...]
-    """Each particle whose centre lies on the micrograph."""
+    """Each particle whose centre lies on the micrograph, without those that dirt hides."""
 
     @property
     def noisy(self) -> ImageF32:
@@ -87,6 +90,9 @@ def simulate_micrograph(
         half = DirtPopulation(clean=0.5)
         dirt = random_dirt(field.shape, pixel, rng, generator, population=half, voltage_kv=optics.voltage_kv)
     made = expose(field, _placed(particles, margin), generator, dirt=dirt)
+    if dirt is not None:
+        opaque = dirt.opaque[margin : margin + size, margin : margin + size].cpu().numpy()
+        particles = tuple(each for each in particles if hidden_part(each, opaque, pixel) < MOST_HIDDEN)
     inside = slice(margin, margin + size)
     clean = made.image[inside, inside]
     # The dose is a statement about what is kept.
@@ -99,7 +105,7 @@ def simulate_micrograph(
 
 
 def true_particles(settings: SimulationSettings, index: int) -> tuple[TrueParticle, ...]:
-    """Return the particles of one micrograph, without making it."""
+    """Return the particles of one micrograph, without making it; dirt may hide some of them."""
     models, pixel = settings.models(), settings.pixel_size_angstrom
     placed = place_particles(
         models,

@@ -84,6 +84,24 @@ def place_particles(
     return placed
 
 
+def hidden_part(particle: TrueParticle, opaque: npt.NDArray[np.float32], pixel_size_angstrom: float) -> float:
+    """Return the part of a particle's projection on the micrograph that dirt hides, 0 to 1.
+
+    Parameters
+    ----------
+    particle
+        The particle.
+    opaque
+        The micrograph ``(y, x)``, 1 where no particle can be seen, 0 elsewhere.
+    pixel_size_angstrom
+        Its pixel size.
+    """
+    places = _sample(particle.model) @ particle.rotation[1:].T / pixel_size_angstrom + (particle.y_px, particle.x_px)
+    rows, columns = np.rint(places).astype(int).T
+    inside = (rows >= 0) & (rows < opaque.shape[0]) & (columns >= 0) & (columns < opaque.shape[1])
+    return float(opaque[rows[inside], columns[inside]].mean()) if inside.any() else 0.0
+
+
 class _Discs:
     """Discs (y, x, radius) that are occupied, in an array that grows."""
 

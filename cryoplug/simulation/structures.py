@@ -84,7 +84,10 @@ def read_structure(path: Path) -> Structure:
     try:
         structure = gemmi.read_structure(str(path))
     except (OSError, *_GEMMI_ERRORS) as error:
-        raise FormatError(f"{path}: not a structure that can be read ({error}); give PDB or mmCIF") from error
+        reason = str(error).replace(f" of {path}", "").rstrip(".")
+        raise FormatError(
+            f"{path}: not a structure that can be read ({reason}); give PDB or mmCIF here, and density maps by --map"
+        ) from error
     structure.remove_hydrogens()
     while len(structure) > 1:
         del structure[-1]

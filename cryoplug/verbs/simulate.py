@@ -19,7 +19,7 @@ def simulate(
     defocus: tuple[float, float] = (0.8, 2.5),
     particles: int | None = None,
     specimen: Specimen | None = None,
-    kinds: int = 5,
+    kinds: int | None = None,
     map: AnyPaths = (),
     map_threshold: float | Sequence[float] = (),
     model: AnyPaths = (),
@@ -52,7 +52,7 @@ def simulate(
     size
         Side of a micrograph in pixels, 64 to 8192.
     pixel_size
-        Sampling in angstrom, 0.5 to 20.
+        Pixel size in angstrom, 0.5 to 20.
     dose
         Electrons per square angstrom over the whole exposure, above 0, at most 1000.
     defocus
@@ -62,7 +62,7 @@ def simulate(
     specimen
         What to invent without `map` and `model`: ``shapes`` (five simple ones) or ``random`` (molecules); None for ``shapes``.
     kinds
-        Number of random molecules, 1 to 1000, mixed on each micrograph.
+        With `specimen` ``random``: number of molecules, 1 to 1000, mixed on each micrograph; None for 5.
     map
         Density maps (MRC, CCP4) of molecules.
     map_threshold

@@ -4,10 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from cryoplug.errors import UsageError
+from cryoplug.simulation import micrograph as micrographs
+from cryoplug.simulation.field import Dirt
 from cryoplug.simulation.micrograph import SimulatedMicrograph, SimulationSettings, simulate_micrograph, true_particles
 from cryoplug.simulation.optics import Optics, contrast_transfer
+from cryoplug.simulation.placing import hidden_part
 from cryoplug.simulation.planes import FrequencyPlane
 from cryoplug.simulation.specimen import ParticleModel
 
@@ -164,3 +168,22 @@ def test_each_lens_keeps_to_its_ranges():
         assert low <= min(values) < low + 0.2 * (high - low) < high - 0.2 * (high - low) < max(values) <= high
     angles = [lens.astigmatism_angle_deg for lens in lenses]
     assert 0 <= min(angles) < 30 and 150 < max(angles) <= 180
+
+
+def test_particles_that_dirt_hides_are_not_listed(monkeypatch):
+    """A picker cannot find them. Here the left half of each micrograph is opaque."""
+
+    def half(shape, *others, **more):
+        opaque = torch.zeros(shape)
+        opaque[:, : shape[1] // 2] = 1
+        return Dirt(torch.zeros(shape), torch.zeros(shape), opaque)
+
+    monkeypatch.setattr(micrographs, "random_dirt", half)
+    listed = simulate_micrograph(dataclasses.replace(SETTINGS, dirt=True), 1).particles
+    everything = true_particles(SETTINGS, 1)
+    assert 0 < len(listed) < len(everything)
+    assert {each.x_px for each in listed} >= {each.x_px for each in everything if each.x_px > 200}
+    assert all(each.x_px > 120 for each in listed)
+    # At the border of the dirt, the larger part decides.
+    part = {each.x_px: hidden_part(each, half((320, 320)).opaque.numpy(), 4.0) for each in everything}
+    assert {each.x_px for each in listed} == {x for x, hidden in part.items() if hidden < 0.5}

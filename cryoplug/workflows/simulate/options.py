@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryoplug.simulation.settings import SimulationSettings
-from cryoplug.workflows.simulate.workflow import SimulateRequest, chosen_specimen, read_molecules
+from cryoplug.workflows.simulate.workflow import SimulateRequest, chosen_kinds, chosen_specimen, read_molecules
 
 
 def simulate_request(
@@ -19,7 +19,7 @@ def simulate_request(
     defocus: tuple[float, float],
     particles: int | None,
     specimen: str | None,
-    kinds: int,
+    kinds: int | None,
     maps: Sequence[Path],
     thresholds: Sequence[float],
     models: Sequence[Path],
@@ -37,6 +37,7 @@ def simulate_request(
     overwrite: bool,
 ) -> SimulateRequest:
     """Read the molecules and check everything. Options are those of the command, and fields of `SimulationSettings`."""
+    chosen = chosen_specimen(specimen, given=bool(maps or models))
     settings = SimulationSettings(
         size_px=size,
         pixel_size_angstrom=pixel_size,
@@ -51,8 +52,8 @@ def simulate_request(
         phase_shift_deg=phase_shift,
         ice_grain_rad=ice_grain,
         ice_thickness_angstrom=ice_thickness,
-        specimen=chosen_specimen(specimen, given=bool(maps or models)),
-        kinds=kinds,
+        specimen=chosen,
+        kinds=chosen_kinds(kinds, specimen=chosen),
         molecules=read_molecules(maps, models, thresholds=thresholds),
         detector=detector,
         dirt=dirt,

@@ -114,7 +114,8 @@ def simulate(
             with device_errors():
                 micrograph = simulate_micrograph(request.settings, index, device=device)
             _write(request, index, micrograph)
-            result = FileResult(noisy, "done", noisy, seconds=time.perf_counter() - started)
+            message = _missing_particles(request.settings.particles, len(micrograph.particles))
+            result = FileResult(noisy, "done", noisy, message, seconds=time.perf_counter() - started)
         results.append(result)
         progress(result)
     optics = [request.settings.optics_of(index) for index in range(request.count)]
@@ -132,6 +133,13 @@ def chosen_specimen(asked: str | None, *, given: bool) -> str:
     if asked and given:
         raise UsageError(f"--specimen {asked}: molecules are given by --map or --model; leave out one or the other")
     return asked or "shapes"
+
+
+def chosen_kinds(asked: int | None, *, specimen: str) -> int:
+    """Return the number of random molecules; raise an error if there are none to choose."""
+    if asked is not None and specimen != "random":
+        raise UsageError(f"--kinds {asked}: this is the number of random molecules; give --specimen random with it")
+    return SimulationSettings.kinds if asked is None else asked
 
 
 def read_molecules(
@@ -179,6 +187,12 @@ def read_density(path: Path, threshold: float | None = None) -> DensityMap:
         if sorted(axes) == [1, 2, 3]:
             voxels = np.ascontiguousarray(voxels.transpose([axes.index(axis) for axis in (3, 2, 1)]))
         return DensityMap(voxels, volume.pixel_size_angstrom, threshold, name=path.stem)
+
+
+def _missing_particles(asked: int | None, listed: int) -> str:
+    if asked is None or asked == listed:
+        return ""
+    return f"{listed} of {asked} particles can be seen; the others found no place, or dirt hides them"
 
 
 def _write_lists(request: SimulateRequest, optics: list[Optics]) -> tuple[Path, ...]:

@@ -17,6 +17,7 @@ from cryoplug.formats.star import StarBlock, read_star
 from cryoplug.simulation.density_map import DensityMap, particle_from_map
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph, true_particles
 from cryoplug.simulation.molecules import molecule_library
+from cryoplug.simulation.structures import read_structure
 from cryoplug.workflows.simulate import KINDS, LISTS, SimulateRequest, read_density, simulate
 
 SETTINGS = SimulationSettings(size_px=96, pixel_size_angstrom=5.0, seed=1)
@@ -307,6 +308,9 @@ def test_maps_and_structures_are_mixed_on_one_micrograph(tmp_path):
     [
         (["--map", "a.mrc", "--map-threshold", "1", "--map-threshold", "2"], "2 for 1 maps"),
         (["--map", "a.mrc", "--specimen", "random"], "--specimen random"),
+        (["--kinds", "2"], "give --specimen random"),
+        (["--kinds", "2", "--specimen", "shapes"], "give --specimen random"),
+        (["--kinds", "0", "--specimen", "random"], "allowed: 1 to 1000"),
         (["--model", "none.pdb"], "none.pdb"),
         (["--map", "none.mrc"], "none.mrc"),
         (["--astigmatism", "500", "100"], "lower value first"),
@@ -320,3 +324,17 @@ def test_what_contradicts_itself_or_is_not_there_is_refused(tmp_path, monkeypatc
     assert outcome.exit_code != 0
     assert told in str(outcome.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_density_map_given_as_a_structure_is_sent_to_the_other_option(tmp_path):
+    pytest.importorskip("gemmi")
+    write_mrc(tmp_path / "ball.map", np.ones((5, 5), np.float32), pixel_size_angstrom=8.0)
+    with pytest.raises(FormatError, match="density maps by --map"):
+        read_structure(tmp_path / "ball.map")
+
+
+@pytest.mark.parametrize(("asked", "told"), [(2000, " of 2000 particles can be seen"), (1, ""), (0, ""), (None, "")])
+def test_particles_that_found_no_place_are_counted(tmp_path, asked, told):
+    settings = dataclasses.replace(SETTINGS, size_px=128, particles=asked)
+    (made,) = simulate(SimulateRequest(output=tmp_path, count=1, settings=settings)).files
+    assert (told in made.message) if told else not made.message
