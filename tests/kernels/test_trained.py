@@ -39,7 +39,8 @@ def test_zeros_beside_the_channels_leave_the_weight_gradient_as_it_is(
     found = of_weights(slope, features, weight)
     assert padded.called == (into > 32 and into % 64 > 0)
     assert found.dtype == torch.float32 and found.shape == weight.shape
-    assert torch.allclose(found.double(), wanted, atol=1e-3, rtol=1e-3)
+    # A GPU multiplies in TF32, which cuts off what is below a 1024th of each number.
+    assert (found.double() - wanted).abs().max() <= 2e-3 * wanted.abs().max()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
