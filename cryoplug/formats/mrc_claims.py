@@ -49,7 +49,7 @@ def geometry_findings(record: np.void) -> list[Finding]:
     if spacing_x is not None and nx > 0 and ny > 0 and (grid[0], grid[1]) != (nx, ny):
         message = (
             f"the cell has {grid[0]} x {grid[1]} samples but the image {nx} x {ny} pixels: pixel size {spacing_x:g} A "
-            f"is right for a cut-out, {spacing_x * grid[0] / nx:g} A for a binned image; state the right one with --pixel-size"
+            f"is right for a cut-out, {spacing_x * grid[0] / nx:g} A for a binned image; --pixel-size decides"
         )
         findings.append(Finding("warning", "mx, my", message))
     axes = tuple(int(record[name]) for name in ("mapc", "mapr", "maps"))

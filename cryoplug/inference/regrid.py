@@ -20,12 +20,19 @@ from cryoplug.core.fourier_filter import filtered_image
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.pixel_size import unknown_pixel_size
 from cryoplug.core.remarks import joined
+from cryoplug.errors import InputError
 from cryoplug.inference.resampling import resample_on_host
 
 if TYPE_CHECKING:
     from typing import Self
 
     from cryoplug.models.checkpoint import Checkpoint
+
+TRIED_FINER, TRIED_COARSER = 5.0, 1.2
+"""A network that knows a range of pixel sizes was tried on micrographs so much finer and coarser, by cropping and padding: the
+general model from 0.4 to 6 angstrom. Beyond, the pixel size is more often wrong than the micrograph unusual."""
+MOST_PADDING = 4.0
+"""Largest ratio of the micrograph's pixel size to the network's: a misplaced point must not pad an image a hundredfold."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,7 @@ class Regrid:
         Raises
         ------
         InputError
-            The pixel size is needed and not known.
+            The pixel size is needed and not known, or so coarse that it cannot be right.
         """
         why = self.why_pixel_size
         if pixel_size_angstrom is None and why:
@@ -146,6 +153,11 @@ class Regrid:
         small = shape
         if self.angpix is not None and pixel_size_angstrom is not None:
             target = self.network_angstrom(pixel_size_angstrom)
+            if self.angpix_range is not None and pixel_size_angstrom > MOST_PADDING * target:
+                raise InputError(
+                    f"{path}: pixel size {pixel_size_angstrom:g} A, more than {MOST_PADDING:g} times the {target:g} A that the "
+                    "network works at; state the right one with --pixel-size, or give --angpix 0 to take pixels as they are"
+                )
             small = cropped_shape(shape, pixel_size_angstrom=pixel_size_angstrom, target_angstrom=target)
         written = shape
         wanted = self.output_angstrom
@@ -185,7 +197,7 @@ class GridPlan:
     @property
     def remark(self) -> str:
         """The remark for the user; empty without one."""
-        return joined((self._remark_on_input(), self._remark_on_output()))
+        return joined((self._remark_on_input(), self._remark_on_range(), self._remark_on_output()))
 
     def _remark_on_output(self) -> str:
         size, wanted = self.pixel_size_angstrom, self.regrid.output_angstrom
@@ -201,6 +213,17 @@ class GridPlan:
         return (
             f"pixel size {size:g} A, coarser than the {target:g} A that the network works at: cryoplug padded it to that, "
             "which adds no detail"
+        )
+
+    def _remark_on_range(self) -> str:
+        size, known = self.pixel_size_angstrom, self.regrid.angpix_range
+        if size is None or known is None:
+            return ""
+        low, high = known[0] / TRIED_FINER, known[1] * TRIED_COARSER
+        if low / (1 + SAME_PIXEL_SIZE) <= size <= high * (1 + SAME_PIXEL_SIZE):
+            return ""
+        return (
+            f"pixel size {size:g} A: the network was tried from {low:g} to {high:g} A; check that this number is right"
         )
 
     def as_it_is(self, raw: np.ndarray) -> ImageF32:

@@ -258,6 +258,25 @@ def test_a_range_of_pixel_sizes_is_seen_as_it_is_and_what_lies_beyond_is_brought
         assert str(mrc.get_labels()[-1]).endswith(" 2.6A/px")
 
 
+@pytest.mark.parametrize(
+    ("size", "status", "told"),
+    [
+        (0.04, "done", "pixel size 0.04 A: the network was tried from 0.4 to 6 A; check"),
+        (0.4, "done", ""),
+        (6.5, "done", "pixel size 6.5 A: the network was tried from 0.4 to 6 A; check"),
+        (20.0, "done", "check that this number is right"),
+        (26.0, "failed", "pixel size 26 A, more than 4 times the 5 A that the network works at"),
+    ],
+)
+def test_a_pixel_size_that_can_hardly_be_right_is_named_and_never_padded_without_end(size, status, told) -> None:
+    path = identity_checkpoint(2.6, angpix_range=[2.0, 5.0])
+    (file,) = go(path, write(pixels(), "m.mrc", size)).files
+    assert file.status == status
+    assert (told in file.message) if told else not file.message
+    # Who wants it so gets it.
+    assert go(path, "m.mrc", angpix=0.0, overwrite=True).files[0].status == "done"
+
+
 def test_the_commands_pixel_size_beats_the_range_and_is_told_when_the_network_does_not_know_it() -> None:
     path = identity_checkpoint(2.6, angpix_range=[2.0, 5.0])
     result = go(path, write(pixels(), "m.mrc", 3.0), angpix=12.0)
