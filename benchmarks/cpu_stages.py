@@ -35,7 +35,7 @@ lap("torch")
 torch.set_num_threads(1)
 import numpy as np
 from cryoplug.core.fourier_crop import resample_source
-from cryoplug.core.hot_pixels import RepairedMicrograph
+from cryoplug.core.repairs import RepairedMicrograph
 from cryoplug.core.micrograph import ArrayMicrograph
 from cryoplug.core.normalization import MeasuredSource, fit_to
 from cryoplug.core.statistics import moments_of, scan_pixels

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from cryoplug.core.micrograph import ImageF32, MicrographSource
-from cryoplug.core.sampled_rows import read_sampled_rows, sampled_rows
+from cryoplug.core.micrograph import ImageF32
 
 SIGMAS = 10.0
 """A pixel is hot if it is farther from both medians (micrograph, neighbourhood) than this many robust standard deviations."""
@@ -169,53 +167,8 @@ class HotPixelFinder:
         return HotPixels(np.concatenate(y), np.concatenate(x), np.concatenate(values))
 
 
-class RepairedMicrograph(MicrographSource):
-    """A micrograph without its hot pixels. Unless they are known, creating it reads the micrograph once to find them.
-
-    Parameters
-    ----------
-    source
-        The opened micrograph; closed together with this one.
-    hot
-        Its hot pixels; None finds them.
-    """
-
-    def __init__(self, source: MicrographSource, hot: HotPixels | None = None) -> None:
-        self._source = source
-        self.path: Path = source.path
-        self.shape, self.dtype = source.shape, source.dtype
-        self.pixel_size_angstrom, self.warnings = source.pixel_size_angstrom, source.warnings
-        if hot is None:
-            limits = grey_limits(read_sampled_rows(source))
-            hot = find_hot_pixels(source.read_rows, source.shape, _bands(source.read_rows, source.shape), limits)
-        self.hot = hot
-        """The hot pixels that are replaced."""
-
-    def read_rows(self, start: int, stop: int) -> ImageF32:
-        """Read rows; each hot pixel is replaced by the median of its neighbours."""
-        rows = self._source.read_rows(start, stop)
-        self.hot.repair(rows, start)
-        return rows
-
-    def close(self) -> None:
-        """Close the micrograph."""
-        self._source.close()
-
-
-def repaired_image(pixels: np.ndarray) -> tuple[ImageF32, HotPixels]:
-    """Give a copy of an image ``(y, x)`` with its hot pixels replaced, and the hot pixels."""
-    result = np.array(pixels, np.float32, order="C")
-
-    def read(start: int, stop: int) -> ImageF32:
-        return result[start:stop]
-
-    shape = result.shape[0], result.shape[1]
-    hot = find_hot_pixels(read, shape, _bands(read, shape), grey_limits(result[sampled_rows(len(result))]))
-    hot.repair(result, 0)
-    return result, hot
-
-
-def _bands(read_rows: ReadRows, shape: tuple[int, int]) -> Iterator[tuple[int, ImageF32]]:
+def bands_to_search(read_rows: ReadRows, shape: tuple[int, int]) -> Iterator[tuple[int, ImageF32]]:
+    """Read a micrograph for `find_hot_pixels`."""
     # 1 MB each, as elsewhere: what is compared is still in the processor's cache then.
     step = max(4 * REACH_PX, (1 << 18) // shape[1])
     for start in range(0, shape[0], step):

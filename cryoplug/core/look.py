@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cryoplug.core.bad_border import BadBorder
 from cryoplug.core.correlation import ImageSample, ImageSampler, whole_boxes
-from cryoplug.core.hot_pixels import HotPixelFinder, RepairedMicrograph, limits_of_sorted
+from cryoplug.core.hot_pixels import HotPixelFinder, limits_of_sorted
 from cryoplug.core.micrograph import MicrographSource
 from cryoplug.core.normalization import QUANTILES, MeasuredSource
 from cryoplug.core.quantiles import QuantileSearch, sorted_finite
+from cryoplug.core.repairs import RepairedMicrograph, Repairs, with_sound_border
 from cryoplug.core.sampled_rows import read_sampled_rows
 from cryoplug.core.statistics import ExtremesScan, PixelExtremes
 
@@ -19,7 +21,7 @@ class LookedAt(MeasuredSource):
     Parameters
     ----------
     source
-        The micrograph, with hot pixels repaired if that was asked for.
+        The micrograph, repaired if that was asked for.
     extremes
         Its extremes.
     search
@@ -63,13 +65,14 @@ def look_at(source: MicrographSource, kind: str, *, repair: bool, sample: bool) 
     kind
         Kind of normalization; decides which quantiles to look for.
     repair
-        Whether to replace hot pixels by the median of their neighbours before anything else.
+        Whether to repair a bad border and hot pixels before anything else.
     sample
         Whether it will be compared with another image.
     """
     shape = source.shape
-    known = sorted_finite(read_sampled_rows(source))
-    finder = HotPixelFinder(source.read_rows, shape, limits_of_sorted(known) if repair else None)
+    sound, sampled, border = with_sound_border(source) if repair else (source, read_sampled_rows(source), BadBorder())
+    known = sorted_finite(sampled)
+    finder = HotPixelFinder(sound.read_rows, shape, limits_of_sorted(known) if repair else None)
     scan = ExtremesScan(shape)
     question = QUANTILES.get(kind)
     search = None
@@ -78,7 +81,7 @@ def look_at(source: MicrographSource, kind: str, *, repair: bool, sample: bool) 
     sampler = ImageSampler(shape) if sample else None
     step = whole_boxes(shape)
     for start in range(0, shape[0], step):
-        rows = source.read_rows(start, min(start + step, shape[0]))
+        rows = sound.read_rows(start, min(start + step, shape[0]))
         finder.add(start, rows).repair(rows, start)
         scan.add(start, rows)
         if not scan.all_finite:
@@ -87,11 +90,11 @@ def look_at(source: MicrographSource, kind: str, *, repair: bool, sample: bool) 
             search.add(rows)
         if sampler is not None:
             sampler.add(start, rows)
-    hot = finder.hot()
+    repairs = Repairs(finder.hot(), border)
     seen = source
-    if len(hot):
-        seen = RepairedMicrograph(source, hot)
-        seen.warnings = (*source.warnings, hot.remark)
+    if repairs:
+        seen = RepairedMicrograph(source, repairs)
+        seen.warnings = (*source.warnings, repairs.remark)
     if not scan.all_finite:
         return LookedAt(seen, scan.extremes(), None, None)
     return LookedAt(seen, scan.extremes(), search, None if sampler is None else sampler.sample())

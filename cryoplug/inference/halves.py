@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryoplug.core.hot_pixels import HotPixels, repaired_image
 from cryoplug.core.micrograph import ImageF32, MicrographSource
 from cryoplug.core.normalization import Normalization, check_usable
 from cryoplug.core.pixel_size import PixelSize, pixel_size_of_exposure
+from cryoplug.core.repairs import Repairs, repaired_image
 from cryoplug.core.statistics import scan_pixels
 from cryoplug.core.tiling import plan_tiles
 from cryoplug.errors import InputError, PairingError, PixelError, SeveralImagesError, StorageError, UsageError
@@ -79,8 +79,8 @@ class _Exposure:
     """Offset in grey values of `whole`; see `scale`."""
     warnings: tuple[str, ...]
     """Warnings about the files and their comparison."""
-    hot: HotPixels
-    """The hot pixels of `whole`, which were repaired."""
+    repairs: Repairs
+    """What was repaired in `whole`."""
     section: int | None = None
     """Number of the section in a stack, from 1; None: not a stack."""
 
@@ -241,7 +241,7 @@ def _read_one(
         headers = even.pixel_size_angstrom, odd.pixel_size_angstrom
         known, sizes = pixel_size_of_exposure(job.stated_angstrom, (job.pixel_size_angstrom,), headers)
         warnings = [*even.warnings, *odd.warnings, *prove(even, odd, sizes)]
-        (left, _), (right, hot) = (_pixels(half, repair=repair) for half in (even, odd))
+        (left, _), (right, repairs) = (_pixels(half, repair=repair) for half in (even, odd))
         sides = left, right
         _refuse_unlike(sides, job)
         template = _header(even)
@@ -255,7 +255,7 @@ def _read_one(
                     "halves must be of the same frames"
                 )
             warnings += source.warnings
-            pixels, hot = _pixels(source, repair=repair)
+            pixels, repairs = _pixels(source, repair=repair)
             known = job.known_pixel_size(source.pixel_size_angstrom, *headers)
             template = _header(source) or template
         scale, offset = _fit(pixels, whole, job)
@@ -273,14 +273,14 @@ def _read_one(
         scale,
         offset,
         tuple(dict.fromkeys(filter(None, warnings))),
-        hot,
+        repairs,
         section=section,
     )
 
 
-def _pixels(source: MicrographSource, *, repair: bool) -> tuple[ImageF32, HotPixels]:
+def _pixels(source: MicrographSource, *, repair: bool) -> tuple[ImageF32, Repairs]:
     pixels = source.read_rows(0, source.shape[0])
-    return repaired_image(pixels) if repair else (pixels, HotPixels())
+    return repaired_image(pixels) if repair else (pixels, Repairs())
 
 
 def _refuse_unlike(sides: tuple[ImageF32, ImageF32], job: DenoiseJob) -> None:
@@ -326,7 +326,9 @@ def _denoised_section(item: _Exposure | _KeptSection, denoiser: Denoiser, should
     result = _by_halves(item, denoiser, should_stop).pixels
     if not item.plan.does_nothing:
         result = np.concatenate(list(item.plan.finish(result, item.whole)))
-    return Sections(item.job, item.section, result[None], hot_pixels=len(item.hot))
+    repairs = item.repairs
+    bad_borders = (repairs.border.lines,) if repairs.border else ()
+    return Sections(item.job, item.section, result[None], hot_pixels=len(repairs.hot), bad_borders=bad_borders)
 
 
 def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[], bool]) -> list[Message]:
@@ -338,7 +340,7 @@ def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[],
         plan=plan,
         checkpoint=denoiser.checkpoint,
         grey_values=result.remarks,
-        hot=exposure.hot,
+        repairs=exposure.repairs,
     )
     (everything,) = plan_tiles(plan.network_shape, tile=plan.network_shape, overlap=0)
     return [
@@ -357,7 +359,8 @@ def _denoised(exposure: _Exposure, denoiser: Denoiser, should_stop: Callable[[],
         End(
             message,
             float(exposure.whole.std(dtype=np.float64)),
-            hot_pixels=len(exposure.hot),
+            hot_pixels=len(exposure.repairs.hot),
+            bad_border=exposure.repairs.border.lines,
             mean_shift=result.mean_shift,
             sigma=result.sigma_seen,
         ),

@@ -15,10 +15,10 @@ import numpy as np
 
 from cryoplug.core.fourier_crop import resample_image
 from cryoplug.core.grey_scale import normalization_remark
-from cryoplug.core.hot_pixels import repaired_image
 from cryoplug.core.mean_kept import mean_shift
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32
 from cryoplug.core.normalization import check_usable, clipped_fraction, fit_normalization
+from cryoplug.core.repairs import repaired_image
 from cryoplug.core.statistics import moments_of, scan_pixels
 from cryoplug.inference.likeness import look, shows_no_particles
 from cryoplug.inference.remarks import invented_remark
@@ -104,7 +104,7 @@ def on_the_networks_grid(
     denoiser, path
         As for `in_memory`.
     image
-        ``(y, x)``, its hot pixels repaired unless the network is `PreparedNetwork.bare`.
+        ``(y, x)``, repaired unless the network is `PreparedNetwork.bare`.
     plan
         The two grids.
     should_stop

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryoplug.core.bad_border import Lines
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.normalization import Normalization
 from cryoplug.core.pixel_size import PixelSize, pixel_size_of_exposure
@@ -67,6 +68,8 @@ class DenoiseResult(FileResult):
     """Standard deviation of the written pixels."""
     hot_pixels: int = 0
     """Number of hot pixels that were repaired before the network."""
+    bad_border: Lines = (0, 0, 0, 0)
+    """Number of rows and columns of a bad border that were replaced before the network; in a stack, the most at each side."""
     mean_shift: float = 0.0
     """Value added to the network's result to keep the mean of the micrograph, in grey values."""
 
@@ -125,6 +128,8 @@ class Sections:
     """Numbers of the images that cannot be denoised, with reasons; they stay as they are."""
     hot_pixels: int = 0
     """Number of hot pixels that were repaired before the network."""
+    bad_borders: tuple[Lines, ...] = ()
+    """For each image with a bad border, the number of rows and columns that were replaced."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +139,13 @@ class End:
     message: str
     """Warnings about the micrograph."""
     sigma_in: float
-    """Standard deviation of the micrograph without hot pixels."""
+    """Standard deviation of the repaired micrograph."""
     seen: PixelStatistics | None = None
     """Statistics of the network's input; the output still has to get this mean. None: the mean is not corrected."""
     hot_pixels: int = 0
     """Number of hot pixels that were repaired."""
+    bad_border: Lines = (0, 0, 0, 0)
+    """Number of rows and columns of a bad border that were replaced; in a stack, the most at each side."""
     mean_shift: float = 0.0
     """Value that was already added to keep the mean, in grey values."""
     sigma: float = 0.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
-from cryoplug.core.hot_pixels import HotPixels
 from cryoplug.core.mean_kept import shift_remark
 from cryoplug.core.remarks import joined
+from cryoplug.core.repairs import Repairs
 from cryoplug.inference.regrid import GridPlan
 from cryoplug.models.checkpoint import Checkpoint
 
@@ -26,7 +26,7 @@ def remarks_on_reading(
     plan: GridPlan,
     checkpoint: Checkpoint,
     grey_values: Iterable[str] = (),
-    hot: HotPixels | None = None,
+    repairs: Repairs | None = None,
 ) -> str:
     """Give the remarks that are known before a micrograph is written.
 
@@ -40,10 +40,10 @@ def remarks_on_reading(
         The checkpoint that is applied.
     grey_values
         Remarks on its grey values, and on differences from the training data.
-    hot
-        Its hot pixels.
+    repairs
+        What was repaired before the network.
     """
-    return joined([*warnings, *remarks_on_scale(plan, checkpoint), *grey_values, hot.remark if hot else ""])
+    return joined([*warnings, *remarks_on_scale(plan, checkpoint), *grey_values, repairs.remark if repairs else ""])
 
 
 def remarks_on_writing(

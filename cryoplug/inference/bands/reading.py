@@ -11,9 +11,9 @@ import numpy as np
 
 from cryoplug.core.fourier_crop import resample_source
 from cryoplug.core.grey_scale import normalization_remark
-from cryoplug.core.hot_pixels import HotPixels, RepairedMicrograph
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32, MicrographSource, MovieSource
 from cryoplug.core.normalization import MeasuredSource, Normalization, check_usable, fit_to
+from cryoplug.core.repairs import RepairedMicrograph, Repairs
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.errors import InputError, SeveralImagesError, ShapeError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
@@ -138,21 +138,22 @@ def _read_one(job: DenoiseJob, source: _Guarded, denoiser: Denoiser, out: Channe
         clipped += _count_clipped(inner, normalization)
         out.put(Rows(band, normalization.apply(rows)))
     part = clipped / (pixels.shape[0] * pixels.shape[1])
-    hot = seen.hot if isinstance(seen, RepairedMicrograph) else HotPixels()
+    repairs = seen.repairs if isinstance(seen, RepairedMicrograph) else Repairs()
     grey = normalization_remark(normalization, clipped=part, sigma=statistics.std)
     message = remarks_on_reading(
         warnings=source.warnings,
         plan=plan,
         checkpoint=denoiser.checkpoint,
         grey_values=[grey, *unlike_training],
-        hot=hot,
+        repairs=repairs,
     )
     out.put(
         End(
             message,
             (of_whole or statistics).std,
             seen=None if denoiser.bare else statistics,
-            hot_pixels=len(hot),
+            hot_pixels=len(repairs.hot),
+            bad_border=repairs.border.lines,
             no_particles=no_particles,
         )
     )

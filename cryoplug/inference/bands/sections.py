@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cryoplug.core.bad_border import Lines, may_have_bad_border
 from cryoplug.core.fourier_crop import resample_image
 from cryoplug.core.grey_scale import normalization_remark
-from cryoplug.core.hot_pixels import repaired_image
 from cryoplug.core.many_images import MeasuredImage, apply_many, invert_many, measure_many
 from cryoplug.core.mean_kept import mean_shift
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.normalization import Normalization, check_usable, fit_to
+from cryoplug.core.repairs import Repairs, repaired_image
 from cryoplug.errors import FormatError, PixelError
 from cryoplug.formats.stack_kind import MOVIE_ADVICE, VOLUME_ADVICE, look_at_stack
 from cryoplug.inference.in_memory import on_the_networks_grid
@@ -52,7 +53,7 @@ class _Fitted:
     places: list[int]
     """Number of each among the sections of its message, from 0."""
     images: ImageF32
-    """Their pixels ``(n, y, x)``, with hot pixels repaired."""
+    """Their pixels ``(n, y, x)``, repaired."""
     small: ImageF32
     """The same on the network's grid."""
     measured: list[MeasuredImage]
@@ -61,6 +62,8 @@ class _Fitted:
     """Normalization of each image of `small`."""
     hot_pixels: int
     """Number of repaired hot pixels."""
+    bad_borders: tuple[Lines, ...]
+    """Replaced rows and columns of each image with a bad border."""
 
 
 def denoised_sections(message: Sections, denoiser: Denoiser, should_stop: Callable[[], bool]) -> Sections:
@@ -98,6 +101,7 @@ def denoised_sections(message: Sections, denoiser: Denoiser, should_stop: Callab
         kept=tuple(sorted(kept)),
         remarks=tuple(filter(None, remarks)),
         hot_pixels=fitted.hot_pixels,
+        bad_borders=fitted.bad_borders,
     )
 
 
@@ -125,10 +129,11 @@ def _at_once(fitted: _Fitted, denoiser: Denoiser, should_stop: Callable[[], bool
 def _fit(
     pixels: ImageF32, plan: GridPlan, denoiser: Denoiser, path: Path, keep: Callable[[int, PixelError], None]
 ) -> _Fitted:
-    """Measure sections and repair their hot pixels; `keep` is called with those that cannot be used, and the reason."""
+    """Measure and repair sections; `keep` is called with those that cannot be used, and the reason."""
     measured = measure_many(pixels, path)
     usable: list[int] = []
-    hot_pixels: dict[int, int] = {}
+    repairs: dict[int, Repairs] = {}
+    may_be_bad = may_have_bad_border(plan.shape)
     for place, item in enumerate(measured):
         try:
             check_usable(item, item.moments)
@@ -136,12 +141,12 @@ def _fit(
             keep(place, error)
             continue
         usable.append(place)
-        if item.has_pixels_beyond and not denoiser.bare:
-            repaired, hot = repaired_image(pixels[place])
-            if len(hot):
-                pixels = pixels if hot_pixels else pixels.copy()
+        if (item.has_pixels_beyond or may_be_bad) and not denoiser.bare:
+            repaired, found = repaired_image(pixels[place])
+            if found:
+                pixels = pixels if repairs else pixels.copy()
                 pixels[place] = repaired
-                hot_pixels[place] = len(hot)
+                repairs[place] = found
                 measured[place] = measure_many(repaired[None], path)[0]
     images, measured = _chosen(pixels, usable), [measured[place] for place in usable]
     small = images
@@ -162,7 +167,8 @@ def _fit(
         _chosen(small, chosen),
         [measured[index] for index in chosen],
         list(normalizations.values()),
-        sum(hot_pixels.get(place, 0) for place in places),
+        sum(len(repairs[place].hot) for place in places if place in repairs),
+        tuple(repairs[place].border.lines for place in places if place in repairs and repairs[place].border),
     )
 
 
@@ -189,6 +195,7 @@ class StackRemarks:
         self._kept: list[tuple[int, str]] = []
         self.hot_pixels = 0
         """Number of hot pixels repaired so far."""
+        self._bad_borders: list[Lines] = []
 
     def add(self, part: Sections) -> None:
         """Add the remarks on some denoised sections."""
@@ -196,6 +203,13 @@ class StackRemarks:
         self._remarked += len(part.remarks)
         self._kept += part.kept
         self.hot_pixels += part.hot_pixels
+        self._bad_borders += part.bad_borders
+
+    @property
+    def bad_border(self) -> Lines:
+        """Rows and columns that were replaced so far, the most at each side."""
+        top, bottom, left, right = (max(side) for side in zip((0, 0, 0, 0), *self._bad_borders, strict=True))
+        return top, bottom, left, right
 
     def check_any(self, path: Path) -> None:
         """Raise `PixelError` if no section could be denoised: a copy of the stack is no result."""
@@ -212,6 +226,8 @@ class StackRemarks:
             yield f"{self._remark} (so or alike in {self._remarked} of {self._sections} sections)"
         if self.hot_pixels:
             yield f"{self.hot_pixels} hot pixels were replaced by the median of the neighbours before denoising"
+        if self._bad_borders:
+            yield f"{len(self._bad_borders)} of {self._sections} sections had a bad border: pixels from beside replaced it"
         yield kept_remark(self._kept, self._sections)
 
 

@@ -91,6 +91,7 @@ def _write_one(start: Begin, messages: Iterator[Message], label: str, dtype: str
         sigma_in=end.sigma_in if math.isfinite(end.sigma_in) else None,
         sigma_out=writer.std,
         hot_pixels=end.hot_pixels,
+        bad_border=end.bad_border,
         mean_shift=end.mean_shift + shift,
     )
 
@@ -130,7 +131,9 @@ def _copy_sections(writer: MrcRowWriter, start: Begin, messages: Iterator[Messag
             except PixelError as error:
                 raise _AtItsEnd(Failed(start.job, start.started, error)) from error
             said = joined((*remarks.sentences(), message.message))
-            return dataclasses.replace(message, message=said, hot_pixels=remarks.hot_pixels)
+            return dataclasses.replace(
+                message, message=said, hot_pixels=remarks.hot_pixels, bad_border=remarks.bad_border
+            )
         elif isinstance(message, Failed):
             raise _AtItsEnd(message)
     raise Closed

@@ -13,10 +13,10 @@ import torch
 
 from cryoplug.core.fourier_filter import REACH
 from cryoplug.core.grey_scale import normalization_remark
-from cryoplug.core.hot_pixels import HotPixels
 from cryoplug.core.mean_kept import TOLERATED
 from cryoplug.core.micrograph import MicrographSource
 from cryoplug.core.normalization import Normalization, check_usable, fit_to
+from cryoplug.core.repairs import Repairs
 from cryoplug.core.statistics import PixelStatistics
 from cryoplug.core.thumbnail import BeforeAfter, SmallImage, thumbnail_step
 from cryoplug.formats.mrc import StoredStatistics
@@ -76,8 +76,8 @@ class MeasuredOnDevice:
     """Remarks on how it differs from the training data."""
     seen: PixelStatistics | None = None
     """Statistics of the network's input, whose mean the output must have; None: the mean is not corrected."""
-    hot: HotPixels = field(default_factory=HotPixels)
-    """Its hot pixels, which were repaired before the network."""
+    repairs: Repairs = field(default_factory=Repairs)
+    """What was repaired before the network."""
     no_particles: bool = False
     """Whether particles are requested although the raw pixels show no sign of any."""
 
@@ -228,7 +228,7 @@ class WholeImages:
         with torch.inference_mode(), device_errors(), only(self.device), self._streams.own():
             # A copy on the CPU, too: the buffer is lent to the next micrograph while this one's raw pixels are still needed.
             raw = decode(stored.to(self.device, non_blocking=True, copy=True), dtype, source.shape)
-            hot = HotPixels() if self._denoiser.bare else repair(raw)
+            repairs = Repairs() if self._denoiser.bare else repair(raw)
             small = _thumbnail(raw) if self._thumbnails else None
             pixels, before = resample_image(raw, plan.network_shape), DevicePixels(raw, source.path)
             on_device = DevicePixels(pixels, source.path, self._denoiser.normalize)
@@ -250,7 +250,7 @@ class WholeImages:
                 normalization_remark(normalization, clipped=clipped / pixels.numel(), sigma=statistics.std),
                 tuple(unlike),
                 seen=None if self._denoiser.bare else statistics,
-                hot=hot,
+                repairs=repairs,
                 no_particles=not plan.regrid.needs_raw
                 and shows_no_particles(on_device, normalization, self._denoiser.target),
             )

@@ -323,7 +323,7 @@ class _Run:
             plan=measured.plan,
             checkpoint=self._denoiser.checkpoint,
             grey_values=[measured.grey, *measured.unlike_training],
-            hot=measured.hot,
+            repairs=measured.repairs,
         )
         return DenoiseResult(
             job.source,
@@ -343,7 +343,8 @@ class _Run:
             pixel_size=job.known_pixel_size(source.pixel_size_angstrom),
             sigma_in=measured.sigma_in,
             sigma_out=std,
-            hot_pixels=len(measured.hot),
+            hot_pixels=len(measured.repairs.hot),
+            bad_border=measured.repairs.border.lines,
             mean_shift=computed.mean_shift,
         )
 

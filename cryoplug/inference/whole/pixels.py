@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cryoplug.core.bad_border import LINES_SEEN, BadBorder, judged, may_have_bad_border
 from cryoplug.core.hot_pixels import (
     MOST_EXAMINED,
     QUANTILES_OF_LIMITS,
@@ -22,6 +23,7 @@ from cryoplug.core.hot_pixels import (
 )
 from cryoplug.core.normalization import QUANTILES, Normalization
 from cryoplug.core.quantiles import interpolate_ranks, wanted_ranks
+from cryoplug.core.repairs import Repairs
 from cryoplug.core.sampled_rows import sampled_rows
 from cryoplug.core.statistics import PixelExtremes, PixelStatistics
 from cryoplug.kernels.measuring import measure
@@ -151,10 +153,25 @@ class DevicePixels:
         return mean, std
 
 
-def repair(pixels: torch.Tensor) -> HotPixels:
-    """Replace hot pixels by the median of their neighbours, in place, as `RepairedMicrograph` does; give the hot pixels."""
+def repair(pixels: torch.Tensor) -> Repairs:
+    """Replace a bad border and hot pixels in place, as `RepairedMicrograph` does; give the repairs."""
     shape = int(pixels.shape[0]), int(pixels.shape[1])
-    limits = _grey_limits(pixels[on_device(tuple(sampled_rows(shape[0]).tolist()), pixels.device)])
+    rows = on_device(tuple(sampled_rows(shape[0]).tolist()), pixels.device)
+    sampled, border = pixels[rows], BadBorder(shape)
+    asked = _ask_limits(sampled)
+    if may_have_bad_border(shape):
+        # Both answers in one copy: the host waits for the device once.
+        asked, sides = _together(asked, _sides(pixels, sampled))
+        border = judged(shape, sides)
+    if border:
+        for places in border.replacements():
+            to_y, to_x, from_y, from_x = (torch.from_numpy(part).to(pixels.device) for part in places)
+            pixels[to_y, to_x] = pixels[from_y, from_x]
+        asked = _ask_limits(pixels[rows])
+    return Repairs(_repair_hot(pixels, _limits(asked)), border)
+
+
+def _repair_hot(pixels: torch.Tensor, limits: GreyLimits | None) -> HotPixels:
     if limits is None:
         return HotPixels()
     low, high = (float(np.float32(limit)) for limit in (limits.low, limits.high))
@@ -167,6 +184,19 @@ def repair(pixels: torch.Tensor) -> HotPixels:
         y, x, values = (torch.from_numpy(part).to(pixels.device) for part in (hot.y, hot.x, hot.values))
         pixels[y, x] = values
     return hot
+
+
+def _sides(pixels: torch.Tensor, sampled: torch.Tensor) -> torch.Tensor:
+    """Give what `cryoplug.core.bad_border.judged` wants to see."""
+    across = on_device(tuple(sampled_rows(pixels.shape[1]).tolist()), pixels.device)
+    ends = torch.stack([pixels[:LINES_SEEN], pixels[-LINES_SEEN:].flip(0)])[:, :, across].transpose(1, 2)
+    return torch.cat([ends, torch.stack([sampled[:, :LINES_SEEN], sampled[:, -LINES_SEEN:].flip(1)])])
+
+
+def _together(numbers: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
+    """Copy both to the host at once; the numbers have the precision of a pixel."""
+    both = torch.cat([numbers.float(), pixels.flatten()]).cpu()
+    return both[: len(numbers)], both[len(numbers) :].view(pixels.shape).numpy()
 
 
 def _lone(pixels: torch.Tensor, places: torch.Tensor, limits: GreyLimits) -> HotPixels:
@@ -198,8 +228,8 @@ def _in_rows(pixels: torch.Tensor, beyond: torch.Tensor, limits: GreyLimits) -> 
     return find_hot_pixels(read, shape, bands, limits)
 
 
-def _grey_limits(rows: torch.Tensor) -> GreyLimits | None:
-    """Do what `cryoplug.core.hot_pixels.grey_limits` does, on the device of the rows."""
+def _ask_limits(rows: torch.Tensor) -> torch.Tensor:
+    """Queue what `cryoplug.core.hot_pixels.grey_limits` does, on the device of the rows, for `_limits`."""
     finite = rows.isfinite()
     count = finite.sum()
     # `torch.where` with a plain number would copy that to the device, and wait.
@@ -207,7 +237,12 @@ def _grey_limits(rows: torch.Tensor) -> GreyLimits | None:
     # As `ranks_of_limits` does it, of a count that the host does not know yet.
     parts = on_device(QUANTILES_OF_LIMITS, rows.device)
     ranks = (parts * (count - 1).clamp(min=0)).round().long()
-    found, *values = torch.cat([count[None], ascending[ranks].double()]).tolist()
+    return torch.cat([count[None], ascending[ranks].double()])
+
+
+def _limits(asked: torch.Tensor) -> GreyLimits | None:
+    """Give the limits, and wait for the device unless the numbers are on the host."""
+    found, *values = asked.tolist()
     return limits_between(*values) if found else None
 
 

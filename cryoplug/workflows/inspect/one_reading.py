@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from cryoplug.core.bad_border import BadBorder, SoundBorder
 from cryoplug.core.grey_scale import grey_scale_of_sorted
 from cryoplug.core.hot_pixels import HotPixelFinder, limits_of_sorted
-from cryoplug.core.micrograph import MicrographSource
+from cryoplug.core.micrograph import ImageF32, MicrographSource
 from cryoplug.core.quantiles import sorted_finite
-from cryoplug.core.sampled_rows import read_sampled_rows
+from cryoplug.core.repairs import with_sound_border
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
 
 
@@ -22,10 +23,18 @@ class OneReading:
         """Values to show; empty until an image was read completely."""
 
     def __call__(self, source: MicrographSource) -> PixelStatistics:
-        """Read all pixels once, and give their statistics; hot pixels are found but not repaired."""
-        sampled = sorted_finite(read_sampled_rows(source))
-        finder = HotPixelFinder(source.read_rows, source.shape, limits_of_sorted(sampled))
-        statistics = scan_pixels(source, also=finder.add)
+        """Read all pixels once, and give their statistics; a bad border and hot pixels are found but not repaired."""
+        sound, rows, border = with_sound_border(source)
+        sampled = sorted_finite(rows)
+        finder = HotPixelFinder(sound.read_rows, source.shape, limits_of_sorted(sampled))
+
+        def find(start: int, rows: ImageF32) -> None:
+            if isinstance(sound, SoundBorder):
+                rows = rows.copy()
+                sound.repair(rows, start)
+            finder.add(start, rows)
+
+        statistics = scan_pixels(source, also=find)
         self.summary = {
             "shape": list(source.shape),
             "dtype": source.dtype.name,
@@ -36,16 +45,19 @@ class OneReading:
             "std": statistics.std,
             "positive_pixels": statistics.positive_count,
             "nonfinite_pixels": statistics.nonfinite_count,
-            **_grey_values(sampled, finder, statistics),
+            **_grey_values(sampled, finder, statistics, border),
         }
         return statistics
 
 
-def _grey_values(sampled: np.ndarray, finder: HotPixelFinder, statistics: PixelStatistics) -> dict[str, Any]:
-    """Give the normalization that suits the image, and the number of hot pixels."""
+def _grey_values(
+    sampled: np.ndarray, finder: HotPixelFinder, statistics: PixelStatistics, border: BadBorder
+) -> dict[str, Any]:
+    """Give the normalization that suits the image, the number of hot pixels, and the bad border if there is one."""
     if statistics.nonfinite_count or statistics.is_constant:
         return {}
     found = grey_scale_of_sorted(sampled)
     if found is None:
         return {}
-    return {"grey_scale": found.words, "hot_pixels": len(finder.hot())}
+    said = {"bad_border": border.words} if border else {}
+    return {"grey_scale": found.words, "hot_pixels": len(finder.hot()), **said}

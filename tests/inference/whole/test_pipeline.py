@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from cryoplug.core.hot_pixels import repaired_image
 from cryoplug.core.normalization import KINDS, fit_normalization, fit_to
+from cryoplug.core.repairs import repaired_image
 from cryoplug.core.results import FileResult
 from cryoplug.core.thumbnail import thumbnail_of
 from cryoplug.errors import DeviceError, StorageError
@@ -148,12 +148,45 @@ def test_hot_pixels_found_on_a_device_are_those_of_the_host(monkeypatch, shape, 
     image[:3, 2:4] = 700  # a clump
     image[-6:, -5:] = 300  # a thing in the ice
     image[height // 2, 4], image[1, -2] = np.nan, np.inf
-    wanted, hot = repaired_image(image)
+    wanted, repairs = repaired_image(image)
+    hot = repairs.hot
     pixels = torch.from_numpy(image.copy())
-    found = repair(pixels)
+    found = repair(pixels).hot
     assert len(hot) > 2 and np.array_equal(pixels.numpy(), wanted, equal_nan=True)
     for name in ("y", "x", "values"):
         assert np.array_equal(getattr(found, name), getattr(hot, name))
+
+
+@pytest.mark.parametrize("lines", [(0, 0, 3, 1), (9, 0, 0, 0), (2, 1, 20, 4)])
+def test_a_bad_border_repaired_on_a_device_is_that_of_the_host(lines):
+    top, bottom, left, right = lines
+    image = np.zeros((530, 610), np.float32)
+    image[top : 530 - bottom, left : 610 - right] = np.random.default_rng(4).normal(
+        100, 5, (530 - top - bottom, 610 - left - right)
+    )
+    image[200, 300] = 4000
+    wanted, repairs = repaired_image(image)
+    pixels = torch.from_numpy(image.copy())
+    found = repair(pixels)
+    assert found.border == repairs.border and found.border.lines == lines
+    assert len(found.hot) == len(repairs.hot) == 1 and np.array_equal(pixels.numpy(), wanted)
+
+
+def test_a_bad_border_is_told_and_counted_on_every_road(tmp_path, denoiser):
+    pixels = np.random.default_rng(2).normal(100, 5, (512, 520)).astype(np.float32)
+    pixels[:, :2] = 0
+    write_mrc(tmp_path / "m.mrc", pixels)
+    mrcfile.write(tmp_path / "s.mrcs", np.stack([pixels, pixels[:, ::-1]]))
+    said = []
+    for whole in (True, False):
+        job = DenoiseJob(tmp_path / "m.mrc", tmp_path / f"{whole}.mrc")
+        (result,) = run([job], denoiser, whole=whole)[1].values()
+        assert result.bad_border == (0, 0, 2, 0)
+        said.append(result.message)
+    assert said[0] == said[1] and "bad border: 2 columns at the left were replaced by pixels from beside" in said[0]
+    stack = DenoiseJob(tmp_path / "s.mrcs", tmp_path / "out.mrcs", is_stack=True)
+    (result,) = run([stack], denoiser)[1].values()
+    assert result.bad_border == (0, 0, 2, 2) and "2 of 2 sections had a bad border" in result.message
 
 
 def test_other_formats_and_packed_pixels_go_the_same_way(tmp_path, denoiser):

@@ -66,7 +66,7 @@ def test_a_micrograph_is_read_once_and_its_header_examined_once(
     examine.cache_clear()
     assert not inspect_path(path).wrong
     # Some rows are sampled first.
-    assert pixels.nbytes <= sum(read) < 1.1 * pixels.nbytes
+    assert pixels.nbytes <= sum(read) < 1.2 * pixels.nbytes, "but for the sampled rows and the border"
     assert examine.cache_info().misses == 1
 
 
