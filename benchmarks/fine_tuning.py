@@ -6,8 +6,8 @@ Each map is simulated as in general_model.py: micrographs of 4096 x 4096 at 1.3 
 takes 20 of them, and 4 of them (--train 20 4). On each store ``train --model unet`` learns for 5 minutes from nothing, and
 ``train --init general`` for 3, one after the other. Four other micrographs judge, by the figures of quality_simulated.py;
 the row ``untrained`` is the general model as it is. ``--starts nothing single single_general`` asks what is lost without
-halves: ``convert --pairs single`` takes the sums of the same halves. ``truth_general`` learns the noise-free images of the
-same micrographs from the general model: what no training on noisy ones can be expected to pass by much.
+halves: ``convert --pairs single`` takes the sums of the same halves. ``truth`` and ``truth_general`` learn the noise-free images
+of the same micrographs, from nothing and from the general model: what no training on noisy ones can be expected to pass by much.
 
 ``--part 0.25`` shortens all trainings to a quarter; the column ``minutes`` says what that makes. With ``--folder`` all files
 are kept: what is there is used again, and a training that has ended is not repeated. So several runs, also side by side on
@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from cryoplug.formats.mrc import write_mrc
+from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
 from cryoplug.workflows.simulate import read_molecules
 from denoisers import HARDWARE_COLUMNS, hardware
@@ -44,9 +45,24 @@ FIRST_JUDGED = 20
 """Number of the first micrograph that judges, unless more are learnt from."""
 MOST_CORRELATION = 6.0
 """Noise of two halves is independent when its correlation is within so many standard errors of 0."""
+Wanted = tuple[Path, int, tuple[str, ...], str]
+"""Folder, number and images of a micrograph, and the device to simulate it on."""
 COLUMNS = (
     *HARDWARE_COLUMNS,
-    *("map", "micrographs", "pixel_size", "angpix", "dose", "seed", "start", "minutes", "steps", "train_s"),
+    *(
+        "map",
+        "micrographs",
+        "pixel_size",
+        "angpix",
+        "dose",
+        "seed",
+        "simulate_on",
+        "start",
+        "general",
+        "minutes",
+        "steps",
+        "train_s",
+    ),
     *("options", "epochs", "kept_epoch", "val_loss"),
     *("clean_above_wiener_db", "clean_deviation_db", "particles_only_above_gaussian_db", "particles_only_deviation_db"),
     "clean_above_nothing_db",
@@ -65,12 +81,15 @@ class Start:
 
 
 UNTRAINED = "untrained"
+TRUTH = ("--recipe", "halves", "--augment", "dihedral", "--batch-size", "16")
+"""The recipe for halves without mixtures, with as many places a step."""
 STARTS = {
     "nothing": Start("halves", ("--model", "unet"), 5.0),
     "general": Start("halves", ("--init", "general"), 3.0),
     "single": Start("single", ("--model", "unet"), 5.0),
     "single_general": Start("single", ("--init", "general"), 3.0),
-    "truth_general": Start("clean", ("--init", "general", "--recipe", "halves", "--augment", "dihedral"), 3.0),
+    "truth": Start("clean", ("--model", "unet", *TRUTH), 5.0),
+    "truth_general": Start("clean", ("--init", "general", *TRUTH), 3.0),
 }
 
 
@@ -89,6 +108,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--starts", nargs="+", choices=[UNTRAINED, *STARTS], default=[UNTRAINED, "nothing", "general"])
     parser.add_argument("--part", type=float, default=1.0, help="take so large a part of all minutes (default 1)")
+    parser.add_argument(
+        "--simulate-on", default="cpu", help="cpu, or cuda: faster, with other ice and noise (default cpu)"
+    )
     parser.add_argument("--prepare", action="store_true", help="only make the micrographs and stores of the --starts")
     parser.add_argument("--train-option", action="append", default=[], help="more of cryoplug train, as in --lr=0.001")
     parser.add_argument("--label", default="", help="of these trainings; rows have it, with the options, as `options`")
@@ -148,6 +170,8 @@ def compare(
             checkpoint = str(place / name / "models" / "unet")
         else:
             about |= {"start": start, "minutes": 0}
+        if start.endswith((UNTRAINED, "general")):
+            about["general"] = load_checkpoint("general").sha256[:12]
         rows.append(judge.submit(judged, name, checkpoint, about))
 
     def finished() -> Iterator[dict[str, object]]:
@@ -174,8 +198,9 @@ def simulate(place: Path, path: Path, arguments: argparse.Namespace, pool: Proce
     """Write exposures and their halves to learn from into ``train/``, and sums with their truths into ``test/``."""
     begin, most = time.perf_counter(), max(arguments.train)
     first = max(most, FIRST_JUDGED)
-    wanted: list[tuple[Path, int, tuple[str, ...]]] = [(place / "train", index, LEARNT) for index in range(most)]
-    wanted += [(place / "test", index, JUDGED) for index in range(first, first + arguments.test)]
+    device = arguments.simulate_on
+    wanted: list[Wanted] = [(place / "train", index, LEARNT, device) for index in range(most)]
+    wanted += [(place / "test", index, JUDGED, device) for index in range(first, first + arguments.test)]
     missing = [one for one in wanted if not file_of(one[0], one[2][-1], one[1]).exists()]
     if not missing:
         return
@@ -197,10 +222,10 @@ def simulate(place: Path, path: Path, arguments: argparse.Namespace, pool: Proce
         raise SystemExit(f"{path.stem}: the noise of the halves is not independent; they teach nothing")
 
 
-def write(task: tuple[SimulationSettings, Path, int, tuple[str, ...]]) -> float:
+def write(task: tuple[SimulationSettings, Path, int, tuple[str, ...], str]) -> float:
     """Simulate one micrograph; give the correlation of the noise of its halves."""
-    settings, folder, index, kinds = task
-    micrograph = simulate_micrograph(settings, index)
+    settings, folder, index, kinds, device = task
+    micrograph = simulate_micrograph(settings, index, device=device)
     for kind in kinds:
         target = file_of(folder, kind, index)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -270,7 +295,7 @@ def context(arguments: argparse.Namespace, path: Path, count: int) -> dict[str, 
         **hardware(),
         "map": path.stem,
         "micrographs": f"{count}+{arguments.test} of {arguments.size}x{arguments.size}",
-        **{name: getattr(arguments, name) for name in ("pixel_size", "angpix", "dose", "seed")},
+        **{name: getattr(arguments, name) for name in ("pixel_size", "angpix", "dose", "seed", "simulate_on")},
     }
 
 
