@@ -20,7 +20,7 @@ from cryoplug.cli.output import echo_result, printable_name, say
 if TYPE_CHECKING:
     from cryoplug.workflows.inspect.inspection import Inspection
 
-_UNITS = {"angstrom": "A", "bytes": "bytes", "px": "px"}
+_UNITS = {"angstrom": "A", "bytes": "bytes", "px": "px", "db": "dB"}
 _SEVERITIES: tuple[Literal["error", "warning", "note"], ...] = ("error", "warning", "note")
 _KEYED_BY_NAME = ("card", "kernels", "layers", "runs", "size_bytes", "tables")
 _SHOWN_ITEMS = 12

@@ -251,7 +251,8 @@ def _best(spectrum: BlockSpectrum, kind: _Kind, starts: list[float], low: Curve)
                 continue
             others = [_fit(spectrum, kind, starts[place], count + 1)[0]]
             others += [_fit(spectrum, kind, start, count)[0] for start in starts[place + 1 : place + 2]]
-            spread = max(float(np.abs(kind(low, other) / power - 1).max()) for other in others)
+            with np.errstate(over="ignore"):  # a law that is off by so much is refused
+                spread = max(float(np.abs(kind(low, other) / power - 1).max()) for other in others)
             columns = kind.columns(low, count) / (1.0 if kind.logarithmic else power[:, None])
             chance = float(np.sqrt(np.einsum("ij,jk,ik->i", columns, covariance, columns)).max())
             fitting.append(_Candidate(kind, law, power, math.hypot(spread, chance) + _natural(_TERM_DB) * count))

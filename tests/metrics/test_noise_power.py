@@ -157,3 +157,11 @@ def test_a_bright_corner_does_not_count(clean: np.ndarray) -> None:
     image[:200, :200] += np.random.default_rng(3).normal(0, 60, (200, 200))
     image[700, 700] = 1e5
     assert np.allclose(law_of(image).power, plain.power, rtol=0.03)
+
+
+@pytest.mark.parametrize("seed", [4, 35])
+def test_laws_that_miss_by_more_than_a_number_can_hold_bring_no_word_from_numpy(seed):
+    """One small block of noise: some fits run away. Any warning is a failure here."""
+    pixels = 0.37 * np.random.default_rng(seed).poisson(60, (128, 128))
+    law = fit_noise_law(block_spectrum([pixels], shape=pixels.shape), pixel_size_angstrom=1.3, judged=(0.005, 0.04))
+    assert law.power.min() > 0

@@ -26,7 +26,7 @@ from cryoplug.metrics.noise_shape import NoiseShape, measure_shape
 MOST_BLOCKS_A_SIDE = 12
 """Most blocks of 512 pixels to measure, in each direction: 38 million pixels in all."""
 WHAT_TO_DO = (
-    "train on halves (--pairs halves), denoise with a general model, or give --accept-unproven to take it anyway"
+    "train on halves (--pairs halves), denoise with the general model, or give --accept-unproven to take it anyway"
 )
 
 

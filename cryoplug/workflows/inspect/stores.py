@@ -11,7 +11,8 @@ import numpy as np
 
 from cryoplug.core.results import Finding
 from cryoplug.disk.atomic import PARTIAL_SUFFIX
-from cryoplug.errors import InputError
+from cryoplug.errors import FormatError, InputError
+from cryoplug.metrics.micrograph_noise import MicrographNoise
 from cryoplug.store.grey_scale import ClippedPixels
 from cryoplug.store.manifest import SPLITS, Manifest
 from cryoplug.store.pairs import HDF5_NAME, PairStore, open_store
@@ -94,8 +95,28 @@ def _manifest(store: PairStore, findings: list[Finding]) -> dict[str, Any]:
         "stride": manifest.stride,
         "micrographs": {split: sum(entry.split == split for entry in manifest.micrographs) for split in SPLITS},
         "pixel_size_angstrom": sorted({entry.pixel_size_angstrom for entry in manifest.micrographs}, key=str),
+        **_noise(manifest, findings),
         "software": manifest.software,
         "fingerprint": manifest.fingerprint(),
+    }
+
+
+def _noise(manifest: Manifest, findings: list[Finding]) -> dict[str, Any]:
+    """Say how the noise of single exposures was measured, and how well it is known; empty for other stores."""
+    if manifest.pairs != "single":
+        return {}
+    try:
+        found = [MicrographNoise.from_dict(entry.noise or {}) for entry in manifest.micrographs]
+    except FormatError as error:
+        findings.append(Finding("error", "micrographs", str(error)))
+        return {}
+    known = [noise.uncertainty_db for noise in found if noise.uncertainty_db is not None]
+    if doubtful := sum(not noise.trusted for noise in found):
+        message = f"the noise of {doubtful} of {len(found)} micrographs is in doubt: compare the result with a Gaussian"
+        findings.append(Finding("note", "micrographs", message))
+    return {
+        "noise_from": dict(sorted(Counter(noise.source for noise in found).items())),
+        "noise_uncertainty_up_to_db": max(known) if len(known) == len(found) else None,
     }
 
 
@@ -154,14 +175,10 @@ def _split(store: PairStore, split: str, findings: list[Finding], *, everything:
         where = store.describe(constant[0], split)
         message = f"{len(constant)} of {len(sample)} patches looked at are constant, the first: {where}"
         findings.append(Finding("warning", split, message + "; leave that micrograph out"))
-    return {
-        **summary,
-        "patches_looked_at": len(sample),
-        "patches_not_finite": len(nonfinite),
-        "patches_with_noisy_equal_clean": len(copies),
-        "patches_constant": len(constant),
-        **sums.summary(),
-    }
+    looked = {"patches_looked_at": len(sample), "patches_not_finite": len(nonfinite)}
+    if store.sides == 2:
+        looked["patches_with_noisy_equal_clean"] = len(copies)
+    return {**summary, **looked, "patches_constant": len(constant), **sums.summary(sides=store.sides)}
 
 
 class _Sums:
@@ -176,14 +193,17 @@ class _Sums:
         self.count += a.size
         self.moments += (a.sum(), b.sum(), a @ a, b @ b, a @ b)
 
-    def summary(self) -> dict[str, float]:
+    def summary(self, *, sides: int) -> dict[str, float]:
         if not self.count:
             return {}
         mean_a, mean_b, square_a, square_b, product = (self.moments / self.count).tolist()
         std_a = max(square_a - mean_a**2, 0.0) ** 0.5
         std_b = max(square_b - mean_b**2, 0.0) ** 0.5
         covariance = product - mean_a * mean_b
-        result = {"noisy_mean": mean_a, "noisy_std": std_a, "clean_mean": mean_b, "clean_std": std_b}
+        result = {"noisy_mean": mean_a, "noisy_std": std_a}
+        if sides == 1:
+            return result
+        result |= {"clean_mean": mean_b, "clean_std": std_b}
         result["rmse_noisy_clean"] = max(square_a + square_b - 2 * product, 0.0) ** 0.5
         if std_a and std_b:
             result["correlation_noisy_clean"] = covariance / (std_a * std_b)

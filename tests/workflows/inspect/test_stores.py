@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,30 @@ def test_one_bad_pixel_among_many_patches_is_found(tmp_path: Path) -> None:
     assert [item.message for item in found.findings if item.severity == "error"] == [
         "patch 137 of train: NaN or infinite pixels: 1 in noisy; convert again"
     ]
+
+
+def test_a_store_of_single_exposures_says_how_well_its_noise_is_known(tmp_path: Path, capsys) -> None:
+    counts = np.random.default_rng(0).poisson(30, (2, 256, 256)).astype(np.float32)
+    for name, image in zip("ab", counts, strict=True):
+        write_mrc(tmp_path / "mics" / f"{name}.mrc", image, pixel_size_angstrom=1.3)
+    words = ["convert", "--pairs", "single", str(tmp_path / "mics"), "-o", str(tmp_path / "store"), "--store", "whole"]
+    assert run([*words, "--test-split", "0.5"]) == 0
+    found = inspect_path(tmp_path / "store")
+    assert not found.wrong, messages(found)
+    assert found.summary["noise_from"] == {"counts": 2}
+    assert 0 <= found.summary["noise_uncertainty_up_to_db"] < 0.2
+    # There is one image of each, not a pair: nothing to compare it with.
+    assert not any("clean" in name for name in found.summary["train"])
+    capsys.readouterr()
+    assert run(["inspect", str(tmp_path / "store")]) == 0
+    shown = capsys.readouterr().out
+    assert "noise from" in shown and "clean" not in shown
+
+    manifest = tmp_path / "store" / "dataset.json"
+    record = json.loads(manifest.read_text())
+    record["micrographs"][0]["noise"]["problem"] = "it was filtered"
+    manifest.write_text(json.dumps(record))
+    assert "the noise of 1 of 2 micrographs is in doubt" in messages(inspect_path(tmp_path / "store"), "note")
+    del record["micrographs"][0]["noise"]["power"]
+    manifest.write_text(json.dumps(record))
+    assert "noise: power" in messages(inspect_path(tmp_path / "store"), "error")
