@@ -3,11 +3,12 @@
 Grey values keep their scale: the mean stays, and so does every wave that both grids can hold. On an even grid the two
 waves of the Nyquist frequency are one: cutting adds the two terms (as sampling the wave does), padding halves the
 one. So padding and then cutting gives exactly the same image back. The transform is periodic: a step between opposite
-borders rings within a few pixels of them.
+borders rings, as stripes along both of them. `resample_open_axis` takes the step away first, and denoising uses that.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -54,9 +55,13 @@ class Resample(Protocol):
 
 def resample_axis(pixels: np.ndarray, size: int, *, axis: int) -> ImageF32:
     """Cut or pad along one axis to `size` samples; computed in float64."""
-    before = pixels.shape[axis]
-    if before == size:
+    if pixels.shape[axis] == size:
         return np.array(pixels, np.float32)
+    return _resampled(pixels, size, axis).astype(np.float32)
+
+
+def _resampled(pixels: np.ndarray, size: int, axis: int) -> np.ndarray:
+    before = pixels.shape[axis]
     terms = np.moveaxis(np.fft.rfft(np.asarray(pixels, np.float64), axis=axis, norm="forward"), axis, -1)
     kept = np.zeros((*terms.shape[:-1], size // 2 + 1), terms.dtype)
     smaller = min(before, size)
@@ -68,7 +73,38 @@ def resample_axis(pixels: np.ndarray, size: int, *, axis: int) -> ImageF32:
             kept[..., -1] = 2.0 * kept[..., -1].real
         else:
             kept[..., count - 1] *= 0.5
-    return np.fft.irfft(np.moveaxis(kept, -1, axis), n=size, axis=axis, norm="forward").astype(np.float32)
+    return np.fft.irfft(np.moveaxis(kept, -1, axis), n=size, axis=axis, norm="forward")
+
+
+def resample_open_axis(pixels: np.ndarray, size: int, *, axis: int) -> ImageF32:
+    """Do what `resample_axis` does, for lines whose ends do not meet, as those of a micrograph with a gradient.
+
+    Before the transform, each line loses the slope that leads from one end to the other, and gets it back afterwards. Both are
+    linear, so what is done is to add `ends_apart`, once for each line, times the difference of its ends. The mean stays.
+    """
+    before = pixels.shape[axis]
+    if before == size:
+        return np.array(pixels, np.float32)
+    count = at_each_end(before, size)
+    lines = np.moveaxis(np.asarray(pixels, np.float64), axis, -1)
+    apart = lines[..., before - count :].mean(axis=-1) - lines[..., :count].mean(axis=-1)
+    added = np.moveaxis(apart[..., None] * ends_apart(before, size), -1, axis)
+    return (_resampled(pixels, size, axis) + added).astype(np.float32)
+
+
+def at_each_end(before: int, size: int) -> int:
+    """Give the number of pixels that count as an end: as many as become one."""
+    return max(1, round(before / size))
+
+
+@functools.cache
+def ends_apart(before: int, size: int) -> np.ndarray:
+    """Give what a slope that rises by one between the ends lacks after `resample_axis`; its mean is zero."""
+    slope = np.arange(before) / before
+    lacks = np.arange(size) / size - _resampled(slope, size, 0)
+    # The middles of the ends are nearer to one another than the ends.
+    longer = before / max(1, before - at_each_end(before, size))
+    return np.asarray(longer * (lacks - lacks.mean()))
 
 
 def resample_image(pixels: np.ndarray, shape: tuple[int, int], *, resample: Resample = resample_axis) -> ImageF32:

@@ -10,6 +10,7 @@ from cryoplug.core.fourier_crop import (
     merge_high_resolution,
     resample_axis,
     resample_image,
+    resample_open_axis,
     resample_source,
     resampled_rows,
 )
@@ -52,6 +53,37 @@ def test_padding_then_cutting_is_the_identity_and_the_mean_is_kept(before: int, 
     if after >= before:
         np.testing.assert_allclose(resample_axis(there, before, axis=1), line, atol=1e-5)
     np.testing.assert_array_equal(resample_axis(line.T, after, axis=0), there.T)
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(SIZES, SIZES)))
+def test_open_ends_change_the_difference_of_the_ends_alone_and_keep_the_mean(before: int, after: int) -> None:
+    line = noise(3, before)
+    made = resample_open_axis(line, after, axis=1)
+    assert made.shape == (3, after) and made.dtype == np.float32
+    np.testing.assert_allclose(made.mean(axis=1), line.mean(axis=1), atol=1e-5)
+    np.testing.assert_allclose(resample_open_axis(line.T, after, axis=0), made.T, atol=1e-6)
+    count = max(1, round(before / after))
+    joined = np.concatenate([line[:, :count], line[:, count:-count], line[:, :count]], axis=1)[:, :before]
+    if before >= 2 * count:
+        np.testing.assert_allclose(
+            resample_open_axis(joined, after, axis=1), resample_axis(joined, after, axis=1), atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(("before", "after"), [(200, 77), (77, 200), (128, 64), (101, 100)])
+def test_a_step_between_opposite_borders_does_not_ring(before: int, after: int) -> None:
+    def slope(side: int) -> np.ndarray:
+        places = np.arange(side) / side
+        return (100 * places[None, :] + 40 * places[:, None] + np.sin(5 * places[:, None] + 3 * places)).astype(
+            np.float32
+        )
+
+    wanted = slope(after)
+    errors = [
+        np.abs(resample_image(slope(before), (after, after), resample=how) - wanted).max()
+        for how in (resample_axis, resample_open_axis)
+    ]
+    assert errors[1] < errors[0] / 10 and errors[1] < 2.0
 
 
 def test_white_noise_keeps_the_density_of_its_spectrum() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cryoplug.core.fourier_crop import SAME_PIXEL_SIZE, cropped_shape, resample_source
+from cryoplug.core.fourier_crop import SAME_PIXEL_SIZE, cropped_shape, resample_open_axis, resample_source
 from cryoplug.core.micrograph import ArrayMicrograph, MicrographSource
 from cryoplug.core.pixel_size import unknown_pixel_size
 from cryoplug.errors import InputError
@@ -25,7 +25,8 @@ def cropped_source(
     )
     if shape == source.shape:
         return source
-    cropped = ArrayMicrograph(resample_source(source, shape), source.path, pixel_size_angstrom=target_angstrom)
+    small = resample_source(source, shape, resample=resample_open_axis)
+    cropped = ArrayMicrograph(small, source.path, pixel_size_angstrom=target_angstrom)
     cropped.warnings = source.warnings
     source.close()
     return cropped

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cryoplug.core.fourier_crop import resample_image
+from cryoplug.core.fourier_crop import resample_image, resample_open_axis
 from cryoplug.core.micrograph import ArrayMicrograph
 from cryoplug.core.normalization import fit_normalization
 from cryoplug.errors import UsageError
@@ -60,7 +60,7 @@ def test_both_halves_are_cropped_alike_then_normalised_each_by_itself(tmp_path: 
         windows = [row[1:] for row in store.manifest.windows["train"]]
         assert windows == [(y, x) for y in (0, 32) for x in (0, 32, 64)]
         for side, found in enumerate(everything(store)):
-            small = resample_image(half(side), (73, 97))
+            small = resample_image(half(side), (73, 97), resample=resample_open_axis)
             expected = fit_normalization(ArrayMicrograph(small), "zscore").apply(small)
             for patch, (y, x) in zip(found, windows, strict=True):
                 np.testing.assert_allclose(patch, expected[y : y + PATCH, x : x + PATCH], atol=1e-5)
@@ -71,7 +71,7 @@ def test_noise_is_added_after_the_crop(tmp_path: Path) -> None:
     convert(ConvertRequest((path,), tmp_path / "s", angpix=3.0, patch_size=PATCH, stride=PATCH))
     with open_store(tmp_path / "s") as store:
         noisy, clean = everything(store)
-        small = resample_image(half(0) + 100, (75, 100))
+        small = resample_image(half(0) + 100, (75, 100), resample=resample_open_axis)
         expected = fit_normalization(ArrayMicrograph(small), "percentile").apply(small)
         np.testing.assert_allclose(clean[0], expected[:PATCH, :PATCH], atol=1e-5)
         # Poisson(100 c) / 100 and a deviation of 0.05: what the recipe adds, not less.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import mrcfile
 import numpy as np
 import pytest
 
-from cryoplug.core.fourier_crop import resample_image
+from cryoplug.core import fourier_crop
+from cryoplug.core.fourier_crop import resample_open_axis
 from cryoplug.core.fourier_filter import filtered_image
 from cryoplug.core.results import BatchResult
 from cryoplug.errors import UsageError
@@ -25,6 +27,8 @@ from cryoplug.models.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from cryoplug.models.registry import model_spec
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
 from cryoplug.workflows.evaluate.request import EvaluateRequest
+
+resample_image = functools.partial(fourier_crop.resample_image, resample=resample_open_axis)
 
 SHAPE = (120, 180)
 
