@@ -1,14 +1,14 @@
 """`cryoplug denoise --gpu 0,1` and training by torchrun, on one GPU and on several of one host.
 
-    python benchmarks/gpu_scaling.py [--processes 1,2] [--parts denoise,train,recipe,losses,kill,reduce] [--seconds 270]
+    python benchmarks/gpu_scaling.py [--processes 1,2] [--parts denoise,copy,train,recipe,losses,kill,reduce] [--seconds 270]
 
 Each row of the CSV file is a part, a configuration and a number of processes: its rate, how many times that of one process,
 and whether the result is that of one process. A part that fails or has no time left prints why, and the next one begins.
 
 denoise   All files from a RAM disk to a RAM disk, by the general model and by `cryo_cnn`, without previews. The rate counts
-          from the first tenth of the files on, so that the start of Python and CUDA is not in it; `wall_s` has it. `cp` of the
-          same files shows what the disk allows. Pixels must be those of one process, bit for bit. The files are links to a
-          few different ones; what is written is written.
+          from the first tenth of the files on, so that the start of Python and CUDA is not in it; `wall_s` has it. Pixels must
+          be those of one process, bit for bit. The files are links to a few different ones; what is written is written.
+copy      `cp` of the same files, which shows what the disk allows.
 train     The `unet` of the recipe for halves. N processes take N times the patches a step; the rate is beside that of one
           process with the same --batch-size.
 recipe    The general model's recipe with a pool of fields for each process, likewise.
@@ -45,6 +45,7 @@ from cryoplug.formats.mrc import write_mrc
 from cryoplug.workflows.convert import ConvertRequest, convert
 from denoise_run import Denoising, make_linked_files
 from gpu_denoise import make_checkpoint
+from gpu_host import touch_memory
 from programs import ROOT, Deadline, Program, torchrun
 from rows import append_rows
 
@@ -52,7 +53,7 @@ COLUMNS = (
     *("date", "gpu", "torch", "part", "program", "processes", "shape", "rate", "unit"),
     *("times_one", "same_as_one", "wall_s", "note"),
 )
-LIMITS = {"denoise": 125.0, "train": 75.0, "recipe": 100.0, "losses": 150.0, "kill": 40.0, "reduce": 30.0}
+LIMITS = {"denoise": 125.0, "copy": 60.0, "train": 75.0, "recipe": 100.0, "losses": 150.0, "kill": 40.0, "reduce": 30.0}
 """The parts, the most important first, and how many seconds each may take at most."""
 SLOW = 8
 """So much longer may a dry run take."""
@@ -187,7 +188,15 @@ def main() -> int:
         print(f"{there} GPUs are there: only {counts} of {asked} processes are measured", flush=True)
     if not counts:
         return 1
-    measures = {"denoise": denoise, "train": train, "recipe": recipe, "losses": losses, "kill": kill, "reduce": reduce}
+    measures = {
+        "denoise": denoise,
+        "copy": copy,
+        "train": train,
+        "recipe": recipe,
+        "losses": losses,
+        "kill": kill,
+        "reduce": reduce,
+    }
     failed = []
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="gpu_scaling.") as name:
         bench = Bench(Path(name), arguments.device, counts, sizes)
@@ -206,39 +215,39 @@ def main() -> int:
 
 
 def denoise(bench: Bench) -> Iterator[dict[str, object]]:
-    """Measure `denoise` by several processes, and `cp` of the same files."""
-    yield copied(bench)
-    for model in bench.sizes.models:
-        one, pixels = 0.0, ""
+    """Measure `denoise` by several processes; compare their results when all have been timed."""
+    sizes = bench.sizes
+    runs = len(sizes.models) * len(bench.counts)
+    bench.mics  # noqa: B018 - made before anything is timed
+    touch_memory(bench.folder / "touched", runs * sizes.files * sizes.side**2 * 4)
+    done: list[tuple[str, int, Denoising]] = []
+    for model in sizes.models:
         for count in bench.counts:
             run = denoising(bench, model, count)
             run.wait(bench.deadline)
-            found = run.digest()
-            if count == 1:
-                one, pixels = run.rate(), found
-            yield {
-                **{
-                    "program": model,
-                    "processes": count,
-                    "shape": shape_of(bench),
-                    "rate": run.rate(),
-                    "unit": "files/s",
-                },
-                **{"times_one": run.rate() / one, "same_as_one": found == pixels, "wall_s": run.wall_s},
-            }
-            run.remove()
+            print(f"{model}, {count} processes: {run.rate():.4g} files/s", flush=True)
+            done.append((model, count, run))
+    digests = {(model, count): run.digest() for model, count, run in done}
+    rates = {(model, count): run.rate() for model, count, run in done}
+    for model, count, run in done:
+        yield {
+            **{"program": model, "processes": count, "shape": shape_of(bench)},
+            **{"rate": run.rate(), "unit": "files/s", "times_one": run.rate() / rates[model, 1]},
+            **{"same_as_one": digests[model, count] == digests[model, 1], "wall_s": run.wall_s},
+        }
+        run.remove()
 
 
-def copied(bench: Bench) -> dict[str, object]:
-    """Time `cp`, once the memory of the RAM disk has been touched."""
+def copy(bench: Bench) -> Iterator[dict[str, object]]:
+    """Time `cp` of these files, once the memory of the RAM disk has been touched."""
     source, target = bench.mics, bench.folder / "copy"
-    for _ in range(2):
-        start = time.perf_counter()
-        subprocess.run(["cp", "-rL", source, target], check=True, timeout=bench.deadline.left())
-        took = time.perf_counter() - start
-        shutil.rmtree(target)
+    touch_memory(bench.folder / "touched", bench.sizes.files * bench.sizes.side**2 * 4)
+    start = time.perf_counter()
+    subprocess.run(["cp", "-rL", source, target], check=True, timeout=bench.deadline.left())
+    took = time.perf_counter() - start
+    shutil.rmtree(target)
     rate = bench.sizes.files / took
-    return {"program": "cp", "processes": 1, "shape": shape_of(bench), "rate": rate, "unit": "files/s", "wall_s": took}
+    yield {"program": "cp", "processes": 1, "shape": shape_of(bench), "rate": rate, "unit": "files/s", "wall_s": took}
 
 
 def kill(bench: Bench) -> Iterator[dict[str, object]]:
@@ -340,7 +349,8 @@ def reduce(bench: Bench) -> Iterator[dict[str, object]]:
 
 def denoising(bench: Bench, model: str, count: int) -> Denoising:
     """Start to denoise the files."""
-    return Denoising(bench.mics, bench.folder / "out", checkpoint_of(bench.folder, model), bench.device, count)
+    out = Path(tempfile.mkdtemp(dir=bench.folder, prefix="out-"))
+    return Denoising(bench.mics, out, checkpoint_of(bench.folder, model), bench.device, count)
 
 
 def checkpoint_of(folder: Path, model: str) -> str:
