@@ -34,6 +34,8 @@ _BACKGROUND, _INK = 24, 230
 _SPARSE = 4
 _SIGMAS = 3.0
 _RAW_SHARE = 0.6
+_FAR = 0.25
+"""From here on a median is far from the middle, as a part of the span from black to white."""
 _LONGEST_BAR = 0.3
 """Longest scale bar, as a part of a panel's width."""
 _HALF_AT = math.sqrt(2 * math.log(2)) / (2 * math.pi)
@@ -55,7 +57,7 @@ class Preview:
 
     @functools.cached_property
     def limits(self) -> tuple[float, float]:
-        """Grey values of black and white, one pair for raw and denoised, so that equal greys are equal values.
+        """Grey values of black and white, for raw and denoised (see `raw_limits`), so that equal greys are equal values.
 
         They lie 3 robust deviations below and above the median of the denoised image. If the raw image is much noisier,
         they lie farther apart, so that it is not just black and white. Ice and carbon change them only if they cover more
@@ -64,6 +66,18 @@ class Preview:
         middle, sigma = _middle_and_sigma(self.denoised)
         half = _SIGMAS * max(sigma, _RAW_SHARE * _middle_and_sigma(self.raw)[1])
         return (middle - half, middle + half) if half > 0 else (middle - 0.5, middle + 0.5)
+
+    @property
+    def raw_limits(self) -> tuple[float, float]:
+        """The same limits, unless the median of the raw image is far from their middle: then the same span around that.
+
+        Particles lie at the mean of the micrograph. With an ice ball in it, that is not the grey level of its ice.
+        """
+        low, high = self.limits
+        middle, _ = _middle_and_sigma(self.raw)
+        if abs(middle - (low + high) / 2) <= _FAR * (high - low):
+            return low, high
+        return middle - (high - low) / 2, middle + (high - low) / 2
 
     @property
     def removed_limits(self) -> tuple[float, float]:
@@ -150,7 +164,7 @@ def draw_preview(preview: Preview) -> npt.NDArray[np.uint8]:
     """Draw the three panels side by side, each with a scale bar, and captions below; gives grey levels ``(y, x)``."""
     height, width = preview.raw.shape
     canvas = np.full((height + STRIP_PX, 3 * width + 2 * GAP_PX), _BACKGROUND, np.uint8)
-    limits = preview.limits, preview.limits, preview.removed_limits
+    limits = preview.raw_limits, preview.limits, preview.removed_limits
     images = zip((preview.raw, preview.denoised, preview.removed), limits, strict=True)
     for place, ((image, (low, high)), caption) in enumerate(zip(images, preview.captions(), strict=True)):
         x = place * (width + GAP_PX)

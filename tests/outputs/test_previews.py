@@ -51,6 +51,18 @@ def test_raw_and_denoised_have_one_grey_scale_and_removed_the_same_span() -> Non
     assert picture[place] == grey_bytes(preview.denoised, low, high)[10, 10]
 
 
+def test_particles_that_lie_at_the_mean_do_not_make_the_raw_panel_white() -> None:
+    raw = RNG.normal(100, 1, (200, 200))
+    raw[:80, :80] -= 300  # an ice ball, so that the mean is 52 and the ice 100
+    preview = preview_of(both(raw, RNG.normal(raw.mean(), 0.3, raw.shape)), 3.0)
+    low, high = preview.raw_limits
+    assert low < 99.5 and high > 100.5 and high - low == pytest.approx(np.diff(preview.limits)[0])
+    panel = draw_preview(preview)[100:200, :200]
+    assert 60 < np.median(panel) < 200
+    near = preview_of(both(raw, np.where(raw < 0, -200, RNG.normal(100, 0.3, raw.shape))), 3.0)
+    assert near.raw_limits == near.limits, "equal greys are equal values where both can be seen"
+
+
 def test_an_ice_ball_does_not_burn_out_the_rest() -> None:
     clean = RNG.normal(0, 1, (200, 200))
     icy = clean.copy()
