@@ -109,7 +109,7 @@ def main() -> int:
     parser.add_argument("--before", type=Path, help="another checkout to compare with")
     parser.add_argument("--files", type=int, default=300, help="micrographs (default 300)")
     parser.add_argument("--size", type=int, default=4096, help="side in pixels (default 4096)")
-    parser.add_argument("--small", type=int, default=600, help="micrographs of 512 x 512 (default 600)")
+    parser.add_argument("--small", type=int, default=600, help="micrographs of 512 x 512 (default 600; 0: none)")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="the RAM disk (default /dev/shm)")
     parser.add_argument("--csv", type=Path, default=Path("gpu_host.csv"))
@@ -123,6 +123,8 @@ def rows(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obje
     """Give the rows of all commands."""
     checkouts = {"now": ROOT, **({"before": arguments.before.resolve()} if arguments.before else {})}
     for count, side in ((arguments.files, arguments.size), (arguments.small, 512)):
+        if not count:
+            continue
         source, warm = folder / f"in{side}", folder / f"warm{side}"
         make_linked_files(source, count, side)
         make_linked_files(warm, min(4, count), side)

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 FUSED_SHAPES = 18
 """Most shapes of tiles for which the fused kernels keep buffers: inside, at borders and in corners, also turned."""
+NOT_LOADED = (
+    "device kernel image is invalid",
+    "no kernel image",
+    "invalid PTX",
+    "PTX version",
+    "unsupported toolchain",
+)
+"""Words of the driver about a kernel that it cannot load; after these the GPU works on."""
 Fits = list[torch.Tensor] | None
 """Flags on the device; see `Network.__call__`."""
 _DTYPES = {"float16": torch.float16, "bf16": torch.bfloat16}
@@ -155,9 +163,7 @@ class Network:
             return self._chosen(self.module(pixels))
 
     def _in_half(self, pixels: torch.Tensor) -> torch.Tensor:
-        if self.kernels.kernels == "fused":
-            return self._fused_for(pixels.shape).forward(pixels)
-        denoised = self._in_blocks(pixels, 1)
+        denoised = self._in_fused(pixels) if self.kernels.kernels == "fused" else self._in_blocks(pixels, 1)
         if denoised is not None:
             return denoised
         if self._half_module is not None:
@@ -181,26 +187,41 @@ class Network:
 
     def _first_in_blocks(self, images: torch.Tensor, orientations: int) -> torch.Tensor | None:
         network = BlockUNet(self.module, output=self.output, orientations=orientations)
+        denoised = self._if_built(lambda: network(images), images.device)
+        if denoised is not None:
+            self._blocks[orientations] = network
+        return denoised
+
+    def _in_fused(self, pixels: torch.Tensor) -> torch.Tensor | None:
+        """Compute by the fused kernels; None if they cannot be built here."""
+        if self._fused:
+            return self._fused_for(pixels.shape).forward(pixels)
+        with self._building:
+            if self.kernels.kernels != "fused":
+                return None
+            return self._if_built(lambda: self._fused_for(pixels.shape).forward(pixels), pixels.device)
+
+    def _if_built(self, compute: Callable[[], torch.Tensor], device: torch.device) -> torch.Tensor | None:
+        """Compute by kernels for the first time; if they cannot be built or loaded, say so, and give None from now on."""
         try:
-            denoised = network(images)
+            return compute()
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            if "CUDA" in str(error):
-                raise
-            # An older triton, a compiler that fails: the layers compute the same, to the rounding of float16.
             reason = " ".join(str(error).split())[:200]
+            if "CUDA" in reason and not any(words in reason for words in NOT_LOADED):
+                raise
+            # An older triton, a compiler that fails, an older driver: the layers compute the same, to the rounding of float16.
             self._blocks.clear()
+            self._fused.clear()
             self._changes += 1
             self._make_half_module()
             self.kernels = KernelChoice("plain", f"the kernels could not be built ({reason})")
             self._note(
-                f"{images.device}: cryoplug's kernels could not be built ({reason}); going on with torch's layers, which are "
+                f"{device}: cryoplug's kernels could not be built ({reason}); going on with torch's layers, which are "
                 "slower and give the same to the rounding of half precision"
             )
             return None
-        self._blocks[orientations] = network
-        return denoised
 
     def _make_half_module(self) -> None:
         if self._half is not None and getattr(self.module, "weights_may_be_half", False) and not self._whole:

@@ -15,7 +15,7 @@ from cryoplug.kernels import block_plain
 from cryoplug.kernels.block_unet import BlockUNet
 from cryoplug.kernels.dispatch import KernelChoice
 from cryoplug.models.checkpoint import Checkpoint
-from cryoplug.models.registry import UNET
+from cryoplug.models.registry import UNET, model_spec
 
 CONFIG = {"depth": 2, "width": 32, "stem": 2, "skip": "none", "outputs": 2, "clip": 4.0}
 
@@ -103,6 +103,30 @@ def test_without_a_compiler_the_layers_compute(monkeypatch: pytest.MonkeyPatch, 
     assert len(notes) == 1 and "(Failed to find C compiler); going on with torch's layers" in notes[0]
     assert blocks.kernels == KernelChoice("plain", "the kernels could not be built (Failed to find C compiler)")
     assert (found - wanted).abs().max() <= 2e-3 * (wanted.max() - wanted.min())
+
+
+def test_a_driver_that_cannot_load_the_kernels_is_no_failure_of_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, images: torch.Tensor
+) -> None:
+    blocks, notes = in_blocks(monkeypatch, network_of(checkpoint_of())), list[str]()
+    monkeypatch.setattr(blocks, "_note", notes.append)
+    error = RuntimeError("Triton Error [CUDA]: device kernel image is invalid")
+    monkeypatch.setattr(BlockUNet, "__call__", lambda *anything: (_ for _ in ()).throw(error))
+    TileNetwork(blocks, multiple=8, tta=True).many(images)
+    assert len(notes) == 1 and "kernel image is invalid" in notes[0]
+
+
+def test_without_the_fused_kernels_the_layers_compute(monkeypatch: pytest.MonkeyPatch, images: torch.Tensor) -> None:
+    spec = model_spec("cryo_cnn")
+    weights = {name: tensor.numpy() for name, tensor in spec.build(seed=0).state_dict().items()}
+    network, notes = network_of(Checkpoint("cryo_cnn", weights, {}, "zscore")), list[str]()
+    wanted = TileNetwork(network, multiple=1, tta=True).many(images)
+    network.kernels, network._half = KernelChoice("fused", "as on a GPU"), torch.bfloat16
+    monkeypatch.setattr(network, "_note", notes.append)
+    monkeypatch.setattr(fastest, "fused_network", lambda *given, **named: compile("?", "kernel", "exec"))
+    found = TileNetwork(network, multiple=1, tta=True).many(images)
+    assert (found - wanted).abs().max() <= 2e-2 * (wanted.max() - wanted.min())
+    assert network.kernels.kernels == "plain" and len(notes) == 1 and "kernels could not be built" in notes[0]
 
 
 def test_the_memory_of_their_maps_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
