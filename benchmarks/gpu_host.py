@@ -3,11 +3,11 @@
     python benchmarks/gpu_host.py [--before ANOTHER_CHECKOUT] [--files 300] [--size 4096] [--small 600] [--csv gpu_host.csv]
 
 From a RAM disk to the same disk, in turn: `cp` of all files, then the general model with and without previews, by this checkout
-and by another one; then small files. Each command runs in a process of its own, which first denoises four other files. Rates:
-of the whole command, and from the first tenth of the files on. Each stage is timed in its thread, by the clock and by processor
-time (which counts waiting for the device, too), and divided by the number of files. How late a thread wakes up that slept for a
-millisecond says how long one waits for Python's lock. Hashes of the first eight results and pictures say whether both
-checkouts make the same.
+and by another one; then small files. With `--processes`, so many processes share the GPU, for each number; their stages are
+not timed. Each command runs in a process of its own, which first denoises four other files. Rates: of the whole command, and
+from the first tenth of the files on. Each stage is timed in its thread, by the clock and by processor time (which counts
+waiting for the device, too), and divided by the number of files. How late a thread wakes up that slept for a millisecond says
+how long one waits for Python's lock. Hashes of the first eight results and pictures say whether both checkouts make the same.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=300, help="micrographs (default 300)")
     parser.add_argument("--size", type=int, default=4096, help="side in pixels (default 4096)")
     parser.add_argument("--small", type=int, default=600, help="micrographs of 512 x 512 (default 600; 0: none)")
+    parser.add_argument("--processes", type=int, nargs="*", default=(), help="so many processes share the GPU, too")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="the RAM disk (default /dev/shm)")
     parser.add_argument("--csv", type=Path, default=Path("gpu_host.csv"))
@@ -121,6 +122,7 @@ def main() -> int:
 
 def rows(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Give the rows of all commands."""
+    processes = [["--processes", str(number)] for number in arguments.processes] or [[]]
     checkouts = {"now": ROOT, **({"before": arguments.before.resolve()} if arguments.before else {})}
     for count, side in ((arguments.files, arguments.size), (arguments.small, 512)):
         if not count:
@@ -135,7 +137,8 @@ def rows(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obje
         rate = count / (time.perf_counter() - start)
         yield {**common, "program": "cp", "what": "whole command", "value": rate, "unit": "files/s"}
         shutil.rmtree(folder / "copy")
-        for options in ([], ["--no-previews"]):
+        asked = [[*one, *more] for more in processes for one in ([], ["--no-previews"])]
+        for options in asked:
             for name, checkout in checkouts.items():
                 found = denoised(checkout, warm, source, folder / "out", arguments.device, *options)
                 program = " ".join([f"general model, {ANGSTROM} A/px", *options]) + f" ({name})"

@@ -5,8 +5,9 @@
 start   One micrograph of 4096 x 4096 by the general model, from the start of Python until the file has its name, and until the
         end of the command. Beside it, what no program that uses torch can do without: Python with `import torch`, and that
         with a first tensor on the GPU. `--before` is another checkout, whose command runs in turn with this one's.
-small   So many micrographs of 512 x 512, RAM disk to RAM disk, without previews, by the general model and by `cryo_cnn`. The
-        rate counts from the first tenth of the files on. `cp` of the same files is beside it. Most of them are links.
+small   So many micrographs of 512 x 512, RAM disk to RAM disk, without previews, by the general model and by `cryo_cnn`, in as
+        many processes as the command chooses, and in one. The rate counts from the first tenth of the files on. `cp` of the
+        same files is beside it. Most of them are links.
 
 Each row is a median, with its range; `cpu_s` is the processor time of all threads.
 """
@@ -115,9 +116,12 @@ def small_rows(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str
     subprocess.run(["cp", "-rL", source, folder / "copy"], check=True)
     yield {"program": "cp", **common, **of([count / (time.perf_counter() - begin)], "files/s")}
     make_checkpoint(folder / "cryo_cnn", "cryo_cnn")
-    for name, checkpoint in (("general", "general"), ("cryo_cnn", str(folder / "cryo_cnn"))):
+    networks = ("general", "general"), ("cryo_cnn", str(folder / "cryo_cnn"))
+    several = [] if arguments.device == "cpu" else [("general, --processes 1", "general")]
+    for name, checkpoint in (*networks, *several):
         words = ["-m", "cryoplug", "denoise", str(source), "--checkpoint", checkpoint, "--device", arguments.device]
-        ran = run([*words, "-o", str(folder / "out"), "--no-previews"], ROOT)
+        options = ["--processes", "1"] if "--processes" in name else []
+        ran = run([*words, "-o", str(folder / "out"), "--no-previews", *options], ROOT)
         times = sorted(item.stat().st_mtime for item in (folder / "out").glob("*.mrc"))
         first = len(times) // 10
         rate = (len(times) - 1 - first) / (times[-1] - times[first])

@@ -45,9 +45,16 @@ def main() -> int:
     """Measure all steps and append the rows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory-gib", type=float, default=0.0, help="device memory it may take (default: all)")
     parser.add_argument("--csv", type=Path, default=Path("gpu_unet_step.csv"))
     arguments = parser.parse_args()
-    append_rows(arguments.csv, map(shown, rows(arguments.rounds)), COLUMNS)
+    limit = ""
+    if arguments.memory_gib:
+        whole = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(arguments.memory_gib * 2**30 / whole)
+        limit = f", at most {arguments.memory_gib:g} GiB"
+    found = ({**row, "program": f"{row['program']}{limit}"} for row in rows(arguments.rounds))
+    append_rows(arguments.csv, map(shown, found), COLUMNS)
     return 0
 
 

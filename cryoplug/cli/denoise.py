@@ -86,7 +86,13 @@ class ShardType(click.ParamType):
     type=Numbers(),
     default=(),
     metavar="N[,N...]",
-    help="Use GPU N of CUDA_VISIBLE_DEVICES, from 0, like --device cuda:N. Several GPUs get a process each.",
+    help="Use GPU N of CUDA_VISIBLE_DEVICES, from 0, like --device cuda:N. Several GPUs get processes of their own.",
+)
+@click.option(
+    "--processes",
+    type=int,
+    metavar="N",
+    help="Processes that share each GPU.  [default: up to 4, one for each 200 micrographs, 4 cores and 16 GiB of GPU memory]",
 )
 @click.option(
     "--shard",
@@ -180,6 +186,6 @@ def denoise(
             "denoise", lambda show, note: rehearse(request, show, note, expect=show.expect), as_json=as_json
         )
     with file_progress("denoise", as_json=as_json) as show:
-        batch = run(request, show, lambda text: say(f"denoise: {text}"), expect=show.expect)
+        batch = run(request, show, lambda text: say(f"denoise: {text}"), expect=show.expect, starts_processes=True)
     summarize(batch, output, as_json=as_json)
     return batch.exit_code

@@ -41,7 +41,12 @@ QUEUE_BANDS = 2
 
 
 def run_pipeline(
-    jobs: Iterable[DenoiseJob], denoiser: Denoiser, delivery: Delivery, *, whole: bool | None = None
+    jobs: Iterable[DenoiseJob],
+    denoiser: Denoiser,
+    delivery: Delivery,
+    *,
+    whole: bool | None = None,
+    processes: int = 1,
 ) -> bool:
     """Denoise micrographs one after another.
 
@@ -58,6 +63,8 @@ def run_pipeline(
     whole
         Whether to compute micrographs as a whole, which needs memory for several of them; None: only on a GPU.
         Micrographs that are too large for the device go in bands.
+    processes
+        Number of processes that denoise on this machine for the same run: they share its cores.
 
     Returns
     -------
@@ -76,7 +83,13 @@ def run_pipeline(
         whole = denoiser.device.type == "cuda"
     if not whole:
         return _run_in_bands(jobs, denoiser, delivery)
-    return run_whole(jobs, denoiser, delivery, in_bands=lambda job: _run_in_bands([job], denoiser, delivery))
+    return run_whole(
+        jobs,
+        denoiser,
+        delivery,
+        in_bands=lambda job: _run_in_bands([job], denoiser, delivery),
+        processes=processes,
+    )
 
 
 def _run_in_bands(jobs: Iterable[DenoiseJob], denoiser: Denoiser, delivery: Delivery) -> bool:

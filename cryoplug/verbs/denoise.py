@@ -45,6 +45,7 @@ def denoise(
     pixel_size: float | None = None,
     pixel_size_angstrom: float | None = None,
     gpu: int | Sequence[int] = (),
+    processes: int | None = None,
     shard: Shard | str | None = None,
     float16: bool = False,
     watch: bool = False,
@@ -91,7 +92,10 @@ def denoise(inputs: Any, output: Any = None, **options: Any) -> Any:
         Use the even and odd half of each exposure as well as their sum; `even` and `odd` say where the halves are if they
         are not beside the micrographs.
     gpu
-        Numbers of GPUs, from 0; several get a process each.
+        Numbers of GPUs, from 0; several get processes of their own.
+    processes
+        Processes that share each GPU (None: one). More than one process imports your script once more, so it needs
+        ``if __name__ == "__main__":``.
     shard
         Part of the micrographs, as in ``"0/4"``; None takes the part that Slurm or torchrun gives, else all.
     float16

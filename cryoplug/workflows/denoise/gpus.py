@@ -1,4 +1,4 @@
-"""Denoise on several GPUs: one process per GPU; the processes share the micrographs by claims and give one result."""
+"""Denoise by several processes, on one GPU or on several; they share the micrographs by claims and give one result."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Protocol
+from typing import Any, Protocol
 
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.errors import CryoplugError, DeviceError, Stopped
 from cryoplug.workflows.denoise.request import DenoiseRequest
-from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore
+from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore, Sibling
 
+HOW = ("precision", "tta")
+"""Details of a run that are known only where the network is."""
 _POLL_S = 0.2
 _GRACE_S = 60.0
 """Seconds that a process gets to finish its file after a stop was asked for; then it is killed."""
@@ -25,9 +27,7 @@ _GRACE_S = 60.0
 class Denoise(Protocol):
     """The denoise workflow, passed in as a function; each process calls it with its own request."""
 
-    def __call__(
-        self, request: DenoiseRequest, progress: Progress, note: Note, *, before: RecordsBefore
-    ) -> BatchResult:
+    def __call__(self, request: DenoiseRequest, progress: Progress, note: Note, *, sibling: Sibling) -> BatchResult:
         """See `cryoplug.workflows.denoise.workflow.denoise`."""
 
 
@@ -36,11 +36,8 @@ class _Ended:
     """The last message of a process."""
 
     error: CryoplugError | None = None
-
-
-def requests_for(request: DenoiseRequest) -> list[DenoiseRequest]:
-    """Give the request of each process: one GPU, no STAR file, no page; the process that waits for them writes both."""
-    return [replace(request, gpu=(number,), star=None, report=None) for number in request.gpu]
+    details: dict[str, Any] = field(default_factory=dict)
+    """How it computed."""
 
 
 def denoise_in_processes(
@@ -51,6 +48,7 @@ def denoise_in_processes(
     report: Callable[[FileResult], None],
     note: Note,
     should_stop: Callable[[], bool],
+    details: dict[str, Any],
 ) -> bool:
     """Run a process for each request, all into the same folder, and wait for their end.
 
@@ -68,6 +66,8 @@ def denoise_in_processes(
         Called with each sentence for the user.
     should_stop
         When it returns True, the processes stop after the file that they are writing.
+    details
+        Gets how the processes computed: `HOW`.
 
     Returns
     -------
@@ -84,13 +84,14 @@ def denoise_in_processes(
     parts: dict[Connection, tuple[BaseProcess, str]] = {}
     process: BaseProcess
     try:
-        for request in requests:
+        for number, request in enumerate(requests):
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(denoise, request, before, theirs), daemon=True)
+            sibling = Sibling(before, number, len(requests))
+            process = context.Process(target=_work, args=(denoise, request, sibling, theirs), daemon=True)
             process.start()
             theirs.close()
             parts[ours] = process, request.device_name
-        return _listen(parts, report=report, note=note, should_stop=should_stop)
+        return _listen(parts, report=report, note=note, should_stop=should_stop, details=details)
     finally:
         for process, _ in parts.values():
             process.terminate()
@@ -106,9 +107,11 @@ def _listen(
     report: Callable[[FileResult], None],
     note: Note,
     should_stop: Callable[[], bool],
+    details: dict[str, Any],
 ) -> bool:
     open_ones, stopping, first_error = set(parts), False, None
     killed: list[CryoplugError] = []
+    said: set[str] = set()
     while open_ones:
         if (should_stop() or first_error) and not stopping:
             stopping = True
@@ -129,9 +132,14 @@ def _listen(
             if isinstance(message, FileResult):
                 report(message)
             elif isinstance(message, str):
-                note(f"{device}: {message}")
+                # Of the processes on one GPU, each says the same.
+                text = f"{device}: {message}"
+                if text not in said:
+                    said.add(text)
+                    note(text)
             else:
                 open_ones.discard(connection)
+                details.update({name: message.details[name] for name in HOW if name in message.details})
                 if message.error is not None and not stopping:
                     first_error = first_error or message.error
     # A signal to all of them at once may end theirs before this one has looked at its own.
@@ -153,7 +161,7 @@ def _death_of(process: BaseProcess, device: str) -> CryoplugError:
     )
 
 
-def _work(denoise: Denoise, request: DenoiseRequest, before: RecordsBefore, connection: Connection) -> None:
+def _work(denoise: Denoise, request: DenoiseRequest, sibling: Sibling, connection: Connection) -> None:
     """Do the work of one process, and report it to the process that started it."""
     parent = os.getppid()
 
@@ -163,12 +171,13 @@ def _work(denoise: Denoise, request: DenoiseRequest, before: RecordsBefore, conn
         connection.send(message)
 
     error: CryoplugError | None = None
+    details: dict[str, Any] = {}
     try:
-        denoise(request, send, send, before=before)
+        details = denoise(request, send, send, sibling=sibling).details
     except Stopped as stopped:
         error = DeviceError(f"{request.device_name}: {stopped}")
     except CryoplugError as problem:
         error = problem
     with contextlib.suppress(OSError):
-        connection.send(_Ended(error))
+        connection.send(_Ended(error, {name: details[name] for name in HOW if name in details}))
     connection.close()

@@ -11,13 +11,15 @@ from types import MappingProxyType
 
 from cryoplug.core.pixel_size import pixel_size_problems
 from cryoplug.core.shard import Shard
-from cryoplug.errors import UsageError
+from cryoplug.errors import UsageError, not_allowed
 from cryoplug.inference.settings import ApplySettings, unsaid_identity
 from cryoplug.machine.devices import device_name
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.reports.page_name import page_name_problems
 
 MAX_VOLTAGE_KV = 5000
+MOST_PROCESSES = 64
+"""Most processes on a GPU that anybody may ask for."""
 PAGE_NAME = "report.html"
 """Name of the page in the output folder."""
 
@@ -48,7 +50,10 @@ class DenoiseRequest(ApplySettings):
     """Pixel size of all micrographs in angstrom, as the user states it; it overrides list and header."""
     gpu: tuple[int, ...] = ()
     """Numbers of GPUs, from 0, among those in CUDA_VISIBLE_DEVICES. One number is the same as ``cuda:N``; with several,
-    each GPU gets its own process."""
+    each GPU gets processes of its own."""
+    processes: int | None = None
+    """Number of processes that share each GPU; None: as many as files, cores and memory allow, see
+    `cryoplug.workflows.denoise.processes`."""
     float16: bool = False
     """Write float16 (mode 12) instead of float32."""
     shard: Shard | None = None
@@ -133,6 +138,16 @@ class DenoiseRequest(ApplySettings):
         return "float16" if self.float16 else "float32"
 
     def _gpu_problems(self) -> Iterator[str]:
+        if self.processes is not None and not 1 <= self.processes <= MOST_PROCESSES:
+            yield not_allowed("--processes", self.processes, f"1 to {MOST_PROCESSES}")
+        elif self.processes is not None and self.processes > 1:
+            if self.device == "cpu":
+                yield f"--processes {self.processes} with --device cpu: they share a GPU; on a CPU, give --threads"
+            if self.watch:
+                yield (
+                    f"--processes {self.processes} with --watch (allowed: 1); start so many such commands, with the same output "
+                    "folder; they share the micrographs"
+                )
         if len(self.gpu) > 1:
             shown = ",".join(map(str, self.gpu))
             if len(set(self.gpu)) < len(self.gpu):

@@ -1,4 +1,4 @@
-"""One run of denoise: plan the work, do it here or in one process per GPU, and write the lists and the page."""
+"""One run of denoise: plan the work, do it here or in several processes, and write the lists and the page."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from cryoplug.outputs.journal import Journal
 from cryoplug.outputs.planning import PlannedOutput, check_writable
 from cryoplug.outputs.star_file import OutputStar
 from cryoplug.workflows.denoise.finding import find_micrographs
-from cryoplug.workflows.denoise.gpus import Denoise, denoise_in_processes, requests_for
+from cryoplug.workflows.denoise.gpus import Denoise, denoise_in_processes
 from cryoplug.workflows.denoise.halves import pair_prover
 from cryoplug.workflows.denoise.page import RunPage
 from cryoplug.workflows.denoise.previews import Previews
+from cryoplug.workflows.denoise.processes import requests_for
 from cryoplug.workflows.denoise.request import DenoiseRequest
 from cryoplug.workflows.denoise.shards import ShardRecord, ShardResult, journal_name
 from cryoplug.workflows.denoise.targets import plan_part, planner_of
 from cryoplug.workflows.denoise.watch import Watch, WatchResult
-from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore, Work, shared_jobs
+from cryoplug.workflows.denoise.work import Note, Progress, Sibling, Work, shared_jobs
 
 
 def output_star(request: DenoiseRequest, note: Note, *, only_look: bool = False) -> OutputStar | None:
@@ -58,7 +59,7 @@ def output_star(request: DenoiseRequest, note: Note, *, only_look: bool = False)
 class DenoiseRun:
     """A run whose checkpoint is loaded; call `batch`, `shard` or `watch` to start it.
 
-    `progress`, `note`, `before` and `expect` are those of `cryoplug.workflows.denoise.workflow.denoise`.
+    `progress`, `note`, `sibling` and `expect` are those of `cryoplug.workflows.denoise.workflow.denoise`.
     """
 
     request: DenoiseRequest
@@ -68,12 +69,14 @@ class DenoiseRun:
     claims: Claims
     progress: Progress
     note: Note
-    before: RecordsBefore | None
+    sibling: Sibling | None
     expect: Expect
     denoise: Denoise
     """The workflow; with several GPUs, the process of each GPU calls it."""
     merges: bool = False
     """Whether this run joins the results of shards."""
+    starts_processes: bool = False
+    """Whether it may start more than one process on a GPU, if the request does not say how many."""
 
     def __post_init__(self) -> None:
         request, checkpoint = self.request, self.checkpoint
@@ -100,7 +103,7 @@ class DenoiseRun:
             request.output, wanted=request.previews, halves=request.halves, stated_angstrom=request.pixel_size
         )
         # Of several processes, the one that began them writes the page of all.
-        page = request.page if self.before is None and request.shard is None else None
+        page = request.page if self.sibling is None and request.shard is None else None
         self.page = None if page is None else RunPage(page, request.output, self.previews, self.details)
         self.planner = planner_of(request)
         self.journal = Journal(request.output / journal_name(request.shard), self.details)
@@ -110,7 +113,7 @@ class DenoiseRun:
             claims=self.claims,
             journal=self.journal,
             progress=self.progress,
-            before=self.before,
+            before=None if self.sibling is None else self.sibling.before,
             stated_angstrom=request.pixel_size,
             previews=self.previews,
             taken=self._take,
@@ -136,7 +139,7 @@ class DenoiseRun:
         self._leave_out(companions)
         planned = plan_part(request, micrographs, self.planner, self.star)
         self.expect(Outlook(len(planned)))
-        alone = self.before is None and request.shard is None
+        alone = self.sibling is None and request.shard is None
         source = source_dataset(micrographs) if alone else None
         dataset = OutputDataset(request.output, source, overwrite=request.overwrite) if source is not None else None
         todo = [item for item in planned if not self.should_stop() and self.work.is_to_do(item)]
@@ -144,8 +147,12 @@ class DenoiseRun:
             todo = self._not_failed(todo, failed)
         if todo or self.should_stop():
             check_writable(request.output)
-            if len(request.gpu) > 1:
-                complete = self._compute_on_gpus(todo)
+            requests = [request] if self.sibling else requests_for(request, len(todo), by_itself=self.starts_processes)
+            if len(requests) > 1:
+                complete = self._compute_in_processes(todo, requests)
+            elif self.sibling:
+                mine = self.sibling.in_order(todo)
+                complete = self._compute(shared_jobs(self.work, mine, self.should_stop, lambda text: None))
             else:
                 complete = self._compute(shared_jobs(self.work, todo, self.should_stop, self.note))
             if not complete:
@@ -195,7 +202,7 @@ class DenoiseRun:
     def _leave_out(self, companions: Sequence[Path]) -> None:
         """Count the files that only accompany micrographs, and report that they are left out."""
         self.details["companions"] = len(companions)
-        if companions and self.before is None:  # of several processes, the one that waits for them has said it
+        if companions and self.sibling is None:  # of several processes, the one that waits for them has said it
             self.note(left_out_note(companions))
 
     def _after_look(self, watch: Watch) -> None:
@@ -206,7 +213,7 @@ class DenoiseRun:
 
     def _write_pictures(self, planned: Sequence[PlannedOutput]) -> None:
         """Make the previews that earlier runs did not make, and write the page."""
-        if self.before is not None:
+        if self.sibling is not None:
             return
         if self.request.previews:
             skipped = [item for item in self._done(planned) if self.work.results[item.target].status == "skipped"]
@@ -267,17 +274,17 @@ class DenoiseRun:
             from cryoplug.inference.halves import run_halves
 
             return run_halves(jobs, denoiser, delivery, prove=pair_prover())
-        return run_pipeline(jobs, denoiser, delivery)
+        return run_pipeline(jobs, denoiser, delivery, processes=self.sibling.count if self.sibling else 1)
 
     def _remark_on_pixel_sizes(self) -> None:
         # Of several processes, the one that waits for them says it for all.
-        for text in self.work.pixel_sizes.sentences() if self.before is None else ():
+        for text in self.work.pixel_sizes.sentences() if self.sibling is None else ():
             self.note(text)
 
     def _give_up(self) -> None:
         self._gave_up = True
 
-    def _compute_on_gpus(self, todo: Sequence[PlannedOutput]) -> bool:
+    def _compute_in_processes(self, todo: Sequence[PlannedOutput], requests: Sequence[DenoiseRequest]) -> bool:
         by_name = {item.shown: item for item in todo}
 
         def report(result: FileResult) -> None:
@@ -285,14 +292,16 @@ class DenoiseRun:
             if result.input in by_name:
                 self.work.take_over(by_name[result.input], result)
 
-        self.details["device"] = ", ".join(f"cuda:{number}" for number in self.request.gpu)
+        names = dict.fromkeys(request.device_name for request in requests)
+        self.details["device"] = ", ".join("cuda:0" if name in ("auto", "cuda") else name for name in names)
         return denoise_in_processes(
             self.denoise,
-            requests_for(self.request),
+            requests,
             self.work.before,
             report=report,
             note=self.note,
             should_stop=self.should_stop,
+            details=self.details,
         )
 
     def _write_star(self, planned: Sequence[PlannedOutput], *, last: bool) -> tuple[Any, ...]:

@@ -141,7 +141,7 @@ def _differing(one: ShardRecord, other: ShardRecord) -> list[str]:
     return names
 
 
-_OF_A_MACHINE = ("device", "gpu", "threads", "max_memory_bytes", "tile", "overwrite", "shard")
+_OF_A_MACHINE = ("device", "gpu", "processes", "threads", "max_memory_bytes", "tile", "overwrite", "shard")
 """Fields of a request that may differ between shards, because they do not change the pixels."""
 
 

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryoplug.core.pixel_size import PixelSizeRemarks
@@ -38,6 +38,28 @@ Note = Callable[[str], None]
 RecordsBefore = dict[Path, FileState | None]
 """State of each output's record when a run with ``overwrite`` began. All processes of the run share it, so that none repeats
 what another one has just finished."""
+
+
+@dataclass(frozen=True)
+class Sibling:
+    """One of the processes of a run, as it knows the run."""
+
+    before: RecordsBefore
+    """What was there before the run."""
+    number: int = 0
+    """Its own number, from 0."""
+    count: int = 1
+    """Number of all processes."""
+
+    def in_order(self, todo: Sequence[PlannedOutput]) -> list[PlannedOutput]:
+        """Put a list in the order in which this process takes it: its own part, then those of the others, as they take them.
+
+        Whoever is done helps the next one, and whatever a killed process leaves is found.
+        """
+        parts = (todo[(self.number + step) % self.count :: self.count] for step in range(self.count))
+        return [item for part in parts for item in part]
+
+
 WAIT_POLL_S = 1.0
 """Seconds between two looks at the work of other processes."""
 _STEP_S = 0.1

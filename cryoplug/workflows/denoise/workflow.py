@@ -15,7 +15,7 @@ from cryoplug.workflows.denoise.request import DenoiseRequest
 from cryoplug.workflows.denoise.run import DenoiseRun, output_star
 from cryoplug.workflows.denoise.shards import merge_journals, read_shards
 from cryoplug.workflows.denoise.targets import check_names
-from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore
+from cryoplug.workflows.denoise.work import Note, Progress, Sibling
 
 __all__ = ["DenoiseRequest", "denoise", "merge"]
 
@@ -25,8 +25,9 @@ def denoise(
     progress: Progress = lambda result: None,
     note: Note = lambda text: None,
     *,
-    before: RecordsBefore | None = None,
+    sibling: Sibling | None = None,
     expect: Expect = unwatched,
+    starts_processes: bool = False,
 ) -> BatchResult:
     """Denoise every micrograph that is not finished yet; with ``watch``, also those that arrive later.
 
@@ -40,10 +41,13 @@ def denoise(
         Called with each `FileResult` when it is ready; from one thread at a time, not always the same one.
     note
         Called with each sentence for the user that concerns no single file; from any thread.
-    before
-        Only for the processes of one run; see `cryoplug.workflows.denoise.work.RecordsBefore`.
+    sibling
+        Only for the processes of one run; see `cryoplug.workflows.denoise.work.Sibling`.
     expect
         Called with the number of micrographs, and with what a run that watches waits for.
+    starts_processes
+        Whether several processes may share a GPU where that pays, if the request does not say how many. Each of them imports
+        the program that runs once more. A command can bear that; a script may not.
 
     Returns
     -------
@@ -70,11 +74,23 @@ def denoise(
         check_names(request)
         star = output_star(request, note)
         # Processes of one run: the one that began them has said it.
-        introduction = (request.introduction(checkpoint), checkpoint.namesake_note) if before is None else ()
+        introduction = (request.introduction(checkpoint), checkpoint.namesake_note) if sibling is None else ()
         for text in filter(None, introduction):
             note(text)
-        run = DenoiseRun(request, checkpoint, star, interrupts, claims, progress, note, before, expect, denoise)
-        if request.shard is not None and before is None:
+        run = DenoiseRun(
+            request,
+            checkpoint,
+            star,
+            interrupts,
+            claims,
+            progress,
+            note,
+            sibling,
+            expect,
+            denoise,
+            starts_processes=starts_processes,
+        )
+        if request.shard is not None and sibling is None:
             return run.shard(request.shard)
         return run.watch() if request.watch else run.batch()
 

@@ -409,7 +409,7 @@ def test_no_jobs_are_done_at_once(denoiser):
 def test_readers_and_writers_work_at_the_same_time_and_hold_few_files(tmp_path, denoiser, monkeypatch):
     jobs = jobs_in(tmp_path, 20)
     threads = whole_pipeline.Threads(readers=2, writers=3)
-    monkeypatch.setattr(whole_pipeline.Threads, "for_cores", classmethod(lambda cls, cores: threads))
+    monkeypatch.setattr(whole_pipeline.Threads, "for_cores", classmethod(lambda cls, cores, processes: threads))
     writing = threading.Barrier(3)
     under_way, most, lock = 0, 0, threading.Lock()
 
@@ -482,3 +482,15 @@ def test_nobody_makes_thumbnails_that_nobody_wants(
     complete, results = run(jobs_in(tmp_path, 1), denoiser)
     assert complete
     assert results["m0.mrc"].status == "done"
+
+
+def test_processes_that_share_the_cores_have_little_more_threads_than_one_would_have() -> None:
+    for cores in (1, 2, 8, 16, 32, 128):
+        alone = whole_pipeline.Threads.for_cores(cores)
+        assert alone.readers >= 1 and alone.writers >= 2
+        for processes in (2, 3, 4, 16):
+            shared = whole_pipeline.Threads.for_cores(cores, processes)
+            assert 1 <= shared.readers <= alone.readers and 2 <= shared.writers <= alone.writers
+            assert processes * shared.readers <= max(8, processes) and processes * shared.writers <= max(
+                12, 2 * processes
+            )

@@ -35,7 +35,7 @@ import sys
 from dataclasses import replace
 from cryoplug.cli.main import run
 from cryoplug.workflows.denoise import run as denoise_module
-denoise_module.requests_for = lambda request: [replace(request, gpu=(), device="cpu", threads=1, star=None)] * 2
+denoise_module.requests_for = lambda request, files, by_itself: [replace(request, gpu=(), device="cpu", threads=1, star=None)] * 2
 if __name__ == "__main__":
     sys.exit(run(sys.argv[1:]))
 """
@@ -59,7 +59,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(
         denoise_module,
         "requests_for",
-        lambda request: [replace(request, gpu=(), device="cpu", threads=1, star=None)] * len(request.gpu),
+        lambda request, files, by_itself: (
+            [replace(request, gpu=(), device="cpu", threads=1, star=None)] * (len(request.gpu) or 1)
+        ),
     )
     (tmp_path / "mics").mkdir()
     for seed in range(COUNT):
@@ -102,7 +104,7 @@ def test_two_processes_give_one_result_and_one_star_file(here: Path, checkpoint:
 
 @pytest.mark.slow
 def test_an_error_that_ends_one_process_ends_the_run_with_it(here: Path, checkpoint: Path, monkeypatch) -> None:
-    def one_without_a_gpu(request: DenoiseRequest) -> list[DenoiseRequest]:
+    def one_without_a_gpu(request: DenoiseRequest, files: int, by_itself: bool) -> list[DenoiseRequest]:
         return [replace(request, gpu=(), device=device, star=None) for device in ("cpu", "cuda:77")]
 
     monkeypatch.setattr(denoise_module, "requests_for", one_without_a_gpu)
