@@ -1,4 +1,4 @@
-"""Load torch's shared libraries beside other imports: that takes a part of a second, and does not need Python's lock."""
+"""Load the shared libraries of torch and Triton beside other imports: it takes a part of a second, without Python's lock."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ import importlib.util
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-
-_LIBRARIES = ("libtorch_global_deps.so", "libtorch_python.so")
-"""In this order torch loads them, with all that they need; the first one so that all others see what it brings."""
 
 
 def load_ahead() -> None:
@@ -27,9 +25,17 @@ def load_ahead() -> None:
 
 def _load() -> None:
     with contextlib.suppress(OSError, ValueError, ImportError):
-        spec = importlib.util.find_spec("torch")
-        if spec is None or not spec.submodule_search_locations:
-            return
-        folder = Path(spec.submodule_search_locations[0]) / "lib"
-        for name in _LIBRARIES:
-            ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL if name == _LIBRARIES[0] else ctypes.DEFAULT_MODE)
+        for folder in _folders_of("torch"):
+            libraries = folder / "lib"
+            # As torch does it: the first one brings what all others must see.
+            ctypes.CDLL(str(libraries / "libtorch_global_deps.so"), mode=ctypes.RTLD_GLOBAL)
+            ctypes.CDLL(str(libraries / "libtorch_python.so"))
+            if (libraries / "libtorch_cuda.so").exists():
+                for triton in _folders_of("triton"):
+                    ctypes.CDLL(str(triton / "_C" / "libtriton.so"))
+
+
+def _folders_of(package: str) -> Iterator[Path]:
+    spec = importlib.util.find_spec(package)
+    if spec is not None and spec.submodule_search_locations:
+        yield Path(spec.submodule_search_locations[0])
