@@ -79,7 +79,8 @@ def sleep_and_look():
 def digest(paths, skip):
     parts = [hashlib.sha256(path.read_bytes()[skip:]).digest() for path in sorted(paths)[:8]]
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
-denoise(warm, target + "-warm")
+if "--processes" not in options:  # those are new ones each time
+    denoise(warm, target + "-warm")
 spent.clear()
 ended = threading.Event()
 looking = threading.Thread(target=sleep_and_look)
@@ -176,7 +177,7 @@ def denoised(checkout: Path, warm: Path, source: Path, target: Path, device: str
     if done.returncode:
         raise SystemExit(f"exit {done.returncode}\n{done.stderr[-3000:]}")
     for folder in (target, Path(f"{target}-warm")):
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 

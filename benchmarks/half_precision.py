@@ -29,7 +29,6 @@ from rows import add_place_options, run_in_its_place
 
 WAYS = {
     "image, eight orientations": ("--tta", "on"),
-    "image, one orientation": ("--tta", "off"),
     "particles, eight orientations": ("--tta", "on", "--target", "particles"),
 }
 """What is compared, and the options of `cryoplug denoise`."""

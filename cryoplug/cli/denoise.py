@@ -92,7 +92,7 @@ class ShardType(click.ParamType):
     "--processes",
     type=int,
     metavar="N",
-    help="Processes that share each GPU.  [default: up to 4, one for each 200 micrographs, 4 cores and 16 GiB of GPU memory]",
+    help="Processes that share each GPU.  [default: up to 4, one for each 500 micrographs, 4 cores and 16 GiB of GPU memory]",
 )
 @click.option(
     "--shard",

@@ -1,7 +1,7 @@
 """How many processes share a GPU, and what each of them is asked to do.
 
 One process cannot keep a large GPU busy: all its threads share Python's lock, and a file needs it hundreds of times. On an
-H200 with 16 cores, one process did 105 files of 512 x 512 in a second, two did 319, four 467.
+H200 one process did 161 files of 512 x 512 in a second, four did 633.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from cryoplug.workflows.denoise.request import DenoiseRequest
 
 MOST = 4
 """Most processes on a GPU, if nobody asks for more."""
-FILES_EACH = 200
-"""Micrographs for which another process pays: its start takes about 4 seconds of one core."""
+FILES_EACH = 500
+"""Micrographs for which there is another process: several begin 3 seconds later than one does, which must come back."""
 CORES_EACH = 4
 """Cores for which there is another process: it has readers and writers of its own."""
 MEMORY_EACH_BYTES = 16 << 30

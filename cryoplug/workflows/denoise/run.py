@@ -34,7 +34,7 @@ from cryoplug.workflows.denoise.request import DenoiseRequest
 from cryoplug.workflows.denoise.shards import ShardRecord, ShardResult, journal_name
 from cryoplug.workflows.denoise.targets import plan_part, planner_of
 from cryoplug.workflows.denoise.watch import Watch, WatchResult
-from cryoplug.workflows.denoise.work import Note, Progress, Sibling, Work, shared_jobs
+from cryoplug.workflows.denoise.work import SIBLING_POLL_S, Note, Progress, Sibling, Work, shared_jobs
 
 
 def output_star(request: DenoiseRequest, note: Note, *, only_look: bool = False) -> OutputStar | None:
@@ -152,7 +152,8 @@ class DenoiseRun:
                 complete = self._compute_in_processes(todo, requests)
             elif self.sibling:
                 mine = self.sibling.in_order(todo)
-                complete = self._compute(shared_jobs(self.work, mine, self.should_stop, lambda text: None))
+                jobs = shared_jobs(self.work, mine, self.should_stop, lambda text: None, poll_s=SIBLING_POLL_S)
+                complete = self._compute(jobs)
             else:
                 complete = self._compute(shared_jobs(self.work, todo, self.should_stop, self.note))
             if not complete:

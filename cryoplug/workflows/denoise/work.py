@@ -62,6 +62,8 @@ class Sibling:
 
 WAIT_POLL_S = 1.0
 """Seconds between two looks at the work of other processes."""
+SIBLING_POLL_S = 0.1
+"""The same between the processes of one run, which all end within a moment."""
 _STEP_S = 0.1
 
 
@@ -256,7 +258,12 @@ class Work:
 
 
 def shared_jobs(
-    work: Work, todo: Sequence[PlannedOutput], should_stop: Callable[[], bool], note: Note
+    work: Work,
+    todo: Sequence[PlannedOutput],
+    should_stop: Callable[[], bool],
+    note: Note,
+    *,
+    poll_s: float = WAIT_POLL_S,
 ) -> Iterator[DenoiseJob]:
     """Hand out micrographs that no other process works on; at the end, wait for the others and take what they leave."""
     waiting = list(todo)
@@ -276,7 +283,7 @@ def shared_jobs(
                     note(f"{got} works on this output folder too; its micrographs are left to it")
         waiting = others
         if waiting:
-            pause(WAIT_POLL_S, should_stop)
+            pause(poll_s, should_stop)
 
 
 def pause(seconds: float, should_stop: Callable[[], bool]) -> None:

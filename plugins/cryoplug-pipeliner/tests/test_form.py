@@ -26,7 +26,7 @@ BY_THE_JOB = {"output", "in_mics", "in_movies", "j", "threads", "json", "quiet",
 """What the job says itself, and how it talks."""
 WITHOUT_FIELD = {
     # Halves that lie elsewhere, and files that another program has denoised, are in no STAR file.
-    DENOISE: {"even", "odd", "shard", "report", "voltage", "cs"},
+    DENOISE: {"even", "odd", "shard", "report", "voltage", "cs", "processes"},
     TRAIN: {"data"},
     # An evaluation that is continued is always made anew.
     EVALUATE: {"even", "odd", "clean", "denoised", "denoised-odd", "output-angpix", "overwrite"},

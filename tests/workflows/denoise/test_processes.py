@@ -29,7 +29,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "gpu_facts", lambda number: H200)
 
 
-@pytest.mark.parametrize(("files", "wanted"), [(0, 1), (1, 1), (399, 1), (400, 2), (600, 3), (1000, 4), (100_000, 4)])
+@pytest.mark.parametrize(("files", "wanted"), [(0, 1), (1, 1), (999, 1), (1000, 2), (1500, 3), (2000, 4), (100_000, 4)])
 def test_each_process_has_files_enough_to_pay(files: int, wanted: int) -> None:
     assert len(requests_for(request(), files, by_itself=True)) == wanted
     assert len(requests_for(request(device="cuda:1"), files, by_itself=True)) == wanted
