@@ -141,6 +141,8 @@ class DenoiseReport:
     """Micrographs with picture and spectrum inside the page."""
     live: Live | None = None
     """Further contents while the run goes on; None at its end."""
+    target: str = "image"
+    """What was written, ``image`` or ``particles``: what may be seen in the removed part depends on it."""
     next_step: str = ""
     """A command or a sentence: what to do next."""
 
@@ -194,6 +196,7 @@ def denoise_page(report: DenoiseReport) -> str:
         words=_words(report, done + skipped, failed),
         tiles=tiles,
         rows=bool(report.rows),
+        target=report.target,
         featured=report.featured,
         spectra=f"{featured}, spread over the run",
         gap=GAP_PX,

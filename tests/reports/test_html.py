@@ -119,6 +119,14 @@ def test_only_the_script_of_the_package_may_run_and_nothing_is_asked_of_a_networ
     assert not [item for tag, item in found.tags if tag in ("link", "script", "iframe") and (item.get("src") or "")]
 
 
+def test_ice_may_be_removed_where_particles_are_written_and_nowhere_else() -> None:
+    pages = {
+        target: denoise_page(report([DenoiseRow("a.mrc", "done")], target=target)) for target in ("image", "particles")
+    }
+    assert "there should be noise alone" in pages["image"] and "noise and ice" not in pages["image"]
+    assert "there should be noise and ice" in pages["particles"] and "noise alone" not in pages["particles"]
+
+
 def test_data_are_ascii_without_anything_that_ends_a_script() -> None:
     text = json_in_page({"a": "</script>\u2028&\udcff", "b": [math.nan, math.inf, 1.5, None, True]})
     assert text.isascii()

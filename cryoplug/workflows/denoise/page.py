@@ -143,6 +143,7 @@ class RunPage:
             seconds=time.monotonic() - self._started,
             featured=featured,
             live=live,
+            target=str(self._details.get("target", "image")),
         )
 
     def _row(self, target: Path, result: FileResult, before: Mapping[str, Any] | None = None) -> DenoiseRow:
