@@ -56,15 +56,19 @@ class HotPixels:
     @property
     def remark(self) -> str:
         """The remark for the user; empty if no pixel is hot."""
-        if not len(self):
-            return ""
-        word = "hot pixel was" if len(self) == 1 else "hot pixels were"
-        return f"{len(self)} {word} replaced by the median of the neighbours"
+        return hot_pixel_remark(len(self))
 
     def repair(self, rows: ImageF32, start: int) -> None:
         """Replace the hot pixels in some rows of the micrograph; the first of these is row `start`."""
         first, last = np.searchsorted(self.y, (start, start + len(rows)))
         rows[self.y[first:last] - start, self.x[first:last]] = self.values[first:last]
+
+
+def hot_pixel_remark(count: int) -> str:
+    """Give the remark on some replaced hot pixels; empty if there is none."""
+    if not count:
+        return ""
+    return f"{count} {'hot pixel was' if count == 1 else 'hot pixels were'} replaced by the median of the neighbours"
 
 
 def grey_limits(rows: np.ndarray) -> GreyLimits | None:

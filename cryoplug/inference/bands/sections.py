@@ -17,6 +17,7 @@ import numpy as np
 from cryoplug.core.bad_border import Lines, may_have_bad_border
 from cryoplug.core.fourier_crop import resample_image
 from cryoplug.core.grey_scale import normalization_remark
+from cryoplug.core.hot_pixels import hot_pixel_remark
 from cryoplug.core.many_images import MeasuredImage, apply_many, invert_many, measure_many
 from cryoplug.core.mean_kept import mean_shift
 from cryoplug.core.micrograph import ImageF32
@@ -224,8 +225,7 @@ class StackRemarks:
         yield f"{self._sections} sections"
         if self._remarked > self._sections / 2:
             yield f"{self._remark} (so or alike in {self._remarked} of {self._sections} sections)"
-        if self.hot_pixels:
-            yield f"{self.hot_pixels} hot pixels were replaced by the median of the neighbours before denoising"
+        yield hot_pixel_remark(self.hot_pixels)
         if self._bad_borders:
             yield f"{len(self._bad_borders)} of {self._sections} sections had a bad border: pixels from beside replaced it"
         yield kept_remark(self._kept, self._sections)
