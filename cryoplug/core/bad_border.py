@@ -28,7 +28,7 @@ NOISIER = 3.0
 """The outermost lines are off as long as the pixels of one half have this many times the deviation of lines inside. In the same
 windows, 2.5 was the most."""
 CONSTANT = 0.9
-"""A line is off if this part of its pixels are equal, but less than `ORDINARY` of those inside are."""
+"""The outermost lines are off as long as this part of their pixels are equal, if less than `ORDINARY` of those inside are."""
 ORDINARY = 0.2
 """See `CONSTANT`."""
 ECHO = 0.8
@@ -37,6 +37,8 @@ LEAST_SPREAD = 0.1
 """The deviation counts as at least this part of that of all pixels, so that rounding is no noise."""
 _SIGMAS = 1.4826
 """Standard deviations in the median distance from the median, of a normal distribution."""
+_SPARSE = 4
+"""One in so many pixels shows the deviation of all."""
 _FITTED = 12
 """Number of lines to which a straight line is fitted, pixel by pixel; the one between them and the judged one is left out."""
 _JUDGED = MOST_LINES + 10
@@ -224,21 +226,34 @@ def judged(shape: tuple[int, int], sides: np.ndarray) -> BadBorder:
     half = SAMPLED_ROWS // 2
     halves = (pixels @ _unexpected()).reshape(4, 2, half, _JUDGED)
     # Each half by its own noise: one may lie in gold, or be masked.
-    noise = np.maximum(_deviation(halves[..., MOST_LINES:], 2), LEAST_SPREAD * _deviation(pixels, 1)[:, None])[
-        :, :, None
-    ]
+    noise = _deviation(halves[..., MOST_LINES:], 2)
+    noise = np.maximum(noise, LEAST_SPREAD * _deviation(pixels[:, ::_SPARSE], 1)[:, None])[:, :, None]
     noise[noise == 0] = np.inf  # Most pixels are equal: nothing can stand out.
     halves.sort(axis=2)
     lower, middle, upper = (halves[:, :, rank] for rank in (half // 4, half // 2, half - 1 - half // 4))
-    apart = np.abs(halves - middle[:, :, None])
-    apart.partition(half // 2, axis=2)
-    noisy = (_SIGMAS * apart[:, :, half // 2] > NOISIER * noise).any(axis=1)
-    equal = (pixels[:, 1:, :_JUDGED] == pixels[:, :-1, :_JUDGED]).mean(axis=1)
     off = (np.maximum(lower, -upper) > OFF * noise).any(axis=1)
-    off |= np.logical_and.accumulate(noisy, axis=1)
-    off |= (equal > CONSTANT) & (np.median(equal[:, MOST_LINES:], axis=1) < ORDINARY)[:, None]
+    # Lines of these two kinds reach to the border, so the outermost tells whether to look for more.
+    if (_spread(halves[..., :1]) > NOISIER * noise).any():
+        off |= np.logical_and.accumulate((_spread(halves) > NOISIER * noise).any(axis=1), axis=1)
+    if (_equal(pixels[..., :1]) > CONSTANT).any():
+        equal = _equal(pixels[..., :_JUDGED])
+        constant = np.logical_and.accumulate(equal > CONSTANT, axis=1)
+        off |= constant & (np.median(equal[:, MOST_LINES:], axis=1) < ORDINARY)[:, None]
     echoes = (np.abs(middle) > ECHO * noise).any(axis=1)
     return BadBorder(shape, *map(_lines_off, off, echoes))
+
+
+def _spread(ascending: np.ndarray) -> np.ndarray:
+    """Give the robust standard deviation of each half of each line, whose pixels are sorted."""
+    rank = ascending.shape[2] // 2
+    apart = np.abs(ascending - ascending[:, :, rank, None])
+    apart.partition(rank, axis=2)
+    return _SIGMAS * apart[:, :, rank]
+
+
+def _equal(pixels: np.ndarray) -> np.ndarray:
+    """Give the part of each line's pixels that are equal to the next."""
+    return np.asarray((pixels[:, 1:] == pixels[:, :-1]).mean(axis=1))
 
 
 def _lines_off(off: np.ndarray, echoes: np.ndarray) -> int:
