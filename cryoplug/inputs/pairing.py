@@ -97,7 +97,10 @@ def pair_files(
             best = len(common), alone[0], alone[1]
     if best[0]:
         lists = "; ".join(_listed(side, alone) for side, alone in zip(sides, best[1:], strict=True) if alone)
-        raise PairingError(f"no partner of the same name for {lists}; leave them out or add the missing side")
+        hint = _pattern_hint(noisy, clean)
+        raise PairingError(
+            f"no partner of the same name for {lists}; {hint or 'leave them out or add the missing side'}"
+        )
     if len(noisy) == len(clean) == 1:
         remark = f"paired with {clean[0].path}, the only other file, although the names do not agree"
         return (_pair(0, noisy[0], clean[0], remark=remark),)
@@ -106,6 +109,14 @@ def pair_files(
         f"{', '.join(str(items[0].path) for items in (noisy, clean) if items)}; give both sides of a pair the same name, as in "
         "X_even.mrc and X_odd.mrc"
     )
+
+
+def _pattern_hint(first: Sequence[DiscoveredMicrograph], second: Sequence[DiscoveredMicrograph]) -> str:
+    """Give the advice where the shell replaced ``--clean DIR/*.mrc`` by many files: the option takes one, INPUT gets the rest."""
+    homes = {item.path.absolute().parent for item in first}
+    if len(second) != 1 or len(homes) < 2 or (home := second[0].path.parent).absolute() not in homes:
+        return ""
+    return f"if {home}/* was a pattern, the option took its first file and INPUT the others: name the folder {home} instead"
 
 
 def halves_of(micrographs: Sequence[DiscoveredMicrograph], *, advice: str = WITHOUT_MOVIES) -> HalvesFound:

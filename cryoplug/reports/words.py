@@ -111,7 +111,9 @@ def _amount(item: Comparison) -> str:
 
 
 def _judged(verdict: Verdict, pairs: str | None) -> str:
-    count = f"{verdict.images} image{'s' * (verdict.images != 1)}"
+    # Training is judged on patches of the held-out micrographs.
+    one, several = ("image", "images") if pairs is None else ("patch", "patches")
+    count = f"{verdict.images} {one if verdict.images == 1 else several}"
     if pairs == "noise":
         return f"Judged on {count} by the micrograph itself, whose own noise counts as truth."
     if verdict.judge == "truth":

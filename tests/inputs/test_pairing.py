@@ -178,6 +178,15 @@ def test_a_missing_partner_stops_everything() -> None:
         pair_files(discover(["n"]), discover(["c"]), sides=("noisy", "clean"))
 
 
+@pytest.mark.parametrize("named", ["same", "other"])
+def test_a_pattern_that_the_shell_took_apart_is_named(named: str) -> None:
+    touch("n/a.mrc", "n/b.mrc", "c/a.mrc", "c/b.mrc", "d/b.mrc")
+    spilt = ["n/a.mrc", "n/b.mrc", "c/b.mrc" if named == "same" else "d/b.mrc"]
+    told = "name the folder c instead" if named == "same" else "leave them out or add the missing side"
+    with pytest.raises(PairingError, match=told):
+        pair_files(discover(spilt), discover(["c/a.mrc"]), sides=("input", "clean"))
+
+
 def test_one_file_on_each_side_needs_no_name_and_it_is_said() -> None:
     touch("n/a.mrc", "c/x.mrc")
     (pair,) = pair_files(discover(["n"]), discover(["c/x.mrc"]), sides=("noisy", "clean"))

@@ -63,6 +63,8 @@ def test_what_was_judged_without_truth_says_so() -> None:
     halves = verdict((BETTER, 1.0), (BETTER, 1.0), "halves")
     assert "other half" in verdict_words(halves)[1]
     assert "as good as that spectrum" in verdict_words(halves, pairs="single")[1]
+    # Patches of one held-out micrograph are less than so many micrographs.
+    assert verdict_words(halves, pairs="halves")[1].startswith("Judged on 5 patches without truth")
     assert "Do not use this denoiser" in verdict_words(verdict((WORSE, -1), (WORSE, -1)), denoiser="other")[-1]
 
 

@@ -53,14 +53,14 @@ def recorruption_of(
 
 def _description(noises: list[MicrographNoise]) -> str:
     words = {
-        "counts": "pixels are counted electrons",
-        "spectrum": "noise continued from beyond the signal",
-        "ice": "noise of places without particles",
+        "counts": "from counted electrons",
+        "spectrum": "from the spectrum beyond the signal",
+        "ice": "from places without particles",
     }
     sources = [noise.source for noise in noises]
-    parts = [f"{sources.count(source)} {text}" for source, text in words.items() if source in sources]
+    parts = [f"{text} in {sources.count(source)}" for source, text in words.items() if source in sources]
     known = [noise.uncertainty_db for noise in noises if noise.uncertainty_db is not None]
-    text = f"single exposures of {len(noises)} micrographs; training adds noise with the measured spectrum ({', '.join(parts)})"
+    text = f"{len(noises)} single exposures; training adds noise like theirs, measured {', '.join(parts)}"
     if known:
         text = f"{text}; known to {max(max(known), 0.01):.2g} dB or better"
     doubtful = sum(not noise.trusted for noise in noises)

@@ -68,7 +68,7 @@ def test_training_on_single_exposures_ends_with_a_verdict_that_inspect_repeats(
 ) -> None:
     assert command_line(words(store, tmp_path)) == 0
     captured = capsys.readouterr()
-    assert "4 pixels are counted electrons" in captured.err
+    assert "training adds noise like theirs, measured from counted electrons in 4" in captured.err
     first, judged = captured.out.splitlines()[:2]
     assert "than" in first
     assert "noise drawn with the measured spectrum" in judged
