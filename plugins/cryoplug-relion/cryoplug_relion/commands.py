@@ -41,10 +41,11 @@ def _pair_options() -> list[click.Parameter]:
     """Make the options of training pairs."""
     pairs = click.Option(
         ["--pairs"],
-        type=click.Choice(["halves", "noise"]),
+        type=click.Choice(["halves", "single", "noise"]),
         default="halves",
         show_default=True,
-        help="halves: even and odd, named by the STAR file, beside the micrograph, or of its movie. noise: adds noise.",
+        help="halves: even and odd, named by the STAR file, beside the micrograph, or of its movie. single: the micrographs "
+        "alone, with their measured noise. noise: adds noise to them, the founding recipe.",
     )
     return [pairs, *options_of(core_convert, without={*_BY_THE_JOB, *_OTHER_PAIRS, "overwrite", "as_json"})]
 

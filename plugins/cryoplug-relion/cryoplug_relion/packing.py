@@ -114,12 +114,14 @@ def pack(folder: Path, *, in_mics: str | None, in_movies: str | None, as_json: b
 
 
 def sample_pairs(store_path: Path) -> list[dict[str, Image]]:
-    """Read a few pairs, spread over a store; each pair as pictures by caption."""
+    """Read a few pairs, spread over a store, as pictures by caption; single exposures have an input and no target."""
     with open_store(store_path) as store:
+        sides = store.sides
         count = store.count("train")
         indices = np.unique(np.linspace(0, count - 1, min(count, _SHOWN_PAIRS)).round().astype(int))
         noisy, clean = _read(store, indices.tolist())
-    return [{"input": one, "target": two} for one, two in zip(noisy, clean, strict=True)]
+    rows = [{"input": one, "target": two} for one, two in zip(noisy, clean, strict=True)]
+    return rows if sides == 2 else [{"input": row["input"]} for row in rows]
 
 
 def _read(store: Any, indices: Sequence[int]) -> tuple[Image, Image]:

@@ -162,4 +162,4 @@ def _panels(store: Path, checkpoint: Checkpoint) -> list[dict[str, Image]]:
     # The pairs are normalised and cropped already.
     denoiser = Denoiser(checkpoint, normalize="none", bare=False, angpix=0.0, device="cpu")
     rows = sample_pairs(store)
-    return [{"input": row["input"], "network": denoiser.denoise(row["input"]), "target": row["target"]} for row in rows]
+    return [{"input": row["input"], "network": denoiser.denoise(row["input"]), **row} for row in rows]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from cryoplug.formats.mrc import write_mrc
 from cryoplug.formats.star import read_star
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.store.pairs import open_store
@@ -96,6 +98,21 @@ def test_without_halves_it_fails_and_says_what_is_missing(project: Project) -> N
     assert "mic_001_EVN.mrc" in done.stderr
     assert project.run("convert", "--o", job, "--in_mics", star, *SMALL, "--pairs", "noise").returncode == 0
     assert project.ends(job) == [SUCCESS]
+
+
+@pytest.mark.slow
+def test_micrographs_alone_teach_too(project: Project) -> None:
+    names = project.micrographs(1, 2, 3)
+    for number, name in enumerate(names):
+        counts = np.random.default_rng(number).poisson(40, (320, 320)).astype(np.float32)
+        write_mrc(project / name, counts, pixel_size_angstrom=2.5)
+    star, job = project.star(names), project.job()
+    short = ("--epochs", "1", "--crops-per-epoch", "8", "--crop-size", "64")
+    done = train(project, job, "--in_mics", star, "--pairs", "single", "--store", "whole", *short)
+    assert project.ends(job) == [SUCCESS], done.stderr
+    assert "3 single exposures; training adds noise like theirs" in done.stdout + done.stderr
+    assert load_checkpoint(project / job).details["pairs"] == "single"
+    assert (project / job / "logfile.pdf").stat().st_size > 1000
 
 
 def test_a_job_keeps_its_list_when_the_input_grows(with_halves: tuple[Project, str]) -> None:
