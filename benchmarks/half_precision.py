@@ -83,14 +83,19 @@ def rows(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, obje
 
 
 def compared(made: Path, folder: Path, device: str, options: tuple[str, ...]) -> tuple[list[Figures], list[Figures]]:
-    """Denoise all files by both sides, and judge them."""
-    found = []
-    for side, where in (("gpu", device), ("cpu", "cpu")):
-        for part in ("noisy", "even", "odd"):
-            words = ("denoise", made / part, "-o", folder / side / part, "--device", where, "--no-previews", *options)
-            cryoplug(*words)
-        found.append(judged(made, folder / side, "particles_only" if "particles" in options else "clean"))
-    return found[0], found[1]
+    """Denoise all files by both sides, and judge them; all that can be done at a time is done at a time."""
+    sides = {"gpu": device, "cpu": "cpu"}
+
+    def denoise(task: tuple[str, str]) -> None:
+        side, part = task
+        words = ("denoise", made / part, "-o", folder / side / part, "--device", sides[side], "--no-previews", *options)
+        cryoplug(*words)
+
+    truth = "particles_only" if "particles" in options else "clean"
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(denoise, [(side, part) for side in sides for part in ("noisy", "even", "odd")]))
+        gpu, cpu = pool.map(lambda side: judged(made, folder / side, truth), sides)
+    return gpu, cpu
 
 
 def differences(judge: str, gpu: list[Figures], cpu: list[Figures]) -> dict[str, object]:
@@ -121,14 +126,15 @@ def judged(made: Path, out: Path, truth: str) -> list[Figures]:
     def all_of(option: str, folder: Path) -> list[object]:
         return [word for name in names for word in (option, folder / name)]
 
-    with_truth = evaluated(
-        out / "truth", *(made / "noisy" / name for name in names),
-        *all_of("--denoised", out / "noisy"), *all_of("--clean", made / truth),
-    )  # fmt: skip
-    with_halves = evaluated(
-        out / "halves", *all_of("--even", made / "even"), *all_of("--odd", made / "odd"),
-        *all_of("--denoised", out / "even"), *all_of("--denoised-odd", out / "odd"),
-    )  # fmt: skip
+    with ThreadPoolExecutor(2) as pool:
+        with_truth = pool.submit(
+            evaluated, out / "truth", *(made / "noisy" / name for name in names),
+            *all_of("--denoised", out / "noisy"), *all_of("--clean", made / truth),
+        )  # fmt: skip
+        with_halves = pool.submit(
+            evaluated, out / "halves", *all_of("--even", made / "even"), *all_of("--odd", made / "odd"),
+            *all_of("--denoised", out / "even"), *all_of("--denoised-odd", out / "odd"),
+        )  # fmt: skip
     return [
         {
             (judge, figure): value
@@ -136,7 +142,7 @@ def judged(made: Path, out: Path, truth: str) -> list[Figures]:
             for figure, value in record["denoised"].items()
             if isinstance(value, float)
         }
-        for first, second in zip(with_truth, with_halves, strict=True)
+        for first, second in zip(with_truth.result(), with_halves.result(), strict=True)
     ]
 
 
