@@ -78,7 +78,7 @@ def denoise_in_processes(
     ------
     CryoplugError
         The first error that ended a process; the others are stopped then. Finished micrographs are safe. When a process
-        is killed, the others do its share; it is an error only when all are killed.
+        is killed, or gets no room on a GPU where others go on, those do its share; it is an error only when none is left.
     """
     context = multiprocessing.get_context("spawn")
     parts: dict[Connection, tuple[BaseProcess, str]] = {}
@@ -140,7 +140,14 @@ def _listen(
             else:
                 open_ones.discard(connection)
                 details.update({name: message.details[name] for name in HOW if name in message.details})
-                if message.error is not None and not stopping:
+                others = [parts[other][1] for other in open_ones]
+                if message.error is None or stopping:
+                    continue
+                if isinstance(message.error, DeviceError) and device in others:
+                    # As where other programs leave it too little memory: then fewer processes share the GPU.
+                    killed.append(message.error)
+                    note(f"{message.error}; the others do its share")
+                else:
                     first_error = first_error or message.error
     # A signal to all of them at once may end theirs before this one has looked at its own.
     if should_stop():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
-from cryoplug.errors import UsageError
+from cryoplug.errors import CryoplugError, DeviceError, UsageError
 from cryoplug.machine import gpu_facts as facts_module
 from cryoplug.machine.gpu_facts import GpuFacts, gpu_facts
-from cryoplug.workflows.denoise import DenoiseRequest, processes
+from cryoplug.workflows.denoise import DenoiseRequest, gpus, processes
 from cryoplug.workflows.denoise.processes import requests_for
 from cryoplug.workflows.denoise.work import Sibling
 
@@ -93,6 +95,48 @@ def test_each_begins_with_a_part_of_its_own_and_ends_with_all(count: int) -> Non
     assert all(sorted(order) == todo for order in orders)
     parts = [order[: len(todo[number::count])] for number, order in enumerate(orders)]
     assert sorted(item for part in parts for item in part) == todo
+
+
+class Process:
+    """A process that has sent its messages."""
+
+    exitcode = -9
+
+    def terminate(self) -> None:
+        """Do nothing; it has ended."""
+
+    def join(self, timeout: float) -> None:
+        """Do nothing; it has ended."""
+
+
+def listened(*ends: tuple[str, CryoplugError | None]) -> tuple[bool, list[str]]:
+    """Listen to processes that ended so on these devices; None is a good end."""
+    notes: list[str] = []
+    parts: dict[Connection, tuple[Process, str]] = {}
+    for device, error in ends:
+        ours, theirs = Pipe(duplex=False)
+        theirs.send(gpus._Ended(error))
+        parts[ours] = Process(), device
+    complete = gpus._listen(
+        parts,  # type: ignore[arg-type]
+        report=lambda result: None,
+        note=notes.append,
+        should_stop=lambda: False,
+        details={},
+    )
+    return complete, notes
+
+
+def test_who_gets_no_room_on_a_shared_gpu_leaves_its_share_to_the_others() -> None:
+    full = DeviceError("cuda:0: not enough memory for the weights")
+    complete, notes = listened(("cuda:0", full), ("cuda:0", None))
+    assert complete and notes == [f"{full}; the others do its share"]
+    with pytest.raises(DeviceError, match="not enough memory"):
+        listened(("cuda:0", full), ("cuda:0", full))
+    with pytest.raises(DeviceError, match="not enough memory"):
+        listened(("cuda:0", full), ("cuda:1", None))
+    with pytest.raises(UsageError, match="another reason"):
+        listened(("cuda:0", UsageError("another reason")), ("cuda:0", None))
 
 
 class Driver:
