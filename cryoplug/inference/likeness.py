@@ -10,7 +10,7 @@ import numpy as np
 
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.normalization import Normalization
-from cryoplug.metrics.appearance import Seen, looks_like_noise, measure_appearance, unlike
+from cryoplug.metrics.appearance import Seen, bright_particles_remark, looks_like_noise, measure_appearance, unlike
 
 if TYPE_CHECKING:
     from cryoplug.models.checkpoint import Checkpoint
@@ -20,6 +20,8 @@ FIELD = "seen"
 WINDOWS = 2
 """Windows in each direction; with windows of 512 pixels, about a million pixels, measured in 26 ms on one core."""
 WINDOW_PX = 512
+SIGNS_ON_A_GPU = 8
+"""Micrographs of a process whose sign is looked at on a GPU, where 26 ms a micrograph count: one microscope has one sign."""
 MOST_LOOKED_AT = 32
 """Most images of a stack that are compared per batch: 130,000 pixels of particles of 64 x 64."""
 MOST_MATCHED = 1.5
@@ -36,7 +38,9 @@ class Rows(Protocol):
         """Give rows of pixels."""
 
 
-def look(source: Rows, normalization: Normalization, checkpoint: Checkpoint) -> tuple[Normalization, list[str]]:
+def look(
+    source: Rows, normalization: Normalization, checkpoint: Checkpoint, *, sign: bool = True
+) -> tuple[Normalization, list[str]]:
     """Compare a micrograph with the training data, and match its noise level if that is known to help.
 
     A network that learnt from halves has seen half the dose. Scaled to a standard deviation of 1, a whole exposure has
@@ -50,15 +54,18 @@ def look(source: Rows, normalization: Normalization, checkpoint: Checkpoint) -> 
         Normalization fitted to the micrograph.
     checkpoint
         The checkpoint that will be applied.
+    sign
+        Whether to look for bright particles if the checkpoint has no record of its training data, but tells particles from
+        ice. Such a network (the general model) knows only dark ones.
 
     Returns
     -------
     tuple
         The normalization to apply and to invert, and remarks on how the micrograph differs from the training data. If the
-        checkpoint has no record of these, the given normalization and no remarks.
+        checkpoint has no record of these, the given normalization, and a remark on bright particles at most.
     """
     (normalization,), remarks = _compare(
-        (normalization.apply(window) for window in _windows(source)), [normalization], checkpoint
+        (normalization.apply(window) for window in _windows(source)), [normalization], checkpoint, sign=sign
     )
     return normalization, remarks
 
@@ -101,16 +108,19 @@ def look_at_many(
     """
     step = max(1, -(-len(images) // MOST_LOOKED_AT))
     sample = (normalization.apply(image) for image, normalization in images[::step])
-    return _compare(sample, [normalization for _, normalization in images], checkpoint)
+    return _compare(sample, [normalization for _, normalization in images], checkpoint, sign=True)
 
 
 def _compare(
-    patches: Iterator[np.ndarray], normalizations: list[Normalization], checkpoint: Checkpoint
+    patches: Iterator[np.ndarray], normalizations: list[Normalization], checkpoint: Checkpoint, *, sign: bool
 ) -> tuple[list[Normalization], list[str]]:
     seen = Seen.from_record(checkpoint.details.get(FIELD))
-    found = None if seen is None else measure_appearance(patches)
-    if seen is None or found is None:
+    by_sign = sign and seen is None and "particles" in checkpoint.spec.outputs
+    found = measure_appearance(patches) if seen or by_sign else None
+    if found is None:
         return normalizations, []
+    if seen is None:
+        return normalizations, [text for text in (bright_particles_remark(found),) if text]
     remarks = [f"unlike the training data: {text}" for text in unlike(found, seen)]
     if (
         normalizations[0].kind in ("zscore", "robust")

@@ -19,7 +19,7 @@ from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.metrics.baselines import gaussian_blur
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
-from cryoplug.simulation.micrograph import SimulationSettings
+from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
 from cryoplug.training.config import TrainConfig
 from cryoplug.workflows.convert import ConvertRequest, convert
 from cryoplug.workflows.denoise import DenoiseRequest, denoise
@@ -73,6 +73,39 @@ def test_a_checkpoint_without_a_record_is_silent(simulated: Path, trained: Path,
         with open_micrograph(simulated / "noisy" / "mic_0001.mrc") as source:
             write_mrc(tmp_path / "x.mrc", -source.read_rows(0, source.shape[0]), pixel_size_angstrom=6)
         assert messages(tmp_path / "x.mrc", tmp_path / name, tmp_path / f"{name}.out") == [""]
+
+
+@pytest.fixture(scope="module")
+def field_of_view() -> np.ndarray:
+    return simulate_micrograph(SimulationSettings(size_px=1024, pixel_size_angstrom=4.0, seed=1), 0).noisy
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_the_general_model_names_bright_particles_although_it_has_no_record(field_of_view, outputs) -> None:
+    """It tells particles from ice, so it knows dark ones. A network with one output may have learnt anything."""
+    config = {"depth": 1, "width": 2, "outputs": outputs}
+    checkpoint = Checkpoint("unet", {}, config=config, normalize="robust")
+    told = []
+    for sign in (1, -1):
+        source = ArrayMicrograph((sign * field_of_view).astype(np.float32))
+        told.append(look(source, fit_normalization(source, "robust"), checkpoint)[1])
+    assert told[0] == []
+    assert ["its contrast looks inverted: bright particles" in text for text in told[1]] == [True] * (outputs - 1)
+    assert look(source, fit_normalization(source, "robust"), checkpoint, sign=False)[1] == []
+
+
+@pytest.mark.parametrize("dose", [0.5, 4.0])
+@pytest.mark.parametrize("particles", [0, None])
+def test_bright_particles_are_never_named_where_they_are_dark_faint_or_absent(
+    dose: float, particles: int | None
+) -> None:
+    for index in range(2):
+        settings = SimulationSettings(
+            size_px=512, pixel_size_angstrom=3.0, dose_e_per_angstrom2=dose, particles=particles, dirt=True, seed=index
+        )
+        source = ArrayMicrograph(simulate_micrograph(settings, index).noisy)
+        checkpoint = Checkpoint("unet", {}, config={"outputs": 2}, normalize="robust")
+        assert look(source, fit_normalization(source, "robust"), checkpoint)[1] == []
 
 
 def checkpoint_that_saw(pairs: str, noise: list[float] | None) -> Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from cryoplug.core.repairs import Repairs
 from cryoplug.core.statistics import PixelStatistics
 from cryoplug.core.thumbnail import BeforeAfter, SmallImage, thumbnail_step
 from cryoplug.formats.mrc import StoredStatistics
-from cryoplug.inference.likeness import look, shows_no_particles
+from cryoplug.inference.likeness import SIGNS_ON_A_GPU, look, shows_no_particles
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.regrid import GridPlan
 from cryoplug.inference.target import to_grey_values
@@ -176,6 +177,7 @@ class WholeImages:
         self._on_gpu = denoiser.device.type == "cuda"
         self._streams = Streams(denoiser.device)
         self._recorded = Recorded()
+        self._signs = itertools.count()
         self.stored = np.dtype(dtype).newbyteorder("<")
         """Type of a written pixel."""
         self._torch_dtype = {"float32": torch.float32, "float16": torch.float16}[dtype]
@@ -184,6 +186,9 @@ class WholeImages:
             with device_errors(), only(self.device):
                 free = torch.cuda.mem_get_info(self.device)[0]
             self._most_bytes = free // 2 // at_once
+
+    def _looks_at_sign(self) -> bool:
+        return not self._on_gpu or next(self._signs) < SIGNS_ON_A_GPU
 
     def takes(self, plan: GridPlan) -> bool:
         """Tell whether a micrograph is small enough, on its own grid and on the network's."""
@@ -237,7 +242,9 @@ class WholeImages:
             if pixels is not raw:
                 check_usable(before, before.statistics())
             normalization, statistics = fit_to(on_device, self._denoiser.normalize), on_device.statistics()
-            normalization, unlike = look(on_device, normalization, self._denoiser.checkpoint)
+            normalization, unlike = look(
+                on_device, normalization, self._denoiser.checkpoint, sign=self._looks_at_sign()
+            )
             clipped = int(clipped_count(pixels, normalization)) if normalization.kind == "percentile" else 0
             measured = MeasuredOnDevice(
                 job,
