@@ -75,7 +75,8 @@ def draw(folder: Path) -> None:
     raw, truth = (read(folder / "simulated" / name / MICROGRAPH) for name in ("noisy", "clean"))
     image, particles, trained = (read(folder / name / MICROGRAPH) for name in ("denoised", "particles", "trained"))
     _, blurred = best_gaussian(raw, truth)
-    panels("before_after", {"raw": raw, "best Gaussian blur": blurred, "denoised by cryoplug": image}, like=image)
+    before_after = {"raw": raw, "best Gaussian blur": blurred, "denoised by cryoplug": image, "truth": truth}
+    panels("before_after", before_after, like=image)
     panels("particles", {"raw": raw, "image": image, "particles": particles}, like=image)
     panels("trained", {"general model": image, "trained on these halves": trained, "truth": truth}, like=truth)
     even, odd = (read(folder / "simulated" / name / MICROGRAPH) for name in ("even", "odd"))

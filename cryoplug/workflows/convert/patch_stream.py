@@ -57,6 +57,8 @@ class OpenedPair:
     """Remarks from the comparison of the two."""
     noise: MicrographNoise | None = None
     """Noise of a single exposure; None for others."""
+    seconds: float = 0.0
+    """Time that it took to open and measure them; for a movie, also to sum it."""
 
     @property
     def remarks(self) -> str:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,9 +118,13 @@ class ConvertRun:
             movies = any(isinstance(pair, MovieInput) for pair in self.pairs)
             summer = MovieSummer(gain, transforms, self._stop_if_asked) if movies else None
             probe = IceProbe.if_there() if self.request.pairs == "single" and fresh else None
-            opened = self._opened_ahead(
-                fresh, lambda pair: open_pair(pair, self.request, proof, summer, probe, transforms)
-            )
+
+            def measured(pair: PairedInput) -> OpenedPair:
+                began = time.perf_counter()
+                opened = open_pair(pair, self.request, proof, summer, probe, transforms)
+                return replace(opened, seconds=time.perf_counter() - began)
+
+            opened = self._opened_ahead(fresh, measured)
             try:
                 self._look_at_signals()
                 for pair in self.pairs:
@@ -168,7 +173,7 @@ class ConvertRun:
         finally:
             opened.close()
         self.writer.acknowledge(_entry(opened, split))
-        self._report(pair, "done", message=opened.remarks, seconds=time.perf_counter() - began)
+        self._report(pair, "done", message=opened.remarks, seconds=opened.seconds + time.perf_counter() - began)
 
     def _failed(self, pair: PairedInput, error: CryoplugError) -> None:
         self.failures.append(FailedInput(pair.index, str(pair.noisy.relative), str(error), error.exit_code))

@@ -119,7 +119,7 @@ def inspect_run(folder: Path) -> Inspection:
         summary["first"], summary["last"] = _brief(metrics[0]), _brief(metrics[-1])
     _check_metrics(metrics, best, findings)
     if unfinished:
-        message = f"{len(metrics)} of {wanted or '?'} epochs are done; the same train command with --resume goes on"
+        message = f"{len(metrics)} of {wanted or '?'} epochs are done; the same train command goes on"
         findings.append(Finding("note", "resume", message))
     if len(epochs) > 1:
         names = ", ".join(item.name for item in epochs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from cryoplug.metrics.rings import Rings, spectrum
 from cryoplug.simulation.micrograph import SimulatedMicrograph, SimulationSettings, simulate_micrograph
 from cryoplug.store.pairs import open_store
 from cryoplug.workflows.convert import ConvertRequest, convert
+from cryoplug.workflows.convert import run as convert_run
+from cryoplug.workflows.convert.patch_stream import open_pair
 
 SIDE = 640
 PIXEL = 1.3
@@ -98,6 +101,18 @@ def test_the_exposure_is_stored_once_and_the_same_request_finds_it_complete(
     before = (tmp_path / "s" / "dataset.json").read_bytes()
     assert convert(request(folder, tmp_path / "s")).details["complete"]
     assert (tmp_path / "s" / "dataset.json").read_bytes() == before
+
+
+def test_the_time_of_a_micrograph_includes_its_measurement(
+    tmp_path: Path, simulated: list[SimulatedMicrograph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.3)
+        return open_pair(*arguments)
+
+    monkeypatch.setattr(convert_run, "open_pair", slow)
+    folder = files(tmp_path / "in", [item.noisy for item in simulated])
+    assert all(file.seconds >= 0.3 for file in convert(request(folder, tmp_path / "s")).files)
 
 
 def test_patches_are_stored_too(tmp_path: Path, simulated: list[SimulatedMicrograph]) -> None:

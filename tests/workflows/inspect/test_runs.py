@@ -116,7 +116,7 @@ def test_unfinished_run_is_noted_and_says_how_to_go_on(tmp_path: Path) -> None:
     found = inspect_path(folder)
     assert not found.wrong, messages(found)
     assert "2 of 5 epochs are done" in messages(found, "note")
-    assert "--resume" in messages(found, "note")
+    assert "the same train command goes on" in messages(found, "note")
     assert found.summary["can_be_resumed"] is True
 
 
