@@ -28,7 +28,6 @@ from cryoplug.cli.options import (
 from cryoplug.cli.output import say
 from cryoplug.cli.planned import echo_plan
 from cryoplug.cli.progress import file_progress
-from cryoplug.machine.torch_libraries import load_ahead
 
 
 class Numbers(click.ParamType):
@@ -171,8 +170,6 @@ def denoise(
 
     Example: cryoplug denoise MotionCorr/job002/corrected_micrographs.star -o Denoised --star Denoised/micrographs.star
     """
-    if not dry_run:
-        load_ahead()
     from cryoplug.machine.launch import chosen_shard
     from cryoplug.workflows.denoise import DenoiseRequest
     from cryoplug.workflows.denoise import denoise as run
