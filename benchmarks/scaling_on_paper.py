@@ -63,7 +63,7 @@ TRAININGS = (
     Training("general model's recipe, fields made on the GPU", 1 / 80, 7_653_768, 0),
 )
 DENOISINGS = (
-    Denoising("`unet` at twice the pixel size, eight orientations, as the general model", 29.0, 2 * 4096 * 4096 * 4),
+    Denoising("general model, eight orientations, 4096 x 4096 at 1.1 A/px", 84.2, 2 * 4096 * 4096 * 4),
     Denoising("`cryo_cnn`, 4096 x 4096", 98.0, 2 * 4096 * 4096 * 4),
 )
 
