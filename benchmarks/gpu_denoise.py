@@ -76,7 +76,9 @@ from cryoplug.cli.main import run
 from cryoplug.workflows.denoise.work import Work
 checkpoint, source, target, warm, device, memory, *options = sys.argv[1:]
 if float(memory):
-    torch.cuda.set_per_process_memory_fraction(float(memory) * 2**30 / torch.cuda.get_device_properties(0).total_memory)
+    size, whole = int(float(memory) * 2**30), torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(size / whole)
+    torch.cuda.mem_get_info = lambda *device: (size - torch.cuda.memory_reserved(*device), size)  # as a card of this size says
 spent, lock = {"claim": 0.0, "begin": 0.0, "finish": 0.0}, threading.Lock()
 def watch(name):
     real = getattr(Work, name)
