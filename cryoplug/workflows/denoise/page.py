@@ -47,13 +47,18 @@ class RunPage:
         Pictures of the micrographs.
     details
         Settings of the run, as rows of the page; read when the page is written.
+    checkpoint
+        What people call it.
     """
 
-    def __init__(self, path: Path, folder: Path, previews: Previews, details: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, folder: Path, previews: Previews, details: Mapping[str, Any], *, checkpoint: str
+    ) -> None:
         self.path = path
         self._folder = folder
         self._previews = previews
         self._details = details
+        self._checkpoint = checkpoint
         self._started = time.monotonic()
         self._written_at = -math.inf
         self._took_s = 0.0
@@ -135,16 +140,18 @@ class RunPage:
             rows=rows,
             counts=counts,
             problems=problems,
-            settings=[
-                (label, shown_setting(self._details[name]))
-                for name, label in _SETTINGS
-                if _says(self._details.get(name))
-            ],
+            settings=self._settings(),
             seconds=time.monotonic() - self._started,
             featured=featured,
             live=live,
             target=str(self._details.get("target", "image")),
         )
+
+    def _settings(self) -> list[tuple[str, str]]:
+        known = [(label, self._details.get(name)) for name, label in _SETTINGS]
+        return [
+            (label, shown_setting(value)) for label, value in [("checkpoint", self._checkpoint), *known] if _says(value)
+        ]
 
     def _row(self, target: Path, result: FileResult, before: Mapping[str, Any] | None = None) -> DenoiseRow:
         numbers: Mapping[str, Any] = before or {}

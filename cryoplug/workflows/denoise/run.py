@@ -104,7 +104,10 @@ class DenoiseRun:
         )
         # Of several processes, the one that began them writes the page of all.
         page = request.page if self.sibling is None and request.shard is None else None
-        self.page = None if page is None else RunPage(page, request.output, self.previews, self.details)
+        name = "the general model" if checkpoint.is_general else str(checkpoint.path)
+        self.page = (
+            None if page is None else RunPage(page, request.output, self.previews, self.details, checkpoint=name)
+        )
         self.planner = planner_of(request)
         self.journal = Journal(request.output / journal_name(request.shard), self.details)
         self.work = Work(

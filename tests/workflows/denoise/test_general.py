@@ -79,6 +79,9 @@ def test_a_folder_of_its_name_is_told_and_reached_by_a_path(capsys: pytest.Captu
     assert "the folder of that name here is ./general" in capsys.readouterr().err
     assert command_line(["denoise", "m.mrc", "-o", "b", "--checkpoint", "./general", "--device", "cpu"]) == 0
     assert "general model" not in capsys.readouterr().err
+    assert "the general model" in Path("a/report.html").read_text()
+    page = Path("b/report.html").read_text()
+    assert "the general model" not in page and str(Path("general/epoch_0001").resolve()) in page
     with mrcfile.open("b/m.mrc") as mrc:
         assert "cryo_cnn" in str(mrc.get_labels()[-1])
 

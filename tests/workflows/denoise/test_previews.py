@@ -201,7 +201,7 @@ def test_a_live_page_does_not_grow_with_the_run(tmp_path: Path) -> None:
 
     folder = tmp_path / "out"
     previews = Previews(folder, wanted=True, halves=False, stated_angstrom=None)
-    page = page_module.RunPage(tmp_path / "live.html", folder, previews, {})
+    page = page_module.RunPage(tmp_path / "live.html", folder, previews, {}, checkpoint="x")
     sizes = []
     for count in (300, 3000):
         for index in range(count):
