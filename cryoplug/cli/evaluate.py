@@ -54,7 +54,8 @@ from cryoplug.cli.progress import file_progress
 @odd_option("Odd halves.")
 @output_option("Folder for records, table and figures.")
 @require_better_than_option(
-    "Exit with 1 unless it is better than this, by more than two standard errors of the paired difference."
+    "Exit with 1 unless it is better than this, by more than two standard errors of the paired difference; with one "
+    "micrograph, by any amount."
 )
 @click.option(
     "--direction",

@@ -121,7 +121,8 @@ if TYPE_CHECKING:
 )
 @click.option("--no-evaluation", is_flag=True, help="Leave out the evaluation of the kept checkpoint at the end.")
 @require_better_than_option(
-    "Exit with 1 unless the evaluation at the end shows that it is better by two standard errors. Needs --save."
+    "Exit with 1 unless the evaluation at the end shows that it is better by two standard errors; with one held-out "
+    "patch, by any amount. Needs --save."
 )
 @click.option(
     "--init",

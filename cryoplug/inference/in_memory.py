@@ -21,7 +21,7 @@ from cryoplug.core.normalization import check_usable, clipped_fraction, fit_norm
 from cryoplug.core.repairs import repaired_image
 from cryoplug.core.statistics import moments_of, scan_pixels
 from cryoplug.inference.likeness import look, shows_no_particles
-from cryoplug.inference.remarks import invented_remark
+from cryoplug.inference.remarks import invented_remark, remarks_on_scale
 from cryoplug.inference.resampling import resample_on_host
 from cryoplug.inference.target import to_grey_values
 
@@ -84,6 +84,8 @@ def in_memory(
     if not denoiser.bare:
         pixels, _ = repaired_image(pixels)
     through = on_the_networks_grid(denoiser, pixels, plan, path=path)
+    scale = filter(None, remarks_on_scale(plan, denoiser.checkpoint))
+    through = replace(through, remarks=(*scale, *through.remarks))
     if plan.does_nothing:
         return through
     return replace(through, pixels=np.concatenate(list(plan.finish(through.pixels, pixels))))

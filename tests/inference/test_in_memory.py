@@ -124,3 +124,13 @@ def test_unusable_pixels_are_refused_before_they_are_resampled(details: dict[str
 def test_a_pixel_size_that_is_none_is_refused(size: float) -> None:
     with pytest.raises(UsageError, match=r"pixel_size_angstrom=.*allowed"):
         Denoiser.from_checkpoint(checkpoint(), device="cpu").denoise(pixels(), pixel_size_angstrom=size)
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(2.6, ""), (0.1, "check that this number is right"), (5.5, "coarser than the 5 A")]
+)
+def test_an_odd_pixel_size_is_named_in_memory_too(size: float, told: str) -> None:
+    said: list[str] = []
+    path = checkpoint(angpix=2.6, angpix_range=[2.0, 5.0])
+    Denoiser.from_checkpoint(path, device="cpu", note=said.append).denoise(pixels(), pixel_size_angstrom=size)
+    assert (told in " ".join(said)) if told else not said

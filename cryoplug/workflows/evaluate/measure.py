@@ -114,9 +114,10 @@ class Measurer:
             denoise = functools.partial(self._denoise, files=files)
             if images.noisy is None and images.clean is not None and images.even is not None:
                 images.noisy = images.even + images.odd
-            images.denoised_even = None if images.even is None else denoise(images.even)
-            images.denoised_odd = None if images.odd is None else denoise(images.odd)
-            images.denoised = None if images.clean is None or images.noisy is None else denoise(images.noisy)
+            applied = functools.partial(self._denoise, files=files, remarks=remarks)
+            images.denoised_even = None if images.even is None else applied(images.even)
+            images.denoised_odd = None if images.odd is None else applied(images.odd)
+            images.denoised = None if images.clean is None or images.noisy is None else applied(images.noisy)
         if images.clean is None:
             images.denoised = None  # nothing to judge it by
         for image in (images.denoised_even, images.denoised_odd, images.denoised):
@@ -130,7 +131,7 @@ class Measurer:
             pixel_size_angstrom=files.pixel_size_angstrom,
             found=found,
             seam=self._seam(made, files.pixel_size_angstrom),
-            remarks=tuple(remarks),
+            remarks=tuple(dict.fromkeys(remarks)),
             pixel_size=files.pixel_size,
             panels=_panels(images, found),
         )
@@ -142,9 +143,12 @@ class Measurer:
                 self._proof.look_through(subject.even.path, subject.odd.path)
             return self._proof.check_pixels(even, odd, pixel_size_angstrom=known.angstrom)
 
-    def _denoise(self, image: np.ndarray, files: _Files) -> ImageF32:
+    def _denoise(self, image: np.ndarray, files: _Files, *, remarks: list[str] | None = None) -> ImageF32:
+        """Denoise one image of a micrograph; remarks on it are added to `remarks`, if that is given."""
         assert self._denoiser is not None and files.first is not None
         found = in_memory(self._denoiser, image, pixel_size_angstrom=files.pixel_size_angstrom, path=files.first)
+        if remarks is not None:
+            remarks += found.remarks
         return found.pixels
 
     def _seam(self, image: ImageF32, pixel_size_angstrom: float | None) -> float | None:

@@ -353,3 +353,8 @@ def test_on_real_halves_the_best_gaussian_multiplies_the_correlation_about_three
     assert abs(found["correlation_multiple"].mean - 2.81) < 2 * found["correlation_multiple"].standard_error
     assert found["residual_correlation"].mean > 0
     assert result.summary.halves["denoised"]["correlation_multiple"].mean == pytest.approx(1)
+
+
+def test_a_remark_of_the_denoiser_is_said_once_a_micrograph_although_it_denoises_many_images(pair, blurring, tmp_path):
+    asked = request(tmp_path / "out", inputs=pair / "noisy", clean=pair / "clean", checkpoint=blurring, angpix=2.6)
+    assert [file.message.count("coarser than the 2.6 A") for file in evaluate(asked).files] == [1, 1]
