@@ -60,6 +60,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         self.depth, self.stem, self.outputs, self.clip = depth, stem, outputs, clip
+        self.normed = norm != "none"
         self.adds_input = skip == "input"
         for name, (channels_in, channels_out) in block_channels(depth, width, stem, most).items():
             self.add_module(name, Block(channels_in, channels_out, norm))

@@ -43,11 +43,11 @@ class Scale:
     """Steps in an epoch with crops of whole micrographs. It ends with validation and saving, which take 1 to 2 s on an H200:
     a quarter of the time with epochs of 500 steps."""
     going_on_rate: float
-    """Learning rate from trained weights, with mixtures; see docs/decisions/0020-training-further-keeps-the-image.md."""
+    """Learning rate of a `unet` from trained weights; see docs/decisions/0020-training-further-keeps-the-image.md."""
 
 
-GPU = Scale(pixels_per_step=1 << 21, unet_width=32, steps_per_epoch=2000, going_on_rate=1e-3)
-CPU = Scale(pixels_per_step=1 << 18, unet_width=16, steps_per_epoch=500, going_on_rate=1e-4)
+GPU = Scale(pixels_per_step=1 << 21, unet_width=32, steps_per_epoch=2000, going_on_rate=2e-3)
+CPU = Scale(pixels_per_step=1 << 18, unet_width=16, steps_per_epoch=500, going_on_rate=1e-3)
 """On a CPU many small steps teach more than a few large ones; a batch that fills a GPU would take seconds."""
 
 
@@ -98,8 +98,6 @@ def with_recipe(
         return _checked(_filled(config, start, given), single=single)
     scale = GPU if on_gpu else CPU
     chosen = {**_HALVES, **start}
-    if goes_on:
-        chosen["lr"] = scale.going_on_rate
     if single:
         chosen["augment"] = "dihedral"
     if whole is not None:
@@ -119,6 +117,8 @@ def with_recipe(
     if config.model == "unet":
         chosen["model_options"] = {**_UNET, "width": scale.unet_width, **config.model_options}
         chosen["weight_decay"] = _GOING_ON_DECAY if goes_on else _UNET_DECAY
+        if goes_on:
+            chosen["lr"] = scale.going_on_rate
     return _checked(_filled(config, chosen, given), single=single)
 
 

@@ -90,6 +90,7 @@ def _train(opened: Opened, progress: Callable[[Event], None], advance: Advance, 
     from cryoplug.workflows.train.evaluation import evaluation_of_kept
     from cryoplug.workflows.train.head import checkpoint_head
     from cryoplug.workflows.train.mixtures import mixer_of
+    from cryoplug.workflows.train.waking import wake_dormant
 
     request, store, split, start = opened.request, opened.store, opened.split, opened.start
     identity, folder, device, processes = opened.identity, opened.folder, opened.device, opened.processes
@@ -109,6 +110,9 @@ def _train(opened: Opened, progress: Callable[[Event], None], advance: Advance, 
         precision=precision,
         batch_size=config.batch_size,
     ) as engine:
+        woken = 0
+        if start is not None and device.type == "cuda":  # elsewhere too few steps follow for a new channel to learn
+            woken = wake_dormant(module, store, split.train, seed=config.seed, device=device)
         optimizer = make_optimizer(engine, config)
         average = None if config.ema is None else WeightAverage(module, config.ema)
         # Bands are summed in a fixed order: there, and on a GPU, the number of threads changes no bit.
@@ -122,6 +126,8 @@ def _train(opened: Opened, progress: Callable[[Event], None], advance: Advance, 
         if before is not None and folder is not None and not is_done(position, config):
             where = f"epoch {position.epoch}, batch {position.batch}"
             progress(Note(f"going on from {where} of {folder.path}{bits_note(before, environment)}"))
+        if start is not None and woken and before is None:
+            progress(Note(f"{woken} channels of {start.name} were never on in these micrographs; they learn anew"))
         mixer = mixer_of(opened, lambda text: progress(Note(text)))
         training = Training(
             config=config,

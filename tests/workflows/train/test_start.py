@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from cryoplug.cli.main import run as command_line
 from cryoplug.core.micrograph import ArrayMicrograph
@@ -16,12 +17,13 @@ from cryoplug.core.normalization import fit_normalization
 from cryoplug.errors import UsageError
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cryoplug.models.one_output import image_alone
-from cryoplug.models.registry import UNET
+from cryoplug.models.registry import CRYO_CNN, UNET
 from cryoplug.store.manifest import Manifest, MicrographEntry
-from cryoplug.store.pairs import create_store
+from cryoplug.store.pairs import create_store, open_store
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.progress import Event
 from cryoplug.workflows.train import TrainRequest, TrainResult, train
+from cryoplug.workflows.train.waking import wake_dormant
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -109,6 +111,21 @@ def test_any_checkpoint_brings_its_network_along(tmp_path: Path) -> None:
     assert found.config == config and found.angpix is None, "a network without a range takes any pixel size"
 
 
+def test_channels_that_are_never_on_in_the_store_begin_anew(tmp_path: Path) -> None:
+    module = UNET.build(seed=3, config={"depth": 1, "width": 4})
+    with torch.no_grad():
+        for layer in (module.middle.conv1, module.middle.conv2):
+            layer.bias[2] = -1e3
+    with open_store(store(tmp_path)) as opened:
+        assert wake_dormant(module, opened, np.arange(8), seed=0, device=torch.device("cpu")) >= 1
+        assert abs(module.middle.conv1.bias[2]) < 10 and module.middle.conv1.weight[2].any()
+        assert not module.up0.conv1.weight[:, 4 + 2].any(), "what reads it has yet to learn"
+        assert wake_dormant(module, opened, np.arange(8), seed=0, device=torch.device("cpu")) == 0
+        for model, config in ((UNET, {"depth": 5, "width": 4}), (UNET, {"norm": "group"}), (CRYO_CNN, None)):
+            other = model.build(seed=3, config=config)
+            assert wake_dormant(other, opened, np.arange(8), seed=0, device=torch.device("cpu")) == 0, config
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -133,7 +150,7 @@ def test_any_pixel_size_of_its_range_will_do(general_model: Path, tmp_path: Path
     assert run(store(tmp_path, size=size, normalize="robust", pairs="clean"), init=Path("general")).epochs
 
 
-def test_the_command_fills_in_a_low_rate_and_says_where_it_starts(
+def test_the_command_fills_in_a_rate_and_says_where_it_starts(
     general_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [store(tmp_path), "--init", "general", "--epochs", 1, "--save", "--checkpoint-dir", tmp_path / "out"]
@@ -141,7 +158,7 @@ def test_the_command_fills_in_a_low_rate_and_says_where_it_starts(
     assert command_line(["train", *map(str, words)]) == 0
     assert "starting from the general model" in capsys.readouterr().err
     record = json.loads((tmp_path / "out" / "unet" / "run.json").read_text())["config"]
-    assert (record["lr"], record["schedule"], record["mix"], record["weight_decay"]) == (1e-4, "cosine", 0.5, 0.01)
+    assert (record["lr"], record["schedule"], record["mix"], record["weight_decay"]) == (1e-3, "cosine", 0.5, 0.01)
     assert command_line(["train", *map(str, words), "--model", "cryo_cnn"]) == 2
     assert "--init general: holds unet, but --model is cryo_cnn" in capsys.readouterr().err
 
