@@ -152,6 +152,6 @@ def _within_one_micrograph(store: PairStore, fraction: float) -> Split:
                 return Split(np.flatnonzero(kept), np.flatnonzero(held), note, end_row)
             break
     raise UsageError(
-        f"{store.path}: {len(rows)} patches of one micrograph are too few to hold any out that do not overlap the rest; "
+        f"{store.path}: one micrograph is too small to hold out a part that does not overlap the rest; "
         "convert more micrographs, or give --val-split 0 for no validation"
     )

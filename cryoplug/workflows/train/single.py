@@ -60,7 +60,8 @@ def _description(noises: list[MicrographNoise]) -> str:
     sources = [noise.source for noise in noises]
     parts = [f"{text} in {sources.count(source)}" for source, text in words.items() if source in sources]
     known = [noise.uncertainty_db for noise in noises if noise.uncertainty_db is not None]
-    text = f"{len(noises)} single exposures; training adds noise like theirs, measured {', '.join(parts)}"
+    count = f"{len(noises)} single exposure{'s' * (len(noises) != 1)}"
+    text = f"{count}; training adds noise like theirs, measured {', '.join(parts)}"
     if known:
         text = f"{text}; known to {max(max(known), 0.01):.2g} dB or better"
     doubtful = sum(not noise.trusted for noise in noises)

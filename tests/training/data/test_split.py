@@ -97,7 +97,7 @@ def test_one_micrograph_is_cut_so_that_no_patch_overlaps_the_other_side() -> Non
 
 
 def test_one_micrograph_that_is_too_small_is_an_error_that_says_what_to_do() -> None:
-    with pytest.raises(UsageError, match=r"too few to hold any out.*--val-split 0 for no validation"):
+    with pytest.raises(UsageError, match=r"too small to hold out a part.*--val-split 0 for no validation"):
         split(FakeStore([(0, 0, 0), (0, 32, 0)]))
     assert len(split(FakeStore([(0, 0, 0), (0, 32, 0)]), 0).train) == 2
 
