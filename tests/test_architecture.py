@@ -65,7 +65,9 @@ TORCH_AT_THE_TOP = (
     "simulation/field.py",
     "simulation/ice.py",
     "simulation/micrograph.py",
+    "simulation/patch.py",
     "simulation/planes.py",
+    "simulation/texture.py",
 )
 ONLY_IN = {
     "click": ("cli/",),

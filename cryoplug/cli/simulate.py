@@ -105,7 +105,7 @@ from cryoplug.cli.progress import file_progress
     "--dirt/--no-dirt",
     default=False,
     show_default=True,
-    help="Add carbon, gold, crystals or cracks to half of the micrographs.",
+    help="Add carbon, gold, crystals, cracks or frost to half of the micrographs.",
 )
 @click.option(
     "--detector",

@@ -1,4 +1,4 @@
-"""Dirt in the ice: carbon and gold edges, crystals, spots of contamination, cracks.
+"""Dirt in the ice: carbon and gold edges, crystals, spots of contamination, cracks, frost.
 
 Each piece has a phase shift, an optical depth, and a mask of places where no particle can be seen. A generator on the host
 decides places and sizes, so they are the same on every device; the grain is drawn on the device. Dirt does not continue at the
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn.functional import interpolate
 
 from cryoplug.simulation.field import Dirt
 from cryoplug.simulation.optics import interaction_constant
+from cryoplug.simulation.patch import Patch
 
 Range = tuple[float, float]
 
@@ -34,9 +34,9 @@ STEEPEST_PHASE_RAD = 1.2
 class DirtPopulation:
     """Chances and sizes of each kind of dirt in a field; ranges are log-uniform."""
 
-    clean: float = 0.65
+    clean: float = 0.58
     """Chance of a field without any dirt."""
-    carbon: float = 0.3
+    carbon: float = 0.35
     """Chance, in a dirty field, of the edge of a carbon film; one in ten such films covers the whole field."""
     gold: float = 0.12
     """Chance of the edge of a gold foil."""
@@ -46,14 +46,20 @@ class DirtPopulation:
     """Chance of small spots, one to forty."""
     crack: float = 0.12
     """Chance of a crack."""
+    frost: float = 0.3
+    """Chance of frost, which makes the ice uneven at any length."""
     carbon_thickness_angstrom: Range = (50.0, 600.0)
     """Thickness of a film with an edge; a film that covers the whole field has 20 to 60 angstrom."""
+    carbon_relief: Range = (0.02, 0.3)
+    """Rms of the uneven thickness of a film with an edge, as a part of the mean."""
     hole_radius_angstrom: Range = (3000.0, 12_000.0)
     """Radius of the hole behind an edge; a third of the edges are straight."""
     crystal_angstrom: Range = (100.0, 3000.0)
     """Diameter of a crystal."""
     spot_angstrom: Range = (20.0, 150.0)
     """Diameter of a spot."""
+    frost_rms: Range = (0.01, 0.4)
+    """Rms of what frost does to the counts, as a part of them."""
 
 
 def random_dirt(
@@ -98,7 +104,10 @@ def random_dirt(
             pieces.append(carbon_film(field, rng, _log(rng, (20, 60))))
         else:
             thickness = _log(rng, chances.carbon_thickness_angstrom)
-            pieces.append(carbon_edge(field, rng, thickness_angstrom=thickness, hole_radius_angstrom=radius))
+            relief = _log(rng, chances.carbon_relief)
+            pieces.append(
+                carbon_edge(field, rng, thickness_angstrom=thickness, hole_radius_angstrom=radius, relief=relief)
+            )
     elif rng.random() < chances.gold:
         pieces.append(gold_edge(field, rng, hole_radius_angstrom=_hole(rng, chances)))
     if rng.random() < chances.crystals:
@@ -109,62 +118,9 @@ def random_dirt(
         pieces.append(spots(field, rng, diameters_angstrom=sizes))
     if rng.random() < chances.crack:
         pieces.append(crack(field, rng))
+    if rng.random() < chances.frost:
+        pieces.append(frost(field, rng, rms=_log(rng, chances.frost_rms)))
     return together(pieces) if pieces else None
-
-
-@dataclass(frozen=True)
-class Patch:
-    """The field in which dirt is made."""
-
-    shape: tuple[int, int]
-    """Shape of the image, ``(y, x)``, in pixels."""
-    pixel_size_angstrom: float
-    """Pixel size of the image in angstrom."""
-    generator: torch.Generator
-    """Random generator for the grain; maps are on its device."""
-    radian_per_volt_angstrom: float
-    """Phase shift of the wave for one volt * angstrom."""
-
-    @property
-    def extent_angstrom(self) -> tuple[float, float]:
-        """Height and width in angstrom."""
-        return self.shape[0] * self.pixel_size_angstrom, self.shape[1] * self.pixel_size_angstrom
-
-    def zeros(self) -> torch.Tensor:
-        """Return an empty map."""
-        return torch.zeros(self.shape, device=self.generator.device)
-
-    def axes(self, origin_angstrom: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return y ``(y, 1)`` and x ``(1, x)`` in angstrom from an origin."""
-        y, x = (
-            torch.arange(length, device=self.generator.device, dtype=torch.float32) * self.pixel_size_angstrom - start
-            for length, start in zip(self.shape, origin_angstrom, strict=True)
-        )
-        return y[:, None], x[None, :]
-
-    def window(self, centre_angstrom: tuple[float, float], half_angstrom: float) -> tuple[slice, slice]:
-        """Return the rows and columns of a square around a place, cut at the borders; empty if it lies outside."""
-        slices = []
-        for centre, length in zip(centre_angstrom, self.shape, strict=True):
-            first = math.floor((centre - half_angstrom) / self.pixel_size_angstrom)
-            last = math.ceil((centre + half_angstrom) / self.pixel_size_angstrom) + 1
-            slices.append(slice(min(max(first, 0), length), min(max(last, 0), length)))
-        return slices[0], slices[1]
-
-    def white(self, density: float) -> torch.Tensor:
-        """Draw white noise of a power spectral density in units^2 * angstrom^2."""
-        noise = torch.randn(self.shape, generator=self.generator, device=self.generator.device)
-        return noise * (math.sqrt(density) / self.pixel_size_angstrom)
-
-    def soft(self, *components: tuple[float, float]) -> torch.Tensor:
-        """Draw a smooth random map: a sum of components, each with a length in angstrom (longest first) and a height."""
-        coarse: torch.Tensor | None = None
-        for length, height in components:
-            cells = [max(3, round(extent / length) + 2) for extent in self.extent_angstrom]
-            noise = torch.randn((1, 1, *cells), generator=self.generator, device=self.generator.device) * height
-            coarse = noise if coarse is None else noise + _stretched(coarse, cells)
-        assert coarse is not None
-        return _stretched(coarse, self.shape)[0, 0]
 
 
 def together(pieces: Sequence[Dirt]) -> Dirt:
@@ -184,7 +140,12 @@ def carbon_film(field: Patch, rng: np.random.Generator, thickness_angstrom: floa
 
 
 def carbon_edge(
-    field: Patch, rng: np.random.Generator, *, thickness_angstrom: float, hole_radius_angstrom: float
+    field: Patch,
+    rng: np.random.Generator,
+    *,
+    thickness_angstrom: float,
+    hole_radius_angstrom: float,
+    relief: float = 0.08,
 ) -> Dirt:
     """Make the edge of a carbon film with its grain.
 
@@ -198,12 +159,14 @@ def carbon_edge(
         Thickness of the film.
     hole_radius_angstrom
         Radius of the hole, which is free of carbon; infinite for a straight edge.
+    relief
+        Rms of its uneven thickness, as a part of the mean.
     """
     within = _ramp(_beyond_hole(field, rng, hole_radius_angstrom), _log(rng, (20, 250)))
-    relief = field.soft((_log(rng, (150, 800)), 0.08)).add_(1)
+    uneven = field.texture(rng).mul_(relief).add_(1).clamp_min_(0.1)
     phase = min(field.radian_per_volt_angstrom * (CARBON_VOLT - ICE_VOLT) * thickness_angstrom, STEEPEST_PHASE_RAD)
     grain = field.white(_carbon_grain(field, thickness_angstrom, rng))
-    depth = relief.mul_(within).mul_(thickness_angstrom / CARBON_MEAN_FREE_PATH_ANGSTROM)
+    depth = uneven.mul_(within).mul_(thickness_angstrom / CARBON_MEAN_FREE_PATH_ANGSTROM)
     opaque = (within > 0.5).float() if rng.random() < 0.6 or thickness_angstrom > 300 else field.zeros()
     return Dirt(grain.mul_(within.sqrt()).add_(within, alpha=phase), depth, opaque)
 
@@ -286,6 +249,27 @@ def crack(field: Patch, rng: np.random.Generator) -> Dirt:
     return Dirt(phase * missing, missing * (-loss / 3000.0), (missing > 0.3).float())
 
 
+def frost(field: Patch, rng: np.random.Generator, *, rms: float) -> Dirt:
+    """Make frost: crystals too many and too small to tell apart, which make the ice uneven, at lengths that are drawn.
+
+    Particles stay visible in it.
+
+    Parameters
+    ----------
+    field
+        The field.
+    rng
+        Random generator for the spectrum, and for whether frost absorbs or shifts the phase.
+    rms
+        Rms of the change of the counts, as a part of them; of the phase, in radian, if it shifts the phase.
+    """
+    uneven = field.texture(rng).mul_(rms)
+    if rng.random() < 0.3:
+        return Dirt(uneven.clamp_(-STEEPEST_PHASE_RAD, STEEPEST_PHASE_RAD), field.zeros(), field.zeros())
+    # Brighter as often and as much as darker: noise is no more often dark than bright, and particles are.
+    return Dirt(field.zeros(), uneven.clamp_(-0.8, 0.8).log1p_().neg_(), field.zeros())
+
+
 def _carbon_grain(field: Patch, thickness_angstrom: float, rng: np.random.Generator) -> float:
     """Give the power spectral density of the phase of atoms at random places; short-range order reduces it."""
     atom = field.radian_per_volt_angstrom * CARBON_ATOM_VOLT_ANGSTROM3
@@ -310,10 +294,6 @@ def _beyond_hole(
     lengths = _log(rng, (400, 1500)), _log(rng, (60, 250))
     rough = [(length, _log(rng, rough_angstrom) * (length / 600) ** 0.5) for length in lengths]
     return distance.add_(field.soft(*rough))
-
-
-def _stretched(image: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    return interpolate(image, tuple(shape), mode="bilinear", align_corners=True)
 
 
 def _distance(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

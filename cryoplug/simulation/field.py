@@ -65,6 +65,8 @@ class Placed:
     """``(n,)``, depths below the middle of the ice, as the beam runs."""
     contrast: float = 1.0
     """Factor on their potential."""
+    scrambled: bool = False
+    """Whether to make their phases random. Then they are no particles but a texture with the spectrum of particles."""
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,18 @@ def expose(
     plane = FrequencyPlane.of(settings.shape, settings.pixel_size_angstrom, generator.device)
     optics = settings.optics
     transfer = contrast_transfer_plane(plane, optics)
-    particles = plane.back(_particle_terms(settings, placed, plane))
+    particles = plane.back(_particle_terms(settings, [each for each in placed if not each.scrambled], plane))
+    textures = [each for each in placed if each.scrambled]
     phases = grain_terms(settings.ice, plane, generator)
     absorbed = ice_thickness_map(settings.ice, plane, generator) / settings.ice.mean_free_path_angstrom
     if dirt is not None:
         phases = phases + plane.forward(dirt.phase_rad)
         absorbed = absorbed + dirt.absorption
         particles = particles * (1 - dirt.opaque)
-    contrast = particles + plane.back(2 * phases * transfer)
+    around = 2 * phases * transfer
+    if textures:
+        around = around + _scrambled(_particle_terms(settings, textures, plane), plane, generator)
+    contrast = particles + plane.back(around)
     intensity = torch.exp(-absorbed) * (1 + contrast).clamp_min(0)
     mean = settings.dose_e_per_angstrom2 * settings.pixel_size_angstrom**2
     through = _signal_transfer(settings, plane)
@@ -167,6 +173,12 @@ def _particle_terms(settings: Field, placed: Sequence[Placed], plane: FrequencyP
         depth = layer * settings.layer_angstrom
         total += terms * (sigma * contrast_transfer_plane(plane, settings.optics, depth_angstrom=depth))
     return total
+
+
+def _scrambled(terms: torch.Tensor, plane: FrequencyPlane, generator: torch.Generator) -> torch.Tensor:
+    """Keep the power of each term, and draw its phase."""
+    white = plane.forward(torch.randn(plane.shape, generator=generator, device=terms.device))
+    return terms.abs() * white / white.abs().clamp_min(1e-12)
 
 
 def _layers(depths_angstrom: FloatArray, thickness: float) -> npt.NDArray[np.int64]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,20 +52,21 @@ class Population:
     """Usual underfocus, uniform."""
     astigmatism_angstrom: Range = (10.0, 1000.0)
     """Difference of the two defoci."""
-    voltages_kv: tuple[float, ...] = (300.0, 300.0, 300.0, 200.0, 120.0)
+    voltages_kv: tuple[float, ...] = (300.0, 300.0, 300.0, 200.0, 200.0, 120.0)
     """Acceleration voltages, equally likely."""
     aberrations_mm: tuple[float, ...] = (2.7, 2.7, 2.7, 2.0, 1.4, 0.01)
     """Spherical aberrations Cs, equally likely; the last one is a corrected lens."""
     amplitude_contrast: Range = (0.04, 0.2)
     """Amplitude contrast, uniform."""
-    phase_plate: float = 0.06
+    phase_plate: float = 0.1
     """Chance of a phase shift of 20 to 130 degrees, at low defocus."""
     b_factor_angstrom2: Range = (20.0, 300.0)
     """B-factor of the signal's envelope."""
     blurred: float = 0.2
     """Chance of a stronger blur, as from frames that were never aligned, or from charging."""
     faint_dose_e_per_angstrom2: float = 8.0
-    """Half of the fields with less than this dose, such as single frames, are blurred."""
+    """Half of the fields with less than this dose, such as single frames, are blurred. None of them is scrambled, because
+    nobody could tell."""
     blur_angstrom: Range = (2.0, 10.0)
     """Rms of this blur in each direction."""
     ice_thickness_angstrom: Range = (150.0, 1500.0)
@@ -80,8 +81,14 @@ class Population:
     """Rms phase of the grain of the ice."""
     ice_grain_length_angstrom: Range = (4.0, 9.0)
     """Length of the grain, uniform."""
-    empty: float = 0.12
+    empty: float = 0.11
     """Chance of a field without particles."""
+    scrambled: float = 0.1
+    """Chance, unless the dose is faint, of a texture with the spectrum of particles: such a spectrum is no sign of them."""
+    scrambled_alone: float = 0.5
+    """Chance that such a field has no particles besides."""
+    scrambled_below: Range = (0.1, 0.6)
+    """Contrast of a texture below particles, as a part of what it would be alone, uniform."""
     coverage: Range = (0.02, 1.3)
     """Part of the field that the particles' discs would cover side by side."""
     dense: float = 0.5
@@ -131,7 +138,14 @@ class Population:
             drift_angstrom=self._drift(rng),
             highpass_angstrom=_log(rng, (500, 2500)) if rng.random() < self.highpass else None,
         )
-        return drawn, self._particles(rng, library, drawn)
+        particles = self._particles(rng, library, drawn)
+        if dose < self.faint_dose_e_per_angstrom2 or rng.random() >= self.scrambled:
+            return drawn, particles
+        alone = rng.random() < self.scrambled_alone
+        part = 1.0 if alone else rng.uniform(*self.scrambled_below)
+        others = self._particles(rng, library, drawn)
+        textures = [replace(each, contrast=part * each.contrast, scrambled=True) for each in others]
+        return drawn, textures if alone else [*particles, *textures]
 
     def _optics(self, rng: np.random.Generator, dose: float) -> Optics:
         with_plate = rng.random() < self.phase_plate

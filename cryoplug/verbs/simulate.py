@@ -82,7 +82,7 @@ def simulate(
     ice_grain
         Rms phase of the grain of the ice in radians, 0 to 1.
     dirt
-        Whether half of the micrographs have carbon, gold, crystals or cracks.
+        Whether half of the micrographs have carbon, gold, crystals, cracks or frost.
     detector
         ``counting``, ``coincidence``, ``integrating``, ``interpolated`` or ``cropped``: camera, and what was done to its
         frames. This decides the colour of the noise.

@@ -11,13 +11,14 @@ from cryoplug.simulation import dirt
 from cryoplug.simulation.field import Field, Placed, expose
 from cryoplug.simulation.ice import Ice
 from cryoplug.simulation.optics import interaction_constant
+from cryoplug.simulation.patch import Patch
 from cryoplug.simulation.specimen import particle_models
 
 SIGMA = interaction_constant(300.0)
 
 
-def patch(size: int = 256, pixel: float = 4.0, seed: int = 0) -> dirt.Patch:
-    return dirt.Patch((size, size), pixel, torch.Generator().manual_seed(seed), SIGMA)
+def patch(size: int = 256, pixel: float = 4.0, seed: int = 0) -> Patch:
+    return Patch((size, size), pixel, torch.Generator().manual_seed(seed), SIGMA)
 
 
 PIECES = {
@@ -32,9 +33,13 @@ PIECES = {
 }
 
 
-@pytest.mark.parametrize("kind", PIECES)
-def test_a_piece_is_the_same_for_the_same_seeds_and_finite(kind):
-    one, other = (PIECES[kind](patch(), np.random.default_rng(3)) for _ in range(2))
+def frost(field, rng):
+    return dirt.frost(field, rng, rms=0.1)
+
+
+@pytest.mark.parametrize("make", [*PIECES.values(), frost], ids=[*PIECES, "frost"])
+def test_a_piece_is_the_same_for_the_same_seeds_and_finite(make):
+    one, other = (make(patch(), np.random.default_rng(3)) for _ in range(2))
     for first, second in zip(dataclasses.astuple(one), dataclasses.astuple(other), strict=True):
         assert first.shape == (256, 256)
         assert torch.equal(first, second)
@@ -106,6 +111,33 @@ def test_a_crack_is_bright_and_thin():
     assert 0 < float((piece.absorption < 0).float().mean()) < 0.5
 
 
+def test_frost_is_bright_as_often_as_dark_and_hides_no_particle():
+    found = 0
+    for seed in range(20):
+        piece = dirt.frost(patch(seed=seed), np.random.default_rng(seed), rms=0.1)
+        assert not piece.opaque.any()
+        if piece.phase_rad.any():
+            assert not piece.absorption.any()
+            assert float(piece.phase_rad.std()) == pytest.approx(0.1, rel=0.01)
+            continue
+        counts = torch.exp(-piece.absorption) - 1
+        assert float(counts.std()) == pytest.approx(0.1, rel=0.01)
+        assert abs(float(counts.mean())) < 1e-5
+        found += 1
+    assert 10 <= found < 20
+
+
+def test_carbon_is_as_uneven_as_asked():
+    even, uneven = (
+        dirt.carbon_edge(
+            patch(), np.random.default_rng(1), thickness_angstrom=500, hole_radius_angstrom=5000, relief=relief
+        )
+        for relief in (0.0, 0.1)
+    )
+    film = even.absorption > 0
+    assert float((uneven.absorption[film] / even.absorption[film] - 1).std()) == pytest.approx(0.1, rel=0.3)
+
+
 def test_pieces_add_up():
     field = patch()
     first, second = PIECES["spots"](field, np.random.default_rng(0)), PIECES["crystal"](field, np.random.default_rng(1))
@@ -126,12 +158,13 @@ def test_as_many_fields_are_clean_as_the_population_says(clean):
     ]
     # A dirty field may by chance draw none of the kinds.
     share = np.mean([piece is None for piece in drawn])
-    none = (1 - 0.3) * (1 - 0.12) * (1 - 0.45) * (1 - 0.35) * (1 - 0.12)
+    none = np.prod([1 - getattr(population, kind) for kind in ("carbon", "crystals", "spots", "crack", "frost")])
+    none *= 1 - population.gold
     assert share == pytest.approx(clean + (1 - clean) * none, abs=0.13)
 
 
 def test_odd_shapes_and_tiny_fields_are_made():
     for shape in ((33, 71), (1, 5), (17, 400)):
-        population = dirt.DirtPopulation(0, 1, 0, 1, 1, 1)
+        population = dirt.DirtPopulation(0, 1, 0, 1, 1, 1, 1)
         piece = dirt.random_dirt(shape, 2.0, np.random.default_rng(0), torch.Generator(), population=population)
         assert piece is not None and piece.phase_rad.shape == shape

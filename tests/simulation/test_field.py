@@ -165,3 +165,28 @@ def test_the_contrast_of_a_thick_slab_is_what_weak_phases_say():
     made = expose(Field((256, 256), 3.0, dose_e_per_angstrom2=10, ice=QUIET), [particle], generator())
     told = -2 * 0.1 * interaction_constant(300) * total / (256 * 3.0) ** 2 * 90
     assert float(made.particles.mean()) == pytest.approx(told, rel=1e-3)
+
+
+def test_scrambled_particles_keep_their_spectrum_and_are_no_particles():
+    rng = np.random.default_rng(3)
+    places = rng.uniform(0, 256, (40, 2))
+    single = one_particle(256)
+    full = dataclasses.replace(
+        single, centres_px=places, rotations=np.tile(single.rotations, (40, 1, 1)), depths_angstrom=np.zeros(40)
+    )
+    settings = Field((256, 256), 3.0, ice=QUIET)
+    plane = FrequencyPlane.of((256, 256), 3.0, "cpu")
+    seen = expose(settings, [full], generator())
+    scrambled = expose(settings, [dataclasses.replace(full, scrambled=True)], generator())
+    assert bool(seen.particles.any()) and not scrambled.particles.any()
+    edges = [1 / 400, 1 / 100, 1 / 50, 1 / 25, 1 / 12]
+    plain, texture = (rings(plane, made.image, edges) for made in (seen, scrambled))
+    assert texture == pytest.approx(plain, rel=0.05)
+
+    def skewness(image: torch.Tensor) -> float:
+        return float((((image - image.mean()) / image.std()) ** 3).mean())
+
+    assert skewness(seen.image) < -0.8 and abs(skewness(scrambled.image)) < 0.3
+    # Particles that lie over such a texture are the truth as they are without it.
+    both = expose(settings, [full, dataclasses.replace(full, scrambled=True)], generator())
+    torch.testing.assert_close(both.particles, seen.particles)
