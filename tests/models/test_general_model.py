@@ -6,6 +6,7 @@ import functools
 
 import numpy as np
 import pytest
+import torch
 
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.metrics.linear import fit_baselines
@@ -13,7 +14,9 @@ from cryoplug.metrics.pixel import correlation
 from cryoplug.metrics.truth import fitted_snr_db
 from cryoplug.models import shipped
 from cryoplug.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
+from cryoplug.simulation.planes import FrequencyPlane
 from cryoplug.simulation.settings import SimulationSettings
+from cryoplug.simulation.texture import Spectrum, texture
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shipped.is_there(), reason="no weights in this tree")]
 
@@ -69,6 +72,29 @@ def test_an_ice_ball_and_hot_pixels_are_no_particles_and_leave_the_rest_as_it_wa
     assert correlation(before, after) > 0.98
     ball = denoised(dirty, 1.3, "particles")[540:660, 540:660]
     assert float(ball.std()) < float(before.std())
+
+
+def scrambled(image: np.ndarray) -> np.ndarray:
+    """Give Gaussian noise with the spectrum of an image."""
+    white = np.fft.rfft2(np.random.default_rng(6).standard_normal(image.shape))
+    terms = np.abs(np.fft.rfft2(image - image.mean())) * white / np.abs(white)
+    return (np.fft.irfft2(terms, image.shape) + image.mean()).astype(np.float32)
+
+
+@pytest.mark.parametrize("pixel_size", [1.3, 2.6])
+def test_noise_with_the_spectrum_of_particles_gives_no_particles(pixel_size: float) -> None:
+    made = micrograph(pixel_size)
+    noise = scrambled(made.noisy)
+    came_out = float(denoised(made.noisy, pixel_size, "particles").var())
+    assert float(denoised(noise, pixel_size, "particles").var()) < min(0.05 * came_out, 0.01 * float(noise.var()))
+
+
+@pytest.mark.parametrize("slope", [2.0, 3.0])
+def test_noise_that_rises_steeply_towards_low_frequencies_gives_no_particles(slope: float) -> None:
+    plane = FrequencyPlane.of((512, 512), 2.6, "cpu")
+    rising = texture(Spectrum(slope, longest_angstrom=500), plane, torch.Generator().manual_seed(7)).numpy()
+    noise = (rising + np.random.default_rng(7).normal(0, 0.3, rising.shape)).astype(np.float32)
+    assert float(denoised(100 + noise, 2.6, "particles").var()) < 0.01 * float(noise.var())
 
 
 @pytest.mark.parametrize("target", ["image", "particles"])

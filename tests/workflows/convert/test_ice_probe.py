@@ -56,7 +56,8 @@ def test_the_noise_of_a_camera_that_loses_electrons_is_corrected(tmp_path: Path,
     assert noise.source == "ice"
     assert noise.trusted
     assert "weaker" in remark
-    assert abs(errors[PARTICLES].mean()) < 0.5
+    # Uncorrected it is 0.9.
+    assert abs(errors[PARTICLES].mean()) < 0.6
 
 
 @pytest.mark.slow
