@@ -134,7 +134,7 @@ def table(summary: Summary, *, brief: bool = False) -> str:
         parts += _rows(summary.truth, truth_columns, legend=not brief)
         parts.append(f"PSNR range: the truth's maximum less its minimum, {_range(summary.truth)} in the mean\n")
     if summary.halves:
-        parts.append(f"{count}, judged by halves, without truth: of half the dose; SNR after the best a*x+b")
+        parts.append(f"{count}, judged by halves, without truth: for one half alone; SNR after the best a*x+b")
         parts += _rows(summary.halves, halves_columns, legend=not brief)
         if not brief:
             parts.append(f"PSNR range: 6 standard deviations of the signal, {_range(summary.halves)} in the mean")

@@ -122,4 +122,7 @@ def _judged(verdict: Verdict, pairs: str | None) -> str:
         return (
             f"Judged on {count} without truth, by noise drawn with the measured spectrum: as good as that spectrum is."
         )
-    return f"Judged on {count} without truth, by the other half of each exposure: an estimate, of half the dose."
+    return (
+        f"Judged on {count} without truth, by the other half of each exposure: "
+        "an estimate for one half, which is noisier than the whole."
+    )
