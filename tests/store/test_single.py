@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cryoplug.metrics.micrograph_noise import MicrographNoise
+from cryoplug.metrics.noise_power import POINTS
+from cryoplug.metrics.noise_shape import NoiseShape
 from cryoplug.store.manifest import Manifest, MicrographEntry
 from cryoplug.store.pairs import FORMATS, create_store, open_store
 from cryoplug.workflows.inspect.stores import inspect_store
 
 SIDE = 64
-NOISE = {"source": "counts", "power": [1.0, 0.5]}
+NOISE = MicrographNoise((1.0,) * POINTS, NoiseShape(0.0, 0.0), "counts", 0.1, "").to_dict()
 
 
 def write(path: Path, format: str, *, whole: bool, pairs: str = "single", overwrite: bool = False) -> Manifest:
