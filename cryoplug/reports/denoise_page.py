@@ -228,7 +228,8 @@ def _words(report: DenoiseReport, good: int, failed: int) -> list[str]:
         )
     if report.problems:
         have = "has a warning" if report.problems == 1 else "have a warning"
-        lines.append(f"{counted(report.problems, 'micrograph')} {have}. The last column says what it is.")
+        where = "The column “remark” says what it is; on a narrow screen, scroll the table to the right."
+        lines.append(f"{counted(report.problems, 'micrograph')} {have}. {where}")
     if good and not report.live:
         lines.append(
             "Look at a few micrographs before you pick. Pick on the denoised ones; extract particles from the raw ones."
