@@ -112,6 +112,7 @@ def _listen(
     open_ones, stopping, first_error = set(parts), False, None
     killed: list[CryoplugError] = []
     said: set[str] = set()
+    done: set[str] = set()
     while open_ones:
         if (should_stop() or first_error) and not stopping:
             stopping = True
@@ -140,11 +141,14 @@ def _listen(
             else:
                 open_ones.discard(connection)
                 details.update({name: message.details[name] for name in HOW if name in message.details})
-                others = [parts[other][1] for other in open_ones]
-                if message.error is None or stopping:
+                others = done | {parts[other][1] for other in open_ones}
+                if message.error is None:
+                    done.add(device)
+                elif stopping:
                     continue
-                if isinstance(message.error, DeviceError) and device in others:
-                    # As where other programs leave it too little memory: then fewer processes share the GPU.
+                elif isinstance(message.error, DeviceError) and device in others:
+                    # As where other programs leave it too little memory: then fewer processes share the GPU. One that is done has
+                    # done its share, too: none ends before all files are done.
                     killed.append(message.error)
                     note(f"{message.error}; the others do its share")
                 else:

@@ -129,8 +129,10 @@ def listened(*ends: tuple[str, CryoplugError | None]) -> tuple[bool, list[str]]:
 
 def test_who_gets_no_room_on_a_shared_gpu_leaves_its_share_to_the_others() -> None:
     full = DeviceError("cuda:0: not enough memory for the weights")
-    complete, notes = listened(("cuda:0", full), ("cuda:0", None))
-    assert complete and notes == [f"{full}; the others do its share"]
+    # Both have ended when somebody listens, and whose message comes first is not certain.
+    for _ in range(20):
+        complete, notes = listened(("cuda:0", full), ("cuda:0", None))
+        assert complete and notes == [f"{full}; the others do its share"]
     with pytest.raises(DeviceError, match="not enough memory"):
         listened(("cuda:0", full), ("cuda:0", full))
     with pytest.raises(DeviceError, match="not enough memory"):
