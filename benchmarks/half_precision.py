@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +22,7 @@ from typing import Any
 
 import torch
 
-from programs import ROOT
+from programs import Deadline, Program
 from rows import add_place_options, run_in_its_place
 
 WAYS = {
@@ -32,6 +30,8 @@ WAYS = {
     "particles, eight orientations": ("--tta", "on", "--target", "particles"),
 }
 """What is compared, and the options of `cryoplug denoise`."""
+LIMIT_S = 900
+"""No command may take longer."""
 COLUMNS = (
     *("date", "gpu", "torch", "way", "micrographs", "shape", "pixel_size_angstrom", "judge", "psnr_db", "snr_db"),
     *("largest_difference_db", "figure", "largest_relative_difference", "other_figure"),
@@ -54,6 +54,7 @@ def main() -> int:
 
 def rows(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, object]]:
     """Give the rows of all ways."""
+    folder = folder.resolve()  # a command runs in another folder
     folder.mkdir(parents=True, exist_ok=True)
     made = folder / "simulated"
     sizes = {
@@ -155,17 +156,8 @@ def evaluated(out: Path, *words: object) -> list[dict[str, Any]]:
 
 def cryoplug(*words: object) -> str:
     """Run a command of this checkout; give its stdout."""
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-    done = subprocess.run(
-        [sys.executable, "-m", "cryoplug", *map(str, words)],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"exit {done.returncode}\n{done.stderr[-3000:]}")
-    return done.stdout
+    command = [sys.executable, "-m", "cryoplug", *map(str, words)]
+    return Program(command).output(Deadline.after(LIMIT_S))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cryoplug.core.bad_border import MOST_LINES, SMALLEST_SIDE, BadBorder, SoundBorder
+from cryoplug.core.bad_border import MOST_LINES, SMALLEST_SIDE, BadBorder
 from cryoplug.core.fourier_crop import resample_image
 from cryoplug.core.look import look_at
 from cryoplug.core.micrograph import ArrayMicrograph
@@ -162,20 +161,6 @@ def test_a_fault_wider_than_a_border_is_left_alone() -> None:
 def test_the_remark_names_all_sides() -> None:
     assert BadBorder(SHAPE, left=1).remark == "bad border: 1 column at the left was replaced by pixels from beside"
     assert BadBorder(SHAPE, 2, 1, 0, 3).words == "2 rows at the top, 1 row at the bottom and 3 columns at the right"
-    assert isinstance(SoundBorder(ArrayMicrograph(micrograph()), BadBorder(SHAPE, left=1)).read_rows(0, 1), np.ndarray)
-
-
-def test_a_large_micrograph_takes_a_millisecond() -> None:
-    image = np.random.default_rng(0).normal(3500, 600, (4096, 4096)).astype(np.float32)
-    source = ArrayMicrograph(image)
-    from cryoplug.core.repairs import with_sound_border
-
-    times = []
-    for _ in range(5):
-        start = time.process_time()
-        with_sound_border(source)
-        times.append(time.process_time() - start)
-    assert min(times) < 0.03, "2 ms where nothing else runs, with the sampled rows"
 
 
 def test_of_real_micrographs_two_have_a_bad_border(shared_data: Path) -> None:
@@ -189,7 +174,4 @@ def test_of_real_micrographs_two_have_a_bad_border(shared_data: Path) -> None:
             border = repaired_image(source.read_rows(0, source.shape[0]))[1].border
         if border:
             found[path.name[:4]] = border.lines
-    assert found == {"24de": (0, 0, 6, 5), "Ucsf": (0, 1, 1, 0)} or found == {
-        "24de": (0, 0, 6, 5),
-        "Ucsf": (1, 0, 1, 0),
-    }
+    assert found == {"24de": (0, 0, 6, 5), "Ucsf": (1, 0, 1, 0)}
