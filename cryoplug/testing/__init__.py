@@ -15,12 +15,13 @@ import pytest
 
 # Before the modules are imported, so that a failed assert shows its values.
 pytest.register_assert_rewrite(
-    "cryoplug.testing.command", "cryoplug.testing.format", "cryoplug.testing.model", "cryoplug.testing.store"
+    *(f"cryoplug.testing.{name}" for name in ("command", "format", "model", "movie_format", "store"))
 )
 
 from cryoplug.testing.command import CommandContract  # noqa: E402
-from cryoplug.testing.format import FormatContract, MovieFormatContract  # noqa: E402
+from cryoplug.testing.format import FormatContract  # noqa: E402
 from cryoplug.testing.model import ModelContract  # noqa: E402
+from cryoplug.testing.movie_format import MovieFormatContract  # noqa: E402
 from cryoplug.testing.store import StoreContract  # noqa: E402
 
 __all__ = ["CommandContract", "FormatContract", "ModelContract", "MovieFormatContract", "StoreContract"]

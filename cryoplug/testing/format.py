@@ -24,7 +24,7 @@ MAX_HEADER_BYTES = 64 << 10
 
 
 class FormatContract:
-    """Laws of a format of single images; for a format with movies, use `MovieFormatContract`.
+    """Laws of a format of single images; for a format with movies, use `cryoplug.testing.MovieFormatContract`.
 
     A subclass sets `spec` and defines `write`. Everything else has a default that suits most formats.
     """
@@ -39,6 +39,8 @@ class FormatContract:
     """Type of the pixels for `write`; they are whole numbers from 1 to 100, unless `pixels` gives others."""
     pixel_size_angstrom: ClassVar[float | None] = None
     """Pixel size in the files that `write` makes; None if they have none."""
+    knows_movies: ClassVar[bool] = False
+    """Whether the laws of movies are kept, too; `MovieFormatContract` sets it."""
     shares_first_bytes_with: ClassVar[tuple[str, ...]] = ()
     """Other formats with the same first bytes (names in `cryoplug.testing.files.FOREIGN_HEADS`, or ``mrc``)."""
 
@@ -100,9 +102,9 @@ class FormatContract:
             path, pixels = self._file(tmp_path, shape)
             with self._open(path) as source:
                 rows = source.read_rows(0, shape[0])
-                _check_rows(rows, pixels)
+                check_rows(rows, pixels)
                 rows += 1
-                _check_rows(source.read_rows(0, shape[0]), pixels)
+                check_rows(source.read_rows(0, shape[0]), pixels)
 
     def test_rows_in_any_windows_are_rows_of_the_whole(self, tmp_path: Path) -> None:
         """In any order, overlapping, one by one, none at all."""
@@ -114,7 +116,7 @@ class FormatContract:
             windows += [tuple(sorted(random.integers(0, height + 1, 2).tolist())) for _ in range(20)]
             with self._open(path) as source:
                 for start, stop in windows:
-                    _check_rows(source.read_rows(start, stop), pixels[start:stop])
+                    check_rows(source.read_rows(start, stop), pixels[start:stop])
 
     def test_rows_outside_the_image_are_refused(self, tmp_path: Path) -> None:
         """With `ShapeError`; also a window whose end lies before its start."""
@@ -130,8 +132,8 @@ class FormatContract:
         path, pixels = self._file(tmp_path)
         with self._open(path) as first, self._open(path) as second:
             for row in range(len(pixels)):
-                _check_rows(first.read_rows(row, row + 1), pixels[row : row + 1])
-                _check_rows(second.read_rows(0, len(pixels) - row), pixels[: len(pixels) - row])
+                check_rows(first.read_rows(row, row + 1), pixels[row : row + 1])
+                check_rows(second.read_rows(0, len(pixels) - row), pixels[: len(pixels) - row])
 
     def test_it_closes_its_file(self, tmp_path: Path) -> None:
         """After `close`, which may be called twice, after a ``with`` block, and when opening fails."""
@@ -205,7 +207,7 @@ class FormatContract:
         source = self._open(path)
         with path.open("r+b") as stream:
             stream.truncate(path.stat().st_size // 2)
-        with source, _refusal(path):
+        with source, refusal(path):
             assert np.array_equal(source.read_rows(0, len(pixels)), pixels), "the file was cut, yet it gives pixels"
 
     def test_garbage_is_refused(self, tmp_path: Path) -> None:
@@ -252,7 +254,7 @@ class FormatContract:
 
     def test_a_format_with_movies_keeps_the_laws_of_movies(self) -> None:
         """Its tests inherit `MovieFormatContract`."""
-        assert self.spec.open_movie is None or isinstance(self, MovieFormatContract), (
+        assert self.spec.open_movie is None or self.knows_movies, (
             f"{self.spec.id} opens movies: inherit MovieFormatContract and write them in write_movie"
         )
 
@@ -278,7 +280,7 @@ class FormatContract:
         return self._read_or_refuse(path) is not None
 
     def _read_or_refuse(self, path: Path) -> ImageF32 | None:
-        with _refusal(path), self._open(path) as source:
+        with refusal(path), self._open(path) as source:
             height, width = source.shape
             assert height >= 1 and width >= 1
             parts = [source.read_rows(start, min(start + 16, height)) for start in range(0, height, 16)]
@@ -288,98 +290,8 @@ class FormatContract:
         return None
 
 
-class MovieFormatContract(FormatContract):
-    """Laws of a format whose files may hold several images; a subclass defines `write_movie`."""
-
-    frames: ClassVar[int] = 5
-    """Frames of the test movies."""
-
-    def write_movie(self, path: Path, frames: np.ndarray) -> None:
-        """Write a file with several images.
-
-        Parameters
-        ----------
-        path
-            Its ending is one of ``spec.extensions``.
-        frames
-            ``(n, y, x)`` of type `dtype`; n may be 1.
-        """
-        raise NotImplementedError(f"{type(self).__name__}.write_movie: say how a movie of {self.spec.id} is written")
-
-    def write(self, path: Path, pixels: np.ndarray) -> None:
-        """Write a movie of one frame."""
-        self.write_movie(path, pixels[None])
-
-    def test_frames_are_those_that_were_written(self, tmp_path: Path) -> None:
-        """Read in any order, as whole frames and as rows of a frame."""
-        path, frames = self._movie(tmp_path)
-        order = [*reversed(range(len(frames))), 1, 0, 1]
-        with self._open_movie(path) as movie:
-            assert (movie.path, movie.frame_shape, movie.frame_count) == (path, frames.shape[1:], len(frames))
-            assert isinstance(movie.dtype, np.dtype)
-            for index in order:
-                _check_rows(movie.read_frame(index), frames[index])
-        for index in order:
-            with self._open_movie(path).frame(index) as source:
-                assert source.shape == frames.shape[1:] and source.path == path
-                _check_rows(source.read_rows(2, 7), frames[index, 2:7])
-            assert not holds(path), f"a frame was closed, but its file is still held: {holds(path)}"
-
-    def test_frames_that_are_not_there_are_refused(self, tmp_path: Path) -> None:
-        """With `ShapeError`."""
-        path, frames = self._movie(tmp_path)
-        with self._open_movie(path) as movie:
-            for index in (-1, len(frames)):
-                with pytest.raises(ShapeError):
-                    movie.read_frame(index)
-
-    def test_a_movie_is_not_taken_for_a_micrograph(self, tmp_path: Path) -> None:
-        """Opening it as one image is refused, and its file closed."""
-        path, _ = self._movie(tmp_path)
-        with pytest.raises(FormatError) as refused:
-            self._open(path)
-        assert str(path) in str(refused.value)
-        assert not holds(path), f"refused, but the file is still held: {holds(path)}"
-
-    def test_an_image_is_a_movie_of_one_frame(self, tmp_path: Path) -> None:
-        """So that everything can be read as a movie."""
-        path, pixels = self._file(tmp_path)
-        with self._open_movie(path) as movie:
-            assert movie.frame_count == 1
-            _check_rows(movie.read_frame(0), pixels)
-        assert not holds(path), f"after close, the file is still held: {holds(path)}"
-
-    def test_a_cut_movie_is_refused_or_gives_its_frames(self, tmp_path: Path) -> None:
-        """As for a single image: never other pixels, never other errors."""
-        path, frames = self._movie(tmp_path)
-        whole = path.read_bytes()
-        for length in cuts(len(whole)):
-            path.write_bytes(whole[:length])
-            with (
-                limited_memory(MAX_MEMORY_BYTES, f"a movie cut to {length} bytes"),
-                _refusal(path),
-                self._open_movie(path) as movie,
-            ):
-                for index in range(movie.frame_count):
-                    assert np.array_equal(movie.read_frame(index), frames[index]), f"cut to {length}: other pixels"
-
-    def _movie(self, folder: Path) -> tuple[Path, np.ndarray]:
-        frames = self.pixels((self.frames, *self.shapes[0]))
-        path = folder / f"movie{self.spec.extensions[0]}"
-        self.write_movie(path, frames)
-        return path, frames
-
-    def _is_readable(self, path: Path) -> bool:
-        with _refusal(path), self._open_movie(path) as movie:
-            return bool(movie.read_frame(0).size)
-        return False
-
-    def _open_movie(self, path: Path) -> Any:
-        assert self.spec.open_movie is not None, f"{self.spec.id} has no open_movie: inherit FormatContract"
-        return self.spec.open_movie(path)
-
-
-def _check_rows(rows: ImageF32, expected: np.ndarray) -> None:
+def check_rows(rows: ImageF32, expected: np.ndarray) -> None:
+    """Check that rows are an own float32 array with these pixels."""
     assert rows.dtype == np.float32 and rows.dtype.isnative, f"pixels of type {rows.dtype}; they must be float32"
     assert rows.flags.c_contiguous and rows.flags.writeable, "pixels must be a C-contiguous array of their own"
     assert rows.shape == expected.shape, f"shape {rows.shape}; it must be {expected.shape}"
@@ -387,7 +299,8 @@ def _check_rows(rows: ImageF32, expected: np.ndarray) -> None:
 
 
 @contextlib.contextmanager
-def _refusal(path: Path) -> Iterator[None]:
+def refusal(path: Path) -> Iterator[None]:
+    """Allow a block to be refused by `FormatError`, in one sentence that names the file."""
     try:
         yield
     except FormatError as error:
