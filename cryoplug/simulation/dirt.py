@@ -17,6 +17,7 @@ import torch
 from cryoplug.simulation.field import Dirt
 from cryoplug.simulation.optics import interaction_constant
 from cryoplug.simulation.patch import Patch
+from cryoplug.simulation.texture import Spectrum, random_spectrum
 
 Range = tuple[float, float]
 
@@ -48,10 +49,14 @@ class DirtPopulation:
     """Chance of a crack."""
     frost: float = 0.3
     """Chance of frost, which makes the ice uneven at any length."""
+    speckled: float = 0.0
+    """Chance that a film with an edge also absorbs unevenly, grain by grain, as sputtered and soiled films do."""
     carbon_thickness_angstrom: Range = (50.0, 600.0)
     """Thickness of a film with an edge; a film that covers the whole field has 20 to 60 angstrom."""
     carbon_relief: Range = (0.02, 0.3)
     """Rms of the uneven thickness of a film with an edge, as a part of the mean."""
+    speckle: Range = (0.005, 0.2)
+    """Rms of what these grains do to the counts, as a part of them."""
     hole_radius_angstrom: Range = (3000.0, 12_000.0)
     """Radius of the hole behind an edge; a third of the edges are straight."""
     crystal_angstrom: Range = (100.0, 3000.0)
@@ -105,8 +110,17 @@ def random_dirt(
         else:
             thickness = _log(rng, chances.carbon_thickness_angstrom)
             relief = _log(rng, chances.carbon_relief)
+            # Where no film is speckled nothing is drawn, so that a seed keeps its micrograph.
+            speckle = _log(rng, chances.speckle) if chances.speckled and rng.random() < chances.speckled else 0.0
             pieces.append(
-                carbon_edge(field, rng, thickness_angstrom=thickness, hole_radius_angstrom=radius, relief=relief)
+                carbon_edge(
+                    field,
+                    rng,
+                    thickness_angstrom=thickness,
+                    hole_radius_angstrom=radius,
+                    relief=relief,
+                    speckle=speckle,
+                )
             )
     elif rng.random() < chances.gold:
         pieces.append(gold_edge(field, rng, hole_radius_angstrom=_hole(rng, chances)))
@@ -146,6 +160,7 @@ def carbon_edge(
     thickness_angstrom: float,
     hole_radius_angstrom: float,
     relief: float = 0.08,
+    speckle: float = 0.0,
 ) -> Dirt:
     """Make the edge of a carbon film with its grain.
 
@@ -161,13 +176,20 @@ def carbon_edge(
         Radius of the hole, which is free of carbon; infinite for a straight edge.
     relief
         Rms of its uneven thickness, as a part of the mean.
+    speckle
+        Rms of what grains of sputtered metal or of soil do to the counts, as a part of them. They absorb, so the transfer
+        of contrast does not damp them at low frequencies, as it damps the grain of carbon itself.
     """
     within = _ramp(_beyond_hole(field, rng, hole_radius_angstrom), _log(rng, (20, 250)))
-    uneven = field.texture(rng).mul_(relief).add_(1).clamp_min_(0.1)
+    uneven = field.texture(random_spectrum(rng)).mul_(relief).add_(1).clamp_min_(0.1)
     phase = min(field.radian_per_volt_angstrom * (CARBON_VOLT - ICE_VOLT) * thickness_angstrom, STEEPEST_PHASE_RAD)
     grain = field.white(_carbon_grain(field, thickness_angstrom, rng))
     depth = uneven.mul_(within).mul_(thickness_angstrom / CARBON_MEAN_FREE_PATH_ANGSTROM)
     opaque = (within > 0.5).float() if rng.random() < 0.6 or thickness_angstrom > 300 else field.zeros()
+    if speckle:
+        spectrum = Spectrum(rng.uniform(0, 1.5), _log(rng, (100, 1000)), _log(rng, (2, 8)))
+        speckles = field.texture(spectrum).mul_(speckle).clamp_(-0.8, 0.8)
+        depth -= speckles.log1p_().mul_(within)
     return Dirt(grain.mul_(within.sqrt()).add_(within, alpha=phase), depth, opaque)
 
 
@@ -263,7 +285,7 @@ def frost(field: Patch, rng: np.random.Generator, *, rms: float) -> Dirt:
     rms
         Rms of the change of the counts, as a part of them; of the phase, in radian, if it shifts the phase.
     """
-    uneven = field.texture(rng).mul_(rms)
+    uneven = field.texture(random_spectrum(rng)).mul_(rms)
     if rng.random() < 0.3:
         return Dirt(uneven.clamp_(-STEEPEST_PHASE_RAD, STEEPEST_PHASE_RAD), field.zeros(), field.zeros())
     # Brighter as often and as much as darker: noise is no more often dark than bright, and particles are.

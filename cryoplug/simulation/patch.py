@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
 from cryoplug.simulation.planes import FrequencyPlane
-from cryoplug.simulation.texture import random_spectrum, texture
+from cryoplug.simulation.texture import Spectrum, texture
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,10 @@ class Patch:
         noise = torch.randn(self.shape, generator=self.generator, device=self.generator.device)
         return noise * (math.sqrt(density) / self.pixel_size_angstrom)
 
-    def texture(self, rng: np.random.Generator) -> torch.Tensor:
-        """Draw a Gaussian random map of rms 1 and of a random spectrum."""
+    def texture(self, spectrum: Spectrum) -> torch.Tensor:
+        """Draw a Gaussian random map of rms 1."""
         plane = FrequencyPlane.of(self.shape, self.pixel_size_angstrom, self.generator.device)
-        return texture(random_spectrum(rng), plane, self.generator)
+        return texture(spectrum, plane, self.generator)
 
     def soft(self, *components: tuple[float, float]) -> torch.Tensor:
         """Draw a smooth random map: a sum of components, each with a length in angstrom (longest first) and a height."""

@@ -12,10 +12,12 @@ are made on the GPU while the network learns, and never stored: see pool.py. On 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,22 +27,28 @@ from evenly import BOUND, EvenLoss, unlikeness
 from export import export_checkpoint
 from library import invented, load
 from pool import FieldPool, robust_units
+from rates import parts_of_the_rate
 from safetensors.torch import load_file
 
 from cryoplug.models.registry import model_spec
-from cryoplug.simulation.dirt import random_dirt
+from cryoplug.simulation.dirt import DirtPopulation, random_dirt
 from cryoplug.simulation.field import expose
 from cryoplug.simulation.population import Population
 from cryoplug.simulation.specimen import ParticleModel
 from cryoplug.training.distributed import Processes, open_processes
+from cryoplug.training.dormant import wake
 
 CONFIG = {"depth": 4, "width": 40, "most": 320, "stem": 2, "skip": "none", "outputs": 2, "clip": 8.0}
+POPULATION, DIRT = Population(phase_plate=0.14), DirtPopulation(clean=0.52, frost=0.36, speckled=0.4)
+"""Fields. More of them than by default have what version 4 was weak at: phase plates, frost, carbon of strong grain."""
 ASKED_EVERY = 20
 """Steps between two looks at the clock."""
 PACED_STEPS, SAFE_PART = 1000, 0.97
 """With ``--finish-minutes`` the pace at this step plans the rest; it may become a little slower."""
 BLOCKS_PX = (64, 512)
 """What varies more slowly does not count in the second loss: in the image, and in the particles."""
+COUNTED_EVERY, COUNTED_IN = 5000, 32
+"""Steps between two counts of dormant channels, and in how many fields; cryoplug/training/dormant.py says what they are."""
 FLOOR = 3e-5
 """Added to each crop's squared error before its logarithm is shown: below it nobody sees a difference."""
 
@@ -61,6 +69,8 @@ class Plan:
     fields: int = 256
     steps_a_field: int = 1
     rate: float = 1e-3
+    by_fan_in: float = 0.0
+    """Power by which wide layers learn more slowly: 0, all have the same rate; 1, `rate` over their fan-in. See rates.py."""
     warm_up: int = 1000
     weight_decay: float = 0.01
     average: float = 0.9995
@@ -72,6 +82,8 @@ class Plan:
     """Weight of the second loss, the correlation with the truth."""
     init: str = ""
     """Checkpoint folder to begin from; empty: fresh weights."""
+    wake: int = 0
+    """Fields in which to look for dormant channels before the first step, to wake them; 0: leave them so."""
     config: str = json.dumps(CONFIG)
 
 
@@ -115,17 +127,17 @@ def train(
     models = particles(plan, structures)
     say(f"{len(models)} particles; {run.weights:,} weights; step {begin} of {plan.steps}")
 
-    population = Population()
-
     def make(number: int) -> torch.Tensor:
-        field, placed = population.draw(models, size_px=plan.field_px, seed=plan.seed, number=number)
+        field, placed = POPULATION.draw(models, size_px=plan.field_px, seed=plan.seed, number=number)
         generator = torch.Generator(device).manual_seed(hash((plan.seed, number)) % 2**62)
         rng = np.random.default_rng([plan.seed, 5, number])
         size, voltage = (plan.field_px, plan.field_px), field.optics.voltage_kv
-        dirt = random_dirt(size, field.pixel_size_angstrom, rng, generator, voltage_kv=voltage)
+        dirt = random_dirt(size, field.pixel_size_angstrom, rng, generator, population=DIRT, voltage_kv=voltage)
         made = expose(field, placed, generator, dirt=dirt)
         return robust_units(made.record(generator), made.image, made.particles)
 
+    if plan.wake and not begin:
+        say(f"{run.wake(plan.wake, make)} channels were dormant and begin anew")
     first = begin // plan.steps_a_field
     pools = {
         number: FieldPool(
@@ -152,6 +164,8 @@ def train(
         losses.append(run.step(torch.cat(crops), step))
         step += 1
         paced = step == begin + PACED_STEPS
+        if step % COUNTED_EVERY == 0 and processes.first:
+            say(f"{run.dormant(COUNTED_IN, make)} channels are dormant")
         if step % 500 == 0 or step == run.plan.steps or paced:
             image, alone = torch.stack(losses).mean(0).tolist()
             pace = len(losses) / (time.monotonic() - told)
@@ -187,10 +201,14 @@ class Run:
         self.weights = sum(parameter.numel() for parameter in self.parameters)
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         on_gpu = device.type == "cuda"
-        self.rate = torch.zeros((), device=device)
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=self.rate, weight_decay=plan.weight_decay, fused=on_gpu, capturable=on_gpu
-        )
+        parts = parts_of_the_rate(self.module, power=plan.by_fan_in)
+        self.rates = {part: torch.zeros((), device=device) for part in parts}
+        # Weights decay at one pace, though their rates differ.
+        groups = [
+            {"params": parts[part], "lr": rate, "weight_decay": plan.weight_decay / part}
+            for part, rate in self.rates.items()
+        ]
+        self.optimizer = torch.optim.AdamW(groups, fused=on_gpu, capturable=on_gpu)
         side = plan.side_px
         count = plan.batch * plan.pools // processes.world
         self.batch = torch.zeros((count, 3, side, side), dtype=torch.float16, device=device)
@@ -208,7 +226,9 @@ class Run:
         plan = self.plan
         warm = min(1.0, (number + 1) / plan.warm_up)
         cooled = min(1.0, max(0.0, 1 - (plan.steps - number) / max(plan.cool_down, 1)))
-        self.rate.fill_(plan.rate * warm * (0.005 + 0.995 * (1 + math.cos(math.pi * cooled)) / 2))
+        now = plan.rate * warm * (0.005 + 0.995 * (1 + math.cos(math.pi * cooled)) / 2)
+        for part, rate in self.rates.items():
+            rate.fill_(part * now)
         # The average begins as the network itself.
         self.keep.fill_(min(plan.average, (number + 1) / (number + 10)))
         self.batch.copy_(crops)
@@ -273,6 +293,24 @@ class Run:
             for value in moments.values():
                 value.zero_()
 
+    def wake(self, count: int, make: Callable[[int], torch.Tensor]) -> int:
+        """Wake the channels that are dormant in the middle of all of these fields; give their number."""
+        woken = wake(self.module, self._noisy(count, make), seed=self.plan.seed)
+        with torch.no_grad():
+            torch._foreach_copy_(self.average, self.parameters)
+        return woken
+
+    def dormant(self, count: int, make: Callable[[int], torch.Tensor]) -> int:
+        """Count the channels of the averaged network that are dormant in these fields."""
+        network = copy.deepcopy(self.module)
+        network.load_state_dict(self.averaged())
+        return wake(network, self._noisy(count, make), seed=0)
+
+    def _noisy(self, count: int, make: Callable[[int], torch.Tensor]) -> torch.Tensor:
+        side = self.plan.side_px
+        with torch.no_grad():
+            return torch.stack([make(number)[:1, :side, :side].float() for number in range(count)])
+
     def averaged(self) -> dict[str, torch.Tensor]:
         """Give the averaged weights by name."""
         names = (name for name, _ in self.module.named_parameters())
@@ -294,7 +332,7 @@ class Run:
         if not path.exists():
             return 0
         kept = torch.load(path, map_location=self.device, weights_only=True)
-        plans = ({"pools": 1, **kept["plan"]}, vars(self.plan))
+        plans = ({"pools": 1, "by_fan_in": 0.0, "wake": 0, **kept["plan"]}, vars(self.plan))
         before, now = ({**plan, "steps": 0, "cool_down": 0} for plan in plans)
         if before != now:
             raise SystemExit(f"{path}: another plan, {kept['plan']}; give another --state")

@@ -1,24 +1,38 @@
-"""The loss that the general model learns by: faint crops count, and what is uncertain fades instead of vanishing."""
+"""What the general model learns by: faint crops count, what is uncertain fades, and wide layers learn slowly."""
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import math
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "train_general" / "evenly.py"
+from cryoplug.models.unet import UNet, build
+from cryoplug.training.dormant import wake
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "train_general"
 
 
-@pytest.fixture(scope="module")
-def evenly() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evenly", EXAMPLE)
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLE / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def evenly() -> ModuleType:
+    return example("evenly")
+
+
+@pytest.fixture(scope="module")
+def rates() -> ModuleType:
+    return example("rates")
 
 
 def learnt_amplitude(evenly: ModuleType, present: float) -> float:
@@ -105,3 +119,50 @@ def test_the_losses_of_processes_average_to_that_of_the_whole_batch(evenly: Modu
     ]
     assert float(sum(parts) / 2) == pytest.approx(float(whole), rel=1e-5)
     assert float(evenly.unlikeness(output[1:3], truth[1:3], block_px=16)) == 0
+
+
+def network() -> UNet:
+    return build(seed=1, depth=3, width=8, stem=2, skip="none", outputs=2, clip=8.0, most=64)
+
+
+def test_each_layer_learns_at_its_part_of_the_rate_and_none_is_left_out(rates: ModuleType) -> None:
+    module = network()
+    part_of = {
+        id(parameter): part
+        for part, parameters in rates.parts_of_the_rate(module, power=1.0).items()
+        for parameter in parameters
+    }
+    assert {id(parameter) for parameter in module.parameters()} == set(part_of)
+    # Four pixels enter, then 8 channels at the finest level; up2 reads 32 channels and 64 from below.
+    for layer, part in (
+        (module.down0.conv1, 1),
+        (module.output, 1),
+        (module.up2.conv1, 8 / 96),
+        (module.middle.conv2, 1 / 8),
+    ):
+        assert part_of[id(layer.weight)] == part_of[id(layer.bias)] == pytest.approx(part)
+    (part,) = rates.parts_of_the_rate(module, power=0.0)
+    assert part == 1
+    assert min(rates.parts_of_the_rate(module, power=0.5)) == pytest.approx(math.sqrt(8 / 96))
+
+
+def asleep_after(power: float, rates: ModuleType) -> int:
+    """Teach a small network to blur noise for some steps at a usual rate; count the channels that fall asleep."""
+    random = torch.Generator().manual_seed(6)
+    module = network()
+    groups = [
+        {"params": parameters, "lr": 0.002 * part}
+        for part, parameters in rates.parts_of_the_rate(module, power=power).items()
+    ]
+    optimizer = torch.optim.AdamW(groups)
+    for _ in range(30):
+        seen = torch.randn((2, 1, 64, 64), generator=random)
+        truth = torch.nn.functional.avg_pool2d(seen, 9, stride=1, padding=4) * 3
+        optimizer.zero_grad()
+        (module(seen) - truth).square().mean().backward()
+        optimizer.step()
+    return wake(copy.deepcopy(module), torch.randn((4, 1, 64, 64), generator=random), seed=0)
+
+
+def test_fewer_channels_fall_asleep_where_wide_layers_learn_slowly(rates: ModuleType) -> None:
+    assert asleep_after(1.0, rates) < 0.25 * asleep_after(0.0, rates)

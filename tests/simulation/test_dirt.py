@@ -138,6 +138,26 @@ def test_carbon_is_as_uneven_as_asked():
     assert float((uneven.absorption[film] / even.absorption[film] - 1).std()) == pytest.approx(0.1, rel=0.3)
 
 
+def test_speckles_change_the_counts_as_much_as_asked_and_only_on_the_film():
+    even, grainy = (
+        dirt.carbon_edge(
+            patch(),
+            np.random.default_rng(1),
+            thickness_angstrom=200,
+            hole_radius_angstrom=5000,
+            relief=0.0,
+            speckle=speckle,
+        )
+        for speckle in (0.0, 0.1)
+    )
+    whole = even.absorption > 0.999 * even.absorption.max()
+    change = torch.exp(even.absorption - grainy.absorption) - 1
+    assert float(change[whole].std()) == pytest.approx(0.1, rel=0.1)
+    assert abs(float(change[whole].mean())) < 0.01
+    assert not grainy.absorption[even.absorption == 0].any()
+    assert torch.equal(even.phase_rad, grainy.phase_rad) and torch.equal(even.opaque, grainy.opaque)
+
+
 def test_pieces_add_up():
     field = patch()
     first, second = PIECES["spots"](field, np.random.default_rng(0)), PIECES["crystal"](field, np.random.default_rng(1))
