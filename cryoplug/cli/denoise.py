@@ -132,25 +132,26 @@ def denoise(
 ) -> int:
     """Denoise micrographs: files, folders, patterns, a RELION STAR file or a cryoSPARC dataset.
 
-    Output is float32 MRC in the grey values of the input. Use it for looking and picking; extract particles from the raw
-    micrographs. Large micrographs are cut into tiles. The tiles overlap by the receptive field of the network, so the
-    result equals that of the whole image at once. Files that an earlier run finished are skipped. denoise.jsonl in the
-    output folder gets a line for each micrograph.
+    Use the result for looking and picking; extract particles from the raw micrographs. It is float32 MRC in the grey values
+    of the input. Files that an earlier run finished are skipped. denoise.jsonl in the output folder gets a line for each
+    micrograph.
+
+    Without --checkpoint, the general model denoises; it comes with cryoplug. It needs the pixel size and sees 2 to 5 A/px;
+    cryoplug Fourier-crops finer micrographs to 2.6 for it. If you have a folder called general in the working directory,
+    write ./general.
+
+    For picking, --target particles gives what is not ice, at the grey level of the micrograph. --highpass 1000 removes
+    gradients and ice that thickens. --lowpass 20 removes detail that no picker needs. --output-angpix 5 writes a coarser
+    grid, with its pixel size in the header and the STAR file. These last three need to know the pixel size.
 
     With --star, cryoplug writes a STAR file: rlnMicrographName is the denoised file, cryoplugMicrographNameRaw the raw one.
     For a cryoSPARC dataset it writes micrographs_denoised.cs (or particles_denoised.cs) into the output folder. That has
     every column, uid included, and micrograph_blob_denoised beside the raw blob.
 
-    Without --checkpoint, the general model denoises; it comes with cryoplug. It needs the pixel size and sees 2 to 5 A/px;
-    cryoplug crops finer micrographs to 2.6 for it. --target particles gives what is not ice instead of the whole image, at
-    the grey level of the micrograph. If you have a folder called general in the working directory, write ./general.
+    With --watch, cryoplug looks at folders, patterns and STAR files again and again. They may still be missing or growing.
 
     A network trained on a store of convert --angpix works at that pixel size. cryoplug Fourier-crops each micrograph to it
     and pads the result back, so the result has no finer detail. --merge-highres A takes detail beyond A from the raw micrograph.
-
-    For picking, --highpass 1000 removes gradients and ice that thickens. --lowpass 20 removes detail that no picker needs.
-    --output-angpix 5 writes a coarser grid, with its pixel size in the header and the STAR file. All three need to know the
-    pixel size of the micrograph.
 
     With --halves, the even half, the odd half and their sum go through the network. The result is
     (f(even) + f(odd) + f(sum)) / 2 in the grey values of the micrograph, and takes three times as long. cryoplug looks for
@@ -166,7 +167,12 @@ def denoise(
     cluster, --shard 0/4 to 3/4 are four jobs of one list. cryoplug merge then writes the STAR file, the page and one
     journal. In a Slurm array, or under srun or torchrun, each task takes its part by itself; --shard 0/1 is all of them.
 
-    With --watch, cryoplug looks at folders, patterns and STAR files again and again. They may still be missing or growing.
+    Large micrographs are cut into tiles. The tiles overlap by the receptive field of the network, so the result equals that
+    of the whole image at once.
+
+    Example: cryoplug denoise Micrographs/*.mrc -o denoised
+
+    Example: cryoplug denoise Micrographs/*.mrc -o picking --target particles --highpass 1000
 
     Example: cryoplug denoise MotionCorr/job002/corrected_micrographs.star -o Denoised --star Denoised/micrographs.star
     """

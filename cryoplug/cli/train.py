@@ -202,17 +202,18 @@ def train(
 ) -> None:
     """Train a network on pairs of noisy and clean patches.
 
-    Adam minimises mean((network(noisy) - clean)^2), or another --loss. cryoplug keeps the epoch with the lowest validation
-    loss. With halves, most of the loss is noise in the target, so small differences mean nothing. cryoplug therefore keeps
-    the latest epoch that is not measurably worse than the best one: its loss is higher by no more than the standard error
-    of their paired difference over the held-out micrographs.
+    DATA is what cryoplug convert wrote. With --save, the kept checkpoint is evaluated at the end on up to 16 held-out
+    patches, in about 10 s, beside the best simple filters. The first line says whether it is better than the raw micrograph
+    and than the best Gaussian blur, and what to do next. If nothing could be judged, it says why. checkpoint.json keeps the
+    figures, and cryoplug inspect shows them.
 
     If training was killed, run the same command again: it goes on where it stopped and ends with the same weights, bit for
     bit. With --minutes this holds only while steps keep their speed, because their number follows it.
 
-    With --save, the kept checkpoint is evaluated at the end on up to 16 held-out patches, in about 10 s, beside the best
-    simple filters. The first line says whether it is better than the raw micrograph and than the best Gaussian blur, and
-    what to do next. checkpoint.json keeps the figures, and cryoplug inspect shows them.
+    Adam minimises mean((network(noisy) - clean)^2), or another --loss. cryoplug keeps the epoch with the lowest validation
+    loss. With halves, most of the loss is noise in the target, so small differences mean nothing. cryoplug therefore keeps
+    the latest epoch that is not measurably worse than the best one: its loss is higher by no more than the standard error
+    of their paired difference over the held-out micrographs.
 
     A store of halves has defaults of its own: --augment halves --mix 0.5 --schedule cosine --warmup-steps 200 --ema 0.999
     --clip-norm 1. --batch-size is 2 million pixels a step; each pair of halves counts twice, for its two mixtures. The unet
@@ -232,9 +233,9 @@ def train(
     patches of every process, so two processes give what one gives with twice the --batch-size. If torchrun starts them
     again (--max-restarts), they go on from the last state.
 
-    Example: cryoplug train dataset/ --epochs 5 --save --checkpoint-dir saved_models
-
     Example: cryoplug train dataset/ --init general --minutes 5 --save
+
+    Example: cryoplug train dataset/ --epochs 5 --save --checkpoint-dir saved_models
 
     Example: torchrun --standalone --nproc-per-node 2 --no-python cryoplug train dataset/ --model unet
     --save
@@ -296,7 +297,7 @@ def train(
         if result.evaluation is not None:
             text = f"{text}\n\n{table(result.evaluation, brief=True)}"
         echo_result(result, as_json=False, text="\n".join([*words, text]))
-    elif result.evaluation is not None or result.verdict is not None:
+    elif result.checkpoint is not None:
         record = {"evaluation": result.evaluation, "checkpoint": result.checkpoint}
         echo_result({**record, "verdict": result.verdict, "words": words}, as_json=True, type="training")
     good = result.verdict is None or result.verdict.worst == BETTER
@@ -307,13 +308,11 @@ def train(
 
 
 def _verdict(result: TrainResult) -> list[str]:
-    """Give the verdict in words, the first line of a summary; nothing if no evaluation was asked for."""
+    """Give the verdict in words, the first lines of a summary."""
     from cryoplug.reports.words import required_words, verdict_words
 
     asked = [] if result.required is None else [required_words(result.verdict, result.required)]
-    # The founding recipe says what it is, measured or not.
-    silent = result.verdict is None and result.pairs != "noise"
-    return asked if silent else [*verdict_words(result.verdict, pairs=result.pairs), *asked]
+    return [*verdict_words(result.verdict, pairs=result.pairs, why_not=result.not_judged), *asked]
 
 
 def _echo_epoch(report: EpochReport, epochs: int | None) -> None:

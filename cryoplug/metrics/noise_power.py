@@ -44,6 +44,9 @@ _TERM_DB = 0.03
 _MODEL_DB = 0.03
 """A law must fit to within this many decibels and three standard errors; smooth signal of 0.7 % of the noise passes."""
 _TOUCHING_DB = 0.7
+_FEW_TERMS = 20_000
+"""With fewer terms, less than some 300 x 300 pixels, chance alone makes the spectrum look filtered."""
+_TOO_SMALL = "it is too small: its pixels are too few to tell noise from signal"
 _OUTLIER_SIGMAS = 10.0
 _COUNTED_DB = 0.2
 """Tolerance in decibel between counted electrons' noise and Poisson's law; coincidence loss and a gain of 1.05 fit in."""
@@ -98,8 +101,9 @@ def block_spectrum(blocks: Iterable[np.ndarray], *, shape: tuple[int, int]) -> B
     level = found[:, frequency >= 0.35].mean(axis=1)
     middle = float(np.median(level))
     kept = (level > middle / 1.5) & (level < 1.5 * middle) if middle > 0 else np.ones(count, bool)
+    # Fading leaves a quarter of the independent terms of a block; blocks that overlap by half add up as if they lay apart.
+    pixels = min(shape[0] * shape[1], count * side * side / 4)
     # A ring of all of Fourier space has 2 pi f of its terms per unit of f; half of them are independent.
-    pixels = min(shape[0] * shape[1], count * side * side)
     terms = np.pi * np.maximum(frequency, 0.5 / side) / side * pixels * kept.mean()
     return BlockSpectrum(frequency, found[kept].mean(axis=0), terms)
 
@@ -130,6 +134,8 @@ def fit_noise_law(
     found = [item for kind in (_EVEN_POWERS, _SHORT_REACH) if (item := _best(spectrum, kind, starts, low)) is not None]
     if not found:
         problem = "no smooth law fits its spectrum beyond the signal: it was filtered, padded or scaled up"
+        if _is_too_small(spectrum):
+            problem = _TOO_SMALL
         if not starts:
             problem = (
                 f"pixels of {pixel_size_angstrom:.3g} angstrom show signal up to their highest frequency, and nowhere the noise "
@@ -141,7 +147,8 @@ def fit_noise_law(
     apart = max(float(np.abs(np.log(item.low / best.low)).max()) for item in found)
     uncertainty = _decibel(max(best.uncertainty, apart) if len(found) == 2 else math.inf)
     power = best.kind(LAW_FREQUENCY, best.law)
-    return NoiseLaw(power, "spectrum", uncertainty, _problem(spectrum, power, uncertainty, judged, first))
+    problem = _problem(spectrum, power, uncertainty, judged, first)
+    return NoiseLaw(power, "spectrum", uncertainty, _TOO_SMALL if problem and _is_too_small(spectrum) else problem)
 
 
 def counted_law(spectrum: BlockSpectrum, *, mean: float, whole_numbers: bool) -> NoiseLaw | None:
@@ -300,12 +307,16 @@ def _problem(
     return unsure(uncertainty_db) if uncertainty_db > TRUSTED_DB else ""
 
 
+def _is_too_small(spectrum: BlockSpectrum) -> bool:
+    return float(spectrum.terms.sum()) < _FEW_TERMS
+
+
 def unsure(uncertainty_db: float) -> str:
     """Give the problem of a law that is only too uncertain."""
-    return (
-        f"its noise at low frequencies is known to {uncertainty_db:.2g} dB (allowed: {TRUSTED_DB:g}): the spectrum beyond the "
-        "signal does not show how it continues"
+    known = (
+        f"known to {uncertainty_db:.2g} dB (allowed: {TRUSTED_DB:g})" if math.isfinite(uncertainty_db) else "not known"
     )
+    return f"its noise at low frequencies is {known}: the spectrum beyond the signal does not show how it continues"
 
 
 def _decibel(natural: float) -> float:

@@ -42,7 +42,12 @@ _BETTER_SOURCES = (
 
 
 def verdict_words(
-    verdict: Verdict | None, *, pairs: str | None = None, denoiser: str = "trained", target: str | None = None
+    verdict: Verdict | None,
+    *,
+    pairs: str | None = None,
+    denoiser: str = "trained",
+    target: str | None = None,
+    why_not: str = "nothing was measured",
 ) -> list[str]:
     """Write a verdict in short sentences, the most important first.
 
@@ -56,6 +61,8 @@ def verdict_words(
         What was judged, one of `DENOISERS`; it decides the advice.
     target
         Output of the network that was judged; None if it has only one.
+    why_not
+        Why nothing was measured, if there is no verdict.
 
     Returns
     -------
@@ -63,7 +70,7 @@ def verdict_words(
         First the verdict, then by what it was judged, then what to do next.
     """
     if verdict is None:
-        lines = ["Not judged: nothing was measured."]
+        lines = [f"Not judged: {why_not}."]
         return [*lines, NOISE_RECIPE, f"Next: {_BETTER_SOURCES}"] if pairs == "noise" else lines
     raw = "its input" if pairs == "noise" else "the raw micrograph"
     identity, gaussian = verdict.comparisons["identity"], verdict.comparisons["gaussian"]

@@ -16,6 +16,9 @@ from cryoplug.simulation.molecules import molecule_library
 from cryoplug.simulation.optics import Optics
 from cryoplug.simulation.specimen import ParticleModel, particle_models
 
+SIMULATOR = 2
+"""Number of the simulator, which every file of `simulate` carries. Raise it when the same settings give other pixels or
+other lists: then files of an earlier simulator are never mixed with new ones. Files without a number are older."""
 SPECIMENS = ("shapes", "random")
 """Kinds of invented particles: five simple shapes, or random molecules."""
 DETECTORS = ("counting", "coincidence", "integrating", "interpolated", "cropped")

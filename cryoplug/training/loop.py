@@ -216,10 +216,10 @@ class Training:
         planned = self.processes.from_first(self._pace.news(self.position.step))
         if planned is None:
             return
-        corrected = self.position.planned_steps is not None
-        self.position.planned_steps = planned
-        few = "; too few to learn much: more --minutes, a smaller network or a GPU" if planned < FEW_STEPS else ""
-        now = " (corrected: their speed has changed)" if corrected else ""
+        before, self.position.planned_steps = self.position.planned_steps, planned
+        newly_few = planned < FEW_STEPS and (before is None or before >= FEW_STEPS)
+        few = "; too few to learn much: more --minutes, a smaller network or a GPU" if newly_few else ""
+        now = "" if before is None else " (corrected: their speed has changed)"
         progress(Note(f"--minutes {self.config.minutes:g}: {planned} steps{now}{few}"))
 
     def _validate(self, loader: BatchLoader, saver: Saver) -> Validation | None:

@@ -35,20 +35,35 @@ def test_json_is_one_record_an_epoch_on_stdout_and_talk_is_on_stderr(
     words = (data, "--epochs", 3, "--val-split", 0.25, "--json", "--save", "--checkpoint-dir", tmp_path / "out")
     assert train(*words) == 0
     output = capsys.readouterr()
-    records = [json.loads(line) for line in output.out.splitlines()]
+    *records, end = (json.loads(line) for line in output.out.splitlines())
     assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert end["type"] == "training" and end["checkpoint"] == records[-1]["checkpoint"]
+    assert end["verdict"] is None and end["words"][0].startswith("Not judged: patches of (16, 16)")
     assert {"train_loss", "val_loss", "train_rmse", "val_rmse", "samples_per_s", "checkpoint"} <= set(records[0])
     assert "epoch 1: train loss" in output.err
     assert train(*words) == 0
     again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [record["epoch"] for record in again] == [1, 2, 3]
+    assert [record.get("epoch") for record in again] == [1, 2, 3, None]
 
 
-def test_people_get_the_best_epoch_on_stdout(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(data, "--epochs", 1, "--val-split", 0.25) == 0
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--val-split", 0.25), "the network was not saved (--save)"),
+        (("--save", "--val-split", 0), "nothing was held out (--val-split 0)"),
+        (("--save", "--val-split", 0.25, "--no-evaluation"), "--no-evaluation"),
+        (("--save", "--val-split", 0.25), "patches of (16, 16) (y, x); at least 32 pixels a side are needed"),
+    ],
+)
+def test_a_summary_without_a_verdict_begins_with_the_reason(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[object, ...], reason: str
+) -> None:
+    assert train(data, "--epochs", 1, *words, "--checkpoint-dir", tmp_path / "out") == 0
     output = capsys.readouterr()
-    assert output.out.startswith("best epoch 1: loss 0.") and "not saved" in output.out
-    assert "nothing will be saved" in output.err
+    first, second = output.out.splitlines()[:2]
+    assert first == f"Not judged: {reason}."
+    assert second.startswith("best epoch 1: loss 0.")
+    assert ("nothing will be saved" in output.err) == ("--save" not in words) == second.endswith("not saved")
 
 
 @pytest.mark.parametrize(

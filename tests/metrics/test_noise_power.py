@@ -111,6 +111,28 @@ def test_what_was_filtered_is_not_trusted(clean: np.ndarray, name: str) -> None:
     assert (law.power > 0).all()
 
 
+@pytest.mark.parametrize("side", [128, 160, 256])
+def test_a_small_micrograph_as_the_camera_left_it_is_not_called_filtered(side: int) -> None:
+    """Chance alone lets a few blocks look filtered: three of four exposures of 160 pixels did."""
+    camera = KNOWN["integrating"]
+    said = {law_of(exposure(np.full((side, side), 40.0 + seed), camera)).problem for seed in range(20)}
+    assert {text.split(":")[0] for text in said if text} <= {"it is too small"}
+
+
+@pytest.mark.parametrize("side", [160, 320])
+def test_the_power_of_a_range_scatters_as_much_as_its_terms_say(side: int) -> None:
+    errors = []
+    for seed in range(40):
+        image = np.random.default_rng(seed).normal(size=(side, side))
+        spectrum = block_spectrum(blocks(image), shape=(side, side))
+        for low in (0.1, 0.2, 0.3, 0.4):
+            used = (spectrum.frequency >= low) & (spectrum.frequency < low + 0.08)
+            terms = spectrum.terms[used]
+            mean = float((spectrum.power[used] * terms).sum() / terms.sum())
+            errors.append((mean - 1) ** 2 * terms.sum())
+    assert 0.6 < np.mean(errors) < 1.6
+
+
 def test_coarse_pixels_show_nowhere_the_noise_alone(clean: np.ndarray) -> None:
     law = law_of(exposure(clean, KNOWN["counting"]), pixel=4.0)
     assert "4 angstrom" in law.problem

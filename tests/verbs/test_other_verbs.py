@@ -25,7 +25,7 @@ def test_simulate_makes_what_the_command_makes_and_each_skips_what_the_other_mad
     assert run(words) == 0, "3 and 3.0 are one setting"
     again = cryoplug.simulate("sim", count=1, size=64, pixel_size=3.0, defocus=(1.0, 2.0))
     assert [item.status for item in again.files] == ["skipped"] and again.remarks == ()
-    with pytest.raises(UsageError, match="was not made with these settings"):
+    with pytest.raises(UsageError, match="not from these settings and this simulator"):
         cryoplug.simulate("sim", count=1, size=64)
     with pytest.raises(UsageError, match=r"--size 3 \(allowed: 64 to 8192\); --dose 0"):
         cryoplug.simulate("sim", size=3, dose=0)

@@ -23,7 +23,7 @@ from cryoplug.machine.devices import device_errors, device_problems, resolve_dev
 from cryoplug.simulation.density_map import DensityMap, particle_from_map
 from cryoplug.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
 from cryoplug.simulation.optics import Optics
-from cryoplug.simulation.settings import SimulationSettings
+from cryoplug.simulation.settings import SIMULATOR, SimulationSettings
 from cryoplug.simulation.specimen import ParticleModel
 from cryoplug.simulation.structures import particle_from_structure, read_structure
 from cryoplug.workflows.simulate.star import SUFFIX, coordinate_list, coordinate_star, micrograph_star
@@ -54,7 +54,7 @@ class SimulateRequest:
     device: str = "cpu"
     """Where to compute: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. On a GPU ice, noise and the label differ."""
     overwrite: bool = False
-    """Whether to replace micrographs that were made with other settings; else they are an error."""
+    """Whether to replace micrographs of other settings or another simulator; else they are an error."""
 
     def __post_init__(self) -> None:
         """Refuse a count out of range, and an unknown device."""
@@ -73,8 +73,8 @@ def simulate(
 ) -> BatchResult:
     """Make the micrographs one by one, and list them in a STAR file.
 
-    A micrograph is skipped if all its files exist and have the label of the same settings, so a call that was stopped goes on
-    where it was. Micrograph n depends only on the settings and n, so a larger count adds to the existing ones.
+    A micrograph is skipped if all its files exist and have the label of the same settings and simulator, so a call that was
+    stopped goes on where it was. Micrograph n depends only on the settings and n, so a larger count adds to the existing ones.
 
     Parameters
     ----------
@@ -93,7 +93,8 @@ def simulate(
     Raises
     ------
     UsageError
-        The output is a file, or holds micrographs of other settings and `overwrite` is not set; nothing was written.
+        The output is a file, or holds micrographs of other settings or another simulator and `overwrite` is not set; nothing
+        was written.
     StorageError
         The system refused to write.
     """
@@ -222,7 +223,7 @@ def _is_job(request: SimulateRequest) -> bool:
 
 def _label(request: SimulateRequest, kind: str, index: int) -> str:
     device = "" if request.device == "cpu" else f"{request.device} "
-    return f"cryoplug simulate {request.settings.digest()} {device}{kind} {index + 1}"
+    return f"cryoplug simulator {SIMULATOR} settings {request.settings.digest()} {device}{kind} {index + 1}"
 
 
 def _write(request: SimulateRequest, index: int, micrograph: SimulatedMicrograph) -> None:
@@ -279,6 +280,6 @@ def _refuse_foreign(request: SimulateRequest, finished: list[bool]) -> None:
         foreign += [path for name in lists if (path := request.output / name).exists()]
     if foreign:
         raise UsageError(
-            f"{foreign[0]}: is there ({len(foreign)} such files) and was not made with these settings; "
-            "choose another output, or replace them with --overwrite"
+            f"{foreign[0]}: is there ({len(foreign)} such files), but not from these settings and this simulator "
+            f"(number {SIMULATOR}); choose another output, or replace them with --overwrite"
         )

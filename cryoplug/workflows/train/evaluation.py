@@ -18,12 +18,12 @@ from cryoplug.errors import DeviceError, InputError, Stopped
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.metrics.judging import LEAST_SIDE_PX, Images, Judgement, judge
 from cryoplug.metrics.response import FrequencyResponse
-from cryoplug.metrics.verdict import Verdict
 from cryoplug.models.checkpoint import Checkpoint, add_details, load_checkpoint
 from cryoplug.reports.evaluation import Summary, summarize
 from cryoplug.reports.evaluation_record import FIELD, evaluation_record, mean_curves, recorded_verdict, thinned
 from cryoplug.reports.training_page import RESPONSE_FIELD, Example
 from cryoplug.store.pairs import PairStore
+from cryoplug.workflows.train.result import Judged
 
 if TYPE_CHECKING:
     from cryoplug.training.config import TrainConfig
@@ -44,12 +44,11 @@ def evaluation_of_kept(
     config: TrainConfig,
     *,
     interrupts: Interrupts,
-    note: Callable[[str], None],
     examples: list[Example],
-) -> tuple[Summary | None, Verdict | None]:
+) -> Judged:
     """Measure the kept checkpoint, unless an earlier run did, and write the figures into its ``checkpoint.json``.
 
-    Weights stay unchanged. If something cannot be measured, a note says so; the run does not fail.
+    Weights stay unchanged. If nothing can be measured, the result says why; the run does not fail.
 
     Parameters
     ----------
@@ -61,15 +60,8 @@ def evaluation_of_kept(
         Settings of the run: device, threads, augmentation.
     interrupts
         Signals, looked at between two patches.
-    note
-        Called with the reason if there is no evaluation.
     examples
         List to which the first few measured pairs are added, with the output of the network.
-
-    Returns
-    -------
-    tuple
-        The figures of this call, and the verdict of any call; None without them.
 
     Raises
     ------
@@ -78,42 +70,23 @@ def evaluation_of_kept(
     """
     kept = load_checkpoint(epoch_folder)
     if FIELD in kept.details:
-        return None, recorded_verdict(kept.details)
-    measured = _measured(kept, store, held_out, config, interrupts=interrupts, note=note, examples=examples)
-    if measured is None:
-        return None, None
-    record = evaluation_record(*measured)
-    add_details(epoch_folder, **{FIELD: record})
-    return measured[0], recorded_verdict({FIELD: json.loads(to_json(record))})
-
-
-def _measured(
-    kept: Checkpoint,
-    store: PairStore,
-    held_out: np.ndarray,
-    config: TrainConfig,
-    *,
-    interrupts: Interrupts,
-    note: Callable[[str], None],
-    examples: list[Example],
-) -> tuple[Summary, dict[str, Any]] | None:
-    """Give the figures and the curves; if there are none, say why."""
+        verdict = recorded_verdict(kept.details)
+        return Judged(verdict=verdict, why_not="" if verdict else f"{epoch_folder}: its figures cannot be read")
     if not held_out.size:
-        note("no evaluation: nothing was held out (--val-split 0)")
-        return None
+        return Judged(why_not="nothing was held out (--val-split 0)")
     if min(store.patch_shape) < LEAST_SIDE_PX:
-        note(f"no evaluation: patches of {store.patch_shape} (y, x); at least {LEAST_SIDE_PX} pixels a side are needed")
-        return None
+        shape = f"patches of {store.patch_shape} (y, x)"
+        return Judged(why_not=f"{shape}; at least {LEAST_SIDE_PX} pixels a side are needed")
     chosen = held_out[np.unique(np.linspace(0, len(held_out) - 1, MOST_PATCHES).round().astype(int))]
     try:
         summary, curves = _measure(kept, store, chosen, config, interrupts=interrupts, examples=examples)
     except (DeviceError, InputError) as error:
-        note(f"no evaluation: {error}")
-        return None
+        return Judged(why_not=str(error))
     if summary is None:
-        note("no evaluation: none of the held-out patches could be measured")
-        return None
-    return summary, curves
+        return Judged(why_not="none of the held-out patches could be measured")
+    record = evaluation_record(summary, curves)
+    add_details(epoch_folder, **{FIELD: record})
+    return Judged(summary, recorded_verdict({FIELD: json.loads(to_json(record))}))
 
 
 def _judge_of(store: PairStore, config: TrainConfig) -> str:

@@ -17,6 +17,18 @@ EXIT_NOT_BETTER = 1
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What the evaluation of the kept checkpoint gave."""
+
+    evaluation: Summary | None = None
+    """Figures, if this call measured them."""
+    verdict: Verdict | None = None
+    """Verdict, from any call; None if nothing was measured."""
+    why_not: str = ""
+    """Why there is no verdict, in a few words; empty with one."""
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """The result of a training run."""
 
@@ -42,6 +54,8 @@ class TrainResult:
     """Names with which `denoise` finds the micrographs of the store; see `cryoplug.store.manifest.Manifest.inputs`."""
     stated_angstrom: float | None = None
     """Pixel size of these micrographs, if the user stated it for convert."""
+    not_judged: str = ""
+    """Why there is no verdict, in a few words; empty with one."""
     required: str | None = None
     """The baseline to beat (``--require-better-than``); None without one."""
 

@@ -25,12 +25,16 @@ from cryoplug.workflows.train.processes import (
     state_of_all,
 )
 from cryoplug.workflows.train.request import TrainRequest
-from cryoplug.workflows.train.result import TrainResult
+from cryoplug.workflows.train.result import Judged, TrainResult
 
 if TYPE_CHECKING:
     from cryoplug.reports.training_page import Example
+    from cryoplug.training.config import TrainConfig
+    from cryoplug.training.engine import Engine
+    from cryoplug.training.loop import Training
     from cryoplug.training.progress import Advance, Event
     from cryoplug.training.run_folder import RunFolder
+    from cryoplug.training.state import Position
 
 
 def train(
@@ -78,107 +82,43 @@ def train(
 
 
 def _train(opened: Opened, progress: Callable[[Event], None], advance: Advance, interrupts: Interrupts) -> TrainResult:
-    from cryoplug.training.average import WeightAverage
     from cryoplug.training.data.split import write_indices
     from cryoplug.training.distributed import cores_of_each
-    from cryoplug.training.engine import BandEngine, choose_precision, fingerprint, open_engine
-    from cryoplug.training.loop import Training
-    from cryoplug.training.progress import EpochReport, Note
-    from cryoplug.training.schedule import gave_up, is_done
-    from cryoplug.training.steps import make_optimizer
+    from cryoplug.training.engine import choose_precision, open_engine
+    from cryoplug.training.progress import EpochReport
+    from cryoplug.training.schedule import is_done
     from cryoplug.training.weights import put_weights
-    from cryoplug.workflows.train.evaluation import evaluation_of_kept
-    from cryoplug.workflows.train.head import checkpoint_head
-    from cryoplug.workflows.train.mixtures import mixer_of
-    from cryoplug.workflows.train.waking import wake_dormant
 
-    request, store, split, start = opened.request, opened.store, opened.split, opened.start
-    identity, folder, device, processes = opened.identity, opened.folder, opened.device, opened.processes
+    request, store, start, folder = opened.request, opened.store, opened.start, opened.folder
     config = request.config
     spec = model_spec(config.model).configured(config.model_options)
     module = spec.build(seed=config.seed, config=config.model_options)
     if start is not None:
         put_weights(module, start.checkpoint.weights)
-    threads = config.threads or cores_of_each(processes.launch)
-    precision = choose_precision(config.precision, spec, device)
+    threads = config.threads or cores_of_each(opened.processes.launch)
+    precision = choose_precision(config.precision, spec, opened.device)
     with open_engine(
         module,
         spec,
-        device=device,
+        device=opened.device,
         threads=threads,
         loss=config.loss,
         precision=precision,
         batch_size=config.batch_size,
     ) as engine:
-        woken = 0
-        if start is not None and device.type == "cuda":  # elsewhere too few steps follow for a new channel to learn
-            woken = wake_dormant(module, store, split.train, seed=config.seed, device=device)
-        optimizer = make_optimizer(engine, config)
-        average = None if config.ema is None else WeightAverage(module, config.ema)
-        # Bands are summed in a fixed order: there, and on a GPU, the number of threads changes no bit.
-        exact = isinstance(engine, BandEngine) or device.type == "cuda"
-        environment = fingerprint(device, threads=None if exact else threads) | of_a_step(processes, config)
-        if device.type == "cuda":
-            environment["kernels"] = engine.kernels
-        if device.type == "cuda" or precision != "float32":
-            environment["precision"] = precision
-        position, before = state_of_all(folder, processes, module, optimizer, average, environment)
-        if before is not None and folder is not None and not is_done(position, config):
-            where = f"epoch {position.epoch}, batch {position.batch}"
-            progress(Note(f"going on from {where} of {folder.path}{bits_note(before, environment)}"))
-        if start is not None and woken and before is None:
-            progress(Note(f"{woken} channels of {start.name} were never on in these micrographs; they learn anew"))
-        mixer = mixer_of(opened, lambda text: progress(Note(text)))
-        training = Training(
-            config=config,
-            store=store,
-            split=split,
-            engine=engine,
-            optimizer=optimizer,
-            position=position,
-            checkpoint_head=checkpoint_head(opened, mixed=mixer is not None),
-            environment=environment,
-            folder=folder,
-            device=device,
-            average=average,
-            mixer=mixer,
-            processes=processes,
-            advance=advance,
-        )
+        training = _training(opened, engine, progress, advance, threads=threads, precision=precision)
+        position = training.position
         already_finished = is_done(position, config)
-        if folder is not None and already_finished:
-            # A kill may have fallen between the last state and the tidying up.
-            folder.write_metrics(position.history)
-            folder.keep_only(position.best_epoch or 0)
-            _draw_loss_curve(folder, position.history, progress)
-            done = f"{position.epoch - 1} (--patience)" if gave_up(position, config) else f"all {position.epoch - 1}"
-            progress(Note(f"{folder.path}: {done} epochs are done already; nothing to do"))
-        elif folder is not None:
-            folder.write_request(run_record(request, identity, environment, finished=False))
-            folder.write_validation_indices(write_indices(split.validation))
-        if not already_finished:
+        if already_finished:
+            _tidy(folder, position, config, progress)
+        else:
+            if folder is not None:
+                folder.write_request(run_record(request, opened.identity, training.environment, finished=False))
+                folder.write_validation_indices(write_indices(opened.split.validation))
             training.run(lambda event: _forward(event, folder, training, progress), interrupts)
-    evaluation, verdict = None, None
     if folder is not None:
-        folder.write_request(run_record(request, identity, environment, finished=True))
-        if request.evaluate:
-            examples: list[Example] = []
-            kept = folder.epoch_folder(position.best_epoch or 0)
-            evaluation, verdict = evaluation_of_kept(
-                kept,
-                store,
-                split.validation,
-                config,
-                interrupts=interrupts,
-                note=lambda text: progress(Note(text)),
-                examples=examples,
-            )
-            # A run that was killed behind its evaluation gets its page from the files alone.
-            if examples or (verdict is not None and not (folder.path / PAGE_NAME).is_file()):
-                page = write_training_page(
-                    folder.path, position.history, load_checkpoint(kept), position.best_epoch or 0, examples
-                )
-                progress(Note(f"open in a browser: {page}"))
+        folder.write_request(run_record(request, opened.identity, training.environment, finished=True))
+    judged = _judged(opened, position, interrupts, progress)
     assert position.best_epoch is not None and position.best_loss is not None
     assert position.first_batch_loss is not None
     return TrainResult(
@@ -188,8 +128,9 @@ def _train(opened: Opened, progress: Callable[[Event], None], advance: Advance, 
         first_batch_loss=position.first_batch_loss,
         checkpoint=training.best_folder(),
         already_finished=already_finished,
-        evaluation=evaluation,
-        verdict=verdict,
+        evaluation=judged.evaluation,
+        verdict=judged.verdict,
+        not_judged=judged.why_not,
         pairs=None if store.manifest is None else store.manifest.pairs,
         inputs=() if store.manifest is None else store.manifest.inputs,
         stated_angstrom=None if store.manifest is None else store.manifest.request.get("pixel_size"),
@@ -197,7 +138,107 @@ def _train(opened: Opened, progress: Callable[[Event], None], advance: Advance, 
     )
 
 
-def _forward(event: Event, folder: RunFolder | None, training: Any, progress: Callable[[Event], None]) -> None:
+def _training(
+    opened: Opened,
+    engine: Engine,
+    progress: Callable[[Event], None],
+    advance: Advance,
+    *,
+    threads: int,
+    precision: str,
+) -> Training:
+    """Set up the run in memory, where an earlier part of it ended, if there is one."""
+    from cryoplug.training.average import WeightAverage
+    from cryoplug.training.engine import BandEngine, fingerprint
+    from cryoplug.training.loop import Training
+    from cryoplug.training.progress import Note
+    from cryoplug.training.schedule import is_done
+    from cryoplug.training.steps import make_optimizer
+    from cryoplug.workflows.train.head import checkpoint_head
+    from cryoplug.workflows.train.mixtures import mixer_of
+    from cryoplug.workflows.train.waking import wake_dormant
+
+    config, start, folder = opened.request.config, opened.start, opened.folder
+    device, processes, module = opened.device, opened.processes, engine.module
+    on_gpu = device.type == "cuda"
+    woken = 0
+    if start is not None and on_gpu:  # elsewhere too few steps follow for a new channel to learn
+        woken = wake_dormant(module, opened.store, opened.split.train, seed=config.seed, device=device)
+    optimizer = make_optimizer(engine, config)
+    average = None if config.ema is None else WeightAverage(module, config.ema)
+    # Bands are summed in a fixed order: there, and on a GPU, the number of threads changes no bit.
+    exact = isinstance(engine, BandEngine) or on_gpu
+    environment = fingerprint(device, threads=None if exact else threads) | of_a_step(processes, config)
+    if on_gpu:
+        environment["kernels"] = engine.kernels
+    if on_gpu or precision != "float32":
+        environment["precision"] = precision
+    position, before = state_of_all(folder, processes, module, optimizer, average, environment)
+    if before is not None and folder is not None and not is_done(position, config):
+        where = f"epoch {position.epoch}, batch {position.batch}"
+        progress(Note(f"going on from {where} of {folder.path}{bits_note(before, environment)}"))
+    if start is not None and woken and before is None:
+        progress(Note(f"{woken} channels of {start.name} were never on in these micrographs; they learn anew"))
+    mixer = mixer_of(opened, lambda text: progress(Note(text)))
+    return Training(
+        config=config,
+        store=opened.store,
+        split=opened.split,
+        engine=engine,
+        optimizer=optimizer,
+        position=position,
+        checkpoint_head=checkpoint_head(opened, mixed=mixer is not None),
+        environment=environment,
+        folder=folder,
+        device=device,
+        average=average,
+        mixer=mixer,
+        processes=processes,
+        advance=advance,
+    )
+
+
+def _tidy(folder: RunFolder | None, position: Position, config: TrainConfig, progress: Callable[[Event], None]) -> None:
+    """Do what follows the last state of a finished run: a kill may have fallen between the two."""
+    from cryoplug.training.progress import Note
+    from cryoplug.training.schedule import gave_up
+
+    if folder is None:
+        return
+    folder.write_metrics(position.history)
+    folder.keep_only(position.best_epoch or 0)
+    _draw_loss_curve(folder, position.history, progress)
+    done = f"{position.epoch - 1} (--patience)" if gave_up(position, config) else f"all {position.epoch - 1}"
+    progress(Note(f"{folder.path}: {done} epochs are done already; nothing to do"))
+
+
+def _judged(opened: Opened, position: Position, interrupts: Interrupts, progress: Callable[[Event], None]) -> Judged:
+    """Evaluate the kept checkpoint, and write the page of the run."""
+    from cryoplug.training.progress import Note
+    from cryoplug.workflows.train.evaluation import evaluation_of_kept
+
+    request, folder = opened.request, opened.folder
+    if folder is None:
+        return Judged(why_not="the network was not saved (--save)")
+    if not request.evaluate:
+        return Judged(why_not="--no-evaluation")
+    examples: list[Example] = []
+    kept = folder.epoch_folder(position.best_epoch or 0)
+    judged = evaluation_of_kept(
+        kept, opened.store, opened.split.validation, request.config, interrupts=interrupts, examples=examples
+    )
+    if judged.why_not:
+        progress(Note(f"no evaluation: {judged.why_not}"))
+    # A run that was killed behind its evaluation gets its page from the files alone.
+    if examples or (judged.verdict is not None and not (folder.path / PAGE_NAME).is_file()):
+        page = write_training_page(
+            folder.path, position.history, load_checkpoint(kept), position.best_epoch or 0, examples
+        )
+        progress(Note(f"open in a browser: {page}"))
+    return judged
+
+
+def _forward(event: Event, folder: RunFolder | None, training: Training, progress: Callable[[Event], None]) -> None:
     from cryoplug.training.progress import EpochReport
 
     if folder is not None and isinstance(event, EpochReport):

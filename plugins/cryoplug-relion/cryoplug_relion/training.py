@@ -153,9 +153,8 @@ def _summary(folder: Path, result: TrainResult, checkpoint: Checkpoint, store: l
 
 
 def _evaluation(result: TrainResult) -> list[str]:
-    if result.evaluation is None:
-        return []
-    return [*verdict_words(result.verdict, pairs=result.pairs), "", *table(result.evaluation, brief=True).splitlines()]
+    words = verdict_words(result.verdict, pairs=result.pairs, why_not=result.not_judged)
+    return words if result.evaluation is None else [*words, "", *table(result.evaluation, brief=True).splitlines()]
 
 
 def _panels(store: Path, checkpoint: Checkpoint) -> list[dict[str, Image]]:
