@@ -17,10 +17,19 @@ from cryoplug.formats.star import StarBlock, read_star
 from cryoplug.simulation.density_map import DensityMap, particle_from_map
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph, true_particles
 from cryoplug.simulation.molecules import molecule_library
+from cryoplug.simulation.settings import SIMULATOR
 from cryoplug.simulation.structures import read_structure
-from cryoplug.workflows.simulate import KINDS, LISTS, SimulateRequest, read_density, simulate
+from cryoplug.workflows.simulate import KINDS, LISTS, SimulateRequest, read_density, simulate, workflow
 
 SETTINGS = SimulationSettings(size_px=96, pixel_size_angstrom=5.0, seed=1)
+DRAWN_BY_SIMULATOR = {
+    2: {
+        "shapes": (2, [998.7, 988.9, 1005.0, 1007.3, 997.8, 988.7, 1003.8, 1006.7]),
+        "random": (1, [1001.0, 979.1, 1009.6, 1010.4, 1000.4, 978.8, 1009.0, 1009.5]),
+        "dirt": (0, [805.9, 2157.8, 395.2, 641.1, 806.0, 2157.5, 395.3, 641.1]),
+    }
+}
+"""Number of particles, and the mean counts of the quarters of `clean` and `noisy`, in counts per pixel."""
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -114,6 +123,33 @@ def test_files_of_other_settings_are_refused_and_kept(request_):
         simulate(other)
     assert everything(request_.output) == before
     assert [item.status for item in simulate(dataclasses.replace(other, overwrite=True)).files] == ["done", "done"]
+
+
+def test_files_of_another_simulator_are_refused_and_kept(request_, monkeypatch):
+    simulate(request_)
+    before = everything(request_.output)
+    monkeypatch.setattr(workflow, "SIMULATOR", SIMULATOR + 1)
+    with pytest.raises(UsageError, match=rf"this simulator \(number {SIMULATOR + 1}\).*--overwrite"):
+        simulate(request_)
+    assert everything(request_.output) == before
+
+
+def test_the_number_of_the_simulator_stands_for_its_pixels():
+    """If this fails because the simulator draws something else now, raise `SIMULATOR`, and write down what it draws."""
+    drawn = {}
+    for name, more in {
+        "shapes": {},
+        "random": {"specimen": "random", "kinds": 2, "detector": "coincidence"},
+        "dirt": {"dirt": True, "seed": 5, "detector": "integrating"},
+    }.items():
+        made = simulate_micrograph(dataclasses.replace(SETTINGS, **more), 0)
+        coarse = [getattr(made, kind).reshape(2, 48, 2, 48).mean(axis=(1, 3)).ravel() for kind in ("clean", "noisy")]
+        drawn[name] = (len(made.particles), [round(float(value), 1) for value in np.concatenate(coarse)])
+    expected = DRAWN_BY_SIMULATOR[SIMULATOR]
+    assert drawn.keys() == expected.keys()
+    for name, (particles, means) in expected.items():
+        assert drawn[name][0] == particles
+        assert drawn[name][1] == pytest.approx(means, abs=0.3), name
 
 
 def test_foreign_file_is_not_replaced(request_):
