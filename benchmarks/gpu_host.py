@@ -27,50 +27,25 @@ from pathlib import Path
 from typing import Any
 
 from denoise_run import make_linked_files
+from programs import ROOT, run_python
 from rows import append_rows
 
-ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ("date", "gpu", "cores", "torch", "program", "files", "shape", "what", "value", "unit", "cpu_ms")
 ANGSTROM = "0.8"
 
 COMMAND = """
 import contextlib, hashlib, io, json, sys, threading, time
 from pathlib import Path
-import torch
+from watched import watch
+seen = watch()
 from cryoplug.cli.main import run
-from cryoplug.inference.whole import images, pipeline
-from cryoplug.workflows.denoise import page, previews, work
 warm, source, target, device, *options = sys.argv[1:]
-spent, late, lock = {}, [], threading.Lock()
-def watch(owner, name, label):
-    real = getattr(owner, name, None)
-    def timed(*given, **named):
-        wall, cpu = time.perf_counter(), time.thread_time()
-        try:
-            return real(*given, **named)
-        finally:
-            wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
-            with lock:
-                before = spent.get(label, (0.0, 0.0))
-                spent[label] = before[0] + wall, before[1] + cpu
-    if real is not None:
-        setattr(owner, name, timed)
-watch(work.Work, "claim", "a reader: claim")
-watch(pipeline._Run, "_fill", "a reader: reading")
-watch(images.WholeImages, "prepare", "a reader: all on the device")
-watch(images, "repair", "a reader: of these, hot pixels")
-watch(images.WholeImages, "compute", "the launching thread: launching")
-watch(pipeline._Run, "_compute_one", "the launching thread: all")
-watch(work.Work, "begin", "a writer: record before")
-watch(pipeline._Run, "_write_one", "a writer: writing")
-watch(previews.Previews, "make", "a writer: preview")
-watch(work.Work, "finish", "a writer: preview, record, journal, claim")
-watch(page.RunPage, "finish", "at the end: the page")
 def denoise(source, target):
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert run(["denoise", source, "--checkpoint", "general", "-o", target, "--device", device, *options]) == 0
     return time.perf_counter() - start
+late = []
 def sleep_and_look():
     while not ended.is_set():
         start = time.perf_counter()
@@ -81,7 +56,7 @@ def digest(paths, skip):
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 if "--processes" not in options:  # those are new ones each time
     denoise(warm, target + "-warm")
-spent.clear()
+seen.spans.clear()
 ended = threading.Event()
 looking = threading.Thread(target=sleep_and_look)
 looking.start()
@@ -97,7 +72,7 @@ print(json.dumps({
     "whole command": [len(times) / seconds, "files/s", 1000 * cpu / len(times)],
     "from the first tenth on": [(len(times) - 1 - first) / (times[-1] - times[first]), "files/s", ""],
     "a wait for Python's lock, mean": [1000 * sum(late) / len(late), "ms", ""],
-    **{label: [1000 * wall / len(times), "ms", 1000 * cpu / len(times)] for label, (wall, cpu) in spent.items()},
+    **{label: [1000 * wall / len(times), "ms", 1000 * cpu / len(times)] for label, (wall, cpu) in seen.sums().items()},
     "results": [digest(made, 1024), "hash", ""],
     "pictures": [digest(Path(target).glob("previews/*.jpg"), 0), "hash", ""],
 }))
@@ -165,20 +140,9 @@ def touch_memory(folder: Path, size_bytes: int) -> None:
 def denoised(checkout: Path, warm: Path, source: Path, target: Path, device: str, *options: str) -> dict[str, Any]:
     """Denoise a folder in a fresh process and remove the results."""
     words = [str(word) for word in (warm, source, target, device, "--pixel-size", ANGSTROM, *options)]
-    path = os.pathsep.join(filter(None, (str(checkout), os.environ.get("PYTHONPATH", ""))))
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND, *words],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"exit {done.returncode}\n{done.stderr[-3000:]}")
+    found = run_python(["-c", COMMAND, *words], checkout).result()
     for folder in (target, Path(f"{target}-warm")):
         shutil.rmtree(folder, ignore_errors=True)
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -25,33 +24,37 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from denoise_run import make_linked_files
 from gpu_denoise import make_checkpoint
-from programs import ROOT
+from programs import ROOT, Ran, run_python
 from rows import append_rows
 
 COLUMNS = ("date", "gpu", "torch", "part", "program", "files", "shape", "median", "unit", "range", "cpu_s")
-BYTECODE = "/dev/shm/gpu_start.bytecode"
+BYTECODE = Path("/dev/shm/gpu_start.bytecode")
 """Python keeps compiled modules here, as it does beside them where a package was installed with them."""
 
 
-@dataclass(frozen=True)
-class Ran:
-    """A program that came to its end."""
-
-    wall_s: float
-    """From its start to its end."""
-    cpu_s: float
-    """Processor time of all its threads."""
-    began: float
-    """When, by `time.time`."""
-    out: str
-    """Its stdout."""
+STAGES = """
+import json, sys, time
+up = time.time()
+from watched import watch
+seen = watch()
+from cryoplug.cli.main import run
+loaded = time.time()
+began, *words = sys.argv[1:]
+assert run(words) == 0
+ended = time.time()
+spans = {"Python": (float(began), up), "cryoplug's command line": (up, loaded)}
+for span in seen.spans:
+    begin, end = spans.get(span.label, (span.begin, span.begin))
+    spans[span.label] = begin, end + span.wall_s
+spans["all of the command"] = float(began), ended
+print(json.dumps({label: [begin - float(began), end - float(began)] for label, (begin, end) in spans.items()}))
+"""
 
 
 def main() -> int:
@@ -62,11 +65,11 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--side", type=int, default=4096, help="of the one micrograph, pixels")
     parser.add_argument("--small", type=int, default=1000, help="small micrographs")
-    parser.add_argument("--parts", default="start,small")
+    parser.add_argument("--parts", default="start,stages,small")
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="a RAM disk")
     parser.add_argument("--csv", type=Path, default=Path("gpu_start.csv"))
     arguments = parser.parse_args()
-    parts = {"start": start_rows, "small": small_rows}
+    parts = {"start": start_rows, "stages": stage_rows, "small": small_rows}
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="gpu_start.") as name:
         for part in arguments.parts.split(","):
             rows = parts[part](Path(name), arguments)
@@ -76,22 +79,20 @@ def main() -> int:
 
 def start_rows(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Measure the start."""
-    make_linked_files(folder / "one", 1, arguments.side)
+    command = command_for_one(folder, arguments)
     tensor = f"import torch; torch.zeros(1, device={arguments.device!r}).cpu()"
-    command = ["-m", "cryoplug", "denoise", str(folder / "one/m00000.mrc"), "--checkpoint", "general"]
-    command += ["--device", arguments.device, "-o", str(folder / "out")]
     programs = {
         "python -c 'import torch'": (["-c", "import torch"], ROOT),
         "the same with a first tensor on the device": (["-c", tensor], ROOT),
-        "cryoplug denoise": (command, ROOT),
+        "cryoplug denoise": (["-m", "cryoplug", *command], ROOT),
     }
     if arguments.before:
-        programs["cryoplug denoise, before"] = command, arguments.before
+        programs["cryoplug denoise, before"] = ["-m", "cryoplug", *command], arguments.before
     found: dict[str, list[Ran]] = {name: [] for name in programs}
     written: dict[str, list[float]] = {}
     for turn in range(arguments.repeats + 1):
         for name, (words, where) in programs.items():
-            ran = run(words, where)
+            ran = run_python(words, where, BYTECODE)
             results = list((folder / "out").glob("*.mrc")) if "denoise" in name else []
             for result in results:
                 written.setdefault(name, []).append(result.stat().st_mtime - ran.began)
@@ -104,6 +105,31 @@ def start_rows(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str
         yield {"program": name, "shape": shape, **of([item.wall_s for item in runs], "s"), "cpu_s": cpu}
     for name, times in written.items():
         yield {"program": f"{name}: until the file is written", "shape": shape, **of(times[1:], "s")}
+
+
+def stage_rows(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """Measure when each stage of the start began and ended; the medians of both."""
+    command = command_for_one(folder, arguments)
+    found: dict[str, list[list[float]]] = {}
+    for turn in range(arguments.repeats + 1):
+        ran = run_python(["-c", STAGES, str(time.time()), *command], bytecode=BYTECODE)
+        shutil.rmtree(folder / "out")
+        for label, span in ran.result().items() if turn else ():
+            found.setdefault(label, []).append(span)
+    shape = f"{arguments.side}x{arguments.side}"
+    between = {
+        label: [statistics.median(times) for times in zip(*spans, strict=True)] for label, spans in found.items()
+    }
+    for label, (begin, end) in sorted(between.items(), key=lambda item: item[1]):
+        yield {"program": label, "shape": shape, "median": end - begin, "unit": "s", "range": f"{begin:.3f}-{end:.3f}"}
+
+
+def command_for_one(folder: Path, arguments: argparse.Namespace) -> list[str]:
+    """Make one micrograph if it is not there; give the words that denoise it."""
+    if not (folder / "one").exists():
+        make_linked_files(folder / "one", 1, arguments.side)
+    words = ["denoise", str(folder / "one/m00000.mrc"), "--checkpoint", "general", "--device", arguments.device]
+    return [*words, "-o", str(folder / "out")]
 
 
 def small_rows(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
@@ -121,32 +147,13 @@ def small_rows(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str
     for name, checkpoint in (*networks, *several):
         words = ["-m", "cryoplug", "denoise", str(source), "--checkpoint", checkpoint, "--device", arguments.device]
         options = ["--processes", "1"] if "--processes" in name else []
-        ran = run([*words, "-o", str(folder / "out"), "--no-previews", *options], ROOT)
+        ran = run_python([*words, "-o", str(folder / "out"), "--no-previews", *options], bytecode=BYTECODE)
         times = sorted(item.stat().st_mtime for item in (folder / "out").glob("*.mrc"))
         first = len(times) // 10
         rate = (len(times) - 1 - first) / (times[-1] - times[first])
         yield {"program": name, **common, **of([rate], "files/s"), "cpu_s": ran.cpu_s}
         yield {"program": f"{name}: the whole command", **common, **of([ran.wall_s], "s"), "cpu_s": ran.cpu_s}
         shutil.rmtree(folder / "out")
-
-
-def run(words: Sequence[str], checkout: Path) -> Ran:
-    """Run Python with the package of a checkout."""
-    path = os.pathsep.join(filter(None, (str(checkout), os.environ.get("PYTHONPATH", ""))))
-    before, began, start = os.times(), time.time(), time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": BYTECODE},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    wall, after = time.perf_counter() - start, os.times()
-    if done.returncode:
-        raise RuntimeError(f"exit {done.returncode}: {' '.join(words)}\n{done.stderr[-2000:]}")
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return Ran(wall, cpu, began, done.stdout)
 
 
 def of(values: Sequence[float], unit: str) -> dict[str, object]:

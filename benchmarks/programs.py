@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,6 +81,55 @@ class Program:
         """End it and all that it began."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A program that came to its end."""
+
+    wall_s: float
+    """From its start to its end."""
+    cpu_s: float
+    """Processor time of all its threads, and of the programs that it waited for."""
+    began: float
+    """When, by `time.time`."""
+    out: str
+    """Its stdout."""
+
+    def result(self) -> dict[str, Any]:
+        """Give what it printed last, as JSON."""
+        found: dict[str, Any] = json.loads(self.out.strip().splitlines()[-1])
+        return found
+
+
+def run_python(words: Sequence[str], checkout: Path = ROOT, bytecode: Path | None = None) -> Ran:
+    """Run Python with the package of a checkout, and with the benchmarks of this one, until it ends.
+
+    Parameters
+    ----------
+    words
+        What stands behind ``python``.
+    checkout
+        The checkout; also the working folder.
+    bytecode
+        Where Python keeps compiled modules, as an ordinary installation has them; None: where it does by itself, if at all.
+    """
+    path = os.pathsep.join(filter(None, (str(checkout), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", ""))))
+    kept = {} if bytecode is None else {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(bytecode)}
+    before, began, start = os.times(), time.time(), time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": path, **kept},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wall, after = time.perf_counter() - start, os.times()
+    if done.returncode:
+        raise RuntimeError(f"exit {done.returncode}: {' '.join(words)[:300]}\n{done.stderr[-3000:]}")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return Ran(wall, cpu, began, done.stdout)
 
 
 def torchrun(count: int, words: Sequence[str]) -> list[str]:

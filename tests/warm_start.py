@@ -51,7 +51,8 @@ class WarmStart:
     def __init__(self) -> None:
         # No plugin, no GPU and no threads of OpenBLAS: a child has none of them.
         fixed = {"CRYOPLUG_NO_PLUGINS": "1", "CUDA_VISIBLE_DEVICES": "", "OPENBLAS_NUM_THREADS": "1"}
-        environment = {**os.environ, **fixed, "PYTHONPATH": str(_ROOT)}
+        path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH", ""))))
+        environment = {**os.environ, **fixed, "PYTHONPATH": path}
         self._server = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
         )
