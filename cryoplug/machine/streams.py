@@ -1,4 +1,4 @@
-"""Streams of a GPU: the work of each thread runs beside that of the others, and copies run beside arithmetic.
+"""Streams of a GPU: the work of a thread runs beside that of the others, and copies run beside arithmetic.
 
 torch begins with one stream. There, a copy of 67 MB keeps the whole GPU waiting for 1.2 ms, and a thread that reads back a
 number waits for all work that other threads queued before. On the CPU there are no streams, and nothing is done.
@@ -7,7 +7,6 @@ number waits for all work that other threads queued before. On the CPU there are
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -49,22 +48,28 @@ class Streams:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._own = threading.local()
+        self._idle: list[torch.cuda.Stream] = []
         self._back = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     @contextlib.contextmanager
     def own(self) -> Iterator[None]:
-        """Queue the work of the block on this thread's own stream, so that it does not wait for the common stream.
+        """Queue the work of the block on a stream that no other thread uses, so that it does not wait for the common stream.
 
-        Its kernels are small, and many are waited for: behind a network's, each would wait for a whole layer.
+        Its kernels are small, and many are waited for: behind a network's, each would wait for a whole layer. There are no more
+        streams than threads were in such blocks at once, because torch keeps the memory of each stream for itself.
         """
         if self._device.type != "cuda":
             yield
             return
-        if not hasattr(self._own, "stream"):
-            self._own.stream = torch.cuda.Stream(self._device, priority=-1)
-        with torch.cuda.stream(self._own.stream):
-            yield
+        try:
+            stream = self._idle.pop()
+        except IndexError:
+            stream = torch.cuda.Stream(self._device, priority=-1)
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:
+            self._idle.append(stream)
 
     @contextlib.contextmanager
     def back(self, *tensors: torch.Tensor) -> Iterator[None]:

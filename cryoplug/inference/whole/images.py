@@ -37,6 +37,7 @@ from cryoplug.inference.whole.pixels import (
 from cryoplug.inference.whole.regrid import finish, resample_image
 from cryoplug.kernels.recording import Recorded
 from cryoplug.machine.devices import device_errors, only
+from cryoplug.machine.room import Room
 from cryoplug.machine.streams import QueuedWork, Streams
 
 if TYPE_CHECKING:
@@ -164,13 +165,11 @@ class WholeImages:
         The network.
     dtype
         Type of the written pixels: ``float32`` or ``float16``.
-    at_once
-        Number of threads that call `prepare` at a time.
     thumbnails
         Whether to make thumbnails.
     """
 
-    def __init__(self, denoiser: Denoiser, dtype: str, *, at_once: int, thumbnails: bool = False) -> None:
+    def __init__(self, denoiser: Denoiser, dtype: str, *, thumbnails: bool = False) -> None:
         self._thumbnails = thumbnails
         self._denoiser = denoiser
         self.device = denoiser.device
@@ -181,11 +180,7 @@ class WholeImages:
         self.stored = np.dtype(dtype).newbyteorder("<")
         """Type of a written pixel."""
         self._torch_dtype = {"float32": torch.float32, "float16": torch.float16}[dtype]
-        self._most_bytes: int | None = None
-        if self._on_gpu:
-            with device_errors(), only(self.device):
-                free = torch.cuda.mem_get_info(self.device)[0]
-            self._most_bytes = free // 2 // at_once
+        self._room = Room(self._most_bytes())
 
     def _looks_at_sign(self) -> bool:
         return not self._on_gpu or next(self._signs) < SIGNS_ON_A_GPU
@@ -194,7 +189,13 @@ class WholeImages:
         """Tell whether a micrograph is small enough, on its own grid and on the network's."""
         if max(map(math.prod, (plan.shape, plan.network_shape))) > MOST_PIXELS:
             return False
-        return self._most_bytes is None or device_bytes(plan) <= self._most_bytes
+        return self._room.size_bytes is None or device_bytes(plan) <= self._room.size_bytes
+
+    def _most_bytes(self) -> int | None:
+        if not self._on_gpu:
+            return None
+        with device_errors(), only(self.device):
+            return room_to_prepare(torch.cuda.mem_get_info(self.device)[0])
 
     def written_bytes(self, shape: tuple[int, int]) -> int:
         """Give the size of the pixels of a result."""
@@ -211,6 +212,8 @@ class WholeImages:
         plan: GridPlan,
     ) -> Prepared:
         """Copy a micrograph to the device, bring it to the network's grid, measure and normalise it there; from any thread.
+
+        It waits while the device has no room for it beside others.
 
         Parameters
         ----------
@@ -230,7 +233,13 @@ class WholeImages:
         DeviceError
             The device failed.
         """
-        with torch.inference_mode(), device_errors(), only(self.device), self._streams.own():
+        with (
+            self._room.taken(device_bytes(plan)),
+            torch.inference_mode(),
+            device_errors(),
+            only(self.device),
+            self._streams.own(),
+        ):
             # A copy on the CPU, too: the buffer is lent to the next micrograph while this one's raw pixels are still needed.
             raw = decode(stored.to(self.device, non_blocking=True, copy=True), dtype, source.shape)
             repairs = Repairs() if self._denoiser.bare else repair(raw)
@@ -375,6 +384,14 @@ def _keep_mean(denoised: torch.Tensor, mean: torch.Tensor, tolerated: torch.Tens
     shift = torch.where(wanted, shift, torch.zeros_like(shift))
     denoised += shift.float()
     return shift[None]
+
+
+def room_to_prepare(free_bytes: int) -> int:
+    """Give the device memory for all micrographs that are prepared at a time.
+
+    Half of what is free is for the network, and a quarter for the micrograph that is computed.
+    """
+    return free_bytes // 4
 
 
 def device_bytes(plan: GridPlan) -> int:

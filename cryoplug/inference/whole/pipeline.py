@@ -110,7 +110,7 @@ def run_whole(
     from cryoplug.inference.whole.images import WholeImages
 
     threads = threads or Threads.for_cores(len(os.sched_getaffinity(0)), processes)
-    images = WholeImages(denoiser, delivery.dtype, at_once=threads.readers, thumbnails=delivery.look is not None)
+    images = WholeImages(denoiser, delivery.dtype, thumbnails=delivery.look is not None)
     run = _Run(jobs, denoiser, images, delivery, in_bands, threads)
     with ThreadPoolExecutor(threads.readers + threads.writers, thread_name_prefix="cryoplug-files") as pool:
         for _ in range(threads.readers):

@@ -22,7 +22,8 @@ from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.inference.regrid import Regrid
 from cryoplug.inference.whole import images as whole_images
-from cryoplug.inference.whole.images import WholeImages, device_bytes
+from cryoplug.inference.whole.images import WholeImages, device_bytes, room_to_prepare
+from cryoplug.machine.room import Room
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.models.registry import model_spec
 
@@ -219,10 +220,18 @@ def test_room_is_counted_for_both_grids(denoiser):
     assert needed(Regrid(3.0)) == (48 * 0.25 + 40) * 1000 * 1000
     assert needed(Regrid(0.75)) == (48 + 40) * 4 * 1000 * 1000
     assert needed(Regrid(None, 0.5)) == needed(Regrid(None, 1.0, 9.0)) == (48 + 40) * 1000 * 1000
-    images = WholeImages(denoiser, "float32", at_once=1)
-    images._most_bytes = alone
+    images = WholeImages(denoiser, "float32")
+    images._room = Room(alone)
     assert images.takes(Regrid().plan((1000, 1000), 1.5, path=Path("m.mrc")))
     assert not images.takes(Regrid(3.0).plan((1000, 1000), 1.5, path=Path("m.mrc")))
+
+
+@pytest.mark.parametrize("regrid", [Regrid(), Regrid(2.6)], ids=str)
+@pytest.mark.parametrize("shape", [(4096, 4096), (4092, 5760)], ids=str)
+def test_a_card_of_8_gb_gets_micrographs_of_usual_cameras_as_a_whole(denoiser, regrid, shape):
+    images = WholeImages(denoiser, "float32")
+    images._room = Room(room_to_prepare(7 << 30))
+    assert images.takes(regrid.plan(shape, 0.8, path=Path("m.mrc")))
 
 
 @pytest.mark.parametrize("regrid", [Regrid(), *REGRIDS], ids=str)
