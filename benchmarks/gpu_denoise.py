@@ -92,6 +92,12 @@ def watch(name):
     setattr(Work, name, timed)
 for name in spent:
     watch(name)
+from cryoplug.inference.whole import pipeline
+in_bands, really_in_bands = [], pipeline._Run._compute_in_bands
+def counted(self, job):
+    in_bands.append(job)
+    return really_in_bands(self, job)
+pipeline._Run._compute_in_bands = counted
 def denoise(source, target):
     start = time.perf_counter()
     code = run(["denoise", source, "--checkpoint", checkpoint, "-o", target, "--device", device, "--json",
@@ -100,6 +106,7 @@ def denoise(source, target):
     return time.perf_counter() - start
 denoise(warm, target + "-warm")
 spent.update(dict.fromkeys(spent, 0.0))
+in_bands.clear()
 gpu = device != "cpu"
 if gpu:
     torch.cuda.reset_peak_memory_stats()
@@ -108,7 +115,7 @@ peak = torch.cuda.max_memory_allocated() / 2**20 if gpu else 0
 times = sorted(path.stat().st_mtime for path in Path(target).glob("*.mrc"))
 first = len(times) // 10
 rate = (len(times) - 1 - first) / (times[-1] - times[first]) if len(times) > 2 else 0.0
-print(json.dumps({"seconds": seconds, "rate": rate, "peak_mib": peak, "spent": spent}))
+print(json.dumps({"seconds": seconds, "rate": rate, "peak_mib": peak, "spent": spent, "in_bands": len(in_bands)}))
 """
 
 STAGES = """
@@ -166,7 +173,13 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", help="default cuda")
     parser.add_argument("--parts", nargs="+", choices=[part.__name__ for part in PARTS], help="default: all")
     parser.add_argument("--programs", nargs="+", choices=list(PROGRAMS), help="networks that are timed (default: all)")
-    parser.add_argument("--memory-gib", type=float, default=0.0, help="device memory a command may take (default: all)")
+    parser.add_argument(
+        "--memory-gib",
+        type=float,
+        nargs="+",
+        default=[0.0],
+        help="device memory a command may take, several in turn (default: 0, all)",
+    )
     parser.add_argument("--no-stages", action="store_true", help="leave the stages of one micrograph out")
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm"), help="the RAM disk (default /dev/shm)")
     parser.add_argument("--csv", type=Path, default=Path("gpu_denoise.csv"), help="rows are appended to it")
@@ -195,7 +208,12 @@ def rates(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
     """Time `cp` and all networks in turn."""
     source = make_files(folder / "in", arguments.files, arguments.size)
     warm = make_files(folder / "warm", 2, arguments.size)
-    programs = {name: words for name, words in PROGRAMS.items() if not arguments.programs or name in arguments.programs}
+    chosen = {name: words for name, words in PROGRAMS.items() if not arguments.programs or name in arguments.programs}
+    programs = {
+        f"{name}, {memory:g} GiB of device memory" if memory else name: (memory, words)
+        for name, words in chosen.items()
+        for memory in arguments.memory_gib
+    }
     seconds: dict[str, list[float]] = {"cp": [], **{program: [] for program in programs}}
     steady: dict[str, list[float]] = {program: [] for program in programs}
     peaks: dict[str, float] = {}
@@ -206,18 +224,19 @@ def rates(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
         subprocess.run(["cp", *map(str, sorted(source.glob("*.mrc"))), str(copy)], check=True)
         seconds["cp"].append(time.perf_counter() - start)
         shutil.rmtree(copy)
-        for program, (model, *options) in programs.items():
-            memory = arguments.memory_gib
+        for program, (memory, (model, *options)) in programs.items():
             done = command(folder, where(folder, model), source, warm, arguments.device, *options, memory_gib=memory)
             seconds[program].append(done["seconds"])
             steady[program].append(done["rate"])
             peaks[program] = done["peak_mib"]
             each = {name: f"{1000 * value / arguments.files:.2f}" for name, value in done["spent"].items()}
-            print(f"{program}: {done['seconds']:.2f} s, process {done['process']:.2f} s; ms a file: {each}", flush=True)
+            print(
+                f"{program}: {done['seconds']:.2f} s, process {done['process']:.2f} s; {done['in_bands']} files in bands; "
+                f"ms a file: {each}",
+                flush=True,
+            )
     shape = f"{arguments.size}x{arguments.size}"
     part = "files/s, RAM disk to RAM disk"
-    if arguments.memory_gib:
-        part += f", {arguments.memory_gib:g} GiB of device memory"
     for program, times in seconds.items():
         summary = of([arguments.files / item for item in times], "files/s")
         peak = round(peaks.get(program, 0))

@@ -16,7 +16,7 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -45,20 +45,27 @@ def main() -> int:
     """Measure all steps and append the rows."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory-gib", type=float, default=0.0, help="device memory it may take (default: all)")
+    parser.add_argument(
+        "--memory-gib", type=float, nargs="+", default=[0.0], help="device memory, several in turn (default: 0, all)"
+    )
+    parser.add_argument("--programs", nargs="+", help="steps to measure (default: all)")
     parser.add_argument("--csv", type=Path, default=Path("gpu_unet_step.csv"))
     arguments = parser.parse_args()
-    limit = ""
-    if arguments.memory_gib:
-        whole = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(arguments.memory_gib * 2**30 / whole)
-        limit = f", at most {arguments.memory_gib:g} GiB"
-    found = ({**row, "program": f"{row['program']}{limit}"} for row in rows(arguments.rounds))
-    append_rows(arguments.csv, map(shown, found), COLUMNS)
+    append_rows(arguments.csv, map(shown, limited_rows(arguments)), COLUMNS)
     return 0
 
 
-def rows(rounds: int) -> Iterator[dict[str, object]]:
+def limited_rows(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """Measure all steps with each limit of memory."""
+    whole = torch.cuda.get_device_properties(0).total_memory
+    for memory_gib in arguments.memory_gib:
+        torch.cuda.set_per_process_memory_fraction(memory_gib * 2**30 / whole if memory_gib else 1.0)
+        limit = f", at most {memory_gib:g} GiB" if memory_gib else ""
+        for row in rows(arguments.rounds, arguments.programs):
+            yield {**row, "program": f"{row['program']}{limit}"}
+
+
+def rows(rounds: int, chosen: Sequence[str] | None) -> Iterator[dict[str, object]]:
     """Measure each step by both kinds of layers."""
     device = torch.device("cuda", 0)
     programs: dict[str, tuple[str, Callable[[ExitStack], Step]]] = {
@@ -67,6 +74,8 @@ def rows(rounds: int) -> Iterator[dict[str, object]]:
         "general model": ("10x512x512", lambda stack: general_step(device)),
     }
     for name, (shape, begin) in programs.items():
+        if chosen is not None and name not in chosen:
+            continue
         times: dict[str, list[float]] = {kind: [] for kind in KERNELS}
         peaks: dict[str, int] = {}
         for _ in range(rounds):
