@@ -88,6 +88,11 @@ def _look_into(path: Path, seen: set[tuple[int, int]]) -> Iterator[FolderPart]:
             yield from _look_into(below, seen)
 
 
+def is_image(path: Path) -> bool:
+    """Tell whether a path is a file whose ending is that of a micrograph, stack or movie."""
+    return path.name.lower().endswith(tuple(searched_endings())) and path.is_file()
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()

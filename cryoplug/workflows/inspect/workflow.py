@@ -16,10 +16,11 @@ from cryoplug.reports.page_name import page_name_problems
 from cryoplug.store.pairs import HDF5_SUFFIXES
 from cryoplug.store.raw import MANIFEST_NAME, partial_name
 from cryoplug.workflows.inspect.files import inspect_cs, inspect_micrograph, inspect_star
-from cryoplug.workflows.inspect.folders import look_into, runs_below
+from cryoplug.workflows.inspect.folders import FolderPart, is_image, look_into, runs_below
 from cryoplug.workflows.inspect.general import inspect_general
 from cryoplug.workflows.inspect.inspection import InspectedFolder, Inspection, lacks_pixel_size
 from cryoplug.workflows.inspect.runs import inspect_checkpoint, inspect_run, inspect_runs, is_checkpoint, is_run
+from cryoplug.workflows.inspect.several import several_at_once
 from cryoplug.workflows.inspect.stores import PAIR_BINS, inspect_store, is_store
 
 __all__ = ["InspectRequest", "InspectResult", "Inspection", "inspect", "inspect_path"]
@@ -110,30 +111,38 @@ def inspect(
 
         take(inspect_system())
     look = functools.partial(inspect_path, patch_size=request.patch_size, verify=request.verify, quick=request.quick)
-    for path in request.paths:
-        parts = list(look_into(path))
-        aside = companions(name for part in parts for name in part.images)
-        if not any(part.images or part.whole for part in parts):
-            take(look(path))  # says that nothing is there
-        for part in parts:
-            before = wrong, unsized
-            for name in part.images:
-                take(look(name))
-            if part.whole:
-                take(look(part.path))
-            elif folder_done is not None and part.anything:
-                left_out = sum(name in aside for name in part.images)
-                folder_done(
-                    InspectedFolder(
-                        part.path,
-                        files=len(part.images),
-                        wrong=wrong - before[0],
-                        passed_over=part.others,
-                        not_entered=part.not_entered,
-                        companions=left_out,
-                        without_pixel_size=unsized - before[1],
-                    )
+    before = 0, 0
+
+    def remember() -> None:
+        nonlocal before
+        before = wrong, unsized
+
+    def tell(part: FolderPart, companions_there: int) -> None:
+        if folder_done is not None:
+            folder_done(
+                InspectedFolder(
+                    part.path,
+                    files=len(part.images),
+                    wrong=wrong - before[0],
+                    passed_over=part.others,
+                    not_entered=part.not_entered,
+                    companions=companions_there,
+                    without_pixel_size=unsized - before[1],
                 )
+            )
+
+    with several_at_once(look, take) as several:
+        for path in request.paths:
+            parts = list(look_into(path))
+            aside = companions(name for part in parts for name in part.images)
+            if not any(part.images or part.whole for part in parts):
+                several.other(path)  # says that nothing is there
+            for part in parts:
+                several.then(remember)
+                for name in part.images if not part.whole else (part.path,):
+                    (several.image if is_image(name) and not request.quick else several.other)(name)
+                if part.anything and not part.whole:
+                    several.then(functools.partial(tell, part, sum(name in aside for name in part.images)))
     if page is not None:
         page.write()
     return InspectResult(tuple(found), inspected, wrong)
