@@ -2,14 +2,16 @@
 """Does what a command costs grow as its work does, and does its memory stay? On the CPU, by processor time.
 
 Parts: ``files`` denoises more and more links to one file of 512 x 512 (`cryo_cnn`, no previews). ``headers`` looks at their
-headers (`inspect --quick`). ``pixels`` denoises one micrograph of growing side with the general model. From job to job, each
-further file or pixel may cost 1.25 times what it cost in the step before; steps of less than a second are too small to tell.
-Memory may grow by 15 % with files, and by 12 bytes for each pixel of a micrograph, which is held on the network's grid. What
-costs more is named, and the exit code is 1: run it on an idle machine. Appends a row for each job to linear.csv.
+headers (`inspect --quick`). ``patches`` makes a store of more and more patches of 64 x 64 (`convert`), 64 from each copy of that
+file. ``pixels`` denoises one micrograph of growing side with the general model. From job to job, each further file, patch or
+pixel may cost 1.25 times what it cost in the step before; steps of less than a second are too small to tell. Memory may grow
+by 15 % with files and patches, and by 12 bytes for each pixel of a micrograph, which is held on the network's grid. What costs
+more is named, and the exit code is 1: run it on an idle machine. Appends a row for each job to linear.csv.
 
 About 15 minutes on two idle cores; ``--files 100 300 1000`` takes 3.
 
-    python benchmarks/linear.py [--parts files headers pixels] [--files 100 1000 10000] [--sides 2048 4096 8192]
+    python benchmarks/linear.py [--parts files headers patches pixels] [--files 100 1000 10000]
+                                [--patches 1024 10240 102400] [--sides 2048 4096 8192]
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import shutil
 import sys
 import tempfile
 from itertools import pairwise
@@ -26,11 +29,13 @@ from cpu_denoise import child, cpu_name
 from cpu_general import Run, measured
 from rows import append_rows
 
-PARTS = ("files", "headers", "pixels")
+PARTS = ("files", "headers", "patches", "pixels")
 MORE = 1.25
 MEMORY_MORE = 1.15
 LEAST_S = 1.0
 BYTES_A_PIXEL = 12
+PATCH_PX = 64
+PATCHES_A_FILE = (512 // PATCH_PX) ** 2
 COLUMNS = ("date", "cpu", "load_1min", "part", "units", "processor_s", "wall_s", "rss_mib", "ms_a_unit")
 
 MAKE = """
@@ -51,11 +56,18 @@ print("{}")
 
 
 def command_of(part: str, units: int, folder: Path) -> list[str]:
-    """Give the command of a job; `units` are files, or the side of a micrograph."""
+    """Give the command of a job; `units` are files, patches, or the side of a micrograph."""
     cryoplug = [sys.executable, "-m", "cryoplug"]
     if part == "pixels":
         where = ["--checkpoint", "general", "-o", str(folder / f"out{units}"), "--tta", "off"]
         return [*cryoplug, "denoise", str(folder / f"{units}.mrc"), *where, "--device", "cpu", "--no-previews"]
+    if part == "patches":
+        copies = folder / f"copies{units}"
+        copies.mkdir()
+        for number in range(-(-units // PATCHES_A_FILE)):
+            shutil.copyfile(folder / "512.mrc", copies / f"m{number:06d}.mrc")
+        cut = ["--patch-size", str(PATCH_PX), "--stride", str(PATCH_PX), "--pairs", "noise"]
+        return [*cryoplug, "convert", str(copies), "-o", str(folder / f"store{units}"), *cut]
     links = folder / f"links{units}"
     if not links.exists():
         links.mkdir()
@@ -95,6 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--files", nargs="+", type=int, default=[100, 1000, 10000])
+    parser.add_argument("--patches", nargs="+", type=int, default=[1024, 10240, 102400])
     parser.add_argument("--sides", nargs="+", type=int, default=[2048, 4096, 8192])
     parser.add_argument("--csv", type=Path, default=Path(__file__).with_suffix(".csv"))
     options = parser.parse_args()
@@ -104,7 +117,7 @@ def main() -> None:
         child(MAKE, folder, 512, *(options.sides if "pixels" in options.parts else []))
         for part in options.parts:
             jobs = []
-            for units in sorted(options.sides if part == "pixels" else options.files):
+            for units in sorted({"pixels": options.sides, "patches": options.patches}.get(part, options.files)):
                 run = measured(command_of(part, units, folder))
                 jobs.append((units, run))
                 row = row_of(part, units, run)

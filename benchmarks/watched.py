@@ -19,6 +19,10 @@ from typing import Any
 STAGES: Mapping[str, Mapping[str, str]] = {
     "torch": {"": "import of torch"},
     "triton": {"": "import of triton"},
+    "triton.runtime.cache": {"triton_key": "triton reads its own library"},
+    "cryoplug.machine.early_context": {"_make": "a thread: the GPU's context"},
+    "cryoplug.machine.pinned": {"PinnedBuffers.take": "memory for copies is locked, or waited for"},
+    "cryoplug.kernels.block_unet": {"BlockUNet.__init__": "weights: matrices for the kernels"},
     "cryoplug.models.checkpoint": {"load_checkpoint": "weights: reading"},
     "cryoplug.inference.network.fastest": {"Network.__init__": "weights: the network, on its device"},
     "cryoplug.workflows.denoise.work": {

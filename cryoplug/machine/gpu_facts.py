@@ -7,7 +7,8 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-_DRIVER = "libcuda.so.1"
+DRIVER = "libcuda.so.1"
+"""NVIDIA's driver, for ctypes."""
 _COMPUTE_MODE = 20
 """The driver's number for the question how many processes may use a GPU; the answer 0 is: as many as like."""
 
@@ -35,11 +36,11 @@ def gpu_facts(number: int) -> GpuFacts | None:
     GpuFacts | None
         None if there is no such GPU, no driver, or a torch that does not use it.
     """
-    if not _torch_uses_cuda():
+    if not torch_uses_cuda():
         return None
     device, size_bytes, mode = ctypes.c_int(), ctypes.c_size_t(), ctypes.c_int()
     try:
-        driver = ctypes.CDLL(_DRIVER)
+        driver = ctypes.CDLL(DRIVER)
         failed = (
             driver.cuInit(0)
             or driver.cuDeviceGet(ctypes.byref(device), number)
@@ -51,7 +52,8 @@ def gpu_facts(number: int) -> GpuFacts | None:
     return None if failed else GpuFacts(size_bytes.value, mode.value == 0)
 
 
-def _torch_uses_cuda() -> bool:
+def torch_uses_cuda() -> bool:
+    """Say whether the torch that is installed is one for NVIDIA's GPUs, without importing it."""
     try:
         spec = importlib.util.find_spec("torch")
     except (ImportError, ValueError):

@@ -18,6 +18,7 @@ from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.messages import DenoiseJob
 from cryoplug.inference.pipeline import run_pipeline
 from cryoplug.inputs.companions import left_out_note
+from cryoplug.machine.early_context import begin_context
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.outputs.cs_file import OutputDataset, source_dataset
@@ -246,9 +247,10 @@ class DenoiseRun:
         return self._gave_up or self.interrupts.stop_signal is not None
 
     def _compute(self, jobs: Iterable[DenoiseJob]) -> bool:
+        request = self.request
+        begin_context(request.device_name)
         from cryoplug.inference.denoiser import Denoiser
 
-        request = self.request
         denoiser = Denoiser(self.checkpoint, request.settings, note=self.note)
         how = {"device": str(denoiser.device), "precision": denoiser.network.precision, "tta": denoiser.tta}
         self.details |= how

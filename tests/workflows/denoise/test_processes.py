@@ -161,7 +161,7 @@ class Driver:
 
 
 def test_the_driver_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts_module, "_torch_uses_cuda", lambda: True)
+    monkeypatch.setattr(facts_module, "torch_uses_cuda", lambda: True)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Driver())
     assert gpu_facts(0) == GpuFacts(24 << 30, for_several=False)
     assert gpu_facts(1) is None
