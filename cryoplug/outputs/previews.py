@@ -54,6 +54,8 @@ class Preview:
     """The raw micrograph (averaged like the others, not low-passed) minus the denoised one."""
     pixel_size_angstrom: float | None
     """Pixel size of the small images; None if unknown."""
+    target: str = "image"
+    """What was written: ``image``, or ``particles`` alone; then ice belongs to what was removed."""
 
     @functools.cached_property
     def limits(self) -> tuple[float, float]:
@@ -90,6 +92,8 @@ class Preview:
         """Give the caption of each panel."""
         filtered = self.pixel_size_angstrom is not None and _is_finer(self.pixel_size_angstrom)
         first = f"raw, low-passed to {LOWPASS_ANGSTROM:g} A" if filtered else "raw, averaged"
+        if self.target == "particles":
+            return first, "particles", "removed (raw - particles): noise and ice"
         return first, "denoised", "removed (raw - denoised)"
 
 
@@ -103,7 +107,7 @@ def preview_name(target: PurePath) -> PurePath:
     return PREVIEW_FOLDER / target.with_name(f"{name}.jpg")
 
 
-def preview_of(both: BeforeAfter, pixel_size_angstrom: float | None) -> Preview:
+def preview_of(both: BeforeAfter, pixel_size_angstrom: float | None, *, target: str = "image") -> Preview:
     """Make a preview of thumbnails.
 
     Parameters
@@ -112,12 +116,14 @@ def preview_of(both: BeforeAfter, pixel_size_angstrom: float | None) -> Preview:
         Raw and denoised; the denoised one is brought to the grid of the raw one.
     pixel_size_angstrom
         Pixel size of the raw micrograph; None if unknown.
+    target
+        What was written, ``image`` or ``particles``.
     """
     raw = both.raw.pixels
     denoised = _on_grid(both.denoised, both.raw)
     size = None if pixel_size_angstrom is None else pixel_size_angstrom * max(both.raw.steps)
     low_passed = raw if size is None or not _is_finer(size) else blurred(raw, _HALF_AT * LOWPASS_ANGSTROM / size)
-    return Preview(low_passed, denoised, raw - denoised, size)
+    return Preview(low_passed, denoised, raw - denoised, size, target)
 
 
 def preview_of_files(
@@ -127,6 +133,7 @@ def preview_of_files(
     stated_angstrom: float | None = None,
     listed_angstrom: float | None = None,
     section: int | None = None,
+    target: str = "image",
 ) -> Preview:
     """Read a micrograph and its denoised file, and make their preview.
 
@@ -140,6 +147,8 @@ def preview_of_files(
         Pixel size as the user states it, and as the list says; see `cryoplug.core.pixel_size`.
     section
         Section of `raw`, from 1, from which `denoised` was made; None for the whole file.
+    target
+        What was written, ``image`` or ``particles``.
 
     Raises
     ------
@@ -157,7 +166,7 @@ def preview_of_files(
     for other in images[1:]:
         pixels = pixels + other.pixels
     known, _ = pixel_size_of_exposure(stated_angstrom, (listed_angstrom,), headers)
-    return preview_of(BeforeAfter(SmallImage(pixels, images[0].shape), after), known.angstrom)
+    return preview_of(BeforeAfter(SmallImage(pixels, images[0].shape), after), known.angstrom, target=target)
 
 
 def draw_preview(preview: Preview) -> npt.NDArray[np.uint8]:

@@ -108,46 +108,14 @@ def evaluation_page(
     sizes = {row.pixel_size_angstrom for row in rows if row.status == "done"}
     size = sizes.pop() if len(sizes) == 1 else None
     charts = [*(truth_charts(truth, size) if truth else ()), *(halves_charts(halves, size) if halves else ())]
-    sections = [
-        Section(
-            "Beside simple filters",
-            summary_grids(summary),
-            "A network must beat the raw micrograph and a Gaussian blur.",
-        )
-    ]
-    if charts:
-        sections.append(Section("By resolution", charts))
+    sections = []
     if pictures:
         first = next(row.name for row in rows if row.status == "done")
-        clean = [name for name in pictures if name in ("denoised", "truth")]
-        whole = {name: small(image, PANEL_PX) for name, image in pictures.items()}
-        cut = {name: detail(image) for name, image in pictures.items()}
-        lead = (
-            f"{printable_name(first)}. A step of grey means as much in every panel. “denoised noise” is pure noise "
-            "through the same denoiser: structure that you see there is invented."
-        )
-        sections.append(
-            Section(
-                "Look",
-                [
-                    panels(
-                        whole,
-                        clean=clean,
-                        noisy=["raw"],
-                        caption="The whole micrograph.",
-                        pixel_size_angstrom=None if size is None else size * _times_smaller(pictures, whole),
-                    ),
-                    panels(
-                        cut,
-                        clean=clean,
-                        noisy=["raw"],
-                        caption=f"Its middle, pixel by pixel.{_hallucination(summary)}",
-                        pixel_size_angstrom=size,
-                    ),
-                ],
-                lead,
-            )
-        )
+        sections.append(_look(first, pictures, size, _hallucination(summary)))
+    lead = "A network must beat the raw micrograph and a Gaussian blur."
+    sections.append(Section("Beside simple filters", summary_grids(summary), lead))
+    if charts:
+        sections.append(Section("By resolution", charts))
     bad = [index for index, row in enumerate(rows) if row.message]
     table = packed(COLUMNS, (row.cells() for row in rows), bad=bad)
     sections.append(Section("Every micrograph", [BigTable("micrographs", "micrographs", COLUMNS, table)]))
@@ -161,6 +129,26 @@ def evaluation_page(
             tiles.append((f"dB {name}", gain, _TONES[found.answer]))
     headline = f"{counted(done, 'micrograph')} judged"
     return sections_page(Page("evaluate", headline, str(folder), sections, words, tiles))
+
+
+def _look(name: str, pictures: Mapping[str, ImageF32], pixel_size_angstrom: float | None, invented: str) -> Section:
+    """Show one micrograph, and its middle."""
+    clean = [caption for caption in pictures if caption in ("denoised", "truth")]
+    whole = {caption: small(image, PANEL_PX) for caption, image in pictures.items()}
+    middle = {caption: detail(image) for caption, image in pictures.items()}
+    of_whole = None if pixel_size_angstrom is None else pixel_size_angstrom * _times_smaller(pictures, whole)
+    lead = (
+        f"{printable_name(name)}. A step of grey means as much in every panel. “denoised noise” is pure noise "
+        "through the same denoiser: structure that you see there is invented."
+    )
+    blocks = [
+        panels(images, clean=clean, noisy=["raw"], caption=caption, pixel_size_angstrom=size)
+        for images, caption, size in (
+            (whole, "The whole micrograph.", of_whole),
+            (middle, f"Its middle, pixel by pixel.{invented}", pixel_size_angstrom),
+        )
+    ]
+    return Section("Look", blocks, lead)
 
 
 def _times_smaller(before: Mapping[str, ImageF32], after: Mapping[str, ImageF32]) -> float:

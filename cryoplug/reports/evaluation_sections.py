@@ -12,6 +12,7 @@ from cryoplug.reports.big_table import Column
 from cryoplug.reports.evaluation import METHODS, Summary, mean_text
 from cryoplug.reports.evaluation_columns import HALVES_COLUMNS, HINTS, TRUTH_COLUMNS
 from cryoplug.reports.evaluation_curves import halves_curves, truth_curves
+from cryoplug.reports.html import counted
 from cryoplug.reports.sections import Chart, Grid
 from cryoplug.reports.svg import Axis, Series, line_chart
 
@@ -27,15 +28,16 @@ METHOD_WORDS = {
 
 def summary_grids(summary: Summary) -> list[Grid]:
     """Give a table for each judge (truth, halves), with standard errors and a legend of every column."""
-    count = f"{summary.patches} patches" if summary.patches is not None else f"{summary.micrographs} micrographs"
-    methods = "; ".join(METHOD_WORDS[method] for method in METHODS)
-    grids = []
+    word, count = ("micrograph", summary.micrographs) if summary.patches is None else ("patch", summary.patches)
+    several = f"Means over {counted(count, word, 'patches' if word == 'patch' else None)}, ± standard error."
+    methods = f" Rows: {'; '.join(METHOD_WORDS[method] for method in METHODS)}."
+    grids: list[Grid] = []
     for means, columns, judge in (
         (summary.truth, TRUTH_COLUMNS, "Judged by the truth."),
         (summary.halves, HALVES_COLUMNS, "Judged without truth, by the other half of each exposure."),
     ):
         if means:
-            caption = f"{judge} Means over {count}, ± standard error. Rows: {methods}."
+            caption = f"{judge} {several if count > 1 else f'One {word}.'}{'' if grids else methods}"
             grids.append(_grid(means, columns, caption))
     return grids
 

@@ -67,10 +67,10 @@ def training_page(
     pixel_size_angstrom
         Pixel size that the network sees; None if unknown.
     """
-    sections = [training_section(records, best_epoch)]
+    sections = [_examples(examples, details.get("pairs"), pixel_size_angstrom)] if examples else []
+    if len(records) > 1:  # the curves of one epoch would be points
+        sections.append(training_section(records, best_epoch))
     sections += evaluation_sections(details, pixel_size_angstrom)
-    if examples:
-        sections.append(_examples(examples, details.get("pairs"), pixel_size_angstrom))
     sections.append(Section("What was trained", [Facts(about)]))
     seconds = sum(float(record.get("seconds") or 0) for record in records)
     last = records[-1] if records else {}

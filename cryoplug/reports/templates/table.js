@@ -62,7 +62,7 @@ function makeTable(box, data, chosen) {
     const bad = only.checked && data.bad ? new Set(data.bad) : null;
     view = order.filter((index) => (!bad || bad.has(index)) && words.every((word) => hay[index].includes(word)));
     const all = rows.length.toLocaleString("en");
-    count.textContent = view.length === rows.length ? `${all} rows` : `${view.length.toLocaleString("en")} of ${all} rows`;
+    count.textContent = view.length === rows.length ? `${all} ${rows.length === 1 ? "row" : "rows"}` : `${view.length.toLocaleString("en")} of ${all} rows`;
     scroll.scrollTop = 0;
     draw(true);
     remember();

@@ -24,13 +24,18 @@ class Previews:
         Whether exposures are denoised by their halves; the raw image may then be the sum of two files.
     stated_angstrom
         Pixel size of all micrographs, as the user states it.
+    target
+        What is written, ``image`` or ``particles``.
     """
 
-    def __init__(self, folder: Path, *, wanted: bool, halves: bool, stated_angstrom: float | None) -> None:
+    def __init__(
+        self, folder: Path, *, wanted: bool, halves: bool, stated_angstrom: float | None, target: str = "image"
+    ) -> None:
         self._folder = folder
         self._wanted = wanted
         self._halves = halves
         self._stated = stated_angstrom
+        self._target = target
 
     def path_of(self, target: Path) -> Path:
         """Give the path of the picture of an output."""
@@ -73,7 +78,10 @@ class Previews:
                 path.unlink(missing_ok=True)
             return ""
         try:
-            preview = self._preview(item) if both is None else preview_of(both, pixel_size_angstrom)
+            if both is None:
+                preview = self._preview(item)
+            else:
+                preview = preview_of(both, pixel_size_angstrom, target=self._target)
         except InputError as error:
             return f"no preview: {error}"
         write_preview(path, preview)
@@ -86,6 +94,7 @@ class Previews:
             stated_angstrom=self._stated,
             listed_angstrom=item.micrograph.pixel_size_angstrom,
             section=item.micrograph.section,
+            target=self._target,
         )
 
 

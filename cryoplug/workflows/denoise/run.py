@@ -101,7 +101,11 @@ class DenoiseRun:
                 "output_angpix": self.regrid.output_angstrom,
             }
         self.previews = Previews(
-            request.output, wanted=request.previews, halves=request.halves, stated_angstrom=request.pixel_size
+            request.output,
+            wanted=request.previews,
+            halves=request.halves,
+            stated_angstrom=request.pixel_size,
+            target=str(self.settings["target"] or "image"),
         )
         # Of several processes, the one that began them writes the page of all.
         page = request.page if self.sibling is None and request.shard is None else None
