@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryoplug.simulation.specimen import FloatArray
-
 if TYPE_CHECKING:
     import torch
 
@@ -71,31 +69,6 @@ def interaction_constant(voltage_kv: float) -> float:
     volt = voltage_kv * 1e3
     relativity = (_ELECTRON_REST_VOLT + volt) / (2 * _ELECTRON_REST_VOLT + volt)
     return 2 * np.pi / (electron_wavelength_angstrom(voltage_kv) * volt) * relativity
-
-
-def contrast_transfer(frequency: FloatArray, optics: Optics) -> FloatArray:
-    """Return the contrast transfer function without its envelope.
-
-    ``CTF(f) = -sin(pi lambda dz f^2 - pi/2 Cs lambda^3 f^4 + arcsin(A))``: Rohou and Grigorieff 2015
-    (CTFFIND4), for the mean defocus. A phase plate adds its shift to the angle. ``CTF(0) = -A`` without one.
-
-    Parameters
-    ----------
-    frequency
-        1/angstrom, any shape.
-    optics
-        The lens.
-
-    Returns
-    -------
-    ndarray
-        In [-1, 1], the shape of `frequency`.
-    """
-    wavelength = electron_wavelength_angstrom(optics.voltage_kv)
-    squared = np.asarray(frequency, np.float64) ** 2
-    defocus, aberration = optics.defocus_um * 1e4, optics.spherical_aberration_mm * 1e7
-    phase = np.pi * wavelength * squared * (defocus - 0.5 * aberration * wavelength**2 * squared)
-    return -np.sin(phase + np.arcsin(optics.amplitude_contrast) + np.deg2rad(optics.phase_shift_deg))
 
 
 def contrast_transfer_plane(plane: FrequencyPlane, optics: Optics, *, depth_angstrom: float = 0.0) -> torch.Tensor:

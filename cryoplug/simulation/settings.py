@@ -123,10 +123,6 @@ class SimulationSettings:
             return _library(self.seed, self.kinds)
         return particle_models(np.random.default_rng([self.seed, 0]))
 
-    def defocus_of(self, index: int) -> float:
-        """Return the mean underfocus of one micrograph in micrometres, without making it."""
-        return self.optics_of(index).defocus_um
-
     def optics_of(self, index: int) -> Optics:
         """Return the lens of one micrograph, without making it."""
         rng = np.random.default_rng([self.seed, 1, index])

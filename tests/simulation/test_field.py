@@ -10,9 +10,10 @@ import torch
 from cryoplug.simulation.camera import Camera, recorded
 from cryoplug.simulation.field import Field, Placed, expose
 from cryoplug.simulation.ice import Ice, grain_terms, ice_thickness_map
-from cryoplug.simulation.optics import Optics, contrast_transfer, contrast_transfer_plane, interaction_constant
+from cryoplug.simulation.optics import Optics, contrast_transfer_plane, interaction_constant
 from cryoplug.simulation.planes import FrequencyPlane
 from cryoplug.simulation.specimen import particle_models
+from tests.simulation.ctf_formula import contrast_transfer
 
 QUIET = Ice(slope=0, texture=0, grain_rad=0)
 

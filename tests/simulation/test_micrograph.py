@@ -10,10 +10,11 @@ from cryoplug.errors import UsageError
 from cryoplug.simulation import micrograph as micrographs
 from cryoplug.simulation.field import Dirt
 from cryoplug.simulation.micrograph import SimulatedMicrograph, SimulationSettings, simulate_micrograph, true_particles
-from cryoplug.simulation.optics import Optics, contrast_transfer
+from cryoplug.simulation.optics import Optics
 from cryoplug.simulation.placing import hidden_part
 from cryoplug.simulation.planes import FrequencyPlane
 from cryoplug.simulation.specimen import ParticleModel
+from tests.simulation.ctf_formula import contrast_transfer
 
 SETTINGS = SimulationSettings(size_px=320, pixel_size_angstrom=4.0, seed=3)
 
@@ -92,7 +93,7 @@ def test_no_particles_is_bare_ice():
 
 
 def test_defocus_is_drawn_from_its_range():
-    drawn = [SETTINGS.defocus_of(index) for index in range(50)]
+    drawn = [SETTINGS.optics_of(index).defocus_um for index in range(50)]
     assert 0.8 <= min(drawn) < 1.1
     assert 2.2 < max(drawn) <= 2.5
 

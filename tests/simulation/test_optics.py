@@ -5,10 +5,10 @@ import pytest
 
 from cryoplug.simulation.optics import (
     Optics,
-    contrast_transfer,
     electron_wavelength_angstrom,
     interaction_constant,
 )
+from tests.simulation.ctf_formula import contrast_transfer
 
 
 @pytest.mark.parametrize(("voltage_kv", "wavelength"), [(80, 0.04176), (100, 0.03701), (200, 0.02508), (300, 0.01969)])

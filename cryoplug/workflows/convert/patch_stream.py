@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -118,18 +118,7 @@ def open_pair(
         The two files do not belong together.
     """
     with ExitStack() as stack:
-        sources: tuple[MicrographSource, ...]
-        if isinstance(pair, MovieInput) and summer is not None:
-            halves = summer.halves(pair)
-            sources = (halves.even, halves.odd)
-            listed: tuple[float | None, ...] = (halves.listed_angstrom,)
-            headers: tuple[float | None, ...] = (halves.header_angstrom, halves.header_angstrom)
-        else:
-            if pair.problem is not None:
-                raise pair.problem
-            sources = tuple(stack.enter_context(open_item(item)) for item in pair.files)
-            listed = tuple(item.pixel_size_angstrom for item in pair.files)
-            headers = tuple(source.pixel_size_angstrom for source in sources)
+        sources, listed, headers = _sources_of(pair, summer, stack)
         known, sizes = pixel_size_of_exposure(request.pixel_size, listed, headers)
         size = known.angstrom
         if size is None and request.angpix is not None:
@@ -140,17 +129,20 @@ def open_pair(
                 proof.look_through(pair.noisy.path, pair.clean.path)
         looked = list((pool.map if pool else map)(_look, count(), sources, repeat(request)))
         sources = tuple(each.source for each in looked)
-        notes: list[str] = []
         native, law = sources[0].shape, None
         if request.pairs == "single":
             part = 1.0 if request.angpix is None or size is None else min(1.0, size / request.angpix)
             law = single_noise.measure_law(sources[0], pixel_size_angstrom=size, part=part)
+
+        def compared() -> list[str]:
+            for each in looked:
+                check_usable(each, each.extremes())
+            return _compared(looked, proof, pair, known)
+
+        notes: list[str] = []
         measured: list[MeasuredSource] = list(looked)
         if request.angpix is not None:
-            # Before the crop: it is near Nyquist that two halves must share nothing.
-            for source, each in zip(sources, looked, strict=True):
-                check_usable(source, each.extremes())
-            notes = _compared(looked, proof, pair, known)
+            notes = compared()  # before the crop: it is near Nyquist that two halves must share nothing
             sources = tuple(
                 stack.enter_context(cropped_source(source, pixel_size_angstrom=size, target_angstrom=request.angpix))
                 for source in sources
@@ -162,19 +154,11 @@ def open_pair(
         fits = [pool.submit(fit_to, each, request.kind) for each in measured] if pool else []
         try:
             if request.angpix is None and len(looked) == 2:
-                for each in looked:
-                    check_usable(each, each.extremes())
-                notes = _compared(looked, proof, pair, known)
+                notes = compared()
         finally:
             wait(fits)  # nothing reads a file that was closed
         normalizations = tuple(fit.result() for fit in fits) or tuple(fit_to(each, request.kind) for each in measured)
-        grey = [
-            normalization_remark(
-                normalization, clipped=clipped_fraction(source, normalization), sigma=each.statistics().std
-            )
-            for source, each, normalization in zip(sources, measured, normalizations, strict=True)
-            if normalization.kind == "percentile"
-        ]
+        grey = _grey_remarks(sources, measured, normalizations)
         if request.pairs == "noise" and request.kind != "percentile":
             limit = ZSCORE_NOISE_RANGE
             normalizations = (dataclasses.replace(normalizations[0], clip_low=-limit, clip_high=limit),)
@@ -188,6 +172,34 @@ def open_pair(
             notes += single_noise.check_trust(noise, sources[0], accept_unproven=request.accept_unproven)
         stack.pop_all()
     return OpenedPair(pair, sources, normalizations, size, known, tuple(dict.fromkeys([*notes, *grey])), noise)
+
+
+def _sources_of(
+    pair: PairedInput, summer: MovieSummer | None, stack: ExitStack
+) -> tuple[tuple[MicrographSource, ...], tuple[float | None, ...], tuple[float | None, ...]]:
+    """Open the files of a pair, or sum its movie; give the sources, and their pixel sizes by the list and by the headers."""
+    if isinstance(pair, MovieInput) and summer is not None:
+        halves = summer.halves(pair)
+        return (halves.even, halves.odd), (halves.listed_angstrom,), (halves.header_angstrom, halves.header_angstrom)
+    if pair.problem is not None:
+        raise pair.problem
+    sources = tuple(stack.enter_context(open_item(item)) for item in pair.files)
+    listed = tuple(item.pixel_size_angstrom for item in pair.files)
+    return sources, listed, tuple(source.pixel_size_angstrom for source in sources)
+
+
+def _grey_remarks(
+    sources: Sequence[MicrographSource], measured: Sequence[MeasuredSource], normalizations: Sequence[Normalization]
+) -> list[str]:
+    """Say where the percentile does not suit the grey values."""
+    remarks = (
+        normalization_remark(
+            normalization, clipped=clipped_fraction(source, normalization), sigma=each.statistics().std
+        )
+        for source, each, normalization in zip(sources, measured, normalizations, strict=True)
+        if normalization.kind == "percentile"
+    )
+    return list(filter(None, remarks))
 
 
 def patch_pairs(

@@ -63,7 +63,7 @@ def test_star_lists_every_micrograph_with_optics_and_defocus(request_):
     names = table.column("rlnMicrographName")
     assert names == [str(request_.output / "noisy" / f"mic_000{n}.mrc") for n in (1, 2)]
     for index, value in enumerate(table.column("rlnDefocusU")):
-        assert float(value) == pytest.approx(1e4 * SETTINGS.defocus_of(index), abs=0.01)
+        assert float(value) == pytest.approx(1e4 * SETTINGS.optics_of(index).defocus_um, abs=0.01)
 
 
 def test_paths_in_the_star_are_as_the_output_was_given(tmp_path, monkeypatch):
