@@ -29,7 +29,7 @@ from cryoplug.core.tiling import plan_tiles
 from cryoplug.errors import InputError, PairingError, PixelError, SeveralImagesError, StorageError, UsageError
 from cryoplug.formats.mrc import MrcHeader
 from cryoplug.formats.registry import open_micrograph, open_movie
-from cryoplug.inference.bands.reading import open_source
+from cryoplug.inference.bands.reading import begin_stack, open_source
 from cryoplug.inference.bands.sections import refuse_movies_and_volumes
 from cryoplug.inference.bands.writing import write_all
 from cryoplug.inference.delivery import Delivery
@@ -203,21 +203,10 @@ def _read_stack(job: DenoiseJob, regrid: Regrid, prove: Prove, started: float, *
         job.check_sections(stacks[0].frame_count)
         if not job.is_stack:
             refuse_movies_and_volumes(job.source)
-        whole, count = stacks[0], stacks[0].frame_count
         known = job.known_pixel_size(*(stack.pixel_size_angstrom for stack in stacks))
-        header = getattr(whole, "header", None)
-        plan = regrid.plan(whole.frame_shape, known.angstrom, path=job.source)
-        yield Begin(
-            job,
-            started,
-            shape=plan.written_shape,
-            template=header if isinstance(header, MrcHeader) else None,
-            pixel_size_angstrom=plan.written_angstrom,
-            pixel_size=known,
-            to_grey_values=Normalization("none"),
-            sections=count,
-        )
-        for section in range(1, count + 1):
+        plan = regrid.plan(stacks[0].frame_shape, known.angstrom, path=job.source)
+        yield begin_stack(job, stacks[0], plan, known, started=started)
+        for section in range(1, stacks[0].frame_count + 1):
             try:
                 yield _read_one(job, regrid, prove, started, repair=repair, section=section)
             except (PairingError, PixelError) as error:

@@ -44,6 +44,7 @@ from cryoplug.machine.devices import (
     resolve_device,
 )
 from cryoplug.models.checkpoint import Checkpoint
+from cryoplug.models.registry import ModelSpec
 
 CPU_TILE_PX = (128, 256)
 """Rows and columns of a tile on the CPU; 16 channels of it are 2 MB and stay in cache."""
@@ -124,49 +125,16 @@ class PreparedNetwork:
         """Whether the network is applied without corrections, as in the founding program: hot pixels are not repaired,
         borders not continued, the mean not kept."""
         self._border = 0 if self.bare else border_width(self._overlap, self._multiple)
-        if self.bare and as_founded:
-            note(
-                "this checkpoint comes from the founding program, so its result equals that program's to the last pixel: zeros "
-                f"beyond the border leave a dark frame of {spec.receptive_field_px} px, hot pixels are not repaired, and the "
-                "mean is not kept. Do not pick in that frame; train --init makes a checkpoint without these effects"
-            )
-        if spec.uses_whole_image:
-            note(
-                f"{spec.id}: this network normalises over each tile, so the result depends on the tiles; "
-                "a network trained with norm=none gives the same result for all tiles"
-            )
+        _note_oddities(spec, note, as_founded=self.bare and as_founded)
         self._told_of_memory = False
         on_cpu = self.device.type == "cpu"
         least = min(MOST_WIDENED_PX, OVERLAPS_PER_TILE * self._overlap)
         height, width = (max(side, least) for side in CPU_TILE_PX) if on_cpu else CUDA_TILE_PX
         self._tile = (asked.tile, asked.tile) if asked.tile else (height, width)
-        # 4096x4096 through cryo_cnn, float32: channels_last takes two thirds of the time on a CPU, and 23 ms instead of 16
-        # on an H200. It sums in another order than the plain layers: 7e-7 of the output's range over 3 layers, but 1.6e-5
-        # over the 12 of a founding residual_cnn. A deep network therefore keeps the plain order, and its very bits.
-        shallow = len(spec.layers) <= SHALLOW_LAYERS
-        layout = torch.channels_last if on_cpu and shallow else torch.contiguous_format
         if on_cpu:
             keep_allocator_memory()
         self._workers = one_core_workers(self.threads) if on_cpu else None
-
-        def build() -> Network:
-            return Network(
-                checkpoint,
-                self.device,
-                layout=layout,
-                precision=asked.precision,
-                normalize=self.normalize,
-                target=self.target,
-                note=note,
-            )
-
-        try:
-            with device_errors(), only(self.device):
-                # On one core: in many small operations, several would mostly wait for one another. On a machine with other
-                # jobs, building and packing the general model took 0.4 to 1.6 s of processor time, and so 0.2.
-                self.network = build() if self._workers is None else self._workers.submit(build).result()
-        except OutOfDeviceMemory as error:
-            raise DeviceError(f"{self.device}: not enough memory for the weights ({error}); free memory") from error
+        self.network = self._loaded()
         self._tile_network = TileNetwork(self.network, multiple=self._multiple, tta=self.tta)
         self._device_image = DeviceImage(
             checkpoint, self._tile_network, self.device, overlap=self._overlap, tile=asked.tile
@@ -183,6 +151,33 @@ class PreparedNetwork:
                 workers=self._workers,
                 threads=self.threads,
             ).result()
+
+    def _loaded(self) -> Network:
+        """Bring the weights to the device."""
+        # 4096x4096 through cryo_cnn, float32: channels_last takes two thirds of the time on a CPU, and 23 ms instead of 16
+        # on an H200. It sums in another order than the plain layers: 7e-7 of the output's range over 3 layers, but 1.6e-5
+        # over the 12 of a founding residual_cnn. A deep network therefore keeps the plain order, and its very bits.
+        shallow = len(self.checkpoint.spec.layers) <= SHALLOW_LAYERS
+        layout = torch.channels_last if self.device.type == "cpu" and shallow else torch.contiguous_format
+
+        def build() -> Network:
+            return Network(
+                self.checkpoint,
+                self.device,
+                layout=layout,
+                precision=self.settings.precision,
+                normalize=self.normalize,
+                target=self.target,
+                note=self._note,
+            )
+
+        try:
+            with device_errors(), only(self.device):
+                # On one core: in many small operations, several would mostly wait for one another. On a machine with other
+                # jobs, building and packing the general model took 0.4 to 1.6 s of processor time, and so 0.2.
+                return build() if self._workers is None else self._workers.submit(build).result()
+        except OutOfDeviceMemory as error:
+            raise DeviceError(f"{self.device}: not enough memory for the weights ({error}); free memory") from error
 
     def bands(self, shape: tuple[int, int]) -> list[Tile]:
         """Cut an image ``(y, x)`` into bands of full width, from top to bottom; each goes to `forward`."""
@@ -371,3 +366,18 @@ class PreparedNetwork:
         if self._workers is not None:
             width = min(width, max(LEAST_TILE_PX, -(-shape[1] // self.threads)))
         return plan_tiles((shape[0], shape[1]), tile=(height, width), overlap=self._overlap, multiple=self._multiple)
+
+
+def _note_oddities(spec: ModelSpec, note: Callable[[str], None], *, as_founded: bool) -> None:
+    """Say what users of a network must know before they look at its results."""
+    if as_founded:
+        note(
+            "this checkpoint comes from the founding program, so its result equals that program's to the last pixel: zeros "
+            f"beyond the border leave a dark frame of {spec.receptive_field_px} px, hot pixels are not repaired, and the "
+            "mean is not kept. Do not pick in that frame; train --init makes a checkpoint without these effects"
+        )
+    if spec.uses_whole_image:
+        note(
+            f"{spec.id}: this network normalises over each tile, so the result depends on the tiles; "
+            "a network trained with norm=none gives the same result for all tiles"
+        )

@@ -13,6 +13,7 @@ from cryoplug.core.fourier_crop import resample_source
 from cryoplug.core.grey_scale import normalization_remark
 from cryoplug.core.micrograph import ArrayMicrograph, ImageF32, MicrographSource, MovieSource
 from cryoplug.core.normalization import MeasuredSource, Normalization, check_usable, fit_to
+from cryoplug.core.pixel_size import PixelSize
 from cryoplug.core.repairs import RepairedMicrograph, Repairs
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.errors import InputError, SeveralImagesError, ShapeError, StorageError, UsageError
@@ -189,23 +190,28 @@ def _read_stack(job: DenoiseJob, denoiser: Denoiser, *, started: float) -> Itera
         refuse_movies_and_volumes(job.source)
     with open_movie(job.source) as stack:
         job.check_sections(stack.frame_count)
-        header = getattr(stack, "header", None)
         known = job.known_pixel_size(stack.pixel_size_angstrom)
         plan = denoiser.regrid.plan(stack.frame_shape, known.angstrom, path=job.source)
-        yield Begin(
-            job,
-            started,
-            shape=plan.written_shape,
-            template=header if isinstance(header, MrcHeader) else None,
-            pixel_size_angstrom=plan.written_angstrom,
-            pixel_size=known,
-            to_grey_values=Normalization("none"),
-            sections=stack.frame_count,
-        )
+        yield begin_stack(job, stack, plan, known, started=started)
         for first, pixels in _chunks(stack):
             yield Sections(job, first + 1, pixels, plan)
         message = remarks_on_reading(warnings=stack.warnings, plan=plan, checkpoint=denoiser.checkpoint)
         yield End(message, math.nan)
+
+
+def begin_stack(job: DenoiseJob, stack: MovieSource, plan: GridPlan, known: PixelSize, *, started: float) -> Begin:
+    """Give the message with which the sections of a stack begin; they come in grey values."""
+    header = getattr(stack, "header", None)
+    return Begin(
+        job,
+        started,
+        shape=plan.written_shape,
+        template=header if isinstance(header, MrcHeader) else None,
+        pixel_size_angstrom=plan.written_angstrom,
+        pixel_size=known,
+        to_grey_values=Normalization("none"),
+        sections=stack.frame_count,
+    )
 
 
 def _chunks(stack: MovieSource) -> Iterator[tuple[int, ImageF32]]:
