@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from cryoplug.cli.completion import complete_paths
 from cryoplug.cli.next_step import say_how_to_train
@@ -35,6 +36,13 @@ if TYPE_CHECKING:
     from cryoplug.core.plan import Plan
 
 _WORTH_TELLING = 0.01
+
+
+INSTEAD_OF_NOISE = (
+    "without --pairs it is the founding recipe, which usually ends below the raw micrograph; "
+    "give --pairs halves, or --pairs single if there are no halves"
+)
+"""Said to users who did not choose how pairs are made."""
 
 
 @click.command("convert", cls=CryoplugCommand)
@@ -143,12 +151,6 @@ def convert(
 
     If you have movies or halves, take --pairs halves. If you have only micrographs, take --pairs single.
 
-    --pairs noise is the founding program's recipe. It adds artificial noise to a micrograph that is noisy already, and
-    usually ends below the raw one. A micrograph p becomes clean = clip(p / P95, 0, 1), where P95 is the 95th percentile of
-    its positive pixels, and noisy = clip(Poisson(100 clean) / 100 + N(0, 0.05), 0, 1). That suits counts from zero up. For
-    any other grey scale, such as after background subtraction, --normalize auto takes zscore: -3 to 3 standard deviations
-    then stand for 0 to 1.
-
     With --pairs halves, INPUT is movies or micrographs. Micrographs need their halves beside them (X_EVN.mrc and
     X_ODD.mrc), or named by rlnMicrographNameEven and Odd. From a movie, cryoplug sums the odd (1, 3, ...) and the even
     frames. It multiplies raw frames by the gain, and replaces defects (and gain 0) by the mean of their neighbours. It shifts
@@ -156,19 +158,23 @@ def convert(
     If halves cannot be proven to belong together, that exposure fails by name and the others go on. In stacks and tilt series
     with halves, every section is a pair.
 
-    In folders and patterns, cryoplug leaves out files that only accompany a micrograph (X_DW, X_noDW, X_PS, masks; halves
-    unless you ask for them), and says how many. One exposure never has patches on both sides of the split.
-
     With --pairs single, the store holds each micrograph once, with the spectrum, the skewness and the slope of its noise.
     Where pixels are counts, the noise is what Poisson says; else cryoplug fits it beyond the signal and continues it below.
     Places where the general model sees no particles confirm the noise, correct it, or give a warning (3 s on two cores).
     Training adds noise like it. If noise and signal cannot be separated, the micrograph fails, with the reason. Start from
     micrographs as motion correction leaves them, not filtered, and let --angpix crop them. Train then with --init general.
 
+    --pairs noise, the default, is the founding program's recipe. It adds artificial noise to a micrograph that is noisy
+    already, and usually ends below the raw one. A micrograph p becomes clean = clip(p / P95, 0, 1), where P95 is the 95th
+    percentile of its positive pixels, and noisy = clip(Poisson(100 clean) / 100 + N(0, 0.05), 0, 1). That suits counts from
+    zero up. For any other grey scale, such as after background subtraction, --normalize auto takes zscore: -3 to 3 standard
+    deviations then stand for 0 to 1.
+
+    In folders and patterns, cryoplug leaves out files that only accompany a micrograph (X_DW, X_noDW, X_PS, masks; halves
+    unless you ask for them), and says how many. One exposure never has patches on both sides of the split.
+
     With --angpix, the network sees farther and learns from less noise. denoise then crops every micrograph to that pixel
     size and brings the result back to its own grid. Patches and stride count cropped pixels.
-
-    Example: cryoplug convert CtfFind/job003/micrographs_ctf.star -o dataset
 
     Example: cryoplug convert --pairs halves MotionCorr/job002/corrected_micrographs.star --angpix 2.6 --store whole -o dataset
 
@@ -201,6 +207,8 @@ def convert(
         seed=seed,
         overwrite=overwrite,
     )
+    if pairs == "noise" and context.get_parameter_source("pairs") is ParameterSource.DEFAULT:
+        say(f"convert: {INSTEAD_OF_NOISE}")
     if dry_run:
         from cryoplug.workflows.convert import rehearse
 

@@ -246,7 +246,9 @@ def train(
     from cryoplug.workflows.train import TrainRequest
     from cryoplug.workflows.train import train as run
 
-    if (data is None) == (data_dir is None):
+    if data is None and data_dir is None:
+        raise UsageError("no training data: give the folder or .h5 file that cryoplug convert wrote")
+    if data is not None and data_dir is not None:
         raise UsageError("give the training data once: as DATA or with --data-dir")
     given = frozenset(name for name in fields if context.get_parameter_source(name) is not ParameterSource.DEFAULT)
     if {"epochs", "minutes"} <= given and fields["minutes"] is not None:

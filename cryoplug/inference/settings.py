@@ -150,8 +150,9 @@ class ApplySettings:
         regrid = self.regrid(checkpoint)
         at = "the micrograph's own pixel size" if regrid.angpix is None else f"{regrid.angpix:g} A/px"
         if regrid.angpix_range is not None:
-            at += f" (micrographs of {regrid.angpix_range[0]:g} to {regrid.angpix_range[1]:g} A/px as they are)"
-        return f"general model sha256:{checkpoint.sha256[:12]}, {choose_target(self.target, checkpoint)} at {at}"
+            at += f", or at the micrograph's own {regrid.angpix_range[0]:g} to {regrid.angpix_range[1]:g} A/px"
+        target = choose_target(self.target, checkpoint)
+        return f"general model sha256:{checkpoint.sha256[:12]} writes the {target}; it works at {at}"
 
     def label(
         self, checkpoint: Checkpoint, *, precision: str, tta: bool, dtype: str = "float32", halves: bool = False

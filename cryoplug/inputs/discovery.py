@@ -22,6 +22,7 @@ from cryoplug.inputs.discovered import (
 )
 from cryoplug.inputs.half_names import SiblingHalves, side_of
 from cryoplug.inputs.lists import from_cs, from_star, from_text
+from cryoplug.store.raw import MANIFEST_NAME
 
 __all__ = [
     "CS_SUFFIX",
@@ -152,6 +153,10 @@ def find(inputs: Sequence[str], *, kind: str = "micrographs", side: str | None =
     if not found:
         known = ", ".join([*sorted(endings), STAR_SUFFIX, CS_SUFFIX, *TEXT_SUFFIXES])
         named = ", ".join(inputs) or "no input"
+        if any((Path(text) / MANIFEST_NAME).is_file() for text in inputs):
+            raise InputError(
+                f"{named}: this is a training set of cryoplug convert; name the micrographs it was made of"
+            )
         raise InputError(f"{named}: no micrograph was found (endings: {known}); name files or folders")
     micrographs = with_unique_names(
         [

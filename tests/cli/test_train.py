@@ -88,6 +88,7 @@ def test_errors_say_what_is_wrong_and_have_their_exit_code(
 
 def test_data_must_be_given_once(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train() == 2
+    assert "give the folder or .h5 file that cryoplug convert wrote" in capsys.readouterr().err
     assert train(data, "--data-dir", data) == 2
     assert "give the training data once" in capsys.readouterr().err
 

@@ -249,3 +249,10 @@ def test_a_real_project_gives_its_micrographs(shared_data: Path) -> None:
     assert len(found) == 24
     assert str(found[0].relative) == "Movies/20170629_00021_frameImage.mrc"
     assert {item.pixel_size_angstrom for item in found} == {0.885}
+
+
+def test_a_training_set_is_called_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text("{}")
+    (tmp_path / "noisy_train.bin").write_bytes(bytes(64))
+    with pytest.raises(InputError, match="this is a training set of cryoplug convert; name the micrographs"):
+        discover([str(tmp_path)])

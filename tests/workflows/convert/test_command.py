@@ -44,6 +44,13 @@ def test_the_command_says_where_the_store_is_and_that_it_is_complete(tmp_path):
     assert isinstance(refused.exception, UsageError)
 
 
+def test_whoever_did_not_choose_the_pairs_is_told_of_better_ones(tmp_path):
+    folder = folder_of(tmp_path / "in", 2)
+    options = (folder, "-o", tmp_path / "s", "--patch-size", 64, "--dry-run")
+    assert "give --pairs halves, or --pairs single if there are no halves" in run(*options).stderr
+    assert "--pairs single" not in run(*options, "--pairs", "noise").stderr
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

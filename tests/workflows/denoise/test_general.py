@@ -63,7 +63,8 @@ def test_the_shortest_command_denoises_and_says_by_what(capsys: pytest.CaptureFi
     assert command_line(["denoise", "m.mrc", "-o", "out", "--device", "cpu"]) == 0
     sha256 = load_checkpoint("general").sha256
     said = capsys.readouterr().err
-    line = f"general model sha256:{sha256[:12]}, {DEFAULT_TARGET} at 2.6 A/px (micrographs of 2 to 5 A/px as they are)"
+    head = f"general model sha256:{sha256[:12]} writes the {DEFAULT_TARGET}"
+    line = f"{head}; it works at 2.6 A/px, or at the micrograph's own 2 to 5 A/px"
     assert said.count("general model") == 1 and line in said
     assert "./general" not in said
     with mrcfile.open("out/m.mrc") as mrc:
@@ -222,7 +223,7 @@ def test_evaluate_takes_it_too_and_records_the_target() -> None:
         assert result.exit_code == 0, result.files
         record = json.loads(Path(f"evaluation-{target}/evaluation.json").read_text())
         assert (record["checkpoint"], record["target"], record["normalize"]) == ("general", target, "robust")
-    assert [text.split(",")[1].split()[0] for text in notes if text.startswith("general model")] == list(TARGETS)
+    assert [text.split(";")[0].split()[-1] for text in notes if text.startswith("general model")] == list(TARGETS)
 
 
 def test_gold_over_a_tenth_and_hot_pixels_change_little_elsewhere() -> None:
