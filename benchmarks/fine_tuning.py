@@ -9,9 +9,10 @@ the row ``untrained`` is the general model as it is. ``--starts nothing single s
 halves: ``convert --pairs single`` takes the sums of the same halves. ``truth`` and ``truth_general`` learn the noise-free images
 of the same micrographs, from nothing and from the general model: what no training on noisy ones can be expected to pass by much.
 
-``--part 0.25`` shortens all trainings to a quarter; the column ``minutes`` says what that makes. With ``--folder`` all files
-are kept: what is there is used again, and a training that has ended is not repeated. So several runs, also side by side on
-several GPUs, can share the work, and a last one gives all rows. ``--prepare`` makes micrographs and stores, and ends.
+``--part 0.25`` shortens all trainings to a quarter; the column ``minutes`` says what that makes. ``--epochs 6`` trains for so
+many epochs instead (2000 steps each on a GPU). Then others may share the GPU, and the column is empty. With ``--folder`` all
+files are kept: what is there is used again, and a training that has ended is not repeated. So several runs, also side by side
+on several GPUs, can share the work, and a last one gives all rows. ``--prepare`` makes micrographs and stores, and ends.
 ``--label`` tells trainings apart that differ by their --train-option.
 """
 
@@ -108,6 +109,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--starts", nargs="+", choices=[UNTRAINED, *STARTS], default=[UNTRAINED, "nothing", "general"])
     parser.add_argument("--part", type=float, default=1.0, help="take so large a part of all minutes (default 1)")
+    parser.add_argument("--epochs", type=int, help="train for so many epochs instead of minutes")
     parser.add_argument(
         "--simulate-on", default="cpu", help="cpu, or cuda: faster, with other ice and noise (default cpu)"
     )
@@ -268,20 +270,22 @@ def convert(place: Path, pairs: str, count: int, arguments: argparse.Namespace) 
 def train(place: Path, name: str, count: int, start: str, arguments: argparse.Namespace) -> dict[str, object]:
     """Train; say how long, and which of how many epochs was kept."""
     chosen, models = STARTS[start], place / name / "models"
-    minutes = chosen.minutes * arguments.part
-    words = [store_of(place, chosen.pairs, count), *chosen.options, "--minutes", minutes, "--no-evaluation"]
+    minutes = None if arguments.epochs else round(chosen.minutes * arguments.part, 3)
+    length = ["--epochs", arguments.epochs] if minutes is None else ["--minutes", minutes]
+    words = [store_of(place, chosen.pairs, count), *chosen.options, *length, "--no-evaluation"]
     begin = time.perf_counter()
     told = command("train", [*words, *arguments.train_option, "--save", "--checkpoint-dir", models])
     seconds = round(time.perf_counter() - begin, 1)
     (place / name / "train.txt").write_text(told)
     epochs = [json.loads(line) for line in next(models.rglob("metrics.jsonl")).read_text().splitlines()]
     kept = [epoch for epoch in epochs if epoch["best"]][-1]
-    planned = re.findall(r"--minutes [^:]*: (\d+) steps", told)
+    planned = re.findall(r"--minutes [^:]*: (\d+) steps", told) or re.findall(r"batch \d+/(\d+)", told)
+    steps = int(planned[-1]) * (1 if minutes else len(epochs)) if planned else ""
     return {
         "start": start,
-        "minutes": round(minutes, 3),
+        "minutes": "" if minutes is None else minutes,
         "options": " ".join([arguments.label, *arguments.train_option]).strip(),
-        "steps": planned[-1] if planned else "",
+        "steps": steps,
         "train_s": seconds,
         "epochs": len(epochs),
         "kept_epoch": kept["epoch"],
