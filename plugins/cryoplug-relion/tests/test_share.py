@@ -55,7 +55,11 @@ def test_ready_made_convert_and_train_jobs_run_and_denoise_takes_what_they_made(
     network = " --batch-size 2 --model-option depth=1 --model-option width=4"
     for number, (kind, more) in enumerate({"convert": small, "train": small + network}.items(), start=5):
         options = job_options(SHARE / "relion5" / kind / "job.star")
-        options |= {"in_mic": star, "param3_value": "2" if kind == "train" else ""}
+        options["in_mic"] = star
+        # In patches, at the pixels of these small micrographs, and a small network from nothing.
+        ready = {"angpix": ("", ""), "store": ("", ""), "init": ("model", "unet"), "minutes": ("epochs", "2")}
+        for label in [name for name, value in options.items() if name.endswith("_label") and value in ready]:
+            options[label], options[label.replace("_label", "_value")] = ready[options[label]]
         options["other_args"] += more
         job = project.job(f"External/job{number:03d}/", release="5")
         done = subprocess.run(
