@@ -2,7 +2,7 @@
 
 Each piece has a phase shift, an optical depth, and a mask of places where no particle can be seen. A generator on the host
 decides places and sizes, so they are the same on every device; the grain is drawn on the device. Dirt does not continue at the
-opposite border.
+opposite border; `joined` lets it fade there.
 """
 
 from __future__ import annotations
@@ -144,6 +144,24 @@ def together(pieces: Sequence[Dirt]) -> Dirt:
         phase, depth = phase + piece.phase_rad, depth + piece.absorption
         opaque = torch.maximum(opaque, piece.opaque)
     return Dirt(phase, depth, opaque)
+
+
+def joined(dirt: Dirt, width_px: int) -> Dirt:
+    """Let the dirt join at opposite borders: there it fades, within some pixels, to the mean of both."""
+    phase, depth = (_joined(part, width_px) for part in (dirt.phase_rad, dirt.absorption))
+    return Dirt(phase, depth, dirt.opaque)
+
+
+def _joined(part: torch.Tensor, width_px: int) -> torch.Tensor:
+    for axis in (0, 1):
+        length = part.shape[axis]
+        place = torch.arange(length, device=part.device)
+        inward = torch.minimum(place, length - 1 - place) / width_px
+        share = (1 + torch.cos(math.pi * inward.clamp(max=1))) / 2
+        share = share[:, None] if axis == 0 else share[None]
+        border = (part.select(axis, 0) + part.select(axis, -1)).unsqueeze(axis) / 2
+        part = part + share * (border - part)
+    return part
 
 
 def carbon_film(field: Patch, rng: np.random.Generator, thickness_angstrom: float) -> Dirt:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from cryoplug.simulation.camera import Camera, recorded
-from cryoplug.simulation.dirt import DirtPopulation, random_dirt
+from cryoplug.simulation.dirt import DirtPopulation, joined, random_dirt
 from cryoplug.simulation.field import Field, Placed, expose
 from cryoplug.simulation.ice import Ice
 from cryoplug.simulation.optics import Optics, electron_wavelength_angstrom
@@ -19,6 +19,9 @@ from cryoplug.simulation.settings import SimulationSettings
 
 ImageF32 = npt.NDArray[np.float32]
 
+JOIN_PX = 16
+"""Pixels in which dirt fades towards what lies at the opposite border, beyond the margin of the CTF. A step there, such as the
+edge of gold, would ring over the whole micrograph, as fine stripes of a per cent."""
 MOST_HIDDEN = 0.5
 """Part of a particle behind dirt from which on it is not listed: nobody can pick it."""
 
@@ -72,7 +75,7 @@ def simulate_micrograph(
     """
     pixel, size = settings.pixel_size_angstrom, settings.size_px
     optics, particles = settings.optics_of(index), true_particles(settings, index)
-    margin = _margin_px(optics, pixel)
+    margin = _margin_px(optics, pixel) + (JOIN_PX if settings.dirt else 0)
     side = _fast_length(size + 2 * margin)
     seeds = np.random.SeedSequence([settings.seed, 5, index]).generate_state(1, np.uint64)
     generator = torch.Generator(device).manual_seed(int(seeds[0] >> np.uint64(1)))
@@ -89,6 +92,7 @@ def simulate_micrograph(
     if settings.dirt:
         half = DirtPopulation(clean=0.5)
         dirt = random_dirt(field.shape, pixel, rng, generator, population=half, voltage_kv=optics.voltage_kv)
+        dirt = None if dirt is None else joined(dirt, JOIN_PX)
     made = expose(field, _placed(particles, margin), generator, dirt=dirt)
     if dirt is not None:
         opaque = dirt.opaque[margin : margin + size, margin : margin + size].cpu().numpy()

@@ -171,6 +171,21 @@ def test_each_lens_keeps_to_its_ranges():
     assert 0 <= min(angles) < 30 and 150 < max(angles) <= 180
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_edge_of_gold_does_not_ring_at_the_borders_of_a_micrograph(monkeypatch, axis):
+    """Beyond the border the field joins the other side of the gold: that step rang, up or down in every other pixel."""
+
+    def gold(shape, *others, **more):
+        depth = torch.zeros(shape)
+        depth.narrow(axis, shape[axis] // 2, shape[axis] // 2).fill_(2.5)
+        return Dirt(torch.zeros(shape), depth, torch.zeros(shape))
+
+    monkeypatch.setattr(micrographs, "random_dirt", gold)
+    clean = simulate_micrograph(dataclasses.replace(SETTINGS, dirt=True, particles=0, ice_grain_rad=0.0), 0).clean
+    border = np.diff(clean, n=2, axis=axis).take(range(8), axis=axis)
+    assert np.abs(border).max() < 1e-4 * np.median(clean.take(range(8), axis=axis))
+
+
 def test_particles_that_dirt_hides_are_not_listed(monkeypatch):
     """A picker cannot find them. Here the left half of each micrograph is opaque."""
 
