@@ -87,7 +87,7 @@ def _run(path: Path) -> list[Section]:
     checkpoint = load_checkpoint(best)
     records: list[dict[str, Any]] = run_metrics(folder)
     sections = []
-    if records:
+    if len(records) > 1:  # the curves of one epoch would be points
         sections.append(training_section(records, epoch_number(best) if best != folder else None))
     sections += evaluation_sections(checkpoint.details, checkpoint.pixel_size_angstrom)
     return [Section(f"{printable_name(folder)}: {item.title}", item.blocks, item.lead) for item in sections]

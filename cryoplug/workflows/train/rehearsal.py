@@ -165,8 +165,8 @@ def _note_plan(prepared: Prepared, details: dict[str, Any], note: Note) -> None:
         f"{details['patch_size']} px to train on, {details['validation_pairs']} to validate on{micrographs}"
     )
     step = f"{details['steps_per_epoch']} steps, {details['batch_size']} pairs each"
-    long = f"{details['epochs']} epochs" if details["epochs"] is not None else f"about {details['minutes']:g} minutes"
-    note(f"would train for {long}; an epoch has {step}")
+    long = f"--epochs {details['epochs']}" if details["epochs"] is not None else f"--minutes {details['minutes']:g}"
+    note(f"would train by {long}; an epoch has {step}")
 
 
 def _needed_bytes(prepared: Prepared, network: PlannedNetwork) -> int | None:

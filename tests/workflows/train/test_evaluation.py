@@ -270,7 +270,7 @@ def test_the_run_leaves_a_page_which_is_made_again_when_it_is_missing(halves: Pa
 
 
 def test_inspect_writes_a_page_of_the_run_and_of_its_store(halves: Path, tmp_path: Path) -> None:
-    run(halves, tmp_path / "out", augment="halves")
+    run(halves, tmp_path / "out", augment="halves", epochs=2)
     page = tmp_path / "page.html"
     command_line(["inspect", str(halves), str(tmp_path / "out" / "cryo_cnn"), "--report", str(page)])
     text = page.read_text()
