@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -16,18 +16,20 @@ ANGPIX, ANGPIX_RANGE = 2.6, (2.0, 5.0)
 """What the network sees: finer micrographs are cropped to the first, others are taken as they are within the range."""
 
 
-def export_checkpoint(folder: Path, weights: dict[str, torch.Tensor], plan: Plan, step: int) -> None:
+def export_checkpoint(
+    folder: Path, weights: dict[str, torch.Tensor], config: dict[str, Any], plan: Plan, step: int
+) -> None:
     """Write ``model.safetensors`` in half precision and ``checkpoint.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.half().contiguous() for name, value in weights.items()}, folder / "model.safetensors")
     record = {
         "format_version": 1,
         "model": "unet",
-        "config": json.loads(plan.config),
+        "config": config,
         "normalize": "robust",
         "pixel_size_angstrom": ANGPIX,
         "angpix": ANGPIX,
         "angpix_range": list(ANGPIX_RANGE),
-        "training": {**{name: value for name, value in vars(plan).items() if name != "config"}, "steps": step},
+        "training": {**vars(plan), "steps": step},
     }
     (folder / "checkpoint.json").write_text(json.dumps(record, indent=1) + "\n")

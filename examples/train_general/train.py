@@ -3,7 +3,8 @@
     python examples/train_general/train.py --state state --steps 60000 --minutes 9.5 [--structures structures.npz]
 
 The same command goes on where the last one stopped, until the steps are done; then ``state/general`` is the checkpoint. Fields
-are made on the GPU while the network learns, and never stored: see pool.py. On two GPUs, each with a pool of its own:
+are made on the GPU while the network learns, and never stored: see pool.py. ``--network start`` trains the small network that
+``train --init general`` begins with; its checkpoint is ``state/start``. On two GPUs, each with a pool of its own:
 
     torchrun --standalone --nproc-per-node 2 examples/train_general/train.py --state state --steps 60000 --pools 2
  README.md beside this has the whole recipe.
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import math
 import os
 import time
@@ -31,6 +31,7 @@ from rates import parts_of_the_rate
 from safetensors.torch import load_file
 
 from cryoplug.models.registry import model_spec
+from cryoplug.models.unet_geometry import OUTPUTS
 from cryoplug.simulation.dirt import DirtPopulation, random_dirt
 from cryoplug.simulation.field import expose
 from cryoplug.simulation.population import Population
@@ -38,7 +39,11 @@ from cryoplug.simulation.specimen import ParticleModel
 from cryoplug.training.distributed import Processes, open_processes
 from cryoplug.training.dormant import wake
 
-CONFIG = {"depth": 4, "width": 40, "most": 320, "stem": 2, "skip": "none", "outputs": 2, "clip": 8.0}
+NETWORKS = {
+    "general": {"depth": 4, "width": 40, "most": 320, "stem": 2, "skip": "none", "outputs": 2, "clip": 8.0},
+    "start": {"depth": 3, "width": 32, "stem": 2, "skip": "none", "outputs": 1, "clip": 8.0},
+}
+"""What ``denoise`` uses, and the smaller network that ``train --init general`` begins with: it gives the image alone."""
 POPULATION, DIRT = Population(phase_plate=0.14), DirtPopulation(clean=0.52, frost=0.36, speckled=0.4)
 """Fields. More of them than by default have what version 4 was weak at: phase plates, frost, carbon of strong grain."""
 ASKED_EVERY = 20
@@ -84,7 +89,8 @@ class Plan:
     """Checkpoint folder to begin from; empty: fresh weights."""
     wake: int = 0
     """Fields in which to look for dormant channels before the first step, to wake them; 0: leave them so."""
-    config: str = json.dumps(CONFIG)
+    network: str = "general"
+    """One of `NETWORKS`."""
 
 
 def main() -> None:
@@ -97,7 +103,8 @@ def main() -> None:
     )
     parser.add_argument("--structures", type=Path, help="particles of real structures, from structures.py")
     for name, value in vars(Plan(steps=60_000)).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+        choices = tuple(NETWORKS) if name == "network" else None
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, choices=choices)
     arguments = parser.parse_args()
     plan = Plan(**{name: getattr(arguments, name) for name in vars(Plan(steps=1))})
     with open_processes("auto") as (processes, device):
@@ -167,9 +174,9 @@ def train(
         if step % COUNTED_EVERY == 0 and processes.first:
             say(f"{run.dormant(COUNTED_IN, make)} channels are dormant")
         if step % 500 == 0 or step == run.plan.steps or paced:
-            image, alone = torch.stack(losses).mean(0).tolist()
+            means = zip(OUTPUTS, torch.stack(losses).mean(0).tolist(), strict=False)
             pace = len(losses) / (time.monotonic() - told)
-            say(f"step {step}: image {image:+.3f} dB, particles {alone:+.3f} dB, {pace:.1f} steps/s")
+            say(f"step {step}: {', '.join(f'{name} {mean:+.3f} dB' for name, mean in means)}, {pace:.1f} steps/s")
             losses, told = [], time.monotonic()
             if finish_at is not None and paced:
                 left = max(0.0, *processes.largest([finish_at - told])) * SAFE_PART
@@ -180,7 +187,7 @@ def train(
     for pool in pools.values():
         pool.close()
     if processes.first:
-        export_checkpoint(state / "general", run.averaged(), run.plan, step)
+        export_checkpoint(state / plan.network, run.averaged(), NETWORKS[plan.network], run.plan, step)
 
 
 def planned(plan: Plan, steps: int) -> Plan:
@@ -193,7 +200,7 @@ class Run:
 
     def __init__(self, plan: Plan, device: torch.device, processes: Processes) -> None:
         self.plan, self.device, self.processes = plan, device, processes
-        self.module = model_spec("unet").build(seed=plan.seed, config=json.loads(plan.config))
+        self.module = model_spec("unet").build(seed=plan.seed, config=NETWORKS[plan.network])
         if plan.init:
             self.module.load_state_dict(load_file(Path(plan.init) / "model.safetensors"))
         self.module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -214,15 +221,14 @@ class Run:
         self.batch = torch.zeros((count, 3, side, side), dtype=torch.float16, device=device)
         self.keep = torch.zeros((), device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.losses = torch.zeros(2, device=device)
-        config = json.loads(plan.config)
-        self.clip = float(config["clip"])
-        self.loss = EvenLoss(config["outputs"], device, bound=plan.bound)
+        self.clip, outputs = self.module.clip, self.module.outputs
+        self.losses = torch.zeros(outputs, device=device)
+        self.loss = EvenLoss(outputs, device, bound=plan.bound)
         if on_gpu:
             self._record()
 
     def step(self, crops: torch.Tensor, number: int) -> torch.Tensor:
-        """Learn from crops; give the mean of their errors in dB, of both outputs."""
+        """Learn from crops; give the mean of their errors in dB, of each output."""
         plan = self.plan
         warm = min(1.0, (number + 1) / plan.warm_up)
         cooled = min(1.0, max(0.0, 1 - (plan.steps - number) / max(plan.cool_down, 1)))
@@ -246,12 +252,12 @@ class Run:
         # What is cut off is added back after the network, which therefore learns the image within the limits.
         beyond = noisy - noisy.clamp(-clip, clip)
         output = torch.cat((output[:, :1] - beyond, output[:, 1:]), dim=1)
-        truths = torch.cat((image.clamp(-clip, clip), alone), dim=1)
+        truths = torch.cat((image.clamp(-clip, clip), alone), dim=1)[:, : output.shape[1]]
         errors = output - truths
         before = self.loss.usual.clone()
         loss = self.loss(output.detach(), errors)
         if self.plan.likeness:
-            for number, block in enumerate(BLOCKS_PX):
+            for number, block in enumerate(BLOCKS_PX[: output.shape[1]]):
                 seen, there = output[:, number], truths[:, number]
                 unlike = unlikeness(seen, there, block_px=min(block, self.plan.side_px), average=self._over_processes)
                 loss = loss + self.plan.likeness * unlike
