@@ -10,8 +10,7 @@ named ``..8`` are in units of 8 values; so the compiler knows that they are whol
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
+from cryoplug.kernels.quick_triton import tl, triton
 
 
 @triton.jit

@@ -13,8 +13,7 @@ The tables that unfold weights into these matrices and fold gradients back are i
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
+from cryoplug.kernels.quick_triton import tl, triton
 
 
 @triton.jit

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
+from cryoplug.kernels.quick_triton import tl, triton
 
 
 @triton.jit(do_not_specialize=["count", "pieces", "low", "high"])
