@@ -18,6 +18,7 @@ from cryoplug.cli.options import json_switch
 from cryoplug.cli.output import printable
 from cryoplug.cli.version import remember_json, show_version
 from cryoplug.errors import CryoplugError, OtherProcessError, ReaderGone, StorageError, UsageError
+from cryoplug.machine.quick_import import import_quickly
 
 COMMANDS = {
     "cite": "Say how to cite cryoplug in a paper.",
@@ -200,6 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    import_quickly()
     sys.exit(run(arguments))
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from cryoplug.core.results import BatchResult, FileResult
 from cryoplug.errors import CryoplugError, DeviceError, Stopped
+from cryoplug.machine.quick_import import import_quickly
 from cryoplug.workflows.denoise.request import DenoiseRequest
 from cryoplug.workflows.denoise.work import Note, Progress, RecordsBefore, Sibling
 
@@ -174,6 +175,7 @@ def _death_of(process: BaseProcess, device: str) -> CryoplugError:
 
 def _work(denoise: Denoise, request: DenoiseRequest, sibling: Sibling, connection: Connection) -> None:
     """Do the work of one process, and report it to the process that started it."""
+    import_quickly()
     parent = os.getppid()
 
     def send(message: FileResult | str) -> None:
