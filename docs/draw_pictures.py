@@ -21,12 +21,15 @@ from PIL import Image, ImageDraw, ImageFont
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.metrics.baselines import best_gaussian
+from cryoplug.outputs.previews import draw_bar
 
 DOCS = Path(__file__).resolve().parent
 TUTORIAL, PICTURES = DOCS / "tutorial.md", DOCS / "pictures"
 MICROGRAPH = "mic_0001.mrc"
 CROP = (slice(256, 768), slice(200, 712))
-"""The part of the micrograph that the panels show: 512 x 512 pixels of 2.6 angstrom."""
+"""The part of the micrograph that the panels show: 512 x 512 pixels."""
+PIXEL_SIZE_ANGSTROM = 2.6
+"""Pixel size of the tutorial's micrographs."""
 PANEL_PX, GAP_PX, CAPTION_PX = 396, 6, 26
 MOST_BYTES = 130_000
 """What one picture may take in the repository."""
@@ -87,7 +90,7 @@ def draw(folder: Path) -> None:
             "preview", preview.resize((width, round(preview.height * width / preview.width)), Image.Resampling.LANCZOS)
         )
     page("report", folder / "denoised" / "report.html", height=900)
-    page("training", folder / "saved_models" / "unet" / "report.html", height=410)
+    page("training", folder / "saved_models" / "unet" / "report.html", height=720)
 
 
 def panels(name: str, images: Mapping[str, ImageF32], *, like: ImageF32, deviations: float = 3) -> None:
@@ -100,7 +103,10 @@ def panels(name: str, images: Mapping[str, ImageF32], *, like: ImageF32, deviati
         part = pixels[CROP][::-1].astype(np.float64)  # row 0 of an MRC is the lowest one
         grey = np.clip(127.5 + 127.5 * (part - np.median(part)) / span, 0, 255).astype(np.uint8)
         left = number * (PANEL_PX + GAP_PX)
-        sheet.paste(Image.fromarray(grey).resize((PANEL_PX, PANEL_PX), Image.Resampling.BOX), (left, 0))
+        panel = np.array(Image.fromarray(grey).resize((PANEL_PX, PANEL_PX), Image.Resampling.BOX))
+        if number == 0:
+            draw_bar(panel, PIXEL_SIZE_ANGSTROM * pixels[CROP].shape[1] / PANEL_PX)
+        sheet.paste(Image.fromarray(panel), (left, 0))
         pen.text((left + 5, PANEL_PX + 4), caption, fill=235, font=ImageFont.load_default(15))
     save(name, sheet)
 

@@ -92,7 +92,7 @@ def denoise_in_processes(
             process.start()
             theirs.close()
             parts[ours] = process, request.device_name
-        return _listen(parts, report=report, note=note, should_stop=should_stop, details=details)
+        return _Listener(parts, report=report, note=note, details=details).listen(should_stop)
     finally:
         for process, _ in parts.values():
             process.terminate()
@@ -102,66 +102,85 @@ def denoise_in_processes(
             process.join()
 
 
-def _listen(
-    parts: Mapping[Connection, tuple[BaseProcess, str]],
-    *,
-    report: Callable[[FileResult], None],
-    note: Note,
-    should_stop: Callable[[], bool],
-    details: dict[str, Any],
-) -> bool:
-    open_ones, stopping, first_error = set(parts), False, None
-    killed: list[CryoplugError] = []
-    said: set[str] = set()
-    done: set[str] = set()
-    while open_ones:
-        if (should_stop() or first_error) and not stopping:
-            stopping = True
-            for process, _ in parts.values():
-                process.terminate()
-        for connection in wait(list(open_ones), timeout=_POLL_S):
-            assert isinstance(connection, Connection)
-            process, device = parts[connection]
-            try:
-                message = connection.recv()
-            except EOFError:  # it went without a word
-                process.join(_GRACE_S)
-                killed.append(_death_of(process, device))
-                open_ones.discard(connection)
-                if open_ones and not stopping:
-                    note(f"{killed[-1]}; the others do its share")
-                continue
-            if isinstance(message, FileResult):
-                report(message)
-            elif isinstance(message, str):
-                # Of the processes on one GPU, each says the same.
-                text = f"{device}: {message}"
-                if text not in said:
-                    said.add(text)
-                    note(text)
-            else:
-                open_ones.discard(connection)
-                details.update({name: message.details[name] for name in HOW if name in message.details})
-                others = done | {parts[other][1] for other in open_ones}
-                if message.error is None:
-                    done.add(device)
-                elif stopping:
-                    continue
-                elif isinstance(message.error, DeviceError) and device in others:
-                    # As where other programs leave it too little memory: then fewer processes share the GPU. One that is done has
-                    # done its share, too: none ends before all files are done.
-                    killed.append(message.error)
-                    note(f"{message.error}; the others do its share")
-                else:
-                    first_error = first_error or message.error
-    # A signal to all of them at once may end theirs before this one has looked at its own.
-    if should_stop():
-        return False
-    if first_error is not None:
-        raise first_error
-    if len(killed) == len(parts):
-        raise killed[0]
-    return True
+class _Listener:
+    """Hears the processes until all have ended, and decides what each end means for the run."""
+
+    def __init__(
+        self,
+        parts: Mapping[Connection, tuple[BaseProcess, str]],
+        *,
+        report: Callable[[FileResult], None],
+        note: Note,
+        details: dict[str, Any],
+    ) -> None:
+        self._parts, self._report, self._note, self._details = parts, report, note, details
+        self._open = set(parts)
+        self._done: set[str] = set()
+        self._lost: list[CryoplugError] = []
+        self._said: set[str] = set()
+        self._first_error: CryoplugError | None = None
+        self._stopping = False
+
+    def listen(self, should_stop: Callable[[], bool]) -> bool:
+        """Wait for all; see `denoise_in_processes`."""
+        while self._open:
+            if (should_stop() or self._first_error) and not self._stopping:
+                self._stopping = True
+                for process, _ in self._parts.values():
+                    process.terminate()
+            for connection in wait(list(self._open), timeout=_POLL_S):
+                assert isinstance(connection, Connection)
+                self._hear(connection)
+        # A signal to all of them at once may end theirs before this one has looked at its own.
+        if should_stop():
+            return False
+        if self._first_error is not None:
+            raise self._first_error
+        if len(self._lost) == len(self._parts):
+            raise self._lost[0]
+        return True
+
+    def _hear(self, connection: Connection) -> None:
+        process, device = self._parts[connection]
+        try:
+            message = connection.recv()
+        except EOFError:  # it went without a word
+            process.join(_GRACE_S)
+            self._open.discard(connection)
+            self._lose(_death_of(process, device), tell=bool(self._open) and not self._stopping)
+            return
+        if isinstance(message, FileResult):
+            self._report(message)
+        elif isinstance(message, str):
+            self._say_once(f"{device}: {message}")
+        else:
+            self._open.discard(connection)
+            self._take_end(message, device)
+
+    def _take_end(self, end: _Ended, device: str) -> None:
+        self._details.update({name: end.details[name] for name in HOW if name in end.details})
+        others = self._done | {self._parts[other][1] for other in self._open}
+        if end.error is None:
+            self._done.add(device)
+        elif self._stopping:
+            return
+        elif isinstance(end.error, DeviceError) and device in others:
+            # As where other programs leave it too little memory: then fewer processes share the GPU. One that is done has
+            # done its share, too: none ends before all files are done.
+            self._lose(end.error, tell=True)
+        else:
+            self._first_error = self._first_error or end.error
+
+    def _lose(self, error: CryoplugError, *, tell: bool) -> None:
+        self._lost.append(error)
+        if tell:
+            self._note(f"{error}; the others do its share")
+
+    def _say_once(self, text: str) -> None:
+        """Pass a sentence on; the processes on one GPU all say the same."""
+        if text not in self._said:
+            self._said.add(text)
+            self._note(text)
 
 
 def _death_of(process: BaseProcess, device: str) -> CryoplugError:

@@ -117,14 +117,8 @@ def listened(*ends: tuple[str, CryoplugError | None]) -> tuple[bool, list[str]]:
         ours, theirs = Pipe(duplex=False)
         theirs.send(gpus._Ended(error))
         parts[ours] = Process(), device
-    complete = gpus._listen(
-        parts,  # type: ignore[arg-type]
-        report=lambda result: None,
-        note=notes.append,
-        should_stop=lambda: False,
-        details={},
-    )
-    return complete, notes
+    listener = gpus._Listener(parts, report=lambda result: None, note=notes.append, details={})  # type: ignore[arg-type]
+    return listener.listen(lambda: False), notes
 
 
 def test_who_gets_no_room_on_a_shared_gpu_leaves_its_share_to_the_others() -> None:
