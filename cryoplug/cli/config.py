@@ -32,7 +32,7 @@ def config(words: tuple[str, ...], output: Path | None, overwrite: bool, as_json
     from cryoplug.cli.example_config import example_config
     from cryoplug.cli.main import COMMANDS
 
-    named = words or tuple(name for name in sorted(COMMANDS) if name not in _ABOUT_CRYOPLUG)
+    named = words or tuple(name for name in COMMANDS if name not in _ABOUT_CRYOPLUG)
     text = example_config(one for name in named for one in described(*name.split(".")))
     if output is None:
         echo_result({"text": text}, as_json=as_json, type="config", text=text.rstrip())

@@ -26,7 +26,7 @@ def describe(words: tuple[str, ...], as_json: bool) -> None:
     """
     from cryoplug.cli.main import COMMANDS
 
-    for one in [words] if words else [(name,) for name in sorted(COMMANDS)]:
+    for one in [words] if words else [(name,) for name in COMMANDS]:
         for description in described(*one):
             record = asdict(description)
             echo_result(record, as_json=as_json, type="command", text=json.dumps(record, indent=2))

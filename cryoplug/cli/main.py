@@ -21,19 +21,19 @@ from cryoplug.errors import CryoplugError, OtherProcessError, ReaderGone, Storag
 from cryoplug.machine.quick_import import import_quickly
 
 COMMANDS = {
-    "cite": "Say how to cite cryoplug in a paper.",
-    "config": "Write an example of a file for cryoplug --config.",
-    "convert": "Pack micrographs into a store of noisy/clean training patches.",
     "denoise": "Denoise micrographs.",
-    "describe": "Write the options of a command as JSON, for other programs.",
+    "convert": "Pack micrographs into a store of noisy/clean training patches.",
+    "train": "Train a network on a store and keep the best checkpoint.",
     "evaluate": "Say how good a denoiser is, with truth or with halves.",
     "inspect": "Say what a file is and what is wrong with it.",
     "merge": "Join the shards of a denoise run: one STAR file, one journal, one page.",
-    "plugins": "Say which plugins are installed and which are broken.",
     "simulate": "Make micrographs with a known truth.",
-    "train": "Train a network on a store and keep the best checkpoint.",
+    "config": "Write an example of a file for cryoplug --config.",
+    "describe": "Write the options of a command as JSON, for other programs.",
+    "plugins": "Say which plugins are installed and which are broken.",
+    "cite": "Say how to cite cryoplug in a paper.",
 }
-"""Name and one line of help of each command; kept here so that ``cryoplug --help`` loads no command."""
+"""Name and one line of help of each command, in the order of ``cryoplug --help``, which loads no command."""
 CONFIG = "cryoplug.config"
 """Where click's context keeps the path of ``--config``, for plugins that start cryoplug again."""
 
@@ -55,7 +55,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name cryoplug's own commands and those of the plugins."""
-        return sorted({*COMMANDS, *self._plugin_names()})
+        return [*COMMANDS, *sorted(set(self._plugin_names()) - set(COMMANDS))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command; cryoplug's own names cannot be taken over by a plugin."""
@@ -89,7 +89,7 @@ class LazyGroup(click.Group):
         """List the commands without importing one."""
         plugins = set(self._plugin_names()) - set(COMMANDS)
         with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name]) for name in sorted(COMMANDS)])
+            formatter.write_dl(list(COMMANDS.items()))
         if plugins:
             with formatter.section("Commands from plugins"):
                 formatter.write_dl([(name, "from a plugin; see: cryoplug plugins list") for name in sorted(plugins)])

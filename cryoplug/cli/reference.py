@@ -17,7 +17,7 @@ def reference() -> str:
         "Option names may be spelled with underscores, too. Results go to stdout, talk to stderr.\n",
     ]
     context = click.Context(cli, info_name="cryoplug", **cli.context_settings)
-    for name in sorted(COMMANDS):
+    for name in COMMANDS:
         command = cli.get_command(context, name)
         assert command is not None
         parts += _section(command, f"cryoplug {name}", context)
