@@ -27,6 +27,8 @@ _UNET_DECAY = 0.1
 
 _GOING_ON: dict[str, Any] = {"lr": 1e-4, "schedule": "cosine", "warmup_steps": 50}
 """Defaults when training starts from trained weights: a tenth of the usual rate, which ends at 0, so as not to undo them."""
+_GOING_ON_RATE = 1e-3
+"""Learning rate of a `unet` that starts from trained weights; see docs/decisions/0020-training-further-keeps-the-image.md."""
 _GOING_ON_DECAY = 0.01
 """Weight decay of a `unet` that starts from trained weights: the one that they were trained with."""
 
@@ -42,12 +44,10 @@ class Scale:
     steps_per_epoch: int
     """Steps in an epoch with crops of whole micrographs. It ends with validation and saving, which take 1 to 2 s on an H200:
     a quarter of the time with epochs of 500 steps."""
-    going_on_rate: float
-    """Learning rate of a `unet` from trained weights; see docs/decisions/0020-training-further-keeps-the-image.md."""
 
 
-GPU = Scale(pixels_per_step=1 << 21, unet_width=32, steps_per_epoch=2000, going_on_rate=2e-3)
-CPU = Scale(pixels_per_step=1 << 18, unet_width=16, steps_per_epoch=500, going_on_rate=1e-3)
+GPU = Scale(pixels_per_step=1 << 21, unet_width=32, steps_per_epoch=2000)
+CPU = Scale(pixels_per_step=1 << 18, unet_width=16, steps_per_epoch=500)
 """On a CPU many small steps teach more than a few large ones; a batch that fills a GPU would take seconds."""
 
 
@@ -118,7 +118,7 @@ def with_recipe(
         chosen["model_options"] = {**_UNET, "width": scale.unet_width, **config.model_options}
         chosen["weight_decay"] = _GOING_ON_DECAY if goes_on else _UNET_DECAY
         if goes_on:
-            chosen["lr"] = scale.going_on_rate
+            chosen["lr"] = _GOING_ON_RATE
     return _checked(_filled(config, chosen, given), single=single)
 
 

@@ -42,9 +42,9 @@ def test_trained_weights_are_moved_at_a_tenth_of_the_usual_rate_and_come_to_rest
 @pytest.mark.parametrize("pairs", ["noise", "clean", "halves", "single"])
 def test_a_trained_unet_moves_faster_and_decays_less(pairs: str) -> None:
     mixed = pairs in ("halves", "single")
-    for on_gpu, rate in ((True, 2e-3), (False, 1e-3)):
+    for on_gpu in (True, False):
         config = chosen(TrainConfig(model="unet"), pairs=pairs, goes_on=True, on_gpu=on_gpu)
-        assert config.lr == (rate if mixed else 1e-4)
+        assert config.lr == (1e-3 if mixed else 1e-4)
         assert config.weight_decay == (0.01 if mixed else 0)
     asked = TrainConfig(model="unet", lr=2e-4, weight_decay=0.5)
     kept = chosen(asked, pairs=pairs, goes_on=True, on_gpu=True, given=frozenset({"lr", "weight_decay"}))
