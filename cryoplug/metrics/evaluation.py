@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from cryoplug.metrics.halves import (
     mean_moments,
     ring_moments,
 )
-from cryoplug.metrics.linear import fit_baselines
+from cryoplug.metrics.linear import Baselines, fit_baselines
 from cryoplug.metrics.pixel import Image, best_affine
 from cryoplug.metrics.rings import Curve, Rings, spectrum
 from cryoplug.metrics.truth import TruthScore, score_truth, truth_frc
@@ -172,7 +173,11 @@ def equally_noisy(ratio: float) -> bool:
 
 
 def score_halves(
-    raw: tuple[Image, Image], denoised: tuple[Image | None, Image | None], directions: Sequence[str]
+    raw: tuple[Image, Image],
+    denoised: tuple[Image | None, Image | None],
+    directions: Sequence[str],
+    *,
+    threads: int = 1,
 ) -> HalvesReport:
     """Judge a denoiser and the baselines by halves.
 
@@ -184,54 +189,68 @@ def score_halves(
         The denoised halves; those in `directions` are required. With both, N and B are known separately.
     directions
         From `choose_directions`.
+    threads
+        Threads that share the methods; the figures are the same.
     """
     rings = Rings.of((raw[0].shape[0], raw[0].shape[1]))
     ratio = noise_ratio(*raw)
-    whole: dict[str, list[HalvesMoments]] = {}
-    curves: dict[str, list[HalvesMoments]] = {}
-    sigmas = []
-    for direction in directions:
-        order = (0, 1) if direction == "even" else (1, 0)
-        one, judge = (raw[side] for side in order)
-        made, other = (denoised[side] for side in order)
-        if made is None:
+    known = [spectrum(half, taper=True) for half in raw]
+    orders = {direction: (0, 1) if direction == "even" else (1, 0) for direction in directions}
+    for direction, (own, _) in orders.items():
+        if denoised[own] is None:
             raise UsageError(f"direction {direction}: its denoised half is not at hand")
-        known = spectrum(one, taper=True), spectrum(judge, taper=True)
-        baselines = fit_baselines(one, judge, judge_is_truth=False)
-        sigmas.append(baselines.gaussian_sigma_px)
-        for method in (DENOISED, *baselines.filters):
-            if method == DENOISED:
-                images = HalfImages(one, judge, made, other if equally_noisy(ratio) else None)
-            else:
-                apply = baselines.filters[method]
-                images = HalfImages(one, judge, apply(one), apply(judge) if equally_noisy(ratio) else None)
-            whole.setdefault(method, []).append(halves_moments(images))
-            curves.setdefault(method, []).append(ring_moments(images, rings, known=known))
-    means = {method: mean_moments(items) for method, items in whole.items()}
+
+    def fitted(direction: str) -> Baselines:
+        own, other = orders[direction]
+        return fit_baselines(raw[own], raw[other], judge_is_truth=False)
+
+    def measured(direction: str, method: str) -> tuple[HalvesMoments, HalvesMoments]:
+        own, other = orders[direction]
+        if method == DENOISED:
+            made, its_other = denoised[own], denoised[other]
+        else:
+            apply = baselines[direction].filters[method]
+            made, its_other = apply(raw[own]), apply(raw[other]) if equally_noisy(ratio) else None
+        assert made is not None
+        images = HalfImages(raw[own], raw[other], made, its_other if equally_noisy(ratio) else None)
+        return halves_moments(images), ring_moments(images, rings, known=(known[own], known[other]))
+
+    with ThreadPoolExecutor(threads) as pool:
+        baselines = dict(zip(directions, pool.map(fitted, directions), strict=True))
+        methods = (DENOISED, *baselines[directions[0]].filters)
+        found = {method: list(pool.map(measured, directions, [method] * len(directions))) for method in methods}
+    means = {method: mean_moments([whole for whole, _ in items]) for method, items in found.items()}
     return HalvesReport(
         directions=tuple(directions),
         signal=float(means[DENOISED].signal),
         raw_correlation=float(means[DENOISED].raw_correlation),
         noise_ratio=ratio,
-        gaussian_sigma_px=float(np.mean(sigmas)),
+        gaussian_sigma_px=float(np.mean([fit.gaussian_sigma_px for fit in baselines.values()])),
         scores={method: HalvesScore.of(moments) for method, moments in means.items()},
         frequency=rings.frequency,
         count=rings.count,
-        rings={method: mean_moments(items) for method, items in curves.items()},
+        rings={method: mean_moments([curves for _, curves in items]) for method, items in found.items()},
     )
 
 
-def score_against_truth(noisy: Image, truth: Image, denoised: Image) -> TruthReport:
-    """Judge a denoiser and the baselines by the truth; all ``(y, x)`` and of equal shape."""
+def score_against_truth(noisy: Image, truth: Image, denoised: Image, *, threads: int = 1) -> TruthReport:
+    """Judge a denoiser and the baselines by the truth; all ``(y, x)`` and of equal shape; `threads` share the methods."""
     baselines = fit_baselines(noisy, truth, judge_is_truth=True)
-    scores: dict[str, TruthScore] = {}
-    curves: dict[str, Curve] = {}
-    frequency = np.empty(0)
-    for method in (DENOISED, *baselines.filters):
+
+    def measured(method: str) -> tuple[TruthScore, Curve, Curve]:
         image = denoised if method == DENOISED else baselines.filters[method](noisy)
-        scores[method] = score_truth(image, truth)
-        frequency, curves[method] = truth_frc(image, truth)
-    return TruthReport(scores, baselines.gaussian_sigma_px, frequency, curves)
+        frequency, curve = truth_frc(image, truth)
+        return score_truth(image, truth, frc=(frequency, curve)), frequency, curve
+
+    methods = (DENOISED, *baselines.filters)
+    with ThreadPoolExecutor(threads) as pool:
+        found = dict(zip(methods, pool.map(measured, methods), strict=True))
+    return TruthReport(
+        {method: score for method, (score, _, _) in found.items()},
+        baselines.gaussian_sigma_px,
+        found[DENOISED][1],
+        {method: curve for method, (_, _, curve) in found.items()},
+    )
 
 
 def check_agreement(

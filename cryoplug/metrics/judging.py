@@ -75,7 +75,11 @@ class Judgement:
 
 
 def judge(
-    images: Images, *, direction: str = "auto", denoise: Callable[[np.ndarray], np.ndarray] | None = None
+    images: Images,
+    *,
+    direction: str = "auto",
+    denoise: Callable[[np.ndarray], np.ndarray] | None = None,
+    threads: int = 1,
 ) -> Judgement:
     """Measure all that these images allow.
 
@@ -87,16 +91,18 @@ def judge(
         Which half is denoised and judged by the other one: ``auto``, ``even``, ``odd`` or ``both``.
     denoise
         The denoiser, to try it on pure noise; None if another program made the images.
+    threads
+        Threads that share the methods; each needs a few more copies of the image.
     """
     halves, truth, agreement = None, None, None
     if images.even is not None and images.odd is not None and images.denoised_even is not None:
         raw, made = (images.even, images.odd), (images.denoised_even, images.denoised_odd)
         wanted = choose_directions(*raw, wanted=direction, has_odd=made[1] is not None)
-        halves = score_halves(raw, made, wanted)
+        halves = score_halves(raw, made, wanted, threads=threads)
         if images.clean is not None:
             agreement = check_agreement(raw, made, images.clean, halves)
     if images.noisy is not None and images.clean is not None and images.denoised is not None:
-        truth = score_against_truth(images.noisy, images.clean, images.denoised)
+        truth = score_against_truth(images.noisy, images.clean, images.denoised, threads=threads)
     if denoise is None:
         return Judgement(halves, truth, agreement)
     by_truth = images.noisy is not None and images.clean is not None

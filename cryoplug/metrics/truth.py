@@ -37,13 +37,13 @@ class TruthScore:
     """The same for 0.143."""
 
 
-def score_truth(image: Image, truth: Image) -> TruthScore:
-    """Compare an image with its truth; both ``(y, x)``, equal shape, the truth not constant."""
+def score_truth(image: Image, truth: Image, *, frc: tuple[Curve, Curve] | None = None) -> TruthScore:
+    """Compare an image with its truth; both ``(y, x)``, equal shape, the truth not constant; `frc` if it is known."""
     data_range = float(np.max(truth)) - float(np.min(truth))
     peak = psnr(image, truth, data_range=data_range)
     constant = float(np.max(image)) == float(np.min(image))
     similar = correlation(image, truth) if not constant else float("nan")
-    frequency, curve = truth_frc(image, truth)
+    frequency, curve = frc or truth_frc(image, truth)
     return TruthScore(
         mse=mse(image, truth),
         psnr_db=peak,

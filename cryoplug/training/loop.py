@@ -115,7 +115,10 @@ class Training:
         if self.config.minutes is not None:
             position = self.position
             self._pace = Pace(self.config.minutes, planned=position.planned_steps, spent_s=position.spent_s)
-        note = lambda text: progress(Note(text))  # noqa: E731
+
+        def note(text: str) -> None:
+            progress(Note(text))
+
         loader = open_loader(self.store, self.config, device=self.device, note=note, processes=self.processes)
         with contextlib.nullcontext(interrupts) if interrupts else Interrupts() as interrupts:
             saver = Saver(

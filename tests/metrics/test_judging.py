@@ -61,3 +61,12 @@ def test_the_picture_shows_what_was_judged(images: Images) -> None:
     assert halves.source is images.even and halves.made is images.denoised_even
     odd = dataclasses.replace(halves, denoised_even=None)
     assert odd.source is images.odd and odd.made is images.denoised_odd
+
+
+def test_threads_change_no_figure(images: Images) -> None:
+    alone, together = (judge(images, denoise=blur, threads=threads) for threads in (1, 3))
+    assert repr(alone.truth) == repr(together.truth)
+    assert alone.halves is not None and together.halves is not None
+    assert repr(alone.halves.scores) == repr(together.halves.scores)
+    for method, moments in alone.halves.rings.items():
+        assert np.array_equal(moments.across, together.halves.rings[method].across)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
 
 NO_PIXEL_SIZE = PixelSize(None)
+MOST_THREADS = 4
+"""Most threads that measure one micrograph; each holds several copies of it, 0.6 GB at 4096 x 4096."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,7 @@ class Measurer:
         self._request = request
         self._denoiser = denoiser
         self._proof = PairProof(halves=True, accept_unproven=request.accept_unproven)
+        self._threads = min(MOST_THREADS, request.settings.threads or len(os.sched_getaffinity(0)))
 
     def measure(self, subject: Subject) -> MeasuredMicrograph:
         """Read, denoise and measure.
@@ -122,7 +126,7 @@ class Measurer:
             images.denoised = None  # nothing to judge it by
         for image in (images.denoised_even, images.denoised_odd, images.denoised):
             _check_output(image, files.shape)
-        found = judge(images, direction=self._request.direction, denoise=denoise)
+        found = judge(images, direction=self._request.direction, denoise=denoise, threads=self._threads)
         made = images.made
         assert made is not None
         return MeasuredMicrograph(
