@@ -14,7 +14,7 @@ from cryoplug.metrics.hallucination import Hallucination
 from cryoplug.metrics.summary import Mean, Requirement, mean_of, require_better
 from cryoplug.metrics.truth import TruthScore
 from cryoplug.metrics.verdict import Verdict, judge
-from cryoplug.reports.evaluation_columns import HALVES_COLUMNS, HINTS, TRUTH_COLUMNS
+from cryoplug.reports.evaluation_columns import HALVES_COLUMNS, HINTS, ROWS, TRUTH_COLUMNS
 
 METHODS = (DENOISED, *BASELINES)
 _BRIEF = ("snr_db", "mse", "psnr_db", "ssim", "frc_05", "error", "snr_fitted_db", "correlation", "residual_correlation")
@@ -128,20 +128,21 @@ def table(summary: Summary, *, brief: bool = False) -> str:
             if summary.micrographs
             else _counted(summary.patches, "patch", "es")
         )
-    parts = []
+    parts: list[str] = []
+    told: set[str] | None = None if brief else set()
     if summary.truth:
         parts.append(f"{count}, judged by the truth; SNR after the best a*x+b, FRC in cycles per pixel")
-        parts += _rows(summary.truth, truth_columns, legend=not brief)
+        parts += _rows(summary.truth, truth_columns, told)
         parts.append(f"PSNR range: the truth's maximum less its minimum, {_range(summary.truth)} in the mean\n")
     if summary.halves:
         parts.append(f"{count}, judged by halves, without truth: for one half alone; SNR after the best a*x+b")
-        parts += _rows(summary.halves, halves_columns, legend=not brief)
+        parts += _rows(summary.halves, halves_columns, told)
         if not brief:
             parts.append(f"PSNR range: 6 standard deviations of the signal, {_range(summary.halves)} in the mean")
         parts.append(_sides(summary) + "\n")
     if summary.agreement:
-        told, true, deviation = (summary.agreement[name] for name in ("truth_free_error", "true_error", "deviation"))
-        parts.append(f"error of the halves without truth {told:.4g}, with truth {true:.4g} ({100 * deviation:+.1f} %)")
+        free, true, deviation = (summary.agreement[name] for name in ("truth_free_error", "true_error", "deviation"))
+        parts.append(f"error of the halves without truth {free:.4g}, with truth {true:.4g} ({100 * deviation:+.1f} %)")
     for method, found in (summary.hallucination or {}).items():
         parts.append(
             f"pure noise through {method}: standard deviation {mean_text(found['noise_std'], '{:.4g}')} -> "
@@ -174,7 +175,7 @@ def _counted(count: int, word: str, plural: str = "s") -> str:
 
 def _sides(summary: Summary) -> str:
     sides = " and ".join(summary.directions)
-    text = f"denoised and judged by the other half: {sides}"
+    text = f"denoised and judged by the other half: {sides}; in the headings R is raw, D denoised, e even, o odd"
     ratio = math.nan if summary.noise_ratio is None else summary.noise_ratio.mean
     if 1 / EQUALLY_NOISY <= ratio <= EQUALLY_NOISY:
         return text
@@ -199,9 +200,12 @@ def _range(means: Mapping[str, Mapping[str, Mean]]) -> str:
 
 
 def _rows(
-    means: Mapping[str, Mapping[str, Mean]], columns: Sequence[tuple[str, str, str]], *, legend: bool
+    means: Mapping[str, Mapping[str, Mean]], columns: Sequence[tuple[str, str, str]], told: set[str] | None
 ) -> list[str]:
-    """Write one row for each method; columns that do not fit continue below, with the methods in front; then the legend."""
+    """Write one row for each method; columns that do not fit continue below, with the methods in front; then the legend.
+
+    The legend leaves out what it has `told` already; None has no legend.
+    """
     measured = [column for column in columns if any(means[method][column[0]].count for method in METHODS)]
     names = ["method", *METHODS]
     blocks = [_padded(names, left=True)]
@@ -211,10 +215,12 @@ def _rows(
             blocks.append(_padded(names, left=True))
         blocks[-1] = [f"{line}  {cell}" for line, cell in zip(blocks[-1], cells, strict=True)]
     lines = [line for block in blocks for line in (*block, "")][:-1]
-    if not legend:
+    if told is None:
         return lines
-    meanings = [f"  {title}: {HINTS[figure]}" for figure, title, _ in measured]
-    return [*lines, "", *meanings]
+    meanings = [f"  {title}: {HINTS[figure]}" for figure, title, _ in measured if title not in told]
+    rows = [] if told else [f"  Rows: {ROWS}"]
+    told.update(title for _, title, _ in measured)
+    return [*lines, "", *rows, *meanings]
 
 
 def _padded(cells: Sequence[str], *, left: bool = False) -> list[str]:

@@ -21,6 +21,11 @@ HALVES_COLUMNS = (
     ("correlation_multiple", "x raw", "{:.3f}"),
     ("residual_correlation", "corr(Re-De, Ro)", "{:.5f}"),
 )
+ROWS = (
+    "identity is the raw micrograph as it is, affine the same after the best a*x + b, gaussian after the best Gaussian blur, "
+    "wiener after the best gain for each frequency. These filters were chosen with knowledge of the judge."
+)
+"""What the rows beside the denoiser's are."""
 HINTS = {
     "snr_db": "Signal-to-noise ratio in decibels, after the best a*x + b. Higher is better; 3 dB more is half the error.",
     "correlation": "Correlation with the judge; with a truth 1 is perfect, with the other half its noise keeps it lower. "
