@@ -88,6 +88,7 @@ class Training:
     """Called with the number of steps done in the whole run, and the number planned."""
     _steps: Steps = field(init=False, repr=False)
     _pace: Pace | None = field(default=None, init=False, repr=False)
+    _said_steps: int | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Choose how to take steps on this device."""
@@ -220,7 +221,11 @@ class Training:
         if planned is None:
             return
         before, self.position.planned_steps = self.position.planned_steps, planned
-        newly_few = planned < FEW_STEPS and (before is None or before >= FEW_STEPS)
+        said = self._said_steps
+        newly_few = planned < FEW_STEPS and (said is None or said >= FEW_STEPS)
+        if said is not None and not newly_few and 0.8 < planned / said < 1.25:
+            return  # not worth a line
+        self._said_steps = planned
         few = "; too few to learn much: more --minutes, a smaller network or a GPU" if newly_few else ""
         now = "" if before is None else " (corrected: their speed has changed)"
         progress(Note(f"--minutes {self.config.minutes:g}: {planned} steps{now}{few}"))

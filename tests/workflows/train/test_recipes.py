@@ -132,3 +132,15 @@ def test_minutes_fix_a_number_of_steps_and_an_interrupted_run_keeps_to_it(
     again = train(request, lambda event: None)
     assert [epoch.train_loss for epoch in again.epochs] == [epoch.train_loss for epoch in straight.epochs]
     assert train(request, lambda event: None).already_finished
+
+
+def test_a_plan_is_told_again_only_if_it_changes_much_and_too_few_steps_once(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = {1: 120, 2: 110, 3: 99, 4: 90, 5: 60}
+    monkeypatch.setattr(Pace, "news", lambda pace, step: plans.get(step, 8))
+    events: list[Event] = []
+    train(TrainRequest(data, dataclasses.replace(CONFIG, minutes=1.0, epochs=1)), events.append)
+    told = [event.text for event in events if isinstance(event, Note) and event.text.startswith("--minutes 1: ")]
+    assert [int(text.split()[2]) for text in told] == [120, 99, 60, 8]
+    assert ["too few" in text for text in told] == [False, True, False, False]
