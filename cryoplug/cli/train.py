@@ -246,15 +246,12 @@ def train(
     from cryoplug.workflows.train import TrainRequest
     from cryoplug.workflows.train import train as run
 
-    if data is None and data_dir is None:
-        raise UsageError("no training data: give the folder or .h5 file that cryoplug convert wrote")
-    if data is not None and data_dir is not None:
-        raise UsageError("give the training data once: as DATA or with --data-dir")
+    store = training_data(data, data_dir)
     given = frozenset(name for name in fields if context.get_parameter_source(name) is not ParameterSource.DEFAULT)
     if {"epochs", "minutes"} <= given and fields["minutes"] is not None:
         raise UsageError("--epochs and --minutes both say when training ends; give one of them")
     request = TrainRequest(
-        data or data_dir or Path(),
+        store,
         TrainConfig(max_batches=max_batches or None, model_options=parse_model_options(model_options), **fields),
         save=save,
         checkpoint_dir=checkpoint_dir,
@@ -307,6 +304,16 @@ def train(
         stated = () if result.stated_angstrom is None else ("--pixel-size", f"{result.stated_angstrom:g}")
         say_how_to_denoise("train", result.inputs, result.checkpoint, options=stated)
     context.exit(result.exit_code)
+
+
+def training_data(data: Path | None, data_dir: Path | None) -> Path:
+    """Return what to train on, given as DATA or with ``--data-dir``; raise an error unless it was given once."""
+    if data is not None and data_dir is not None:
+        raise UsageError("give the training data once: as DATA or with --data-dir")
+    found = data or data_dir
+    if found is None:
+        raise UsageError("no training data: give the folder or .h5 file that cryoplug convert wrote")
+    return found
 
 
 def _verdict(result: TrainResult) -> list[str]:

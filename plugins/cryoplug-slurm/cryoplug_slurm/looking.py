@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cryoplug.errors import UsageError
-
 
 def comes_later(sbatch: Sequence[str]) -> bool:
     """Tell whether a job waits for other jobs, which may still have to write its inputs."""
@@ -63,12 +61,12 @@ def look_at_store(asked: Mapping[str, Any]) -> None:
     CryoplugError
         They are not there, or damaged.
     """
+    from cryoplug.cli.train import training_data
     from cryoplug.models.checkpoint import load_checkpoint
     from cryoplug.store.pairs import open_store
 
-    if (asked["data"] is None) == (asked["data_dir"] is None):
-        raise UsageError("give the training data once: as DATA or with --data-dir")
-    with open_store(asked["data"] or asked["data_dir"], patch_size=asked["patch_size"], crop_size=asked["crop_size"]):
+    store = training_data(asked["data"], asked["data_dir"])
+    with open_store(store, patch_size=asked["patch_size"], crop_size=asked["crop_size"]):
         pass
     if asked["init"] is not None:
         load_checkpoint(asked["init"])

@@ -148,7 +148,7 @@ def test_a_configuration_file_reaches_the_job(here: Path, capfd: pytest.CaptureF
         (("denoise", "empty", "-o", "out"), 4, "empty"),
         (("train", "store"), 2, "give --save"),
         (("train", "store", "--save", "--dry-run"), 2, "cryoplug train --dry-run"),
-        (("train", "--save"), 2, "give the training data once"),
+        (("train", "--save"), 2, "no training data: give the folder"),
         (("train", "empty", "--save"), 4, "empty"),
         (("train", "store", "--save", "--epochs", "many"), 2, "many"),
     ],
