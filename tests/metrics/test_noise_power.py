@@ -113,7 +113,7 @@ def test_what_was_filtered_is_not_trusted(clean: np.ndarray, name: str) -> None:
 
 @pytest.mark.parametrize("side", [128, 160, 256])
 def test_a_small_micrograph_as_the_camera_left_it_is_not_called_filtered(side: int) -> None:
-    """Chance alone lets a few blocks look filtered: three of four exposures of 160 pixels did."""
+    """Chance alone lets a few blocks look filtered: half of such exposures of 160 pixels did."""
     camera = KNOWN["integrating"]
     said = {law_of(exposure(np.full((side, side), 40.0 + seed), camera)).problem for seed in range(20)}
     assert {text.split(":")[0] for text in said if text} <= {"it is too small"}
