@@ -230,6 +230,8 @@ def convert(
 
 
 def _summary(target: Path, result: BatchResult, *, test_split: float) -> str:
+    from cryoplug.reports.html import counted
+
     counts = result.details
     left_out = "".join(f"; {text}" for text in _left_out(result, test_split=test_split))
     if not result.outputs:
@@ -239,7 +241,7 @@ def _summary(target: Path, result: BatchResult, *, test_split: float) -> str:
     kind = "micrographs, whole" if counts.get("whole") else f"pairs of {counts['patch_size']} px"
     return (
         f"{printable_name(target)}: {complete}{counts['train']} training and {counts['test']} test {kind}, of "
-        f"{counts['micrographs']} micrographs{speed}{left_out}"
+        f"{counted(counts['micrographs'], 'micrograph')}{speed}{left_out}"
     )
 
 

@@ -131,6 +131,7 @@ def simulate(output: Path, as_json: bool, **fields: Any) -> int:
 
     Example: cryoplug simulate -o simulated --count 6 --size 2048 --pixel-size 2.6 --dose 40 --defocus 0.8 2.5
     """
+    from cryoplug.reports.html import counted
     from cryoplug.workflows import simulate as workflow
 
     request = workflow.simulate_request(output=output, **fields)
@@ -138,9 +139,8 @@ def simulate(output: Path, as_json: bool, **fields: Any) -> int:
         batch = workflow.simulate(request, show, expect=show.expect)
     star = batch.outputs[0]
     summary = {"output": output, "star": star, **batch.details}
-    text = (
-        f"{printable_name(star)}: {request.count} micrographs, {request.settings.counts_per_pixel:.1f} counts per pixel"
-    )
+    count = counted(request.count, "micrograph")
+    text = f"{printable_name(star)}: {count}, {request.settings.counts_per_pixel:.1f} counts per pixel"
     echo_result(summary, as_json=as_json, type="simulation", text=text)
     say_next("simulate", "convert", "--pairs", "halves", star, "-o", output / "store")
     return batch.exit_code
