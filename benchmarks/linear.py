@@ -5,7 +5,8 @@ Parts: ``files`` denoises more and more links to one file of 512 x 512 (`cryo_cn
 headers (`inspect --quick`). ``patches`` makes a store of more and more patches of 64 x 64 (`convert`), 64 from each copy of that
 file. ``pixels`` denoises one micrograph of growing side with the general model. From job to job, each further file, patch or
 pixel may cost 1.25 times what it cost in the step before; steps of less than a second are too small to tell. Memory may grow
-by 15 % with files and patches, and by 12 bytes for each pixel of a micrograph, which is held on the network's grid. What costs
+by 15 % with files, by 12 bytes for each pixel of a micrograph, which is held on the network's grid, and by 400 bytes for each
+patch, because the store's record says where each was cut. What costs
 more is named, and the exit code is 1: run it on an idle machine. Appends a row for each job to linear.csv.
 
 About 15 minutes on two idle cores; ``--files 100 300 1000`` takes 3.
@@ -33,7 +34,7 @@ PARTS = ("files", "headers", "patches", "pixels")
 MORE = 1.25
 MEMORY_MORE = 1.15
 LEAST_S = 1.0
-BYTES_A_PIXEL = 12
+BYTES_A_UNIT = {"pixels": 12, "patches": 400}
 PATCH_PX = 64
 PATCHES_A_FILE = (512 // PATCH_PX) ** 2
 COLUMNS = ("date", "cpu", "load_1min", "part", "units", "processor_s", "wall_s", "rss_mib", "ms_a_unit")
@@ -94,9 +95,8 @@ def problems(part: str, jobs: list[tuple[int, Run]]) -> list[str]:
     ]
     first_units, first_run = amounts[0]
     for units, run in amounts[1:]:
-        more = (
-            BYTES_A_PIXEL * (units - first_units) / 2**20 if part == "pixels" else (MEMORY_MORE - 1) * first_run.rss_mib
-        )
+        each = BYTES_A_UNIT.get(part)
+        more = (MEMORY_MORE - 1) * first_run.rss_mib if each is None else each * (units - first_units) / 2**20
         if run.rss_mib > first_run.rss_mib + more:
             found.append(f"{part}: {units} take {run.rss_mib:.0f} MiB, {first_units} took {first_run.rss_mib:.0f}")
     return found
