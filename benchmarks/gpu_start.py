@@ -9,7 +9,8 @@ small   So many micrographs of 512 x 512, RAM disk to RAM disk, without previews
         many processes as the command chooses, and in one. The rate counts from the first tenth of the files on. `cp` of the
         same files is beside it. Most of them are links.
 
-Each row is a median, with its range; `cpu_s` is the processor time of all threads.
+Each row is a median, with its range; `cpu_s` is the processor time of all threads. With `--device cpu` it tells the same of a
+machine without a GPU.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 
 import torch
 
+from cpu_denoise import cpu_name
 from denoise_run import make_linked_files
 from gpu_denoise import make_checkpoint
 from programs import ROOT, Ran, run_python
@@ -170,7 +172,7 @@ def of(values: Sequence[float], unit: str) -> dict[str, object]:
 
 def shown(part: str, device: str, row: dict[str, object]) -> dict[str, object]:
     """Complete a row, and print it."""
-    name = torch.cuda.get_device_name(0) if device.startswith("cuda") else "cpu, a dry run"
+    name = torch.cuda.get_device_name(0) if device.startswith("cuda") else cpu_name()
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     short = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in row.items()}
     complete = {"date": now, "gpu": name, "torch": torch.__version__, "part": part, **short}
