@@ -114,6 +114,14 @@ def only(device: torch.device) -> contextlib.AbstractContextManager[object]:
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
+def memory_for_tensors(device: torch.device) -> int:
+    """Give the memory of a GPU that new tensors can have, in bytes: what is free, and what torch keeps for later tensors."""
+    import torch
+
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
+
+
 def free_cached_memory(device: torch.device) -> None:
     """Give the memory that torch keeps for later tensors back to the GPU."""
     import torch

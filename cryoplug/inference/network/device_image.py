@@ -11,7 +11,14 @@ from cryoplug.core.tiling import plan_tiles
 from cryoplug.inference.network.fastest import Fits
 from cryoplug.inference.network.memory_plan import LEAST_TILE_PX, widest_layer
 from cryoplug.inference.network.tile_network import TileNetwork
-from cryoplug.machine.devices import Interrupted, OutOfDeviceMemory, device_errors, free_cached_memory, only
+from cryoplug.machine.devices import (
+    Interrupted,
+    OutOfDeviceMemory,
+    device_errors,
+    free_cached_memory,
+    memory_for_tensors,
+    only,
+)
 from cryoplug.models.checkpoint import Checkpoint
 
 LEAST_ROWS = 64
@@ -114,6 +121,6 @@ class DeviceImage:
             values, network = widest_layer(self._checkpoint), self._tile_network.network
             self._most_pixels = network.most_values // values
             if self._device.type == "cuda":
-                free = torch.cuda.mem_get_info(self._device)[0]
-                self._most_pixels = min(self._most_pixels, free // 2 // network.bytes_per_pixel(values))
+                room = memory_for_tensors(self._device) // 2
+                self._most_pixels = min(self._most_pixels, room // network.bytes_per_pixel(values))
         return self._most_pixels

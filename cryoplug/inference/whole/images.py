@@ -36,7 +36,7 @@ from cryoplug.inference.whole.pixels import (
 )
 from cryoplug.inference.whole.regrid import finish, resample_image
 from cryoplug.kernels.recording import Recorded
-from cryoplug.machine.devices import device_errors, only
+from cryoplug.machine.devices import device_errors, memory_for_tensors, only
 from cryoplug.machine.room import Room
 from cryoplug.machine.streams import QueuedWork, Streams
 
@@ -195,7 +195,7 @@ class WholeImages:
         if not self._on_gpu:
             return None
         with device_errors(), only(self.device):
-            return room_to_prepare(torch.cuda.mem_get_info(self.device)[0])
+            return room_to_prepare(memory_for_tensors(self.device))
 
     def written_bytes(self, shape: tuple[int, int]) -> int:
         """Give the size of the pixels of a result."""
