@@ -13,7 +13,7 @@ from typing import Any
 
 from cryoplug.core.results import FileResult
 from cryoplug.disk.atomic import storage_errors
-from cryoplug.errors import InputError, StorageError
+from cryoplug.errors import InputError, StorageError, UsageError
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.inference.messages import DenoiseResult
 from cryoplug.outputs.journal import JOURNAL_NAME, last_lines
@@ -105,7 +105,7 @@ class RunPage:
     def finish(self, planned: Sequence[PlannedOutput], results: Mapping[Path, FileResult]) -> Path:
         """Write the page of all micrographs.
 
-        A page of an earlier run stays if this run had nothing to do.
+        A page of an earlier run stays if this run had nothing to do, or might not touch any of its results.
 
         Raises
         ------
@@ -115,6 +115,9 @@ class RunPage:
         items = [item for item in planned if item.target in results]
         statuses: Counter[str] = Counter(results[item.target].status for item in items)
         if statuses["skipped"] == len(items) and not self._status and self._is_newest():
+            return self.path
+        refused = [results[item.target].exit_code == UsageError.exit_code for item in items]
+        if items and all(refused) and self.path.is_file():
             return self.path
         before = self._earlier(items, results) if statuses["skipped"] else {}
         rows = [self._row(item.target, results[item.target], before.get(item.target)) for item in items]

@@ -43,12 +43,13 @@ def test_an_input_that_changed_is_redone(here, checkpoints):
 def test_results_of_another_checkpoint_or_setting_are_not_replaced_unasked(here, checkpoints, change):
     paths = micrographs(here, "a")
     go(checkpoints[0], *paths)
-    before = Path("out/a.mrc").read_bytes()
+    kept = [Path("out/a.mrc"), Path("out/report.html")]
+    before = [path.read_bytes() for path in kept]
     named = {key: value for key, value in change.items() if key != "checkpoint"}
     batch = go(checkpoints[change.get("checkpoint", 0)], *paths, **named)
     assert statuses(batch) == ["failed"] and batch.exit_code == 2
     assert "--overwrite" in batch.files[0].message
-    assert Path("out/a.mrc").read_bytes() == before
+    assert [path.read_bytes() for path in kept] == before, "the page, too, shows the results that are there"
 
 
 def test_a_foreign_file_is_not_replaced_unasked_and_the_others_are_done(here, checkpoints):
