@@ -1,13 +1,14 @@
-"""What a user's own data add to the general model: fine-tuned, against a network that learnt the same from nothing.
+"""What a user's own data add: ``train --init general``, against a network that learnt the same from nothing.
 
     python benchmarks/fine_tuning.py --map ribosome.mrc groel.mrc      # a GPU, 20 minutes a map
 
 Each map is simulated as in general_model.py: micrographs of 4096 x 4096 at 1.3 A/px, 40 e/A2. ``convert --pairs halves``
 takes 20 of them, and 4 of them (--train 20 4). On each store ``train --model unet`` learns for 5 minutes from nothing, and
-``train --init general`` for 3, one after the other. Four other micrographs judge, by the figures of quality_simulated.py;
-the row ``untrained`` is the general model as it is. ``--starts nothing single single_general`` asks what is lost without
-halves: ``convert --pairs single`` takes the sums of the same halves. ``truth`` and ``truth_general`` learn the noise-free images
-of the same micrographs, from nothing and from the general model: what no training on noisy ones can be expected to pass by much.
+``train --init general`` (the small general model) for 3, one after the other. Four other micrographs judge, by the figures of
+quality_simulated.py; the row ``untrained`` is the large general model as it is. ``--starts nothing single single_general`` asks
+what is lost without halves: ``convert --pairs single`` takes the sums of the same halves. ``truth`` and ``truth_general`` learn
+the noise-free images of the same micrographs, from nothing and from the small general model: what no training on noisy ones
+can be expected to pass by much.
 
 ``--part 0.25`` shortens all trainings to a quarter; the column ``minutes`` says what that makes. ``--epochs 6`` trains for so
 many epochs instead (2000 steps each on a GPU). Then others may share the GPU, and the column is empty. With ``--folder`` all
@@ -33,6 +34,7 @@ import numpy as np
 
 from cryoplug.formats.mrc import write_mrc
 from cryoplug.models.checkpoint import load_checkpoint
+from cryoplug.models.shipped import start_of
 from cryoplug.simulation.micrograph import SimulationSettings, simulate_micrograph
 from cryoplug.workflows.simulate import read_molecules
 from denoisers import HARDWARE_COLUMNS, hardware
@@ -172,8 +174,8 @@ def compare(
             checkpoint = str(place / name / "models" / "unet")
         else:
             about |= {"start": start, "minutes": 0}
-        if start.endswith((UNTRAINED, "general")):
-            about["general"] = load_checkpoint("general").sha256[:12]
+        if start == UNTRAINED or start.endswith("general"):
+            about["general"] = load_checkpoint("general" if start == UNTRAINED else start_of("general")).sha256[:12]
         rows.append(judge.submit(judged, name, checkpoint, about))
 
     def finished() -> Iterator[dict[str, object]]:

@@ -105,20 +105,21 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_general_model(folder: Path) -> Path:
-    """Write what the package ships, but tiny: three files, two outputs, float16 weights, a range of pixel sizes."""
+    """Write what the package ships, but tiny: a model with two outputs, its card, and in ``start`` one with one output."""
     import numpy as np
 
     from cryoplug.models.checkpoint import Checkpoint, rounded, save_checkpoint
     from cryoplug.models.registry import UNET
 
-    config = {"depth": 1, "width": 4, "stem": 2, "skip": "none", "outputs": 2, "clip": 8.0, "most": 6}
     rng = np.random.default_rng(7)
-    shapes = UNET.configured(config).weight_shapes()
-    weights = {name: (0.3 * rng.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
     details = {"angpix": 2.6, "angpix_range": [2.0, 5.0], "trained_on": "nothing: random weights"}
-    checkpoint = rounded(Checkpoint("unet", weights, config, "robust", 2.6, details))
-    save_checkpoint(folder, checkpoint, 0.5, dtype="float16")
-    (folder / "loss.txt").unlink()
+    small = {"depth": 1, "width": 4, "stem": 2, "skip": "none", "clip": 8.0}
+    for path, config in ((folder, {**small, "outputs": 2, "most": 6}), (folder / "start", small)):
+        shapes = UNET.configured(config).weight_shapes()
+        weights = {name: (0.3 * rng.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
+        checkpoint = rounded(Checkpoint("unet", weights, config, "robust", 2.6, details))
+        save_checkpoint(path, checkpoint, 0.5, dtype="float16")
+        (path / "loss.txt").unlink()
     (folder / "MODEL_CARD.md").write_text(
         "# A card\n\nWords.\n\n| fact | what |\n|---|---|\n| data | none |\n| licence | BSD-3-Clause |\n\n| other | no |\n"
     )

@@ -250,8 +250,8 @@ def _examine(folder: Path) -> tuple[Checkpoint | None, list[Finding]]:
         bad = int(array.size - np.isfinite(array).sum())
         if bad:
             findings.append(Finding("error", name, f"{bad} of {array.size} weights are NaN or infinite; train again"))
-    # The general model has no epochs to be ranked among.
-    if read_loss(folder) is None and folder != shipped.FOLDER:
+    # What comes with the package has no epochs to be ranked among.
+    if read_loss(folder) is None and folder not in (shipped.FOLDER, shipped.start_folder()):
         findings.append(Finding("warning", LOSS_NAME, "missing or no number; the epoch cannot be ranked"))
     checkpoint = Checkpoint(
         spec.id,

@@ -1,4 +1,4 @@
-"""The general model that comes with the package: its name, its folder, and the facts from its card."""
+"""The models that come with the package: the general one, its name and card, and a small one to begin training with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ GENERAL = "general"
 FOLDER = Path(__file__).parent / GENERAL
 """Folder of its files, in a source tree and in an installed package."""
 CARD_NAME = "MODEL_CARD.md"
+_START_NAME = "start"
 _MAX_CARD_BYTES = 1 << 20
+_NOT_HERE = (
+    "this build of cryoplug has no general model; give --checkpoint (or, for train, --init) with a folder that cryoplug "
+    "train has made"
+)
 
 
 def is_general(checkpoint: Path | str) -> bool:
@@ -59,11 +64,36 @@ def path_of(checkpoint: Path | str) -> Path:
     if not is_general(checkpoint):
         return Path(checkpoint)
     if not is_there():
-        raise UsageError(
-            "this build of cryoplug has no general model; give --checkpoint (or, for train, --init) with a folder that "
-            "cryoplug train has made"
-        )
+        raise UsageError(_NOT_HERE)
     return FOLDER
+
+
+def start_of(checkpoint: Path | str) -> Path:
+    """Give the folder of the checkpoint that training begins with: for ``general``, the small general model.
+
+    It has learnt from the same simulated fields as the general model, but has the shape that the recipe for halves trains from
+    nothing. So it makes twice as many steps in a minute; see docs/decisions/0020-training-further-keeps-the-image.md.
+
+    Parameters
+    ----------
+    checkpoint
+        As for `path_of`.
+
+    Raises
+    ------
+    UsageError
+        The name means the general model, and this build has no small one.
+    """
+    if not is_general(checkpoint):
+        return Path(checkpoint)
+    if not (start_folder() / SAFETENSORS_NAME).is_file():
+        raise UsageError(_NOT_HERE)
+    return start_folder()
+
+
+def start_folder() -> Path:
+    """Give the folder of the small general model, which training begins with."""
+    return FOLDER / _START_NAME
 
 
 def namesake_note() -> str:

@@ -22,7 +22,7 @@ NEVER = 1e-5
 """A channel is dormant when it is above 0 at no larger part of all places."""
 DEVIATION = 0.1
 """Standard deviation of a woken channel before its ReLU: about that of the general model's channels at the finest level. At 0.5
-the first steps at a rate of 0.004 overshoot by far; docs/decisions/0020-training-further-keeps-the-image.md has the figures."""
+the first steps at a rate of 0.004 overshoot by far."""
 
 
 def wake(network: UNet, images: torch.Tensor, *, seed: int) -> int:

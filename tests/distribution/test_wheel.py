@@ -18,6 +18,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     packed = {name for name in contents(wheel) if name.startswith("cryoplug/")}
     assert packed == files_of_the_package()
     general = [f"cryoplug/models/general/{name}" for name in ("checkpoint.json", "model.safetensors", "MODEL_CARD.md")]
+    general += [f"cryoplug/models/general/start/{name}" for name in ("checkpoint.json", "model.safetensors")]
     others = ["cryoplug/py.typed", "cryoplug/CITATION.cff", "cryoplug/reports/templates/base.html"]
     assert packed >= {*general, *others}
 

@@ -13,10 +13,14 @@ from cryoplug.metrics.linear import fit_baselines
 from cryoplug.metrics.pixel import correlation
 from cryoplug.metrics.truth import fitted_snr_db
 from cryoplug.models import shipped
+from cryoplug.models.checkpoint import load_checkpoint
+from cryoplug.models.registry import UNET
 from cryoplug.simulation.micrograph import SimulatedMicrograph, simulate_micrograph
 from cryoplug.simulation.planes import FrequencyPlane
 from cryoplug.simulation.settings import SimulationSettings
 from cryoplug.simulation.texture import Spectrum, texture
+from cryoplug.training.config import TrainConfig
+from cryoplug.training.presets import with_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shipped.is_there(), reason="no weights in this tree")]
 
@@ -33,6 +37,22 @@ def micrograph(pixel_size: float, particles: int | None = None) -> SimulatedMicr
 
 def denoised(image: np.ndarray, pixel_size: float, target: str) -> np.ndarray:
     return Denoiser.from_checkpoint("general", target=target, threads=2).denoise(image, pixel_size_angstrom=pixel_size)
+
+
+def test_the_small_model_has_the_shape_that_the_recipe_for_halves_trains_from_nothing() -> None:
+    asked = TrainConfig(model="unet")
+    recipe = with_recipe(asked, "halves", pairs="halves", patch_shape=(256, 256), whole=None, on_gpu=True, given=())
+    shapes = UNET.configured(recipe.model_options).weight_shapes()
+    assert load_checkpoint(shipped.start_of("general")).spec.weight_shapes() == shapes
+
+
+@pytest.mark.parametrize("pixel_size", [2.6, 4.0])
+def test_the_image_of_the_small_model_is_better_than_the_best_gaussian(pixel_size: float) -> None:
+    made = micrograph(pixel_size)
+    image = Denoiser.from_checkpoint(shipped.start_of("general"), threads=2).denoise(
+        made.noisy, pixel_size_angstrom=pixel_size
+    )
+    assert above_best_gaussian_db(image, made.noisy, made.clean) > 0.2
 
 
 def above_best_gaussian_db(image: np.ndarray, noisy: np.ndarray, truth: np.ndarray) -> float:

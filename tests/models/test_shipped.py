@@ -45,6 +45,18 @@ def test_a_build_without_it_says_what_to_give_instead(no_general_model: None) ->
     assert not shipped.is_there()
 
 
+def test_training_begins_with_the_small_one(general_model: Path, tmp_path: Path) -> None:
+    found = load_checkpoint(shipped.start_of("general"))
+    assert found.path == shipped.start_of(Path("general")) == general_model / "start"
+    assert found.spec.outputs == ("image",) and not found.is_general
+    assert validate_checkpoint(general_model / "start") == []
+    for path in (general_model, tmp_path):
+        assert shipped.start_of(path) == path, "a path means what lies there"
+    (general_model / "start" / "model.safetensors").unlink()
+    with pytest.raises(UsageError, match="no general model; give"):
+        shipped.start_of("general")
+
+
 def test_the_card_says_its_facts_in_the_first_table(general_model: Path) -> None:
     assert shipped.card_facts() == {"data": "none", "licence": "BSD-3-Clause"}
     (general_model / "MODEL_CARD.md").write_text("no table here")

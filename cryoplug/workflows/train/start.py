@@ -10,6 +10,7 @@ from cryoplug.core.fourier_crop import SAME_PIXEL_SIZE
 from cryoplug.errors import UsageError
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint
 from cryoplug.models.one_output import image_alone
+from cryoplug.models.shipped import is_general, start_of
 
 if TYPE_CHECKING:
     from cryoplug.store.manifest import Manifest
@@ -60,8 +61,8 @@ def started(request: TrainRequest) -> tuple[TrainRequest, Start | None]:
 
     if request.init is None:
         return request, None
-    named = load_checkpoint(request.init)
-    name = "the general model" if named.is_general else str(request.init)
+    named = load_checkpoint(start_of(request.init))
+    name = "the small general model" if is_general(request.init) else str(request.init)
     start = Start(image_alone(named), named.sha256, name)
     config, model = request.config, named.model_id
     chosen = "model" in request.given or config.model != TrainConfig().model

@@ -156,14 +156,10 @@ def _training(
     from cryoplug.training.steps import make_optimizer
     from cryoplug.workflows.train.head import checkpoint_head
     from cryoplug.workflows.train.mixtures import mixer_of
-    from cryoplug.workflows.train.waking import wake_dormant
 
-    config, start, folder = opened.request.config, opened.start, opened.folder
+    config, folder = opened.request.config, opened.folder
     device, processes, module = opened.device, opened.processes, engine.module
     on_gpu = device.type == "cuda"
-    woken = 0
-    if start is not None and on_gpu:  # elsewhere too few steps follow for a new channel to learn
-        woken = wake_dormant(module, opened.store, opened.split.train, seed=config.seed, device=device)
     optimizer = make_optimizer(engine, config)
     average = None if config.ema is None else WeightAverage(module, config.ema)
     # Bands are summed in a fixed order: there, and on a GPU, the number of threads changes no bit.
@@ -177,8 +173,6 @@ def _training(
     if before is not None and folder is not None and not is_done(position, config):
         where = f"epoch {position.epoch}, batch {position.batch}"
         progress(Note(f"going on from {where} of {folder.path}{bits_note(before, environment)}"))
-    if start is not None and woken and before is None:
-        progress(Note(f"{woken} channels of {start.name} were never on in these micrographs; they learn anew"))
     mixer = mixer_of(opened, lambda text: progress(Note(text)))
     return Training(
         config=config,

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from cryoplug.cli.main import run as command_line
 from cryoplug.core.micrograph import ArrayMicrograph
@@ -17,13 +16,13 @@ from cryoplug.core.normalization import fit_normalization
 from cryoplug.errors import UsageError
 from cryoplug.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from cryoplug.models.one_output import image_alone
-from cryoplug.models.registry import CRYO_CNN, UNET
+from cryoplug.models.registry import UNET
+from cryoplug.models.shipped import start_of
 from cryoplug.store.manifest import Manifest, MicrographEntry
-from cryoplug.store.pairs import create_store, open_store
+from cryoplug.store.pairs import create_store
 from cryoplug.training.config import TrainConfig
 from cryoplug.training.progress import Event
 from cryoplug.workflows.train import TrainRequest, TrainResult, train
-from cryoplug.workflows.train.waking import wake_dormant
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -57,21 +56,32 @@ def run(data: Path, out: Path | None = None, *, events: list[Event] | None = Non
     return train(request, (events if events is not None else []).append)
 
 
-def test_the_general_model_is_trained_further_as_a_network_of_its_image(general_model: Path, tmp_path: Path) -> None:
+def test_general_means_the_small_general_model(general_model: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     result = run(store(tmp_path), tmp_path / "out", init=Path("general"), events=events)
-    start, found = load_checkpoint("general"), load_checkpoint(tmp_path / "out")
+    start, found = load_checkpoint(start_of("general")), load_checkpoint(tmp_path / "out")
     assert result.checkpoint is not None and result.checkpoint.parent == tmp_path / "out" / "unet"
+    # At a learning rate of nothing the weights are those of the start.
+    assert all(np.allclose(found.weights[name], start.weights[name], atol=1e-6) for name in start.weights)
+    assert (found.config, found.details["training"]["init"]) == (start.config, start.sha256)
+    assert found.angpix == 3.0 and found.angpix_range is None
+    assert next(event.text for event in events) == f"starting from the small general model sha256:{start.sha256[:12]}"
+
+
+def test_a_network_of_two_outputs_is_trained_further_as_a_network_of_its_image(
+    general_model: Path, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    run(store(tmp_path), tmp_path / "out", init=general_model, events=events)
+    start, found = load_checkpoint("general"), load_checkpoint(tmp_path / "out")
     assert found.spec.outputs == ("image",)
     assert found.config == {name: value for name, value in start.config.items() if name != "outputs"}
-    # At a learning rate of nothing the weights are the general model's.
     sliced = image_alone(start).weights
     assert all(np.allclose(found.weights[name], sliced[name], atol=1e-6) for name in sliced)
     assert found.details["training"]["init"] == start.sha256, "the hash of the whole model, not of the part"
-    assert found.angpix == 3.0 and found.angpix_range is None
     assert (found.normalize, found.is_general) == ("zscore", False)
     texts = [event.text for event in events]
-    assert f"starting from the general model sha256:{start.sha256[:12]}; its output image" in texts[0]
+    assert f"starting from {general_model} sha256:{start.sha256[:12]}; its output image" in texts[0]
 
 
 def test_it_is_evaluated_at_the_end_and_denoises_from_then_on(general_model: Path, tmp_path: Path) -> None:
@@ -84,9 +94,9 @@ def test_it_is_evaluated_at_the_end_and_denoises_from_then_on(general_model: Pat
     assert result.evaluation is not None and result.evaluation.truth
     image = np.random.default_rng(0).normal(0, 1, (80, 96)).astype(np.float32)
     denoiser = Denoiser.from_checkpoint(tmp_path / "out", device="cpu")
-    general = Denoiser.from_checkpoint(device="cpu", normalize="zscore")
-    # Weights that have hardly moved give what the general model gives, at the pixel size of the store.
-    made, wanted = (one.denoise(image, pixel_size_angstrom=3.0) for one in (denoiser, general))
+    start = Denoiser.from_checkpoint(start_of("general"), device="cpu", normalize="zscore")
+    # Weights that have hardly moved give what the start gives, at the pixel size of the store.
+    made, wanted = (one.denoise(image, pixel_size_angstrom=3.0) for one in (denoiser, start))
     assert np.abs(made - wanted).max() < 1e-3 * np.ptp(wanted)
 
 
@@ -109,21 +119,6 @@ def test_any_checkpoint_brings_its_network_along(tmp_path: Path) -> None:
     run(store(tmp_path, size=1.1), tmp_path / "out", init=tmp_path / "epoch_0001")
     found = load_checkpoint(tmp_path / "out")
     assert found.config == config and found.angpix is None, "a network without a range takes any pixel size"
-
-
-def test_channels_that_are_never_on_in_the_store_begin_anew(tmp_path: Path) -> None:
-    module = UNET.build(seed=3, config={"depth": 1, "width": 4})
-    with torch.no_grad():
-        for layer in (module.middle.conv1, module.middle.conv2):
-            layer.bias[2] = -1e3
-    with open_store(store(tmp_path)) as opened:
-        assert wake_dormant(module, opened, np.arange(8), seed=0, device=torch.device("cpu")) >= 1
-        assert abs(module.middle.conv1.bias[2]) < 10 and module.middle.conv1.weight[2].any()
-        assert not module.up0.conv1.weight[:, 4 + 2].any(), "what reads it has yet to learn"
-        assert wake_dormant(module, opened, np.arange(8), seed=0, device=torch.device("cpu")) == 0
-        for model, config in ((UNET, {"depth": 5, "width": 4}), (UNET, {"norm": "group"}), (CRYO_CNN, None)):
-            other = model.build(seed=3, config=config)
-            assert wake_dormant(other, opened, np.arange(8), seed=0, device=torch.device("cpu")) == 0, config
 
 
 @pytest.mark.parametrize(
@@ -156,7 +151,7 @@ def test_the_command_fills_in_a_rate_and_says_where_it_starts(
     words = [store(tmp_path), "--init", "general", "--epochs", 1, "--save", "--checkpoint-dir", tmp_path / "out"]
     words += ["--device", "cpu", "--val-split", 0.5, "--no-evaluation"]
     assert command_line(["train", *map(str, words)]) == 0
-    assert "starting from the general model" in capsys.readouterr().err
+    assert "starting from the small general model" in capsys.readouterr().err
     record = json.loads((tmp_path / "out" / "unet" / "run.json").read_text())["config"]
     assert (record["lr"], record["schedule"], record["mix"], record["weight_decay"]) == (1e-3, "cosine", 0.5, 0.01)
     assert command_line(["train", *map(str, words), "--model", "cryo_cnn"]) == 2
@@ -171,7 +166,7 @@ def test_a_folder_of_that_name_is_another_start(
     weights = {name: tensor.numpy() for name, tensor in UNET.build(seed=3, config=config).state_dict().items()}
     save_checkpoint(tmp_path / "general" / "epoch_0001", Checkpoint("unet", weights, config, "zscore"), 0.5)
     words = ["train", str(store(tmp_path)), "--epochs", "1", "--device", "cpu", "--val-split", "0.5", "--init"]
-    for name, hashed in (("./general", "general/epoch_0001"), ("general", "general")):
+    for name, hashed in (("./general", "general/epoch_0001"), ("general", start_of("general"))):
         assert command_line([*words, name]) == 0
         sha256 = load_checkpoint(hashed).sha256
         assert f"sha256:{sha256[:12]}" in capsys.readouterr().err
