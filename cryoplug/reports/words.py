@@ -17,7 +17,7 @@ _ADVICE = {
     ALIKE: f"A Gaussian is as good. Train longer (--minutes) or on more micrographs, or use {GENERAL}.",
     BETTER: "Denoise with it, and look at a few micrographs before you pick.",
 }
-_FURTHER = "train the general model further on their halves (convert --pairs halves, then train --init general)"
+_FURTHER = "train on their halves (convert --pairs halves, then train --init general)"
 _ADVICE_ON = {
     "trained": _ADVICE,
     "general": {
