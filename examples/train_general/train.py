@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from dormant import wake
 from evenly import BOUND, EvenLoss, unlikeness
 from export import export_checkpoint
 from library import invented, load
@@ -37,7 +38,6 @@ from cryoplug.simulation.field import expose
 from cryoplug.simulation.population import Population
 from cryoplug.simulation.specimen import ParticleModel
 from cryoplug.training.distributed import Processes, open_processes
-from cryoplug.training.dormant import wake
 
 NETWORKS = {
     "general": {"depth": 4, "width": 40, "most": 320, "stem": 2, "skip": "none", "outputs": 2, "clip": 8.0},
@@ -53,7 +53,7 @@ PACED_STEPS, SAFE_PART = 1000, 0.97
 BLOCKS_PX = (64, 512)
 """What varies more slowly does not count in the second loss: in the image, and in the particles."""
 COUNTED_EVERY, COUNTED_IN = 5000, 32
-"""Steps between two counts of dormant channels, and in how many fields; cryoplug/training/dormant.py says what they are."""
+"""Steps between two counts of dormant channels, and in how many fields; dormant.py says what they are."""
 FLOOR = 3e-5
 """Added to each crop's squared error before its logarithm is shown: below it nobody sees a difference."""
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from cryoplug.models.unet import UNet, build
-from cryoplug.training.dormant import wake
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_general"
 
@@ -23,6 +22,9 @@ def example(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+wake = example("dormant").wake
 
 
 @pytest.fixture(scope="module")

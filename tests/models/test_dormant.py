@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 
 from cryoplug.models.unet import UNet, build
-from cryoplug.training.dormant import wake
+
+_SPEC = importlib.util.spec_from_file_location(
+    "dormant", Path(__file__).parents[2] / "examples" / "train_general" / "dormant.py"
+)
+assert _SPEC is not None and _SPEC.loader is not None
+_MODULE = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_MODULE)
+wake = _MODULE.wake
 
 ASLEEP = {"down0.conv1": [1], "down0.conv2": [1], "down1.conv2": [0, 2], "middle.conv1": [5], "up1.conv1": [3]}
 """Channels whose bias puts them to sleep. A hidden channel (conv1) with a live output can only sleep on."""
