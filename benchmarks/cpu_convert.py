@@ -28,7 +28,7 @@ from pathlib import Path
 
 from cpu_denoise import child, cpu_name
 from cpu_general import Run, measured
-from rows import append_rows
+from rows import add_disk_options, append_rows
 
 COLUMNS = (
     "date", "cpu", "cores", "disk", "load_1min", "side", "pairs", "pixels", "wall_s", "range_s", "processor_s", "start_s",
@@ -96,10 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--side", type=int, default=4096)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="on the disk that is meant (default: a temporary folder)")
-    parser.add_argument("--disk", default="SSD", help="what the row calls it")
-    parser.add_argument("--csv", type=Path, default=Path(__file__).with_suffix(".csv"))
+    add_disk_options(parser, __file__)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cryoplug-benchmark-", dir=options.folder) as name:
         folder = Path(name)

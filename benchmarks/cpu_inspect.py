@@ -3,8 +3,8 @@
 
 Sides run in turn, several rounds: ``read`` reads every file to its end, 8 MB at a time; ``inspect`` reads, checks and
 measures every pixel. First from the disk: the files are written, put on the disk and dropped from memory before each run.
-Then from memory: only what each side computes is left, and the clock says what a faster disk would give. Start-up (one file of
-256 x 256) is in the times. Appends a row for each side and place to cpu_inspect.csv.
+Then from memory: only what each side computes is left, and the clock says what a faster disk would give. Start-up is in the
+times. Appends a row for each side and place to cpu_inspect.csv.
 
     python benchmarks/cpu_inspect.py [--files 60] [--side 4096] [--rounds 3] [--folder DIR --disk "SSD"]
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from cpu_denoise import child, cpu_name
 from cpu_general import Run, measured
-from rows import append_rows
+from rows import add_disk_options, append_rows
 
 COLUMNS = (
     *("date", "cpu", "cores", "disk", "load_1min", "files", "side", "place", "program"),
@@ -56,10 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=60)
     parser.add_argument("--side", type=int, default=4096)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="on the disk that is meant (default: a temporary folder)")
-    parser.add_argument("--disk", default="SSD", help="what the row calls it")
-    parser.add_argument("--csv", type=Path, default=Path(__file__).with_suffix(".csv"))
+    add_disk_options(parser, __file__)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cryoplug-benchmark-", dir=options.folder) as name:
         folder = Path(name)

@@ -28,6 +28,14 @@ def add_place_options(parser: argparse.ArgumentParser, csv_name: str) -> None:
     parser.add_argument("--csv", type=Path, default=Path(csv_name), help="rows are appended to it")
 
 
+def add_disk_options(parser: argparse.ArgumentParser, script: str) -> None:
+    """Add the options of a benchmark that reads or writes much: its rounds, the disk, and the file of its rows."""
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="on the disk that is meant (default: a temporary folder)")
+    parser.add_argument("--disk", default="SSD", help="what the row calls it")
+    parser.add_argument("--csv", type=Path, default=Path(script).with_suffix(".csv"))
+
+
 def run_in_its_place(
     arguments: argparse.Namespace,
     run: Callable[[argparse.Namespace, Path], Iterable[Mapping[str, object]]],
