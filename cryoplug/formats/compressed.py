@@ -19,6 +19,7 @@ from cryoplug.core.statistics import scan_pixels
 from cryoplug.disk.opening import read_errors
 from cryoplug.errors import FormatError
 from cryoplug.formats import unpacking
+from cryoplug.formats.mrc_claims import remark_on_origin
 from cryoplug.formats.mrc_extended import pixel_size_of_file
 from cryoplug.formats.mrc_header import HEADER_BYTES, MrcHeader, examine, expected_bytes, parse_head
 from cryoplug.formats.validation import Measure, validate_by_reading
@@ -80,7 +81,7 @@ class CompressedMrcMovie(MovieSource):
         self.frame_count = self.header.nz
         self.dtype = self.header.dtype
         self.pixel_size_angstrom, remark = pixel_size_of_file(self.header)
-        self.warnings = (*self.header.warnings, remark) if remark else self.header.warnings
+        self.warnings = (*self.header.warnings, *filter(None, (remark, remark_on_origin(self.header.record))))
 
     def read_frame(self, index: int) -> ImageF32:
         """Decompress one section."""

@@ -20,6 +20,7 @@ from cryoplug.disk.file_state import file_state
 from cryoplug.disk.opening import open_for_reading, read_errors
 from cryoplug.disk.retry import retried
 from cryoplug.errors import CryoplugError, FormatError, PixelError, SeveralImagesError, ShapeError
+from cryoplug.formats.mrc_claims import remark_on_origin
 from cryoplug.formats.mrc_extended import pixel_size_of_file
 from cryoplug.formats.mrc_header import (
     MrcHeader,
@@ -88,7 +89,7 @@ class MrcMicrograph(MicrographSource):
         self.shape = (header.ny, header.nx)
         self.dtype = header.dtype
         self.pixel_size_angstrom, remark = pixel_size_of_file(header)
-        self.warnings = (*header.warnings, remark) if remark else header.warnings
+        self.warnings = (*header.warnings, *filter(None, (remark, remark_on_origin(header.record))))
 
     def read_rows(self, start: int, stop: int) -> ImageF32:
         """Read rows with ``pread``, because a memory map ends in SIGBUS when the file is cut meanwhile."""
@@ -136,7 +137,7 @@ class MrcMovie(MovieSource):
         self.frame_count = header.nz
         self.dtype = header.dtype
         self.pixel_size_angstrom, remark = pixel_size_of_file(header)
-        self.warnings = (*header.warnings, remark) if remark else header.warnings
+        self.warnings = (*header.warnings, *filter(None, (remark, remark_on_origin(header.record))))
 
     def read_frame(self, index: int) -> ImageF32:
         """Read one section."""

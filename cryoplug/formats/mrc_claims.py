@@ -6,12 +6,16 @@ No claim here makes a file unusable; `cryoplug.formats.mrc_header` examines thos
 from __future__ import annotations
 
 import math
+import re
 from typing import Literal
 
 import numpy as np
 
 from cryoplug.core.results import Finding
 
+DENOISED_ALREADY = "it is a denoised micrograph already, by its label; take the raw one"
+"""Remark on a file that `denoise` has written."""
+_LABEL_OF_DENOISE = re.compile(rb"cryoplug \S+ \S+ sha256:")
 _KNOWN_TYPES = {b"CCP4", b"MRCO", b"SERI", b"AGAR", b"FEI1", b"FEI2", b"HDF5"}
 
 
@@ -76,3 +80,8 @@ def label_findings(record: np.void) -> list[Finding]:
     if said != sum(filled):
         findings.append(Finding("note", "nlabl", f"says {said} labels, {sum(filled)} hold text"))
     return findings
+
+
+def remark_on_origin(record: np.void) -> str:
+    """Say that a label of `denoise` is in the header; empty without one."""
+    return DENOISED_ALREADY if any(map(_LABEL_OF_DENOISE.match, record["label"])) else ""

@@ -11,6 +11,7 @@ from cryoplug.core.micrograph import MicrographSource, MovieFrame, MovieSource
 from cryoplug.core.results import Finding
 from cryoplug.core.statistics import PixelStatistics, scan_pixels
 from cryoplug.errors import CryoplugError
+from cryoplug.formats.mrc_claims import DENOISED_ALREADY
 
 _SHOWN = 5
 
@@ -46,7 +47,7 @@ def validate_by_reading(
 
 def header_findings(movie: MovieSource) -> list[Finding]:
     """List the warnings and notes of a movie's reader."""
-    findings = [Finding("warning", "file", text) for text in movie.warnings]
+    findings = [Finding("warning", "file", text) for text in movie.warnings if text != DENOISED_ALREADY]
     findings += [Finding("note", "file", text) for text in movie.notes]
     if movie.frame_count > 1:
         findings.append(Finding("note", "file", f"{movie.frame_count} images: a movie or stack"))

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from cryoplug.outputs.planning import PlannedOutput
 _RECORD_VERSION = 1
 _MAX_RECORD_BYTES = 1 << 20
 _LISTED = "listed_pixel_size"
+_USED = "used_pixel_size"
+_SAME_PART = 1e-4
+"""Relative difference up to which two pixel sizes give the same output; a header holds them in float32."""
 
 
 Settings = Mapping[str, str]
@@ -71,6 +74,12 @@ def new_record(item: PlannedOutput, settings: Settings) -> OutputRecord:
         host=socket.gethostname(),
         pid=os.getpid(),
     )
+
+
+def finished_record(record: OutputRecord, size_bytes: int, pixel_size_angstrom: float | None) -> OutputRecord:
+    """Complete the record of an output with its size and with the pixel size that was used, whoever stated it."""
+    used = {} if pixel_size_angstrom is None else {_USED: f"{pixel_size_angstrom:.10g}"}
+    return replace(record, finished=True, output_size_bytes=size_bytes, settings={**record.settings, **used})
 
 
 def begin_output(item: PlannedOutput, record: OutputRecord, *, beside: Sequence[Path] = ()) -> None:
@@ -143,6 +152,8 @@ def is_finished(item: PlannedOutput, settings: Settings, *, unsaid: Settings) ->
         if item.target.stat().st_size != record.output_size_bytes:
             raise UsageError(f"{item.target}: was changed after it was written; use --overwrite to replace it")
     made = {**unsaid, **record.settings}
+    if _has_the_size_that_was_used(item, settings, made):
+        made["pixel_size"] = settings.get("pixel_size", "none")
     differing = sorted(key for key in settings if made.get(key) != settings[key])
     if differing:
         found = ", ".join(f"{key} {str(made.get(key))[:12]}, now {settings[key][:12]}" for key in differing)
@@ -155,6 +166,16 @@ def is_finished(item: PlannedOutput, settings: Settings, *, unsaid: Settings) ->
         )
     input_now = file_content(item.micrograph.path)
     return input_now != MISSING and input_now == (record.input_size_bytes, record.input_mtime_ns)
+
+
+def _has_the_size_that_was_used(item: PlannedOutput, settings: Settings, made: Settings) -> bool:
+    """Say whether the user or the list now states the pixel size that was used, whoever stated it then."""
+    stated, listed = settings.get("pixel_size", "none"), item.micrograph.pixel_size_angstrom
+    try:
+        used, now = float(made[_USED]), float(listed if stated == "none" and listed is not None else stated)
+    except (KeyError, TypeError, ValueError):
+        return False
+    return abs(used - now) <= _SAME_PART * used
 
 
 def _same(before: Any, now: str) -> bool:

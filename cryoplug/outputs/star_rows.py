@@ -147,7 +147,9 @@ def star_from_files(path: Path, micrographs: Sequence[DenoisedMicrograph]) -> St
 
 
 def _optics(item: DenoisedMicrograph) -> tuple[float | None, float | None, float | None]:
-    return item.pixel_size_angstrom, item.voltage_kv, item.spherical_aberration_mm
+    """Give the settings as they are written; a cell in float32 makes pixel sizes that differ by 1e-7 for other shapes."""
+    size = item.pixel_size_angstrom
+    return None if size is None else round(size, 6), item.voltage_kv, item.spherical_aberration_mm
 
 
 def _text(value: object) -> object:

@@ -92,3 +92,19 @@ def test_noise_of_any_colour_is_balanced_and_what_was_not_measured_says_nothing(
         found = measure_appearance([dark_discs(seed)])
         assert found is not None and not looks_like_noise(found), (seed, found)
     assert not looks_like_noise(Appearance(0.0, 1.0, 1.0, {}, {}))
+
+
+def few_large_particles(seed: int) -> np.ndarray:
+    """Three strong particles of 45 pixels in a narrow field: each one weighs so much that their number makes it uncertain."""
+    rng, image = np.random.default_rng(seed), np.random.default_rng(seed).normal(100, 1, (384, 160)).astype(np.float32)
+    y, x = np.mgrid[:45, :45] - 22
+    for top in (20, 150, 300):
+        left = int(rng.integers(5, 110))
+        image[top : top + 45, left : left + 45] -= 4 * (np.hypot(y, x) < 22)
+    return image
+
+
+def test_few_large_particles_are_not_balanced_however_uncertain_their_skewness_is() -> None:
+    for seed in range(6):
+        found = measure_appearance([few_large_particles(seed)])
+        assert found is not None and not looks_like_noise(found), (seed, found)

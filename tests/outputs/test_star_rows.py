@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import starfile
 
@@ -141,6 +142,14 @@ def test_files_without_a_star_get_one_group_for_each_pixel_size(working_folder: 
     assert table.pixel_sizes == [1.5, None, 1.5]
     assert again.blocks[0].columns[2:] == ["rlnMicrographPixelSize", "rlnMicrographOriginalPixelSize"]
     assert "0.000000" not in format_star(star), "what nobody knows is left out, and is not 0"
+
+
+def test_one_pixel_size_in_float32_cells_of_other_shapes_is_one_group(working_folder: Path) -> None:
+    sizes = [float(np.float32(1.3 * side)) / side for side in (31, 257, 701, 4096)]
+    assert len(set(sizes)) > 1
+    items = [DenoisedMicrograph(Path(f"{size}.mrc"), Path(f"out/{size}.mrc"), size) for size in sizes]
+    optics = star_from_files(Path("x.star"), items).blocks[0]
+    assert optics.column("rlnMicrographPixelSize") == ["1.300000"]
 
 
 def test_what_is_known_of_some_is_none_for_the_others(working_folder: Path) -> None:

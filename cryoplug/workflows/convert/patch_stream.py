@@ -22,6 +22,7 @@ from cryoplug.core.pixel_size import PixelSize, pixel_size_of_exposure, unknown_
 from cryoplug.core.remarks import joined
 from cryoplug.errors import ShapeError
 from cryoplug.formats import registry
+from cryoplug.formats.mrc_claims import DENOISED_ALREADY
 from cryoplug.inputs.discovered import DiscoveredMicrograph
 from cryoplug.inputs.movies.halves import MovieInput, MovieSummer
 from cryoplug.inputs.pair_proof import PairProof
@@ -64,6 +65,8 @@ class OpenedPair:
     def remarks(self) -> str:
         """All remarks: oddities that were accepted."""
         warnings = dict.fromkeys(text for item in self.sources for text in item.warnings)
+        if DENOISED_ALREADY not in self.sources[0].warnings:
+            warnings.pop(DENOISED_ALREADY, None)  # as the clean side of a pair it is what the user wants
         return joined([self.pair.remark, *warnings, *self.notes])
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ from cryoplug.outputs.records import (
     OutputRecord,
     Settings,
     begin_output,
+    finished_record,
     is_finished,
     new_record,
     read_record,
@@ -198,7 +199,8 @@ class Work:
             # Before the record: a run that is killed in between makes both anew.
             if self._previews is not None and (remark := self._previews.make(item, both, pixel_size_angstrom)):
                 result = replace(result, message=joined((result.message, remark)))
-            write_record(item.record, replace(record, finished=True, output_size_bytes=size_bytes))
+            used = None if result.pixel_size is None else result.pixel_size.angstrom
+            write_record(item.record, finished_record(record, size_bytes, used))
         self._journal.append(result)
         self._claims.release(item.claim)
         self._report(job.target, result)

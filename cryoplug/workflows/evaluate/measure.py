@@ -13,6 +13,7 @@ import numpy as np
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.pixel_size import PixelSize
 from cryoplug.errors import PixelError
+from cryoplug.formats.mrc_claims import DENOISED_ALREADY
 from cryoplug.inference.in_memory import in_memory
 from cryoplug.inputs.discovered import DiscoveredMicrograph
 from cryoplug.inputs.pair_proof import PairProof, doubt_of_truth
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from cryoplug.inference.denoiser import Denoiser
 
 NO_PIXEL_SIZE = PixelSize(None)
+DENOISED_INPUT = (
+    "it is a denoised micrograph already, by its label; to judge it, give it with --denoised, and the raw one as INPUT"
+)
+"""Remark on an INPUT or a half that `denoise` has written."""
 MOST_THREADS = 4
 """Most threads that measure one micrograph; each holds several copies of it, 0.6 GB at 4096 x 4096."""
 
@@ -107,7 +112,7 @@ class Measurer:
             raise subject.problem
         files = _Files(subject, self._request.pixel_size)
         images = files.images
-        remarks = [*subject.remarks]
+        remarks = [*subject.remarks, *([DENOISED_INPUT] if files.denoised_already else [])]
         if images.even is not None:
             remarks += self._prove(subject)
         raw = images.even if images.noisy is None else images.noisy
@@ -193,10 +198,12 @@ class _Files:
 
     def __init__(self, subject: Subject, stated_angstrom: float | None) -> None:
         self._headers = Headers(stated_angstrom)
+        self.denoised_already = False
+        """Whether a raw file is none, by its label."""
         self.images = Images(
-            noisy=self._read(subject.noisy),
-            even=self._read(subject.even),
-            odd=self._read(subject.odd),
+            noisy=self._read(subject.noisy, is_raw=True),
+            even=self._read(subject.even, is_raw=True),
+            odd=self._read(subject.odd, is_raw=True),
             clean=self._read(subject.clean),
             denoised=self._read(subject.denoised, may_be_constant=True),
             denoised_even=self._read(subject.denoised_even, may_be_constant=True),
@@ -211,10 +218,13 @@ class _Files:
         self.pixel_size = self._headers.pixel_size
         self.pixel_size_angstrom = self.pixel_size.angstrom
 
-    def _read(self, item: DiscoveredMicrograph | None, *, may_be_constant: bool = False) -> ImageF32 | None:
+    def _read(
+        self, item: DiscoveredMicrograph | None, *, may_be_constant: bool = False, is_raw: bool = False
+    ) -> ImageF32 | None:
         if item is None:
             return None
         with self._headers.opened(item) as source:
+            self.denoised_already |= is_raw and DENOISED_ALREADY in source.warnings
             pixels = source.read_rows(0, source.shape[0])
         bad = int(np.count_nonzero(~np.isfinite(pixels)))
         if bad:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from cryoplug.errors import PairingError
+from cryoplug.formats.mrc_claims import DENOISED_ALREADY
+from cryoplug.formats.mrc_writer import write_mrc
 from cryoplug.formats.registry import open_micrograph
 from cryoplug.store.pairs import open_store
 from cryoplug.workflows.convert import ConvertRequest, convert
@@ -113,3 +115,19 @@ def test_real_halves_become_pairs_that_share_their_signal(tmp_path, shared_data)
             shared = np.corrcoef(noisy.ravel(), clean.ravel())[0, 1]
             assert shared == pytest.approx(np.corrcoef(*raw)[0, 1], abs=1e-3)
             assert shared > 0.005
+
+
+def test_a_denoised_noisy_side_is_told_and_a_denoised_clean_side_is_what_was_asked_for(tmp_path):
+    label = "cryoplug 0.1.0 unet sha256:88659c7f44f4 2.6A/px"
+    for name, side, text in (("raw/m", 0, "cryoplug 1"), ("denoised/m", 1, label)):
+        (tmp_path / name).parent.mkdir()
+        write_mrc(tmp_path / f"{name}.mrc", half(0, side), pixel_size_angstrom=1.5, label=text)
+    raw, denoised = (f"{tmp_path}/{name}/m.mrc" for name in ("raw", "denoised"))
+
+    def said(noisy, clean):
+        return (
+            convert(request((noisy,), tmp_path / "s", pairs="clean", clean=(clean,), overwrite=True)).files[0].message
+        )
+
+    assert DENOISED_ALREADY not in said(raw, denoised)
+    assert DENOISED_ALREADY in said(denoised, raw)

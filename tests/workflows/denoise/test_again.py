@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -10,9 +11,11 @@ from pathlib import Path
 import mrcfile
 import pytest
 
+from cryoplug.cli.main import run as command_line
 from cryoplug.disk.atomic import partial_path_of
 from cryoplug.errors import UsageError
 from cryoplug.formats.mrc import write_mrc
+from cryoplug.formats.mrc_claims import DENOISED_ALREADY
 from cryoplug.outputs import planning
 from workflows.denoise.denoising import go, micrographs, partials, pixels, statuses
 
@@ -66,6 +69,37 @@ def test_an_output_that_was_changed_afterwards_is_not_replaced_unasked(here, che
     go(checkpoints[0], "a.mrc")
     Path("out/a.mrc").write_bytes(b"edited")
     assert "was changed" in go(checkpoints[0], "a.mrc").files[0].message
+
+
+def test_stating_the_pixel_size_that_was_used_redoes_nothing_and_helps_those_that_had_none(here, checkpoints):
+    """Some headers have no pixel size: the advice is --pixel-size, and the whole command is given once more with it."""
+    paths = [*micrographs(here, "a"), *micrographs(here, "b", pixel_size_angstrom=None)]
+    options = {"angpix": 2.5, "highpass": 100.0}
+    assert statuses(go(checkpoints[0], *paths, **options)) == ["done", "failed"]
+    assert statuses(go(checkpoints[0], *paths, **options, pixel_size=1.25)) == ["skipped", "done"]
+    assert statuses(go(checkpoints[0], *paths, **options, pixel_size=1.3)) == ["failed", "failed"]
+
+
+def test_a_list_that_states_what_the_user_stated_before_redoes_nothing(here, checkpoints):
+    micrographs(here, "a", pixel_size_angstrom=None)
+    star = "data_\n\nloop_\n_rlnMicrographName\n_rlnMicrographPixelSize\na.mrc {}\n"
+    Path("bare.star").write_text("data_\n\nloop_\n_rlnMicrographName\na.mrc\n")
+    assert statuses(go(checkpoints[0], "bare.star", pixel_size=1.25)) == ["done"]
+    Path("right.star").write_text(star.format("1.250000"))
+    assert statuses(go(checkpoints[0], "right.star")) == ["skipped"]
+    Path("other.star").write_text(star.format("1.2"))
+    assert "was made with pixel_size 1.25" in go(checkpoints[0], "other.star").files[0].message
+
+
+def test_a_denoised_micrograph_as_input_is_told_on_every_road(here, checkpoints):
+    paths = micrographs(here, "a", pixel_size_angstrom=1.25)
+    assert "already" not in go(checkpoints[0], *paths).files[0].message
+    assert DENOISED_ALREADY in go(checkpoints[0], "out/a.mrc", output="twice").files[0].message
+    assert DENOISED_ALREADY in go(checkpoints[0], "out/a.mrc", output="tiles", tile=32).files[0].message
+    packed = Path("a.mrc.gz")
+    packed.write_bytes(gzip.compress(Path("out/a.mrc").read_bytes()))
+    assert DENOISED_ALREADY in go(checkpoints[0], packed, output="packed").files[0].message
+    assert command_line(["inspect", "out/a.mrc", "a.mrc.gz"]) == 0, "nothing is wrong with it"
 
 
 def test_an_output_that_was_deleted_is_made_again(here, checkpoints):

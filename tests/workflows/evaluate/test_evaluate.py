@@ -17,6 +17,7 @@ from cryoplug.models.checkpoint import Checkpoint, save_checkpoint
 from cryoplug.models.registry import model_spec
 from cryoplug.reports import evaluation_figures
 from cryoplug.simulation.micrograph import SimulationSettings
+from cryoplug.workflows.denoise import DenoiseRequest, denoise
 from cryoplug.workflows.evaluate import EvaluateRequest, evaluate, workflow
 from cryoplug.workflows.simulate import SimulateRequest, simulate
 
@@ -358,3 +359,20 @@ def test_on_real_halves_the_best_gaussian_multiplies_the_correlation_about_three
 def test_a_remark_of_the_denoiser_is_said_once_a_micrograph_although_it_denoises_many_images(pair, blurring, tmp_path):
     asked = request(tmp_path / "out", inputs=pair / "noisy", clean=pair / "clean", checkpoint=blurring, angpix=2.6)
     assert [file.message.count("coarser than the 2.6 A") for file in evaluate(asked).files] == [1, 1]
+
+
+def test_a_denoised_file_as_input_or_as_half_is_told_and_as_the_result_it_is_not(pair, blurring, tmp_path):
+    for side in ("noisy", "even", "odd"):
+        request = DenoiseRequest(
+            (f"{pair}/{side}/mic_0001.mrc",), blurring, tmp_path / side, device="cpu", previews=False
+        )
+        assert denoise(request).exit_code == 0
+    name, clean = "mic_0001.mrc", (f"{pair}/clean/mic_0001.mrc",)
+
+    def said(*inputs: str, **named: object) -> str:
+        return evaluate(EvaluateRequest(tmp_path / "e", inputs, overwrite=True, **named)).files[0].message
+
+    assert "give it with --denoised" in said(f"{tmp_path}/noisy/{name}", clean=clean, checkpoint=blurring)
+    halves = {side: (f"{tmp_path}/{side}/{name}",) for side in ("even", "odd")}
+    assert "give it with --denoised" in said(**halves, checkpoint=blurring)
+    assert "--denoised" not in said(f"{pair}/noisy/{name}", clean=clean, denoised=(f"{tmp_path}/noisy/{name}",))
