@@ -3,8 +3,8 @@
 RELION writes ``X.mrc``, ``X_noDW``, ``X_EVN``, ``X_ODD`` and ``X_PS``; MotionCor ``X_DW``, ``X_DWS``, ``X_EVN``, ``X_ODD``, and
 stacks of aligned frames ``X_Stk``; cryoSPARC ``X_patch_aligned``, ``X_patch_aligned_doseweighted`` and the coarse
 ``X_background``; Warp ``average/X``, ``average/even/X`` (once ``denoising/even/X``) and ``powerspectrum/X`` below the movies;
-CTFFIND pictures such as ``X_diag``; cryoplug itself ``noisy/X``, ``even/X``, ``odd/X`` and ``clean/X``. EPU writes ``X`` and its
-movie ``X_Fractions`` or ``X_EER.eer``. Lower and upper case make no difference.
+CTFFIND pictures such as ``X_diag``; cryoplug itself ``noisy/X``, ``even/X``, ``odd/X``, ``clean/X`` and ``particles_only/X``.
+EPU writes ``X`` and its movie ``X_Fractions`` or ``X_EER.eer``. Lower and upper case make no difference.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _FOLDERS = {
     **dict.fromkeys(("even", "evn", "odd"), Role.HALF),
     **dict.fromkeys(("powerspectrum", "powerspectra", "mask", "masks"), Role.MADE_FROM_IT),
     **dict.fromkeys(("preview", "previews", "thumbnail", "thumbnails"), Role.MADE_FROM_IT),
-    **dict.fromkeys(("clean", "truth", "denoised", "deconv"), Role.MADE_FROM_IT),
+    **dict.fromkeys(("clean", "particles_only", "truth", "denoised", "deconv"), Role.MADE_FROM_IT),
 }
 _PLAIN_FOLDERS = frozenset({"average", "averages", "noisy", "denoising"})
 """Folders of micrographs whose companions lie in folders beside them; Warp's movies lie above ``average``."""

@@ -11,7 +11,7 @@ from cryoplug.disk.file_state import FileState, file_state
 from cryoplug.errors import FormatError, UsageError
 from cryoplug.formats.mrc import read_header
 from cryoplug.formats.mrc_extended import read_acquisition
-from cryoplug.formats.star import StarFile, read_star
+from cryoplug.formats.star import StarFile, image_table, read_star
 from cryoplug.inputs.discovered import DiscoveredMicrograph, split_section
 from cryoplug.inputs.discovery import discover
 from cryoplug.outputs.planning import RECORD_FOLDER, PlannedOutput, check_no_input
@@ -26,6 +26,8 @@ from cryoplug.outputs.star_rows import (
     write_own_star,
 )
 
+COORDINATE_FILES = "rlnMicrographCoordinates"
+"""Column with a file of coordinates for each micrograph, as pickers write it."""
 _TRIES = 3
 
 
@@ -179,8 +181,17 @@ class OutputStar:
                         if section is not None and (path, section) not in targets:
                             sections[item.star_row] = section
                 made = star_from_star(star, rows, sections, pixel_size_angstrom=self._stated)
-                return with_written_sizes(made, self._written_size) if self._resampled else made
+                return self._with_written_sizes(made) if self._resampled else made
         raise FormatError(f"{source}: changes while it is read; let nothing write it for a moment, and run again")
+
+    def _with_written_sizes(self, star: StarFile) -> StarFile:
+        if not self._has_noted and COORDINATE_FILES in image_table(star).block.columns:
+            self._has_noted = True
+            self._note(
+                f"{self.path}: the coordinate files that it names ({COORDINATE_FILES}) count pixels of the raw micrographs, and "
+                "the denoised ones are coarser; use them with the raw micrographs"
+            )
+        return with_written_sizes(star, self._written_size)
 
     def _written_size(self, name: str) -> float | None:
         """Give the pixel size of a written file, by its name in the STAR file."""

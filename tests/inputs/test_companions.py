@@ -15,6 +15,7 @@ from cryoplug.store.pairs import open_store
 from cryoplug.workflows.convert import ConvertRequest, convert
 from cryoplug.workflows.convert.inputs import list_inputs
 from cryoplug.workflows.convert.run import pick_test_exposures, pick_test_micrographs
+from cryoplug.workflows.simulate.workflow import KINDS
 
 RELION = ("", "_noDW", "_EVN", "_ODD", "_PS")
 MOTIONCOR = ("", "_DW", "_DWS", "_EVN", "_ODD")
@@ -87,7 +88,7 @@ def test_warps_folders_and_those_of_simulate_give_one_micrograph_an_exposure() -
     kinds = ("average", "average/even", "average/odd", "powerspectrum", "mask")
     touch(*(f"warp/{kind}/TS_1_{i}.mrc" for i in range(2) for kind in kinds))
     assert paths("warp") == ["warp/average/TS_1_0.mrc", "warp/average/TS_1_1.mrc"]
-    touch(*(f"sim/{kind}/mic_{i}.mrc" for i in range(2) for kind in ("noisy", "clean", "even", "odd")))
+    touch(*(f"sim/{kind}/mic_{i}.mrc" for i in range(2) for kind in KINDS))
     assert paths("sim") == ["sim/noisy/mic_0.mrc", "sim/noisy/mic_1.mrc"]
 
 

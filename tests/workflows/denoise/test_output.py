@@ -197,6 +197,20 @@ def test_a_star_file_says_the_written_pixel_size_and_scales_what_is_in_pixels() 
     assert again.block("optics").rows == read_star(Path("in.star")).block("optics").rows  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(("coarser", "told"), [(3.0, True), (None, False)])
+def test_files_of_coordinates_that_a_coarser_list_names_are_told(coarser: float | None, told: bool) -> None:
+    write_mrc(Path("a.mrc"), pixels(), pixel_size_angstrom=1.5)
+    Path("picks.star").write_text(
+        "data_coordinate_files\n\nloop_\n_rlnMicrographName\n_rlnMicrographCoordinates\na.mrc a_autopick.star\n"
+    )
+    notes: list[str] = []
+    request = DenoiseRequest(
+        ("picks.star",), Path("run"), Path("out"), device="cpu", star=Path("out/new.star"), output_angpix=coarser
+    )
+    assert denoise(request, note=notes.append).exit_code == 0
+    assert any("use them with the raw micrographs" in text for text in notes) == told
+
+
 def test_a_group_whose_micrographs_were_written_at_two_sizes_becomes_two() -> None:
     write_mrc(Path("a.mrc"), pixels(), pixel_size_angstrom=1.5)
     write_mrc(Path("b.mrc"), pixels()[:100, :131], pixel_size_angstrom=1.5)
