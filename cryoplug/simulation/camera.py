@@ -44,6 +44,8 @@ class Camera:
     """Rms error of the gain reference, as a part of the counts."""
     hot_pixels: float = 0.0
     """Part of the pixels that are hot."""
+    dead_pixels: float = 0.0
+    """Part of the pixels that count nothing."""
 
     def cycles(self, frequency: torch.Tensor, plane: FrequencyPlane) -> torch.Tensor:
         """Turn 1/angstrom into cycles per pixel of the camera."""
@@ -138,4 +140,7 @@ def recorded(
         height = torch.rand((count,), generator=generator, device=expected.device)
         # From ten times the noise up, over three decades.
         image.view(-1)[where] += 10 * expected.mean().clamp_min(1).sqrt() * 10 ** (3 * height)
+    if camera.dead_pixels:
+        count = max(1, round(camera.dead_pixels * expected.numel()))
+        image.view(-1)[torch.randint(expected.numel(), (count,), generator=generator, device=expected.device)] = 0
     return image

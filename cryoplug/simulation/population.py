@@ -61,7 +61,7 @@ class Population:
     phase_plate: float = 0.1
     """Chance of a phase shift of 20 to 130 degrees, at low defocus."""
     b_factor_angstrom2: Range = (20.0, 300.0)
-    """B-factor of the signal's envelope."""
+    """B-factor of the signal's envelope. Dose weighting that leaves the noise as it was is such an envelope, too."""
     blurred: float = 0.2
     """Chance of a stronger blur, as from frames that were never aligned, or from charging."""
     faint_dose_e_per_angstrom2: float = 8.0
@@ -181,7 +181,7 @@ class Population:
     def _camera(self, rng: np.random.Generator, pixel_size_angstrom: float) -> Camera:
         finer = 1.0 if rng.random() < self.uncropped else rng.uniform(1, self.finer)
         kind = rng.random()
-        return Camera(
+        camera = Camera(
             pixel_size_angstrom=pixel_size_angstrom / finer,
             mtf_at_nyquist=rng.uniform(*self.mtf_at_nyquist),
             noise_blur=rng.uniform(0.3, 1) if kind < 0.25 else 0.0,
@@ -192,6 +192,8 @@ class Population:
             gain_error=_log(rng, (0.001, 0.01)) if rng.random() < 0.3 else 0.0,
             hot_pixels=_log(rng, (1e-6, 3e-5)) if rng.random() < 0.15 else 0.0,
         )
+        # A camera with bad pixels has both kinds. Nothing more is drawn, so that a seed keeps its field.
+        return replace(camera, dead_pixels=camera.hot_pixels)
 
     def _drift(self, rng: np.random.Generator) -> tuple[float, float]:
         if rng.random() < 0.5:

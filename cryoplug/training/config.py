@@ -136,12 +136,15 @@ class TrainConfig:
 
 
 def differing_fields(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Say in words which fields differ, as ``lr was 0.001, is 0.01``."""
-    return [
-        f"{key} was {_brief(before.get(key))}, is {_brief(now.get(key))}"
-        for key in sorted(set(before) | set(now))
-        if before.get(key) != now.get(key)
-    ]
+    """Say in words which fields differ, as ``lr was 0.001, is 0.01``; of a field with fields of its own, those that differ."""
+    texts = []
+    for key in sorted(set(before) | set(now)):
+        was, is_now = before.get(key), now.get(key)
+        if isinstance(was, dict) and isinstance(is_now, dict):
+            texts += [f"{key} {text}" for text in differing_fields(was, is_now)]
+        elif was != is_now:
+            texts.append(f"{key} was {_brief(was)}, is {_brief(is_now)}")
+    return texts
 
 
 def parse_model_options(texts: Iterable[str]) -> dict[str, int | float | str]:

@@ -43,6 +43,10 @@ def test_threads_default_to_those_the_process_may_use() -> None:
 
 def test_differing_fields_are_named_with_both_values() -> None:
     assert differing_fields({"lr": 0.1, "seed": 1}, {"lr": 0.2, "seed": 1}) == ["lr was 0.1, is 0.2"]
+    options = {"depth": 3, "width": 32, "stem": 2, "skip": "none"}
+    texts = differing_fields({"model_options": options}, {"model_options": {**options, "clip": 8}})
+    assert texts == ["model_options clip was None, is 8"]
+    assert differing_fields({"model_options": {}}, {"model_options": {}}) == []
 
 
 def test_model_options_become_numbers_where_they_look_like_them() -> None:
