@@ -72,13 +72,11 @@ COMMAND = """
 import json, sys, threading, time
 from pathlib import Path
 import torch
+from benchmarks.device_memory import limit, watch_memory
 from cryoplug.cli.main import run
 from cryoplug.workflows.denoise.work import Work
 checkpoint, source, target, warm, device, memory, *options = sys.argv[1:]
-if float(memory):
-    size, whole = int(float(memory) * 2**30), torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(size / whole)
-    torch.cuda.mem_get_info = lambda *device: (size - torch.cuda.memory_reserved(*device), size)  # as a card of this size says
+limit(float(memory))
 spent, lock = {"claim": 0.0, "begin": 0.0, "finish": 0.0}, threading.Lock()
 def watch(name):
     real = getattr(Work, name)
@@ -92,12 +90,7 @@ def watch(name):
     setattr(Work, name, timed)
 for name in spent:
     watch(name)
-from cryoplug.inference.whole import pipeline
-in_bands, really_in_bands = [], pipeline._Run._compute_in_bands
-def counted(self, job):
-    in_bands.append(job)
-    return really_in_bands(self, job)
-pipeline._Run._compute_in_bands = counted
+seen = watch_memory()
 def denoise(source, target):
     start = time.perf_counter()
     code = run(["denoise", source, "--checkpoint", checkpoint, "-o", target, "--device", device, "--json",
@@ -106,7 +99,7 @@ def denoise(source, target):
     return time.perf_counter() - start
 denoise(warm, target + "-warm")
 spent.update(dict.fromkeys(spent, 0.0))
-in_bands.clear()
+seen.clear()
 gpu = device != "cpu"
 if gpu:
     torch.cuda.reset_peak_memory_stats()
@@ -115,7 +108,7 @@ peak = torch.cuda.max_memory_allocated() / 2**20 if gpu else 0
 times = sorted(path.stat().st_mtime for path in Path(target).glob("*.mrc"))
 first = len(times) // 10
 rate = (len(times) - 1 - first) / (times[-1] - times[first]) if len(times) > 2 else 0.0
-print(json.dumps({"seconds": seconds, "rate": rate, "peak_mib": peak, "spent": spent, "in_bands": len(in_bands)}))
+print(json.dumps({"seconds": seconds, "rate": rate, "peak_mib": peak, "spent": spent, "memory": seen.said()}))
 """
 
 STAGES = """
@@ -231,8 +224,8 @@ def rates(folder: Path, arguments: argparse.Namespace) -> Iterator[dict[str, obj
             peaks[program] = done["peak_mib"]
             each = {name: f"{1000 * value / arguments.files:.2f}" for name, value in done["spent"].items()}
             print(
-                f"{program}: {done['seconds']:.2f} s, process {done['process']:.2f} s; {done['in_bands']} files in bands; "
-                f"ms a file: {each}",
+                f"{program}: {done['seconds']:.2f} s, {done['rate']:.1f} files/s from the first tenth on, process "
+                f"{done['process']:.2f} s, {done['peak_mib']:.0f} MiB; ms a file: {each}; memory: {done['memory']}",
                 flush=True,
             )
     shape = f"{arguments.size}x{arguments.size}"

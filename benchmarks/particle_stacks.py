@@ -16,6 +16,7 @@ import argparse
 import datetime
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from cpu_denoise import child, cpu_name, figures
@@ -118,12 +119,20 @@ def main() -> None:
     options = parser.parse_args()
     copies, commands, networks = [], [], []
     with tempfile.TemporaryDirectory(prefix="cryoplug-benchmark-", dir=options.folder) as folder:
+        start = time.perf_counter()
         child(MAKE, folder, options.count, options.size, options.model)
+        print(f"the stack was written in {time.perf_counter() - start:.1f} s", flush=True)
+        place = (folder, options.threads, options.device)
+        sides = {
+            "copy": (copies, COPY, *place),
+            "command": (commands, COMMAND, *place),
+            "network alone": (networks, NETWORK, *place, options.count, options.size),
+        }
         for _ in range(options.repeats):
-            place = (folder, options.threads, options.device)
-            copies.append(child(COPY, *place))
-            commands.append(child(COMMAND, *place))
-            networks.append(child(NETWORK, *place, options.count, options.size))
+            for name, (found, *words) in sides.items():
+                start = time.perf_counter()
+                found.append(child(*words))
+                print(f"{name}: {found[-1]}, {time.perf_counter() - start:.1f} s with its start", flush=True)
     row = {
         "date": datetime.date.today().isoformat(),
         "cpu": cpu_name(),
