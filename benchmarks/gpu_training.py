@@ -256,7 +256,7 @@ def stage_rows(folder: Path, device: torch.device, arguments: argparse.Namespace
                 (4, False, False), (6, False, False), (8, False, False), (8, False, True), (8, True, False), (8, True, True)
             ):  # fmt: skip
                 cache = (
-                    GpuCache(store, device, needed=True, tell=lambda _: None, free_bytes=free_bytes) if cached else None
+                    GpuCache(store, device, needed=True, note=lambda _: None, free_bytes=free_bytes) if cached else None
                 )
                 loader = DeviceLoader(
                     store, batch_size=arguments.batch_size, device=device, readers=readers, cache=cache

@@ -10,7 +10,7 @@ mixed, with noise that a camera made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,10 +39,13 @@ class AnnotatedMicrograph:
 
     name: str
     """As in the names of its files."""
-    levels: dict[str, Image64]
-    """Pixels ``(y, x)`` by the name of the level, in units of the noise's standard deviation of one frame."""
+    shape: tuple[int, int]
+    """Rows and columns."""
+    pixels: Callable[[str], Image64]
+    """Gives the pixels ``(y, x)`` at a level of noise, by its name."""
     centres: npt.NDArray[np.float64]
     """Centres of the particles, ``(n, 2)`` as ``(y, x)`` in pixels."""
+    pixel_size_angstrom: float
 
 
 def annotated_micrographs(folder: Path) -> Iterator[AnnotatedMicrograph]:
@@ -65,11 +68,17 @@ def annotated_micrographs(folder: Path) -> Iterator[AnnotatedMicrograph]:
         name = path.name.split(".bin")[0]
         mean = grey(folder / "Apoferritin_cryo-EM_Dataset_after_averaging_EMAN2" / f"{name}.bin_avg.png")
         frame = grey(folder / "Apoferritin_cryo-EM_Dataset_without_averaging" / f"{name}.bin.png")
-        yield AnnotatedMicrograph(name, noise_levels(mean, frame), disc_centres(path, mean.shape))
+        levels = noise_levels(mean, frame)
+        rows, columns = mean.shape
+        centres = disc_centres(path, mean.shape)
+        yield AnnotatedMicrograph(name, (rows, columns), levels.__getitem__, centres, PIXEL_SIZE_ANGSTROM)
 
 
 def noise_levels(mean: Image64, frame: Image64) -> dict[str, Image64]:
-    """Undo the grey scales, take the frame out of the mean, align it, and mix the two to each noise level."""
+    """Undo the grey scales, take the frame out of the mean, align it, and mix the two to each noise level.
+
+    The unit is the standard deviation of the noise of one frame.
+    """
     mean = (mean - mean.mean()) / (noise_deviation(mean) * np.sqrt(FRAMES))
     frame = (frame - frame.mean()) / noise_deviation(frame)
     others = (FRAMES * mean - frame) / (FRAMES - 1)

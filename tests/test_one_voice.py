@@ -314,6 +314,7 @@ def test_a_sentence_of_the_readme_or_a_help_text_is_read_once() -> None:
         "docs/python.md",
         "docs/reproducibility.md",
         "docs/small-gpu.md",
+        "docs/training.md",
         "docs/troubleshooting.md",
         "docs/tutorial.md",
         "docs/benchmarks.md",

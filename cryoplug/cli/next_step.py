@@ -12,7 +12,7 @@ from cryoplug.cli.output import printable_name, say, say_next
 from cryoplug.errors import CryoplugError
 
 _FROM_GENERAL = ("--init", "general", "--minutes", "5")
-"""Options for training from the general model, if it knows such micrographs: the result is better, and comes sooner."""
+"""Options for training from the small general model, if it knows such micrographs: the result comes sooner."""
 
 
 def say_how_to_train(store: Path, pairs: str) -> None:

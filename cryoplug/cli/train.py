@@ -224,9 +224,9 @@ def train(
 
     With --init, the network and its options are those of the checkpoint. The defaults are then --lr 0.0001
     --schedule cosine --warmup-steps 50 (not with --recipe founding). With halves and single exposures, a unet has
-    --weight-decay 0.01 and --lr 0.001. --init general takes the small general model: it has learnt from the same simulated
-    micrographs as the general model, and trains as fast as a unet from nothing. It needs micrographs of 2 to 5 A/px:
-    convert --angpix 2.6.
+    --weight-decay 0.01 and --lr 0.001. --init general takes the small general model, which has learnt from the same
+    simulated micrographs as the general model. Take it on a CPU, and for short trainings; in five minutes on a fast GPU, a
+    unet from nothing comes to much the same. It needs micrographs of 2 to 5 A/px: convert --angpix 2.6.
 
     On several GPUs or machines, torchrun starts one process each, and these train together. A step takes --batch-size
     patches of every process, so two processes give what one gives with twice the --batch-size. If torchrun starts them
