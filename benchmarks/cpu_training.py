@@ -42,7 +42,9 @@ def main() -> int:
         time_bands(arguments.size, arguments.batch_size)
     with tempfile.TemporaryDirectory(prefix="cryoplug-benchmark-") as folder:
         make_bins(Path(folder), count=arguments.patches, size=arguments.size)
-        plain, ours, losses = [], [], {}
+        plain: list[float] = []
+        ours: list[float] = []
+        losses = {}
         for number in range(arguments.rounds):
             for name, speeds, run in (("plain", plain, run_plain), ("cryoplug", ours, run_cryoplug)):
                 images_per_s, losses[name] = run(Path(folder), arguments)
@@ -117,7 +119,7 @@ def time_bands(size: int, batch_size: int, *, rounds: int = 8) -> None:
 
     keep_allocator_memory()
     noisy, clean = torch.rand(2, batch_size, 1, size, size)
-    module = CRYO_CNN.build().to(memory_format=torch.channels_last)
+    module = CRYO_CNN.build().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     heights = (16, 32, 64, 128, 192, 256, 512, 1024)
     wall: dict[int, list[float]] = {rows: [] for rows in heights}
     processor: dict[int, list[float]] = {rows: [] for rows in heights}

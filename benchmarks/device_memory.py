@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -72,35 +73,37 @@ def watch_memory() -> MemoryWatch:
         Recorded._record,
     )
 
-    def counted(self, job):
+    def counted(self: Any, job: Any) -> Any:
         with seen._lock:
             seen.in_bands += 1
         return in_bands(self, job)
 
-    def asked(self, plan):
+    def asked(self: Any, plan: Any) -> bool:
         answer = takes(self, plan)
         with seen._lock:
             seen.too_large += not answer
         return answer
 
-    def noted(self, shape):
+    def noted(self: Any, shape: tuple[int, int]) -> Any:
         tile = largest_tile(self, shape)
         seen.tiles.add((min(tile[0], shape[0]), min(tile[1], shape[1])))
         return tile
 
-    def tried(self, *given):
+    def tried(self: Any, *given: Any) -> Any:
         try:
             return record(self, *given)
         except RuntimeError as error:
             seen.refused.add(str(error).split("\n")[0][:200])
             raise
 
-    _Run._compute_in_bands, WholeImages.takes, DeviceImage._largest_tile, Recorded._record = (
-        counted,
-        asked,
-        noted,
-        tried,
-    )
+    watched: list[tuple[type, str, Any]] = [
+        (_Run, "_compute_in_bands", counted),
+        (WholeImages, "takes", asked),
+        (DeviceImage, "_largest_tile", noted),
+        (Recorded, "_record", tried),
+    ]
+    for owner, method, replacement in watched:
+        setattr(owner, method, replacement)
     return seen
 
 

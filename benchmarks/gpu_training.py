@@ -153,7 +153,7 @@ def cryoplug_step(
         if model == "cryo_cnn":
             compare_gradients(module, noisy, clean, engine.loss_and_gradients(noisy, clean)[1])
         if recorded is not None:
-            engine.worth_recording = lambda _: recorded  # type: ignore[method-assign]
+            engine.worth_recording = lambda noisy: recorded  # type: ignore[method-assign]
         steps = open_steps(engine, optimizer, config, None)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

@@ -135,7 +135,7 @@ def halves_step(stack: ExitStack, device: torch.device, width: int) -> Step:
 def general_step(device: torch.device) -> Step:
     """Give the step of the general model's recipe on fields that stay."""
     sys.path.insert(0, str(ROOT / "examples/train_general"))
-    from train import Plan, Run
+    from train import Plan, Run  # type: ignore[import-not-found]
 
     torch.backends.cudnn.benchmark = True
     run = Run(Plan(steps=60_000), device, ALONE)
@@ -158,7 +158,9 @@ def gradient_error(device: torch.device, width: int) -> str:
     torch.backends.cudnn.allow_tf32 = False
     for precision in ("bf16", "float32"):
         module = spec.build(seed=0, config=options)
-        torch.nn.init.normal_(module.output.weight, std=0.05, generator=torch.Generator().manual_seed(2))
+        torch.nn.init.normal_(
+            module.get_parameter("output.weight"), std=0.05, generator=torch.Generator().manual_seed(2)
+        )
         with open_engine(module, spec, device=device, threads=1, precision=precision) as engine:
             assert isinstance(engine, WholeBatchEngine)
             found.append(engine.enqueue(noisy, clean)[1])

@@ -18,6 +18,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from cpu_denoise import child, cpu_name, figures
 from rows import append_rows
@@ -117,19 +118,21 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to put the stack; three times its size must fit")
     parser.add_argument("--csv", type=Path, default=Path(__file__).with_suffix(".csv"))
     options = parser.parse_args()
-    copies, commands, networks = [], [], []
+    copies: list[dict[str, float]] = []
+    commands: list[dict[str, float]] = []
+    networks: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="cryoplug-benchmark-", dir=options.folder) as folder:
         start = time.perf_counter()
         child(MAKE, folder, options.count, options.size, options.model)
         print(f"the stack was written in {time.perf_counter() - start:.1f} s", flush=True)
         place = (folder, options.threads, options.device)
-        sides = {
-            "copy": (copies, COPY, *place),
-            "command": (commands, COMMAND, *place),
-            "network alone": (networks, NETWORK, *place, options.count, options.size),
+        sides: dict[str, tuple[list[dict[str, float]], tuple[Any, ...]]] = {
+            "copy": (copies, (COPY, *place)),
+            "command": (commands, (COMMAND, *place)),
+            "network alone": (networks, (NETWORK, *place, options.count, options.size)),
         }
         for _ in range(options.repeats):
-            for name, (found, *words) in sides.items():
+            for name, (found, words) in sides.items():
                 start = time.perf_counter()
                 found.append(child(*words))
                 print(f"{name}: {found[-1]}, {time.perf_counter() - start:.1f} s with its start", flush=True)

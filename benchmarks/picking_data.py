@@ -123,7 +123,7 @@ def frequencies(shape: tuple[int, ...]) -> Image64:
 def disc_centres(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     """Find the yellow discs of a picture, also those that touch: peaks of the overlap with a disc a little smaller."""
     with Image.open(path) as picture:
-        red, green, blue = np.moveaxis(np.asarray(picture.resize(shape[::-1])).astype(int), 2, 0)
+        red, green, blue = np.moveaxis(np.asarray(picture.resize((shape[1], shape[0]))).astype(int), 2, 0)
     yellow = (red > 200) & (green > 200) & (blue < 60)
     reach = np.hypot(*np.mgrid[-30:31, -30:31])
     disc = (reach <= DISC_RADIUS_PX - 5).astype(float)

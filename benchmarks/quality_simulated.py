@@ -184,7 +184,7 @@ def train_and_denoise(
 ) -> dict[str, object]:
     """Convert, train and denoise by the commands; give their seconds."""
     work.mkdir()
-    seconds = {}
+    seconds: dict[str, object] = {}
     convert_options = arguments.convert_option or ["--store=whole"]
     train_options = ["--minutes", arguments.minutes, *arguments.train_option]
     denoise_options = ["--checkpoint", work / "models" / model, *arguments.denoise_option]

@@ -35,8 +35,10 @@ from rows import append_rows
 
 WARM_UP = 2
 LIBRARY = 200
-COLUMNS = ("date", "device", "threads", "load_1min", "torch", "part", "shape", "fields")
-COLUMNS += ("median_s", "fastest_s", "slowest_s", "cpu_s", "host_s", "fields_per_s", "peak_mib")
+COLUMNS = (
+    *("date", "device", "threads", "load_1min", "torch", "part", "shape", "fields"),
+    *("median_s", "fastest_s", "slowest_s", "cpu_s", "host_s", "fields_per_s", "peak_mib"),
+)
 
 
 def main() -> int:

@@ -57,19 +57,21 @@ def simulated_traps(settings: SimulationSettings) -> list[Trap]:
         Trap("bare ice", bare.noisy.astype(float), pixel, truth_fraction=grain_fraction),
         Trap(
             "carbon edge",
-            rng.poisson(clean * np.where(carbon, 0.75 + 0.08 * grain, 1)),
+            rng.poisson(clean * np.where(carbon, 0.75 + 0.08 * grain, 1)).astype(float),
             pixel,
             truth_fraction=None,
             region=carbon,
         ),
         Trap(
             "gold edge",
-            rng.poisson(clean * np.where(gold, 0.08 + 0.01 * grain, 1)),
+            rng.poisson(clean * np.where(gold, 0.08 + 0.01 * grain, 1)).astype(float),
             pixel,
             truth_fraction=None,
             region=gold,
         ),
-        Trap("ice balls", rng.poisson(clean * _crystals(balls)), pixel, truth_fraction=None, region=balls),
+        Trap(
+            "ice balls", rng.poisson(clean * _crystals(balls)).astype(float), pixel, truth_fraction=None, region=balls
+        ),
     ]
     hot = rng.integers(0, size, (12, 2))
     spoilt = bare.noisy.astype(float)
