@@ -145,8 +145,8 @@ def denoise(
     grid, with its pixel size in the header and the STAR file. These last three need to know the pixel size.
 
     With --star, cryoplug writes a STAR file: rlnMicrographName is the denoised file, cryoplugMicrographNameRaw the raw one.
-    For a cryoSPARC dataset it writes micrographs_denoised.cs (or particles_denoised.cs) into the output folder. That has
-    every column, uid included, and micrograph_blob_denoised beside the raw blob.
+    For a cryoSPARC dataset it writes micrographs_denoised.cs (or particles_denoised.cs) into the output folder, with
+    micrograph_blob_denoised beside the raw blob.
 
     With --watch, cryoplug looks at folders, patterns and STAR files again and again. They may still be missing or growing.
 
@@ -166,9 +166,6 @@ def denoise(
     Several processes may share an output folder, also from several machines: each micrograph is done by one of them. On a
     cluster, --shard 0/4 to 3/4 are four jobs of one list. cryoplug merge then writes the STAR file, the page and one
     journal. In a Slurm array, or under srun or torchrun, each task takes its part by itself; --shard 0/1 is all of them.
-
-    Large micrographs are cut into tiles. The tiles overlap by the receptive field of the network, so the result equals that
-    of the whole image at once.
 
     Example: cryoplug denoise Micrographs/*.mrc -o denoised
 

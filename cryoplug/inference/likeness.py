@@ -10,6 +10,7 @@ import numpy as np
 
 from cryoplug.core.micrograph import ImageF32
 from cryoplug.core.normalization import Normalization
+from cryoplug.inference.second_look import bright_particles_found
 from cryoplug.metrics.appearance import Seen, bright_particles_remark, looks_like_noise, measure_appearance, unlike
 
 if TYPE_CHECKING:
@@ -64,9 +65,10 @@ def look(
         The normalization to apply and to invert, and remarks on how the micrograph differs from the training data. If the
         checkpoint has no record of these, the given normalization, and a remark on bright particles at most.
     """
-    (normalization,), remarks = _compare(
-        (normalization.apply(window) for window in _windows(source)), [normalization], checkpoint, sign=sign
+    windows = (
+        [normalization.apply(window) for window in _windows(source)] if _can_compare(checkpoint, sign=sign) else []
     )
+    (normalization,), remarks = _compare(windows, [normalization], checkpoint, sign=sign, may_ask=True)
     return normalization, remarks
 
 
@@ -107,12 +109,23 @@ def look_at_many(
         The normalization of each image, all scaled by one factor; and remarks on how they differ from the training data.
     """
     step = max(1, -(-len(images) // MOST_LOOKED_AT))
-    sample = (normalization.apply(image) for image, normalization in images[::step])
+    can = _can_compare(checkpoint, sign=True)
+    sample = [normalization.apply(image) for image, normalization in images[::step]] if can else []
     return _compare(sample, [normalization for _, normalization in images], checkpoint, sign=True)
 
 
+def _can_compare(checkpoint: Checkpoint, *, sign: bool) -> bool:
+    """Tell whether there is anything to compare a micrograph with."""
+    return FIELD in checkpoint.details or (sign and "particles" in checkpoint.spec.outputs)
+
+
 def _compare(
-    patches: Iterator[np.ndarray], normalizations: list[Normalization], checkpoint: Checkpoint, *, sign: bool
+    patches: Sequence[np.ndarray],
+    normalizations: list[Normalization],
+    checkpoint: Checkpoint,
+    *,
+    sign: bool,
+    may_ask: bool = False,
 ) -> tuple[list[Normalization], list[str]]:
     seen = Seen.from_record(checkpoint.details.get(FIELD))
     by_sign = sign and seen is None and "particles" in checkpoint.spec.outputs
@@ -120,7 +133,10 @@ def _compare(
     if found is None:
         return normalizations, []
     if seen is None:
-        return normalizations, [text for text in (bright_particles_remark(found),) if text]
+        remark = bright_particles_remark(found)
+        if not remark and may_ask:
+            remark = bright_particles_found(found, patches, checkpoint)
+        return normalizations, [remark] if remark else []
     remarks = [f"unlike the training data: {text}" for text in unlike(found, seen)]
     if (
         normalizations[0].kind in ("zscore", "robust")

@@ -211,7 +211,7 @@ def bright_particles_remark(found: Appearance) -> str:
 
     It is as careful as `unlike`. It was silent on 13 real micrographs (4 of them single frames) and 28 simulated ones, some with
     dirt. Inverted, it found 6 of these, no single frame, and all 8 simulated ones of 1024 pixels or more
-    without dirt; it found none of the 14 smaller ones.
+    without dirt; it found none of the 14 smaller ones. `cryoplug.inference.second_look` finds more.
     """
     if not _is_opposite(found, dict.fromkeys(SCALES_PX, -1.0)):
         return ""

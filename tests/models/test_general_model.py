@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from cryoplug.core.micrograph import ArrayMicrograph
+from cryoplug.core.normalization import fit_normalization
 from cryoplug.inference.denoiser import Denoiser
+from cryoplug.inference.likeness import look
 from cryoplug.metrics.linear import fit_baselines
 from cryoplug.metrics.pixel import correlation
 from cryoplug.metrics.truth import fitted_snr_db
@@ -115,6 +118,18 @@ def test_noise_that_rises_steeply_towards_low_frequencies_gives_no_particles(slo
     rising = texture(Spectrum(slope, longest_angstrom=500), plane, torch.Generator().manual_seed(7)).numpy()
     noise = (rising + np.random.default_rng(7).normal(0, 0.3, rising.shape)).astype(np.float32)
     assert float(denoised(100 + noise, 2.6, "particles").var()) < 0.01 * float(noise.var())
+
+
+@pytest.mark.parametrize("height", [700, 384])
+def test_bright_particles_are_told_and_dark_ones_are_not(height: int) -> None:
+    made, checkpoint = micrograph(2.6).noisy[:height], load_checkpoint(shipped.GENERAL)
+
+    def told(image: np.ndarray) -> str:
+        source = ArrayMicrograph(image)
+        return "".join(look(source, fit_normalization(source, checkpoint.normalize), checkpoint)[1])
+
+    assert "contrast looks inverted" in told(made.max() - made)
+    assert told(made) == ""
 
 
 @pytest.mark.parametrize("target", ["image", "particles"])
