@@ -32,8 +32,8 @@ LEAST_PART = 0.003
 def bright_particles_found(found: Appearance, windows: Sequence[np.ndarray], checkpoint: Checkpoint) -> str:
     """Say that the network finds particles when the contrast is inverted, and hardly any as it is; empty if not.
 
-    Of 47 real micrographs, inverted, grey values alone told 14, and the network 24 more. It told none of 70 as they were (23 of them
-    single frames), and none of 60 simulated ones with dirt.
+    Of 47 real micrographs, inverted, grey values alone told 14, and the network 24 more. It told none of 70 as they were (23 of
+    them single frames), and none of 60 simulated ones with dirt.
 
     Parameters
     ----------
