@@ -182,8 +182,9 @@ def compare(
         for (start, count), row in zip(trainings, rows, strict=True):
             figures = row.result() if isinstance(row, Future) else row
             beside: object = ""
-            if count and (place / f"nothing_{count}" / "figures.json").exists():
-                of_nothing = figures_of(place / f"nothing_{count}")
+            alike = [place / f"nothing_{count}{label}" for label in (arguments.label, "")] if count else []
+            if nothing := next((one for one in alike if (one / "figures.json").exists()), None):
+                of_nothing = figures_of(nothing)
                 key = "clean_above_wiener_db"
                 beside = round(float(str(figures[key])) - float(str(of_nothing[key])), 3)
                 print(f"{path.stem}, {count} micrographs, from {start}: {beside:+} dB to nothing", flush=True)
