@@ -22,6 +22,7 @@ Needs scipy and Pillow.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -156,7 +157,7 @@ def main() -> int:
     parser.add_argument("--levels", nargs="+", default=list(LEVELS), choices=list(LEVELS), help="of noise, of --data")
     parser.add_argument("--count", type=int, help="micrographs, evenly chosen (default: all)")
     parser.add_argument(
-        "--gaussian", type=float, nargs="*", default=[4.0, 8.0, 12.0], help="sigmas in pixels to compare"
+        "--gaussian", type=float, nargs="*", default=[4.0, 8.0, 12.0, 16.0], help="sigmas in pixels to compare"
     )
     parser.add_argument("--diameters", type=float, nargs=2, default=[110.0, 130.0], help="angstrom (default 110 130)")
     parser.add_argument("--shrink", type=float, default=0.4, help="of RELION; 0.4 picks as well as 1 (default)")
@@ -200,12 +201,14 @@ def trained_on(source: Path, arguments: argparse.Namespace) -> Denoiser:
     if not store.exists():
         options = ["--angpix", 2.6, "--store", "whole", "--test-split", 0]
         command("convert", ["--pairs", "single", source, *options, "-o", store])
-    if not models.exists():
+    said = source.with_name("train.txt")
+    if not said.exists():
         length = ["--minutes", minutes, "--val-split", 0, "--no-evaluation"]
         words = [store, "--init", "general", *length, *arguments.train_option]
-        command("train", [*words, "--save", "--checkpoint-dir", models])
+        said.write_text(command("train", [*words, "--save", "--checkpoint-dir", models]))
+    steps = re.findall(r"--minutes [^:]*: (\d+) steps", said.read_text())[-1]
     line = shlex.join([sys.executable, "-m", "cryoplug", "denoise", "--checkpoint", str((models / "unet").resolve())])
-    return Denoiser(f"trained on them for {minutes:g} minutes", f"{line} {{input}} -o {{output}}")
+    return Denoiser(f"trained on them, {steps} steps", f"{line} {{input}} -o {{output}}")
 
 
 def denoised(judge: Judge, denoiser: Denoiser, source: Path) -> Picked:
