@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryoplug.metrics.appearance import Appearance
+from cryoplug.metrics.appearance import LOPSIDED, Appearance
 from cryoplug.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def bright_particles_found(found: Appearance, windows: Sequence[np.ndarray], che
     checkpoint
         A checkpoint that tells particles from ice, and knows dark ones only.
     """
-    if not any(value > DOUBTFUL * found.skewness_error[side] for side, value in found.skewness.items()):
+    if not any(value > min(DOUBTFUL * found.skewness_error[side], LOPSIDED) for side, value in found.skewness.items()):
         return ""
     return _network_of(checkpoint.sha256).ask(windows, checkpoint)
 
