@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from cryoplug.inference.network.every_output import EveryOutput
 
 DOUBTFUL = 3.0
-"""Standard errors by which one block size must show bright particles before the network is asked. One of 46 real micrographs did
+"""Standard errors by which one block size must show bright particles, if it is not as lopsided as no noise is, before the network
+is asked. One of 46 real micrographs did
 (3.3); inverted, 21 of 22 that show their particles. Of 60 simulated ones with dirt one did; at 2 errors it would be four."""
 MOST_ASKED = 8
 """Micrographs of a process for which it is asked: one microscope has one sign, and a question takes a second of one core."""
@@ -33,7 +34,7 @@ def bright_particles_found(found: Appearance, windows: Sequence[np.ndarray], che
     """Say that the network finds particles when the contrast is inverted, and hardly any as it is; empty if not.
 
     Of 47 real micrographs, inverted, grey values alone told 14, and the network 24 more. It told none of 70 as they were (23 of
-    them single frames), and none of 60 simulated ones with dirt.
+    them single frames), and none of 120 simulated ones with dirt.
 
     Parameters
     ----------

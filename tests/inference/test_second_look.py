@@ -68,6 +68,13 @@ def test_bright_particles_are_told_and_dark_ones_and_noise_are_not(checkpoint: C
     assert said(-9) == said(0) == ""
 
 
+def test_few_large_particles_are_asked_about_however_uncertain_their_skewness_is(checkpoint: Checkpoint) -> None:
+    uncertain = Appearance(0.0, 1.0, 1.0, {4: 0.3, 8: 1.2}, {4: 0.4, 8: 0.9})
+    assert bright_particles_found(uncertain, [window(9)], checkpoint) != ""
+    balanced = Appearance(0.0, 1.0, 1.0, {4: 0.3, 8: 0.9}, {4: 0.4, 8: 0.9})
+    assert bright_particles_found(balanced, [window(9)], checkpoint) == ""
+
+
 def test_as_many_dark_particles_as_bright_ones_are_no_sign(checkpoint: Checkpoint) -> None:
     assert bright_particles_found(IN_DOUBT, [window(9), window(-9)], checkpoint) == ""
     assert bright_particles_found(IN_DOUBT, [window(9, spots=60), window(-9, spots=20)], checkpoint) != ""
