@@ -53,7 +53,4 @@ def feature(
     before, after = power_spectrum(raw, pixel_size_angstrom), power_spectrum(denoised, written_angstrom)
     if before is None or after is None:
         return Featured(row, picture)
-    # On a coarser grid the halves would not fit together: then the raw spectrum stands alone.
-    alike = raw.shape == denoised.shape
-    split = split_spectrum(before, after if alike else before)
-    return Featured(row, picture, split, ring_radii(before), spectrum_chart(before, after))
+    return Featured(row, picture, split_spectrum(before, after), ring_radii(before), spectrum_chart(before, after))

@@ -23,7 +23,8 @@ class PowerSpectrum:
     """Mean power of Hann windows that are spread over an image."""
 
     power: npt.NDArray[np.float64]
-    """Power ``(y, x)``, with frequency 0 in the middle."""
+    """Power density ``(y, x)``, with frequency 0 in the middle: grey values squared times square angstrom (times pixels, where
+    their size is unknown). So an image has the same power on a coarser grid."""
     pixel_size_angstrom: float | None
     """Pixel size of the image; None if unknown."""
 
@@ -46,30 +47,44 @@ def power_spectrum(source: MicrographSource, pixel_size_angstrom: float | None) 
     window = np.hanning(side + 1)[:side]
     taper = (window[:, None] * window[None]).astype(np.float32)
     most = max(1, int(np.sqrt(_MOST_WINDOWS)))
-    total = np.zeros((side, side // 2 + 1))
+    total, count = np.zeros((side, side // 2 + 1)), 0
     for y in _starts(height, side, most):
         rows = source.read_rows(y, y + side)
         for x in _starts(width, side, most + 1):
             block = rows[:, x : x + side]
             terms = np.fft.rfft2((block - block.mean(dtype=np.float64)).astype(np.float32) * taper)
             total += terms.real**2 + terms.imag**2
+            count += 1
     full = np.concatenate([total, total[np.r_[0, side - 1 : 0 : -1]][:, side // 2 - 1 : 0 : -1]], axis=1)
-    return PowerSpectrum(np.fft.fftshift(full), pixel_size_angstrom)
+    area = (pixel_size_angstrom or 1.0) ** 2
+    density = full * (area / (count * float((taper.astype(np.float64) ** 2).sum())))
+    return PowerSpectrum(np.fft.fftshift(density), pixel_size_angstrom)
 
 
 def split_spectrum(raw: PowerSpectrum, denoised: PowerSpectrum) -> bytes:
     """Draw the left half of one spectrum and the right half of the other as a JPEG: logarithms, on one grey scale.
 
-    Both must have one shape and one pixel size.
+    What a coarser grid cannot hold is black in the right half.
     """
     side = len(raw.power)
-    split = np.concatenate([raw.power[:, : side // 2], denoised.power[:, side // 2 :]], axis=1)
+    split = np.concatenate([raw.power[:, : side // 2], _at_frequencies_of(raw, denoised)[:, side // 2 :]], axis=1)
     floor = max(float(split.max()) * 1e-30, 1e-300)
     logs = np.log10(np.maximum(split, floor))
     raw_logs = np.log10(np.maximum(raw.power, floor))
     low, high = (float(value) for value in np.percentile(raw_logs, [2, 99.8]))
     span = max(high - low, 1e-6)
     return jpeg(grey_bytes(logs.astype(np.float32), low - span, high))
+
+
+def _at_frequencies_of(raw: PowerSpectrum, denoised: PowerSpectrum) -> npt.NDArray[np.float64]:
+    """Give the power of `denoised` at the frequencies of `raw`, 0 beyond its own highest."""
+    side, other = len(raw.power), len(denoised.power)
+    finer = (denoised.pixel_size_angstrom or 1.0) / (raw.pixel_size_angstrom or 1.0)
+    places = np.rint((np.arange(side) - side // 2) * (finer * other / side)).astype(int) + other // 2
+    inside = np.flatnonzero((places >= 0) & (places < other))
+    found = np.zeros_like(raw.power)
+    found[np.ix_(inside, inside)] = denoised.power[np.ix_(places[inside], places[inside])]
+    return found
 
 
 def ring_radii(spectrum: PowerSpectrum) -> list[tuple[float, str]]:

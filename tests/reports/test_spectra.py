@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from cryoplug.core.fourier_crop import resample_image
 from cryoplug.core.micrograph import ArrayMicrograph
 from cryoplug.reports.spectra import power_spectrum, ring_radii, spectrum_chart, split_spectrum
 
@@ -49,6 +52,27 @@ def test_rings_lie_where_their_resolution_is() -> None:
     assert "cycles/px" in ring_radii(unknown)[0][1]
     assert split_spectrum(spectrum, unknown)[:2] == b"\xff\xd8"
     assert "cycles per pixel" in spectrum_chart(spectrum, unknown)
+
+
+@pytest.mark.parametrize("coarser", [256, 228, 100])
+def test_a_coarser_grid_has_the_same_power_at_the_same_frequencies_and_nothing_beyond(coarser: int) -> None:
+    image = RNG.normal(size=(512, 512)).astype(np.float32)
+    fine, times = power_spectrum(source(image), 1.5), 512 / coarser
+    coarse = power_spectrum(source(resample_image(image, (coarser, coarser))), 1.5 * times)
+    assert fine is not None and coarse is not None
+    # The outermost rings of the coarse grid lose power to the window; frequency 0 has none in either.
+    powers = [
+        np.interp(np.linspace(0.02, 0.28, 20) / times, frequencies / (spectrum.pixel_size_angstrom or 0) * 1.5, power)
+        for spectrum in (fine, coarse)
+        for frequencies, power in (spectrum.rings(),)
+    ]
+    assert float(np.mean(powers[1])) == pytest.approx(float(np.mean(powers[0])), rel=0.1)
+    split = np.asarray(Image.open(io.BytesIO(split_spectrum(fine, coarse))), np.float64)
+    left, right = split[:, 255::-1], split[:, 256:]
+    inner, outer = slice(None, int(200 / times)), slice(int(270 / times), None)
+    middle = slice(256 - int(80 / times), 256 + int(80 / times))
+    assert right[middle, inner].mean() == pytest.approx(left[middle, inner].mean(), rel=0.05)
+    assert right[middle, outer].mean() < 5 < left[middle, outer].mean()
 
 
 def test_an_image_too_small_has_no_spectrum() -> None:
