@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 from cryoplug.errors import UsageError
 from cryoplug.metrics.pixel import Image, best_affine, mse
+from cryoplug.metrics.rings import filtered, without_mean
+from cryoplug.metrics.transforms import forward
 
 _SIGMAS = np.geomspace(0.3, 32, 28)
 _REFINEMENTS = 12
@@ -72,13 +76,19 @@ class _Blurrer:
     def __init__(self, image: Image, largest_sigma: float) -> None:
         pad = min(int(np.ceil(6 * largest_sigma)), *image.shape)
         self._window = (slice(pad, pad + image.shape[0]), slice(pad, pad + image.shape[1]))
-        padded = np.pad(np.asarray(image, np.float64), pad, mode="symmetric")
-        self._shape = padded.shape
-        self._spectrum = np.fft.rfft2(padded)
-        y = np.fft.fftfreq(self._shape[0])[:, None]
-        x = np.fft.rfftfreq(self._shape[1])[None, :]
-        self._squared = y**2 + x**2
+        pixels, self._mean = without_mean(image)
+        padded = np.pad(pixels, pad, mode="symmetric")
+        self._shape = (padded.shape[0], padded.shape[1])
+        self._terms = forward(padded)
 
     def __call__(self, sigma: float) -> npt.NDArray[np.float32]:
-        filtered = self._spectrum * np.exp(-2 * np.pi**2 * sigma**2 * self._squared)
-        return np.fft.irfft2(filtered, s=self._shape)[self._window].astype(np.float32)
+        gain = gaussian_gain(self._shape, sigma)
+        return filtered(self._terms, gain, mean=self._mean, shape=self._shape)[self._window]
+
+
+def gaussian_gain(shape: tuple[int, int], sigma_px: float) -> Callable[[slice], npt.NDArray[np.float64]]:
+    """Give a Gaussian blur as a gain for `cryoplug.metrics.rings.filtered`."""
+    y, x = (
+        np.exp(-2 * (np.pi * sigma_px * each) ** 2) for each in (np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1]))
+    )
+    return lambda rows: y[rows, None] * x

@@ -16,14 +16,16 @@ from cryoplug.metrics.halves import (
     PSNR_RANGE_SIGMAS,
     HalfImages,
     HalvesMoments,
+    RingPowers,
     halves_moments,
     mean_moments,
-    ring_moments,
+    ring_moments_of,
 )
-from cryoplug.metrics.linear import Baselines, fit_baselines
+from cryoplug.metrics.linear import AffineBlur, fit_baselines, fit_both_ways, fit_gaussian
 from cryoplug.metrics.pixel import Image, best_affine
-from cryoplug.metrics.rings import Curve, Rings, spectrum
-from cryoplug.metrics.truth import TruthScore, score_truth, truth_frc
+from cryoplug.metrics.rings import Curve, Rings
+from cryoplug.metrics.transformed import Transformed
+from cryoplug.metrics.truth import TruthJudge, TruthScore
 
 DENOISED = "denoised"
 """Name of the denoiser among the methods; the others are `cryoplug.metrics.baseline_names.BASELINES`."""
@@ -104,6 +106,8 @@ class HalvesReport:
     """Number of Fourier terms in each ring; more terms mean a smaller error."""
     rings: dict[str, HalvesMoments]
     """Moments of each method, as arrays over `frequency`."""
+    gaussians: dict[str, AffineBlur]
+    """The best Gaussian of each direction, also of one that was not judged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +122,8 @@ class TruthReport:
     """Frequencies of the curves, in cycles per pixel."""
     frc: dict[str, Curve]
     """Fourier ring correlation of each method with the truth."""
+    gaussian: AffineBlur
+    """The best Gaussian."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +179,7 @@ def equally_noisy(ratio: float) -> bool:
 
 
 def score_halves(
-    raw: tuple[Image, Image],
+    raw: tuple[Image | Transformed, Image | Transformed],
     denoised: tuple[Image | None, Image | None],
     directions: Sequence[str],
     *,
@@ -192,64 +198,105 @@ def score_halves(
     threads
         Threads that share the methods; the figures are the same.
     """
-    rings = Rings.of((raw[0].shape[0], raw[0].shape[1]))
-    ratio = noise_ratio(*raw)
-    known = [spectrum(half, taper=True) for half in raw]
-    orders = {direction: (0, 1) if direction == "even" else (1, 0) for direction in directions}
-    for direction, (own, _) in orders.items():
+    halves = Transformed.of(raw[0]), Transformed.of(raw[1])
+    orders = [0 if direction == "even" else 1 for direction in directions]
+    for direction, own in zip(directions, orders, strict=True):
         if denoised[own] is None:
             raise UsageError(f"direction {direction}: its denoised half is not at hand")
+    forth = RingPowers.of(halves[0].tapered, halves[1].tapered, Rings.of(halves[0].shape))
+    powers = forth, forth.turned
+    ratio = noise_ratio(halves[0].image, halves[1].image)
+    alike = equally_noisy(ratio)
+    fits = fit_both_ways(*halves)
 
-    def fitted(direction: str) -> Baselines:
-        own, other = orders[direction]
-        return fit_baselines(raw[own], raw[other], judge_is_truth=False)
-
-    def measured(direction: str, method: str) -> tuple[HalvesMoments, HalvesMoments]:
-        own, other = orders[direction]
+    def measured(own: int, method: str) -> Found:
+        other = 1 - own
+        if method in ("identity", "affine"):
+            found = _of_raw(halves[own].image, halves[other].image, powers[own], with_other=alike)
+            return found if method == "identity" else found.scaled(fits[own].slope)
         if method == DENOISED:
-            made, its_other = denoised[own], denoised[other]
+            made, its_other = kept[own], kept[other]
         else:
-            apply = baselines[direction].filters[method]
-            made, its_other = apply(raw[own]), apply(raw[other]) if equally_noisy(ratio) else None
+            apply = fits[own].filters[method]
+            made, its_other = Transformed(apply(halves[own])), Transformed(apply(halves[other])) if alike else None
         assert made is not None
-        images = HalfImages(raw[own], raw[other], made, its_other if equally_noisy(ratio) else None)
-        return halves_moments(images), ring_moments(images, rings, known=(known[own], known[other]))
+        return _of_images(halves[own], halves[other], powers[own], made, its_other if alike else None)
 
+    found = {}
     with ThreadPoolExecutor(threads) as pool:
-        baselines = dict(zip(directions, pool.map(fitted, directions), strict=True))
-        methods = (DENOISED, *baselines[directions[0]].filters)
-        found = {method: list(pool.map(measured, directions, [method] * len(directions))) for method in methods}
-    means = {method: mean_moments([whole for whole, _ in items]) for method, items in found.items()}
+        for method in (DENOISED, *fits[0].filters):
+            # Each denoised half counts in both directions. Their spectra are not needed after that.
+            kept = [None if method != DENOISED or image is None else Transformed(image) for image in denoised]
+            found[method] = list(pool.map(measured, orders, [method] * len(orders)))
+    means = {method: mean_moments([item.whole for item in items]) for method, items in found.items()}
     return HalvesReport(
         directions=tuple(directions),
         signal=float(means[DENOISED].signal),
         raw_correlation=float(means[DENOISED].raw_correlation),
         noise_ratio=ratio,
-        gaussian_sigma_px=float(np.mean([fit.gaussian_sigma_px for fit in baselines.values()])),
+        gaussian_sigma_px=float(np.mean([fits[own].gaussian.sigma_px for own in orders])),
         scores={method: HalvesScore.of(moments) for method, moments in means.items()},
-        frequency=rings.frequency,
-        count=rings.count,
-        rings={method: mean_moments([curves for _, curves in items]) for method, items in found.items()},
+        frequency=forth.rings.frequency,
+        count=forth.rings.count,
+        rings={method: mean_moments([item.rings for item in items]) for method, items in found.items()},
+        gaussians={"even": fits[0].gaussian, "odd": fits[1].gaussian},
     )
 
 
-def score_against_truth(noisy: Image, truth: Image, denoised: Image, *, threads: int = 1) -> TruthReport:
-    """Judge a denoiser and the baselines by the truth; all ``(y, x)`` and of equal shape; `threads` share the methods."""
-    baselines = fit_baselines(noisy, truth, judge_is_truth=True)
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The moments of one method in one direction."""
 
-    def measured(method: str) -> tuple[TruthScore, Curve, Curve]:
+    whole: HalvesMoments
+    """Of the whole micrograph."""
+    rings: HalvesMoments
+    """Of each ring."""
+
+    def scaled(self, factor: float) -> Found:
+        """Give them if the method multiplied its result by a factor."""
+        return Found(self.whole.scaled(factor), self.rings.scaled(factor))
+
+
+def _of_raw(raw: Image, judge: Image, powers: RingPowers, *, with_other: bool) -> Found:
+    """Measure the method that changes nothing; all follows from the raw halves."""
+    whole = halves_moments(HalfImages(raw, judge, raw, judge if with_other else None))
+    return Found(whole, powers.of_identity() if with_other else powers.of_identity().without_other())
+
+
+def _of_images(
+    raw: Transformed, judge: Transformed, powers: RingPowers, made: Transformed, other: Transformed | None
+) -> Found:
+    images = HalfImages(raw.image, judge.image, made.image, None if other is None else other.image)
+    terms = made.tapered, None if other is None else other.tapered
+    return Found(halves_moments(images), ring_moments_of(powers, raw.tapered, judge.tapered, *terms))
+
+
+def score_against_truth(
+    noisy: Image | Transformed, truth: Image | Transformed, denoised: Image, *, threads: int = 1
+) -> TruthReport:
+    """Judge a denoiser and the baselines by the truth; all ``(y, x)`` and of equal shape; `threads` share the methods."""
+    noisy, truth = Transformed.of(noisy), Transformed.of(truth)
+    baselines = fit_baselines(noisy, truth, judge_is_truth=True)
+    judge = TruthJudge(truth)
+
+    raw_frc = judge.frc(noisy)
+
+    def measured(method: str) -> tuple[TruthScore, Curve]:
         image = denoised if method == DENOISED else baselines.filters[method](noisy)
-        frequency, curve = truth_frc(image, truth)
-        return score_truth(image, truth, frc=(frequency, curve)), frequency, curve
+        # The scale of an image does not change its correlation.
+        scale = {"identity": 1.0, "affine": baselines.slope}.get(method)
+        curve = np.sign(scale) * raw_frc if scale else judge.frc(Transformed(image))
+        return judge.score(image, curve), curve
 
     methods = (DENOISED, *baselines.filters)
     with ThreadPoolExecutor(threads) as pool:
         found = dict(zip(methods, pool.map(measured, methods), strict=True))
     return TruthReport(
-        {method: score for method, (score, _, _) in found.items()},
-        baselines.gaussian_sigma_px,
-        found[DENOISED][1],
-        {method: curve for method, (_, _, curve) in found.items()},
+        {method: score for method, (score, _) in found.items()},
+        baselines.gaussian.sigma_px,
+        judge.frequency,
+        {method: curve for method, (_, curve) in found.items()},
+        baselines.gaussian,
     )
 
 
@@ -267,7 +314,13 @@ def check_agreement(
 
 
 def score_noise(
-    raw: Image, other: Image, denoised: Image, denoise: Callable[[Image], Image], *, other_is_truth: bool
+    raw: Image | Transformed,
+    other: Image | Transformed,
+    denoised: Image,
+    denoise: Callable[[Image], Image],
+    *,
+    other_is_truth: bool,
+    gaussian: AffineBlur | None = None,
 ) -> tuple[dict[str, Hallucination], Image]:
     """Apply a denoiser, and the best Gaussian, to pure noise with the spectrum of the noise in `raw`.
 
@@ -281,16 +334,19 @@ def score_noise(
         The denoiser.
     other_is_truth
         Whether `other` is the truth, and not the other half.
+    gaussian
+        The best Gaussian that brings `raw` close to `other`; None: it is fitted.
 
     Returns
     -------
     tuple
         The measurement of each method, and the noise after the denoiser.
     """
-    rings = Rings.of((raw.shape[0], raw.shape[1]))
+    raw, other = Transformed.of(raw), Transformed.of(other)
+    rings = Rings.of(raw.shape)
     power = noise_spectrum(raw, other, rings, other_is_truth=other_is_truth)
-    noise = synthesize_noise(power, rings, mean=float(raw.mean(dtype=np.float64)), seed=0)
-    blur = fit_baselines(raw, other, judge_is_truth=other_is_truth).filters["gaussian"]
+    noise = synthesize_noise(power, rings, mean=float(raw.image.mean(dtype=np.float64)), seed=0)
+    blur = gaussian or fit_gaussian(raw, other)
     found, output = hallucinate(noise, denoise, denoised=denoised)
     plain, _ = hallucinate(noise, blur, denoised=blur(raw))
     return {DENOISED: found, "gaussian": plain}, output

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from cryoplug.metrics.pixel import Image
 from cryoplug.metrics.rings import Curve, Rings, apply_radial, spectrum
+from cryoplug.metrics.sums import inner_product, row_bands
+from cryoplug.metrics.transformed import Transformed
 
 _MARGIN_PX = 16
 
@@ -30,7 +32,9 @@ class Hallucination:
     """Mean frequency of the output's power, cycles per pixel: low if noise was gathered into large structures."""
 
 
-def noise_spectrum(raw: Image, other: Image, rings: Rings, *, other_is_truth: bool) -> Curve:
+def noise_spectrum(
+    raw: Image | Transformed, other: Image | Transformed, rings: Rings, *, other_is_truth: bool
+) -> Curve:
     """Measure the power of the noise in an image, ring by ring.
 
     Parameters
@@ -49,7 +53,7 @@ def noise_spectrum(raw: Image, other: Image, rings: Rings, *, other_is_truth: bo
     ndarray
         Variance in each ring, not below 0: ``var(Re) - cov(Re, Ro)``, or ``var(x) - cov(x, t)^2 / var(t)``.
     """
-    one, two = spectrum(raw, taper=True), spectrum(other, taper=True)
+    one, two = Transformed.of(raw).tapered, Transformed.of(other).tapered
     power, cross = rings.cross(one, one), rings.cross(one, two)
     if not other_is_truth:
         return np.maximum(power - cross, 0)
@@ -78,9 +82,9 @@ def synthesize_noise(power: Curve, rings: Rings, *, mean: float, seed: int) -> n
         ``(y, x)`` float32.
     """
     white = np.random.default_rng(seed).standard_normal(rings.shape)
+    white -= white.mean()
     share = rings.count / rings.count.sum()
-    noise = apply_radial(white - white.mean(), np.sqrt(power / share), rings)
-    return noise + np.float32(mean)
+    return apply_radial(white.astype(np.float32), np.sqrt(power / share), rings) + np.float32(mean)
 
 
 def hallucinate(
@@ -107,14 +111,13 @@ def hallucinate(
     """
     output = denoise(noise)
     inner = _inner(output)
-    centred = np.asarray(inner, np.float64) - np.mean(inner, dtype=np.float64)
-    variance = float((centred**2).mean())
+    variance, fourth = _moments(inner)
     denoised_variance = float(np.var(_inner(denoised), dtype=np.float64))
     result = Hallucination(
         noise_std=float(_inner(noise).std(dtype=np.float64)),
         output_std=float(np.sqrt(variance)),
         share=variance / denoised_variance if denoised_variance > 0 else float("nan"),
-        excess_kurtosis=float((centred**4).mean() / variance**2 - 3) if variance > 0 else float("nan"),
+        excess_kurtosis=fourth / variance**2 - 3 if variance > 0 else float("nan"),
         mean_frequency=_mean_frequency(inner),
     )
     return result, output
@@ -124,6 +127,16 @@ def _inner(image: Image) -> Image:
     return image[
         tuple(slice(margin, -margin or None) for margin in (min(_MARGIN_PX, side // 8) for side in image.shape))
     ]
+
+
+def _moments(image: Image) -> tuple[float, float]:
+    """Give the second and the fourth moment about the mean."""
+    mean, second, fourth = np.mean(image, dtype=np.float64), 0.0, 0.0
+    for rows in row_bands(image.shape):
+        squares = np.square(np.subtract(image[rows], mean, dtype=np.float64)).ravel()
+        second += float(squares.sum())
+        fourth += inner_product(squares, squares)
+    return second / image.size, fourth / image.size
 
 
 def _mean_frequency(image: Image) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 from cryoplug.errors import ShapeError
 from cryoplug.metrics.pixel import Image
 from cryoplug.metrics.rings import Curve, Rings, Spectrum, spectrum
+from cryoplug.metrics.sums import means_and_covariances
 
 PSNR_RANGE_SIGMAS = 6.0
 """Range for the PSNR without truth, in standard deviations of the signal, because its maximum and minimum are unknown."""
@@ -46,6 +47,20 @@ class HalvesMoments:
     """``cov(De, Ro)``, which equals the covariance of De with the truth."""
     between: Value
     """``cov(De, Do)``; NaN if Do is not available."""
+
+    def scaled(self, factor: float) -> HalvesMoments:
+        """Give the moments if De and Do are multiplied by a factor."""
+        return dataclasses.replace(
+            self,
+            denoised_variance=factor**2 * self.denoised_variance,
+            input_denoised=factor * self.input_denoised,
+            across=factor * self.across,
+            between=factor**2 * self.between,
+        )
+
+    def without_other(self) -> HalvesMoments:
+        """Give the moments as they are if Do is not available."""
+        return dataclasses.replace(self, between=np.nan * self.between)
 
     @property
     def noise_left(self) -> Value:
@@ -146,22 +161,51 @@ def halves_moments(images: HalfImages) -> HalvesMoments:
     HalvesMoments
         Each field is a number.
     """
-    raw, judge, denoised = (_centred(image) for image in (images.raw, images.judge, images.denoised))
-    other = None if images.other_denoised is None else _centred(images.other_denoised)
+    available = [images.raw, images.judge, images.denoised]
+    if images.other_denoised is not None:
+        available.append(images.other_denoised)
+    _, found = means_and_covariances(*available)
     return HalvesMoments(
-        signal=_covariance(raw, judge),
-        input_variance=_covariance(raw, raw),
-        judge_variance=_covariance(judge, judge),
-        denoised_variance=_covariance(denoised, denoised),
-        input_denoised=_covariance(raw, denoised),
-        across=_covariance(denoised, judge),
-        between=np.float64(np.nan) if other is None else _covariance(denoised, other),
+        signal=found[0, 1],
+        input_variance=found[0, 0],
+        judge_variance=found[1, 1],
+        denoised_variance=found[2, 2],
+        input_denoised=found[0, 2],
+        across=found[2, 1],
+        between=found[2, 3] if images.other_denoised is not None else np.float64(np.nan),
     )
 
 
-def ring_moments(
-    images: HalfImages, rings: Rings, *, taper: bool = True, known: tuple[Spectrum, Spectrum] | None = None
-) -> HalvesMoments:
+@dataclass(frozen=True, eq=False)
+class RingPowers:
+    """What the raw halves of one direction have in each ring."""
+
+    rings: Rings
+    """The rings."""
+    signal: Curve
+    """Covariance of the halves."""
+    input_variance: Curve
+    """Variance of the half that is denoised."""
+    judge_variance: Curve
+    """Variance of the other half."""
+
+    @classmethod
+    def of(cls, raw: Spectrum, judge: Spectrum, rings: Rings) -> RingPowers:
+        """Sum over the rings."""
+        return cls(rings, rings.cross(raw, judge), rings.cross(raw, raw), rings.cross(judge, judge))
+
+    @property
+    def turned(self) -> RingPowers:
+        """The other direction."""
+        return RingPowers(self.rings, self.signal, self.judge_variance, self.input_variance)
+
+    def of_identity(self) -> HalvesMoments:
+        """Give the moments of halves that nothing denoised: De = Re and Do = Ro."""
+        own, signal = self.input_variance, self.signal
+        return HalvesMoments(signal, own, self.judge_variance, own, own, signal, signal)
+
+
+def ring_moments(images: HalfImages, rings: Rings, *, taper: bool = True) -> HalvesMoments:
     """Measure each Fourier ring; without the taper, the sums over the rings equal `halves_moments` exactly.
 
     Parameters
@@ -172,26 +216,30 @@ def ring_moments(
         Rings for their shape.
     taper
         See `cryoplug.metrics.rings.spectrum`.
-    known
-        Spectra of raw and judge with the same taper, if they are available; a transform of a large image takes seconds.
 
     Returns
     -------
     HalvesMoments
         Each field is an array with one value for each ring.
     """
-    raw, judge = known or (spectrum(images.raw, taper=taper), spectrum(images.judge, taper=taper))
-    denoised = spectrum(images.denoised, taper=taper)
+    raw, judge = spectrum(images.raw, taper=taper), spectrum(images.judge, taper=taper)
     other = None if images.other_denoised is None else spectrum(images.other_denoised, taper=taper)
-    cross = rings.cross
+    return ring_moments_of(RingPowers.of(raw, judge, rings), raw, judge, spectrum(images.denoised, taper=taper), other)
+
+
+def ring_moments_of(
+    known: RingPowers, raw: Spectrum, judge: Spectrum, denoised: Spectrum, other: Spectrum | None
+) -> HalvesMoments:
+    """Measure each Fourier ring, as `ring_moments`, from spectra with one taper; `other` is that of Do, if it is available."""
+    cross = known.rings.cross
     return HalvesMoments(
-        signal=cross(raw, judge),
-        input_variance=cross(raw, raw),
-        judge_variance=cross(judge, judge),
+        signal=known.signal,
+        input_variance=known.input_variance,
+        judge_variance=known.judge_variance,
         denoised_variance=cross(denoised, denoised),
         input_denoised=cross(raw, denoised),
         across=cross(denoised, judge),
-        between=np.full(len(rings.count), np.nan) if other is None else cross(denoised, other),
+        between=np.full(len(known.signal), np.nan) if other is None else cross(denoised, other),
     )
 
 
@@ -199,15 +247,6 @@ def mean_moments(moments: Sequence[HalvesMoments]) -> HalvesMoments:
     """Average moments field by field: of both directions of one micrograph, or of micrographs of one shape."""
     names = [item.name for item in dataclasses.fields(HalvesMoments)]
     return HalvesMoments(**{name: np.mean([getattr(item, name) for item in moments], axis=0) for name in names})
-
-
-def _centred(image: Image) -> np.ndarray:
-    pixels = np.asarray(image, np.float64)
-    return (pixels - pixels.mean()).ravel()
-
-
-def _covariance(one: np.ndarray, two: np.ndarray) -> np.float64:
-    return np.float64(np.dot(one, two) / one.size)
 
 
 def _ratio(above: Value, below: Value) -> Value:

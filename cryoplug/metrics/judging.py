@@ -18,6 +18,7 @@ from cryoplug.metrics.evaluation import (
     score_noise,
 )
 from cryoplug.metrics.hallucination import Hallucination
+from cryoplug.metrics.transformed import Transformed
 
 Image = np.ndarray
 LEAST_SIDE_PX = 32
@@ -95,18 +96,26 @@ def judge(
         Threads that share the methods; each needs a few more copies of the image.
     """
     halves, truth, agreement = None, None, None
-    if images.even is not None and images.odd is not None and images.denoised_even is not None:
-        raw, made = (images.even, images.odd), (images.denoised_even, images.denoised_odd)
+    by_truth = images.noisy is not None and images.clean is not None
+    pair = _transformed(images.even, images.odd)
+    if pair is not None and images.denoised_even is not None:
+        raw, made = (pair[0].image, pair[1].image), (images.denoised_even, images.denoised_odd)
         wanted = choose_directions(*raw, wanted=direction, has_odd=made[1] is not None)
-        halves = score_halves(raw, made, wanted, threads=threads)
+        halves = score_halves(pair, made, wanted, threads=threads)
         if images.clean is not None:
             agreement = check_agreement(raw, made, images.clean, halves)
-    if images.noisy is not None and images.clean is not None and images.denoised is not None:
-        truth = score_against_truth(images.noisy, images.clean, images.denoised, threads=threads)
+    if by_truth:
+        pair = _transformed(images.noisy, images.clean)
+        if images.denoised is not None:
+            assert pair is not None
+            truth = score_against_truth(*pair, images.denoised, threads=threads)
     if denoise is None:
         return Judgement(halves, truth, agreement)
-    by_truth = images.noisy is not None and images.clean is not None
-    one, other = (images.noisy, images.clean) if by_truth else (images.even, images.odd)
-    assert one is not None and other is not None and images.made is not None
-    seen, noise = score_noise(one, other, images.made, denoise, other_is_truth=by_truth)
+    assert pair is not None and images.made is not None
+    gaussian = truth.gaussian if truth else halves.gaussians["even"] if halves and not by_truth else None
+    seen, noise = score_noise(*pair, images.made, denoise, other_is_truth=by_truth, gaussian=gaussian)
     return Judgement(halves, truth, agreement, seen, noise)
+
+
+def _transformed(one: Image | None, other: Image | None) -> tuple[Transformed, Transformed] | None:
+    return None if one is None or other is None else (Transformed(one), Transformed(other))

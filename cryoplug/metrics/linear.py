@@ -6,42 +6,71 @@ which no denoiser does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from cryoplug.metrics.baselines import gaussian_blur
-from cryoplug.metrics.halves import HalfImages, ring_moments
+from cryoplug.metrics.baselines import gaussian_blur, gaussian_gain
+from cryoplug.metrics.halves import RingPowers
 from cryoplug.metrics.pixel import Image, best_affine
-from cryoplug.metrics.rings import Rings, Spectrum, apply_radial, frequencies, spectrum
+from cryoplug.metrics.rings import Curve, Rings, Spectrum, filtered, frequencies, real_product, spectrum
+from cryoplug.metrics.sums import row_bands
+from cryoplug.metrics.transformed import MARGIN_PX, Transformed, mirrored_shape
 
 ImageF32 = npt.NDArray[np.float32]
-Filter = Callable[[Image], ImageF32]
+Filter = Callable[[Image | Transformed], ImageF32]
 
 _SIGMAS = np.geomspace(0.3, 64, 40)
 _REFINEMENTS = 14
 _WIENER_RINGS = 128
-_MARGIN_PX = 64
-"""Pixels by which the image is continued by its mirror image for filters, as for the Gaussian blur; so borders do not join."""
 _SIGNIFICANT = 4.0
 """With the other half as judge, rings are joined until their signal exceeds chance by this many standard errors."""
 
 
+@dataclass(frozen=True)
+class AffineBlur:
+    """A Gaussian blur and ``a*x + b`` after it."""
+
+    sigma_px: float
+    """Standard deviation of the Gaussian in pixels."""
+    slope: float
+    """The a."""
+    offset: float
+    """The b."""
+
+    def __call__(self, image: Image | Transformed) -> ImageF32:
+        """Filter an image ``(y, x)``."""
+        return _affine(_blurred(Transformed.of(image), self.sigma_px), self.slope, self.offset)
+
+
 @dataclass(frozen=True, eq=False)
 class Baselines:
-    """Fitted filters by name, ready for either half, and their parameters."""
+    """Fitted filters, ready for either half."""
 
-    filters: dict[str, Filter]
-    """A function that filters an image, for each of `cryoplug.metrics.baseline_names.BASELINES`."""
-    gaussian_sigma_px: float
-    """Standard deviation of the best Gaussian."""
     slope: float
     """The a of the best ``a*x + b``."""
+    offset: float
+    """The b."""
+    gaussian: AffineBlur
+    """The best Gaussian, and the best ``a*x + b`` after it."""
+    wiener: Filter
+    """One gain for each Fourier ring."""
+
+    @property
+    def filters(self) -> dict[str, Filter]:
+        """A function that filters an image, for each of `cryoplug.metrics.baseline_names.BASELINES`."""
+        return {
+            "identity": lambda image: np.asarray(Transformed.of(image).image, np.float32),
+            "affine": lambda image: _affine(Transformed.of(image).image, self.slope, self.offset),
+            "gaussian": self.gaussian,
+            "wiener": self.wiener,
+        }
 
 
-def fit_baselines(raw: Image, judge: Image, *, judge_is_truth: bool) -> Baselines:
+def fit_baselines(raw: Image | Transformed, judge: Image | Transformed, *, judge_is_truth: bool) -> Baselines:
     """Fit every baseline so that it brings `raw` as close to `judge` as possible.
 
     Parameters
@@ -53,20 +82,30 @@ def fit_baselines(raw: Image, judge: Image, *, judge_is_truth: bool) -> Baseline
         no isotropic linear filter can be better. Else the gains ``1 / (1 + 1/SSNR)`` of the upper part of the image are
         applied to the lower part, and the other way round, so that they cannot follow the judge's noise.
     """
-    slope, offset = best_affine(raw, judge)
-    sigma = best_gaussian_sigma(raw, judge)
-    slope_blurred, offset_blurred = best_affine(gaussian_blur(raw, sigma), judge)
-    wiener = _wiener_of_truth(raw, judge) if judge_is_truth else _crossed_wiener(raw, judge)
-    return Baselines(
-        {
-            "identity": lambda image: np.asarray(image, np.float32),
-            "affine": lambda image: _affine(image, slope, offset),
-            "gaussian": lambda image: _affine(gaussian_blur(image, sigma), slope_blurred, offset_blurred),
-            "wiener": wiener,
-        },
-        sigma,
-        slope,
-    )
+    raw, judge = Transformed.of(raw), Transformed.of(judge)
+    if not judge_is_truth:
+        return _fitted(raw, judge, _Both.of(raw.image, judge.image))
+    return Baselines(*best_affine(raw.image, judge.image), fit_gaussian(raw, judge), _wiener_of_truth(raw, judge))
+
+
+def fit_both_ways(even: Transformed, odd: Transformed) -> tuple[Baselines, Baselines]:
+    """Fit every baseline to bring the even half close to the odd one, and the odd half to the even one."""
+    both = _Both.of(even.image, odd.image)
+    return _fitted(even, odd, both), _fitted(odd, even, both.turned)
+
+
+def _fitted(raw: Transformed, judge: Transformed, both: _Both) -> Baselines:
+    gaussian = _with_affine(raw, judge, both.whole.best_sigma(raw.shape))
+    return Baselines(*best_affine(raw.image, judge.image), gaussian, _crossed_wiener(raw.shape, both.parts))
+
+
+def fit_gaussian(raw: Transformed, judge: Transformed) -> AffineBlur:
+    """Fit the best Gaussian, and the best ``a*x + b`` after it."""
+    return _with_affine(raw, judge, best_gaussian_sigma(raw.image, judge.image))
+
+
+def _with_affine(raw: Transformed, judge: Transformed, sigma: float) -> AffineBlur:
+    return AffineBlur(sigma, *best_affine(_blurred(raw, sigma), judge.image))
 
 
 def best_gaussian_sigma(raw: Image, judge: Image) -> float:
@@ -80,62 +119,108 @@ def best_gaussian_sigma(raw: Image, judge: Image) -> float:
     float
         Standard deviation in pixels, 0.3 to 64, to about 1 %; at most a quarter of the shorter side.
     """
-    one, two = spectrum(raw), spectrum(judge)
-    squared = frequencies((raw.shape[0], raw.shape[1])) ** 2
-    cross, power = _fine_rings(raw, one, two), _fine_rings(raw, one, one)
-    middle = _fine_rings(raw, one, one, weight=squared)
-    squared_frequency = np.divide(middle, power, out=np.zeros_like(middle), where=power > 0)
-
-    def merit(sigma: float) -> float:
-        gain = np.exp(-2 * np.pi**2 * sigma**2 * squared_frequency)
-        variance = float((gain**2 * power).sum())
-        return float((gain * cross).sum()) / np.sqrt(variance) if variance > 0 else -np.inf
-
-    largest = max(min(raw.shape) / 4, float(_SIGMAS[1]))
-    sigmas = [float(sigma) for sigma in _SIGMAS if sigma <= largest]
-    best = int(np.argmax([merit(sigma) for sigma in sigmas]))
-    low, high = sigmas[max(best - 1, 0)], sigmas[min(best + 1, len(sigmas) - 1)]
-    for _ in range(_REFINEMENTS):
-        left, right = low + (high - low) / 3, high - (high - low) / 3
-        low, high = (low, right) if merit(left) > merit(right) else (left, high)
-    return max((low + high) / 2, sigmas[best], key=merit)
+    return _FineRings.of(raw, judge).best_sigma(raw.shape)
 
 
-def _fine_rings(image: Image, one: Spectrum, two: Spectrum, *, weight: np.ndarray | None = None) -> np.ndarray:
-    rings = Rings.of((image.shape[0], image.shape[1]), most=max(image.shape))
-    return rings.cross(one if weight is None else one * weight, two)
+@dataclass(frozen=True, eq=False)
+class _FineRings:
+    """What two whole images share in the finest rings, and what each of them has."""
+
+    cross: Curve
+    powers: tuple[Curve, Curve]
+    squares: tuple[Curve, Curve]
+    """Mean square of the frequency in each ring, weighted with the power."""
+
+    @classmethod
+    def of(cls, one: Image, other: Image) -> _FineRings:
+        shape = one.shape[0], one.shape[1]
+        rings, spectra = Rings.of(shape, most=max(shape)), (spectrum(one), spectrum(other))
+        first, second = (_power_and_square(terms, rings) for terms in spectra)
+        return cls(rings.cross(*spectra), (first[0], second[0]), (first[1], second[1]))
+
+    @property
+    def turned(self) -> _FineRings:
+        return _FineRings(self.cross, self.powers[::-1], self.squares[::-1])
+
+    def best_sigma(self, shape: tuple[int, ...]) -> float:
+        """See `best_gaussian_sigma`."""
+        cross, power, squared_frequency = self.cross, self.powers[0], self.squares[0]
+
+        def merit(sigma: float) -> float:
+            gain = np.exp(-2 * np.pi**2 * sigma**2 * squared_frequency)
+            variance = float((gain**2 * power).sum())
+            return float((gain * cross).sum()) / np.sqrt(variance) if variance > 0 else -np.inf
+
+        largest = max(min(shape) / 4, float(_SIGMAS[1]))
+        sigmas = [float(sigma) for sigma in _SIGMAS if sigma <= largest]
+        best = int(np.argmax([merit(sigma) for sigma in sigmas]))
+        low, high = sigmas[max(best - 1, 0)], sigmas[min(best + 1, len(sigmas) - 1)]
+        for _ in range(_REFINEMENTS):
+            left, right = low + (high - low) / 3, high - (high - low) / 3
+            low, high = (low, right) if merit(left) > merit(right) else (left, high)
+        return max((low + high) / 2, sigmas[best], key=merit)
 
 
-def _wiener_of_truth(raw: Image, truth: Image) -> Filter:
-    rings = _rings_with_margin(raw, most=2 * max(raw.shape))
-    one, two = spectrum(_mirrored(raw)), spectrum(_mirrored(truth))
-    cross, power = rings.cross(one, two), rings.cross(one, one)
+def _power_and_square(terms: Spectrum, rings: Rings) -> tuple[Curve, Curve]:
+    def weighted(rows: slice) -> npt.NDArray[np.floating]:
+        return frequencies(rings.shape, rows) ** 2 * real_product(terms[rows], terms[rows])
+
+    power, middle = rings.cross(terms, terms), rings.sums(weighted) / float(rings.shape[0] * rings.shape[1]) ** 2
+    return power, np.divide(middle, power, out=np.zeros_like(middle), where=power > 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Both:
+    """What the fits need of two halves: sums over rings, without their spectra."""
+
+    whole: _FineRings
+    parts: tuple[RingPowers, RingPowers]
+    """Of the lower and of the upper part."""
+
+    @classmethod
+    def of(cls, one: Image, other: Image) -> _Both:
+        middle = one.shape[0] // 2
+        lower, upper = (_part(one[rows], other[rows]) for rows in (slice(middle, None), slice(0, middle)))
+        return cls(_FineRings.of(one, other), (lower, upper))
+
+    @property
+    def turned(self) -> _Both:
+        lower, upper = self.parts
+        return _Both(self.whole.turned, (lower.turned, upper.turned))
+
+
+def _part(one: Image, other: Image) -> RingPowers:
+    rings = Rings.of((one.shape[0], one.shape[1]), most=_WIENER_RINGS)
+    return RingPowers.of(spectrum(one, taper=True), spectrum(other, taper=True), rings)
+
+
+def _wiener_of_truth(raw: Transformed, truth: Transformed) -> Filter:
+    rings = Rings.of(mirrored_shape(raw.shape), most=2 * max(raw.shape))
+    cross, power = rings.cross(raw.mirrored, truth.mirrored), rings.cross(raw.mirrored, raw.mirrored)
     gain = np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
-    shift = float(np.mean(truth, dtype=np.float64)) - float(np.mean(raw, dtype=np.float64))
-    return lambda image: _filtered(image, gain, rings) + np.float32(shift)
+    shift = float(np.mean(truth.image, dtype=np.float64)) - float(np.mean(raw.image, dtype=np.float64))
+    return lambda image: _ring_filtered(Transformed.of(image), gain, rings) + np.float32(shift)
 
 
-def _crossed_wiener(raw: Image, judge: Image) -> Filter:
-    middle = raw.shape[0] // 2
-    rings = _rings_with_margin(raw, most=_WIENER_RINGS)
-    gains = []
-    for rows in (slice(middle, None), slice(0, middle)):
-        part = HalfImages(raw[rows], judge[rows], raw[rows])
-        fitted_on = Rings.of((part.raw.shape[0], part.raw.shape[1]), most=_WIENER_RINGS)
-        gains.append(np.interp(rings.frequency, fitted_on.frequency, _steady_gain(part, fitted_on)))
+def _crossed_wiener(shape: tuple[int, int], parts: tuple[RingPowers, RingPowers]) -> Filter:
+    middle = shape[0] // 2
+    rings = Rings.of(mirrored_shape(shape), most=_WIENER_RINGS)
+    gains = [np.interp(rings.frequency, part.rings.frequency, _steady_gain(part)) for part in parts]
 
-    def apply(image: Image) -> ImageF32:
-        upper, lower = (_filtered(image, gain, rings) for gain in gains)
-        return np.concatenate([upper[:middle], lower[middle:]])
+    def apply(image: Image | Transformed) -> ImageF32:
+        image = Transformed.of(image)
+        result = np.empty(image.shape, np.float32)
+        for rows, gain in zip((slice(0, middle), slice(middle, None)), gains, strict=True):
+            result[rows] = _ring_filtered(image, gain, rings)[rows]
+        return result
 
     return apply
 
 
-def _steady_gain(part: HalfImages, rings: Rings) -> np.ndarray:
+def _steady_gain(part: RingPowers) -> np.ndarray:
     """Give ``1 / (1 + 1/SSNR)`` for each ring, averaged over neighbouring rings if one alone is too noisy."""
-    moments = ring_moments(part, rings)
-    signal, power = np.asarray(moments.signal), np.asarray(moments.input_variance)
-    chance = power * np.asarray(moments.judge_variance) / rings.count
+    signal, power = part.signal, part.input_variance
+    chance = power * part.judge_variance / part.rings.count
     gain = np.zeros(len(signal))
     start = 0
     for stop in range(1, len(signal) + 1):
@@ -147,21 +232,23 @@ def _steady_gain(part: HalfImages, rings: Rings) -> np.ndarray:
     return gain
 
 
-def _mirrored(image: Image) -> np.ndarray:
-    return np.pad(
-        np.asarray(image, np.float64), [(min(_MARGIN_PX, side),) * 2 for side in image.shape], mode="symmetric"
-    )
+def _blurred(image: Transformed, sigma_px: float) -> ImageF32:
+    """Blur as `gaussian_blur` does, by the transform that is there if its margin is wide enough."""
+    if math.ceil(6 * sigma_px) > MARGIN_PX:
+        return gaussian_blur(image.image, sigma_px)
+    return _through(image, gaussian_gain(mirrored_shape(image.shape), sigma_px))
 
 
-def _rings_with_margin(image: Image, *, most: int) -> Rings:
-    height, width = (side + 2 * min(_MARGIN_PX, side) for side in image.shape)
-    return Rings.of((height, width), most=most)
+def _ring_filtered(image: Transformed, gain: Curve, rings: Rings) -> ImageF32:
+    return _through(image, lambda rows: gain[rings.index[rows]])
 
 
-def _filtered(image: Image, gain: np.ndarray, rings: Rings) -> ImageF32:
-    inside = tuple(slice(min(_MARGIN_PX, side), min(_MARGIN_PX, side) + side) for side in image.shape)
-    return apply_radial(_mirrored(image), gain, rings)[inside]
+def _through(image: Transformed, gain: Callable[[slice], npt.NDArray[np.float64]]) -> ImageF32:
+    return filtered(image.mirrored, gain, mean=image.mirrored_mean, shape=mirrored_shape(image.shape))[image.inside]
 
 
 def _affine(image: Image, slope: float, offset: float) -> ImageF32:
-    return (slope * np.asarray(image, np.float64) + offset).astype(np.float32)
+    result = np.empty(image.shape, np.float32)
+    for rows in row_bands(image.shape):
+        result[rows] = np.multiply(image[rows], slope, dtype=np.float64) + offset
+    return result

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cryoplug.errors import PixelError, ShapeError
+from cryoplug.metrics.sums import mean_square_difference, means_and_covariances
 
 Image = npt.NDArray[np.floating]
 
@@ -22,8 +23,7 @@ def mse(image: Image, truth: Image) -> float:
     ShapeError
         Shapes differ; the message shows both.
     """
-    first, second = _checked(image, truth)
-    return float(np.mean((first - second) ** 2))
+    return mean_square_difference(*_checked(image, truth))
 
 
 def psnr(image: Image, truth: Image, *, data_range: float) -> float:
@@ -61,12 +61,11 @@ def correlation(image: Image, truth: Image) -> float:
     PixelError
         One of the two is constant.
     """
-    first, second = _checked(image, truth)
-    first, second = first - first.mean(), second - second.mean()
-    norm = float(np.sqrt((first**2).sum()) * np.sqrt((second**2).sum()))
+    _, covariance = means_and_covariances(*_checked(image, truth))
+    norm = float(np.sqrt(covariance[0, 0]) * np.sqrt(covariance[1, 1]))
     if norm == 0:
         raise PixelError("an image is constant; its correlation is not defined")
-    return float(np.clip((first * second).sum() / norm, -1, 1))
+    return float(np.clip(covariance[0, 1] / norm, -1, 1))
 
 
 def best_affine(image: Image, truth: Image) -> tuple[float, float]:
@@ -82,16 +81,13 @@ def best_affine(image: Image, truth: Image) -> tuple[float, float]:
     tuple of float
         ``(a, b)``; ``(0, mean of truth)`` if `image` is constant.
     """
-    first, second = _checked(image, truth)
-    mean, target = float(first.mean()), float(second.mean())
-    centred = first - mean
-    variance = float((centred**2).sum())
-    slope = float((centred * (second - target)).sum() / variance) if variance > 0 else 0.0
-    return slope, target - slope * mean
+    (mean, target), covariance = means_and_covariances(*_checked(image, truth))
+    slope = float(covariance[0, 1] / covariance[0, 0]) if covariance[0, 0] > 0 else 0.0
+    return slope, float(target - slope * mean)
 
 
-def _checked(image: Image, truth: Image) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    first, second = np.asarray(image, np.float64), np.asarray(truth, np.float64)
+def _checked(image: Image, truth: Image) -> tuple[Image, Image]:
+    first, second = np.asarray(image), np.asarray(truth)
     if first.shape != second.shape or first.size == 0:
         raise ShapeError(f"images of shape {first.shape} and {second.shape}; they must be equal and not empty")
     return first, second

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,8 @@ import numpy.typing as npt
 
 from cryoplug.errors import ShapeError, UsageError
 from cryoplug.metrics.pixel import Image
+from cryoplug.metrics.sums import row_bands
+from cryoplug.metrics.transforms import backward, forward, precision_of
 
 Curve = npt.NDArray[np.float64]
 Spectrum = npt.NDArray[np.complexfloating]
@@ -50,9 +54,13 @@ class Rings:
         if len(shape) != 2 or min(shape) < 4 or most < 1:
             raise ShapeError(f"shape {tuple(shape)}, {most} rings; needed: (y, x), 4 pixels or more a side, and a ring")
         width = 0.5 / min(min(shape) // 2, most)
-        index = np.rint(frequencies(shape) / width).astype(np.int32)
-        count = np.rint(np.bincount(index.ravel(), _weights(shape).ravel())).astype(np.int64)
-        return cls(shape, np.arange(len(count), dtype=np.float64) * width, count, index)
+        index = np.empty((shape[0], shape[1] // 2 + 1), np.int32)
+        for rows in row_bands(index.shape):
+            index[rows] = np.rint(frequencies(shape, rows) / width)
+        frequency = np.arange(int(index.max()) + 1, dtype=np.float64) * width
+        empty = cls(shape, frequency, np.zeros(len(frequency), np.int64), index)
+        count = empty.sums(lambda rows: np.ones(index[rows].shape))
+        return dataclasses.replace(empty, count=np.rint(count).astype(np.int64))
 
     @property
     def to_nyquist(self) -> slice:
@@ -72,14 +80,32 @@ class Rings:
         ndarray
             Square of the images' unit; the sum over all rings is the covariance (Parseval's theorem).
         """
-        product = (one.real * two.real + one.imag * two.imag) * _weights(self.shape)
-        sums = np.bincount(self.index.ravel(), product.ravel(), minlength=len(self.count))
+        sums = self.sums(lambda rows: real_product(one[rows], two[rows]))
         return sums / float(self.shape[0] * self.shape[1]) ** 2
 
+    def sums(self, of_rows: Callable[[slice], npt.NDArray[np.floating]]) -> Curve:
+        """Add up a value of each Fourier term, ring by ring.
 
-def frequencies(shape: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """Return the frequency of each term of `numpy.fft.rfft2`, in cycles per pixel, ``(y, x // 2 + 1)``."""
-    return np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None])
+        Parameters
+        ----------
+        of_rows
+            Gives the values of some rows of `numpy.fft.rfft2`. The terms that it leaves out, because they mirror others, count.
+        """
+        weights, total = _weights(self.shape), np.zeros(len(self.count))
+        for rows in row_bands(self.index.shape):
+            values = of_rows(rows) * weights
+            total += np.bincount(self.index[rows].ravel(), values.ravel(), minlength=len(total))
+        return total
+
+
+def real_product(one: Spectrum, two: Spectrum) -> npt.NDArray[np.floating]:
+    """Multiply terms by the conjugates of others; give the real parts."""
+    return one.real * two.real + one.imag * two.imag
+
+
+def frequencies(shape: tuple[int, int], rows: slice = slice(None)) -> npt.NDArray[np.float64]:
+    """Return the frequency of each term of `numpy.fft.rfft2`, or of some of its rows, in cycles per pixel."""
+    return np.hypot(np.fft.fftfreq(shape[0])[rows, None], np.fft.rfftfreq(shape[1])[None])
 
 
 def spectrum(image: Image, *, taper: bool = False) -> Spectrum:
@@ -98,12 +124,26 @@ def spectrum(image: Image, *, taper: bool = False) -> Spectrum:
     ndarray
         Terms of `numpy.fft.rfft2`; the one of frequency 0 is 0.
     """
-    pixels = np.asarray(image, np.float64)
     if not taper:
-        return np.fft.rfft2(pixels - pixels.mean())
-    window = _fade(pixels.shape[0])[:, None] * _fade(pixels.shape[1])[None]
-    faded = (pixels - (pixels * window).sum() / window.sum()) * window
-    return np.fft.rfft2(faded) / np.sqrt((window**2).mean())
+        return forward(without_mean(image)[0])
+    y, x = (_fade(side) for side in image.shape)
+    bands = list(row_bands(image.shape))
+    mean = sum(float(y[rows] @ (np.asarray(image[rows], np.float64) @ x)) for rows in bands) / (y.sum() * x.sum())
+    # The window takes away variance; divided by this, the image has it back.
+    x = x / np.sqrt((y**2).mean() * (x**2).mean())
+    faded = np.empty(image.shape, precision_of(image))
+    for rows in bands:
+        faded[rows] = np.subtract(image[rows], mean, dtype=np.float64) * y[rows, None] * x
+    return forward(faded)
+
+
+def without_mean(image: Image) -> tuple[Image, float]:
+    """Give an image without its mean, in the type in which it is transformed, and the mean."""
+    mean = np.mean(image, dtype=np.float64)
+    pixels = np.empty(image.shape, precision_of(image))
+    for rows in row_bands(image.shape):
+        pixels[rows] = np.subtract(image[rows], mean, dtype=np.float64)
+    return pixels, float(mean)
 
 
 def ring_correlation(cross: Curve, one: Curve, two: Curve) -> Curve:
@@ -166,20 +206,42 @@ def apply_radial(image: Image, gain: Curve, rings: Rings) -> npt.NDArray[np.floa
     """
     if len(gain) != len(rings.count):
         raise UsageError(f"{len(gain)} gains for {len(rings.count)} rings; give one for each")
-    pixels = np.asarray(image, np.float64)
-    if pixels.shape != rings.shape:
-        raise ShapeError(f"image of shape {pixels.shape}, rings for {rings.shape}; they must be equal")
-    mean = pixels.mean()
-    filtered = np.fft.irfft2(np.fft.rfft2(pixels - mean) * gain[rings.index], s=rings.shape)
-    return (filtered + mean).astype(np.float32)
+    if image.shape != rings.shape:
+        raise ShapeError(f"image of shape {image.shape}, rings for {rings.shape}; they must be equal")
+    pixels, mean = without_mean(image)
+    return filtered(forward(pixels), lambda rows: gain[rings.index[rows]], mean=mean, shape=rings.shape)
+
+
+def filtered(
+    terms: Spectrum, gain: Callable[[slice], npt.NDArray[np.floating]], *, mean: float, shape: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """Give the image of these terms, each multiplied by its gain.
+
+    Parameters
+    ----------
+    terms
+        From `cryoplug.metrics.transforms.forward`, without the mean.
+    gain
+        Gives the gains of some rows of terms.
+    mean
+        Mean of the result.
+    shape
+        ``(y, x)`` of the result.
+    """
+    weighted = np.empty_like(terms)
+    for rows in row_bands(terms.shape):
+        weighted[rows] = terms[rows] * gain(rows)
+    image = backward(weighted, shape)
+    image += mean
+    return image.astype(np.float32, copy=False)
 
 
 def _weights(shape: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """Give how often each term of rfft2 occurs in the whole transform: twice, except for columns that mirror themselves."""
-    weights = np.full((shape[0], shape[1] // 2 + 1), 2.0)
-    weights[:, 0] = 1
+    """Give how often the terms of each column of rfft2 occur in the whole transform: twice, unless a column mirrors itself."""
+    weights = np.full(shape[1] // 2 + 1, 2.0)
+    weights[0] = 1
     if shape[1] % 2 == 0:
-        weights[:, -1] = 1
+        weights[-1] = 1
     return weights
 
 

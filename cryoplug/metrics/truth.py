@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryoplug.metrics.pixel import Image, correlation, mse, psnr
-from cryoplug.metrics.rings import Curve, Rings, crossing, ring_correlation, spectrum
+from cryoplug.metrics.rings import Curve, Rings, crossing, ring_correlation
 from cryoplug.metrics.structure import ssim
+from cryoplug.metrics.transformed import Transformed
 
 THRESHOLDS = (0.5, 0.143)
 """Thresholds of the Fourier ring correlation; the resolution is where it falls below one of them."""
@@ -37,31 +38,55 @@ class TruthScore:
     """The same for 0.143."""
 
 
-def score_truth(image: Image, truth: Image, *, frc: tuple[Curve, Curve] | None = None) -> TruthScore:
-    """Compare an image with its truth; both ``(y, x)``, equal shape, the truth not constant; `frc` if it is known."""
-    data_range = float(np.max(truth)) - float(np.min(truth))
-    peak = psnr(image, truth, data_range=data_range)
-    constant = float(np.max(image)) == float(np.min(image))
-    similar = correlation(image, truth) if not constant else float("nan")
-    frequency, curve = frc or truth_frc(image, truth)
-    return TruthScore(
-        mse=mse(image, truth),
-        psnr_db=peak,
-        psnr_range=data_range,
-        ssim=ssim(image, truth, data_range=data_range) if min(image.shape) >= 11 else float("nan"),
-        correlation=similar,
-        snr_db=fitted_snr_db(similar),
-        frc_05=crossing(frequency, curve, THRESHOLDS[0]),
-        frc_0143=crossing(frequency, curve, THRESHOLDS[1]),
-    )
+def score_truth(image: Image, truth: Image) -> TruthScore:
+    """Compare an image with its truth; both ``(y, x)``, equal shape, the truth not constant."""
+    judge = TruthJudge(Transformed(truth))
+    return judge.score(image, judge.frc(Transformed(image)))
 
 
 def truth_frc(image: Image, truth: Image) -> tuple[Curve, Curve]:
     """Return frequencies (cycles per pixel, to 0.5, without 0) and the Fourier ring correlation of image and truth."""
-    rings = Rings.of((truth.shape[0], truth.shape[1]))
-    one, two = spectrum(image, taper=True), spectrum(truth, taper=True)
-    curve = ring_correlation(rings.cross(one, two), rings.cross(one, one), rings.cross(two, two))
-    return rings.frequency[rings.to_nyquist], curve[rings.to_nyquist]
+    judge = TruthJudge(Transformed(truth))
+    return judge.frequency, judge.frc(Transformed(image))
+
+
+class TruthJudge:
+    """Compares images with their truth, which is transformed once.
+
+    Parameters
+    ----------
+    truth
+        The truth, not constant.
+    """
+
+    def __init__(self, truth: Transformed) -> None:
+        self._truth = truth
+        self._range = float(np.max(truth.image)) - float(np.min(truth.image))
+        self._rings = Rings.of(truth.shape)
+        self._power = self._rings.cross(truth.tapered, truth.tapered)
+        self.frequency = self._rings.frequency[self._rings.to_nyquist]
+        """Frequencies of `frc`, in cycles per pixel, to 0.5, without 0."""
+
+    def frc(self, image: Transformed) -> Curve:
+        """Return the Fourier ring correlation of image and truth."""
+        one, two, rings = image.tapered, self._truth.tapered, self._rings
+        return ring_correlation(rings.cross(one, two), rings.cross(one, one), self._power)[rings.to_nyquist]
+
+    def score(self, image: Image, frc: Curve) -> TruthScore:
+        """Compare an image, of which the `frc` is known, with the truth."""
+        truth = self._truth.image
+        constant = float(np.max(image)) == float(np.min(image))
+        similar = correlation(image, truth) if not constant else float("nan")
+        return TruthScore(
+            mse=mse(image, truth),
+            psnr_db=psnr(image, truth, data_range=self._range),
+            psnr_range=self._range,
+            ssim=ssim(image, truth, data_range=self._range) if min(image.shape) >= 11 else float("nan"),
+            correlation=similar,
+            snr_db=fitted_snr_db(similar),
+            frc_05=crossing(self.frequency, frc, THRESHOLDS[0]),
+            frc_0143=crossing(self.frequency, frc, THRESHOLDS[1]),
+        )
 
 
 def fitted_snr_db(correlation_with_truth: float) -> float:
