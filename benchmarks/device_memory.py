@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from cryoplug.inference.network.device_image import DeviceImage
-from cryoplug.inference.whole.images import WholeImages
 from cryoplug.inference.whole.pipeline import _Run
+from cryoplug.inference.whole.preparing import Preparer
 from cryoplug.kernels.recording import Recorded
 
 
@@ -68,7 +68,7 @@ def watch_memory() -> MemoryWatch:
     seen = MemoryWatch()
     in_bands, takes, largest_tile, record = (
         _Run._compute_in_bands,
-        WholeImages.takes,
+        Preparer.takes,
         DeviceImage._largest_tile,
         Recorded._record,
     )
@@ -98,7 +98,7 @@ def watch_memory() -> MemoryWatch:
 
     watched: list[tuple[type, str, Any]] = [
         (_Run, "_compute_in_bands", counted),
-        (WholeImages, "takes", asked),
+        (Preparer, "takes", asked),
         (DeviceImage, "_largest_tile", noted),
         (Recorded, "_record", tried),
     ]

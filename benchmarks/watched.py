@@ -36,6 +36,12 @@ STAGES: Mapping[str, Mapping[str, str]] = {
         "_Run._hand_on": "the launching thread: waiting for the device",
         "_Run._write_one": "a writer: writing",
     },
+    "cryoplug.inference.whole.preparing": {
+        "Preparer.prepare": "a reader: all on the device",
+        "repair": "a reader: of these, hot pixels",
+    },
+    "cryoplug.inference.whole.computing": {"Computer.compute": "the launching thread: launching"},
+    # Both in an earlier version.
     "cryoplug.inference.whole.images": {
         "WholeImages.prepare": "a reader: all on the device",
         "repair": "a reader: of these, hot pixels",

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     import torch
 
     from cryoplug.inference.denoiser import Denoiser
-    from cryoplug.inference.whole.images import Computed, Prepared, WholeImages
+    from cryoplug.inference.whole.computing import Computed, Computer
+    from cryoplug.inference.whole.preparing import Prepared, Preparer
 
 BUFFER_BYTES = 1 << 30
 """Most bytes of host memory for all readers' buffers, and again for all writers'; one large micrograph may have more."""
@@ -107,11 +108,15 @@ def run_whole(
     bool
         Whether all jobs were done; False when ``delivery.should_stop`` ended the run.
     """
-    from cryoplug.inference.whole.images import WholeImages
+    from cryoplug.inference.whole.computing import Computer
+    from cryoplug.inference.whole.preparing import Preparer
+    from cryoplug.machine.streams import Streams
 
     threads = threads or Threads.for_cores(len(os.sched_getaffinity(0)), processes)
-    images = WholeImages(denoiser, delivery.dtype, thumbnails=delivery.look is not None)
-    run = _Run(jobs, denoiser, images, delivery, in_bands, threads)
+    streams, thumbnails = Streams(denoiser.device), delivery.look is not None
+    preparer = Preparer(denoiser, streams, thumbnails=thumbnails)
+    computer = Computer(denoiser, streams, delivery.dtype, thumbnails=thumbnails)
+    run = _Run(jobs, denoiser, preparer, computer, delivery, in_bands, threads)
     with ThreadPoolExecutor(threads.readers + threads.writers, thread_name_prefix="cryoplug-files") as pool:
         for _ in range(threads.readers):
             pool.submit(run.read)
@@ -130,7 +135,8 @@ class _Run:
         self,
         jobs: Iterable[DenoiseJob],
         denoiser: Denoiser,
-        images: WholeImages,
+        preparer: Preparer,
+        computer: Computer,
         delivery: Delivery,
         in_bands: Callable[[DenoiseJob], bool],
         threads: Threads,
@@ -138,13 +144,14 @@ class _Run:
         from cryoplug.machine.pinned import PinnedBuffers
 
         self.errors: list[BaseException] = []
-        self._jobs, self._denoiser, self._images = iter(jobs), denoiser, images
+        self._jobs, self._denoiser = iter(jobs), denoiser
+        self._preparer, self._computer = preparer, computer
         self._delivery, self._in_bands = delivery, in_bands
         self._incoming: Channel[Prepared | Failed | TooLarge] = Channel(1)
         self._outgoing: Channel[Computed | Failed] = Channel(threads.writers)
-        self._inputs = PinnedBuffers(most=threads.readers, most_bytes=BUFFER_BYTES, device=images.device)
+        self._inputs = PinnedBuffers(most=threads.readers, most_bytes=BUFFER_BYTES, device=denoiser.device)
         # Two more than there are writers: one is computed, one is queued, while each of them has its own.
-        self._results = PinnedBuffers(most=threads.writers + 2, most_bytes=BUFFER_BYTES, device=images.device)
+        self._results = PinnedBuffers(most=threads.writers + 2, most_bytes=BUFFER_BYTES, device=denoiser.device)
         self._lock = threading.Lock()
         self._jobs_lock = threading.Lock()
         self._readers = threads.readers
@@ -230,14 +237,14 @@ class _Run:
     def _prepare(self, job: DenoiseJob, source: MicrographSource, started: float) -> Prepared | TooLarge:
         known = job.known_pixel_size(source.pixel_size_angstrom)
         plan = self._denoiser.regrid.plan(source.shape, known.angstrom, path=source.path)
-        if not self._images.takes(plan):
+        if not self._preparer.takes(plan):
             return TooLarge(job)
         dtype = source.stored_dtype or np.dtype(np.float32)
         size_bytes = source.shape[0] * source.shape[1] * dtype.itemsize
         buffer = self._inputs.take(size_bytes)
         try:
             self._fill(buffer, source, dtype)
-            return self._images.prepare(buffer[:size_bytes], dtype, source, job=job, started=started, plan=plan)
+            return self._preparer.prepare(buffer[:size_bytes], dtype, source, job=job, started=started, plan=plan)
         except OutOfDeviceMemory:
             return TooLarge(job)
         finally:
@@ -259,7 +266,7 @@ class _Run:
 
     def _compute_one(self, prepared: Prepared) -> None:
         """Queue a micrograph, and hand on the one before it."""
-        size_bytes = self._images.written_bytes(prepared.measured.plan.written_shape)
+        size_bytes = self._computer.written_bytes(prepared.measured.plan.written_shape)
         if not self._results.has(size_bytes):
             self._hand_on()
         target = self._results.take(size_bytes)
@@ -284,7 +291,7 @@ class _Run:
     def _computed(self, prepared: Prepared, target: torch.Tensor, *, again: bool = False) -> Computed | None:
         """Compute a micrograph; if memory runs out, compute it in bands and return None."""
         try:
-            return self._images.compute(prepared, target, self._delivery.should_stop, again=again)
+            return self._computer.compute(prepared, target, self._delivery.should_stop, again=again)
         except OutOfDeviceMemory:
             pass
         # Only here, when the error and all that it held on to is gone.
@@ -294,7 +301,7 @@ class _Run:
 
     def _compute_in_bands(self, job: DenoiseJob) -> None:
         self._hand_on()
-        self._images.forget_recording()
+        self._computer.forget_recording()
         free_cached_memory(self._denoiser.device)
         if not self._in_bands(job):
             raise Interrupted
@@ -320,7 +327,7 @@ class _Run:
             label=self._delivery.label,
             dtype=self._delivery.dtype,
         )
-        pixels = computed.buffer.numpy().data[: self._images.written_bytes(shape)]
+        pixels = computed.buffer.numpy().data[: self._computer.written_bytes(shape)]
         with atomic_file(job.target) as stream, storage_errors(job.target):
             stream.write(head)
             stream.write(pixels)

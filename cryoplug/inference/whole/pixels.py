@@ -26,6 +26,7 @@ from cryoplug.core.quantiles import interpolate_ranks, wanted_ranks
 from cryoplug.core.repairs import Repairs
 from cryoplug.core.sampled_rows import sampled_rows
 from cryoplug.core.statistics import PixelExtremes, PixelStatistics
+from cryoplug.core.thumbnail import thumbnail_step
 from cryoplug.kernels.measuring import measure
 
 _TORCH_TYPES = {
@@ -306,3 +307,19 @@ def written_numbers(denoised: torch.Tensor, stored: torch.Tensor) -> torch.Tenso
         finite, _, low, high, mean, std = measure(stored.float())
     mean = mean.masked_fill(finite != denoised.numel(), math.nan)
     return torch.stack([low, high, mean, std, largest.masked_fill(~largest.isfinite(), 0.0), rounding])
+
+
+def keep_mean(denoised: torch.Tensor, mean: torch.Tensor, tolerated: torch.Tensor) -> torch.Tensor:
+    """Add the shift of `cryoplug.core.mean_kept.mean_shift`, without waiting for the device; give the shift as float64."""
+    shift = mean - denoised.mean(dtype=torch.float64)
+    wanted = shift.isfinite() & (shift.abs() > tolerated)
+    shift = torch.where(wanted, shift, torch.zeros_like(shift))
+    denoised += shift.float()
+    return shift[None]
+
+
+def thumbnail(image: torch.Tensor) -> torch.Tensor:
+    """Make a thumbnail on the device, as `cryoplug.core.thumbnail` does."""
+    step = thumbnail_step((image.shape[0], image.shape[1]))
+    block = min(step, image.shape[0]), min(step, image.shape[1])
+    return torch.nn.functional.avg_pool2d(image[None, None], block)[0, 0]

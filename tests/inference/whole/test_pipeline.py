@@ -21,7 +21,7 @@ from cryoplug.formats.mrc import MrcMicrograph, MrcRowWriter, validate_mrc, writ
 from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
-from cryoplug.inference.whole import images as whole_images
+from cryoplug.inference.whole import computing, preparing, room
 from cryoplug.inference.whole import pipeline as whole_pipeline
 from cryoplug.inference.whole import pixels as whole_pixels
 from cryoplug.inference.whole.pixels import DevicePixels, decode, normalised, repair, restored
@@ -224,7 +224,7 @@ def test_a_file_that_float16_cannot_hold_fails_alone(tmp_path, denoiser):
 
 
 def test_micrographs_that_are_too_large_go_in_bands_among_the_others(tmp_path, denoiser, monkeypatch):
-    monkeypatch.setattr(whole_images, "MOST_PIXELS", 100 * 100)
+    monkeypatch.setattr(room, "MOST_PIXELS", 100 * 100)
     small, large = tmp_path / "small", tmp_path / "large"
     small.mkdir(), large.mkdir()
     jobs = [job for pair in zip(jobs_in(small, 3, shape=(80, 90)), jobs_in(large, 3), strict=True) for job in pair]
@@ -251,7 +251,7 @@ def test_a_device_without_room_for_a_whole_image_gets_it_in_bands(tmp_path, monk
     def full(*arguments: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("tried to allocate")
 
-    monkeypatch.setattr(whole_images, "decode", full)
+    monkeypatch.setattr(preparing, "decode", full)
     assert run(jobs, denoiser)[0]
     for job in jobs:
         assert np.allclose(mrcfile.read(job.target), denoiser.denoise(mrcfile.read(job.source)), rtol=0, atol=1e-4)
@@ -318,7 +318,7 @@ def test_what_does_not_fit_into_half_precision_is_computed_once_more_and_the_oth
         pixels[70:76, 40:46] += 60  # no hot pixels, which would be repaired
         write_mrc(job.source, pixels)
     narrow, forgotten = Narrow(denoiser, 8.0, has_room=has_room), []
-    monkeypatch.setattr(whole_images.WholeImages, "forget_recording", lambda self: forgotten.append(1))
+    monkeypatch.setattr(computing.Computer, "forget_recording", lambda self: forgotten.append(1))
     monkeypatch.setattr(denoiser, "forward_on_device", narrow)
     complete, results = run(jobs, denoiser)
     assert complete and {result.status for result in results.values()} == {"done"} and narrow.again == 2
@@ -338,7 +338,7 @@ def broken(error: Exception) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("module", "name", "error"),
     [
-        (whole_images, "decode", DeviceError("the GPU failed")),
+        (preparing, "decode", DeviceError("the GPU failed")),
         (whole_pipeline, "open_source", ZeroDivisionError("a bug in a reader")),
         (whole_pipeline, "mrc_head", StorageError("out: no space left")),
         (whole_pipeline, "remarks_on_reading", ZeroDivisionError("a bug in a writer")),
@@ -478,7 +478,8 @@ def test_thumbnails_from_the_device_are_those_of_the_files(
 def test_nobody_makes_thumbnails_that_nobody_wants(
     tmp_path: Path, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whole_images, "_thumbnail", None)
+    for module in (preparing, computing):
+        monkeypatch.setattr(module, "thumbnail", None)
     complete, results = run(jobs_in(tmp_path, 1), denoiser)
     assert complete
     assert results["m0.mrc"].status == "done"

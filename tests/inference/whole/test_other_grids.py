@@ -21,9 +21,7 @@ from cryoplug.inference.delivery import Delivery
 from cryoplug.inference.denoiser import Denoiser
 from cryoplug.inference.pipeline import DenoiseJob, run_pipeline
 from cryoplug.inference.regrid import Regrid
-from cryoplug.inference.whole import images as whole_images
-from cryoplug.inference.whole.images import WholeImages, device_bytes, room_to_prepare
-from cryoplug.machine.room import Room
+from cryoplug.inference.whole import computing, preparing, room
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.models.registry import model_spec
 
@@ -190,7 +188,7 @@ def banded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_what_is_too_large_on_either_grid_goes_in_bands_among_the_others(tmp_path, denoiser, monkeypatch):
     jobs = jobs_of(tmp_path, micrograph((80, 90)), micrograph((150, 90)), micrograph((70, 70)))
-    monkeypatch.setattr(whole_images, "MOST_PIXELS", 100 * 100)
+    monkeypatch.setattr(room, "MOST_PIXELS", 100 * 100)
     for regrid, large in ((Regrid(3.0), 1), (Regrid(0.75), 3), (Regrid(None, 0.5), 1)):
         with monkeypatch.context() as patch:
             count = banded(patch)
@@ -199,39 +197,16 @@ def test_what_is_too_large_on_either_grid_goes_in_bands_among_the_others(tmp_pat
         both_ways(jobs, denoiser, regrid=regrid)
 
 
-@pytest.mark.parametrize("name", ["resample_image", "finish"])
-def test_a_device_without_room_for_the_transforms_gets_bands(tmp_path, denoiser, monkeypatch, name):
+@pytest.mark.parametrize(("module", "name"), [(preparing, "resample_image"), (computing, "finish")])
+def test_a_device_without_room_for_the_transforms_gets_bands(tmp_path, denoiser, monkeypatch, module, name):
     def full(*arguments: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("tried to allocate")
 
-    monkeypatch.setattr(whole_images, name, full)
+    monkeypatch.setattr(module, name, full)
     jobs = jobs_of(tmp_path, micrograph((150, 90)), micrograph((90, 150)))
     count = banded(monkeypatch)
     both_ways(jobs, denoiser, regrid=Regrid(3.0, 0.5))
     assert len(count) == 4
-
-
-def test_room_is_counted_for_both_grids(denoiser):
-    def needed(regrid: Regrid) -> int:
-        return device_bytes(regrid.plan((1000, 1000), 1.5, path=Path("m.mrc")))
-
-    alone = needed(Regrid())
-    assert alone == 48 * 1000 * 1000 == needed(Regrid(1.5))
-    assert needed(Regrid(3.0)) == (48 * 0.25 + 40) * 1000 * 1000
-    assert needed(Regrid(0.75)) == (48 + 40) * 4 * 1000 * 1000
-    assert needed(Regrid(None, 0.5)) == needed(Regrid(None, 1.0, 9.0)) == (48 + 40) * 1000 * 1000
-    images = WholeImages(denoiser, "float32")
-    images._room = Room(alone)
-    assert images.takes(Regrid().plan((1000, 1000), 1.5, path=Path("m.mrc")))
-    assert not images.takes(Regrid(3.0).plan((1000, 1000), 1.5, path=Path("m.mrc")))
-
-
-@pytest.mark.parametrize("regrid", [Regrid(), Regrid(2.6)], ids=str)
-@pytest.mark.parametrize("shape", [(4096, 4096), (4092, 5760)], ids=str)
-def test_a_card_of_8_gb_gets_micrographs_of_usual_cameras_as_a_whole(denoiser, regrid, shape):
-    images = WholeImages(denoiser, "float32")
-    images._room = Room(room_to_prepare(7 << 30))
-    assert images.takes(regrid.plan(shape, 0.8, path=Path("m.mrc")))
 
 
 @pytest.mark.parametrize("regrid", [Regrid(), *REGRIDS], ids=str)
