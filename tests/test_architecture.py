@@ -41,6 +41,7 @@ FREE = {"__init__", "testing"}
 
 TORCH_AT_THE_TOP = (
     *(f"{str(spec.factory).partition(':')[0].removeprefix('cryoplug.').replace('.', '/')}.py" for spec in BUILT_IN),
+    "inference/network/band_network.py",
     "inference/network/batches.py",
     "kernels/",
     "machine/copy_stream.py",

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from cryoplug.core.micrograph import ImageF32
-from cryoplug.core.tiling import Tile, plan_tiles
+from cryoplug.core.tiling import Tile
 from cryoplug.errors import DeviceError
+from cryoplug.inference.network.band_network import BandNetwork
 from cryoplug.inference.network.batches import Batches
-from cryoplug.inference.network.borders import band_borders, border_width, continued, continued_on_device
+from cryoplug.inference.network.borders import border_width, continued_on_device
+from cryoplug.inference.network.cutting import Cutting, usual_tile
 from cryoplug.inference.network.device_image import DeviceImage
 from cryoplug.inference.network.fastest import Fits, Network
 from cryoplug.inference.network.memory_plan import (
-    LEAST_TILE_PX,
-    MemoryPlan,
     plan_memory,
     resident_bytes,
-    rows_that_fit,
     widest_layer,
 )
 from cryoplug.inference.network.orientations import averages_orientations
@@ -35,10 +32,8 @@ from cryoplug.inference.target import choose_target
 from cryoplug.machine.allocator import keep_allocator_memory
 from cryoplug.machine.core_workers import one_core_workers
 from cryoplug.machine.devices import (
-    Interrupted,
     OutOfDeviceMemory,
     device_errors,
-    free_cached_memory,
     hidden_gpu_note,
     only,
     resolve_device,
@@ -46,14 +41,6 @@ from cryoplug.machine.devices import (
 from cryoplug.models.checkpoint import Checkpoint
 from cryoplug.models.registry import ModelSpec
 
-CPU_TILE_PX = (128, 256)
-"""Rows and columns of a tile on the CPU; 16 channels of it are 2 MB and stay in cache."""
-OVERLAPS_PER_TILE, MOST_WIDENED_PX = 8, 448
-"""A network with a large receptive field gets larger tiles on the CPU, up to this side in pixels, to limit the overlap."""
-CUDA_TILE_PX = (512, 4096)
-"""Rows and columns of a tile on a GPU; large enough to use all of it, 270 MB for 32 channels."""
-BAND_PIXELS = 1 << 20
-"""Pixels of a band; a very wide image gets fewer rows per band, so that a band stays near 4 MB."""
 SHALLOW_LAYERS = 4
 """Most layers for which the faster order of summation is used; see `PreparedNetwork`."""
 BATCH_PIXELS = 1 << 16
@@ -61,10 +48,6 @@ BATCH_PIXELS = 1 << 16
 core: 0.38 ms per image; with half as many pixels 0.45 (more calls), with eight times as many 0.48 (beyond the cache)."""
 MOST_SECTIONS = 4
 """Most parts of a stack in work at once."""
-LEAST_ROWS = 64
-"""Fewest rows of a band, because every band is computed together with its overlap."""
-ROLLED_PIXELS = 1 << 23
-"""Pixels of a band for a network that rolls over its rows (32 MB): hardly any image is cut, and overlap costs 10 % at most."""
 
 
 class PreparedNetwork:
@@ -118,39 +101,46 @@ class PreparedNetwork:
         self.tta = averages_orientations(str(asked.tta), self.device, angpix=self.regrid.angpix)
         self.threads = asked.threads or len(os.sched_getaffinity(0))
         spec = checkpoint.spec
-        self._multiple = spec.size_multiple
-        self._overlap = -(-spec.receptive_field_px // self._multiple) * self._multiple
+        multiple = spec.size_multiple
+        self._overlap = -(-spec.receptive_field_px // multiple) * multiple
         as_founded = checkpoint.founding and self.normalize == "percentile"
         self.bare = (self.normalize == "none" or as_founded) if bare is None else bare
         """Whether the network is applied without corrections, as in the founding program: hot pixels are not repaired,
         borders not continued, the mean not kept."""
-        self._border = 0 if self.bare else border_width(self._overlap, self._multiple)
+        self._border = 0 if self.bare else border_width(self._overlap, multiple)
         _note_oddities(spec, note, as_founded=self.bare and as_founded)
-        self._told_of_memory = False
         on_cpu = self.device.type == "cpu"
-        least = min(MOST_WIDENED_PX, OVERLAPS_PER_TILE * self._overlap)
-        height, width = (max(side, least) for side in CPU_TILE_PX) if on_cpu else CUDA_TILE_PX
-        self._tile = (asked.tile, asked.tile) if asked.tile else (height, width)
+        self._cutting = Cutting(
+            (asked.tile, asked.tile) if asked.tile else usual_tile(on_cpu=on_cpu, overlap_px=self._overlap),
+            overlap_px=self._overlap,
+            multiple=multiple,
+            border_px=self._border,
+            sharing_threads=self.threads if on_cpu else 0,
+        )
         if on_cpu:
             keep_allocator_memory()
         self._workers = one_core_workers(self.threads) if on_cpu else None
         self.network = self._loaded()
-        self._tile_network = TileNetwork(self.network, multiple=self._multiple, tta=self.tta)
+        self._tile_network = TileNetwork(self.network, multiple=multiple, tta=self.tta)
         self._device_image = DeviceImage(
             checkpoint, self._tile_network, self.device, overlap=self._overlap, tile=asked.tile
         )
         self._batches = Batches(self._tile_network, self.device, border=self._border)
-        self._plan = self._fit_into(asked.max_memory_bytes)
-        self._rolling = None
-        if self._workers is not None and self._plan is None and not asked.tile:
-            self._rolling = self._workers.submit(
+        self._fit_into(asked.max_memory_bytes)
+        rolling = None
+        if self._workers is not None and self._cutting.plan is None and not asked.tile:
+            rolling = self._workers.submit(
                 rolling_network,
                 self.network,
-                multiple=self._multiple,
+                multiple=multiple,
                 tta=self.tta,
                 workers=self._workers,
                 threads=self.threads,
             ).result()
+        self._cutting.rolled = rolling is not None
+        self._band_network = BandNetwork(
+            self._tile_network, self._cutting, self.device, workers=self._workers, rolling=rolling, note=note
+        )
 
     def _loaded(self) -> Network:
         """Bring the weights to the device."""
@@ -181,14 +171,7 @@ class PreparedNetwork:
 
     def bands(self, shape: tuple[int, int]) -> list[Tile]:
         """Cut an image ``(y, x)`` into bands of full width, from top to bottom; each goes to `forward`."""
-        rows = min(self._tile[0], max(LEAST_ROWS, 4 * self._overlap, BAND_PIXELS // shape[1]))
-        if self.device.type != "cpu":
-            rows = self._tile[0]
-        if self._rolling is not None:
-            rows = max(rows, ROLLED_PIXELS // shape[1])
-        if self._plan is not None:
-            rows = rows_that_fit(self._plan, min(rows, shape[0]), shape[1], overlap_px=self._overlap)
-        return plan_tiles(shape, tile=(rows, shape[1]), overlap=self._overlap, multiple=self._multiple)
+        return self._cutting.bands(shape)
 
     def tile_borders(
         self, shape: tuple[int, int], *, pixel_size_angstrom: float | None = None
@@ -199,17 +182,13 @@ class PreparedNetwork:
         """
         if not self.regrid.plan(shape, pixel_size_angstrom, path=Path("<array>")).does_nothing:
             return None
-        bands = self.bands(shape)
-        # A tile is as high as its band, so the bands carry all borders between rows.
-        columns = {max(0, tile.paste.x0 - self._border) for tile in self._tiles(self._continued_shape(bands[0]))}
-        return tuple(sorted({band.paste.y0 for band in bands})), tuple(sorted(columns))
+        return self._cutting.borders(shape)
 
     def bands_at_once(self, shape: tuple[int, int]) -> int:
         """Give the number of bands of an image ``(y, x)`` to `start` before waiting for the first, so that no core is idle."""
-        if self._workers is None or self.threads == 1 or self._rolling is not None:
+        if self._workers is None or self.threads == 1 or self._cutting.rolled:
             return 1
-        tiles = len(self._tiles(self._continued_shape(self.bands(shape)[0])))
-        return 1 + -(-self.threads // tiles)
+        return 1 + -(-self.threads // len(self._cutting.tiles_of(self.bands(shape)[0])))
 
     def forward(self, rows: ImageF32, band: Tile, should_stop: Callable[[], bool] = lambda: False) -> ImageF32:
         """Run the network over a band and wait for the result; see `start`."""
@@ -235,50 +214,25 @@ class PreparedNetwork:
             A function that waits and gives normalised pixels of ``band.paste``, a new array. It raises `DeviceError` if even
             small tiles do not fit into memory or the device failed, and `Interrupted` if `should_stop` returned True.
         """
-        begun_with = self._tile
-        crop = band.crop.slices
-        if self._border:
-            above, below = band_borders(band, overlap_px=self._overlap, width_px=self._border)
-            rows = continued(rows, above, below, self._border)
-            crop = band.crop.shifted(above, self._border).slices
-        begun = self._begin(rows, should_stop)
-
-        def finish() -> ImageF32:
-            result = self._unless_memory_runs_out(begun, begun_with)
-            while result is None:
-                # Only here, when the error and all that it held on to is gone.
-                free_cached_memory(self.device)
-                used = self._tile
-                result = self._unless_memory_runs_out(lambda: self._begin(rows, should_stop)(), used)
-            if self._tile != begun_with and not self._told_of_memory:
-                self._told_of_memory = True
-                self._note(
-                    f"{self.device}: memory ran out with tiles of {begun_with[0]}x{begun_with[1]} px; going on with "
-                    f"{self._tile[0]}x{self._tile[1]} px, which gives the same result"
-                )
-            return result[crop]
-
-        return finish
+        return self._band_network.start(rows, band, should_stop)
 
     def is_one_tile(self, shape: tuple[int, int]) -> bool:
         """Tell whether an image ``(y, x)`` is computed in one piece."""
-        bands = self.bands(shape)
-        # Threads share the images, so that none need be cut for them.
-        return len(bands) == 1 and shape[0] <= self._tile[0] and self._continued_shape(bands[0])[1] <= self._tile[1]
+        return self._cutting.is_one_tile(shape)
 
     def sections_at_once(self, shape: tuple[int, int]) -> int:
         """Give the number of parts of a stack of images ``(y, x)`` to begin before waiting for the first.
 
         On a GPU, measuring small images takes as long as computing them, so one part is measured while another is computed.
         """
-        if self.threads == 1 or self._plan is not None or not self.is_one_tile(shape):
+        if self.threads == 1 or self._cutting.plan is not None or not self.is_one_tile(shape):
             return 1
         return 2 if self.device.type == "cpu" else min(self.threads, MOST_SECTIONS)
 
     def many(self, images: ImageF32, should_stop: Callable[[], bool] = lambda: False) -> ImageF32:
         """Run the network over many normalised images ``(n, y, x)`` at a time; each must fit into one tile, see `is_one_tile`."""
-        pixels = self._tile[0] * self._tile[1]
-        if self._workers is not None and self._plan is None and not self.settings.tile:
+        pixels = self._cutting.tile[0] * self._cutting.tile[1]
+        if self._workers is not None and self._cutting.plan is None and not self.settings.tile:
             pixels = max(pixels, BATCH_PIXELS)
         return self._batches(images, should_stop, most_pixels=pixels, workers=self._workers)
 
@@ -292,80 +246,23 @@ class PreparedNetwork:
         made = self._device_image(continued_on_device(pixels, self._border), should_stop, fits)
         return made[self._border : self._border + height, self._border : self._border + width].contiguous()
 
-    def _unless_memory_runs_out(self, compute: Callable[[], ImageF32], tile: tuple[int, int]) -> ImageF32 | None:
-        """Compute; None if memory ran out with this tile, and tiles are smaller from then on."""
-        try:
-            with device_errors(), only(self.device):
-                return compute()
-        except OutOfDeviceMemory as error:
-            self.network.forget_buffers()
-            if self._rolling is not None:
-                self._rolling = None
-                self._note(
-                    f"{self.device}: memory ran out; going on with tiles, which is slower and gives the same result"
-                )
-                return None
-            height, width = tile
-            if max(height, width) <= LEAST_TILE_PX:
-                raise DeviceError(
-                    f"{self.device}: not enough memory for a tile of {height}x{width} px ({error}); "
-                    "free memory, or use --device cpu --threads 1"
-                ) from error
-            if self._tile == tile:  # else another band made them smaller already
-                self._tile = (min(height, max(height // 2, LEAST_TILE_PX)), min(width, max(width // 2, LEAST_TILE_PX)))
-            return None
-
-    def _fit_into(self, limit_bytes: int | None) -> MemoryPlan | None:
+    def _fit_into(self, limit_bytes: int | None) -> None:
+        """Choose tiles and threads that need no more than this memory."""
         if limit_bytes is None:
-            return None
+            return
         if self.device.type != "cpu":
             self._note(f"--max-memory counts only on the CPU; {self.device} takes smaller tiles when its own runs out")
-            return None
+            return
         plan = plan_memory(
             limit_bytes,
             in_use_bytes=resident_bytes(),
             channels=widest_layer(self.checkpoint),
             overlap_px=self._overlap,
-            tile=self._tile,
+            tile=self._cutting.tile,
             threads=self.threads,
         )
-        self._tile, self.threads = plan.tile, plan.threads
-        return plan
-
-    def _begin(self, rows: ImageF32, should_stop: Callable[[], bool]) -> Callable[[], ImageF32]:
-        """Begin to compute a band; give a function that waits for the result."""
-        if self._rolling is not None:
-            return self._rolling.start(rows, should_stop)
-        tiles = self._tiles(rows.shape)
-        result = np.empty(rows.shape, np.float32)
-
-        def run(tile: Tile) -> None:
-            if should_stop():
-                raise Interrupted
-            pixels = torch.from_numpy(rows[tile.read.slices]).to(self.device)
-            torch.from_numpy(result)[tile.paste.slices].copy_(self._tile_network(pixels)[tile.crop.slices])
-
-        # A band's tiles are queued behind those of the band before: a worker that is done takes the next band's first.
-        begun = self._workers.map(run, tiles) if self._workers is not None else map(run, tiles)
-
-        def finish() -> ImageF32:
-            deque(begun, maxlen=0)
-            return result
-
-        return finish
-
-    def _continued_shape(self, band: Tile) -> tuple[int, int]:
-        above, below = band_borders(band, overlap_px=self._overlap, width_px=self._border)
-        height, width = band.read.shape
-        return height + above + below, width + 2 * self._border
-
-    def _tiles(self, shape: tuple[int, ...]) -> list[Tile]:
-        if self._rolling is not None:
-            return plan_tiles((shape[0], shape[1]), tile=(shape[0], shape[1]), overlap=0)
-        height, width = self._tile[0] + 2 * self._overlap, self._tile[1]
-        if self._workers is not None:
-            width = min(width, max(LEAST_TILE_PX, -(-shape[1] // self.threads)))
-        return plan_tiles((shape[0], shape[1]), tile=(height, width), overlap=self._overlap, multiple=self._multiple)
+        self.threads = plan.threads
+        self._cutting = replace(self._cutting, tile=plan.tile, sharing_threads=plan.threads, plan=plan)
 
 
 def _note_oddities(spec: ModelSpec, note: Callable[[str], None], *, as_founded: bool) -> None:

@@ -238,8 +238,8 @@ def test_a_gpu_that_fails_is_a_device_error_and_a_bug_is_a_bug():
 def test_a_stop_is_heeded_between_two_tiles(monkeypatch):
     denoiser = Denoiser(checkpoint_of("cryo_cnn"), device="cpu", threads=1, tile=64)
     asked, computed = [], []
-    network = denoiser._tile_network
-    monkeypatch.setattr(denoiser, "_tile_network", lambda pixels: computed.append(1) or network(pixels))
+    network = denoiser._band_network._tile_network
+    monkeypatch.setattr(denoiser._band_network, "_tile_network", lambda pixels: computed.append(1) or network(pixels))
     (band,) = denoiser.bands((64, 640))
     with pytest.raises(Interrupted):
         denoiser.forward(noise((64, 640)), band, lambda: asked.append(1) or len(asked) >= 3)
