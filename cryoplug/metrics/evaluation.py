@@ -209,7 +209,7 @@ def score_halves(
     alike = equally_noisy(ratio)
     fits = fit_both_ways(*halves)
 
-    def measured(own: int, method: str) -> Found:
+    def measured(own: int, method: str) -> MethodMoments:
         other = 1 - own
         if method in ("identity", "affine"):
             found = _of_raw(halves[own].image, halves[other].image, powers[own], with_other=alike)
@@ -244,7 +244,7 @@ def score_halves(
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class MethodMoments:
     """The moments of one method in one direction."""
 
     whole: HalvesMoments
@@ -252,23 +252,23 @@ class Found:
     rings: HalvesMoments
     """Of each ring."""
 
-    def scaled(self, factor: float) -> Found:
+    def scaled(self, factor: float) -> MethodMoments:
         """Give them if the method multiplied its result by a factor."""
-        return Found(self.whole.scaled(factor), self.rings.scaled(factor))
+        return MethodMoments(self.whole.scaled(factor), self.rings.scaled(factor))
 
 
-def _of_raw(raw: Image, judge: Image, powers: RingPowers, *, with_other: bool) -> Found:
+def _of_raw(raw: Image, judge: Image, powers: RingPowers, *, with_other: bool) -> MethodMoments:
     """Measure the method that changes nothing; all follows from the raw halves."""
     whole = halves_moments(HalfImages(raw, judge, raw, judge if with_other else None))
-    return Found(whole, powers.of_identity() if with_other else powers.of_identity().without_other())
+    return MethodMoments(whole, powers.of_identity() if with_other else powers.of_identity().without_other())
 
 
 def _of_images(
     raw: Transformed, judge: Transformed, powers: RingPowers, made: Transformed, other: Transformed | None
-) -> Found:
+) -> MethodMoments:
     images = HalfImages(raw.image, judge.image, made.image, None if other is None else other.image)
     terms = made.tapered, None if other is None else other.tapered
-    return Found(halves_moments(images), ring_moments_of(powers, raw.tapered, judge.tapered, *terms))
+    return MethodMoments(halves_moments(images), ring_moments_of(powers, raw.tapered, judge.tapered, *terms))
 
 
 def score_against_truth(
@@ -278,7 +278,6 @@ def score_against_truth(
     noisy, truth = Transformed.of(noisy), Transformed.of(truth)
     baselines = fit_baselines(noisy, truth, judge_is_truth=True)
     judge = TruthJudge(truth)
-
     raw_frc = judge.frc(noisy)
 
     def measured(method: str) -> tuple[TruthScore, Curve]:
