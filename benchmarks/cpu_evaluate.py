@@ -1,4 +1,4 @@
-"""`cryoplug evaluate` of one micrograph on a CPU, by its halves and by its truth, against another checkout.
+"""`cryoplug evaluate` of one micrograph on a CPU, by its halves, and by truth and halves, against another checkout.
 
     python benchmarks/cpu_evaluate.py [--before other/checkout] [--size 4096] [--repeats 1] [--csv cpu_evaluate.csv]
 
@@ -46,7 +46,7 @@ def main() -> int:
         make_files(folder, arguments.size)
         inputs = {
             "halves": ["--even", folder / "m_EVN.mrc", "--odd", folder / "m_ODD.mrc"],
-            "truth": [folder / "m.mrc", "--clean", folder / "truth.mrc"],
+            "truth and halves": [folder / "m.mrc", "--clean", folder / "truth.mrc"],
         }
         for judge, words in inputs.items():
             command = ["evaluate", *map(str, words), "--checkpoint", arguments.checkpoint, "--device", "cpu"]
@@ -86,14 +86,14 @@ def run(command: list[str], root: Path, output: Path) -> dict[str, Any]:
     if status:
         raise SystemExit(f"exit {os.waitstatus_to_exitcode(status)}: {' '.join(command)}")
     summary = json.loads((output / "evaluation.json").read_text())["summary"]
-    scores = summary["halves"] or summary["truth"]
     return {
         "seconds": time.perf_counter() - start,
         "cpu_s": used.ru_utime + used.ru_stime,
         "rss_mib": used.ru_maxrss / 1024,
         "decibels": {
-            (method, figure): value["mean"]
-            for method, figures in scores.items()
+            (judge, method, figure): value["mean"]
+            for judge in ("halves", "truth")
+            for method, figures in (summary[judge] or {}).items()
             for figure, value in figures.items()
             if figure.endswith("_db")
         },
