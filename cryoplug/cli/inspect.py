@@ -117,7 +117,10 @@ def _fields(values: dict[str, Any], indent: str, *, names: bool = False) -> list
     for key, value in values.items():
         label, unit = labels[key]
         if key == "evaluation" and not names and isinstance(value, dict):
-            lines += [f"{indent}{label}", *(f"{indent}  {line}".rstrip() for line in _evaluation(value))]
+            lines += [
+                f"{indent}{label}",
+                *(f"{indent}  {line}".rstrip() for line in _evaluation(value, values.get("pairs"))),
+            ]
             continue
         if _is_table(key, value):
             lines += [
@@ -131,10 +134,10 @@ def _fields(values: dict[str, Any], indent: str, *, names: bool = False) -> list
     return lines
 
 
-def _evaluation(record: dict[str, Any]) -> list[str]:
+def _evaluation(record: dict[str, Any], pairs: Any) -> list[str]:
     from cryoplug.reports.evaluation_record import table_of_record
 
-    text = table_of_record(record)
+    text = table_of_record(record, pairs=pairs if isinstance(pairs, str) else None)
     return (
         ["not one that this version can read"] if text is None else [printable_name(line) for line in text.splitlines()]
     )

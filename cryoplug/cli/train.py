@@ -293,7 +293,7 @@ def train(
             f"training loss {result.first_batch_loss:.6f} in the first batch, {last.train_loss:.8f} in epoch {last.epoch}"
         )
         if result.evaluation is not None:
-            text = f"{text}\n\n{table(result.evaluation, brief=True)}"
+            text = f"{text}\n\n{table(result.evaluation, brief=True, pairs=result.pairs)}"
         echo_result(result, as_json=False, text="\n".join([*words, text]))
     elif result.checkpoint is not None:
         record = {"evaluation": result.evaluation, "checkpoint": result.checkpoint}

@@ -17,6 +17,8 @@ from cryoplug.metrics.verdict import Verdict, judge
 from cryoplug.reports.evaluation_columns import HALVES_COLUMNS, HINTS, ROWS, TRUTH_COLUMNS
 
 METHODS = (DENOISED, *BASELINES)
+HALVES_ALONE = "halves, without truth: for one half alone"
+"""How the halves judge, in the heading of their table."""
 _BRIEF = ("snr_db", "mse", "psnr_db", "ssim", "frc_05", "error", "snr_fitted_db", "correlation", "residual_correlation")
 WIDTH = 100
 """Most characters in a line of a table, for a terminal."""
@@ -102,7 +104,7 @@ def summarize(
     )
 
 
-def table(summary: Summary, *, brief: bool = False) -> str:
+def table(summary: Summary, *, brief: bool = False, pairs: str | None = None) -> str:
     """Write a summary for people: mean and standard error over the micrographs, or over patches of them.
 
     Parameters
@@ -111,6 +113,8 @@ def table(summary: Summary, *, brief: bool = False) -> str:
         The means.
     brief
         Whether to leave out the legend, and columns that a log does not need.
+    pairs
+        Kind of training pairs, as in ``convert --pairs``: single exposures have no halves. None if it does not matter.
 
     Returns
     -------
@@ -135,11 +139,12 @@ def table(summary: Summary, *, brief: bool = False) -> str:
         parts += _rows(summary.truth, truth_columns, told)
         parts.append(f"PSNR range: the truth's maximum less its minimum, {_range(summary.truth)} in the mean\n")
     if summary.halves:
-        parts.append(f"{count}, judged by halves, without truth: for one half alone; SNR after the best a*x+b")
+        judge = "noise drawn with its spectrum, without truth" if pairs == "single" else HALVES_ALONE
+        parts.append(f"{count}, judged by {judge}; SNR after the best a*x+b")
         parts += _rows(summary.halves, halves_columns, told)
         if not brief:
             parts.append(f"PSNR range: 6 standard deviations of the signal, {_range(summary.halves)} in the mean")
-        parts.append(_sides(summary) + "\n")
+        parts.append("" if pairs == "single" else _sides(summary) + "\n")
     if summary.agreement:
         free, true, deviation = (summary.agreement[name] for name in ("truth_free_error", "true_error", "deviation"))
         parts.append(f"error of the halves without truth {free:.4g}, with truth {true:.4g} ({100 * deviation:+.1f} %)")

@@ -51,10 +51,10 @@ def mean_curves(truth: Sequence[TruthReport], halves: Sequence[HalvesReport]) ->
     return found
 
 
-def table_of_record(record: Any) -> str | None:
+def table_of_record(record: Any, *, pairs: str | None = None) -> str | None:
     """Write the table of a record of `evaluation_record`; None for anything else, because files may come from elsewhere."""
     summary = summary_of_record(record)
-    return None if summary is None else table(summary, brief=True)
+    return None if summary is None else table(summary, brief=True, pairs=pairs)
 
 
 def summary_of_record(record: Any) -> Summary | None:

@@ -26,15 +26,24 @@ METHOD_WORDS = {
 }
 
 
-def summary_grids(summary: Summary) -> list[Grid]:
-    """Give a table for each judge (truth, halves), with standard errors and a legend of every column."""
+def summary_grids(summary: Summary, *, pairs: str | None = None) -> list[Grid]:
+    """Give a table for each judge (truth, halves), with standard errors and a legend of every column.
+
+    Parameters
+    ----------
+    summary
+        The figures.
+    pairs
+        Kind of training pairs, as in ``convert --pairs``: single exposures have no halves. None if it does not matter.
+    """
+    by_half = "noise drawn with the measured spectrum" if pairs == "single" else "the other half of each exposure"
     word, count = ("micrograph", summary.micrographs) if summary.patches is None else ("patch", summary.patches)
     several = f"Means over {counted(count, word, 'patches' if word == 'patch' else None)}, ± standard error."
     methods = f" Rows: {'; '.join(METHOD_WORDS[method] for method in METHODS)}."
     grids: list[Grid] = []
     for means, columns, judge in (
         (summary.truth, TRUTH_COLUMNS, "Judged by the truth."),
-        (summary.halves, HALVES_COLUMNS, "Judged without truth, by the other half of each exposure."),
+        (summary.halves, HALVES_COLUMNS, f"Judged without truth, by {by_half}."),
     ):
         if means:
             caption = f"{judge} {several if count > 1 else f'One {word}.'}{'' if grids else methods}"

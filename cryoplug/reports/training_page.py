@@ -140,7 +140,7 @@ def evaluation_sections(details: Mapping[str, Any], pixel_size_angstrom: float |
     sections = [
         Section(
             "Beside simple filters",
-            summary_grids(summary),
+            summary_grids(summary, pairs=details.get("pairs")),
             "Measured on patches that training never saw. A network must beat the raw micrograph and a "
             "Gaussian blur to be worth using.",
         )

@@ -9,12 +9,14 @@ from cryoplug.core.printable import printable_name
 from cryoplug.errors import InputError, StorageError
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.models.epoch_folders import best_epoch, epoch_number
+from cryoplug.reports.evaluation_record import recorded_verdict
 from cryoplug.reports.html import write_page
 from cryoplug.reports.inspect_page import InspectedRow, inspect_page
 from cryoplug.reports.sections import Section
 from cryoplug.reports.store_look import look_into_store
 from cryoplug.reports.store_page import store_sections
 from cryoplug.reports.training_page import evaluation_sections, training_section
+from cryoplug.reports.words import verdict_words
 from cryoplug.store.pairs import open_store
 from cryoplug.workflows.inspect.inspection import Inspection
 from cryoplug.workflows.inspect.runs import run_metrics
@@ -81,15 +83,20 @@ class InspectPage:
 
 
 def _run(path: Path) -> list[Section]:
-    """Give the losses and the evaluation of a run folder, or the evaluation of a checkpoint."""
+    """Give the verdict, the losses and the evaluation of a run folder, or verdict and evaluation of a checkpoint."""
     folder = path if path.is_dir() else path.parent
     best = best_epoch(folder) or folder
     checkpoint = load_checkpoint(best)
     records: list[dict[str, Any]] = run_metrics(folder)
+    details = checkpoint.details
+    pairs, verdict = details.get("pairs"), recorded_verdict(details)
     sections = []
+    if verdict is not None:
+        words = verdict_words(verdict, pairs=pairs if isinstance(pairs, str) else None)
+        sections.append(Section("How good it is", [], " ".join(words)))
     if len(records) > 1:  # the curves of one epoch would be points
         sections.append(training_section(records, epoch_number(best) if best != folder else None))
-    sections += evaluation_sections(checkpoint.details, checkpoint.pixel_size_angstrom)
+    sections += evaluation_sections(details, checkpoint.pixel_size_angstrom)
     return [Section(f"{printable_name(folder)}: {item.title}", item.blocks, item.lead) for item in sections]
 
 

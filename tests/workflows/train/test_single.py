@@ -75,8 +75,15 @@ def test_training_on_single_exposures_ends_with_a_verdict_that_inspect_repeats(
     details = load_checkpoint(tmp_path / "cryo_cnn").details
     assert details["pairs"] == "single"
     assert details["evaluation"]["verdict"]["judge"] == "halves"
-    command_line(["inspect", str(tmp_path / "cryo_cnn")])
-    assert first in capsys.readouterr().out
+    assert "judged by noise drawn with its spectrum" in captured.out
+    command_line(["inspect", str(tmp_path / "cryo_cnn"), "--report", str(tmp_path / "page.html")])
+    shown = capsys.readouterr().out
+    assert first in shown and "judged by noise drawn with its spectrum" in shown
+    for page in (tmp_path / "page.html", tmp_path / "cryo_cnn" / "report.html"):
+        text = page.read_text()
+        assert first.replace("+-", "±") in text or first in text, page
+        assert "Judged without truth, by noise drawn with the measured spectrum." in text
+    assert "half of each exposure" not in captured.out + shown, "single exposures have no halves"
 
 
 def test_a_run_that_goes_on_ends_with_the_same_weights(store: Path, tmp_path: Path) -> None:
