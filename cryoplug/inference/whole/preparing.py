@@ -17,7 +17,6 @@ from cryoplug.core.repairs import Repairs
 from cryoplug.core.statistics import PixelStatistics
 from cryoplug.inference.likeness import SIGNS_ON_A_GPU, look, shows_no_particles
 from cryoplug.inference.messages import DenoiseJob
-from cryoplug.inference.network.memory_plan import widest_layer
 from cryoplug.inference.regrid import GridPlan
 from cryoplug.inference.target import to_grey_values
 from cryoplug.inference.whole.pixels import DevicePixels, clipped_count, decode, normalised, repair, thumbnail
@@ -98,13 +97,11 @@ class Preparer:
         self._device = denoiser.device
         self._streams = streams
         self._signs = itertools.count()
-        self._free_bytes = self._memory()
-        self._room = Room(None if self._free_bytes is None else room_to_prepare(self._free_bytes))
+        self._room = Room(self._most_bytes())
 
     def takes(self, plan: GridPlan) -> bool:
         """Tell whether a micrograph is small enough, on its own grid and on the network's."""
-        network = self._denoiser.network.bytes_per_pixel(widest_layer(self._denoiser.checkpoint))
-        return fits_as_a_whole(plan, free_bytes=self._free_bytes, network_bytes_per_pixel=network)
+        return fits_as_a_whole(plan, self._room.size_bytes)
 
     def prepare(
         self,
@@ -181,11 +178,11 @@ class Preparer:
                 measured, seen, levels, raw if plan.regrid.needs_raw else None, small, self._streams.reached()
             )
 
-    def _memory(self) -> int | None:
+    def _most_bytes(self) -> int | None:
         if self._device.type != "cuda":
             return None
         with device_errors(), only(self._device):
-            return memory_for_tensors(self._device)
+            return room_to_prepare(memory_for_tensors(self._device))
 
     def _looks_at_sign(self) -> bool:
         return self._device.type != "cuda" or next(self._signs) < SIGNS_ON_A_GPU

@@ -11,38 +11,29 @@ MOST_PIXELS = 1 << 28
 """Most pixels of a whole micrograph (16384x16384), also on the network's grid; larger ones go in bands."""
 DEVICE_BYTES_PER_PIXEL = 48
 """Device memory per pixel of the network's grid: stored, normalised and denoised pixels, and sorting with 8-byte indices."""
-REGRID_BYTES_PER_PIXEL = 24
-"""More device memory per pixel if the grids differ or raw pixels are kept: pixels, Fourier terms twice, cuFFT's workspace. It
-counts the larger side of both grids in each direction. An H200 took 16 to prepare a micrograph and 21 to compute it."""
-FILTER_BYTES_PER_PIXEL = 40
-"""The same with filters, which took 33."""
+REGRID_BYTES_PER_PIXEL = 40
+"""More device memory per pixel if the grids differ or raw pixels are kept: pixels, Fourier terms twice, cuFFT's workspace, and
+frequencies in float64. It counts the larger side of both grids in each direction. An H200 took 16 to 21; but 33 to 45 where the
+sides of the micrograph are prime numbers, for which cuFFT needs more, or where the result is filtered."""
 
 
-def fits_as_a_whole(plan: GridPlan, *, free_bytes: int | None, network_bytes_per_pixel: int) -> bool:
+def fits_as_a_whole(plan: GridPlan, room_bytes: int | None) -> bool:
     """Tell whether a micrograph is small enough to go as a whole, on its own grid and on the network's.
-
-    While one is computed, the next is prepared, and the network needs memory of its own.
 
     Parameters
     ----------
     plan
         The grids.
-    free_bytes
-        Memory that the device has for all; None: no limit.
-    network_bytes_per_pixel
-        Least memory of the network for each pixel of its grid. It takes half of the memory at most, and tiles if that is not
-        enough.
+    room_bytes
+        From `room_to_prepare`; None: no limit.
     """
     if max(map(math.prod, (plan.shape, plan.network_shape))) > MOST_PIXELS:
         return False
-    if free_bytes is None:
-        return True
-    network = min(free_bytes // 2, network_bytes_per_pixel * math.prod(plan.network_shape))
-    return 2 * device_bytes(plan) + network <= free_bytes
+    return room_bytes is None or device_bytes(plan) <= room_bytes
 
 
 def room_to_prepare(free_bytes: int) -> int:
-    """Give the device memory for all micrographs that are prepared at a time, unless one alone needs more.
+    """Give the device memory for all micrographs that are prepared at a time.
 
     Half of what is free is for the network, and a quarter for the micrograph that is computed.
     """
@@ -59,4 +50,4 @@ def device_bytes(plan: GridPlan) -> int:
         # Continued on all sides, as far as the filter reaches.
         reach = 2 * math.ceil(REACH * plan.regrid.highpass_angstrom / plan.written_angstrom)
         largest = max(largest, math.prod(side + reach for side in plan.written_shape))
-    return size_bytes + (FILTER_BYTES_PER_PIXEL if plan.regrid.filters else REGRID_BYTES_PER_PIXEL) * largest
+    return size_bytes + REGRID_BYTES_PER_PIXEL * largest
