@@ -179,10 +179,12 @@ def _measurer(request: EvaluateRequest, about: dict[str, Any], note: Note) -> Me
 
 
 def _summary(request: EvaluateRequest, measured: Sequence[MeasuredMicrograph]) -> Summary:
+    # The halves hold the ice, and particles have none: both errors are of different things then.
+    comparable = request.target != "particles"
     return summarize(
         [item.found.truth for item in measured if item.found.truth is not None],
         [item.found.halves for item in measured if item.found.halves is not None],
-        agreement=[item.found.agreement for item in measured if item.found.agreement is not None],
+        agreement=[item.found.agreement for item in measured if comparable and item.found.agreement is not None],
         hallucination=[item.found.hallucination for item in measured if item.found.hallucination is not None],
         seams=[item.seam for item in measured if item.seam is not None],
         micrographs=len(measured),

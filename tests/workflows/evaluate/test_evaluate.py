@@ -376,3 +376,20 @@ def test_a_denoised_file_as_input_or_as_half_is_told_and_as_the_result_it_is_not
     halves = {side: (f"{tmp_path}/{side}/{name}",) for side in ("even", "odd")}
     assert "give it with --denoised" in said(**halves, checkpoint=blurring)
     assert "--denoised" not in said(f"{pair}/noisy/{name}", clean=clean, denoised=(f"{tmp_path}/noisy/{name}",))
+
+
+@pytest.mark.parametrize(("target", "compared"), [("image", True), ("particles", False)])
+def test_the_error_of_halves_is_not_compared_with_that_of_particles_which_have_no_ice(pair, tmp_path, target, compared):
+    config = {"depth": 1, "width": 4, "outputs": 2, "skip": "none"}
+    state = model_spec("unet").build(config=config).state_dict()
+    weights = {
+        name: np.random.default_rng(1).normal(0, 0.2, tensor.shape).astype(np.float32) for name, tensor in state.items()
+    }
+    checkpoint = Checkpoint("unet", weights, config=config, normalize="zscore")
+    save_checkpoint(tmp_path / "run" / "epoch_0001", checkpoint, 0.5)
+    sides = {side: pair / side for side in ("even", "odd", "clean")}
+    result = evaluate(
+        request(tmp_path / "out", checkpoint=tmp_path / "run", inputs=pair / "noisy", target=target, **sides)
+    )
+    assert result.summary is not None and bool(result.summary.agreement) == compared
+    assert ("error of the halves" in (tmp_path / "out" / "evaluation.txt").read_text()) == compared
