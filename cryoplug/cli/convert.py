@@ -250,8 +250,12 @@ def _left_out(result: BatchResult, *, test_split: float) -> Iterator[str]:
     counts = result.details
     if result.failed:
         yield f"{len(result.failed)} of {len(result.files)} inputs failed"
-    if counts.get("companions"):
-        yield f"{counts['companions']} files that accompany others left out"
+    if beside := counts.get("companions"):
+        yield (
+            "1 file that accompanies others left out"
+            if beside == 1
+            else f"{beside} files that accompany others left out"
+        )
     beyond = counts.get("beyond_the_last_patch", 0)
     if beyond >= _WORTH_TELLING:
         yield f"{100 * beyond:.0f} % of the pixels are beyond the last patch of a row or column (a smaller --stride takes them)"

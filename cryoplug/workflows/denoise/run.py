@@ -25,6 +25,7 @@ from cryoplug.outputs.cs_file import OutputDataset, source_dataset
 from cryoplug.outputs.journal import Journal
 from cryoplug.outputs.planning import PlannedOutput, check_writable
 from cryoplug.outputs.star_file import OutputStar
+from cryoplug.reports.html import counted
 from cryoplug.workflows.denoise.finding import find_micrographs
 from cryoplug.workflows.denoise.gpus import Denoise, denoise_in_processes
 from cryoplug.workflows.denoise.halves import pair_prover
@@ -135,7 +136,7 @@ class DenoiseRun:
         batch = self.batch()
         replace(record, finished=True, failed=batch.failed).write()
         self.note(
-            f"shard {shard}: {len(batch.files)} micrographs; when all are done: "
+            f"shard {shard}: {counted(len(batch.files), 'micrograph')}; when all are done: "
             f"{shlex.join(['cryoplug', 'merge', str(self.request.output)])}"
         )
         return ShardResult(batch.files, batch.outputs, batch.details)
@@ -228,7 +229,8 @@ class DenoiseRun:
             skipped = [item for item in self._done(planned) if self.work.results[item.target].status == "skipped"]
             missing = [item for item in skipped if not self.previews.is_there(item)]
             if missing:
-                self.note(f"previews of {len(missing)} micrographs that were finished before are missing; making them")
+                before = counted(len(missing), "finished micrograph")
+                self.note(f"the previews of {before} are missing; making them")
             for item in missing:
                 if self.should_stop():
                     return

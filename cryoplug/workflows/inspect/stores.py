@@ -13,6 +13,7 @@ from cryoplug.core.results import Finding
 from cryoplug.disk.atomic import PARTIAL_SUFFIX
 from cryoplug.errors import FormatError, InputError
 from cryoplug.metrics.micrograph_noise import MicrographNoise
+from cryoplug.reports.html import counted
 from cryoplug.store.grey_scale import ClippedPixels
 from cryoplug.store.manifest import SPLITS, Manifest
 from cryoplug.store.pairs import HDF5_NAME, PairStore, open_store
@@ -124,7 +125,7 @@ def _check_manifest(manifest: Manifest, findings: list[Finding]) -> None:
     sizes = Counter(entry.pixel_size_angstrom for entry in manifest.micrographs)
     if manifest.pixel_size_angstrom is None and any(sizes):
         shown = ", ".join(
-            f"{size:.4g} ({count} micrographs)" if size else f"unset ({count} micrographs)"
+            f"{f'{size:.4g}' if size else 'unset'} ({counted(count, 'micrograph')})"
             for size, count in sorted(sizes.items(), key=str)
         )
         message = f"{len(sizes)} pixel sizes (A): {shown}; convert them apart: one scale a network"

@@ -15,6 +15,7 @@ from cryoplug.errors import UsageError
 from cryoplug.machine.devices import resolved_name
 from cryoplug.machine.launch import torchrun_launch
 from cryoplug.models.registry import model_spec
+from cryoplug.reports.html import counted
 from cryoplug.store.pairs import PairStore
 from cryoplug.workflows.train.identity import compare_with_earlier_run
 from cryoplug.workflows.train.opening import Prepared, note_oddities, prepare
@@ -159,7 +160,7 @@ def _count_micrographs(store: PairStore) -> int | None:
 
 
 def _note_plan(prepared: Prepared, details: dict[str, Any], note: Note) -> None:
-    micrographs = "" if details["micrographs"] is None else f", of {details['micrographs']} micrographs"
+    micrographs = "" if details["micrographs"] is None else f", of {counted(details['micrographs'], 'micrograph')}"
     note(
         f"would read {prepared.store.path} ({size_text(details['read_bytes'])}): {details['train_pairs']} pairs of "
         f"{details['patch_size']} px to train on, {details['validation_pairs']} to validate on{micrographs}"

@@ -94,7 +94,7 @@ def test_pictures_that_are_missing_are_made_good_and_others_left(here: Path, che
     assert {item.status for item in result.files} == {"skipped"}
     after = {path: path.stat().st_mtime_ns for path in Path("out/previews").rglob("*.jpg")}
     assert [path for path in before if before[path] != after[path]] == [Path("out/previews/a.jpg")]
-    assert any("previews of 1 micrograph" in text for text in told)
+    assert any("previews of 1 finished micrograph are missing" in text for text in told)
 
 
 def test_a_picture_of_an_older_result_does_not_stay(here: Path, checkpoint: Path) -> None:
