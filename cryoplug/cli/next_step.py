@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from cryoplug.errors import CryoplugError
 _FROM_GENERAL = ("--init", "general", "--minutes", "5")
 """Options for training from the small general model, if it knows such micrographs: the result comes sooner."""
 
+_NONE_HELD_OUT = ("--val-split", "0")
+"""Options for a store of halves or single exposures that is too small to hold anything out."""
+
 
 def say_how_to_train(store: Path, pairs: str) -> None:
     """End ``convert`` with the command that trains on its store; say nothing if the store cannot be trained on.
@@ -25,9 +29,11 @@ def say_how_to_train(store: Path, pairs: str) -> None:
     pairs
         ``--pairs``.
     """
-    for words in (_FROM_GENERAL, ()) if pairs in ("halves", "single") else ((),):
-        if _training_takes(store, init=Path(words[1]) if words else None):
-            say_next("convert", "train", store, *words, "--save")
+    own = pairs in ("halves", "single")
+    starts: tuple[tuple[str, ...], ...] = (_FROM_GENERAL, ()) if own else ((),)
+    for words, held_out in itertools.product(starts, ((), _NONE_HELD_OUT) if own else ((),)):
+        if _training_takes(store, init=Path(words[1]) if words else None, held_out=not held_out):
+            say_next("convert", "train", store, *words, *held_out, "--save")
             return
 
 
@@ -63,13 +69,14 @@ def given_options(context: click.Context, names: Collection[str]) -> list[str]:
     return words
 
 
-def _training_takes(store: Path, *, init: Path | None) -> bool:
+def _training_takes(store: Path, *, init: Path | None, held_out: bool) -> bool:
     from cryoplug.training.config import TrainConfig
     from cryoplug.workflows.train import TrainRequest, rehearse
 
     try:
         # On the CPU, so that torch is not asked for a GPU.
-        rehearse(TrainRequest(store, TrainConfig(device="cpu"), init=init, recipe="auto"))
+        config = TrainConfig(device="cpu") if held_out else TrainConfig(device="cpu", val_split=0.0)
+        rehearse(TrainRequest(store, config, init=init, recipe="auto"))
     except CryoplugError:
         return False
     return True

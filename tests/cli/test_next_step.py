@@ -120,3 +120,17 @@ def test_evaluate_ends_with_how_to_denoise_as_it_was_judged_when_that_is_better(
     ]
     said(capsys, words)
     assert " next: " not in said(capsys, [*judged, "ev2", "--denoised", "denoised"])
+
+
+def test_a_store_too_small_to_hold_anything_out_is_trained_on_without(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said(capsys, ["simulate", "-o", "sim", "--count", "1", "--size", "300", "--pixel-size", "5"])
+    words = next_words(
+        said(
+            capsys,
+            ["convert", "--pairs", "halves", "sim/noisy", "--store", "whole", "--patch-size", "64", "-o", "store"],
+        )
+    )
+    assert words == ["train", "store", "--val-split", "0", "--save"]
+    said(capsys, words)
