@@ -18,6 +18,7 @@ from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.outputs.planning import PlannedOutput
 from cryoplug.outputs.records import is_finished
 from cryoplug.workflows.denoise.finding import find_micrographs
+from cryoplug.workflows.denoise.introduction import introduction
 from cryoplug.workflows.denoise.request import DenoiseRequest, unsaid
 from cryoplug.workflows.denoise.run import output_star
 from cryoplug.workflows.denoise.targets import check_names, plan_part, planner_of
@@ -54,7 +55,7 @@ def rehearse(
     checkpoint = load_checkpoint(request.checkpoint)
     check_names(request)
     star = output_star(request, note, only_look=True)
-    for text in filter(None, (request.introduction(checkpoint), checkpoint.namesake_note)):
+    for text in introduction(request, checkpoint):
         note(text)
     network = PlannedNetwork(checkpoint.model_id, checkpoint.parameters, resolved_name(request.device_name))
     micrographs, companions = find_micrographs(request)

@@ -11,6 +11,7 @@ from cryoplug.disk.claims import Claims
 from cryoplug.errors import InputError, UsageError
 from cryoplug.machine.interrupts import Interrupts
 from cryoplug.models.checkpoint import load_checkpoint
+from cryoplug.workflows.denoise.introduction import introduction
 from cryoplug.workflows.denoise.request import DenoiseRequest
 from cryoplug.workflows.denoise.run import DenoiseRun, output_star
 from cryoplug.workflows.denoise.shards import merge_journals, read_shards
@@ -74,8 +75,7 @@ def denoise(
         check_names(request)
         star = output_star(request, note)
         # Processes of one run: the one that began them has said it.
-        introduction = (request.introduction(checkpoint), checkpoint.namesake_note) if sibling is None else ()
-        for text in filter(None, introduction):
+        for text in introduction(request, checkpoint) if sibling is None else ():
             note(text)
         run = DenoiseRun(
             request,

@@ -121,8 +121,8 @@ def test_a_network_that_is_no_better_ends_with_one_and_says_so_first(
 
 
 @pytest.mark.parametrize(("answer", "code"), [("worse", 1), ("better", 0), ("alike", 0)])
-def test_inspect_finds_a_network_that_is_worse_than_doing_nothing(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], answer: str, code: int
+def test_inspect_finds_a_network_that_is_worse_than_doing_nothing_and_denoise_tells(
+    micrographs: Path, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], answer: str, code: int
 ) -> None:
     assert command_line(words(store, tmp_path)) == 0
     epoch = tmp_path / "cryo_cnn" / "epoch_0001"
@@ -133,6 +133,19 @@ def test_inspect_finds_a_network_that_is_worse_than_doing_nothing(
     capsys.readouterr()
     assert command_line(["inspect", str(tmp_path / "cryo_cnn")]) == code
     assert ("Worse than doing nothing" in capsys.readouterr().out) is (answer == "worse")
+    # Whoever denoises with it all the same hears of it before the first micrograph.
+    for more in (["--dry-run"], []):
+        denoise = [
+            "denoise",
+            str(micrographs),
+            "--checkpoint",
+            str(tmp_path / "cryo_cnn"),
+            "-o",
+            str(tmp_path / "out"),
+        ]
+        assert command_line([*denoise, "--device", "cpu", "--no-previews", *more]) == 0
+        told = "after its training this network was judged: WORSE than the raw micrograph" in capsys.readouterr().err
+        assert told is (answer == "worse")
 
 
 @pytest.mark.parametrize(
