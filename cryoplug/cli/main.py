@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from cryoplug.cli.options import json_switch
+from cryoplug.cli.options import HELP_FLAGS, json_switch
 from cryoplug.cli.output import printable
 from cryoplug.cli.version import remember_json, show_version
 from cryoplug.errors import CryoplugError, OtherProcessError, ReaderGone, StorageError, UsageError
@@ -156,7 +156,7 @@ def _checked_table(path: Path, command: click.Command, name: str, table: dict[st
 @click.group(
     cls=LazyGroup,
     context_settings={
-        "help_option_names": ["-h", "--help"],
+        "help_option_names": list(HELP_FLAGS),
         "auto_envvar_prefix": "CRYOPLUG",
         "max_content_width": 110,
     },

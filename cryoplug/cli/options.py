@@ -52,6 +52,10 @@ UNIVERSAL_OPTIONS: tuple[click.Parameter, ...] = (
 """Options that every command has, also those of plugins; `CryoplugCommand` adds them, so no command declares them."""
 
 
+HELP_FLAGS = ("-h", "--help")
+"""Flags that show the help of the program and of every command."""
+
+
 class CryoplugCommand(click.Command):
     """A command that accepts ``--quiet``, ``--val_split`` for ``--val-split``, and ``CRYOPLUG_COMMAND_FLAG`` for every flag.
 
@@ -61,6 +65,10 @@ class CryoplugCommand(click.Command):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.params += map(copy.copy, UNIVERSAL_OPTIONS)
+
+    def get_help_option_names(self, ctx: click.Context) -> list[str]:
+        """Name the flags of the help, in any context: click keeps the first answer for good."""
+        return list(HELP_FLAGS)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; with ``--quiet``, print only results and errors."""

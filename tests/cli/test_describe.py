@@ -9,6 +9,7 @@ import pytest
 
 from cryoplug.cli.description import CommandDescription, OptionDescription, describe
 from cryoplug.cli.main import COMMANDS, cli, run
+from cryoplug.cli.options import CryoplugCommand
 
 
 @click.command("paint")
@@ -88,3 +89,19 @@ def test_a_command_that_is_not_there_is_refused(
 ) -> None:
     assert run(["describe", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_command_that_was_described_still_shows_its_help_by_both_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    """click keeps the first help option that anybody asks for, also one for a context without the program's settings."""
+
+    @click.command("paint", cls=CryoplugCommand)
+    def paint_again() -> None:
+        """Paint walls again."""
+
+    describe(paint_again)
+    paint_again.get_params(click.Context(paint_again))
+    for flag in ("-h", "--help"):
+        with pytest.raises(SystemExit) as ended:
+            paint_again.main([flag], prog_name="cryoplug paint")
+        assert ended.value.code == 0
+        assert "-h, --help" in capsys.readouterr().out
