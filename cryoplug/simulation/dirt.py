@@ -17,7 +17,7 @@ import torch
 from cryoplug.simulation.field import Dirt
 from cryoplug.simulation.optics import interaction_constant
 from cryoplug.simulation.patch import Patch
-from cryoplug.simulation.texture import Spectrum, random_spectrum
+from cryoplug.simulation.texture import LONGEST_ANGSTROM, SLOPES, Spectrum, random_spectrum
 
 Range = tuple[float, float]
 
@@ -65,6 +65,10 @@ class DirtPopulation:
     """Diameter of a spot."""
     frost_rms: Range = (0.01, 0.4)
     """Rms of what frost does to the counts, as a part of them."""
+    frost_slope: Range = SLOPES
+    """How steeply the power of frost falls: frequency to the power of minus this, uniform."""
+    frost_longest_angstrom: Range = LONGEST_ANGSTROM
+    """At longer periods its power no longer rises."""
 
 
 def random_dirt(
@@ -133,7 +137,9 @@ def random_dirt(
     if rng.random() < chances.crack:
         pieces.append(crack(field, rng))
     if rng.random() < chances.frost:
-        pieces.append(frost(field, rng, rms=_log(rng, chances.frost_rms)))
+        rms = _log(rng, chances.frost_rms)
+        spectrum = random_spectrum(rng, slopes=chances.frost_slope, longest_angstrom=chances.frost_longest_angstrom)
+        pieces.append(frost(field, rng, rms=rms, spectrum=spectrum))
     return together(pieces) if pieces else None
 
 
@@ -289,7 +295,7 @@ def crack(field: Patch, rng: np.random.Generator) -> Dirt:
     return Dirt(phase * missing, missing * (-loss / 3000.0), (missing > 0.3).float())
 
 
-def frost(field: Patch, rng: np.random.Generator, *, rms: float) -> Dirt:
+def frost(field: Patch, rng: np.random.Generator, *, rms: float, spectrum: Spectrum) -> Dirt:
     """Make frost: crystals too many and too small to tell apart, which make the ice uneven, at lengths that are drawn.
 
     Particles stay visible in it.
@@ -299,11 +305,13 @@ def frost(field: Patch, rng: np.random.Generator, *, rms: float) -> Dirt:
     field
         The field.
     rng
-        Random generator for the spectrum, and for whether frost absorbs or shifts the phase.
+        Random generator for whether frost absorbs or shifts the phase.
     rms
         Rms of the change of the counts, as a part of them; of the phase, in radian, if it shifts the phase.
+    spectrum
+        Its power by frequency.
     """
-    uneven = field.texture(random_spectrum(rng)).mul_(rms)
+    uneven = field.texture(spectrum).mul_(rms)
     if rng.random() < 0.3:
         return Dirt(uneven.clamp_(-STEEPEST_PHASE_RAD, STEEPEST_PHASE_RAD), field.zeros(), field.zeros())
     # Brighter as often and as much as darker: noise is no more often dark than bright, and particles are.

@@ -65,8 +65,7 @@ class Population:
     blurred: float = 0.2
     """Chance of a stronger blur, as from frames that were never aligned, or from charging."""
     faint_dose_e_per_angstrom2: float = 8.0
-    """Half of the fields with less than this dose, such as single frames, are blurred. None of them is scrambled, because
-    nobody could tell."""
+    """Half of the fields with less than this dose, such as single frames, are blurred."""
     blur_angstrom: Range = (2.0, 10.0)
     """Rms of this blur in each direction."""
     ice_thickness_angstrom: Range = (150.0, 1500.0)
@@ -85,6 +84,8 @@ class Population:
     """Chance of a field without particles."""
     scrambled: float = 0.1
     """Chance, unless the dose is faint, of a texture with the spectrum of particles: such a spectrum is no sign of them."""
+    scrambled_dose_e_per_angstrom2: float = 8.0
+    """No field with less than this dose is scrambled, because nobody could tell."""
     scrambled_alone: float = 0.5
     """Chance that such a field has no particles besides."""
     scrambled_below: Range = (0.1, 0.6)
@@ -139,7 +140,7 @@ class Population:
             highpass_angstrom=_log(rng, (500, 2500)) if rng.random() < self.highpass else None,
         )
         particles = self._particles(rng, library, drawn)
-        if dose < self.faint_dose_e_per_angstrom2 or rng.random() >= self.scrambled:
+        if dose < self.scrambled_dose_e_per_angstrom2 or rng.random() >= self.scrambled:
             return drawn, particles
         alone = rng.random() < self.scrambled_alone
         part = 1.0 if alone else rng.uniform(*self.scrambled_below)

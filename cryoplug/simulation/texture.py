@@ -14,6 +14,9 @@ import torch
 
 from cryoplug.simulation.planes import FrequencyPlane
 
+SLOPES, LONGEST_ANGSTROM = (0.0, 4.0), (100.0, 3000.0)
+"""Usual ranges of `Spectrum.slope`, uniform, and of `Spectrum.longest_angstrom`, log-uniform."""
+
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -44,9 +47,14 @@ class Spectrum:
         return power
 
 
-def random_spectrum(rng: np.random.Generator) -> Spectrum:
+def random_spectrum(
+    rng: np.random.Generator,
+    *,
+    slopes: tuple[float, float] = SLOPES,
+    longest_angstrom: tuple[float, float] = LONGEST_ANGSTROM,
+) -> Spectrum:
     """Draw a spectrum: from flat to steep, with or without a blur and a bump."""
-    slope, longest = rng.uniform(0, 4), _log(rng, 100, 3000)
+    slope, longest = rng.uniform(*slopes), _log(rng, *longest_angstrom)
     blur = _log(rng, 2, 30) if rng.random() < 0.5 else 0.0
     height = _log(rng, 1, 30) if rng.random() < 0.4 else 0.0
     return Spectrum(slope, longest, blur, _log(rng, 25, 400), height, rng.uniform(0.2, 0.6))

@@ -44,8 +44,25 @@ NETWORKS = {
     "start": {"depth": 3, "width": 32, "stem": 2, "skip": "none", "outputs": 1, "clip": 8.0},
 }
 """What ``denoise`` uses, and the smaller network that ``train --init general`` begins with: it gives the image alone."""
-POPULATION, DIRT = Population(phase_plate=0.14), DirtPopulation(clean=0.52, frost=0.36, speckled=0.4)
+POPULATION = Population(phase_plate=0.14, scrambled_dose_e_per_angstrom2=20.0)
+DIRT = DirtPopulation(clean=0.5, frost=0.36, speckled=0.7)
 """Fields. More of them than by default have what version 4 was weak at: phase plates, frost, carbon of strong grain."""
+FAINT_DIRT = DirtPopulation(clean=0.6, frost=0.0)
+"""Dirt of a field with less than `POPULATION.scrambled_dose_e_per_angstrom2`. Nobody can tell frost, or a film's strong grain,
+from particles there. A network that has met them there learns to erase particles that it is not sure of."""
+STRONG_FROST, STRONG_FROST_PART = (
+    DirtPopulation(
+        **dict.fromkeys(("clean", "carbon", "gold", "crystals", "spots", "crack"), 0.0),
+        **{
+            "frost": 1.0,
+            "frost_rms": (0.05, 0.6),
+            "frost_slope": (1.5, 4.5),
+            "frost_longest_angstrom": (300.0, 4000.0),
+        },
+    ),
+    0.06,
+)
+"""Strong frost and nothing else, and in which part of all other fields: as if a micrograph were full of ice balls."""
 ASKED_EVERY = 20
 """Steps between two looks at the clock."""
 PACED_STEPS, SAFE_PART = 1000, 0.97
@@ -139,7 +156,12 @@ def train(
         generator = torch.Generator(device).manual_seed(hash((plan.seed, number)) % 2**62)
         rng = np.random.default_rng([plan.seed, 5, number])
         size, voltage = (plan.field_px, plan.field_px), field.optics.voltage_kv
-        dirt = random_dirt(size, field.pixel_size_angstrom, rng, generator, population=DIRT, voltage_kv=voltage)
+        population = FAINT_DIRT
+        if field.dose_e_per_angstrom2 >= POPULATION.scrambled_dose_e_per_angstrom2:
+            population = DIRT
+            if rng.random() < STRONG_FROST_PART:
+                population, placed = STRONG_FROST, []
+        dirt = random_dirt(size, field.pixel_size_angstrom, rng, generator, population=population, voltage_kv=voltage)
         made = expose(field, placed, generator, dirt=dirt)
         return robust_units(made.record(generator), made.image, made.particles)
 

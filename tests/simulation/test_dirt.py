@@ -13,6 +13,7 @@ from cryoplug.simulation.ice import Ice
 from cryoplug.simulation.optics import interaction_constant
 from cryoplug.simulation.patch import Patch
 from cryoplug.simulation.specimen import particle_models
+from cryoplug.simulation.texture import random_spectrum
 
 SIGMA = interaction_constant(300.0)
 
@@ -34,7 +35,7 @@ PIECES = {
 
 
 def frost(field, rng):
-    return dirt.frost(field, rng, rms=0.1)
+    return dirt.frost(field, rng, rms=0.1, spectrum=random_spectrum(rng))
 
 
 @pytest.mark.parametrize("make", [*PIECES.values(), frost], ids=[*PIECES, "frost"])
@@ -114,7 +115,7 @@ def test_a_crack_is_bright_and_thin():
 def test_frost_is_bright_as_often_as_dark_and_hides_no_particle():
     found = 0
     for seed in range(20):
-        piece = dirt.frost(patch(seed=seed), np.random.default_rng(seed), rms=0.1)
+        piece = frost(patch(seed=seed), np.random.default_rng(seed))
         assert not piece.opaque.any()
         if piece.phase_rad.any():
             assert not piece.absorption.any()
@@ -188,3 +189,20 @@ def test_odd_shapes_and_tiny_fields_are_made():
         population = dirt.DirtPopulation(0, 1, 0, 1, 1, 1, 1)
         piece = dirt.random_dirt(shape, 2.0, np.random.default_rng(0), torch.Generator(), population=population)
         assert piece is not None and piece.phase_rad.shape == shape
+
+
+def test_frost_has_the_spectrum_that_its_population_asks_for():
+    kinds = dict.fromkeys(("clean", "carbon", "gold", "crystals", "spots", "crack"), 0.0)
+    shares = []
+    for slope in (0.5, 4.0):
+        population = dirt.DirtPopulation(
+            **kinds, frost=1.0, frost_slope=(slope, slope), frost_longest_angstrom=(800.0, 800.0)
+        )
+        low = []
+        for seed in range(12):
+            random = torch.Generator().manual_seed(seed)
+            piece = dirt.random_dirt((256, 256), 4.0, np.random.default_rng(seed), random, population=population)
+            power = torch.fft.rfft2(piece.phase_rad + piece.absorption - piece.absorption.mean()).abs() ** 2
+            low.append(float(power[:6, :6].sum() / power.sum()))
+        shares.append(np.median(low))
+    assert shares[1] > 5 * shares[0]

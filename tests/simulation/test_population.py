@@ -40,13 +40,14 @@ def test_draws_keep_to_their_ranges_and_reach_far_into_them():
     assert plates == pytest.approx(population.phase_plate, abs=0.04)
 
 
-def test_textures_lie_below_particles_or_are_alone_and_no_faint_field_has_one():
-    population = Population(scrambled=1.0, empty=0.0)
+@pytest.mark.parametrize("dose", [8.0, 20.0])
+def test_textures_lie_below_particles_or_are_alone_and_no_faint_field_has_one(dose):
+    population = Population(scrambled=1.0, empty=0.0, scrambled_dose_e_per_angstrom2=dose)
     alone = []
     for number in range(200):
         field, placed = population.draw(LIBRARY, size_px=128, seed=3, number=number)
         scrambled = [each.scrambled for each in placed]
-        assert any(scrambled) == (field.dose_e_per_angstrom2 >= population.faint_dose_e_per_angstrom2)
+        assert any(scrambled) == (field.dose_e_per_angstrom2 >= dose)
         if any(scrambled):
             alone.append(all(scrambled))
     assert np.mean(alone) == pytest.approx(population.scrambled_alone, abs=0.12)
