@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
+import mrcfile
 import numpy as np
 import pytest
 import torch
@@ -97,9 +99,9 @@ def test_an_ice_ball_and_hot_pixels_are_no_particles_and_leave_the_rest_as_it_wa
     assert float(ball.std()) < float(before.std())
 
 
-def scrambled(image: np.ndarray) -> np.ndarray:
+def scrambled(image: np.ndarray, seed: int = 6) -> np.ndarray:
     """Give Gaussian noise with the spectrum of an image."""
-    white = np.fft.rfft2(np.random.default_rng(6).standard_normal(image.shape))
+    white = np.fft.rfft2(np.random.default_rng(seed).standard_normal(image.shape))
     terms = np.abs(np.fft.rfft2(image - image.mean())) * white / np.abs(white)
     return (np.fft.irfft2(terms, image.shape) + image.mean()).astype(np.float32)
 
@@ -110,6 +112,23 @@ def test_noise_with_the_spectrum_of_particles_gives_no_particles(pixel_size: flo
     noise = scrambled(made.noisy)
     came_out = float(denoised(made.noisy, pixel_size, "particles").var())
     assert float(denoised(noise, pixel_size, "particles").var()) < min(0.05 * came_out, 0.01 * float(noise.var()))
+
+
+def fine_variance(image: np.ndarray, pixel_size: float, longest: float = 500.0) -> float:
+    """Give the variance of what has periods below 500 angstrom."""
+    rows, columns = np.fft.fftfreq(image.shape[0], pixel_size), np.fft.rfftfreq(image.shape[1], pixel_size)
+    fine = np.hypot(rows[:, None], columns[None]) > 1 / longest
+    return float(np.fft.irfft2(np.fft.rfft2(image) * fine, image.shape).var())
+
+
+@pytest.mark.parametrize(("pixel_size", "seed"), [(0.75, 2), (1.06, 0)])
+def test_noise_like_a_micrograph_full_of_ice_balls_gives_no_particles(
+    shared_data: Path, pixel_size: float, seed: int
+) -> None:
+    balls = mrcfile.read(shared_data / "micrographs" / "Ucsf_stack_1142_DW.mrc").astype(np.float64)
+    noise = scrambled(balls, seed)
+    came_out = denoised(noise, pixel_size, "particles")
+    assert fine_variance(came_out, pixel_size) < 0.01 * fine_variance(noise, pixel_size)
 
 
 @pytest.mark.parametrize("slope", [2.0, 3.0])

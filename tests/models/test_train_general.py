@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 import math
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cryoplug.models.unet import UNet, build
 
@@ -168,3 +170,20 @@ def asleep_after(power: float, rates: ModuleType) -> int:
 
 def test_fewer_channels_fall_asleep_where_wide_layers_learn_slowly(rates: ModuleType) -> None:
     assert asleep_after(1.0, rates) < 0.25 * asleep_after(0.0, rates)
+
+
+def test_the_mean_of_two_checkpoints_has_the_mean_of_each_weight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = [{"a": torch.tensor([value, 2 * value]).half()} for value in (1.0, 3.0)]
+    for number, one in enumerate(weights):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        save_file(one, folder / "model.safetensors")
+        (folder / "checkpoint.json").write_text(json.dumps({"model": "unet", "training": {"seed": number}}))
+    folders = [str(tmp_path / name) for name in ("0", "1", "mean")]
+    monkeypatch.setattr("sys.argv", ["mean.py", *folders[:2], "-o", folders[2]])
+    example("mean").main()
+    assert load_file(tmp_path / "mean" / "model.safetensors")["a"].tolist() == [2.0, 4.0]
+    record = json.loads((tmp_path / "mean" / "checkpoint.json").read_text())
+    assert record["training"] == {"seed": 1, "mean_with": [folders[0]]}
