@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 DOUBTFUL = 3.0
 """Standard errors by which one block size must show bright particles, if it is not as lopsided as no noise is, before the network
-is asked. One of 46 real micrographs did
-(3.3); inverted, 21 of 22 that show their particles. Of 60 simulated ones with dirt one did; at 2 errors it would be four."""
+is asked. One of 46 real micrographs did (3.3); inverted, 21 of 22 that show their particles. Of 60 simulated ones with dirt one
+did; at 2 errors it would be four."""
 MOST_ASKED = 8
 """Micrographs of a process for which it is asked: one microscope has one sign, and a question takes a second of one core."""
 WINDOW_PX = 384
