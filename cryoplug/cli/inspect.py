@@ -119,7 +119,7 @@ def _fields(values: dict[str, Any], indent: str, *, names: bool = False) -> list
         if key == "evaluation" and not names and isinstance(value, dict):
             lines += [
                 f"{indent}{label}",
-                *(f"{indent}  {line}".rstrip() for line in _evaluation(value, values.get("pairs"))),
+                *(f"{indent}  {line}".rstrip() for line in _evaluation(value, values)),
             ]
             continue
         if _is_table(key, value):
@@ -134,10 +134,10 @@ def _fields(values: dict[str, Any], indent: str, *, names: bool = False) -> list
     return lines
 
 
-def _evaluation(record: dict[str, Any], pairs: Any) -> list[str]:
-    from cryoplug.reports.evaluation_record import table_of_record
+def _evaluation(record: dict[str, Any], details: dict[str, Any]) -> list[str]:
+    from cryoplug.reports.evaluation_record import recorded_pairs, table_of_record
 
-    text = table_of_record(record, pairs=pairs if isinstance(pairs, str) else None)
+    text = table_of_record(record, pairs=recorded_pairs(details))
     return (
         ["not one that this version can read"] if text is None else [printable_name(line) for line in text.splitlines()]
     )

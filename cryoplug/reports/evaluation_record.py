@@ -84,6 +84,12 @@ def recorded_verdict(details: Mapping[str, Any]) -> Verdict | None:
     return verdict_of_record(evaluation.get("verdict")) if isinstance(evaluation, dict) else None
 
 
+def recorded_pairs(details: Mapping[str, Any]) -> str | None:
+    """Read the kind of training pairs from the details of a ``checkpoint.json``; None if it has none, or garbage."""
+    pairs = details.get("pairs")
+    return pairs if isinstance(pairs, str) else None
+
+
 def _means(record: Any) -> dict[str, dict[str, Mean]] | None:
     if record is None:
         return None

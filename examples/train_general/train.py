@@ -50,19 +50,20 @@ DIRT = DirtPopulation(clean=0.5, frost=0.36, speckled=0.7)
 FAINT_DIRT = DirtPopulation(clean=0.6, frost=0.0)
 """Dirt of a field with less than `POPULATION.scrambled_dose_e_per_angstrom2`. Nobody can tell frost, or a film's strong grain,
 from particles there. A network that has met them there learns to erase particles that it is not sure of."""
-STRONG_FROST, STRONG_FROST_PART = (
-    DirtPopulation(
-        **dict.fromkeys(("clean", "carbon", "gold", "crystals", "spots", "crack"), 0.0),
-        **{
-            "frost": 1.0,
-            "frost_rms": (0.05, 0.6),
-            "frost_slope": (1.5, 4.5),
-            "frost_longest_angstrom": (300.0, 4000.0),
-        },
-    ),
-    0.06,
+STRONG_FROST_PART = 0.06
+STRONG_FROST = DirtPopulation(
+    clean=0,
+    carbon=0,
+    gold=0,
+    crystals=0,
+    spots=0,
+    crack=0,
+    frost=1,
+    frost_rms=(0.05, 0.6),
+    frost_slope=(1.5, 4.5),
+    frost_longest_angstrom=(300.0, 4000.0),
 )
-"""Strong frost and nothing else, and in which part of all other fields: as if a micrograph were full of ice balls."""
+"""Strong frost and nothing else, as if a micrograph were full of ice balls; the part is that of fields that are not faint."""
 ASKED_EVERY = 20
 """Steps between two looks at the clock."""
 PACED_STEPS, SAFE_PART = 1000, 0.97

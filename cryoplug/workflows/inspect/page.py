@@ -9,7 +9,7 @@ from cryoplug.core.printable import printable_name
 from cryoplug.errors import InputError, StorageError
 from cryoplug.models.checkpoint import load_checkpoint
 from cryoplug.models.epoch_folders import best_epoch, epoch_number
-from cryoplug.reports.evaluation_record import recorded_verdict
+from cryoplug.reports.evaluation_record import recorded_pairs, recorded_verdict
 from cryoplug.reports.html import write_page
 from cryoplug.reports.inspect_page import InspectedRow, inspect_page
 from cryoplug.reports.sections import Section
@@ -89,10 +89,10 @@ def _run(path: Path) -> list[Section]:
     checkpoint = load_checkpoint(best)
     records: list[dict[str, Any]] = run_metrics(folder)
     details = checkpoint.details
-    pairs, verdict = details.get("pairs"), recorded_verdict(details)
+    verdict = recorded_verdict(details)
     sections = []
     if verdict is not None:
-        words = verdict_words(verdict, pairs=pairs if isinstance(pairs, str) else None)
+        words = verdict_words(verdict, pairs=recorded_pairs(details))
         sections.append(Section("How good it is", [], " ".join(words)))
     if len(records) > 1:  # the curves of one epoch would be points
         sections.append(training_section(records, epoch_number(best) if best != folder else None))

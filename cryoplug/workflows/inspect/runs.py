@@ -18,7 +18,7 @@ from cryoplug.metrics.appearance import Seen
 from cryoplug.metrics.verdict import WORSE
 from cryoplug.models.checkpoint import load_checkpoint, validate_checkpoint
 from cryoplug.models.epoch_folders import best_epoch, epoch_number, read_loss
-from cryoplug.reports.evaluation_record import recorded_verdict
+from cryoplug.reports.evaluation_record import recorded_pairs, recorded_verdict
 from cryoplug.reports.words import verdict_words
 from cryoplug.workflows.inspect.inspection import Inspection
 
@@ -88,8 +88,7 @@ def _verdict(details: dict[str, Any], findings: list[Finding]) -> list[str]:
     verdict = recorded_verdict(details)
     if verdict is None:
         return []
-    pairs = details.get("pairs")
-    words = verdict_words(verdict, pairs=pairs if isinstance(pairs, str) else None)
+    words = verdict_words(verdict, pairs=recorded_pairs(details))
     if verdict.worst == WORSE:
         below_raw = verdict.comparisons["identity"].answer == WORSE
         severity: Literal["warning", "note"] = "warning" if below_raw else "note"

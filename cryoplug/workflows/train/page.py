@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cryoplug.models.checkpoint import Checkpoint
-from cryoplug.reports.evaluation_record import recorded_verdict
+from cryoplug.reports.evaluation_record import recorded_pairs, recorded_verdict
 from cryoplug.reports.html import write_page
 from cryoplug.reports.training_page import Example, training_page
 from cryoplug.reports.words import verdict_words
@@ -54,8 +54,7 @@ def write_training_page(
 def page_parts(checkpoint: Checkpoint) -> dict[str, Any]:
     """Give the facts on a checkpoint for the page."""
     details = checkpoint.details
-    pairs = details.get("pairs")
-    pairs = pairs if isinstance(pairs, str) else None
+    pairs = recorded_pairs(details)
     training = details.get("training")
     about = [
         ("network", checkpoint.model_id),
